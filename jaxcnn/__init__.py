@@ -1,0 +1,153 @@
+"""Convolutional networks as pairs of pure functions on JAX."""
+
+from jaxcnn import data as data
+from jaxcnn import explain as explain
+from jaxcnn import models as models
+from jaxcnn import train as train
+from jaxcnn._activation import prelu as prelu
+from jaxcnn._combine import concatenate as concatenate
+from jaxcnn._combine import parallel as parallel
+from jaxcnn._combine import repeat as repeat
+from jaxcnn._combine import residual as residual
+from jaxcnn._combine import serial as serial
+from jaxcnn._combine import squeeze_excite as squeeze_excite
+from jaxcnn._conv import conv as conv
+from jaxcnn._conv import conv_transpose as conv_transpose
+from jaxcnn._conv import depthwise_conv as depthwise_conv
+from jaxcnn._conv import separable_conv as separable_conv
+from jaxcnn._dense import dense as dense
+from jaxcnn._dense import flatten as flatten
+from jaxcnn._dense import identity as identity
+from jaxcnn._dense import pad as pad
+from jaxcnn._dense import pixel_shuffle as pixel_shuffle
+from jaxcnn._dense import pixel_unshuffle as pixel_unshuffle
+from jaxcnn._dense import resize as resize
+from jaxcnn._dense import upsample as upsample
+from jaxcnn._dropout import alpha_dropout as alpha_dropout
+from jaxcnn._dropout import drop_block as drop_block
+from jaxcnn._dropout import dropout as dropout
+from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
+from jaxcnn._dropout import gaussian_noise as gaussian_noise
+from jaxcnn._dropout import spatial_dropout as spatial_dropout
+from jaxcnn._jit import jit as jit
+from jaxcnn._layer import Layer as Layer
+from jaxcnn._layer import as_layer as as_layer
+from jaxcnn._layer import stateless as stateless
+from jaxcnn._loss import LossFn as LossFn
+from jaxcnn._loss import cross_entropy as cross_entropy
+from jaxcnn._loss import cutmix as cutmix
+from jaxcnn._loss import mean_squared_error as mean_squared_error
+from jaxcnn._loss import mixup as mixup
+from jaxcnn._norm import batch_norm as batch_norm
+from jaxcnn._norm import global_response_norm as global_response_norm
+from jaxcnn._norm import group_norm as group_norm
+from jaxcnn._norm import instance_norm as instance_norm
+from jaxcnn._norm import layer_norm as layer_norm
+from jaxcnn._norm import local_response_norm as local_response_norm
+from jaxcnn._norm import rms_norm as rms_norm
+from jaxcnn._path import count_params as count_params
+from jaxcnn._path import mask as mask
+from jaxcnn._path import paths as paths
+from jaxcnn._pool import adaptive_avg_pool as adaptive_avg_pool
+from jaxcnn._pool import adaptive_max_pool as adaptive_max_pool
+from jaxcnn._pool import avg_pool as avg_pool
+from jaxcnn._pool import blur_pool as blur_pool
+from jaxcnn._pool import global_avg_pool as global_avg_pool
+from jaxcnn._pool import global_max_pool as global_max_pool
+from jaxcnn._pool import lp_pool as lp_pool
+from jaxcnn._pool import max_pool as max_pool
+from jaxcnn._pool import min_pool as min_pool
+from jaxcnn._regularize import elastic_net as elastic_net
+from jaxcnn._regularize import l1 as l1
+from jaxcnn._regularize import l2 as l2
+from jaxcnn._regularize import orthogonal as orthogonal
+from jaxcnn._regularize import regularized as regularized
+from jaxcnn._transform import capture as capture
+from jaxcnn._transform import cast as cast
+from jaxcnn._transform import drop_connect as drop_connect
+from jaxcnn._transform import drop_path as drop_path
+from jaxcnn._transform import freeze as freeze
+from jaxcnn._transform import remat as remat
+from jaxcnn._transform import spectral_norm as spectral_norm
+from jaxcnn._transform import weight_norm as weight_norm
+from jaxcnn._transform import weight_standardized as weight_standardized
+from jaxcnn._transform import with_dropout as with_dropout
+from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Layer",
+    "LossFn",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "alpha_dropout",
+    "as_layer",
+    "avg_pool",
+    "batch_norm",
+    "blur_pool",
+    "capture",
+    "cast",
+    "concatenate",
+    "conv",
+    "conv_transpose",
+    "count_params",
+    "cross_entropy",
+    "cutmix",
+    "data",
+    "dense",
+    "depthwise_conv",
+    "drop_block",
+    "drop_connect",
+    "drop_path",
+    "dropout",
+    "elastic_net",
+    "explain",
+    "flatten",
+    "freeze",
+    "gaussian_dropout",
+    "gaussian_noise",
+    "global_avg_pool",
+    "global_max_pool",
+    "global_response_norm",
+    "group_norm",
+    "identity",
+    "instance_norm",
+    "jit",
+    "l1",
+    "l2",
+    "layer_norm",
+    "local_response_norm",
+    "lp_pool",
+    "mask",
+    "max_pool",
+    "mean_squared_error",
+    "min_pool",
+    "mixup",
+    "models",
+    "orthogonal",
+    "pad",
+    "parallel",
+    "paths",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "prelu",
+    "regularized",
+    "remat",
+    "repeat",
+    "residual",
+    "resize",
+    "rms_norm",
+    "separable_conv",
+    "serial",
+    "spatial_dropout",
+    "spectral_norm",
+    "squeeze_excite",
+    "stateless",
+    "train",
+    "upsample",
+    "weight_norm",
+    "weight_standardized",
+    "with_dropout",
+    "with_spatial_dropout",
+]

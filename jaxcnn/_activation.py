@@ -1,0 +1,38 @@
+"""Activations with parameters; all others are the functions of `jax.nn`."""
+
+import jax.numpy as jnp
+
+from jaxcnn._layer import Layer, floating, stateless
+
+
+def prelu(*, slope: float = 0.25) -> Layer:
+    """(..., C) -> the same: the identity above zero, a learned slope below, one for each channel.
+
+    y = max(x, 0) + scale * min(x, 0)
+
+    Args:
+        slope: what the slopes start at.
+
+    Params:
+        scale (C,).
+
+    Raises:
+        TypeError: for input that is not floating-point.
+
+    Example:
+        >>> layer = jaxcnn.prelu()
+        >>> x = jnp.array([[-4.0, 4.0]])
+        >>> layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0]
+        Array([[-1.,  4.]], dtype=float32)
+
+    Source: He et al., "Delving deep into rectifiers", 2015.
+    """
+
+    def init(key, x):
+        return {"scale": jnp.full(floating(x, "prelu").shape[-1:], slope, jnp.float32)}
+
+    def fn(params, x):
+        x = floating(x, "prelu")
+        return jnp.where(x > 0, x, params["scale"].astype(x.dtype) * x)
+
+    return stateless(init, fn)

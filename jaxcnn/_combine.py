@@ -1,0 +1,286 @@
+"""Combinators: layers made of layers.
+
+Each child has a name. Its parameters and state live under that name, its key is folded from it, and
+errors inside it say where they come from. The shape that a child receives is found by evaluating the
+children before it abstractly, so no layer has to state its output shape.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._dense import dense, identity
+from jaxcnn._layer import Layer, as_layer, by_shape, child_key, in_layer
+from jaxcnn._path import nearest
+from jaxcnn._pool import global_avg_pool
+from jaxcnn._probe import SLOT
+from jaxcnn._window import integer
+
+AnyLayer = Layer | Callable[[Any], Any]
+
+
+def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
+    """x -> y, each layer applied to the output of the one before it.
+
+    y = f_n(.. f_2(f_1(x)))
+
+    Args:
+        layers: layers or plain functions, named "0", "1", ... in the paths of parameters.
+        named: more of them, under names of your own.
+
+    Params, State:
+        {name: those of that layer}, without the layers that have none.
+
+    Raises:
+        TypeError: for what is neither a layer nor a function.
+        ValueError: for an empty name or one with a slash, or parameters of layers that are not here.
+
+    Example:
+        >>> net = jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(10))
+        >>> params, state = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+        >>> jaxcnn.paths(params)
+        ['conv/bias', 'conv/kernel', 'head/bias', 'head/kernel']
+    """
+    return _compose(_named(layers, named), None)
+
+
+def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) -> Layer:
+    """x -> y, all layers applied to the same input.
+
+    y = combine(f_1(x), .., f_n(x))
+
+    Args:
+        combine: a function of as many outputs as there are layers, such as `operator.add`.
+        layers, named: as in `serial`.
+
+    Params, State:
+        {name: those of that layer}, without the layers that have none.
+
+    Raises:
+        TypeError, ValueError: as in `serial`.
+
+    Example:
+        >>> import operator
+        >>> both = jaxcnn.parallel(operator.mul, jnp.sin, jnp.cos)
+        >>> both.apply({}, {}, jnp.array([0.0]), train=False)[0]
+        Array([0.], dtype=float32)
+    """
+    if isinstance(combine, Layer) or not callable(combine):
+        raise TypeError(f"parallel needs a function that combines the outputs first, got {combine!r}")
+    return _compose(_named(layers, named), combine)
+
+
+def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
+    """x -> y, the channels of all outputs side by side.
+
+    y = [f_1(x), .., f_n(x)] along the last dimension
+
+    Args:
+        layers, named: as in `serial`.
+
+    Params, State:
+        {name: those of that layer}, without the layers that have none.
+
+    Raises:
+        TypeError, ValueError: as in `serial`.
+
+    Example:
+        >>> jaxcnn.concatenate(jnp.negative, jnp.abs).apply({}, {}, jnp.array([[3.0]]), train=False)[0]
+        Array([[-3.,  3.]], dtype=float32)
+
+    Source: Szegedy et al., "Going deeper with convolutions", 2015.
+    """
+    return parallel(lambda *ys: jnp.concatenate(ys, axis=-1), *layers, **named)
+
+
+def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
+    """x -> y, what the layer adds to its input.
+
+    y = layer(x) + shortcut(x)
+
+    Args:
+        layer: the branch.
+        shortcut: how the input comes past it; where the shape changes, a 1x1 convolution.
+
+    Params, State:
+        {"layer": .., "shortcut": ..}, without the one that has none.
+
+    Raises:
+        ValueError: if the two shapes differ.
+
+    Example:
+        >>> jaxcnn.residual(jnp.sin).apply({}, {}, jnp.zeros((1, 2)), train=False)[0]
+        Array([[0., 0.]], dtype=float32)
+
+    Source: He et al., "Deep residual learning for image recognition", 2016.
+    """
+
+    def add(y, x):
+        if y.shape != x.shape:
+            raise ValueError(f"residual: the layer's output {y.shape} and the shortcut's {x.shape} differ in shape")
+        return y + x
+
+    return parallel(add, layer=layer, shortcut=shortcut)
+
+
+def repeat(layer: AnyLayer, n: int) -> Layer:
+    """x -> y of the same shape, the layer applied n times, each time with parameters of its own.
+
+    y = f_n(.. f_1(x))
+
+    as one `lax.scan`: the layer is compiled once, however large n is.
+
+    Args:
+        layer: a layer that keeps the shape.
+        n: how many times.
+
+    Params, State:
+        those of the layer, each leaf with a leading dimension n.
+
+    Raises:
+        ValueError: if the layer changes the shape or dtype.
+
+    Example:
+        >>> params, state = jaxcnn.repeat(jaxcnn.dense(4), 3).init(jax.random.key(0), jnp.zeros((1, 4)))
+        >>> params["kernel"].shape
+        (3, 4, 4)
+    """
+    layer = as_layer(layer)
+    integer("repeat", "n", n)
+
+    def init(key, x):
+        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        return params, state
+
+    def apply(params, state, x, *, train, key=None):
+        def step(x, at):
+            i, params, state = at
+            key_i = None if key is None else jax.random.fold_in(key, i)
+            y, state = layer.apply(params, state, x, train=train, key=key_i)
+            if (y.shape, y.dtype) != (x.shape, x.dtype):
+                raise ValueError(
+                    f"repeat: the layer makes {y.dtype} {y.shape} of {x.dtype} {x.shape}, "
+                    "but its output must be fit to be its input"
+                )
+            return y, state
+
+        y, state = lax.scan(step, jnp.asarray(x), (jnp.arange(n), params, state))
+        if SLOT in state:
+            state = state | {SLOT: state[SLOT].times(n)}
+        return y, state
+
+    return Layer(init, apply)
+
+
+def squeeze_excite(
+    reduction: int = 16,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+) -> Layer:
+    """(N, *spatial, C) -> the same: each channel weighted by what all of them contain on average.
+
+    y = x * gate(expand(activation(squeeze(mean_i x[n, i]))))
+
+    Args:
+        reduction: the hidden layer has C / reduction units, at least one.
+        activation, gate: functions on arrays.
+
+    Params:
+        weights/squeeze/kernel (C, C / reduction), weights/squeeze/bias (C / reduction,);
+        weights/expand/kernel (C / reduction, C), weights/expand/bias (C,).
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a wrong rank.
+
+    Example:
+        >>> params, _ = jaxcnn.squeeze_excite(16).init(jax.random.key(0), jnp.zeros((1, 8, 8, 64)))
+        >>> params["weights"]["squeeze"]["kernel"].shape
+        (64, 4)
+
+    Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
+    """
+    integer("squeeze_excite", "reduction", reduction)
+
+    def scale(x, weights):
+        return x * weights.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+
+    def block(shape):
+        channels = shape[-1]
+        weights = serial(
+            pool=global_avg_pool,
+            squeeze=dense(max(channels // reduction, 1)),
+            activation=activation,
+            expand=dense(channels),
+            gate=gate,
+        )
+        return parallel(scale, input=identity, weights=weights)
+
+    return by_shape(block)
+
+
+def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
+    children = {str(i): layer for i, layer in enumerate(layers)}
+    for name in named:
+        if name in children or not name or "/" in name:
+            raise ValueError(f"a layer cannot be called {name!r}: the name is taken, empty or has a slash")
+    result = {}
+    for name, layer in (children | named).items():
+        with in_layer(name):
+            result[name] = as_layer(layer)
+    return result
+
+
+def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
+    """All layers on the same input, their outputs combined; `combine=None` feeds each the output before it."""
+
+    def init(key, x):
+        params, state = {}, {}
+        for i, (name, layer) in enumerate(layers.items(), 1):
+            with in_layer(name):
+                params[name], state[name] = layer.init(child_key(key, name), x)
+                if combine is None and i < len(layers):
+                    x, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params[name], state[name], x)
+        return _prune(params), _prune(state)
+
+    def apply(params, state, x, *, train, key=None):
+        _expect(params, layers, "params")
+        _expect(state, layers, "state")
+        probe = state.get(SLOT)
+        outputs, new = [], {}
+        for name, layer in layers.items():
+            own, before = params.get(name, {}), state.get(name, {})
+            if probe is not None:
+                before = before | {SLOT: probe.enter(name)}
+            with in_layer(name):
+                y, new[name] = layer.apply(own, before, x, train=train, key=child_key(key, name))
+            if probe is not None:
+                y, new[name], probe = probe.leave(name, own, new[name], x, y)
+            if combine is None:
+                x = y
+            else:
+                outputs.append(y)
+        y = x if combine is None else combine(*outputs)
+        return y, _prune(new) | ({} if probe is None else {SLOT: probe})
+
+    return Layer(init, apply)
+
+
+def _prune(tree: dict[str, Any]) -> dict[str, Any]:
+    return {name: child for name, child in tree.items() if not (isinstance(child, dict) and not child)}
+
+
+def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
+    """Refuse parameters or state that belong to another network."""
+    if not isinstance(tree, dict):
+        raise TypeError(f"{kind} must be the dict that init returned, got {type(tree).__name__}")
+    for name in tree:
+        if name not in layers and name != SLOT:
+            raise ValueError(
+                f"{kind} has an entry {name!r}, but the layers here are {list(layers)}{nearest(name, layers)}"
+            )

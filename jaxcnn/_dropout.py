@@ -1,0 +1,222 @@
+"""Random layers: noise in training that a network cannot rely on, and nothing at all in evaluation.
+
+What is kept is scaled up so that the expected value stays the same and evaluation needs no correction.
+Training with dropout averages over many thinned networks that share their weights.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._layer import Layer, floating, fraction, require_key, spatial_rank
+from jaxcnn._window import integer
+
+
+def dropout(rate: float) -> Layer:
+    """(...) -> the same: in training, each value becomes zero with probability `rate`.
+
+    y = x * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
+
+    Args:
+        rate: probability of dropping, in [0, 1).
+
+    Raises:
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.dropout(0.5)
+        >>> y, _ = layer.apply({}, {}, jnp.ones(1000), train=True, key=jax.random.key(0))
+        >>> sorted(set(y.tolist()))
+        [0.0, 2.0]
+
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    """
+    return _random("dropout", fraction("rate", rate), drop)
+
+
+def spatial_dropout(rate: float) -> Layer:
+    """(N, *spatial, C) -> the same: in training, whole channels of an example become zero.
+
+    y[n, :, c] = x[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
+
+    Neighbouring pixels say nearly the same, so dropping single ones hides little.
+
+    Args:
+        rate: probability of dropping, in [0, 1).
+
+    Raises:
+        ValueError: for another rate, a wrong rank, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.spatial_dropout(0.5)
+        >>> y, _ = layer.apply({}, {}, jnp.ones((1, 4, 4, 100)), train=True, key=jax.random.key(0))
+        >>> sorted(set(y.sum((1, 2)).ravel().tolist()))
+        [0.0, 32.0]
+
+    Source: Tompson et al., "Efficient object localization using convolutional networks", 2015.
+    """
+    return _random("spatial_dropout", fraction("rate", rate), drop_channels)
+
+
+def drop_block(rate: float, block_size: int = 7) -> Layer:
+    """(N, *spatial, C) -> the same: in training, square blocks of each channel become zero.
+
+    y = x * keep * size(keep) / sum(keep),  keep = 0 in every block around a seed,
+    seed ~ Bernoulli(rate * spatial / (block * (spatial - block + 1)), over all dimensions)
+
+    Args:
+        rate: probability of dropping (about: blocks may overlap), in [0, 1).
+        block_size: side of a block; smaller maps are dropped whole.
+
+    Raises:
+        ValueError: for another rate, a wrong rank, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.drop_block(0.25, 3)
+        >>> y, _ = layer.apply({}, {}, jnp.ones((4, 16, 16, 8)), train=True, key=jax.random.key(0))
+        >>> bool(0.15 < (y == 0).mean() < 0.3)
+        True
+
+    Source: Ghiasi, Lin and Le, "DropBlock: a regularization method for convolutional networks", 2018.
+    """
+    integer("drop_block", "block_size", block_size)
+
+    def drop_blocks(key, rate, x):
+        rank = spatial_rank(x, "drop_block")
+        spatial = x.shape[1:-1]
+        blocks = [min(block_size, n) for n in spatial]
+        places = [n - block + 1 for n, block in zip(spatial, blocks, strict=True)]
+        density = rate
+        for n, block, place in zip(spatial, blocks, places, strict=True):
+            density *= n / (block * place)
+        seeds = jax.random.bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
+        dropped = lax.reduce_window(
+            seeds.astype(jnp.float32),
+            -jnp.inf,
+            lax.max,
+            window_dimensions=(1, *blocks, 1),
+            window_strides=(1,) * (rank + 2),
+            padding=((0, 0), *((block - 1, block - 1) for block in blocks), (0, 0)),
+        )
+        keep = 1 - dropped
+        return (x * (keep * (keep.size / jnp.maximum(keep.sum(), 1)))).astype(x.dtype)
+
+    return _random("drop_block", fraction("rate", rate), drop_blocks)
+
+
+def gaussian_dropout(rate: float) -> Layer:
+    """(...) -> the same: in training, each value is multiplied by noise around one.
+
+    y = x * (1 + sqrt(rate / (1 - rate)) * e),  e ~ N(0, 1) for each value
+
+    with the mean and variance of `dropout`.
+
+    Args:
+        rate: probability of dropping of the dropout that it stands for, in [0, 1).
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.gaussian_dropout(0.5)
+        >>> y, _ = layer.apply({}, {}, jnp.ones(10000), train=True, key=jax.random.key(0))
+        >>> bool(abs(y.mean() - 1) < 0.05 and abs(y.std() - 1) < 0.05)
+        True
+
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014, section 10.
+    """
+
+    def multiply(key, rate, x):
+        return x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))
+
+    return _random("gaussian_dropout", fraction("rate", rate), multiply)
+
+
+def gaussian_noise(stddev: float) -> Layer:
+    """(...) -> the same: in training, y = x + stddev * e,  e ~ N(0, 1) for each value.
+
+    Args:
+        stddev: standard deviation of the noise, in units of x.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a negative stddev, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.gaussian_noise(0.1)
+        >>> y, _ = layer.apply({}, {}, jnp.zeros(10000), train=True, key=jax.random.key(0))
+        >>> bool(abs(y.std() - 0.1) < 0.01)
+        True
+
+    Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
+    """
+    if not 0 <= stddev < float("inf"):
+        raise ValueError(f"stddev must be at least 0 and finite, got {stddev}")
+
+    def add(key, stddev, x):
+        return x + stddev * jax.random.normal(key, x.shape, x.dtype)
+
+    return _random("gaussian_noise", stddev, add)
+
+
+def alpha_dropout(rate: float) -> Layer:
+    """(...) -> the same: dropout for networks of `jax.nn.selu`, whose mean 0 and variance 1 it keeps.
+
+    y = a * (x if keep else s) + b,  s = -scale * alpha of SELU,
+    a = (q + s^2 q (1 - q))^(-1/2),  b = -a (1 - q) s,  q = 1 - rate
+
+    Args:
+        rate: probability of dropping, in [0, 1).
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> x = jax.random.normal(jax.random.key(1), (10000,))
+        >>> y, _ = jaxcnn.alpha_dropout(0.5).apply({}, {}, x, train=True, key=jax.random.key(0))
+        >>> bool(abs(y.mean()) < 0.05 and abs(y.var() - 1) < 0.05)
+        True
+
+    Source: Klambauer et al., "Self-normalizing neural networks", 2017.
+    """
+
+    def drop_to_saturation(key, rate, x):
+        saturation = -1.7580993408473766  # the limit of SELU at minus infinity
+        q = 1 - rate
+        a = (q + saturation**2 * q * (1 - q)) ** -0.5
+        keep = jax.random.bernoulli(key, q, x.shape)
+        return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
+
+    return _random("alpha_dropout", fraction("rate", rate), drop_to_saturation)
+
+
+def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
+    """x with every value zero with probability `rate`, the rest divided by 1 - rate; one draw for each of `shape`."""
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape if shape is None else shape)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def drop_channels(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
+    """`drop` with one draw for each channel of each example."""
+    rank = spatial_rank(x, "spatial_dropout")
+    return drop(key, rate, x, (x.shape[0], *(1,) * rank, x.shape[-1]))
+
+
+def drop_examples(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
+    """`drop` with one draw for each example."""
+    return drop(key, rate, x, (x.shape[0],) + (1,) * (x.ndim - 1))
+
+
+def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]) -> Layer:
+    """A layer that is `noise(key, amount, x)` in training, and the identity in evaluation or with amount 0."""
+
+    def apply(params, state, x, *, train, key=None):
+        if not train or amount == 0:
+            return x, state
+        return noise(require_key(key, name), amount, floating(x, name)), state
+
+    return Layer(lambda key, x: ({}, {}), apply)

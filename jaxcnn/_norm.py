@@ -1,0 +1,352 @@
+"""Normalisation: bring activations to a mean and deviation of their own choosing, then scale and shift.
+
+All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
+variance are taken over. Statistics are computed in float32 at least, in two passes: E[(x - E[x])^2]
+keeps its digits where E[x^2] - E[x]^2 loses them, as for pixels around 10,000 with a deviation of 1.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn._layer import Layer, Params, as_layer, floating, spatial_rank, stateless, widened
+from jaxcnn._window import integer
+
+
+def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
+    """(N, *spatial, C) -> the same: each channel over the batch and all positions.
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (N, *spatial)
+
+    In training with the statistics of the batch, which then move the running ones:
+    new = decay * old + (1 - decay) * batch. In evaluation with the running ones.
+
+    Args:
+        decay: weight of the old statistic (PyTorch's momentum is 1 - decay).
+        eps: added to the variance, in units of x^2.
+        center: whether to learn a bias.
+        scale: whether to learn a scale.
+
+    Params:
+        scale (C,), ones; bias (C,), zeros.
+    State:
+        mean (C,), zeros; var (C,), ones: float32, the variance divided by n (PyTorch divides its running one by n - 1).
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1].
+
+    Example:
+        >>> layer = jaxcnn.batch_norm(decay=0.9)
+        >>> x = jnp.array([[1.0], [3.0]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> y, state = layer.apply(params, state, x, train=True)
+        >>> [round(float(v), 3) for v in (*y.ravel(), state["mean"][0], state["var"][0])]
+        [-1.0, 1.0, 0.2, 1.0]
+
+    Source: Ioffe and Szegedy, "Batch normalization", 2015.
+    """
+    name = "batch_norm"
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{name}: decay is the weight of the old statistic and must be in [0, 1], got {decay}")
+
+    def init(key, x):
+        shape = _channels(x, name)
+        state = {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
+        return _affine_init(shape, center, scale), state
+
+    def apply(params, state, x, *, train, key=None):
+        shape = _channels(x := floating(x, name), name)
+        if state["mean"].shape != shape:
+            raise ValueError(f"{name}: statistics of shape {state['mean'].shape} do not fit input {x.shape}")
+        if train:
+            mean, var = _moments(x, tuple(range(x.ndim - 1)))
+            batch = {"mean": mean.reshape(shape), "var": var.reshape(shape)}
+            state = {leaf: decay * state[leaf] + (1 - decay) * batch[leaf].astype(jnp.float32) for leaf in batch}
+        else:
+            mean, var = state["mean"], state["var"]
+        return _normalise(x, mean, var, eps, params, center, scale), state
+
+    return Layer(init, apply)
+
+
+def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
+    """(N, ..., C) -> the same: each position (axis=-1) or each example (axis=1) over its own values.
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions from `axis` on
+
+    Args:
+        axis: the first dimension of those that are normalised together; the batch, 0, is none of them.
+        eps: added to the variance, in units of x^2.
+        center: whether to learn a bias.
+        scale: whether to learn a scale.
+
+    Params:
+        scale (*x.shape[axis:],), ones; bias (*x.shape[axis:],), zeros.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for an axis that is not there.
+
+    Example:
+        >>> x = jnp.array([[0.0, 2.0], [5.0, 7.0]])
+        >>> layer = jaxcnn.layer_norm(eps=0.0)
+        >>> layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0]
+        Array([[-1.,  1.],
+               [-1.,  1.]], dtype=float32)
+
+    Source: Ba, Kiros and Hinton, "Layer normalization", 2016.
+    """
+
+    def init(key, x):
+        return _affine_init(_from_axis(floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
+
+    def fn(params, x):
+        shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
+        mean, var = _moments(x, tuple(range(x.ndim - len(shape), x.ndim)))
+        return _normalise(x, mean, var, eps, params, center, scale)
+
+    return stateless(init, fn)
+
+
+def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
+    """(N, *spatial, C) -> the same: each group of C / groups neighbouring channels of an example over all positions.
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial, C / groups)
+
+    Args:
+        groups: number of groups of channels.
+        eps: added to the variance, in units of x^2.
+        center: whether to learn a bias.
+        scale: whether to learn a scale.
+
+    Params:
+        scale (C,), ones; bias (C,), zeros.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for channels not divisible by groups.
+
+    Example:
+        >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+        >>> layer = jaxcnn.group_norm(2, eps=0.0)
+        >>> layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0]
+        Array([[-1.,  1., -1.,  1.]], dtype=float32)
+
+    Source: Wu and He, "Group normalization", 2018.
+    """
+    integer("group_norm", "groups", groups)
+    return _grouped("group_norm", lambda channels: groups, eps, center, scale)
+
+
+def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
+    """(N, *spatial, C) -> the same: each channel of each example over all positions.
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial,)
+
+    Args:
+        eps: added to the variance, in units of x^2.
+        center: whether to learn a bias.
+        scale: whether to learn a scale.
+
+    Params:
+        scale (C,), ones; bias (C,), zeros.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for input without spatial dimensions.
+
+    Example:
+        >>> x = jnp.array([1.0, 3.0]).reshape(1, 2, 1)
+        >>> layer = jaxcnn.instance_norm(eps=0.0)
+        >>> layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0].ravel()
+        Array([-1.,  1.], dtype=float32)
+
+    Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization: the missing ingredient for fast stylization", 2016.
+    """
+    return _grouped("instance_norm", lambda channels: channels, eps, center, scale)
+
+
+def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
+    """(N, ..., C) -> the same: as `layer_norm`, but without taking the mean off.
+
+    y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions from `axis` on
+
+    Args:
+        axis: the first dimension of those that are normalised together; the batch, 0, is none of them.
+        eps: added to the mean square, in units of x^2.
+        scale: whether to learn a scale.
+
+    Params:
+        scale (*x.shape[axis:],), ones.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for an axis that is not there.
+
+    Example:
+        >>> x = jnp.array([[3.0, 3.0]])
+        >>> layer = jaxcnn.rms_norm(eps=0.0)
+        >>> layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0]
+        Array([[1., 1.]], dtype=float32)
+
+    Source: Zhang and Sennrich, "Root mean square layer normalization", 2019.
+    """
+
+    def init(key, x):
+        return _affine_init(_from_axis(floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
+
+    def fn(params, x):
+        shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
+        square = jnp.square(widened(x)).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
+        return _normalise(x, 0.0, square, eps, params, False, scale)
+
+    return stateless(init, fn)
+
+
+def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
+    """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
+
+    y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
+
+    Args:
+        size: number of channels summed over.
+        alpha, beta, k: as in the equation. (Krizhevsky's alpha is not divided by size: pass size * alpha.)
+
+    Raises:
+        TypeError: for input that is not floating-point.
+
+    Example:
+        >>> layer = jaxcnn.local_response_norm(3, alpha=3.0, beta=1.0)
+        >>> layer.apply({}, {}, jnp.array([[1.0, 1.0, 1.0]]), train=False)[0]
+        Array([[0.33333334, 0.25      , 0.33333334]], dtype=float32)
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
+    """
+    integer("local_response_norm", "size", size)
+
+    def fn(x):
+        x = floating(x, "local_response_norm")
+        wide = widened(x)
+        alone = ((0, 0),) * (x.ndim - 1)
+        total = lax.reduce_window(
+            jnp.square(wide),
+            np.zeros((), wide.dtype),
+            lax.add,
+            window_dimensions=(1,) * len(alone) + (size,),
+            window_strides=(1,) * x.ndim,
+            padding=(*alone, (size // 2, (size - 1) // 2)),
+        )
+        return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
+
+    return as_layer(fn)
+
+
+def global_response_norm(*, eps: float = 1e-6) -> Layer:
+    """(N, *spatial, C) -> the same: channels compete by their overall strength.
+
+    y = x + scale * x * g / (mean_c(g) + eps) + bias,  g[n, c] = sqrt(sum_i x[n, i, c]^2)
+
+    Args:
+        eps: added to the mean strength, in units of x.
+
+    Params:
+        scale (C,), zeros; bias (C,), zeros: the layer starts as the identity.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for input without spatial dimensions.
+
+    Example:
+        >>> x = jnp.ones((1, 4, 2))
+        >>> layer = jaxcnn.global_response_norm()
+        >>> bool((layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0] == x).all())
+        True
+
+    Source: Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders", 2023.
+    """
+    name = "global_response_norm"
+
+    def init(key, x):
+        spatial_rank(floating(x, name), name)
+        return {leaf: jnp.zeros(x.shape[-1:], jnp.float32) for leaf in ("scale", "bias")}
+
+    def fn(params, x):
+        rank = spatial_rank(x := floating(x, name), name)
+        wide = widened(x)
+        total = jnp.square(wide).sum(tuple(range(1, rank + 1)), keepdims=True)
+        some = total > 0  # a channel of zeros must not send the infinite slope of the root back
+        strength = jnp.where(some, jnp.sqrt(jnp.where(some, total, 1)), 0)
+        relative = strength / (strength.mean(-1, keepdims=True) + eps)
+        return (wide + params["scale"] * wide * relative + params["bias"]).astype(x.dtype)
+
+    return stateless(init, fn)
+
+
+def _grouped(name, groups_of, eps, center, scale) -> Layer:
+    """Normalise each of `groups_of(C)` groups of channels of each example."""
+
+    def channels_of(x):
+        if name == "instance_norm":
+            spatial_rank(x, name)
+        shape = _channels(x, name)
+        if shape[0] % groups_of(shape[0]):
+            raise ValueError(
+                f"{name}: the {shape[0]} channels of input {x.shape} are not divisible by groups={groups_of(shape[0])}"
+            )
+        return shape
+
+    def init(key, x):
+        return _affine_init(channels_of(floating(x, name)), center, scale)
+
+    def fn(params, x):
+        (channels,) = channels_of(x := floating(x, name))
+        groups = groups_of(channels)
+        split = x.reshape(*x.shape[:-1], groups, channels // groups)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        mean, var = (
+            jnp.repeat(moment[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
+            for moment in _moments(split, axes)
+        )
+        return _normalise(x, mean, var, eps, params, center, scale)
+
+    return stateless(init, fn)
+
+
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over `axes`, which stay as dimensions of size 1."""
+    wide = widened(x)
+    mean = wide.mean(axes, keepdims=True)
+    return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
+
+
+def _normalise(x, mean, var, eps, params: Params, center: bool, scale: bool) -> jax.Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
+    factor = lax.rsqrt(var + eps)
+    if scale:
+        factor = factor * params["scale"]
+    y = (widened(x) - mean) * factor
+    if center:
+        y = y + params["bias"]
+    return y.astype(x.dtype)
+
+
+def _affine_init(shape: tuple[int, ...], center: bool, scale: bool) -> Params:
+    ones, zeros = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
+    return ({"scale": ones} if scale else {}) | ({"bias": zeros} if center else {})
+
+
+def _channels(x, name: str) -> tuple[int]:
+    if len(x.shape) < 2:
+        raise ValueError(f"{name} needs (N, *spatial, C), got shape {x.shape}")
+    return x.shape[-1:]
+
+
+def _from_axis(x, axis: int, name: str) -> Sequence[int]:
+    rank = len(x.shape)
+    if not 0 < axis % rank < rank or not -rank <= axis < rank:
+        raise ValueError(f"{name}: axis={axis} is the batch or not there in input {x.shape}")
+    return x.shape[axis:]

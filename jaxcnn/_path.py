@@ -1,0 +1,78 @@
+"""Parameters by path: `block1/conv/kernel` names a leaf, a regular expression names many."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+KERNELS = "(.*/)?kernel"  # every leaf called kernel: the weights that regularisers and decay act on
+
+
+def paths(tree: Any) -> list[str]:
+    """The path of every leaf, in the tree's own order.
+
+    Example:
+        >>> jaxcnn.paths({"conv": {"kernel": 0, "bias": 0}})
+        ['conv/bias', 'conv/kernel']
+    """
+    return [_join(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def mask(params: Any, pattern: str) -> Any:
+    """A tree of bools, True where the whole path matches `pattern`, a regular expression.
+
+    For the masks of optax: `optax.add_decayed_weights(1e-4, mask=mask(params, ".*/kernel"))`.
+
+    Raises:
+        ValueError: if the pattern matches no path, or is not a regular expression.
+
+    Example:
+        >>> jaxcnn.mask({"conv": {"kernel": 0, "bias": 0}}, ".*/kernel")
+        {'conv': {'bias': False, 'kernel': True}}
+    """
+    names = paths(params)
+    chosen = set(matching(names, pattern, "parameter"))
+    return jax.tree_util.tree_map_with_path(lambda path, _: _join(path) in chosen, params)
+
+
+def count_params(params: Any, pattern: str = ".*") -> int:
+    """The number of scalars in all leaves whose whole path matches `pattern`.
+
+    Raises:
+        ValueError: if the pattern matches no path of a tree that has any.
+
+    Example:
+        >>> import numpy as np
+        >>> jaxcnn.count_params({"conv": {"kernel": np.zeros((5, 5, 3, 1)), "bias": np.zeros(1)}}, ".*/kernel")
+        75
+    """
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        return 0
+    chosen = jax.tree.leaves(mask(params, pattern))
+    return sum(math.prod(leaf.shape) for leaf, hit in zip(leaves, chosen, strict=True) if hit)
+
+
+def matching(names: list[str], pattern: str, kind: str) -> list[str]:
+    """Those of `names` that match `pattern` as a whole; none is an error that names the nearest."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    chosen = [name for name in names if expression.fullmatch(name)]
+    if not chosen:
+        raise ValueError(f"{pattern!r} matches no {kind}{nearest(pattern, names)}; there are {names}")
+    return chosen
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`, did you mean ...?` for the closest of `names`, or nothing."""
+    close = difflib.get_close_matches(str(name), names, 1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _join(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

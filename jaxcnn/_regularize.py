@@ -1,0 +1,154 @@
+"""Penalties on parameters, added to a loss: `regularized(loss_fn, l2(1e-4), l1(1e-5))`.
+
+Each is a function `params -> scalar` over the leaves whose whole path matches `where`; by default all kernels,
+since biases and scales do not make a function less smooth.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._loss import LossFn
+from jaxcnn._path import KERNELS, mask
+
+Penalty = Callable[[Any], jax.Array]
+
+
+def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
+    """The loss with penalties on the parameters: loss + sum_j penalty_j(params).
+
+    The metrics gain "penalty", the sum; what they call "loss" stays the loss on the data.
+
+    Args:
+        loss_fn: as `cross_entropy` makes it.
+        penalties: functions `params -> scalar`, such as `l2(1e-4)`.
+
+    Raises:
+        TypeError: for a penalty that is not a function, such as a bare number.
+
+    Example:
+        >>> def loss_fn(params, state, batch, *, train, key=None):
+        ...     return 1.0, (state, {"loss": 1.0})
+        >>> loss, _ = jaxcnn.regularized(loss_fn, jaxcnn.l2(0.5))({"kernel": jnp.array([2.0])}, {}, None, train=True)
+        >>> float(loss)
+        3.0
+    """
+    for penalty in penalties:
+        if not callable(penalty):
+            raise TypeError(f"regularized needs functions params -> scalar, such as l2(1e-4), got {penalty!r}")
+
+    def penalised(params, state, batch, *, train, key=None):
+        loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
+        penalty = sum(penalty(params) for penalty in penalties)
+        return loss + penalty, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
+
+    return penalised
+
+
+def l1(strength: float, where: str = KERNELS) -> Penalty:
+    """params -> strength * sum |w|. Its gradient has the same size for every weight, so small ones end at zero.
+
+    Args:
+        strength: lambda, at least 0.
+        where: regular expression on the whole path of a parameter.
+
+    Raises:
+        ValueError: for a negative strength, or if `where` matches nothing.
+
+    Example:
+        >>> float(jaxcnn.l1(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
+        2.0
+
+    Source: Tibshirani, "Regression shrinkage and selection via the lasso", 1996.
+    """
+    return _penalty("l1", strength, where, lambda w: jnp.abs(w).sum())
+
+
+def l2(strength: float, where: str = KERNELS) -> Penalty:
+    """params -> strength * sum w^2 (no half). Its gradient 2 * strength * w shrinks large weights most.
+
+    With plain SGD this is `optax.add_decayed_weights(2 * strength)` before the learning rate, and PyTorch's
+    weight_decay = 2 * strength. With Adam the two differ: there, `optax.adamw` decays apart from the loss.
+
+    Args:
+        strength: lambda, at least 0.
+        where: regular expression on the whole path of a parameter.
+
+    Raises:
+        ValueError: for a negative strength, or if `where` matches nothing.
+
+    Example:
+        >>> float(jaxcnn.l2(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
+        5.0
+
+    Source: Hoerl and Kennard, "Ridge regression", 1970; Krogh and Hertz, "A simple weight decay can improve
+    generalization", 1992.
+    """
+    return _penalty("l2", strength, where, lambda w: jnp.square(w).sum())
+
+
+def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
+    """params -> l1 * sum |w| + l2 * sum w^2.
+
+    Args:
+        l1, l2: the two strengths, at least 0.
+        where: regular expression on the whole path of a parameter.
+
+    Raises:
+        ValueError: for a negative strength, or if `where` matches nothing.
+
+    Example:
+        >>> float(jaxcnn.elastic_net(1.0, 0.5)({"kernel": jnp.array([-1.0, 3.0])}))
+        9.0
+
+    Source: Zou and Hastie, "Regularization and variable selection via the elastic net", 2005.
+    """
+    _at_least_zero("l1", l1)
+    _at_least_zero("l2", l2)
+    return _penalty("elastic_net", 1.0, where, lambda w: l1 * jnp.abs(w).sum() + l2 * jnp.square(w).sum())
+
+
+def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
+    """params -> strength * sum |W^T W - 1|^2: filters of length one that are at right angles to each other.
+
+    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W.
+
+    Args:
+        strength: lambda, at least 0.
+        where: regular expression on the whole path of a parameter.
+
+    Raises:
+        ValueError: for a negative strength, or if `where` matches nothing.
+
+    Example:
+        >>> float(jaxcnn.orthogonal(1.0)({"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]])}))
+        9.0
+
+    Source: Bansal, Chen and Wang, "Can we gain more from orthogonality regularizations in training deep CNNs?", 2018.
+    """
+
+    def deviation(w):
+        w = w.reshape(-1, w.shape[-1])
+        gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+        return jnp.square(gram - jnp.eye(len(gram), dtype=gram.dtype)).sum()
+
+    return _penalty("orthogonal", strength, where, deviation)
+
+
+def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:
+    _at_least_zero(name, strength)
+
+    def penalty(params):
+        chosen = jax.tree.leaves(mask(params, where))
+        leaves = zip(jax.tree.leaves(params), chosen, strict=True)
+        return strength * functools.reduce(jnp.add, [measure(jnp.asarray(w)) for w, hit in leaves if hit])
+
+    return penalty
+
+
+def _at_least_zero(name: str, strength: float) -> None:
+    if not strength >= 0:
+        raise ValueError(f"{name}: the strength must be at least 0, got {strength}")

@@ -1,0 +1,456 @@
+"""Transforms of layers: a layer in, a layer with the same input and output out.
+
+The parameters keep their paths, so a checkpoint loads with or without them. Transforms compose from
+the inside out: `freeze(with_dropout(layer, 0.5))` drops first and is frozen, dropout included.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._dropout import drop, drop_channels, drop_examples
+from jaxcnn._layer import Layer, Params, as_layer, child_key, fraction, require_key
+from jaxcnn._path import KERNELS, mask, matching, nearest
+from jaxcnn._probe import SLOT, Probe
+from jaxcnn._window import integer
+
+
+def with_dropout(layer: AnyLayer, rate: float) -> Layer:
+    """The layer with `dropout` on its output.
+
+    y = layer(x) * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
+
+    Args:
+        layer: a layer or a plain function.
+        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+
+    Raises:
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.with_dropout(jnp.exp, 0.5)
+        >>> layer.apply({}, {}, jnp.zeros(4), train=False)[0]
+        Array([1., 1., 1., 1.], dtype=float32)
+
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    """
+    return _drop_output("with_dropout", layer, rate, drop)
+
+
+def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
+    """The layer with `spatial_dropout` on its output: whole channels of an example become zero.
+
+    y[n, :, c] = layer(x)[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
+
+    Args:
+        layer: a layer or a plain function.
+        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+
+    Raises:
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> layer = jaxcnn.with_spatial_dropout(jnp.exp, 0.5)
+        >>> layer.apply({}, {}, jnp.zeros((1, 1, 1, 2)), train=False)[0].ravel()
+        Array([1., 1.], dtype=float32)
+
+    Source: Tompson et al., "Efficient object localization using convolutional networks", 2015.
+    """
+    return _drop_output("with_spatial_dropout", layer, rate, drop_channels)
+
+
+def drop_path(layer: AnyLayer, rate: float) -> Layer:
+    """The layer with its whole output zero for some examples (stochastic depth), for the branch of a residual.
+
+    y[n] = layer(x)[n] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n
+
+    Args:
+        layer: a layer or a plain function.
+        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+
+    Raises:
+        ValueError: for another rate, or in training without a key.
+
+    Example:
+        >>> block = jaxcnn.residual(jaxcnn.drop_path(jnp.exp, 0.5))
+        >>> y, _ = block.apply({}, {}, jnp.zeros((100, 1)), train=True, key=jax.random.key(0))
+        >>> sorted(set(y.ravel().tolist()))
+        [0.0, 2.0]
+
+    Source: Huang et al., "Deep networks with stochastic depth", 2016.
+    """
+    return _drop_output("drop_path", layer, rate, drop_examples)
+
+
+def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
+    """The layer with some of its weights zero, drawn anew at each training step.
+
+    w' = w * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each weight
+
+    Args:
+        layer: a layer with parameters.
+        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+        where: regular expression on the paths of the parameters to drop from, by default all kernels.
+
+    Raises:
+        ValueError: for another rate, in training without a key, or if `where` matches nothing.
+
+    Example:
+        >>> layer = jaxcnn.drop_connect(jaxcnn.dense(1, bias=False), 0.5)
+        >>> params = {"kernel": jnp.ones((1, 1))}
+        >>> float(layer.apply(params, {}, jnp.ones((1, 1)), train=True, key=jax.random.key(0))[0][0, 0]) in (0.0, 2.0)
+        True
+
+    Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
+    """
+    layer = as_layer(layer)
+    if fraction("rate", rate) == 0:
+        return layer
+
+    def apply(params, state, x, *, train, key=None):
+        if train:
+            ours, key = _split(require_key(key, "drop_connect"), "drop_connect")
+            chosen = mask(params, where)
+
+            def thinned(path, w, hit):
+                return drop(child_key(ours, jax.tree_util.keystr(path)), rate, w) if hit else w
+
+            params = jax.tree_util.tree_map_with_path(thinned, params, chosen)
+        return layer.apply(params, state, x, train=train, key=key)
+
+    return Layer(layer.init, apply)
+
+
+def weight_norm(layer: AnyLayer) -> Layer:
+    """The layer with length and direction of each filter as parameters of their own.
+
+    w' = scale * w / |w|,  the norm over all dimensions of a kernel but the last, for each feature
+
+    The scale starts at |w|, so that the layer starts as it was.
+
+    Args:
+        layer: a layer with kernels that have no scale beside them.
+
+    Params:
+        those of the layer, and beside each kernel (.., features) a scale (features,).
+
+    Raises:
+        ValueError: if the layer has no kernel, or one that has a scale already.
+
+    Example:
+        >>> params, _ = jaxcnn.weight_norm(jaxcnn.dense(3)).init(jax.random.key(0), jnp.zeros((1, 5)))
+        >>> jaxcnn.paths(params)
+        ['bias', 'kernel', 'scale']
+
+    Source: Salimans and Kingma, "Weight normalization", 2016.
+    """
+    layer = as_layer(layer)
+
+    def with_scale(leaves):
+        if "scale" in leaves:
+            raise ValueError("weight_norm: a kernel has a scale beside it already")
+        return leaves | {"scale": _norm(leaves["kernel"])}
+
+    def scaled(leaves):
+        kernel, scale = leaves["kernel"], leaves["scale"]
+        rest = {name: leaf for name, leaf in leaves.items() if name != "scale"}
+        return rest | {"kernel": kernel * (scale / jnp.maximum(_norm(kernel), 1e-12))}
+
+    def init(key, x):
+        params, state = layer.init(key, x)
+        return _at_kernels("weight_norm", params, with_scale), state
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(_at_kernels("weight_norm", params, scaled), state, x, train=train, key=key)
+
+    return Layer(init, apply)
+
+
+def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
+    """The layer with each filter brought to mean 0 and variance 1.
+
+    w' = (w - mean) / sqrt(var + eps),  over all dimensions of a kernel but the last, for each feature
+
+    Args:
+        layer: a layer with kernels.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: if the layer has no kernel.
+
+    Example:
+        >>> layer = jaxcnn.weight_standardized(jaxcnn.dense(1, bias=False), eps=0.0)
+        >>> layer.apply({"kernel": jnp.array([[1.0], [3.0]])}, {}, jnp.array([[1.0, 0.0]]), train=False)[0]
+        Array([[-1.]], dtype=float32)
+
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
+    """
+    layer = as_layer(layer)
+
+    def standardized(leaves):
+        kernel = leaves["kernel"]
+        return leaves | {"kernel": jax.nn.standardize(kernel, tuple(range(kernel.ndim - 1)), epsilon=eps)}
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(_at_kernels("weight_standardized", params, standardized), state, x, train=train, key=key)
+
+    return Layer(layer.init, apply)
+
+
+def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
+    """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
+
+    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features) and u its first right singular vector
+
+    u comes from power iteration, u <- w^T w u / |w^T w u|, which goes on in training.
+
+    Args:
+        layer: a layer with kernels.
+        steps: of power iteration in each training step.
+
+    State:
+        that of the layer, and "spectral_norm": {.. kernel: (features,)}, the vectors u at the paths of the kernels.
+
+    Raises:
+        ValueError: if the layer has no kernel.
+
+    Example:
+        >>> layer = jaxcnn.spectral_norm(jaxcnn.dense(2, bias=False))
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 2)))
+        >>> y, _ = layer.apply({"kernel": jnp.diag(jnp.array([8.0, 8.0]))}, state, jnp.ones((1, 2)), train=False)
+        >>> [round(float(v), 4) for v in y.ravel()]
+        [1.0, 1.0]
+
+    Source: Miyato et al., "Spectral normalization for generative adversarial networks", 2018.
+    """
+    layer = as_layer(layer)
+    integer("spectral_norm", "steps", steps)
+
+    def iterate(w, u, times):
+        for _ in range(times):
+            u = _unit(_unit(u @ w.T) @ w)
+        return u
+
+    def init(key, x):
+        params, state = layer.init(key, x)
+        if "spectral_norm" in state:
+            raise ValueError("spectral_norm: the layer is normalised already")
+
+        def start(path, w):
+            u = jax.random.normal(child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}"), w.shape[-1:])
+            return iterate(w.reshape(-1, w.shape[-1]), u, 15)  # close enough for the first step
+
+        vectors = jax.tree_util.tree_map_with_path(start, _kernels("spectral_norm", params))
+        return params, state | {"spectral_norm": vectors}
+
+    def apply(params, state, x, *, train, key=None):
+        inner = {name: child for name, child in state.items() if name != "spectral_norm"}
+        vectors = state["spectral_norm"]
+
+        def advance(u, w):
+            return lax.stop_gradient(iterate(w.reshape(-1, w.shape[-1]), u, steps))
+
+        if train:
+            vectors = jax.tree.map(advance, vectors, _kernels("spectral_norm", params))
+
+        def divided(params, vectors):
+            normed = {
+                name: divided(params[name], u) if isinstance(u, dict) else params[name] / _sigma(params[name], u)
+                for name, u in vectors.items()
+            }
+            return params | normed
+
+        y, inner = layer.apply(divided(params, vectors), inner, x, train=train, key=key)
+        return y, inner | {"spectral_norm": vectors}
+
+    return Layer(init, apply)
+
+
+def freeze(layer: AnyLayer) -> Layer:
+    """The layer as it is in evaluation, a constant for the gradient.
+
+    No gradient reaches its parameters, running statistics stand still, dropout is off; gradients pass
+    through to what comes before. An optimiser with weight decay still shrinks the parameters: mask them
+    there too.
+
+    Args:
+        layer: a layer, perhaps a whole pretrained backbone.
+
+    Example:
+        >>> layer = jaxcnn.freeze(jaxcnn.prelu())
+        >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 1)))
+        >>> loss = lambda params: layer.apply(params, state, -jnp.ones((1, 1)), train=True)[0].sum()
+        >>> jax.grad(loss)(params)
+        {'scale': Array([0.], dtype=float32)}
+    """
+    layer = as_layer(layer)
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(lax.stop_gradient(params), state, x, train=False)
+
+    return Layer(layer.init, apply)
+
+
+def cast(layer: AnyLayer, dtype: Any) -> Layer:
+    """The layer computed in another precision, with its output back in that of the input.
+
+    Parameters stay float32 and are rounded where they are used; statistics are float32 all the way.
+
+    Args:
+        layer: a layer.
+        dtype: a floating-point dtype, such as `jnp.bfloat16`.
+
+    Raises:
+        TypeError: for a dtype that is not floating-point.
+
+    Example:
+        >>> layer = jaxcnn.cast(lambda x: x.dtype.itemsize * x, jnp.bfloat16)
+        >>> layer.apply({}, {}, jnp.ones(1), train=False)[0]
+        Array([2.], dtype=float32)
+
+    Source: Micikevicius et al., "Mixed precision training", 2018.
+    """
+    layer = as_layer(layer)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"cast needs a floating-point dtype, got {dtype!r}")
+
+    def convert(tree, dtype):
+        def one(leaf):
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        return jax.tree.map(one, tree)
+
+    def init(key, x):
+        return layer.init(key, jax.eval_shape(lambda x: convert(x, dtype), x))
+
+    def apply(params, state, x, *, train, key=None):
+        x = jax.tree.map(jnp.asarray, x)
+        before = [leaf.dtype for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        y, state = layer.apply(params, state, convert(x, dtype), train=train, key=key)
+        return convert(y, jnp.result_type(*before) if before else jnp.float32), state
+
+    return Layer(init, apply)
+
+
+def remat(layer: AnyLayer) -> Layer:
+    """The layer with its inner activations computed again for the gradient, not kept: less memory, more time.
+
+    Args:
+        layer: a layer, such as one block of a deep network.
+
+    Example:
+        >>> layer = jaxcnn.remat(jnp.sin)
+        >>> jax.grad(lambda x: layer.apply({}, {}, x, train=True)[0])(0.0)
+        Array(1., dtype=float32, weak_type=True)
+
+    Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
+    """
+    layer = as_layer(layer)
+
+    def apply(params, state, x, *, train, key=None):
+        return jax.checkpoint(functools.partial(layer.apply, train=train))(params, state, x, key=key)
+
+    return Layer(layer.init, apply)
+
+
+def capture(model: Layer, pattern: str) -> Layer:
+    """x -> (y, activations): the model with the outputs of the layers inside it whose path matches.
+
+    `activations` is a dict from path to output; inside a `repeat`, with a leading dimension for the
+    repetitions. `apply` takes one more keyword: `offsets`, a dict from path to what is added to that
+    output before the model goes on. The gradient for an offset of zeros is the gradient for the activation.
+
+    Args:
+        model: a layer made by combinators.
+        pattern: regular expression on the path of a layer, such as "block1/conv" or ".*".
+
+    Raises:
+        ValueError: if the pattern matches no layer, or an offset has no activation.
+
+    Example: how much the output depends on a hidden activation.
+        >>> net = jaxcnn.serial(square=jnp.square, double=lambda h: 2 * h)
+        >>> probe = jaxcnn.capture(net, "square")
+        >>> (y, activations), _ = probe.apply({}, {}, jnp.array(3.0), train=False)
+        >>> activations
+        {'square': Array(9., dtype=float32, weak_type=True)}
+        >>> run = lambda offsets: probe.apply({}, {}, jnp.array(3.0), train=False, offsets=offsets)[0][0]
+        >>> jax.grad(run)({"square": 0.0})
+        {'square': Array(2., dtype=float32, weak_type=True)}
+    """
+
+    def apply(params, state, x, *, train, key=None, offsets=None):
+        request = Probe(pattern, offsets=offsets or {})
+        y, state = model.apply(params, state | {SLOT: request}, x, train=train, key=key)
+        found = state.get(SLOT, request)
+        layers = [record.path for record in found.records]
+        kept = matching(layers, pattern, "layer of the model")
+        for path in request.offsets:
+            if path not in kept:
+                raise ValueError(f"capture: no activation for offset {path!r}{nearest(path, kept)}; there are {kept}")
+        return (y, found.activations), {name: child for name, child in state.items() if name != SLOT}
+
+    return Layer(model.init, apply)
+
+
+def _drop_output(
+    name: str, layer: AnyLayer, rate: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]
+) -> Layer:
+    layer = as_layer(layer)
+    if fraction("rate", rate) == 0:
+        return layer
+
+    def apply(params, state, x, *, train, key=None):
+        if not train:
+            return layer.apply(params, state, x, train=False)
+        ours, key = _split(require_key(key, name), name)
+        y, state = layer.apply(params, state, x, train=True, key=key)
+        return noise(ours, rate, y), state
+
+    return Layer(layer.init, apply)
+
+
+def _split(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
+    """A key for the transform and one for the layer in it; no child has such a name, so all keys differ."""
+    return child_key(key, f"/{name}"), child_key(key, "/inside")
+
+
+def _kernels(name: str, params: Params) -> Params:
+    """The tree of all kernels in `params`, and of nothing else."""
+    found = {}
+    for leaf, child in params.items():
+        if isinstance(child, dict):
+            if below := _kernels("", child):
+                found[leaf] = below
+        elif leaf == "kernel":
+            found[leaf] = child
+    if name and not found:
+        raise ValueError(f"{name}: the layer has no kernel")
+    return found
+
+
+def _at_kernels(name: str, params: Params, change: Callable[[Params], Params]) -> Params:
+    """`params` with every dict that holds a kernel changed."""
+    _kernels(name, params)
+
+    def walk(node):
+        node = {leaf: walk(child) if isinstance(child, dict) else child for leaf, child in node.items()}
+        return change(node) if "kernel" in node else node
+
+    return walk(params)
+
+
+def _norm(kernel: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
+
+
+def _unit(v: jax.Array) -> jax.Array:
+    return v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
+
+
+def _sigma(kernel: jax.Array, u: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.linalg.norm(kernel.reshape(-1, kernel.shape[-1]) @ u), 1e-12)

@@ -1,0 +1,70 @@
+"""The training step: gradient of the loss, update by optax, as one compiled function."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn._jit import jit
+from jaxcnn._layer import Layer, Params, State
+from jaxcnn._loss import Batch, LossFn
+
+
+class TrainState(NamedTuple):
+    """All that changes in training.
+
+    step: scalar int32, the number of steps done; params, state: of the model; opt_state: of the optimiser;
+    key: the random key of the run, from which each step folds its own.
+    """
+
+    step: jax.Array
+    params: Params
+    state: State
+    opt_state: Any
+    key: jax.Array
+
+    @classmethod
+    def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
+        """The state before the first step, for inputs like `x` (an array or its shape)."""
+        params, state = jax.jit(model.init)(jax.random.fold_in(key, 0), x)
+        train_state = cls(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), jax.random.fold_in(key, 1))
+        # A step takes over the memory of the state that it is given, so no two leaves may share theirs.
+        return jax.tree.map(jnp.copy, train_state)
+
+
+def make_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """A compiled function (train_state, batch) -> (train_state, metrics).
+
+    gradient = d loss_fn / d params;  update, opt_state = optimizer(gradient);  params + update
+
+    Compiled once for each shape of batch. The given train_state is donated: its arrays are gone after the
+    call. The metrics stay on the device; reading them waits for the step.
+
+    Args:
+        loss_fn: as `cross_entropy` makes it.
+        optimizer: from optax.
+
+    Example:
+        >>> import optax
+        >>> model, optimizer = jaxcnn.dense(2), optax.sgd(0.1)
+        >>> batch = {"image": jnp.ones((4, 3)), "label": jnp.zeros(4, int)}
+        >>> train_state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
+        >>> step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
+        >>> for _ in range(10):
+        ...     train_state, metrics = step(train_state, batch)
+        >>> int(train_state.step), float(metrics["accuracy"])
+        (10, 1.0)
+    """
+
+    def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        count, params, state, opt_state, key = train_state
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, (state, metrics)), gradient = grad_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return TrainState(count + 1, optax.apply_updates(params, updates), state, opt_state, key), metrics
+
+    return jit(step, donate_argnums=0)

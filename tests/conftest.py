@@ -1,0 +1,10 @@
+"""Set-up of all tests: compiled programs are kept, so that a second run, or a second worker, need not wait."""
+
+import pathlib
+
+import jax
+
+_CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

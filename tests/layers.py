@@ -1,0 +1,120 @@
+"""The table of all layers and transforms, over which the conformance tests run."""
+
+import operator
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcnn as cnn
+
+
+class Case(NamedTuple):
+    name: str
+    layer: cnn.Layer
+    shape: tuple[int, ...]
+    random: bool = False  # whether training needs a key
+    across: bool = False  # whether examples of a batch see each other in training
+    tolerance: float = 1e-5  # to which two ways to compute the same must agree
+
+
+def block(channels: int, **named: Any) -> cnn.Layer:
+    return cnn.serial(conv=cnn.conv(channels), norm=cnn.batch_norm(), act=jnp.tanh, **named)
+
+
+PICTURE, SIGNAL, VOLUME = (3, 6, 5, 4), (3, 9, 4), (2, 4, 5, 4, 2)
+
+CASES = [
+    Case("conv", cnn.conv(6), PICTURE),
+    Case("conv1d", cnn.conv(6, padding="CAUSAL", dilation=2), SIGNAL),
+    Case("conv3d", cnn.conv(3, (2, 3, 3), stride=(1, 2, 1)), VOLUME),
+    Case("conv_strided", cnn.conv(6, (3, 2), stride=(2, 1), padding=1, bias=False), PICTURE),
+    Case("conv_grouped", cnn.conv(6, groups=2, dilation=2, padding="SAME_LOWER"), PICTURE),
+    Case("conv_reflect", cnn.conv(2, padding=((1, 1), (0, 2)), padding_mode="reflect"), PICTURE),
+    Case("conv_replicate", cnn.conv(2, padding_mode="replicate"), PICTURE),
+    Case("conv_circular", cnn.conv(2, padding_mode="circular"), PICTURE),
+    Case("conv_pointwise", cnn.conv(6, 1, padding="VALID"), PICTURE),
+    Case("depthwise_conv", cnn.depthwise_conv(multiplier=2), PICTURE),
+    Case("depthwise_conv1d", cnn.depthwise_conv(4, stride=2), SIGNAL),
+    Case("separable_conv", cnn.separable_conv(5), PICTURE),
+    Case("conv_transpose", cnn.conv_transpose(3, stride=2), PICTURE),
+    Case("conv_transpose1d", cnn.conv_transpose(4, 4, stride=3, padding=1, output_padding=1, groups=2), SIGNAL),
+    Case("conv_transpose3d", cnn.conv_transpose(2, 2, padding="VALID", dilation=2), VOLUME),
+    Case("max_pool", cnn.max_pool(2), PICTURE),
+    Case("max_pool_overlapping", cnn.max_pool(3, stride=2, padding="SAME"), PICTURE),
+    Case("max_pool_dilated", cnn.max_pool(2, stride=1, dilation=2, padding=1, ceil_mode=True), PICTURE),
+    Case("max_pool1d", cnn.max_pool(3, ceil_mode=True), SIGNAL),
+    Case("max_pool3d", cnn.max_pool(2), VOLUME),
+    Case("min_pool", cnn.min_pool((2, 3), stride=1), PICTURE),
+    Case("avg_pool", cnn.avg_pool(3, stride=2, padding=1, ceil_mode=True), PICTURE),
+    Case("avg_pool_counting_pad", cnn.avg_pool(3, stride=2, padding=1, count_include_pad=True), PICTURE),
+    Case("avg_pool_dilated", cnn.avg_pool(2, stride=1, dilation=2), SIGNAL),
+    Case("lp_pool", cnn.lp_pool(3, 2), PICTURE),
+    Case("global_avg_pool", cnn.as_layer(cnn.global_avg_pool), PICTURE),
+    Case("global_max_pool", cnn.as_layer(cnn.global_max_pool), PICTURE),
+    Case("adaptive_avg_pool", cnn.adaptive_avg_pool((4, 3)), PICTURE),
+    Case("adaptive_max_pool", cnn.adaptive_max_pool((4, 3)), PICTURE),
+    Case("adaptive_avg_pool_even", cnn.adaptive_avg_pool((3, 1)), PICTURE),
+    Case("blur_pool", cnn.blur_pool(3), PICTURE),
+    Case("dense", cnn.dense(7), PICTURE),
+    Case("dense_rows", cnn.dense(7, bias=False), (3, 5)),
+    Case("flatten", cnn.as_layer(cnn.flatten), PICTURE),
+    Case("identity", cnn.as_layer(cnn.identity), PICTURE),
+    Case("pad", cnn.pad(((1, 0), (2, 1)), mode="replicate"), PICTURE),
+    Case("upsample", cnn.upsample((2, 3)), PICTURE),
+    Case("upsample_linear", cnn.upsample(2, "linear"), PICTURE),
+    Case("resize", cnn.resize((4, 8), "cubic"), PICTURE),
+    Case("pixel_shuffle", cnn.pixel_shuffle(2), PICTURE),
+    Case("pixel_unshuffle", cnn.pixel_unshuffle(2), (2, 4, 6, 3)),
+    Case("batch_norm", cnn.batch_norm(), PICTURE, across=True),
+    Case("batch_norm_rows", cnn.batch_norm(decay=0.5, center=False), (4, 5), across=True),
+    Case("batch_norm_bare", cnn.batch_norm(center=False, scale=False), SIGNAL, across=True),
+    Case("layer_norm", cnn.layer_norm(), PICTURE),
+    Case("layer_norm_examples", cnn.layer_norm(axis=1), SIGNAL),
+    Case("group_norm", cnn.group_norm(2), PICTURE),
+    Case("instance_norm", cnn.instance_norm(), VOLUME),
+    Case("rms_norm", cnn.rms_norm(), PICTURE),
+    Case("local_response_norm", cnn.local_response_norm(3, alpha=0.5), PICTURE),
+    Case("global_response_norm", cnn.global_response_norm(), PICTURE),
+    Case("prelu", cnn.prelu(), PICTURE),
+    Case("dropout", cnn.dropout(0.4), PICTURE, random=True),
+    Case("spatial_dropout", cnn.spatial_dropout(0.4), PICTURE, random=True),
+    Case("drop_block", cnn.drop_block(0.3, 2), PICTURE, random=True, across=True),
+    Case("gaussian_dropout", cnn.gaussian_dropout(0.4), PICTURE, random=True),
+    Case("gaussian_noise", cnn.gaussian_noise(0.4), PICTURE, random=True),
+    Case("alpha_dropout", cnn.alpha_dropout(0.4), PICTURE, random=True),
+    Case("serial", block(3, pool=cnn.max_pool(2), flat=cnn.flatten, head=cnn.dense(2)), PICTURE, across=True),
+    Case("parallel", cnn.parallel(operator.mul, cnn.conv(3), cnn.conv(3, 1)), PICTURE),
+    Case("concatenate", cnn.concatenate(cnn.conv(3), cnn.identity), PICTURE),
+    Case("residual", cnn.residual(block(4)), PICTURE, across=True),
+    Case("residual_shortcut", cnn.residual(cnn.conv(3, stride=2), cnn.conv(3, 1, stride=2)), PICTURE),
+    Case("repeat", cnn.repeat(block(4, drop=cnn.dropout(0.3)), 3), PICTURE, random=True, across=True),
+    Case("squeeze_excite", cnn.squeeze_excite(2, activation=jnp.tanh), PICTURE),
+    Case("with_dropout", cnn.with_dropout(cnn.dense(5), 0.4), PICTURE, random=True),
+    Case("with_spatial_dropout", cnn.with_spatial_dropout(cnn.conv(5), 0.4), PICTURE, random=True),
+    Case("drop_path", cnn.residual(cnn.drop_path(cnn.conv(4), 0.4)), PICTURE, random=True),
+    Case("drop_connect", cnn.drop_connect(cnn.conv(5), 0.4), PICTURE, random=True),
+    Case("weight_norm", cnn.weight_norm(cnn.conv(5)), PICTURE),
+    Case("weight_standardized", cnn.weight_standardized(cnn.conv(5)), PICTURE),
+    Case("spectral_norm", cnn.spectral_norm(cnn.serial(cnn.conv(5), cnn.dense(3))), PICTURE),
+    Case("freeze", cnn.serial(body=cnn.freeze(block(4)), head=cnn.dense(3)), PICTURE),
+    Case("cast", cnn.cast(block(4), jnp.bfloat16), PICTURE, across=True, tolerance=0.05),
+    Case("remat", cnn.remat(block(4, drop=cnn.dropout(0.3))), PICTURE, random=True, across=True),
+]
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def example(case: Case, dtype: Any = np.float32) -> tuple[Any, Any, np.ndarray]:
+    """Parameters, state and an input, drawn without compiling anything, the same at each call."""
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    x = rng.normal(size=case.shape).astype(dtype)
+    params, state = jax.eval_shape(case.layer.init, jax.random.key(0), x)
+
+    def draw(path, leaf):
+        values = rng.normal(size=leaf.shape)
+        return (np.exp(0.3 * values) if path[-1].key == "var" else 0.5 * values).astype(leaf.dtype)
+
+    return *jax.tree_util.tree_map_with_path(draw, (params, state)), x
