@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, floating, stateless
+from jaxcnn._layer import Layer, floating, leaf, stateless
 
 
 def prelu(*, slope: float = 0.25) -> Layer:
@@ -33,6 +33,7 @@ def prelu(*, slope: float = 0.25) -> Layer:
 
     def fn(params, x):
         x = floating(x, "prelu")
-        return jnp.where(x > 0, x, params["scale"].astype(x.dtype) * x)
+        scale = leaf("prelu", params, "scale", x.shape[-1:], x)
+        return jnp.where(x > 0, x, scale.astype(x.dtype) * x)
 
     return stateless(init, fn)

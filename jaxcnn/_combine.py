@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, as_layer, by_shape, child_key, in_layer
-from jaxcnn._path import nearest
+from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, in_layer, shown
+from jaxcnn._path import paths, there_are
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._probe import SLOT
 from jaxcnn._window import integer
@@ -70,7 +70,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
         Array([0.], dtype=float32)
     """
     if isinstance(combine, Layer) or not callable(combine):
-        raise TypeError(f"parallel needs a function that combines the outputs first, got {combine!r}")
+        raise TypeError(f"parallel needs a function that combines the outputs first, got {shown(combine)}")
     return _compose(_named(layers, named), combine)
 
 
@@ -94,7 +94,13 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
 
     Source: Szegedy et al., "Going deeper with convolutions", 2015.
     """
-    return parallel(lambda *ys: jnp.concatenate(ys, axis=-1), *layers, **named)
+
+    def side_by_side(*ys):
+        if len({y.shape[:-1] for y in ys}) > 1:
+            raise ValueError(f"concatenate: the outputs differ not only in channels: {[y.shape for y in ys]}")
+        return jnp.concatenate(ys, axis=-1)
+
+    return parallel(side_by_side, *layers, **named)
 
 
 def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
@@ -153,10 +159,14 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
     integer("repeat", "n", n)
 
     def init(key, x):
-        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
-        return params, state
+        checked_key(key)
+        return jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
 
     def apply(params, state, x, *, train, key=None):
+        for path, stacked in zip(paths(params), jax.tree.leaves(params), strict=True):
+            if stacked.shape[:1] != (n,):
+                raise ValueError(f"repeat: {path} has shape {stacked.shape}, but n={n} needs ({n}, ...)")
+
         def step(x, at):
             i, params, state = at
             key_i = None if key is None else jax.random.fold_in(key, i)
@@ -249,6 +259,10 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
         return _prune(params), _prune(state)
 
     def apply(params, state, x, *, train, key=None):
+        if not isinstance(train, bool):
+            raise TypeError(
+                f"train must be True or False; under jit, make it one of static_argnames; got {shown(train)}"
+            )
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
@@ -258,7 +272,8 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
             if probe is not None:
                 before = before | {SLOT: probe.enter(name)}
             with in_layer(name):
-                y, new[name] = layer.apply(own, before, x, train=train, key=child_key(key, name))
+                child = None if key is None else child_key(key, name)
+                y, new[name] = layer.apply(own, before, x, train=train, key=child)
             if probe is not None:
                 y, new[name], probe = probe.leave(name, own, new[name], x, y)
             if combine is None:
@@ -278,9 +293,7 @@ def _prune(tree: dict[str, Any]) -> dict[str, Any]:
 def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
     """Refuse parameters or state that belong to another network."""
     if not isinstance(tree, dict):
-        raise TypeError(f"{kind} must be the dict that init returned, got {type(tree).__name__}")
+        raise TypeError(f"{kind} must be the dict that init returned, got {shown(tree)}")
     for name in tree:
         if name not in layers and name != SLOT:
-            raise ValueError(
-                f"{kind} has an entry {name!r}, but the layers here are {list(layers)}{nearest(name, layers)}"
-            )
+            raise ValueError(f"{kind} has an entry {name!r}, but no layer here is called so; {there_are(name, layers)}")

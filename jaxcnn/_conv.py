@@ -14,7 +14,7 @@ from jax import lax
 from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
-from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, spatial_rank, stateless
+from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, leaf, spatial_rank, stateless
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
@@ -79,22 +79,22 @@ def conv(
 
     def fn(params, x):
         rank = spatial_rank(x := floating(x, "conv"), "conv")
-        window = place("conv", x.shape, size, stride, dilation, padding)
-        kernel = _fitting("conv", params["kernel"], window.size, groups, x)
+        window = place("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
+        kernel = leaf("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
         pads = window.padding
         if padding_mode != "zeros":  # the convolution itself can only add zeros
             x = jnp.pad(x, ((0, 0), *pads, (0, 0)), PAD_MODES[padding_mode])
             pads = ((0, 0),) * rank
         y = lax.conv_general_dilated(
             x,
-            kernel,
+            kernel.astype(x.dtype),
             window.stride,
             pads,
             rhs_dilation=window.dilation,
             dimension_numbers=_channels_last(rank),
             feature_group_count=groups,
         )
-        return y + params["bias"].astype(y.dtype) if bias else y
+        return y + leaf("conv", params, "bias", (features,), x).astype(y.dtype) if bias else y
 
     return stateless(init, fn)
 
@@ -253,6 +253,7 @@ def conv_transpose(
     name = "conv_transpose"
     _check_groups(name, features, groups)
     check(name, size=size, stride=stride, padding=padding, dilation=dilation)
+    check(name, least=0, output_padding=output_padding)
 
     def init(key, x):
         rank = spatial_rank(floating(x, name), name)
@@ -263,7 +264,7 @@ def conv_transpose(
         rank = spatial_rank(x := floating(x, name), name)
         window = place_transposed(name, x.shape, size, stride, dilation, padding)
         extra = per_dimension(name, "output_padding", output_padding, rank, 0)
-        kernel = _fitting(name, params["kernel"], window.size, groups, x)
+        kernel = leaf(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
         # Put stride - 1 zeros between the inputs; sliding the flipped kernel over them adds up the copies.
         full = tuple(
             (span - 1 - low, span - 1 - high + more)
@@ -271,7 +272,7 @@ def conv_transpose(
         )
         y = lax.conv_general_dilated(
             x,
-            jnp.flip(kernel, range(rank)),
+            jnp.flip(kernel.astype(x.dtype), range(rank)),
             (1,) * rank,
             full,
             lhs_dilation=window.stride,
@@ -279,7 +280,7 @@ def conv_transpose(
             dimension_numbers=_channels_last(rank),
             feature_group_count=groups,
         )
-        return y + params["bias"].astype(y.dtype) if bias else y
+        return y + leaf(name, params, "bias", (features,), x).astype(y.dtype) if bias else y
 
     return stateless(init, fn)
 
@@ -305,16 +306,6 @@ def _init(
     if bias:
         params["bias"] = bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)
     return params
-
-
-def _fitting(name: str, kernel: jax.Array, size: tuple[int, ...], groups: int, x: jax.Array) -> jax.Array:
-    """The kernel in the input's precision, if it was made for such an input."""
-    if kernel.shape[:-1] != (*size, _channels(name, x, groups)):
-        raise ValueError(
-            f"{name}: a kernel of shape {kernel.shape} does not fit input {x.shape} with {x.shape[-1]} channels "
-            f"in {groups} groups; data are channels-last, (N, *spatial, C)"
-        )
-    return kernel.astype(x.dtype)
 
 
 def _channels_last(rank: int) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from jaxcnn._layer import Initializer, Layer, as_layer, child_key, floating, spatial_rank, stateless
+from jaxcnn._layer import Initializer, Layer, as_layer, child_key, floating, leaf, spatial_rank, stateless
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
 
 
@@ -32,7 +32,7 @@ def dense(
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input of the wrong length, such as a feature map that was not flattened.
+        ValueError: for parameters made for inputs of another length, such as flattened feature maps.
 
     Example: 100 units that see all of a 100 x 100 x 3 picture. A 5 x 5 x 3 filter has 75 weights.
         >>> picture = jax.ShapeDtypeStruct((1, 100 * 100 * 3), jnp.float32)
@@ -54,14 +54,9 @@ def dense(
 
     def fn(params, x):
         x = floating(x, "dense")
-        kernel = params["kernel"]
-        if x.shape[-1:] != kernel.shape[:1]:
-            raise ValueError(
-                f"dense: a kernel of shape {kernel.shape} does not fit input {x.shape}; "
-                "put flatten or a global pool before it if that is a feature map"
-            )
+        kernel = leaf("dense", params, "kernel", (*x.shape[-1:], features), x)
         y = x @ kernel.astype(x.dtype)
-        return y + params["bias"].astype(y.dtype) if bias else y
+        return y + leaf("dense", params, "bias", (features,), x).astype(y.dtype) if bias else y
 
     return stateless(init, fn)
 

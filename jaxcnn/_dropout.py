@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, floating, fraction, require_key, spatial_rank
+from jaxcnn._layer import Layer, drop_rate, floating, number, require_key, spatial_rank
 from jaxcnn._window import integer
 
 
@@ -33,7 +33,7 @@ def dropout(rate: float) -> Layer:
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
     """
-    return _random("dropout", fraction("rate", rate), drop)
+    return _random("dropout", drop_rate(rate), drop)
 
 
 def spatial_dropout(rate: float) -> Layer:
@@ -57,7 +57,7 @@ def spatial_dropout(rate: float) -> Layer:
 
     Source: Tompson et al., "Efficient object localization using convolutional networks", 2015.
     """
-    return _random("spatial_dropout", fraction("rate", rate), drop_channels)
+    return _random("spatial_dropout", drop_rate(rate), drop_channels)
 
 
 def drop_block(rate: float, block_size: int = 7) -> Layer:
@@ -103,7 +103,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         keep = 1 - dropped
         return (x * (keep * (keep.size / jnp.maximum(keep.sum(), 1)))).astype(x.dtype)
 
-    return _random("drop_block", fraction("rate", rate), drop_blocks)
+    return _random("drop_block", drop_rate(rate), drop_blocks)
 
 
 def gaussian_dropout(rate: float) -> Layer:
@@ -132,7 +132,7 @@ def gaussian_dropout(rate: float) -> Layer:
     def multiply(key, rate, x):
         return x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))
 
-    return _random("gaussian_dropout", fraction("rate", rate), multiply)
+    return _random("gaussian_dropout", drop_rate(rate), multiply)
 
 
 def gaussian_noise(stddev: float) -> Layer:
@@ -153,8 +153,7 @@ def gaussian_noise(stddev: float) -> Layer:
 
     Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
     """
-    if not 0 <= stddev < float("inf"):
-        raise ValueError(f"stddev must be at least 0 and finite, got {stddev}")
+    number("stddev", stddev)
 
     def add(key, stddev, x):
         return x + stddev * jax.random.normal(key, x.shape, x.dtype)
@@ -191,7 +190,7 @@ def alpha_dropout(rate: float) -> Layer:
         keep = jax.random.bernoulli(key, q, x.shape)
         return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
 
-    return _random("alpha_dropout", fraction("rate", rate), drop_to_saturation)
+    return _random("alpha_dropout", drop_rate(rate), drop_to_saturation)
 
 
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:

@@ -5,6 +5,8 @@ output. All arrays travel through arguments and results, so every transformation
 """
 
 import contextlib
+import math
+import numbers
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -94,18 +96,16 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return layer
     if not callable(layer):
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
-        raise TypeError(f"expected a Layer or a function x -> y, got {layer!r}{hint}")
+        raise TypeError(f"expected a Layer or a function x -> y, got {shown(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
+    uncalled = TypeError(f"{name} makes layers and is no function x -> y: call it, as in {name}(...)")
+    if getattr(layer, "__annotations__", {}).get("return") is Layer:
+        raise uncalled
 
     def fn(params, x):
-        try:
-            y = layer(x)
-        except Exception as error:
-            if getattr(layer, "__module__", "").startswith("jaxcnn."):
-                error.add_note(f"{name} was given as a layer: if it is a constructor, call it, as in {name}(...)")
-            raise
+        y = layer(x)
         if isinstance(y, Layer):
-            raise TypeError(f"{name} is a constructor of layers, not a function x -> y: call it, as in {name}(...)")
+            raise uncalled
         return y
 
     return stateless(lambda key, x: {}, fn)
@@ -120,14 +120,46 @@ def by_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
     return Layer(lambda key, x: build(x.shape).init(key, x), apply)
 
 
-def child_key(key: jax.Array | None, name: str) -> jax.Array | None:
+def child_key(key: jax.Array, name: str) -> jax.Array:
     """The key of the part called `name`: it depends on the name alone, so new siblings change nothing."""
+    return jax.random.fold_in(checked_key(key), zlib.crc32(name.encode()))
+
+
+def checked_key(key: Any) -> jax.Array:
+    """The key itself, if it is one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key must be a random key such as jax.random.key(0), got {shown(key)}")
+    return key
+
+
+def require_key(key: jax.Array | None, layer: str) -> jax.Array:
+    """The key of a random layer in training, or an error that says how to give one."""
     if key is None:
-        return None
-    try:
-        return jax.random.fold_in(key, zlib.crc32(name.encode()))
-    except TypeError as error:
-        raise TypeError(f"key must be a random key such as jax.random.key(0), got {key!r}") from error
+        raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
+    return checked_key(key)
+
+
+def leaf(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
+    """`tree[name]`, if it is there and has the shape that input `x` needs."""
+    if not isinstance(tree, dict):
+        raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {shown(tree)}")
+    if name not in tree:
+        raise ValueError(f"{layer}: no {name!r} among {sorted(tree)}; give the params and the state that init returned")
+    if tree[name].shape != shape:
+        raise ValueError(
+            f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
+            f"needs {shape}"
+        )
+    return tree[name]
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message: an array by its shape, all else by its start."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {value.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @contextlib.contextmanager
@@ -137,27 +169,26 @@ def in_layer(name: str) -> Iterator[None]:
         with jax.named_scope(name):
             yield
     except Exception as error:
-        notes = getattr(error, "__notes__", [])
         start = "in layer '"
-        if notes and notes[-1].startswith(start):
-            notes[-1] = f"{start}{name}/{notes[-1][len(start) :]}"
+        notes = getattr(error, "__notes__", [])
+        for i, note in enumerate(notes):
+            if note.startswith(start):
+                notes[i] = f"{start}{name}/{note[len(start) :]}"
+                break
         else:
-            if isinstance(error, KeyError):
-                error.add_note("params and state must have the structure that init returned")
             error.add_note(f"{start}{name}'")
         raise
 
 
 def floating(x: Any, layer: str) -> Any:
     """`x` itself, if `layer` can compute with it: a floating-point array, or the shape of one."""
-    if not isinstance(x, jax.ShapeDtypeStruct):
-        x = jnp.asarray(x)
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {shown(x)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"{layer} needs floating-point input, got {x.dtype} of shape {x.shape}: convert and scale it first, "
-            "as in x.astype(jnp.float32) / 255"
-        )
-    return x
+        picture = jnp.issubdtype(x.dtype, jnp.integer)
+        hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if picture else ""
+        raise TypeError(f"{layer} needs floating-point input, got {shown(x)}{hint}")
+    return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
 
 def widened(x: jax.Array) -> jax.Array:
@@ -176,15 +207,16 @@ def spatial_rank(x: Any, layer: str) -> int:
     return rank
 
 
-def fraction(name: str, value: float) -> float:
-    """A probability of dropping, at least 0 and below 1."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is the probability of dropping and must be in [0, 1), got {value}")
+def number(name: str, value: Any, least: float = 0.0, below: float = math.inf) -> Any:
+    """`value`, if it is a number from `least` to, but not including, `below`."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    if not least <= value < below:
+        most = "finite" if below == math.inf else f"below {below:g}"
+        raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
     return value
 
 
-def require_key(key: jax.Array | None, layer: str) -> jax.Array:
-    """The key of a random layer in training, or an error that says how to give one."""
-    if key is None:
-        raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
-    return key
+def drop_rate(value: Any) -> Any:
+    """`value`, if it is a probability of dropping."""
+    return number("rate, the probability of dropping,", value, 0, 1)

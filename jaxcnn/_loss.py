@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn._layer import Layer, Params, State, child_key, floating, require_key, widened
+from jaxcnn._layer import Layer, Params, State, as_layer, child_key, floating, number, require_key, shown, widened
+from jaxcnn._path import there_are
 
 Batch = dict[str, Any]
 
@@ -61,18 +62,18 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0) -> LossFn:
 
     Source: Szegedy et al., "Rethinking the inception architecture for computer vision", 2016 (label smoothing).
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    model = as_layer(model)
+    number("label_smoothing", label_smoothing, 0, 1)
 
     def loss_fn(params, state, batch, *, train, key=None):
-        logits, state = model.apply(params, state, batch["image"], train=train, key=key)
+        logits, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
         if logits.ndim != 2:
             raise ValueError(
                 f"cross_entropy needs logits (N, classes), the model gives {logits.shape}; "
                 "end it in flatten or a global pool and a dense layer"
             )
         logits = widened(logits)
-        target = _shares(batch["label"], logits)
+        target = _shares(entry(batch, "label"), logits)
         right = logits.argmax(-1) == target.argmax(-1)
         if train:
             target = optax.smooth_labels(target, label_smoothing)
@@ -103,9 +104,11 @@ def mean_squared_error(model: Layer) -> LossFn:
         4.0
     """
 
+    model = as_layer(model)
+
     def loss_fn(params, state, batch, *, train, key=None):
-        y, state = model.apply(params, state, batch["image"], train=train, key=key)
-        label = jnp.asarray(batch["label"])
+        y, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
+        label = jnp.asarray(entry(batch, "label"))
         if y.shape != label.shape:
             raise ValueError(f"mean_squared_error: the output {y.shape} and the labels {label.shape} differ in shape")
         difference = widened(y) - label
@@ -134,6 +137,7 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
 
     Source: Zhang et al., "mixup: beyond empirical risk minimization", 2018.
     """
+    check_loss("mixup", loss_fn)
     _positive("mixup", alpha)
 
     def mixed(params, state, batch, *, train, key=None):
@@ -141,11 +145,11 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
             ours = child_key(require_key(key, "mixup"), "/mixup")
             key = child_key(key, "/inside")
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
-            other = jax.random.permutation(child_key(ours, "order"), len(batch["image"]))
-            image = floating(batch["image"], "mixup")
+            other = jax.random.permutation(child_key(ours, "order"), len(entry(batch, "image")))
+            image = floating(entry(batch, "image"), "mixup")
             share_x = share.astype(image.dtype)
             image = share_x * image + (1 - share_x) * image[other]
-            batch = batch | {"image": image, "label": _mix_labels(batch["label"], other, share)}
+            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
@@ -172,13 +176,14 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
 
     Source: Yun et al., "CutMix: regularization strategy to train strong classifiers", 2019.
     """
+    check_loss("cutmix", loss_fn)
     _positive("cutmix", alpha)
 
     def mixed(params, state, batch, *, train, key=None):
         if train:
             ours = child_key(require_key(key, "cutmix"), "/cutmix")
             key = child_key(key, "/inside")
-            image = jnp.asarray(batch["image"])
+            image = jnp.asarray(entry(batch, "image"))
             spatial = image.shape[1:-1]
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
             other = jax.random.permutation(child_key(ours, "order"), len(image))
@@ -192,10 +197,25 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
                 inside = inside & along.reshape(-1, *(1,) * (len(spatial) - axis))
             share = 1 - inside.sum() / math.prod(spatial)
             image = jnp.where(inside, image[other], image)
-            batch = batch | {"image": image, "label": _mix_labels(batch["label"], other, share)}
+            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
+
+
+def check_loss(name: str, loss_fn: Any) -> None:
+    """Refuse what is no LossFn, such as the model itself."""
+    if isinstance(loss_fn, Layer) or not callable(loss_fn):
+        raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {shown(loss_fn)}")
+
+
+def entry(batch: Batch, name: str) -> Any:
+    """`batch[name]`, or an error that says what a batch is."""
+    if not isinstance(batch, dict):
+        raise TypeError(f'a batch is a dict with "image" and "label", got {shown(batch)}')
+    if name not in batch:
+        raise ValueError(f"the batch has no {name!r}; {there_are(name, batch)}")
+    return batch[name]
 
 
 def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
@@ -230,9 +250,13 @@ def _mean(values: jax.Array, batch: Batch) -> jax.Array:
     if "weight" not in batch:
         return values.mean()
     weight = jnp.asarray(batch["weight"], jnp.float32)
+    if weight.shape != values.shape:
+        raise ValueError(
+            f"the weights of a batch must have shape {values.shape}, one for each example, got {weight.shape}"
+        )
     return (values * weight).sum() / jnp.maximum(weight.sum(), 1e-12)
 
 
 def _positive(name: str, alpha: float) -> None:
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"{name}: alpha must be above 0 and finite, got {alpha}")
+    if not number(f"{name}: alpha", alpha) > 0:
+        raise ValueError(f"{name}: alpha must be above 0, got {alpha}")

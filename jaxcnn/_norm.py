@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, as_layer, floating, spatial_rank, stateless, widened
+from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
 from jaxcnn._window import integer
 
 
@@ -37,7 +37,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1].
+        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1).
 
     Example:
         >>> layer = jaxcnn.batch_norm(decay=0.9)
@@ -49,26 +49,23 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    name = "batch_norm"
-    if not 0 <= decay <= 1:
-        raise ValueError(f"{name}: decay is the weight of the old statistic and must be in [0, 1], got {decay}")
+    number("batch_norm: decay, the weight of the old statistic,", decay, 0, 1)
 
     def init(key, x):
-        shape = _channels(x, name)
+        shape = _channels(x, "batch_norm")
         state = {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
         return _affine_init(shape, center, scale), state
 
     def apply(params, state, x, *, train, key=None):
-        shape = _channels(x := floating(x, name), name)
-        if state["mean"].shape != shape:
-            raise ValueError(f"{name}: statistics of shape {state['mean'].shape} do not fit input {x.shape}")
+        shape = _channels(x := floating(x, "batch_norm"), "batch_norm")
+        old = {name: leaf("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         if train:
             mean, var = _moments(x, tuple(range(x.ndim - 1)))
             batch = {"mean": mean.reshape(shape), "var": var.reshape(shape)}
-            state = {leaf: decay * state[leaf] + (1 - decay) * batch[leaf].astype(jnp.float32) for leaf in batch}
+            state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
-            mean, var = state["mean"], state["var"]
-        return _normalise(x, mean, var, eps, params, center, scale), state
+            mean, var = old["mean"], old["var"]
+        return _normalise("batch_norm", x, mean, var, eps, params, shape, center, scale), state
 
     return Layer(init, apply)
 
@@ -107,7 +104,7 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     def fn(params, x):
         shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
         mean, var = _moments(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalise(x, mean, var, eps, params, center, scale)
+        return _normalise("layer_norm", x, mean, var, eps, params, shape, center, scale)
 
     return stateless(init, fn)
 
@@ -202,7 +199,7 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     def fn(params, x):
         shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
         square = jnp.square(widened(x)).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
-        return _normalise(x, 0.0, square, eps, params, False, scale)
+        return _normalise("rms_norm", x, 0.0, square, eps, params, shape, False, scale)
 
     return stateless(init, fn)
 
@@ -272,7 +269,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
 
     def init(key, x):
         spatial_rank(floating(x, name), name)
-        return {leaf: jnp.zeros(x.shape[-1:], jnp.float32) for leaf in ("scale", "bias")}
+        return _affine_init(x.shape[-1:], center=True, scale=True, start=0.0)
 
     def fn(params, x):
         rank = spatial_rank(x := floating(x, name), name)
@@ -281,7 +278,8 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
         some = total > 0  # a channel of zeros must not send the infinite slope of the root back
         strength = jnp.where(some, jnp.sqrt(jnp.where(some, total, 1)), 0)
         relative = strength / (strength.mean(-1, keepdims=True) + eps)
-        return (wide + params["scale"] * wide * relative + params["bias"]).astype(x.dtype)
+        scale, bias = (leaf(name, params, part, x.shape[-1:], x) for part in ("scale", "bias"))
+        return (wide + scale * wide * relative + bias).astype(x.dtype)
 
     return stateless(init, fn)
 
@@ -311,7 +309,7 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
             jnp.repeat(moment[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
             for moment in _moments(split, axes)
         )
-        return _normalise(x, mean, var, eps, params, center, scale)
+        return _normalise(name, x, mean, var, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
 
@@ -323,20 +321,20 @@ def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
 
 
-def _normalise(x, mean, var, eps, params: Params, center: bool, scale: bool) -> jax.Array:
+def _normalise(name, x, mean, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
     """(x - mean) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
     factor = lax.rsqrt(var + eps)
     if scale:
-        factor = factor * params["scale"]
+        factor = factor * leaf(name, params, "scale", shape, x)
     y = (widened(x) - mean) * factor
     if center:
-        y = y + params["bias"]
+        y = y + leaf(name, params, "bias", shape, x)
     return y.astype(x.dtype)
 
 
-def _affine_init(shape: tuple[int, ...], center: bool, scale: bool) -> Params:
-    ones, zeros = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
-    return ({"scale": ones} if scale else {}) | ({"bias": zeros} if center else {})
+def _affine_init(shape: tuple[int, ...], center: bool, scale: bool, start: float = 1.0) -> Params:
+    params = {"scale": jnp.full(shape, start, jnp.float32)} if scale else {}
+    return params | ({"bias": jnp.zeros(shape, jnp.float32)} if center else {})
 
 
 def _channels(x, name: str) -> tuple[int]:

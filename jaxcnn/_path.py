@@ -58,20 +58,27 @@ def count_params(params: Any, pattern: str = ".*") -> int:
 
 def matching(names: list[str], pattern: str, kind: str) -> list[str]:
     """Those of `names` that match `pattern` as a whole; none is an error that names the nearest."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    expression = compiled(pattern)
     chosen = [name for name in names if expression.fullmatch(name)]
     if not chosen:
-        raise ValueError(f"{pattern!r} matches no {kind}{nearest(pattern, names)}; there are {names}")
+        raise ValueError(f"{pattern!r} matches the whole path of no {kind}; {there_are(pattern, names)}")
     return chosen
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`, did you mean ...?` for the closest of `names`, or nothing."""
+def compiled(pattern: str) -> re.Pattern:
+    """The regular expression, or an error that shows it."""
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+
+
+def there_are(name: Any, names: Iterable[str]) -> str:
+    """`there are a, b; did you mean 'a'?`: the first of `names`, and the one closest to `name`."""
+    names = list(names)
+    some = ", ".join(names[:12]) + (f", .. ({len(names)} in all)" if len(names) > 12 else "")
     close = difflib.get_close_matches(str(name), names, 1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f"there are {some or 'none'}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _join(path: tuple) -> str:

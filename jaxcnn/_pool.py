@@ -116,10 +116,10 @@ def avg_pool(
     """
 
     def mean(x, window, padding):
-        total = _sum(floating(x, "avg_pool"), window)
+        total = _sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
         count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
-        return total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
+        return (total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
@@ -157,9 +157,9 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def norm(x, window, padding):
-        total = _sum(jnp.abs(floating(x, "lp_pool")) ** p, window)
+        total = _sum(jnp.abs(widened(floating(x, "lp_pool"))) ** p, window)
         some = total > 0  # the root has no finite slope at 0, and where() alone would let it through as 0 * inf
-        return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0)
+        return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0).astype(x.dtype)
 
     return _pool("lp_pool", norm, size, stride, padding, dilation, ceil_mode)
 
@@ -217,10 +217,10 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """
 
     def mean(x, starts, ends, axis):
-        at = np.arange(x.shape[axis])
-        share = (starts[:, None] <= at) & (at < ends[:, None])  # (bins, positions)
-        weights = jnp.asarray(share / share.sum(1, keepdims=True), x.dtype)
-        return jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1)), -1, axis)
+        at, inside = _bins(starts, ends)
+        inside = inside.reshape(inside.shape + (1,) * (x.ndim - axis - 1))
+        total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
+        return (total / inside.sum(1).astype(total.dtype)).astype(x.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
 
@@ -245,8 +245,7 @@ def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """
 
     def largest(x, starts, ends, axis):
-        # Bins as rows of one length; a short bin repeats its last position, which changes no maximum.
-        at = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
+        at, _ = _bins(starts, ends)  # what a short bin repeats changes no maximum
         return _first_max(jnp.take(x, at, axis), axis + 1)
 
     return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
@@ -311,7 +310,7 @@ def _pool(
         x = jnp.asarray(x)
         spatial_rank(x, name)
         asked = place(name, x.shape, size, stride, dilation, padding)
-        window = _hang_over(x.shape[1:-1], asked) if ceil_mode else asked
+        window = (asked.hanging_over(x.shape[1:-1]) if ceil_mode else asked).on(name, x.shape)
         nothing = ((0, 0),) * len(asked.padding)
         if any((taps == 0).any() for taps in _taps(x.shape[1:-1], window, nothing)):
             raise ValueError(
@@ -321,17 +320,6 @@ def _pool(
         return reduce(x, window, asked.padding)
 
     return as_layer(fn)
-
-
-def _hang_over(spatial: tuple[int, ...], window: Window) -> Window:
-    """The window with enough added at the end that one more fits, where it starts before that end."""
-    pads = []
-    for n, (low, high), span, s in zip(spatial, window.padding, window.span, window.stride, strict=True):
-        out = -(-(n + low + high - span) // s) + 1
-        if (out - 1) * s >= n + low:
-            out -= 1
-        pads.append((low, max((out - 1) * s + span - n - low, high)))
-    return window._replace(padding=tuple(pads))
 
 
 def _taps(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int], ...]) -> list[np.ndarray]:
@@ -356,9 +344,8 @@ def _full(window: Window) -> dict[str, tuple]:
 
 
 def _sum(x: jax.Array, window: Window) -> jax.Array:
-    """The sum of each window, added up in float32 at least."""
-    wide = widened(x)
-    return lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, **_full(window)).astype(x.dtype)
+    """The sum of each window."""
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, **_full(window))
 
 
 def _extreme(x: jax.Array, window: Window, pick: Callable, beats: Callable, identity: np.ndarray) -> jax.Array:
@@ -391,6 +378,12 @@ def _limits(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     if jnp.issubdtype(dtype, jnp.integer):
         return np.array(jnp.iinfo(dtype).min, dtype), np.array(jnp.iinfo(dtype).max, dtype)
     raise TypeError(f"max and min pools need real numbers, got {dtype}")
+
+
+def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of each bin as rows of one length, short ones filled with their last; and which are not filling."""
+    at = starts[:, None] + np.arange((ends - starts).max())
+    return np.minimum(at, ends[:, None] - 1), at < ends[:, None]
 
 
 def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[..., Layer]) -> Layer:

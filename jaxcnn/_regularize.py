@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._loss import LossFn
+from jaxcnn._layer import number, shown
+from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._path import KERNELS, mask
 
 Penalty = Callable[[Any], jax.Array]
@@ -36,9 +37,10 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
         >>> float(loss)
         3.0
     """
+    check_loss("regularized", loss_fn)
     for penalty in penalties:
         if not callable(penalty):
-            raise TypeError(f"regularized needs functions params -> scalar, such as l2(1e-4), got {penalty!r}")
+            raise TypeError(f"regularized needs functions params -> scalar, such as l2(1e-4), got {shown(penalty)}")
 
     def penalised(params, state, batch, *, train, key=None):
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
@@ -64,7 +66,7 @@ def l1(strength: float, where: str = KERNELS) -> Penalty:
 
     Source: Tibshirani, "Regression shrinkage and selection via the lasso", 1996.
     """
-    return _penalty("l1", strength, where, lambda w: jnp.abs(w).sum())
+    return _penalty("l1", strength, where, _absolute)
 
 
 def l2(strength: float, where: str = KERNELS) -> Penalty:
@@ -106,9 +108,9 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 
     Source: Zou and Hastie, "Regularization and variable selection via the elastic net", 2005.
     """
-    _at_least_zero("l1", l1)
-    _at_least_zero("l2", l2)
-    return _penalty("elastic_net", 1.0, where, lambda w: l1 * jnp.abs(w).sum() + l2 * jnp.square(w).sum())
+    number("elastic_net: l1", l1)
+    number("elastic_net: l2", l2)
+    return _penalty("elastic_net", 1.0, where, lambda w: l1 * _absolute(w) + l2 * jnp.square(w).sum())
 
 
 def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
@@ -139,7 +141,7 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
 
 def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:
-    _at_least_zero(name, strength)
+    number(f"{name}: the strength", strength)
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
@@ -149,6 +151,6 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
     return penalty
 
 
-def _at_least_zero(name: str, strength: float) -> None:
-    if not strength >= 0:
-        raise ValueError(f"{name}: the strength must be at least 0, got {strength}")
+def _absolute(w: jax.Array) -> jax.Array:
+    # The slope of jnp.abs at 0 is 1, which would push weights away from where the penalty has brought them.
+    return (w * jnp.sign(w)).sum()

@@ -14,8 +14,8 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, Params, as_layer, child_key, fraction, require_key
-from jaxcnn._path import KERNELS, mask, matching, nearest
+from jaxcnn._layer import Layer, Params, as_layer, child_key, drop_rate, leaf, require_key
+from jaxcnn._path import KERNELS, compiled, mask, matching, there_are
 from jaxcnn._probe import SLOT, Probe
 from jaxcnn._window import integer
 
@@ -109,7 +109,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
     """
     layer = as_layer(layer)
-    if fraction("rate", rate) == 0:
+    if drop_rate(rate) == 0:
         return layer
 
     def apply(params, state, x, *, train, key=None):
@@ -157,8 +157,9 @@ def weight_norm(layer: AnyLayer) -> Layer:
         return leaves | {"scale": _norm(leaves["kernel"])}
 
     def scaled(leaves):
-        kernel, scale = leaves["kernel"], leaves["scale"]
-        rest = {name: leaf for name, leaf in leaves.items() if name != "scale"}
+        kernel = leaves["kernel"]
+        scale = leaf("weight_norm", leaves, "scale", kernel.shape[-1:], kernel)
+        rest = {name: child for name, child in leaves.items() if name != "scale"}
         return rest | {"kernel": kernel * (scale / jnp.maximum(_norm(kernel), 1e-12))}
 
     def init(key, x):
@@ -240,23 +241,28 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         params, state = layer.init(key, x)
         if "spectral_norm" in state:
             raise ValueError("spectral_norm: the layer is normalised already")
+        _require_kernel("spectral_norm", params)
 
         def start(path, w):
             u = jax.random.normal(child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}"), w.shape[-1:])
             return iterate(w.reshape(-1, w.shape[-1]), u, 15)  # close enough for the first step
 
-        vectors = jax.tree_util.tree_map_with_path(start, _kernels("spectral_norm", params))
+        vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
         return params, state | {"spectral_norm": vectors}
 
     def apply(params, state, x, *, train, key=None):
         inner = {name: child for name, child in state.items() if name != "spectral_norm"}
+        if "spectral_norm" not in state:
+            raise ValueError(
+                f"spectral_norm: no 'spectral_norm' among {sorted(state)}; give the state that init returned"
+            )
         vectors = state["spectral_norm"]
 
         def advance(u, w):
             return lax.stop_gradient(iterate(w.reshape(-1, w.shape[-1]), u, steps))
 
         if train:
-            vectors = jax.tree.map(advance, vectors, _kernels("spectral_norm", params))
+            vectors = jax.tree.map(advance, vectors, _kernels(params))
 
         def divided(params, vectors):
             normed = {
@@ -316,8 +322,12 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     Source: Micikevicius et al., "Mixed precision training", 2018.
     """
     layer = as_layer(layer)
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"cast: {dtype!r} is no dtype; give one such as jnp.bfloat16") from error
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"cast needs a floating-point dtype, got {dtype!r}")
+        raise TypeError(f"cast: dtype must be floating-point, such as jnp.bfloat16, got {dtype!r}")
 
     def convert(tree, dtype):
         def one(leaf):
@@ -383,6 +393,9 @@ def capture(model: Layer, pattern: str) -> Layer:
         {'square': Array(2., dtype=float32, weak_type=True)}
     """
 
+    model = as_layer(model)
+    compiled(pattern)
+
     def apply(params, state, x, *, train, key=None, offsets=None):
         request = Probe(pattern, offsets=offsets or {})
         y, state = model.apply(params, state | {SLOT: request}, x, train=train, key=key)
@@ -391,7 +404,7 @@ def capture(model: Layer, pattern: str) -> Layer:
         kept = matching(layers, pattern, "layer of the model")
         for path in request.offsets:
             if path not in kept:
-                raise ValueError(f"capture: no activation for offset {path!r}{nearest(path, kept)}; there are {kept}")
+                raise ValueError(f"capture: no activation for offset {path!r}; {there_are(path, kept)}")
         return (y, found.activations), {name: child for name, child in state.items() if name != SLOT}
 
     return Layer(model.init, apply)
@@ -401,7 +414,7 @@ def _drop_output(
     name: str, layer: AnyLayer, rate: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]
 ) -> Layer:
     layer = as_layer(layer)
-    if fraction("rate", rate) == 0:
+    if drop_rate(rate) == 0:
         return layer
 
     def apply(params, state, x, *, train, key=None):
@@ -419,26 +432,29 @@ def _split(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
     return child_key(key, f"/{name}"), child_key(key, "/inside")
 
 
-def _kernels(name: str, params: Params) -> Params:
+def _kernels(params: Params) -> Params:
     """The tree of all kernels in `params`, and of nothing else."""
     found = {}
-    for leaf, child in params.items():
+    for part, child in params.items():
         if isinstance(child, dict):
-            if below := _kernels("", child):
-                found[leaf] = below
-        elif leaf == "kernel":
-            found[leaf] = child
-    if name and not found:
-        raise ValueError(f"{name}: the layer has no kernel")
+            if below := _kernels(child):
+                found[part] = below
+        elif part == "kernel":
+            found[part] = child
     return found
+
+
+def _require_kernel(name: str, params: Params) -> None:
+    if not _kernels(params):
+        raise ValueError(f"{name}: the layer has no kernel")
 
 
 def _at_kernels(name: str, params: Params, change: Callable[[Params], Params]) -> Params:
     """`params` with every dict that holds a kernel changed."""
-    _kernels(name, params)
+    _require_kernel(name, params)
 
     def walk(node):
-        node = {leaf: walk(child) if isinstance(child, dict) else child for leaf, child in node.items()}
+        node = {part: walk(child) if isinstance(child, dict) else child for part, child in node.items()}
         return change(node) if "kernel" in node else node
 
     return walk(params)

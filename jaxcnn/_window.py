@@ -10,7 +10,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxcnn._path import nearest
+from jaxcnn._layer import shown
+from jaxcnn._path import there_are
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -38,6 +39,26 @@ class Window(NamedTuple):
             for n, (low, high), span, s in zip(spatial, self.padding, self.span, self.stride, strict=True)
         )
 
+    def hanging_over(self, spatial: Sequence[int]) -> "Window":
+        """Padded at the end so that one more fits, if it starts inside the input or its leading padding."""
+        pads = []
+        for n, (low, high), span, s in zip(spatial, self.padding, self.span, self.stride, strict=True):
+            last = -(-(n + low + high - span) // s) * s
+            if last >= n + low:
+                last -= s
+            pads.append((low, max(last + span - n - low, 0)))
+        return self._replace(padding=tuple(pads))
+
+    def on(self, layer: str, shape: Sequence[int]) -> "Window":
+        """The window itself, if it fits into an input of `shape` (N, *spatial, C)."""
+        if any(out < 1 for out in self.output(shape[1:-1])):
+            dilated = f" (size {self.size} dilated by {self.dilation})" if self.span != self.size else ""
+            raise ValueError(
+                f"{layer}: the window {self.span}{dilated} is larger than the input with its padding {self.padding}; "
+                f"the input has shape {tuple(shape)}, read as (N, *spatial, C): are the channels last?"
+            )
+        return self
+
 
 def place(
     layer: str,
@@ -47,25 +68,59 @@ def place(
     dilation: int | Sequence[int],
     padding: Padding,
 ) -> Window:
-    """The window of these options on an input of `shape` (N, *spatial, C), or an error that says why not."""
+    """The window of these options over an input of `shape` (N, *spatial, C)."""
     spatial = tuple(shape[1:-1])
-    rank = len(spatial)
-    size, stride, dilation = (
-        per_dimension(layer, name, value, rank)
-        for name, value in (("size", size), ("stride", stride), ("dilation", dilation))
+    window = _window(layer, len(spatial), size, stride, dilation)
+    # "SAME" makes ceil(n / stride) places.
+    same = (
+        max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, window.stride, window.span, strict=True)
     )
-    window = Window(size, stride, dilation, ((0, 0),) * rank)
-    same = tuple(
-        max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, stride, window.span, strict=True)
-    )
-    window = window._replace(padding=resolve(layer, padding, rank, same, window.span))
-    if any(out < 1 for out in window.output(spatial)):
-        dilated = f" (size {size} dilated by {dilation})" if window.span != size else ""
-        raise ValueError(
-            f"{layer}: the window {window.span}{dilated} is larger than the input with its padding "
-            f"{window.padding}; the input has shape {tuple(shape)}, read as (N, *spatial, C): are the channels last?"
-        )
+    causal = tuple((span - 1, 0) for span in window.span)
+    return window._replace(padding=resolve(layer, padding, len(spatial), tuple(same), causal))
+
+
+def place_transposed(
+    layer: str,
+    shape: Sequence[int],
+    size: int | Sequence[int],
+    stride: int | Sequence[int],
+    dilation: int | Sequence[int],
+    padding: Padding,
+) -> Window:
+    """The window of a transposed convolution; its padding is what is cut off the output, or added if negative."""
+    window = _window(layer, len(shape) - 2, size, stride, dilation)
+    # "SAME" makes the output `stride` times as long as the input.
+    same = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
+    causal = tuple((0, cut) for cut in same)
+    window = window._replace(padding=resolve(layer, padding, len(same), same, causal))
+    whole = ((n - 1) * s + span for n, s, span in zip(shape[1:-1], window.stride, window.span, strict=True))
+    if any(n <= low + high for n, (low, high) in zip(whole, window.padding, strict=True)):
+        raise ValueError(f"{layer}: padding {window.padding} cuts off all of the output of input {tuple(shape)}")
     return window
+
+
+def resolve(
+    layer: str, padding: Padding, rank: int, same: tuple[int, ...] = (), causal: tuple[tuple[int, int], ...] = ()
+) -> tuple[tuple[int, int], ...]:
+    """`padding` as (low, high) for each dimension, where "SAME" needs `same` positions in all."""
+    if isinstance(padding, str):
+        name = padding.upper()
+        if name == "VALID":
+            return ((0, 0),) * rank
+        if name == "CAUSAL":
+            if rank != 1:
+                raise ValueError(
+                    f"{layer}: CAUSAL padding is for 1-D signals (N, L, C), the input has {rank} dimensions"
+                )
+            return causal
+        # What cannot be halved is longer at the end, for SAME_LOWER at the start.
+        lows = ((max(total, 0) + (name == "SAME_LOWER")) // 2 for total in same)
+        return tuple((low, total - low) for low, total in zip(lows, same, strict=True))
+    if not isinstance(padding, Sequence):
+        return (_pair(layer, padding, padding),) * rank
+    if len(padding) != rank:
+        raise ValueError(f"{layer}: padding={padding!r} has {len(padding)} entries for {rank} spatial dimensions")
+    return tuple(_pair(layer, padding, entry) for entry in padding)
 
 
 def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...]:
@@ -81,7 +136,7 @@ def integer(layer: str, name: str, value: Any, least: int = 1) -> int:
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{layer}: {name} must be made of ints, got {value!r}") from error
+        raise TypeError(f"{layer}: {name} must be made of ints, got {shown(value)}") from error
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
     return number
@@ -90,15 +145,15 @@ def integer(layer: str, name: str, value: Any, least: int = 1) -> int:
 def one_of(layer: str, name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a `value` that is none of `choices`."""
     if value not in choices:
-        raise ValueError(f"{layer}: {name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+        raise ValueError(f"{layer}: no {name} is called {value!r}; {there_are(value, choices)}")
 
 
-def check(layer: str, *, padding: Padding = 0, **options: int | Sequence[int]) -> None:
+def check(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:
     """Refuse at construction what no input could make right."""
     for name, value in options.items():
-        per_dimension(layer, name, value, len(value) if isinstance(value, Sequence) else 1)
+        per_dimension(layer, name, value, len(value) if isinstance(value, Sequence) else 1, least)
     if isinstance(padding, str):
-        one_of(layer, "padding (or an int or pairs)", padding.upper(), _NAMED)
+        one_of(layer, "padding", padding.upper(), ("SAME", "SAME_LOWER", "VALID", "CAUSAL"))
     elif isinstance(padding, Sequence):
         for entry in padding:
             _pair(layer, padding, entry)
@@ -106,52 +161,9 @@ def check(layer: str, *, padding: Padding = 0, **options: int | Sequence[int]) -
         integer(layer, "padding", padding, 0)
 
 
-def place_transposed(
-    layer: str,
-    shape: Sequence[int],
-    size: int | Sequence[int],
-    stride: int | Sequence[int],
-    dilation: int | Sequence[int],
-    padding: Padding,
-) -> Window:
-    """The window of a transposed convolution; its padding is what is cut off the output, at either end.
-
-    A negative figure adds zeros: "SAME" makes the output `stride` times as long as the input.
-    """
-    rank = len(shape) - 2
-    size, stride, dilation = (
-        per_dimension(layer, name, value, rank)
-        for name, value in (("size", size), ("stride", stride), ("dilation", dilation))
-    )
-    window = Window(size, stride, dilation, ((0, 0),) * rank)
-    surplus = tuple(span - s for span, s in zip(window.span, stride, strict=True))
-    return window._replace(padding=resolve(layer, padding, rank, surplus, window.span))
-
-
-def resolve(
-    layer: str, padding: Padding, rank: int, same: tuple[int, ...] = (), span: tuple[int, ...] = ()
-) -> tuple[tuple[int, int], ...]:
-    """`padding` as (low, high) for each dimension; a name stands for `same` positions or follows from the `span`."""
-    check(layer, padding=padding)
-    if isinstance(padding, str):
-        name = padding.upper()
-        if name == "CAUSAL" and rank != 1:
-            raise ValueError(f"{layer}: CAUSAL padding is for 1-D signals (N, L, C), the input has {rank} dimensions")
-        return tuple(_NAMED[name](total, width) for total, width in zip(same, span, strict=True))
-    if not isinstance(padding, Sequence):
-        return (_pair(layer, padding, padding),) * rank
-    if len(padding) != rank:
-        raise ValueError(f"{layer}: padding={padding!r} has {len(padding)} entries for {rank} spatial dimensions")
-    return tuple(_pair(layer, padding, entry) for entry in padding)
-
-
-# (positions that "SAME" needs, span) -> (low, high); where they cannot be halved, "SAME" adds one more at the end
-_NAMED = {
-    "SAME": lambda total, span: (max(total // 2, 0), total - max(total // 2, 0)),
-    "SAME_LOWER": lambda total, span: (total - max(total // 2, 0), max(total // 2, 0)),
-    "VALID": lambda total, span: (0, 0),
-    "CAUSAL": lambda total, span: (span - 1, 0),
-}
+def _window(layer: str, rank: int, size: Any, stride: Any, dilation: Any) -> Window:
+    options = (("size", size), ("stride", stride), ("dilation", dilation))
+    return Window(*(per_dimension(layer, name, value, rank) for name, value in options), ((0, 0),) * rank)
 
 
 def _pair(layer: str, padding: Padding, entry: Any) -> tuple[int, int]:

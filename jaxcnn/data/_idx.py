@@ -7,6 +7,8 @@ import gzip
 import math
 import pathlib
 import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -36,12 +38,19 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
                 raise DataError(f"{path}: expected {rank} dimensions in the header, found {len(sizes)} bytes of them")
             shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
             expected = math.prod(shape)
-            if expected > _MOST:
+            if math.prod(max(size, 1) for size in shape) > _MOST:
                 raise DataError(f"{path}: expected at most {_MOST} bytes, found a header for {shape}")
-            body = file.read(expected + 1)  # never more than the header says, however far the file unpacks
+            body = b"".join(_chunks(file, expected + 1))  # never more than that, however far the file unpacks
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if len(body) != expected:
         found = f"only {len(body)}" if len(body) < expected else "more"
         raise DataError(f"{path}: expected {expected} bytes after the header for {shape}, found {found}")
     return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """Up to `most` bytes, in pieces, so that memory is taken only for what is there."""
+    while most and (chunk := file.read(min(most, 1 << 20))):
+        most -= len(chunk)
+        yield chunk

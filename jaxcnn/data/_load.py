@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcnn._path import nearest
+from jaxcnn._path import there_are
 from jaxcnn.data._idx import DataError, read_idx
 
 
@@ -43,7 +43,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     """
     for kind, value, known in (("data set", name, ("mnist_small", "mnist")), ("split", split, ("train", "test"))):
         if value not in known:
-            raise DataError(f"unknown {kind} {value!r}{nearest(value, known)}; there are {', '.join(known)}")
+            raise DataError(f"unknown {kind} {value!r}; {there_are(value, known)}")
     if name == "mnist_small":
         folders, prefix = [pathlib.Path(__file__).parent / "mnist_small"], split
     else:
@@ -61,7 +61,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
 def _folders(root: str | os.PathLike | None, name: str) -> list[pathlib.Path]:
     """Where to look for a data set, in order."""
     if root is not None:
-        roots = [pathlib.Path(root)]
+        roots = [pathlib.Path(root).expanduser()]
     else:
         named = os.environ.get("JAXCNN_DATA")
         roots = ([pathlib.Path(named)] if named else []) + [pathlib.Path.home() / ".cache" / "jaxcnn"]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, as_layer, shown
 from jaxcnn._path import count_params
 from jaxcnn._probe import SLOT, Probe, Record, record
 
@@ -59,12 +59,15 @@ def summary(model: Layer, x: Any) -> Summary:
         ------------------------------------------------
         total                       1,514          4,736
     """
+    model = as_layer(model)
+    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
+        raise TypeError(f"summary needs an input, or a jax.ShapeDtypeStruct, got {shown(x)}")
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     params, state = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
     apply = functools.partial(model.apply, train=False)
     y, after = jax.eval_shape(apply, params, state | {SLOT: Probe()}, x)
     records = after.get(SLOT, Probe()).records or (record("", params, x, y),)
-    containers = {r.path.rpartition("/")[0] for r in records}
+    containers = {r.path.rpartition("/")[0] for r in records if "/" in r.path}
     batch = jax.tree.leaves(x)[0].shape[0]
     layers = tuple(
         r._replace(multiply_adds=r.multiply_adds // batch) for r in records if r.path not in containers or r.params

@@ -1,11 +1,13 @@
 """Configs are plain nested dicts; a command line overrides them, strictly."""
 
-import ast
 import copy
+import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from jaxcnn._path import nearest
+from jaxcnn._layer import shown
+from jaxcnn._path import there_are
 
 Config = dict[str, Any]
 
@@ -17,7 +19,7 @@ class ConfigError(ValueError):
 def override(config: Config, assignments: list[str]) -> Config:
     """A copy of `config` with each "key.path=value" of `assignments` set.
 
-    Values are Python literals; what is none is a string. Where the config has a float, an int will do.
+    The value is read as the type that the config has there; a list is written as JSON.
 
     Args:
         config: a nested dict of bools, ints, floats, strings and lists.
@@ -37,7 +39,7 @@ def override(config: Config, assignments: list[str]) -> Config:
             raise ConfigError(f"{assignment!r} is not of the form key.path=value")
         keys = [key for key, _ in entries(config)]
         if path not in keys:
-            raise ConfigError(f"unknown key {path!r}{nearest(path, keys)}; the keys are {', '.join(keys)}")
+            raise ConfigError(f"unknown key {path!r}; {there_are(path, keys)}")
         *parents, leaf = path.split(".")
         node = config
         for parent in parents:
@@ -78,14 +80,13 @@ def entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _parse(path: str, text: str, old: Any) -> Any:
     """`text` as a value of the type of `old`."""
-    if isinstance(old, str):
-        return text
+    kind = type(old)
     try:
-        new = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
-        new = text
-    if isinstance(old, float) and type(new) is int:
-        new = float(new)
-    if type(new) is not type(old):
-        raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {text!r}")
-    return new
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        new = kind(text) if kind in (int, float, str) else json.loads(text)
+        if type(new) is kind and new not in (math.inf, -math.inf) and new == new:
+            return new
+    except (ValueError, KeyError, RecursionError):
+        pass
+    raise ConfigError(f"{path} must be of type {kind.__name__}, such as {old!r}, got {shown(text)}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
-from jaxcnn._loss import Batch, LossFn
+from jaxcnn._loss import Batch, LossFn, check_loss
 
 
 def evaluate(loss_fn: LossFn, params: Params, state: State, data: Batch, *, batch_size: int = 256) -> dict[str, float]:
@@ -30,6 +30,9 @@ def evaluate(loss_fn: LossFn, params: Params, state: State, data: Batch, *, batc
         >>> round(jaxcnn.train.evaluate(loss_fn, {}, {}, data, batch_size=2)["accuracy"], 4)
         0.6667
     """
+    check_loss("evaluate", loss_fn)
+    if not isinstance(data, dict):
+        raise TypeError(f'evaluate needs data as a dict with "image" and "label", got {type(data).__name__}')
     sizes = {name: len(value) for name, value in data.items()}
     n = next(iter(sizes.values()), 0)
     if n == 0 or set(sizes.values()) != {n}:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import sys
@@ -76,8 +77,9 @@ class Run:
         self._shown = now
 
     def log(self, line: str, **record: Any) -> None:
-        """Print a line that stays, and write the record to `metrics.jsonl`."""
+        """Print a line that stays, and write the record to `metrics.jsonl`, a number that is not finite as null."""
         print(f"\r\x1b[K{line}" if self._live else line, flush=True)
         self._shown = time.monotonic()
         with self._metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            finite = jax.tree.map(lambda v: None if isinstance(v, float) and not math.isfinite(v) else v, record)
+            file.write(json.dumps(finite, allow_nan=False) + "\n")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State
-from jaxcnn._loss import Batch, LossFn
+from jaxcnn._layer import Layer, Params, State, as_layer, child_key, shown
+from jaxcnn._loss import Batch, LossFn, check_loss
 
 
 class TrainState(NamedTuple):
@@ -28,8 +28,9 @@ class TrainState(NamedTuple):
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
         """The state before the first step, for inputs like `x` (an array or its shape)."""
-        params, state = jax.jit(model.init)(jax.random.fold_in(key, 0), x)
-        train_state = cls(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), jax.random.fold_in(key, 1))
+        params, state = jax.jit(as_layer(model).init)(child_key(key, "init"), x)
+        step = jnp.zeros((), jnp.int32)
+        train_state = cls(step, params, state, optimizer.init(params), child_key(key, "steps"))
         # A step takes over the memory of the state that it is given, so no two leaves may share theirs.
         return jax.tree.map(jnp.copy, train_state)
 
@@ -48,6 +49,9 @@ def make_step(
         loss_fn: as `cross_entropy` makes it.
         optimizer: from optax.
 
+    Raises:
+        TypeError: for a model in the place of the loss, or something else in that of the optimiser.
+
     Example:
         >>> import optax
         >>> model, optimizer = jaxcnn.dense(2), optax.sgd(0.1)
@@ -59,6 +63,10 @@ def make_step(
         >>> int(train_state.step), float(metrics["accuracy"])
         (10, 1.0)
     """
+
+    check_loss("make_step", loss_fn)
+    if not hasattr(optimizer, "update"):
+        raise TypeError(f"make_step: optimizer must be one of optax, such as optax.sgd(0.1), got {shown(optimizer)}")
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state

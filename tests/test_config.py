@@ -1,0 +1,238 @@
+"""A config on the command line: what it refuses, what it says, and what a run leaves behind."""
+
+import copy
+import json
+import platform
+import sys
+import time
+
+import jax
+import pytest
+
+from jaxcnn.data import DataError
+from jaxcnn.train import ConfigError, Run, command, override, require
+
+CONFIG = {
+    "seed": 0,
+    "train": {"epochs": 5, "batch_size": 64, "shuffle": True},
+    "optimizer": {"learning_rate": 0.1, "schedule": {"kind": "cosine"}},
+    "data": {"name": "mnist", "root": ""},
+    "widths": [16, 32],
+}
+KEYS = [
+    "seed",
+    "train.epochs",
+    "train.batch_size",
+    "train.shuffle",
+    "optimizer.learning_rate",
+    "optimizer.schedule.kind",
+    "data.name",
+    "data.root",
+    "widths",
+]
+
+
+def value_at(config, path):
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("seed=7", 7),
+        ("seed=-1", -1),
+        ("train.epochs=1_000", 1000),
+        ("train.shuffle=false", False),
+        ("train.shuffle=False", False),
+        ("train.shuffle=true", True),
+        ("optimizer.learning_rate=1e-3", 1e-3),
+        ("optimizer.learning_rate=1", 1.0),
+        ("optimizer.learning_rate=-2", -2.0),
+        ("optimizer.schedule.kind=constant", "constant"),
+        ("data.name=10", "10"),
+        ("data.name=True", "True"),
+        ("data.root=/a=b/c==", "/a=b/c=="),
+        ("data.root=", ""),
+        ("data.root='quoted'", "'quoted'"),
+        ("widths=[1, 2, 3]", [1, 2, 3]),
+        ("widths=[]", []),
+    ],
+)
+def test_override(assignment, value):
+    path = assignment.partition("=")[0]
+    before = copy.deepcopy(CONFIG)
+    result = override(CONFIG, [assignment])
+    assert value_at(result, path) == value
+    assert type(value_at(result, path)) is type(value)
+    assert before == CONFIG
+    others = [key for key in KEYS if key != path]
+    assert [value_at(result, key) for key in others] == [value_at(before, key) for key in others]
+
+
+def test_override_shares_nothing_with_the_original():
+    result = override(CONFIG, [])
+    assert result == CONFIG
+    result["widths"].append(64)
+    result["optimizer"]["schedule"]["kind"] = "linear"
+    assert CONFIG["widths"] == [16, 32]
+    assert CONFIG["optimizer"]["schedule"]["kind"] == "cosine"
+
+
+def test_the_last_of_several_counts():
+    result = override(CONFIG, ["seed=1", "train.epochs=2", "seed=3"])
+    assert (result["seed"], result["train"]["epochs"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.epoch=3", r"unknown key 'train\.epoch'; .*did you mean 'train\.epochs'"),
+        ("epochs=3", r"unknown key 'epochs'; .*did you mean 'train\.epochs'"),
+        ("--train.epochs=3", r"unknown key '--train\.epochs'; .*did you mean 'train\.epochs'"),
+        ("Seed=3", r"unknown key 'Seed'; .*did you mean 'seed'"),
+        ("zzz=3", r"unknown key 'zzz'; there are seed, train\.epochs, .*widths$"),
+        ("train.epochs.x=3", r"unknown key 'train\.epochs\.x'"),
+        ("train=3", r"unknown key 'train'.*train\.epochs"),
+        ("optimizer.schedule={}", r"unknown key 'optimizer\.schedule'.*optimizer\.schedule\.kind"),
+        ("=3", r"unknown key ''"),
+        ("train.epochs", r"'train\.epochs' is not of the form key\.path=value"),
+        ("--epochs", r"'--epochs' is not of the form key\.path=value"),
+        ("", r"'' is not of the form key\.path=value"),
+        ("train.epochs=2.5", r"train\.epochs must be of type int, such as 5, got '2\.5'"),
+        ("train.epochs=2.0", r"train\.epochs must be of type int.*got '2\.0'"),
+        ("train.epochs=True", r"train\.epochs must be of type int.*got 'True'"),
+        ("train.epochs=many", r"train\.epochs must be of type int.*got 'many'"),
+        ("train.epochs=", r"train\.epochs must be of type int.*got ''"),
+        ("train.epochs=__import__('os')", r"train\.epochs must be of type int"),
+        ("train.epochs={[]: 1}", r"train\.epochs must be of type int"),
+        ("train.shuffle=1", r"train\.shuffle must be of type bool, such as True, got '1'"),
+        ("train.shuffle=yes", r"train\.shuffle must be of type bool.*got 'yes'"),
+        ("optimizer.learning_rate=fast", r"optimizer\.learning_rate must be of type float, such as 0\.1, got 'fast'"),
+        ("optimizer.learning_rate=True", r"optimizer\.learning_rate must be of type float.*got 'True'"),
+        pytest.param("optimizer.learning_rate=1" + "0" * 400, r"optimizer\.learning_rate must be", id="huge int"),
+        ("widths=3", r"widths must be of type list, such as \[16, 32\], got '3'"),
+        ("widths=(1, 2)", r"widths must be of type list.*got '\(1, 2\)'"),
+    ],
+)
+def test_refused(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(CONFIG, [assignment])
+
+
+@pytest.mark.parametrize("epochs", [1, 9])
+def test_require_within(epochs):
+    require(CONFIG | {"train": {"epochs": epochs}}, {"train.epochs": (1, 10)})
+
+
+@pytest.mark.parametrize("epochs", [0, 10, -3, float("nan")])
+def test_require_outside(epochs):
+    message = rf"train\.epochs must be at least 1 and below 10, got {epochs}"
+    with pytest.raises(ConfigError, match=message):
+        require({"train": {"epochs": epochs}}, {"train.epochs": (1, 10)})
+
+
+def run_command(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
+    command(main, CONFIG, "\nWhat it claims.\n")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_every_key(monkeypatch, capsys, flag):
+    run_command(monkeypatch, lambda config: pytest.fail("help must not run anything"), "seed=1", flag)
+    said = capsys.readouterr().out
+    assert said.startswith("What it claims.\n")
+    listed = [line.strip() for line in said.splitlines() if "=" in line and line.startswith("  ")]
+    assert listed == [f"{key}={value_at(CONFIG, key)}" for key in KEYS]
+
+
+def test_command_runs_main_on_the_overridden_config(monkeypatch):
+    seen = []
+    run_command(monkeypatch, seen.append, "seed=3", "data.name=other")
+    assert seen == [override(CONFIG, ["seed=3", "data.name=other"])]
+
+
+@pytest.mark.parametrize("arguments", [["train.epoch=3"], ["seed=x"], ["seed"]])
+def test_bad_setting_is_one_line_and_status_2(monkeypatch, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        run_command(monkeypatch, lambda config: pytest.fail("must not run"), *arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ConfigError("seed must be odd"), DataError("mnist: not found")])
+def test_what_main_refuses_is_one_line_and_status_2(monkeypatch, capsys, error):
+    def main(config):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(monkeypatch, main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_command(monkeypatch, lambda config: 1 / 0)
+
+
+def strict(text):
+    """JSON as the standard has it, without NaN and Infinity."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_run_folder(tmp_path, capsys):
+    run = Run("lenet", CONFIG, str(tmp_path / "all" / "runs"))
+    assert run.folder.parent == tmp_path / "all" / "runs"
+    assert run.folder.name.startswith("lenet-")
+    about = strict((run.folder / "config.json").read_text())
+    assert about["experiment"] == "lenet"
+    assert about["config"] == CONFIG
+    assert about["device"] == jax.devices()[0].device_kind
+    assert set(about["versions"]) == {"python", "jax", "jaxlib", "optax", "numpy"}
+    assert about["versions"]["python"] == platform.python_version()
+    assert about["versions"]["jax"] == jax.__version__
+
+    records = [{"epoch": 1, "test": {"loss": 0.5}}, {"epoch": 2, "test": {"loss": 0.25}}]
+    for record in records:
+        run.log(f"epoch {record['epoch']}", **record)
+    assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    assert [strict(line) for line in lines] == records
+    assert {path.name for path in run.folder.iterdir()} == {"config.json", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_diverged_run_still_writes_json(tmp_path, value):
+    run = Run("lenet", CONFIG, str(tmp_path))
+    run.log("epoch 1", epoch=1, train={"loss": value})
+    assert strict((run.folder / "metrics.jsonl").read_text())["epoch"] == 1
+
+
+def test_runs_in_the_same_second_overwrite_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *args: "20000101-000000")
+    runs = [Run("lenet", CONFIG | {"seed": seed}, str(tmp_path)) for seed in range(3)]
+    assert len({run.folder for run in runs}) == 3
+    for seed, run in enumerate(runs):
+        run.log("done", seed=seed)
+    for seed, run in enumerate(runs):
+        assert json.loads((run.folder / "config.json").read_text())["config"]["seed"] == seed
+        assert json.loads((run.folder / "metrics.jsonl").read_text()) == {"seed": seed}
+
+
+def test_progress_is_sparse_where_nobody_watches(tmp_path, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    run = Run("lenet", CONFIG, str(tmp_path))
+    for now[0] in (101.0, 102.9, 103.0, 104.0, 105.9, 106.1):
+        run.progress(f"at {now[0]}")
+    assert capsys.readouterr().out == "at 103.0\nat 106.1\n"
+    assert not (run.folder / "metrics.jsonl").exists()

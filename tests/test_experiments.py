@@ -1,0 +1,145 @@
+"""Experiments keep their promises: the figure they claim, the record they leave, the command they answer to."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import mnist_lenet
+from jaxcnn.train import ConfigError, override
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def short(folder, *assignments):
+    return override(mnist_lenet.CONFIG, ["train.epochs=1", f"runs={folder}", *assignments])
+
+
+def records(folder):
+    """The config and the metrics of the only run in a folder, without what the clock decides."""
+    (run,) = folder.iterdir()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(line.pop("seconds") > 0 for line in lines)
+    return json.loads((run / "config.json").read_text())["config"], lines
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    config = short(folder)
+    return config, mnist_lenet.main(config), folder
+
+
+def test_one_epoch_learns(one_epoch):
+    _, result, _ = one_epoch
+    assert 0.85 < result["accuracy"] < 0.99
+    assert 0.03 < result["loss"] < 0.6
+    assert result["penalty"] > 0
+
+
+def test_the_record_is_what_was_returned(one_epoch):
+    config, result, folder = one_epoch
+    written, lines = records(folder)
+    assert written == config
+    assert [line["epoch"] for line in lines] == [1]
+    assert lines[-1]["test"] == result
+    assert lines[-1]["train"]["loss"] > result["loss"]
+
+
+def test_same_seed_same_metrics(one_epoch, tmp_path):
+    _, result, folder = one_epoch
+    assert mnist_lenet.main(short(tmp_path)) == result
+    assert records(tmp_path)[1] == records(folder)[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(np.random, "default_rng"), (jax.random, "key")], ids=["weights", "order"]
+)
+def test_the_seed_decides(one_epoch, tmp_path, monkeypatch, module, name):
+    """With one of its two uses held at 0, the seed changes the run through the other."""
+    _, result, _ = one_epoch
+    make = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda seed: make(0))
+    other = mnist_lenet.main(short(tmp_path, "seed=1"))
+    assert other["loss"] != result["loss"]
+    assert other["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "train.epochs=0",
+        "train.batch_size=0",
+        "train.batch_size=8001",
+        "model.dropout_rate=1",
+        "augment.shift=-1",
+        "optimizer.learning_rate=-1",
+        "regularize.l2=1e999",
+        "seed=-1",
+    ],
+)
+def test_limits(tmp_path, assignment):
+    key = assignment.partition("=")[0]
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        mnist_lenet.main(short(tmp_path, assignment))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_are_every_picture_once_moved_by_no_more_than_shift():
+    n, shift = 23, 2
+    images = np.zeros((n, 9, 9, 1), np.uint8)
+    images[:, 4, 4, 0] = np.arange(n) + 1
+    seen = []
+    for batch in mnist_lenet.batches(images, np.arange(n), 5, shift, np.random.default_rng(0)):
+        assert batch["image"].shape == (5, 9, 9, 1)
+        assert batch["image"].dtype == np.float32
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            ((down, right, _),) = np.argwhere(image)
+            assert abs(down - 4) <= shift
+            assert abs(right - 4) <= shift
+            np.testing.assert_allclose(image[down, right, 0], (label + 1) / 255, rtol=1e-6)
+            seen.append((int(label), down - 4, right - 4))
+    labels = [label for label, _, _ in seen]
+    assert len(labels) == len(set(labels)) == 20
+    assert labels != sorted(labels)
+    assert any(down != right for _, down, right in seen)
+    assert {down for _, down, _ in seen} == {right for _, _, right in seen} == set(range(-shift, shift + 1))
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "experiments.mnist_lenet", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help():
+    done = run("--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "python -m experiments.mnist_lenet" in done.stdout
+    assert re.search(r"^  optimizer\.learning_rate=0\.003$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  train\.epochs=20$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.epoch=1"], r"error: unknown key 'train\.epoch'; .*did you mean 'train\.epochs'.*"),
+        (["data.name=mnits"], r"error: unknown data set 'mnits'; .*did you mean 'mnist'.*"),
+    ],
+)
+def test_bad_setting(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(f"{message}\n", done.stderr)
+
+
+@pytest.mark.full
+def test_claim(tmp_path):
+    result = mnist_lenet.main(override(mnist_lenet.CONFIG, [f"runs={tmp_path}"]))
+    assert result["accuracy"] >= 0.975

@@ -1,0 +1,198 @@
+"""Losses, penalties and their transforms against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn._path import paths
+
+KEY = jax.random.key(5)
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(6, 4)).astype(np.float32)
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+AS_IS = cnn.as_layer(cnn.identity)
+
+
+def reference(logits, shares):
+    logits = logits.astype(np.float64)
+    return -(shares * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum(1)
+
+
+def call(loss_fn, batch, train=True, params=None, key=KEY):
+    loss, (state, metrics) = loss_fn(params or {}, {}, batch, train=train, key=key)
+    assert state == {}
+    return float(loss), {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(smoothing):
+    batch = {"image": LOGITS, "label": LABELS}
+    loss_fn = cnn.cross_entropy(AS_IS, label_smoothing=smoothing)
+    hot = np.eye(4)[LABELS]
+    loss, metrics = call(loss_fn, batch)
+    np.testing.assert_allclose(loss, reference(LOGITS, (1 - smoothing) * hot + smoothing / 4).mean(), 1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], (LOGITS.argmax(1) == LABELS).mean(), 1e-6)
+    unsmoothed, _ = call(loss_fn, batch, train=False)
+    np.testing.assert_allclose(unsmoothed, reference(LOGITS, hot).mean(), 1e-5)
+
+
+def test_soft_labels_and_weights():
+    shares = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
+    weight = np.array([1, 0, 2, 1, 0, 0.5], np.float32)
+    loss, metrics = call(cnn.cross_entropy(AS_IS), {"image": LOGITS, "label": shares, "weight": weight})
+    np.testing.assert_allclose(loss, (reference(LOGITS, shares) * weight).sum() / weight.sum(), 1e-5)
+    right = LOGITS.argmax(1) == shares.argmax(1)
+    np.testing.assert_allclose(metrics["accuracy"], (right * weight).sum() / weight.sum(), 1e-6)
+
+
+def test_large_and_bfloat16_logits():
+    loss, _ = call(cnn.cross_entropy(AS_IS), {"image": 1e4 * np.eye(4, dtype=np.float32), "label": np.arange(4)})
+    assert loss == 0
+    low = jnp.asarray(LOGITS, jnp.bfloat16)
+    loss, _ = cnn.cross_entropy(AS_IS)({}, {}, {"image": low, "label": LABELS}, train=True)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, reference(np.asarray(low, np.float32), np.eye(4)[LABELS]).mean(), 1e-5)
+
+
+def test_a_class_that_does_not_exist_is_no_zero_loss():
+    for label in (4, -1):
+        loss, _ = call(cnn.cross_entropy(AS_IS), {"image": LOGITS[:1], "label": np.array([label])})
+        assert np.isnan(loss)
+
+
+def test_mean_squared_error():
+    label = RNG.normal(size=(6, 4)).astype(np.float32)
+    weight = np.array([1, 2, 0, 0, 1, 1], np.float32)
+    loss, metrics = call(cnn.mean_squared_error(AS_IS), {"image": LOGITS, "label": label, "weight": weight})
+    np.testing.assert_allclose(loss, (((LOGITS - label) ** 2).mean(1) * weight).sum() / weight.sum(), 1e-5)
+    assert metrics == {"loss": pytest.approx(loss)}
+
+
+PARAMS = {
+    "conv": {"kernel": RNG.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": np.ones(4, np.float32)},
+    "norm": {"scale": np.full(4, 2, np.float32)},
+    "head": {"kernel": RNG.normal(size=(5, 3)).astype(np.float32)},
+}
+KERNELS = [PARAMS["conv"]["kernel"], PARAMS["head"]["kernel"]]
+
+
+def gram(w):
+    w = w.reshape(-1, w.shape[-1])
+    w = w if w.shape[0] >= w.shape[1] else w.T
+    return ((w.T @ w - np.eye(w.shape[1])) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("penalty", "expected"),
+    [
+        (cnn.l1(0.3), 0.3 * sum(np.abs(w).sum() for w in KERNELS)),
+        (cnn.l2(0.3), 0.3 * sum((w**2).sum() for w in KERNELS)),
+        (cnn.elastic_net(0.3, 0.2), sum(0.3 * np.abs(w).sum() + 0.2 * (w**2).sum() for w in KERNELS)),
+        (cnn.orthogonal(0.3), 0.3 * sum(gram(w) for w in KERNELS)),
+        (cnn.l2(1.0, where=".*/bias"), 4.0),
+        (cnn.l1(1.0, where="norm/scale|conv/bias"), 12.0),
+        (cnn.l2(0.0), 0.0),
+    ],
+)
+def test_penalties(penalty, expected):
+    np.testing.assert_allclose(penalty(PARAMS), expected, 1e-5)
+
+
+def test_a_bare_layer_has_a_kernel_too():
+    np.testing.assert_allclose(cnn.l2(1.0)({"kernel": np.array([3.0])}), 9.0)
+
+
+def test_wide_orthogonal_kernels_cost_nothing():
+    q, _ = np.linalg.qr(RNG.normal(size=(6, 6)))
+    assert float(cnn.orthogonal(1.0)({"kernel": q[:, :3].astype(np.float32)})) < 1e-9
+    assert float(cnn.orthogonal(1.0)({"kernel": q[:3].astype(np.float32)})) < 1e-9
+
+
+def test_law_of_regularized_gradients():
+    model = cnn.serial(conv=cnn.conv(4), flat=cnn.flatten, head=cnn.dense(3))
+    x = RNG.normal(size=(5, 4, 4, 2)).astype(np.float32)
+    batch = {"image": x, "label": np.array([0, 1, 2, 0, 1])}
+    params, state = jax.jit(model.init)(KEY, x)
+    bare = cnn.cross_entropy(model)
+    s, t = 0.1, 0.05
+    both = cnn.regularized(bare, cnn.l2(s, where=".*/kernel"), cnn.l1(t, where="head/.*"))
+
+    def gradient(f):
+        return jax.grad(lambda params: f(params, state, batch, train=True)[0])(params)
+
+    plain, penalised = gradient(bare), gradient(both)
+    for path, a, b, w in zip(paths(params), *map(jax.tree.leaves, (plain, penalised, params)), strict=True):
+        expected = a + 2 * s * w * path.endswith("kernel") + t * jnp.sign(w) * path.startswith("head")
+        np.testing.assert_allclose(b, expected, 1e-4, 1e-6, err_msg=path)
+    loss, (_, metrics) = both(params, state, batch, train=True)
+    np.testing.assert_allclose(loss, metrics["loss"] + metrics["penalty"], 1e-6)
+
+
+def recorded(seen):
+    def loss_fn(params, state, batch, *, train, key=None):
+        seen.append((batch, key))
+        return 0.0, (state, {})
+
+    return loss_fn
+
+
+def test_mixup():
+    seen = []
+    x, label = np.arange(6.0, dtype=np.float32).reshape(6, 1), np.arange(6)
+    cnn.mixup(recorded(seen), 1.0)({}, {}, {"image": x, "label": label}, train=True, key=KEY)
+    (batch, key), mixed = seen[0], seen[0][0]["label"]
+    share = float(mixed.share)
+    assert 0 < share < 1
+    assert sorted(np.asarray(mixed.second)) == list(range(6))
+    np.testing.assert_allclose(batch["image"], share * x + (1 - share) * x[mixed.second], 1e-5)
+    assert (jax.random.key_data(key) != jax.random.key_data(KEY)).any()
+
+
+def test_mixup_is_linear_in_the_labels():
+    batch = {"image": LOGITS, "label": LABELS}
+    hard, _ = call(cnn.mixup(cnn.cross_entropy(AS_IS), 1.0), batch)
+    soft, _ = call(cnn.mixup(cnn.cross_entropy(AS_IS), 1.0), batch | {"label": np.eye(4, dtype=np.float32)[LABELS]})
+    assert hard == pytest.approx(soft, rel=1e-5)
+    twice, _ = call(
+        cnn.cutmix(cnn.mixup(cnn.cross_entropy(cnn.as_layer(cnn.flatten)), 1.0)),
+        {"image": LOGITS[:, :, None], "label": LABELS},
+    )
+    assert np.isfinite(twice)
+
+
+def test_mixing_regression_targets():
+    label = RNG.normal(size=(6, 4)).astype(np.float32)
+    loss, _ = call(cnn.mixup(cnn.mean_squared_error(AS_IS), 1.0), {"image": label, "label": label})
+    assert loss == pytest.approx(0, abs=1e-10)
+
+
+def test_cutmix_shares_are_areas():
+    x = np.broadcast_to(np.arange(8.0, dtype=np.float32)[:, None, None, None], (8, 12, 10, 1))
+    shares = []
+    for seed in range(5):
+        seen = []
+        cnn.cutmix(recorded(seen))({}, {}, {"image": x, "label": np.arange(8)}, train=True, key=jax.random.key(seed))
+        batch, _ = seen[0]
+        image, mixed = np.asarray(batch["image"])[..., 0], batch["label"]
+        for n, other in enumerate(np.asarray(mixed.second)):
+            inside = image[n] != n
+            assert set(np.unique(image[n])) <= {n, other}
+            if other != n:
+                np.testing.assert_allclose(1 - inside.mean(), mixed.share, 1e-5)
+                rows, columns = inside.any(1), inside.any(0)
+                assert (inside == rows[:, None] & columns).all()
+                assert np.count_nonzero(np.diff(rows)) <= 2
+        shares.append(float(mixed.share))
+    assert len(set(shares)) == 5
+
+
+@pytest.mark.parametrize("mix", [cnn.mixup, cnn.cutmix])
+def test_mixing_is_for_training(mix):
+    batch = {"image": LOGITS[:, :, None], "label": LABELS}
+    model = cnn.as_layer(cnn.flatten)
+    plain, mixed = (
+        call(f, batch, train=False, key=None) for f in (cnn.cross_entropy(model), mix(cnn.cross_entropy(model)))
+    )
+    assert plain == mixed

@@ -1,0 +1,715 @@
+"""What jaxcnn says to the commonest mistakes: what is wrong, where, and what to do instead.
+
+Each row makes one mistake. The message, or a note on it, must name the argument or the layer, show the value or
+the shape, and say what would be right where there is one such thing.
+"""
+
+import inspect
+import operator
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcnn
+from jaxcnn import (
+    as_layer,
+    batch_norm,
+    capture,
+    concatenate,
+    conv,
+    conv_transpose,
+    count_params,
+    cross_entropy,
+    dense,
+    depthwise_conv,
+    dropout,
+    flatten,
+    identity,
+    layer_norm,
+    mask,
+    max_pool,
+    mean_squared_error,
+    mixup,
+    parallel,
+    pixel_shuffle,
+    regularized,
+    remat,
+    repeat,
+    residual,
+    serial,
+    spectral_norm,
+    weight_norm,
+    with_dropout,
+)
+from jaxcnn.explain import summary
+from jaxcnn.models import lenet5
+from jaxcnn.train import TrainState, evaluate, make_step
+
+KEY = jax.random.key(0)
+PICTURE = (2, 8, 8, 3)
+NET = serial(conv=conv(4), norm=batch_norm(), flat=flatten, head=dense(10))
+CONV = {"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}}
+LOGITS, CLASSES = np.zeros((4, 10), np.float32), np.zeros(4, int)
+DATA = {"image": LOGITS, "label": CLASSES}
+SPACE = r"\(N, \*spatial, C\)"
+SCALE = r"got uint8 of shape \(2, 8, 8, 3\).*convert and scale.*float32\) / 255"
+
+
+def spec(shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def use(layer, made_for, given=None, *, dtype=jnp.float32, state=None, **options):
+    """The shape of the output for input `given` with the parameters that were made for input `made_for`."""
+    layer = as_layer(layer)
+
+    def program(x, y):
+        params, fresh = layer.init(KEY, x)
+        return layer.apply(params, fresh if state is None else state, y, **({"train": False} | options))[0]
+
+    return jax.eval_shape(program, spec(made_for), spec(given or made_for, dtype))
+
+
+def lend(owner, borrower, shape=PICTURE, other=None):
+    """Apply one network with the parameters and the state of another."""
+
+    def program(x, y):
+        return borrower.apply(*owner.init(KEY, x), y, train=False)[0]
+
+    return jax.eval_shape(program, spec(shape), spec(other or shape))
+
+
+def loss(output, label, make=cross_entropy, transform=identity, train=False, key=None, **rest):
+    """The loss of a model that gives `output` for any picture."""
+    loss_fn = transform(make(as_layer(identity)))
+    return loss_fn({}, {}, {"image": output, "label": label} | rest, train=train, key=key)[0]
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def step(loss_fn, optimizer, key=KEY):
+    train_state = TrainState.create(NET, optax.sgd(0.1), key, spec(PICTURE))
+    return make_step(loss_fn, optimizer)(train_state, {"image": zeros(*PICTURE), "label": np.zeros(2, int)})
+
+
+def table(*rows):
+    return [pytest.param(*row, id=name) for name, *row in rows]
+
+
+SHAPES = table(
+    ("no batch, no channels", lambda: use(conv(4), (28, 28)), ValueError, rf"conv needs {SPACE}.*\(28, 28\)"),
+    ("a scalar", lambda: use(conv(4), ()), ValueError, rf"conv needs {SPACE}"),
+    ("four spatial dimensions", lambda: use(conv(4), (1,) * 6), ValueError, r"1 to 3 spatial dimensions.*1, 1, 1, 1"),
+    ("no batch", lambda: use(NET, PICTURE, (8, 8, 3)), ValueError, r"(?s)conv: .*\(8, 8, 3\).*in layer 'conv'"),
+    ("no channels", lambda: use(NET, PICTURE, (2, 8, 8)), ValueError, r"(?s)conv: .*\(2, 8, 8\).*in layer 'conv'"),
+    (
+        "NCHW",
+        lambda: use(NET, PICTURE, (2, 3, 8, 8)),
+        ValueError,
+        r"(?s)kernel .*channels-last.*\(3, 3, 8, 4\).*in layer 'conv'",
+    ),
+    ("NCHW, LeNet", lambda: use(lenet5(), (1, 1, 28, 28)), ValueError, r"are the channels last\?"),
+    (
+        "NCHW, depthwise",
+        lambda: use(serial(dw=depthwise_conv(3)), (1, 8, 8, 3), (1, 3, 8, 8)),
+        ValueError,
+        r"(?s)conv: .*\(1, 3, 8, 8\).*channels-last.*in layer 'dw'",
+    ),
+    ("other size", lambda: use(NET, PICTURE, (2, 9, 9, 3)), ValueError, r"(?s)dense.*\(2, 324\).*in layer 'head'"),
+    ("too small", lambda: use(lenet5(), (1, 8, 8, 1)), ValueError, r"(?s)window \(5, 5\).*\(1, 4, 4, 6\).*'conv2'"),
+    ("channels / groups", lambda: use(conv(4, groups=2), PICTURE), ValueError, r"conv: the 3 channels.*groups=2"),
+    ("features / groups", lambda: conv(5, groups=2), ValueError, r"conv: features=5 .* groups=2"),
+    ("group_norm", lambda: use(jaxcnn.group_norm(4), (1, 2, 6)), ValueError, r"group_norm: the 6 channels.*groups=4"),
+    (
+        "conv window",
+        lambda: use(conv(4, 9, padding="VALID"), PICTURE),
+        ValueError,
+        r"conv: the window \(9, 9\).*larger",
+    ),
+    (
+        "dilated conv window",
+        lambda: use(conv(4, dilation=4, padding="VALID"), PICTURE),
+        ValueError,
+        r"conv: the window \(9, 9\) \(size \(3, 3\) dilated by \(4, 4\)\) is larger.*\(2, 8, 8, 3\)",
+    ),
+    ("pool window", lambda: use(max_pool(9), PICTURE), ValueError, r"max_pool: the window \(9, 9\).*\(2, 8, 8, 3\)"),
+    (
+        "dilated pool window",
+        lambda: use(jaxcnn.avg_pool(3, dilation=4), PICTURE),
+        ValueError,
+        r"avg_pool: the window \(9, 9\) .*dilated by \(4, 4\)",
+    ),
+    (
+        "pool of padding",
+        lambda: use(max_pool(2, padding=2), PICTURE),
+        ValueError,
+        r"max_pool: .*\(2, 2\).*only padding",
+    ),
+    ("pool rank", lambda: use(max_pool(2), (8, 3)), ValueError, rf"max_pool needs {SPACE}.*\(8, 3\)"),
+    ("global pool rank", lambda: use(jaxcnn.global_avg_pool, (8, 3)), ValueError, rf"global_avg_pool needs {SPACE}"),
+    (
+        "adaptive rank",
+        lambda: use(jaxcnn.adaptive_max_pool(2), (8, 3)),
+        ValueError,
+        rf"adaptive_max_pool needs {SPACE}",
+    ),
+    (
+        "adaptive sizes",
+        lambda: use(jaxcnn.adaptive_avg_pool((2, 2, 2)), PICTURE),
+        ValueError,
+        r"adaptive_avg_pool: output_size=\(2, 2, 2\) has 3 entries for input \(2, 8, 8, 3\)",
+    ),
+    ("upsample rank", lambda: use(jaxcnn.upsample(2), (8, 3)), ValueError, rf"upsample needs {SPACE}.*\(8, 3\)"),
+    ("pixel_shuffle", lambda: use(pixel_shuffle(2), PICTURE), ValueError, r"pixel_shuffle: the 3 channels.* 4"),
+    (
+        "pixel_unshuffle",
+        lambda: use(jaxcnn.pixel_unshuffle(3), PICTURE),
+        ValueError,
+        r"pixel_unshuffle: the spatial dimensions of input \(2, 8, 8, 3\).* 3",
+    ),
+    ("instance_norm rank", lambda: use(jaxcnn.instance_norm(), (2, 3)), ValueError, rf"instance_norm needs {SPACE}"),
+    ("batch_norm rank", lambda: use(batch_norm(), (3,)), ValueError, r"batch_norm needs \(N, \*spatial, C\).*\(3,\)"),
+    ("layer_norm axis", lambda: use(layer_norm(axis=4), PICTURE), ValueError, r"layer_norm: axis=4 .*\(2, 8, 8, 3\)"),
+    ("layer_norm batch", lambda: use(layer_norm(axis=0), PICTURE), ValueError, r"layer_norm: axis=0 is the batch"),
+    ("sizes", lambda: use(conv(3, (3, 3, 3)), PICTURE), ValueError, r"conv: size=\(3, 3, 3\) has 3 entries for 2"),
+    (
+        "dense on a map",
+        lambda: lend(dense(3), dense(3), (2, 48), (2, 4, 4, 3)),
+        ValueError,
+        r"dense: kernel .*\(48, 3\).*\(2, 4, 4, 3\).*needs \(3, 3\)",
+    ),
+    (
+        "residual",
+        lambda: use(serial(block=residual(conv(8))), PICTURE),
+        ValueError,
+        r"(?s)residual: .*\(2, 8, 8, 8\).*shortcut.*\(2, 8, 8, 3\).*in layer 'block'",
+    ),
+    ("repeat", lambda: use(repeat(conv(8), 3), PICTURE), ValueError, r"repeat: .*\(2, 8, 8, 8\).*\(2, 8, 8, 3\)"),
+    (
+        "concatenate",
+        lambda: use(concatenate(conv(3), conv(3, stride=2)), PICTURE),
+        (TypeError, ValueError),
+        r"(?s)concatenate: .*\(2, 8, 8, 3\).*\(2, 4, 4, 3\)",
+    ),
+    (
+        "parallel",
+        lambda: use(parallel(operator.add, conv(3), conv(4)), PICTURE),
+        (TypeError, ValueError),
+        r"(?s)\(2, 8, 8, 3\).*\(2, 8, 8, 4\)",
+    ),
+    ("init with a shape", lambda: conv(3).init(KEY, (2, 8, 8, 3)), TypeError, r"ShapeDtypeStruct"),
+    ("summary, no batch", lambda: summary(NET, spec((8, 8))), ValueError, rf"(?s){SPACE}.*\(8, 8\).*in layer 'conv'"),
+    ("summary with a shape", lambda: summary(NET, (2, 8, 8, 3)), TypeError, r"ShapeDtypeStruct"),
+)
+
+OPTIONS = table(
+    ("rate 1.5", lambda: dropout(1.5), ValueError, r"rate, .* at least 0 and below 1, got 1\.5"),
+    ("rate 1", lambda: dropout(1), ValueError, r"rate, .* below 1, got 1"),
+    ("rate in percent", lambda: jaxcnn.drop_path(conv(3), 50), ValueError, r"rate, .* below 1, got 50"),
+    ("rate negative", lambda: jaxcnn.drop_block(-0.1), ValueError, r"rate, .*got -0\.1"),
+    ("rate a string", lambda: dropout("0.5"), TypeError, r"rate, .*'0\.5'"),
+    ("rate first", lambda: with_dropout(0.5, conv(3)), TypeError, r"expected a Layer .*got 0\.5"),
+    ("rate of a model", lambda: lenet5(dropout_rate=2), ValueError, r"rate, .*got 2"),
+    ("stddev", lambda: jaxcnn.gaussian_noise(-1), ValueError, r"stddev .*got -1"),
+    ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
+    ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
+    ("size first", lambda: conv((3, 3), 16), TypeError, r"conv: features .*got \(3, 3\)"),
+    ("size 0", lambda: conv(3, 0), ValueError, r"conv: size must be at least 1, got 0"),
+    ("size a string", lambda: max_pool("2"), TypeError, r"max_pool: size .*ints, got '2'"),
+    ("stride 0", lambda: conv(3, stride=0), ValueError, r"conv: stride .*got 0"),
+    ("stride negative", lambda: max_pool(2, stride=-2), ValueError, r"max_pool: stride .*got -2"),
+    ("dilation 0", lambda: conv(3, dilation=0), ValueError, r"conv: dilation .*got 0"),
+    ("groups 0", lambda: conv(4, groups=0), ValueError, r"conv: groups .*got 0"),
+    ("multiplier 0", lambda: depthwise_conv(multiplier=0), ValueError, r"depthwise_conv: multiplier .*got 0"),
+    (
+        "padding SMAE",
+        lambda: conv(3, padding="SMAE"),
+        ValueError,
+        r"conv: no padding is called 'SMAE'; there are .*VALID.*did you mean 'SAME'",
+    ),
+    ("padding negative", lambda: conv(3, padding=-1), ValueError, r"conv: padding must be at least 0, got -1"),
+    ("padding 0.5", lambda: conv(3, padding=0.5), TypeError, r"conv: padding .*ints, got 0\.5"),
+    ("padding None", lambda: conv(3, padding=None), TypeError, r"conv: padding .*got None"),
+    (
+        "padding of three",
+        lambda: use(conv(3, padding=(1, 1, 1)), PICTURE),
+        ValueError,
+        r"\(1, 1, 1\) has 3 entries for 2",
+    ),
+    ("padding in triples", lambda: conv(3, padding=((1, 1, 1),) * 2), ValueError, r"padding .*\(low, high\) pairs"),
+    (
+        "CAUSAL pictures",
+        lambda: use(conv(3, padding="CAUSAL"), PICTURE),
+        ValueError,
+        r"conv: CAUSAL .*1-D.*2 dimensions",
+    ),
+    (
+        "padding_mode",
+        lambda: conv(3, padding_mode="reflct"),
+        ValueError,
+        r"conv: no padding_mode .*did you mean 'reflect'",
+    ),
+    ("pad mode", lambda: jaxcnn.pad(1, mode="edge"), ValueError, r"pad: no mode .*'edge'.*replicate"),
+    ("pad SAME", lambda: jaxcnn.pad("SAME"), ValueError, r"pad: padding='SAME' needs a window; give an int"),
+    ("output_padding", lambda: conv_transpose(3, output_padding=-1), ValueError, r"output_padding .*got -1"),
+    (
+        "nothing left",
+        lambda: use(conv_transpose(3, padding=9), PICTURE),
+        ValueError,
+        r"conv_transpose: .*padding.*\(2, 8, 8, 3\)",
+    ),
+    ("resize method", lambda: jaxcnn.resize(8, "bilinear"), ValueError, r"resize: no method .*did you mean 'linear'"),
+    ("upsample 1.5", lambda: jaxcnn.upsample(1.5), TypeError, r"upsample: scale .*got 1\.5"),
+    ("p 0", lambda: jaxcnn.lp_pool(0, 2), ValueError, r"lp_pool: p must be at least 1 .*got 0"),
+    ("output_size 0", lambda: jaxcnn.adaptive_avg_pool(0), ValueError, r"adaptive_avg_pool: output_size .*got 0"),
+    ("decay", lambda: batch_norm(decay=1.5), ValueError, r"batch_norm: decay, .*below 1, got 1\.5"),
+    ("strength negative", lambda: jaxcnn.l2(-1e-4), ValueError, r"l2: the strength .*got -0\.0001"),
+    ("l1 negative", lambda: jaxcnn.elastic_net(-1, 1), ValueError, r"elastic_net: l1 .*got -1"),
+    ("strength a string", lambda: jaxcnn.l1("0.1"), TypeError, r"l1: .*'0\.1'"),
+    (
+        "label_smoothing",
+        lambda: cross_entropy(NET, label_smoothing=2),
+        ValueError,
+        r"label_smoothing .*below 1, got 2",
+    ),
+    ("mixup alpha", lambda: mixup(cross_entropy(NET), 0), ValueError, r"mixup: alpha .*above 0.*got 0"),
+    ("cutmix alpha", lambda: jaxcnn.cutmix(cross_entropy(NET), -1), ValueError, r"cutmix: alpha .*got -1"),
+    ("repeat 0", lambda: repeat(dense(8), 0), ValueError, r"repeat: n must be at least 1, got 0"),
+    (
+        "cast to int8",
+        lambda: jaxcnn.cast(dense(8), jnp.int8),
+        TypeError,
+        r"cast: dtype must be floating-point, such as jnp.bfloat16, got .*int8",
+    ),
+    ("cast to bflot16", lambda: jaxcnn.cast(dense(8), "bflot16"), TypeError, r"cast: 'bflot16' is no dtype"),
+    ("reduction 0", lambda: jaxcnn.squeeze_excite(0), ValueError, r"squeeze_excite: reduction .*got 0"),
+    ("block_size 0", lambda: jaxcnn.drop_block(0.1, 0), ValueError, r"drop_block: block_size .*got 0"),
+    (
+        "batch_size 0",
+        lambda: evaluate(cross_entropy(NET), {}, {}, DATA, batch_size=0),
+        ValueError,
+        r"batch_size .*got 0",
+    ),
+)
+
+DTYPES = table(
+    ("conv", lambda: use(conv(3), PICTURE, dtype=jnp.uint8), TypeError, f"conv needs floating-point input, {SCALE}"),
+    ("dense", lambda: use(dense(3), PICTURE, dtype=jnp.uint8), TypeError, f"dense needs .*{SCALE}"),
+    ("batch_norm", lambda: use(batch_norm(), PICTURE, dtype=jnp.uint8), TypeError, f"batch_norm needs .*{SCALE}"),
+    ("avg_pool", lambda: use(jaxcnn.avg_pool(2), PICTURE, dtype=jnp.uint8), TypeError, f"avg_pool needs .*{SCALE}"),
+    (
+        "init",
+        lambda: NET.init(KEY, np.zeros(PICTURE, np.uint8)),
+        TypeError,
+        f"(?s)conv needs .*{SCALE}.*in layer 'conv'",
+    ),
+    (
+        "summary",
+        lambda: summary(NET, spec(PICTURE, jnp.uint8)),
+        TypeError,
+        f"(?s)conv needs .*{SCALE}.*in layer 'conv'",
+    ),
+    (
+        "mixup",
+        lambda: loss(np.zeros(PICTURE, np.uint8), np.zeros(2, int), transform=mixup, train=True, key=KEY),
+        TypeError,
+        f"mixup needs .*{SCALE}",
+    ),
+)
+
+APPLY = table(
+    ("train forgotten", lambda: NET.apply(CONV, {}, zeros(*PICTURE)), TypeError, r"missing .*keyword.*'train'"),
+    (
+        "no key",
+        lambda: use(serial(block1=serial(conv=conv(3), drop=dropout(0.5))), PICTURE, train=True),
+        ValueError,
+        r"(?s)dropout is random in training: .*key=jax\.random\.key.*in layer 'block1/drop'",
+    ),
+    (
+        "no key, transforms",
+        lambda: use(serial(block1=serial(conv=with_dropout(conv(3), 0.5))), PICTURE, train=True),
+        ValueError,
+        r"(?s)with_dropout is random in training.*in layer 'block1/conv'",
+    ),
+    (
+        "no key, in remat",
+        lambda: serial(block1=remat(serial(drop=dropout(0.5)))).apply({}, {}, LOGITS, train=True),
+        ValueError,
+        r"(?s)dropout is random in training.*in layer 'block1/drop'",
+    ),
+    (
+        "no key, in repeat",
+        lambda: serial(block1=repeat(serial(drop=dropout(0.5)), 2)).apply({}, {}, LOGITS, train=True),
+        ValueError,
+        r"(?s)dropout is random in training.*in layer 'block1/drop'",
+    ),
+    (
+        "last layer of a block",
+        lambda: serial(block1=serial(conv=conv(3), pool=max_pool(9)), flat=flatten).init(KEY, spec(PICTURE)),
+        ValueError,
+        r"(?s)max_pool: the window.*in layer 'block1/pool'",
+    ),
+    (
+        "no key, mixup",
+        lambda: loss(LOGITS, CLASSES, transform=mixup, train=True),
+        ValueError,
+        r"mixup .*key=jax\.random",
+    ),
+    ("key 0, init", lambda: NET.init(0, spec(PICTURE)), TypeError, r"key must be a random key such as .*got 0"),
+    (
+        "key 0, dropout",
+        lambda: dropout(0.5).apply({}, {}, LOGITS, train=True, key=0),
+        TypeError,
+        r"key must be a random key such as .*got 0",
+    ),
+    (
+        "key 0, repeat",
+        lambda: repeat(dense(3), 2).init(0, spec((2, 3))),
+        TypeError,
+        r"key must be a random key such as .*got 0",
+    ),
+    (
+        "key 0, TrainState",
+        lambda: TrainState.create(dense(3), optax.sgd(0.1), 0, spec((2, 3))),
+        TypeError,
+        r"key must be a random key such as .*got 0",
+    ),
+    ("key None, init", lambda: NET.init(None, spec(PICTURE)), TypeError, r"key must be a random key such as"),
+    (
+        "train traced",
+        lambda: jaxcnn.jit(NET.apply)({}, {"norm": {"mean": zeros(4)}}, zeros(*PICTURE), train=True),
+        Exception,
+        r"static_argnames",
+    ),
+)
+
+TREES = table(
+    (
+        "another network",
+        lambda: NET.apply({"cnv": CONV["conv"]}, {}, zeros(*PICTURE), train=False),
+        ValueError,
+        r"params has an entry 'cnv'.*there are conv, norm, flat, head; did you mean 'conv'",
+    ),
+    (
+        "a layer without its own",
+        lambda: lend(serial(conv=conv(4)), NET),
+        (KeyError, ValueError),
+        r"(?s)batch_norm: no 'mean' among \[\]; give .*that init returned.*in layer 'norm'",
+    ),
+    ("dense for conv", lambda: lend(dense(4), conv(4)), ValueError, r"conv: .*\(3, 4\).*\(2, 8, 8, 3\)"),
+    ("conv for dense", lambda: lend(conv(4), dense(4)), ValueError, r"dense: .*\(3, 3, 3, 4\).*\(2, 8, 8, 3\)"),
+    ("more features, conv", lambda: lend(conv(8), conv(16)), ValueError, r"conv: .*\(3, 3, 3, 8\).*16"),
+    ("more features, dense", lambda: lend(dense(8), dense(16)), ValueError, r"dense: .*\(3, 8\).*16"),
+    (
+        "fewer channels, depthwise",
+        lambda: use(depthwise_conv(3), (1, 8, 8, 8), (1, 8, 8, 4)),
+        ValueError,
+        r"conv: .*\(3, 3, 1, 8\).*\(1, 8, 8, 4\)",
+    ),
+    (
+        "other channels, batch_norm",
+        lambda: use(batch_norm(), (1, 4, 3), (1, 4, 1)),
+        ValueError,
+        r"batch_norm: .*\(3,\)",
+    ),
+    *(
+        (
+            f"{n} channels for {m}, {name}",
+            lambda name=name, args=args, m=m, n=n: use(getattr(jaxcnn, name)(*args), (1, 4, m), (1, 4, n)),
+            ValueError,
+            rf"{name}: .*\({m},\).*\(1, 4, {n}\)",
+        )
+        for name, args in (
+            ("layer_norm", ()),
+            ("rms_norm", ()),
+            ("instance_norm", ()),
+            ("group_norm", (1,)),
+            ("global_response_norm", ()),
+            ("prelu", ()),
+        )
+        for m, n in ((3, 4), (3, 1), (1, 3))
+    ),
+    ("repeat of another n", lambda: lend(repeat(dense(3), 2), repeat(dense(3), 3)), ValueError, r"repeat: .*n=3"),
+    (
+        "pair for params",
+        lambda: NET.apply((CONV, {}), {}, zeros(*PICTURE), train=False),
+        TypeError,
+        r"params must be the dict that init returned, got \(\{'conv'",
+    ),
+    (
+        "pair for params, one layer",
+        lambda: dense(3).apply(({}, {}), {}, LOGITS, train=False),
+        TypeError,
+        r"dense: params and state must be the dicts that init returned, got \(\{\}, \{\}\)",
+    ),
+    (
+        "state None",
+        lambda: NET.apply(CONV, None, zeros(*PICTURE), train=False),
+        TypeError,
+        r"state must be the dict that init returned, got None",
+    ),
+    (
+        "state forgotten",
+        lambda: use(NET, PICTURE, state={}),
+        (KeyError, ValueError),
+        r"(?s)batch_norm: no 'mean' .*give the params and the state that init returned.*in layer 'norm'",
+    ),
+    (
+        "state forgotten, one layer",
+        lambda: use(batch_norm(), PICTURE, state={}),
+        ValueError,
+        r"batch_norm: no 'mean' .*the state that init returned",
+    ),
+    (
+        "spectral_norm without state",
+        lambda: lend(dense(3), spectral_norm(dense(3)), (2, 3)),
+        ValueError,
+        r"spectral_norm: no 'spectral_norm' .*the state that init returned",
+    ),
+    (
+        "weight_norm without scale",
+        lambda: lend(dense(3), weight_norm(dense(3)), (2, 3)),
+        ValueError,
+        r"weight_norm: no 'scale' among \['bias', 'kernel'\]; give the params .*that init returned",
+    ),
+    ("weight_norm of flatten", lambda: use(weight_norm(flatten), PICTURE), ValueError, r"weight_norm: .*no kernel"),
+    (
+        "spectral_norm twice",
+        lambda: use(spectral_norm(spectral_norm(dense(3))), (2, 3)),
+        ValueError,
+        r"spectral_norm: .*already",
+    ),
+)
+
+PATTERNS = table(
+    (
+        "mask",
+        lambda: mask(CONV, "head/.*"),
+        ValueError,
+        r"'head/\.\*' matches the whole path of no parameter; there are conv/bias, conv/kernel",
+    ),
+    ("mask, nearest", lambda: mask(CONV, "conv/kernal"), ValueError, r"did you mean 'conv/kernel'"),
+    ("mask, half a path", lambda: mask(CONV, "kernel"), ValueError, r"whole path"),
+    (
+        "mask, wildcard",
+        lambda: mask(CONV, "*kernel"),
+        ValueError,
+        r"'\*kernel' is not a regular expression: nothing to",
+    ),
+    ("l2", lambda: jaxcnn.l2(1e-4, "head/.*")(CONV), ValueError, r"'head/\.\*' matches .* no parameter"),
+    ("l2, invalid", lambda: jaxcnn.l2(1e-4, "(")(CONV), ValueError, r"'\(' is not a regular expression"),
+    ("count_params", lambda: count_params(CONV, "head.*"), ValueError, r"'head\.\*' matches .* no parameter"),
+    ("count_params, invalid", lambda: count_params(CONV, "["), ValueError, r"'\[' is not a regular expression"),
+    (
+        "drop_connect",
+        lambda: use(jaxcnn.drop_connect(conv(3), 0.5, where="weight"), PICTURE, train=True, key=KEY),
+        ValueError,
+        r"'weight' matches .* no parameter; there are bias, kernel",
+    ),
+    (
+        "capture",
+        lambda: use(capture(NET, "cnv"), PICTURE),
+        ValueError,
+        r"'cnv' matches .* no layer.*did you mean 'conv'",
+    ),
+    ("capture, invalid", lambda: use(capture(NET, "["), PICTURE), ValueError, r"'\[' is not a regular expression"),
+    (
+        "capture, offset",
+        lambda: use(capture(NET, "conv"), PICTURE, offsets={"cov": 0.0}),
+        ValueError,
+        r"no activation for offset 'cov'; .*did you mean 'conv'",
+    ),
+)
+
+COMPOSITION = table(
+    (
+        "uncalled dense",
+        lambda: use(serial(flatten, dense), PICTURE),
+        TypeError,
+        r"(?s)dense.*call it, as in dense\(.*'1'",
+    ),
+    ("uncalled conv", lambda: use(serial(first=conv), PICTURE), TypeError, r"(?s)call it, as in conv\(.*'first'"),
+    (
+        "uncalled batch_norm",
+        lambda: use(serial(batch_norm), PICTURE),
+        TypeError,
+        r"(?s)call it, as in batch_norm\(.*'0'",
+    ),
+    ("uncalled dropout", lambda: use(serial(dropout), PICTURE), Exception, r"(?s)call it, as in dropout\(.*'0'"),
+    ("uncalled lenet5", lambda: use(lenet5, PICTURE), TypeError, r"call it, as in lenet5\("),
+    (
+        "uncalled, eagerly",
+        lambda: serial(identity, dense).apply({}, {}, zeros(*PICTURE), train=False),
+        TypeError,
+        r"(?s)call it, as in dense\(.*'1'",
+    ),
+    (
+        "uncalled l2",
+        lambda: regularized(cross_entropy(as_layer(identity)), jaxcnn.l2)(CONV, {}, DATA, train=True),
+        TypeError,
+        r"l2",
+    ),
+    ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
+    ("called flatten", lambda: serial(flatten()), TypeError, r"flatten\(\) missing .*'x'"),
+    ("a list", lambda: serial([conv(3), flatten]), TypeError, r"expected a Layer .*unpack it: serial\(\*layers\)"),
+    ("None", lambda: serial(conv(3), None), TypeError, r"(?s)expected a Layer .*got None.*in layer '1'"),
+    ("a string", lambda: serial(act="relu"), TypeError, r"(?s)expected a Layer .*got 'relu'.*in layer 'act'"),
+    ("a slash", lambda: serial(**{"a/b": conv(3)}), ValueError, r"cannot be called 'a/b': .*slash"),
+    ("no name", lambda: serial(**{"": conv(3)}), ValueError, r"cannot be called ''.*empty"),
+    ("a name twice", lambda: serial(conv(3), **{"0": conv(3)}), ValueError, r"cannot be called '0': the name is taken"),
+    ("parallel, no combine", lambda: parallel(conv(3), conv(3)), TypeError, r"parallel needs a function that combines"),
+    ("repeat, n first", lambda: repeat(3, dense(8)), TypeError, r"expected a Layer .*got 3"),
+    (
+        "a number as penalty",
+        lambda: regularized(cross_entropy(NET), 1e-4),
+        TypeError,
+        r"such as l2\(1e-4\), got 0\.0001",
+    ),
+    (
+        "evaluate a model",
+        lambda: evaluate(as_layer(identity), {}, {}, DATA),
+        TypeError,
+        r"loss_fn|LossFn|cross_entropy",
+    ),
+    ("train a model", lambda: step(NET, optax.sgd(0.1)), TypeError, r"loss_fn|LossFn|cross_entropy"),
+    ("optimiser uncalled", lambda: step(cross_entropy(NET), optax.sgd), TypeError, r"optimizer"),
+    ("learning rate as optimiser", lambda: step(cross_entropy(NET), 0.1), TypeError, r"optimizer.*0\.1"),
+    ("summary of params", lambda: summary(CONV, spec(PICTURE)), TypeError, r"expected a Layer"),
+)
+
+LABELS = table(
+    (
+        "one-hot, too narrow",
+        lambda: loss(LOGITS, zeros(4, 9)),
+        ValueError,
+        r"\(4, 9\).*logits \(4, 10\).*classes \(N,\)",
+    ),
+    ("one-hot of ints", lambda: loss(LOGITS, np.zeros((4, 10), int)), ValueError, r"dtype int.*floating-point shares"),
+    ("a column", lambda: loss(LOGITS, np.zeros((4, 1), int)), ValueError, r"labels of shape \(4, 1\).*classes \(N,\)"),
+    ("too many", lambda: loss(LOGITS, np.zeros(5, int)), ValueError, r"labels of shape \(5,\).*logits \(4, 10\)"),
+    ("floats", lambda: loss(LOGITS, zeros(4)), ValueError, r"dtype float32.*integer classes \(N,\)"),
+    (
+        "a map of logits",
+        lambda: loss(zeros(4, 2, 2, 10), CLASSES),
+        ValueError,
+        r"logits \(N, classes\).*\(4, 2, 2, 10\)",
+    ),
+    (
+        "column and row",
+        lambda: loss(zeros(4, 1), zeros(4), mean_squared_error),
+        ValueError,
+        r"mean_squared_error: the output \(4, 1\) and the labels \(4,\)",
+    ),
+    (
+        "no label",
+        lambda: cross_entropy(as_layer(identity))({}, {}, {"image": LOGITS, "labels": CLASSES}, train=False),
+        (KeyError, ValueError),
+        r"batch.*'label'",
+    ),
+    (
+        "a pair as batch",
+        lambda: cross_entropy(as_layer(identity))({}, {}, (LOGITS, CLASSES), train=False),
+        TypeError,
+        r"batch .*dict",
+    ),
+    ("weights, a column", lambda: loss(LOGITS, CLASSES, weight=zeros(4, 1)), ValueError, r"weight.*\(4, 1\)"),
+    ("weights, too many", lambda: loss(LOGITS, CLASSES, weight=zeros(5)), ValueError, r"weight.*\(5,\)"),
+    (
+        "evaluate, too few",
+        lambda: evaluate(cross_entropy(NET), {}, {}, {"image": LOGITS, "label": CLASSES[1:]}),
+        ValueError,
+        r"evaluate needs entries of one length.*'image': 4, 'label': 3",
+    ),
+    (
+        "evaluate, none",
+        lambda: evaluate(cross_entropy(NET), {}, {}, {}),
+        ValueError,
+        r"evaluate needs .*not 0, got \{\}",
+    ),
+    (
+        "evaluate a Dataset",
+        lambda: evaluate(cross_entropy(NET), {}, {}, jaxcnn.data.load("mnist_small", "test")),
+        TypeError,
+        r"evaluate .*dict",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "message"), SHAPES + OPTIONS + DTYPES + APPLY + TREES + PATTERNS + COMPOSITION + LABELS
+)
+def test_mistake(mistake, error, message):
+    with pytest.raises(error, match=message) as caught:
+        mistake()
+    assert len(str(caught.value)) < 600, "a message is there to be read: no dump of arrays"
+
+
+PUBLIC = [
+    pytest.param(value, id=f"{module.__name__}.{name}")
+    for module in (jaxcnn, jaxcnn.data, jaxcnn.explain, jaxcnn.models, jaxcnn.train)
+    for name in module.__all__
+    if inspect.isfunction(value := getattr(module, name)) or value is jaxcnn.Layer
+]
+FIRST = {jaxcnn.jit: (abs,), jaxcnn.parallel: (operator.add,)}  # what must be there before a keyword is looked at
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_typo_in_a_keyword(function):
+    with pytest.raises(TypeError, match="typo"):
+        function(*FIRST.get(function, ()), typo=1)
+
+
+def test_typo_covers_the_constructors():
+    assert len(PUBLIC) > 70
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (max_pool(9), PICTURE),
+        (pixel_shuffle(2), PICTURE),
+        (jaxcnn.upsample(2), (8, 3)),
+        (serial(pool=jaxcnn.global_max_pool), (8, 3)),
+        (jaxcnn.squeeze_excite(2), (8, 3)),
+    ],
+    ids=["max_pool", "pixel_shuffle", "upsample", "global_max_pool", "squeeze_excite"],
+)
+def test_nobody_is_told_to_call_what_is_called(layer, shape):
+    with pytest.raises(ValueError, match=r"got shape|has shape|of input") as caught:
+        use(layer, shape)
+    assert not [note for note in getattr(caught.value, "__notes__", []) if "constructor" in note]
+
+
+def test_plain_function_is_a_model_for_a_loss():
+    value, _ = cross_entropy(identity)({}, {}, DATA, train=False)
+    np.testing.assert_allclose(value, np.log(10), rtol=1e-6)
+
+
+def test_plain_function_is_a_model_for_summary():
+    assert [layer.output.shape for layer in summary(flatten, spec(PICTURE)).layers] == [(2, 192)]
+
+
+@pytest.mark.parametrize("label", [10, -1, 2**31 - 1])
+def test_label_out_of_range_gives_no_plausible_loss(label):
+    labels = np.array([0, 1, 2, label])
+    value, (_, metrics) = cross_entropy(as_layer(identity))({}, {}, {"image": LOGITS, "label": labels}, train=False)
+    assert np.isnan(value)
+    assert np.isnan(metrics["loss"])
+
+
+def test_label_in_range_gives_a_loss():
+    np.testing.assert_allclose(loss(LOGITS, np.array([0, 1, 2, 9])), np.log(10), rtol=1e-6)
+
+
+def test_error_of_a_function_of_ones_own_passes_unchanged():
+    def broken(x):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match=re.compile("^mine\nin layer 'block/broken'$")):
+        serial(block=serial(broken=broken)).apply({}, {}, LOGITS, train=False)

@@ -1,0 +1,259 @@
+"""Normalisations against their formulas in NumPy float64."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import jaxcnn
+from tests import oracle
+
+EPS = 1e-3
+
+
+def run(layer, params, x, state=None, train=False):
+    return jax.jit(functools.partial(layer.apply, train=train))(params, state or {}, x)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def affine(*shape):
+    return {"scale": 1 + draw(*shape), "bias": draw(*shape, seed=1)}
+
+
+def normalised(x, axes, eps=EPS):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def grouped(x, groups):
+    y = np.empty_like(x)
+    for channels in np.split(np.arange(x.shape[-1]), groups):
+        for n in range(len(x)):
+            part = x[n, ..., channels]
+            y[n, ..., channels] = (part - part.mean()) / np.sqrt(part.var() + EPS)
+    return y
+
+
+def local_response(x, size, alpha, beta, k):
+    y, channels = np.empty_like(x), x.shape[-1]
+    for c in range(channels):
+        near = [j for j in range(c - size // 2, c + (size - 1) // 2 + 1) if 0 <= j < channels]
+        y[..., c] = x[..., c] / (k + alpha / size * (x[..., near] ** 2).sum(-1)) ** beta
+    return y
+
+
+def global_response(x, eps):
+    strength = np.sqrt((x**2).sum(tuple(range(1, x.ndim - 1)), keepdims=True))
+    return x * strength / (strength.mean(-1, keepdims=True) + eps)
+
+
+SPATIAL = {0: (), 1: (5,), 2: (3, 4), 3: (2, 3, 2)}
+
+
+class Norm(NamedTuple):
+    make: Callable  # (eps=..) -> Layer
+    formula: Callable  # x -> y without scale and bias
+    axis: int = -1  # scale and bias have the dimensions from here on
+    ranks: tuple[int, ...] = (0, 1, 2, 3)
+
+
+NORMS = {
+    "batch": Norm(jaxcnn.batch_norm, lambda x: normalised(x, tuple(range(x.ndim - 1)))),
+    "layer": Norm(jaxcnn.layer_norm, lambda x: normalised(x, -1)),
+    "layer-1": Norm(functools.partial(jaxcnn.layer_norm, axis=1), lambda x: normalised(x, tuple(range(1, x.ndim))), 1),
+    "layer--2": Norm(functools.partial(jaxcnn.layer_norm, axis=-2), lambda x: normalised(x, (-2, -1)), -2, (1, 2)),
+    "group-1": Norm(functools.partial(jaxcnn.group_norm, 1), lambda x: grouped(x, 1)),
+    "group-3": Norm(functools.partial(jaxcnn.group_norm, 3), lambda x: grouped(x, 3)),
+    "instance": Norm(jaxcnn.instance_norm, lambda x: normalised(x, tuple(range(1, x.ndim - 1))), ranks=(1, 2, 3)),
+    "rms": Norm(jaxcnn.rms_norm, lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS)),
+    "rms-1": Norm(
+        functools.partial(jaxcnn.rms_norm, axis=1),
+        lambda x: x / np.sqrt((x**2).mean(tuple(range(1, x.ndim)), keepdims=True) + EPS),
+        1,
+    ),
+}
+STATE = {"mean": np.zeros(6, np.float32), "var": np.ones(6, np.float32)}
+OPTIONS = [{}, {"scale": False}, {"center": False}, {"center": False, "scale": False}]
+
+
+@pytest.mark.parametrize(("name", "rank"), [(name, rank) for name, norm in NORMS.items() for rank in norm.ranks])
+def test_norm_is_its_formula(name, rank):
+    norm, x = NORMS[name], 2 * draw(4, *SPATIAL[rank], 6) + 3
+    params, state = affine(*x.shape[norm.axis :]), STATE if name == "batch" else {}
+    want = norm.formula(x.astype(np.float64)) * params["scale"]
+    if "rms" in name:
+        del params["bias"]
+    else:
+        want = want + params["bias"]
+    layer = norm.make(eps=EPS)
+    y, new = run(layer, params, x, state, train=True)
+    oracle.assert_close(y, want)
+    if name != "batch":
+        assert new == {}
+        if rank == 2:
+            oracle.assert_close(run(layer, params, x)[0], want)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", ["batch", "layer", "group-3", "instance"])
+def test_scale_and_bias_are_options(name, options):
+    norm, x, params = NORMS[name], draw(4, 5, 6) + 1, affine(6)
+    want = norm.formula(x.astype(np.float64))
+    if options.get("scale", True):
+        want = want * params["scale"]
+    if options.get("center", True):
+        want = want + params["bias"]
+    layer = norm.make(eps=EPS, **options)
+    initial = layer.init(jax.random.key(0), x)[0]
+    assert set(initial) == {leaf for leaf, flag in (("scale", "scale"), ("bias", "center")) if options.get(flag, True)}
+    params = {leaf: params[leaf] for leaf in initial}
+    oracle.assert_close(run(layer, params, x, STATE if name == "batch" else {}, train=True)[0], want)
+
+
+def test_rms_norm_without_scale():
+    x = draw(2, 3, 6)
+    layer = jaxcnn.rms_norm(eps=EPS, scale=False)
+    assert layer.init(jax.random.key(0), x) == ({}, {})
+    oracle.assert_close(run(layer, {}, x)[0], NORMS["rms"].formula(x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.5, 0.0])
+def test_running_statistics(decay):
+    layer, params, state = jaxcnn.batch_norm(decay=decay, eps=EPS), affine(6), STATE
+    mean, var = np.zeros(6), np.ones(6)
+    for step in range(3):
+        x = (1 + step) * draw(4, 3, 2, 6, seed=step) - step
+        batch = x.astype(np.float64)
+        mean = decay * mean + (1 - decay) * batch.mean((0, 1, 2))
+        var = decay * var + (1 - decay) * batch.var((0, 1, 2))
+        state = run(layer, params, x, state, train=True)[1]
+    oracle.assert_close(state["mean"], mean)
+    oracle.assert_close(state["var"], var)
+    y, same = run(layer, params, x, state)
+    oracle.assert_close(y, (batch - mean) / np.sqrt(var + EPS) * params["scale"] + params["bias"])
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_running_statistics_take_no_gradient():
+    """In evaluation y is linear in x; in training it does not depend on the running statistics."""
+    layer, x = jaxcnn.batch_norm(eps=EPS), draw(4, 3, 6)
+    loss = lambda state, train: layer.apply(affine(6), state, x, train=train)[0].sum()
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(jax.grad(loss)(STATE, True)))
+    assert all((leaf != 0).any() for leaf in jax.tree.leaves(jax.grad(loss)(STATE, False)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 20])
+def test_local_response_norm(size):
+    x = 3 * draw(2, 3, 4, 7)
+    layer = jaxcnn.local_response_norm(size, alpha=0.5, beta=0.75, k=2.0)
+    oracle.assert_close(run(layer, {}, x)[0], local_response(x.astype(np.float64), size, 0.5, 0.75, 2.0))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_local_response_norm_defaults(rank):
+    x = 30 * draw(2, *SPATIAL[rank], 7)
+    want = local_response(x.astype(np.float64), 5, 1e-4, 0.75, 1.0)
+    oracle.assert_close(run(jaxcnn.local_response_norm(), {}, x)[0], want)
+    assert np.abs(want - x).max() > 0.1
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_global_response_norm(rank):
+    x, params = draw(2, *SPATIAL[rank], 6), affine(6)
+    x[1, ..., 2] = 0
+    want = x + params["scale"] * global_response(x.astype(np.float64), EPS) + params["bias"]
+    layer = jaxcnn.global_response_norm(eps=EPS)
+    oracle.assert_close(run(layer, params, x)[0], want)
+    np.testing.assert_array_equal(run(layer, layer.init(jax.random.key(0), x)[0], x)[0], x)
+
+
+def test_global_response_norm_of_zeros_has_a_finite_gradient():
+    layer, x = jaxcnn.global_response_norm(), draw(2, 3, 6)
+    x[0], x[1, :, 2] = 0, 0
+    gradient = jax.grad(lambda x: jnp.square(layer.apply(affine(6), {}, x, train=False)[0]).sum())(x)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["batch", "layer", "layer-1", "group-1", "group-3", "instance"])
+def test_large_mean_keeps_its_digits(name):
+    norm, x = NORMS[name], 1e4 + draw(8, 6, 6, 12)
+    # the axes that the formula normalises over are those over which its result has no mean
+    groups, axes = {
+        "batch": (1, (0, 1, 2)),
+        "layer": (1, (3, 4)),
+        "layer-1": (1, (1, 2, 3, 4)),
+        "group-1": (1, (1, 2, 4)),
+        "group-3": (3, (1, 2, 4)),
+        "instance": (1, (1, 2)),
+    }[name]
+    layer = norm.make(scale=False, center=False)
+    state = {"mean": np.zeros(12, np.float32), "var": np.ones(12, np.float32)} if name == "batch" else {}
+    y, state = run(layer, {}, x.astype(np.float32), state, train=True)
+    y = np.asarray(y, np.float64).reshape(8, 6, 6, groups, -1)
+    np.testing.assert_allclose(y.std(axes), 1, atol=1e-3)
+    np.testing.assert_allclose(y.mean(axes), 0, atol=2e-2)
+    if name == "batch":
+        np.testing.assert_allclose(
+            state["var"], 0.9 + 0.1 * x.astype(np.float32).var((0, 1, 2), dtype=np.float64), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_statistics_of_bfloat16_are_float32(name):
+    """Rounded to bfloat16, a mean of 100 would be off by up to 1/4 and all outputs with it."""
+    norm = NORMS[name]
+    x = jnp.asarray(100 + 4 * draw(4, 5, 6), jnp.bfloat16)
+    params, state = {"scale": np.ones(x.shape[norm.axis :], np.float32)}, STATE if name == "batch" else {}
+    layer = norm.make(eps=EPS) if "rms" in name else norm.make(eps=EPS, center=False)
+    y, state = run(layer, params, x, state, train=True)
+    assert y.dtype == jnp.bfloat16
+    wide = np.asarray(x, np.float64)
+    want = norm.formula(wide)
+    np.testing.assert_allclose(np.asarray(y, np.float64), want, rtol=2**-8, atol=1e-4)
+    if name == "batch":
+        assert state["mean"].dtype == state["var"].dtype == jnp.float32
+        np.testing.assert_allclose(state["mean"], 0.1 * wide.mean((0, 1)), rtol=1e-5)
+        np.testing.assert_allclose(state["var"], 0.9 + 0.1 * wide.var((0, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["layer", "layer-1", "group-3", "instance", "rms"])
+def test_examples_do_not_see_each_other(name):
+    norm, x = NORMS[name], draw(5, 3, 6)
+    params = {leaf: draw(*x.shape[norm.axis :], seed=2) for leaf in ("scale", "bias")}
+    layer = norm.make()
+    y = run(layer, params, x)[0]
+    oracle.assert_close(run(layer, params, x[3:4])[0], y[3:4], 1e-6)
+    assert run(layer, params, x[:0])[0].shape == (0, 3, 6)
+
+
+def test_batch_norm_of_an_empty_batch_in_evaluation():
+    assert run(jaxcnn.batch_norm(), affine(6), np.zeros((0, 3, 6), np.float32), STATE)[0].shape == (0, 3, 6)
+
+
+GRADIENTS = {
+    "batch": (jaxcnn.batch_norm(eps=0.1), True, 1),
+    "batch-eval": (jaxcnn.batch_norm(eps=0.1), False, 1),
+    "layer-1": (jaxcnn.layer_norm(axis=1, eps=0.1), True, 2),
+    "group": (jaxcnn.group_norm(2, eps=0.1), True, 1),
+    "rms": (jaxcnn.rms_norm(eps=0.1), True, 1),
+    "local-response": (jaxcnn.local_response_norm(3, alpha=0.5), True, 1),
+    "global-response": (jaxcnn.global_response_norm(eps=0.1), True, 1),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name):
+    layer, train, dimensions = GRADIENTS[name]
+    x = draw(2, 3, 4).astype(np.float64)
+    with jax.enable_x64(True):
+        params = {leaf: v.astype(np.float64) for leaf, v in affine(*x.shape[-dimensions:]).items()}
+        state = {"mean": draw(4).astype(np.float64), "var": 1 + draw(4).astype(np.float64) ** 2}
+        f = jax.jit(lambda params, x: layer.apply(params, state if "batch" in name else {}, x, train=train)[0])
+        check_grads(f, (params, x), order=2, modes=("fwd", "rev"))

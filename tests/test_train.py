@@ -1,0 +1,216 @@
+"""The training step, evaluation, jit and the summary."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn import train
+from tests.layers import block
+
+KEY = jax.random.key(1)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 6, 6, 2)).astype(np.float32)
+DATA = {"image": X, "label": (X[:, 2, 2, 0] > 0).astype(np.int32)}
+MODEL = cnn.serial(body=block(4), drop=cnn.dropout(0.2), flat=cnn.flatten, head=cnn.dense(2))
+
+
+def counted(loss_fn):
+    traces = []
+
+    def wrapped(*args, **kwargs):
+        traces.append(1)
+        return loss_fn(*args, **kwargs)
+
+    return wrapped, traces
+
+
+def test_step_is_the_update_of_optax_and_compiles_once():
+    loss_fn, traces = counted(cnn.cross_entropy(MODEL))
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    state = train.TrainState.create(MODEL, optimizer, KEY, X)
+    params, net_state, opt_state, key = jax.tree.map(jnp.copy, tuple(state[1:]))
+    step = train.make_step(loss_fn, optimizer)
+    for i in range(3):
+        state, metrics = step(state, DATA)
+        gradient, (net_state, expected) = jax.grad(cnn.cross_entropy(MODEL), has_aux=True)(
+            params, net_state, DATA, train=True, key=jax.random.fold_in(key, i)
+        )
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], 1e-4)
+    assert len(traces) == 1
+    assert int(state.step) == 3
+    for a, b in zip(jax.tree.leaves((state.params, state.state)), jax.tree.leaves((params, net_state)), strict=True):
+        np.testing.assert_allclose(a, b, 1e-3, 1e-5)
+
+
+def test_training_learns():
+    state = train.TrainState.create(MODEL, optax.adam(1e-2), KEY, X)
+    step = train.make_step(cnn.cross_entropy(MODEL), optax.adam(1e-2))
+    for _ in range(60):
+        state, metrics = step(state, DATA)
+    assert metrics["loss"] < 0.2
+    result = train.evaluate(cnn.cross_entropy(MODEL), state.params, state.state, DATA)
+    assert result["accuracy"] == 1
+
+
+def test_a_step_gives_its_memory_back():
+    key = jax.random.key(0)
+    state = train.TrainState.create(MODEL, optax.sgd(0.1), key, X)
+    old = jax.tree.leaves(state.params)[0]
+    train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))(state, DATA)
+    assert old.is_deleted()
+    jax.random.normal(key)  # the caller's key is still there
+
+
+def test_an_optimiser_may_keep_the_parameters():
+    keep_first = optax.GradientTransformation(lambda params: params, lambda updates, first, params: (updates, first))
+    state = train.TrainState.create(MODEL, keep_first, KEY, X)
+    first = jax.tree.map(np.asarray, state.params)
+    state, _ = train.make_step(cnn.cross_entropy(MODEL), keep_first)(state, DATA)
+    for a, b in zip(jax.tree.leaves(state.opt_state), jax.tree.leaves(first), strict=True):
+        assert (a == b).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
+def test_evaluate_is_the_mean_over_all_examples(batch_size):
+    params, state = jax.jit(MODEL.init)(KEY, X)
+    loss_fn, traces = counted(cnn.cross_entropy(MODEL))
+    result = train.evaluate(loss_fn, params, state, DATA, batch_size=batch_size)
+    _, (_, whole) = cnn.cross_entropy(MODEL)(params, state, DATA, train=False)
+    assert len(traces) == 1
+    assert result == {name: pytest.approx(float(value), rel=1e-4) for name, value in whole.items()}
+    train.evaluate(loss_fn, params, state, DATA, batch_size=batch_size)
+    assert len(traces) == 1
+
+
+def test_evaluate_with_weights():
+    params, state = jax.jit(MODEL.init)(KEY, X)
+    weight = (np.arange(20) < 13).astype(np.float32)
+    result = train.evaluate(cnn.cross_entropy(MODEL), params, state, DATA | {"weight": weight}, batch_size=6)
+    part = {name: value[:13] for name, value in DATA.items()}
+    expected = train.evaluate(cnn.cross_entropy(MODEL), params, state, part)
+    assert result == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "entries of one length that is not 0"),
+        ({"image": X[:0], "label": np.zeros(0, int)}, "not 0, got {'image': 0, 'label': 0}"),
+        ({"image": X, "label": np.zeros(3, int)}, "got {'image': 20, 'label': 3}"),
+    ],
+)
+def test_evaluate_refuses(data, message):
+    with pytest.raises(ValueError, match=message):
+        train.evaluate(cnn.cross_entropy(MODEL), {}, {}, data)
+
+
+def test_jit_works_wherever_jax_jit_does():
+    f = cnn.jit(lambda x, n: jnp.sin(x) * n, static_argnames="n")
+    x = jnp.arange(3.0)
+    expected = np.sin(np.arange(3.0)) * 2
+    np.testing.assert_allclose(f(x, n=2), expected, 1e-6)
+    np.testing.assert_allclose(jax.jit(lambda x: f(x, n=2))(x), expected, 1e-6)
+    np.testing.assert_allclose(jax.jit(lambda: f(np.arange(3.0, dtype=np.float32), n=2))(), expected, 1e-6)
+    np.testing.assert_allclose(jax.vmap(lambda x: f(x, n=2))(x), expected, 1e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: f(x, n=2).sum())(x), 2 * np.cos(np.arange(3.0)), 1e-6)
+    np.testing.assert_allclose(f.lower(x, n=2).compile()(x), expected, 1e-6)
+    assert f.eval_shape(x, n=2).shape == (3,)
+    assert "sin" in str(f.trace(x, n=2).jaxpr)
+    assert jax.export.export(f, platforms=["cpu", "cuda", "tpu"])(x, n=2).platforms == ("cpu", "cuda", "tpu")
+
+
+def test_jit_compiles_once_and_keeps_the_name():
+    traces = []
+
+    @cnn.jit
+    def double(x):
+        traces.append(1)
+        return 2 * x
+
+    for _ in range(3):
+        double(jnp.ones(2))
+    assert len(traces) == 1
+    assert double.__name__ == "double"
+
+
+def test_jit_errors_pass_through():
+    @cnn.jit
+    def bad(x):
+        raise ValueError("from inside")
+
+    with pytest.raises(ValueError, match="from inside"):
+        bad(1.0)
+
+
+def test_jit_leaves_out_options_that_the_compiler_does_not_know(monkeypatch):
+    module = sys.modules["jaxcnn._jit"]
+    release = tuple(int(part) for part in jax.lib.__version__.split(".")[:2])
+    monkeypatch.setattr(module, "_OPTIONS", {"cpu": {release: {"xla_no_such_option": "1"}}})
+    monkeypatch.setattr(module, "backend_options", functools.cache(module.backend_options.__wrapped__))
+    assert module.backend_options("cpu") == {}
+    assert float(cnn.jit(lambda x: x + 1)(1.0)) == 2
+
+
+def test_jit_changes_nothing_global():
+    program = (
+        "import jax, os; a = dict(jax.config.values), dict(os.environ); import jaxcnn; jaxcnn.jit(lambda x: x)(1.0)"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", program + "; assert (dict(jax.config.values), dict(os.environ)) == a"],
+        check=True,
+    )
+
+
+def test_import_is_light():
+    program = "import optax, sys, time; a = time.perf_counter(); import jaxcnn; print(time.perf_counter() - a)"
+    program += "\nfor heavy in ('matplotlib', 'orbax', 'PIL', 'tqdm', 'safetensors', 'flax', 'torch', 'grain'):"
+    program += "\n    assert heavy not in sys.modules, heavy"
+    done = [
+        float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(done) < 0.3
+
+
+def test_summary_counts():
+    net = cnn.serial(
+        stem=cnn.conv(8, 3, stride=2, groups=2),
+        stage=cnn.repeat(cnn.serial(conv=cnn.conv(8), norm=cnn.batch_norm()), 3),
+        plain=cnn.repeat(cnn.conv(8, bias=False), 2),
+        up=cnn.conv_transpose(4, 2, stride=2, padding="VALID"),
+        pool=cnn.global_avg_pool,
+        head=cnn.with_dropout(cnn.dense(10), 0.5),
+    )
+    table = cnn.explain.summary(net, jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32))
+    rows = {row.path: (row.output.shape, row.params, row.multiply_adds) for row in table.layers}
+    assert rows == {
+        "stem": ((2, 4, 4, 8), 3 * 3 * 2 * 8 + 8, 16 * 3 * 3 * 2 * 8),
+        "stage/conv": ((2, 4, 4, 8), 3 * (3 * 3 * 8 * 8 + 8), 3 * 16 * 3 * 3 * 8 * 8),
+        "stage/norm": ((2, 4, 4, 8), 3 * 16, 0),
+        "plain": ((2, 4, 4, 8), 2 * 3 * 3 * 8 * 8, 2 * 16 * 3 * 3 * 8 * 8),
+        "up": ((2, 8, 8, 4), 2 * 2 * 8 * 4 + 4, 16 * 2 * 2 * 8 * 4),
+        "pool": ((2, 4), 0, 0),
+        "head": ((2, 10), 4 * 10 + 10, 40),
+    }
+    assert table.params == sum(row.params for row in table.layers)
+    assert table.multiply_adds == sum(row.multiply_adds for row in table.layers)
+
+
+def test_summary_of_one_layer_and_of_lenet():
+    assert cnn.explain.summary(cnn.dense(3), np.zeros((1, 5), np.float32)).multiply_adds == 15
+    table = cnn.explain.summary(cnn.models.lenet5(), jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32))
+    assert (table.params, table.multiply_adds) == (61_706, 416_520)
+
+
+def test_summary_makes_no_arrays():
+    vast = jax.ShapeDtypeStruct((1, 1 << 20, 1 << 20, 64), jnp.float32)
+    assert cnn.explain.summary(cnn.conv(64), vast).multiply_adds == (1 << 40) * 9 * 64 * 64
