@@ -1,8 +1,8 @@
 """Normalisation: bring activations to a mean and deviation of their own choosing, then scale and shift.
 
 All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
-variance are taken over. Statistics are computed in float32 at least, in two passes: E[(x - E[x])^2]
-keeps its digits where E[x^2] - E[x]^2 loses them, as for pixels around 10,000 with a deviation of 1.
+variance are taken over. Statistics are computed in float32 at least, and in two passes: E[x^2] - E[x]^2
+alone loses all its digits for pixels around 10,000 with a deviation of 1.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1).
+        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1].
 
     Example:
         >>> layer = jaxcnn.batch_norm(decay=0.9)
@@ -49,7 +49,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    number("batch_norm: decay, the weight of the old statistic,", decay, 0, 1)
+    if number("batch_norm: decay", decay) > 1:
+        raise ValueError(f"batch_norm: decay, the weight of the old statistic, must be at most 1, got {decay}")
 
     def init(key, x):
         shape = _channels(x, "batch_norm")
@@ -315,10 +316,16 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance over `axes`, which stay as dimensions of size 1."""
+    """Mean and variance over `axes`, which stay as dimensions of size 1.
+
+    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2. With c close to the
+    mean, nothing is lost to rounding, neither in the difference nor in long sums of large numbers.
+    """
     wide = widened(x)
-    mean = wide.mean(axes, keepdims=True)
-    return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
+    c = lax.stop_gradient(wide.mean(axes, keepdims=True))
+    rest = wide - c
+    shift = rest.mean(axes, keepdims=True)
+    return c + shift, jnp.maximum(jnp.square(rest).mean(axes, keepdims=True) - jnp.square(shift), 0)
 
 
 def _normalise(name, x, mean, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
@@ -345,6 +352,6 @@ def _channels(x, name: str) -> tuple[int]:
 
 def _from_axis(x, axis: int, name: str) -> Sequence[int]:
     rank = len(x.shape)
-    if not 0 < axis % rank < rank or not -rank <= axis < rank:
+    if axis not in range(-rank, rank) or axis % rank == 0:
         raise ValueError(f"{name}: axis={axis} is the batch or not there in input {x.shape}")
     return x.shape[axis:]

@@ -185,6 +185,7 @@ def test_exports_with_any_batch_size(case: Case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name != "cast"], ids=lambda case: case.name)
+@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives(case: Case):
     train = case.name != "spectral_norm"  # whose power iteration in training is no part of the derivative
     with jax.enable_x64(True):

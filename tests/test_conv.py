@@ -315,6 +315,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):
     layer, spatial, kernel = GRADIENTS[name]
     with jax.enable_x64(True):

@@ -176,6 +176,7 @@ SHAPES = table(
     ("instance_norm rank", lambda: use(jaxcnn.instance_norm(), (2, 3)), ValueError, rf"instance_norm needs {SPACE}"),
     ("batch_norm rank", lambda: use(batch_norm(), (3,)), ValueError, r"batch_norm needs \(N, \*spatial, C\).*\(3,\)"),
     ("layer_norm axis", lambda: use(layer_norm(axis=4), PICTURE), ValueError, r"layer_norm: axis=4 .*\(2, 8, 8, 3\)"),
+    ("layer_norm of a scalar", lambda: use(layer_norm(), ()), ValueError, r"layer_norm: axis=-1 .*\(\)"),
     ("layer_norm batch", lambda: use(layer_norm(axis=0), PICTURE), ValueError, r"layer_norm: axis=0 is the batch"),
     ("sizes", lambda: use(conv(3, (3, 3, 3)), PICTURE), ValueError, r"conv: size=\(3, 3, 3\) has 3 entries for 2"),
     (
@@ -268,7 +269,7 @@ OPTIONS = table(
     ("upsample 1.5", lambda: jaxcnn.upsample(1.5), TypeError, r"upsample: scale .*got 1\.5"),
     ("p 0", lambda: jaxcnn.lp_pool(0, 2), ValueError, r"lp_pool: p must be at least 1 .*got 0"),
     ("output_size 0", lambda: jaxcnn.adaptive_avg_pool(0), ValueError, r"adaptive_avg_pool: output_size .*got 0"),
-    ("decay", lambda: batch_norm(decay=1.5), ValueError, r"batch_norm: decay, .*below 1, got 1\.5"),
+    ("decay", lambda: batch_norm(decay=1.5), ValueError, r"batch_norm: decay, .*at most 1, got 1\.5"),
     ("strength negative", lambda: jaxcnn.l2(-1e-4), ValueError, r"l2: the strength .*got -0\.0001"),
     ("l1 negative", lambda: jaxcnn.elastic_net(-1, 1), ValueError, r"elastic_net: l1 .*got -1"),
     ("strength a string", lambda: jaxcnn.l1("0.1"), TypeError, r"l1: .*'0\.1'"),

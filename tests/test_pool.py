@@ -325,6 +325,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", ["max", "max-dilated", "avg", "lp", "adaptive-avg", "adaptive-max", "blur"])
+@pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):
     layer, spatial = LAYERS[name]
     shape = (2, *spatial, 2)
