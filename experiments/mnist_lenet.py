@@ -1,7 +1,7 @@
 """LeNet-5 on handwritten digits.
 
-    python -m experiments.mnist_lenet                                    98 % on the digits in the package
-    python -m experiments.mnist_lenet data.name=mnist train.epochs=30    99.2 % on all of MNIST
+    python -m experiments.mnist_lenet                    98.3 % on the digits in the package, 20 s on 2 cores
+    python -m experiments.mnist_lenet data.name=mnist    99.3 % on all of MNIST, 2 minutes
 
 All of MNIST is read from data.root or, if that is empty, from the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
 """
@@ -25,8 +25,6 @@ CONFIG = {
     "train": {"epochs": 20, "batch_size": 64},
     "runs": "runs",
 }
-
-
 LIMITS = {
     "seed": (0, 2**32),
     "model.dropout_rate": (0, 1),
