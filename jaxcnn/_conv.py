@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
 from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, leaf, spatial_rank, stateless
+from jaxcnn._lowering import Geometry, convolve
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
@@ -85,15 +85,8 @@ def conv(
         if padding_mode != "zeros":  # the convolution itself can only add zeros
             x = jnp.pad(x, ((0, 0), *pads, (0, 0)), PAD_MODES[padding_mode])
             pads = ((0, 0),) * rank
-        y = lax.conv_general_dilated(
-            x,
-            kernel.astype(x.dtype),
-            window.stride,
-            pads,
-            rhs_dilation=window.dilation,
-            dimension_numbers=_channels_last(rank),
-            feature_group_count=groups,
-        )
+        geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
+        y = convolve(x, kernel.astype(x.dtype), geometry)  # lax.conv_general_dilated, or what equals it
         return y + leaf("conv", params, "bias", (features,), x).astype(y.dtype) if bias else y
 
     return stateless(init, fn)
@@ -270,16 +263,8 @@ def conv_transpose(
             (span - 1 - low, span - 1 - high + more)
             for span, (low, high), more in zip(window.span, window.padding, extra, strict=True)
         )
-        y = lax.conv_general_dilated(
-            x,
-            jnp.flip(kernel.astype(x.dtype), range(rank)),
-            (1,) * rank,
-            full,
-            lhs_dilation=window.stride,
-            rhs_dilation=window.dilation,
-            dimension_numbers=_channels_last(rank),
-            feature_group_count=groups,
-        )
+        geometry = Geometry((1,) * rank, full, window.stride, window.dilation, groups)
+        y = convolve(x, jnp.flip(kernel.astype(x.dtype), range(rank)), geometry)
         return y + leaf(name, params, "bias", (features,), x).astype(y.dtype) if bias else y
 
     return stateless(init, fn)
@@ -306,9 +291,3 @@ def _init(
     if bias:
         params["bias"] = bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)
     return params
-
-
-def _channels_last(rank: int) -> tuple[str, str, str]:
-    """How lax is told that data are (N, *spatial, C) and kernels (*spatial, C, features)."""
-    spatial = "DHW"[-rank:]
-    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"

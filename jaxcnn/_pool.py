@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
+from jaxcnn._lowering import Pool, extreme
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
@@ -52,7 +53,7 @@ def max_pool(
     """
 
     def largest(x, window, padding):
-        return _extreme(x, window, lax.max, lax.gt, _limits(x.dtype)[0])
+        return _extreme(x, window, largest=True)
 
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
@@ -81,7 +82,7 @@ def min_pool(
     """
 
     def smallest(x, window, padding):
-        return _extreme(x, window, lax.min, lax.lt, _limits(x.dtype)[1])
+        return _extreme(x, window, largest=False)
 
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
@@ -348,36 +349,17 @@ def _sum(x: jax.Array, window: Window) -> jax.Array:
     return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, **_full(window))
 
 
-def _extreme(x: jax.Array, window: Window, pick: Callable, beats: Callable, identity: np.ndarray) -> jax.Array:
-    """The maximum or minimum of each window."""
-    if set(window.dilation) == {1}:
-        return lax.reduce_window(x, identity, pick, **_full(window))
-    # lax has no gradient for a dilated window, so walk its taps: one strided slice of the input for each.
-    x = lax.pad(x, identity, ((0, 0, 0), *((low, high, 0) for low, high in window.padding), (0, 0, 0)))
-    out = window.output([n - low - high for n, (low, high) in zip(x.shape[1:-1], window.padding, strict=True)])
-    best = None
-    for tap in np.ndindex(*window.size):
-        start = [d * k for d, k in zip(window.dilation, tap, strict=True)]
-        stop = [a + s * (o - 1) + 1 for a, s, o in zip(start, window.stride, out, strict=True)]
-        here = lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.stride, 1))
-        # On a tie the earlier tap stays and keeps the gradient; a NaN wins, as in lax.max.
-        best = here if best is None else jnp.where(beats(here, best) | (here != here), here, best)
-    return best
+def _extreme(x: jax.Array, window: Window, largest: bool) -> jax.Array:
+    """The maximum or minimum of each window: lax.reduce_window, or what equals it."""
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"max and min pools need real numbers, got {x.dtype}")
+    return extreme(x, Pool(*window, largest))
 
 
 def _first_max(x: jax.Array, axis: int) -> jax.Array:
     """The maximum along `axis`, with the whole gradient to the first of equal values."""
     at = jnp.expand_dims(jnp.argmax(x, axis), axis)
     return jnp.take_along_axis(x, at, axis).squeeze(axis)
-
-
-def _limits(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest value of a dtype, which lose against every other."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        return np.array(-np.inf, dtype), np.array(np.inf, dtype)
-    if jnp.issubdtype(dtype, jnp.integer):
-        return np.array(jnp.iinfo(dtype).min, dtype), np.array(jnp.iinfo(dtype).max, dtype)
-    raise TypeError(f"max and min pools need real numbers, got {dtype}")
 
 
 def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,177 @@
+"""Max and min pooling as three primitives: the pool, and two linear maps that follow its winners.
+
+    y = pool(x)    dy = pick(x, dx)    dx = spread(x, dy)
+
+pick takes from each window what stands where x is largest, spread puts it back there; each is the transpose of
+the other, and neither moves when x does. Of equal values the first wins, in both modes and on every backend.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.interpreters import ad
+
+from jaxcnn._lowering._primitive import primitive
+
+_MOST_TAPS = 64  # above, writing out each tap takes too long to compile
+
+
+class Pool(NamedTuple):
+    """A pool over (N, *spatial, C), with one entry for each spatial dimension."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    largest: bool  # or the smallest
+
+
+def extreme(x: jax.Array, pool: Pool) -> jax.Array:
+    """(N, *spatial, C) -> (N, *spatial', C): the largest or smallest value of each window."""
+    return _pool.bind(x, pool=pool)
+
+
+def _plain_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
+    return lax.reduce_window(
+        x,
+        _identity(x.dtype, pool),
+        lax.max if pool.largest else lax.min,
+        window_dimensions=(1, *pool.size, 1),
+        window_strides=(1, *pool.stride, 1),
+        padding=((0, 0), *pool.padding, (0, 0)),
+        window_dilation=(1, *pool.dilation, 1),
+    )
+
+
+def _cpu_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
+    """The maximum of the taps: 2x2 on (128, 32, 32, 32) 0.9 ms, plain 2.2, PyTorch 1.4; 3x3 / 2: 1.9, 5.6, 1.7 ms."""
+    if math.prod(pool.size) > _MOST_TAPS:
+        return _plain_pool(x, pool=pool)
+    return functools.reduce(jnp.maximum if pool.largest else jnp.minimum, _taps(x, pool, _identity(x.dtype, pool)))
+
+
+def _pick_taps(x: jax.Array, dx: jax.Array, *, pool: Pool) -> jax.Array:
+    pairs = zip(_taps(x, pool, _identity(x.dtype, pool)), _taps(dx, pool, np.zeros((), dx.dtype)), strict=True)
+    best, dy = next(pairs)
+    for here, dhere in pairs:
+        wins = _beats(here, best, pool)
+        best, dy = jnp.where(wins, here, best), jnp.where(wins, dhere, dy)
+    return dy
+
+
+def _plain_spread(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
+    if set(pool.dilation) != {1}:  # lax has no gradient of a dilated maximum
+        return _spread_taps(x, dy, pool=pool)
+    return jax.vjp(functools.partial(_plain_pool, pool=pool), x)[1](dy)[0]
+
+
+def _cpu_spread(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
+    if math.prod(pool.size) > _MOST_TAPS:
+        return _plain_spread(x, dy, pool=pool)
+    return _spread_taps(x, dy, pool=pool)
+
+
+def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
+    """Find the winner of each window, then gather, for every position of x, the windows that it won.
+
+    Positions with the same remainder by the stride see the same taps, so each such phase is a sum of whole arrays,
+    and the phases are interleaved at the end. 2x2 as above, forward and backward: 2.4 ms, plain 61, PyTorch 3.0 ms.
+    """
+    taps = _taps(x, pool, _identity(x.dtype, pool))
+    best = next(taps)
+    winner = jnp.zeros(best.shape, jnp.int32 if math.prod(pool.size) > 127 else jnp.int8)
+    for number, here in enumerate(taps, 1):
+        wins = _beats(here, best, pool)
+        best, winner = jnp.where(wins, here, best), jnp.where(wins, number, winner)
+    spatial = x.shape[1:-1]
+    lengths = [n + low + high for n, (low, high) in zip(spatial, pool.padding, strict=True)]
+    lengths = [-(-n // s) for n, s in zip(lengths, pool.stride, strict=True)]
+    zero = np.zeros((), dy.dtype)
+    phases = {phase: [] for phase in np.ndindex(*pool.stride)}
+    for number, tap in enumerate(np.ndindex(*pool.size)):
+        at = [d * k for d, k in zip(pool.dilation, tap, strict=True)]
+        low = [a // s for a, s in zip(at, pool.stride, strict=True)]
+        around = [(a, n - o - a, 0) for a, n, o in zip(low, lengths, dy.shape[1:-1], strict=True)]
+        won = lax.pad(jnp.where(winner == number, dy, zero), zero, ((0, 0, 0), *around, (0, 0, 0)))
+        phases[tuple(a % s for a, s in zip(at, pool.stride, strict=True))].append(won)
+    shape = (x.shape[0], *lengths, x.shape[-1])
+    sums = [sum(parts) if parts else jnp.zeros(shape, dy.dtype) for parts in phases.values()]
+    dx = _interleaved(sums, pool.stride)
+    start = [low for low, _ in pool.padding]
+    stop = [low + n for low, n in zip(start, spatial, strict=True)]
+    missing = [(0, max(b - n, 0), 0) for b, n in zip(stop, dx.shape[1:-1], strict=True)]
+    dx = lax.pad(dx, zero, ((0, 0, 0), *missing, (0, 0, 0)))
+    return lax.slice(dx, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]))
+
+
+def _interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
+    """Arrays in the order of their remainders, last dimension fastest, as one with `stride` times as many positions."""
+    _, *spatial, _ = phases[0].shape
+    for axis in range(len(stride), 0, -1):
+        step = stride[axis - 1]
+        phases = [jnp.stack(phases[i : i + step], axis + 1) for i in range(0, len(phases), step)]
+    # One reshape at the end: in between, it would keep the stacks from becoming one pass over memory.
+    longer = (n * step for n, step in zip(spatial, stride, strict=True))
+    return phases[0].reshape(phases[0].shape[0], *longer, phases[0].shape[-1])
+
+
+def _taps(x: jax.Array, pool: Pool, identity: np.ndarray) -> Iterator[jax.Array]:
+    """What each tap of the window sees at every place, first tap first."""
+    xp = lax.pad(x, identity, ((0, 0, 0), *((low, high, 0) for low, high in pool.padding), (0, 0, 0)))
+    options = list(zip(pool.size, pool.stride, pool.dilation, strict=True))
+    out = [(n - d * (k - 1) - 1) // s + 1 for n, (k, s, d) in zip(xp.shape[1:-1], options, strict=True)]
+    for tap in np.ndindex(*pool.size):
+        start = [d * k for k, d in zip(tap, pool.dilation, strict=True)]
+        stop = [a + s * (o - 1) + 1 for a, s, o in zip(start, pool.stride, out, strict=True)]
+        yield lax.slice(xp, (0, *start, 0), (xp.shape[0], *stop, xp.shape[-1]), (1, *pool.stride, 1))
+
+
+def _beats(here: jax.Array, best: jax.Array, pool: Pool) -> jax.Array:
+    """Where a later tap wins: with a better value, or with a NaN."""
+    better = here > best if pool.largest else here < best
+    return better | (here != here)
+
+
+def _identity(dtype: Any, pool: Pool) -> np.ndarray:
+    """The value that loses against every other."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return np.array(-np.inf if pool.largest else np.inf, dtype)
+    return np.array(jnp.iinfo(dtype).min if pool.largest else jnp.iinfo(dtype).max, dtype)
+
+
+_pool = primitive("jaxcnn_pool", _plain_pool, cpu=_cpu_pool, examples=(True,))
+_pick = primitive("jaxcnn_pool_pick", _pick_taps, cpu=_pick_taps, examples=(True, True))
+_spread = primitive("jaxcnn_pool_spread", _plain_spread, cpu=_cpu_spread, examples=(True, True))
+
+
+def _pool_jvp(primals, tangents, *, pool):
+    (x,), (dx,) = primals, tangents
+    y = _pool.bind(x, pool=pool)
+    return y, ad.Zero(y.aval.to_tangent_aval()) if isinstance(dx, ad.Zero) else _pick.bind(x, dx, pool=pool)
+
+
+def _linear_in_second(prim, transpose):
+    """Derivatives of a map that is linear in its second operand and does not move with its first."""
+
+    def jvp(primals, tangents, *, pool):
+        x, v = primals
+        out = prim.bind(x, v, pool=pool)
+        dv = tangents[1]
+        return out, ad.Zero(out.aval.to_tangent_aval()) if isinstance(dv, ad.Zero) else prim.bind(x, dv, pool=pool)
+
+    def transposed(ct, x, v, *, pool):
+        return [None, ad.Zero(v.aval) if isinstance(ct, ad.Zero) else transpose.bind(x, ct, pool=pool)]
+
+    ad.primitive_jvps[prim] = jvp
+    ad.primitive_transposes[prim] = transposed
+
+
+ad.primitive_jvps[_pool] = _pool_jvp
+_linear_in_second(_pick, _spread)
+_linear_in_second(_spread, _pick)

@@ -1,0 +1,40 @@
+"""Convolution and its two gradients as `lax` has them: what a backend gets unless a faster form was measured."""
+
+from typing import NamedTuple
+
+import jax
+from jax import lax
+
+
+class Geometry(NamedTuple):
+    """All of a convolution but its arrays, as `lax.conv_general_dilated` calls it; one entry for each dimension."""
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    groups: int
+
+
+def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    spatial = "DHW"[-(x.ndim - 2) :]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        geometry.stride,
+        geometry.padding,
+        geometry.lhs_dilation,
+        geometry.rhs_dilation,
+        (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        geometry.groups,
+    )
+
+
+def backward_x(dy: jax.Array, w: jax.Array, *, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    x = jax.ShapeDtypeStruct((dy.shape[0], *spatial, w.shape[-2] * geometry.groups), dy.dtype)
+    return jax.linear_transpose(lambda x: forward(x, w, geometry=geometry), x)(dy)[0]
+
+
+def backward_w(x: jax.Array, dy: jax.Array, *, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
+    w = jax.ShapeDtypeStruct((*size, x.shape[-1] // geometry.groups, dy.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda w: forward(x, w, geometry=geometry), w)(dy)[0]

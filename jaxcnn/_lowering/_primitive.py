@@ -1,0 +1,49 @@
+"""Primitives with one formulation for all backends and another one for some."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+
+def primitive(
+    name: str, plain: Callable[..., jax.Array], *, cpu: Callable[..., jax.Array], examples: tuple[bool, ...]
+) -> Primitive:
+    """A primitive computed by `plain`, but on a CPU by `cpu`; its derivatives are the caller's business.
+
+    Args:
+        name: as it stands in a jaxpr.
+        plain, cpu: functions of arrays, with hashable keyword parameters.
+        examples: for each operand, whether its first dimension is examples. A new dimension of just those is more
+            examples; any other batching maps `plain`.
+    """
+    prim = Primitive(name)
+
+    def shape(*args, **params):
+        specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
+        out = jax.eval_shape(functools.partial(plain, **params), *specs)
+        return jax.core.ShapedArray(out.shape, out.dtype)
+
+    def batch(args, dims, **params):
+        if [dim is not None for dim in dims] != list(examples):
+            return jax.vmap(functools.partial(plain, **params), dims)(*args), 0
+        moved = [jnp.moveaxis(arg, dim, 0) if dim is not None else arg for arg, dim in zip(args, dims, strict=True)]
+        flat = [arg.reshape(-1, *arg.shape[2:]) if new else arg for arg, new in zip(moved, examples, strict=True)]
+        out = prim.bind(*flat, **params)
+        return out.reshape(*moved[0].shape[:2], *out.shape[1:]), 0
+
+    prim.def_abstract_eval(shape)
+    prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
+    mlir.register_lowering(prim, mlir.lower_fun(plain, multiple_results=False))
+    mlir.register_lowering(prim, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    batching.primitive_batchers[prim] = batch
+    return prim
+
+
+@functools.partial(jax.jit, static_argnames=("prim", "params"))
+def _run(*args: jax.Array, prim: Primitive, params: tuple[tuple[str, Any], ...]) -> jax.Array:
+    return prim.bind(*args, **dict(params))
