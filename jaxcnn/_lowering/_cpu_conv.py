@@ -1,4 +1,7 @@
-"""How a CPU computes a convolution and its gradients: formulations, and the rules that choose them."""
+"""How a CPU computes a convolution and its gradients: formulations, and the rules that choose them.
+
+The times are medians on 2 cores of an AMD EPYC (Zen 4), jaxlib 0.10.2 without YNNPACK, PyTorch 2.13.0, one run each.
+"""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +19,16 @@ from jaxcnn._lowering._plain_conv import Geometry
 def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     if _by_taps(w, geometry):
         return _taps_forward(x, w, geometry)
+    if _by_blocks(w, geometry):
+        return _blocks_forward(x, w, geometry)
     return _plain_conv.forward(x, w, geometry=geometry)
 
 
 def backward_x(dy: jax.Array, w: jax.Array, *, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
     if _by_taps(w, geometry):
         return _taps_backward_x(dy, w, geometry, spatial)
+    if _by_blocks(w, geometry):
+        return _blocks_backward_x(dy, w, geometry, spatial)
     return _canonical_backward_x(dy, w, geometry, spatial)
 
 
@@ -29,6 +36,8 @@ def backward_w(x: jax.Array, dy: jax.Array, *, geometry: Geometry, size: tuple[i
     w = jax.ShapeDtypeStruct((*size, x.shape[-1] // geometry.groups, dy.shape[-1]), x.dtype)
     if _by_taps(w, geometry):
         return _taps_backward_w(x, dy, geometry, w)
+    if _by_blocks(w, geometry):
+        return _blocks_backward_w(x, dy, geometry, w)
     if geometry.groups == 1:
         return _canonical_backward_w(x, dy, geometry, size)
     return _plain_conv.backward_w(x, dy, geometry=geometry, size=size)
@@ -106,6 +115,58 @@ def _for_each_feature(x: jax.Array, w: jax.Array | jax.ShapeDtypeStruct) -> jax.
 def _longer(x: jax.Array, height: int) -> jax.Array:
     """x with zeros at the end of its first spatial dimension."""
     return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), (0, height - x.shape[1], 0), *((0, 0, 0),) * (x.ndim - 2)))
+
+
+def _by_blocks(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
+    """Several channels in each group: a few dense convolutions beat many small ones, though most weights are zero."""
+    return w.shape[-2] > 1 and geometry.groups > 1
+
+
+def _merged(w: jax.Array | jax.ShapeDtypeStruct, groups: int) -> int:
+    """How many groups make a block: as many as share at most 32 channels, where a dense convolution is at its best."""
+    return max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * w.shape[-2] <= 32))
+
+
+def _blocks(x: jax.Array, count: int) -> list[jax.Array]:
+    return jnp.split(x, count, axis=-1)
+
+
+def _block_kernels(w: jax.Array, groups: int) -> list[jax.Array]:
+    """Dense kernels of all blocks, zero between channels of different groups."""
+    merged, per_group = _merged(w, groups), w.shape[-2]
+    parts = jnp.moveaxis(w.reshape(*w.shape[:-1], groups // merged, merged, -1), -3, 0)  # (block, *size, c, group, f)
+    parts = jnp.moveaxis(parts, -2, -3)[..., None, :] * jnp.eye(merged, dtype=w.dtype)[:, None, :, None]
+    return list(parts.reshape(*parts.shape[:-4], merged * per_group, -1))
+
+
+def _blocks_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """3x3, 128 channels in 32 groups, 28 x 28, batch 16: 5.1 ms, plain 24, PyTorch 2.0 ms."""
+    kernels = _block_kernels(w, geometry.groups)
+    dense = geometry._replace(groups=1)
+    parts = zip(_blocks(x, len(kernels)), kernels, strict=True)
+    return jnp.concatenate([_plain_conv.forward(part, kernel, geometry=dense) for part, kernel in parts], -1)
+
+
+def _blocks_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    """As `_blocks_forward`: 4.6 ms, plain 21, PyTorch 1.9 ms."""
+    kernels = _block_kernels(w, geometry.groups)
+    dense = geometry._replace(groups=1)
+    parts = zip(_blocks(dy, len(kernels)), kernels, strict=True)
+    return jnp.concatenate([_canonical_backward_x(part, kernel, dense, spatial) for part, kernel in parts], -1)
+
+
+def _blocks_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtypeStruct) -> jax.Array:
+    """As `_blocks_forward`: 11 ms, plain 2,913, PyTorch 3.2 ms. Of each dense gradient, only the own parts are kept."""
+    merged, size = _merged(w, geometry.groups), w.shape[:-2]
+    count = geometry.groups // merged
+    dense = geometry._replace(groups=1)
+    kernels = []
+    for part, dpart in zip(_blocks(x, count), _blocks(dy, count), strict=True):
+        full = _canonical_backward_w(part, dpart, dense, size)
+        full = full.reshape(*size, merged, w.shape[-2], merged, -1)
+        own = jnp.diagonal(full, axis1=-4, axis2=-2)  # (*size, c, f, group): each group with itself
+        kernels.append(jnp.swapaxes(own, -1, -2))
+    return jnp.stack(kernels, -3).reshape(w.shape)
 
 
 def _canonical_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:

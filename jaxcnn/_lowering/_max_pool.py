@@ -81,7 +81,8 @@ def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
     """Find the winner of each window, then gather, for every position of x, the windows that it won.
 
     Positions with the same remainder by the stride see the same taps, so each such phase is a sum of whole arrays,
-    and the phases are interleaved at the end. 2x2 as above, forward and backward: 2.4 ms, plain 61, PyTorch 3.0 ms.
+    and the phases are interleaved at the end. Forward and backward, shapes as in `_cpu_pool`: 2x2
+    7 ms, plain 54 to 77, PyTorch 5 to 14 ms; 3x3 / 2: 19, 65 to 88, 5 to 14 ms.
     """
     taps = _taps(x, pool, _identity(x.dtype, pool))
     best = next(taps)
