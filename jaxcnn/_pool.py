@@ -334,19 +334,17 @@ def _taps(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int
     return counts
 
 
-def _full(window: Window) -> dict[str, tuple]:
-    """The window over all dimensions of (N, *spatial, C), as lax.reduce_window takes it."""
-    return {
-        "window_dimensions": (1, *window.size, 1),
-        "window_strides": (1, *window.stride, 1),
-        "padding": ((0, 0), *window.padding, (0, 0)),
-        "window_dilation": (1, *window.dilation, 1),
-    }
-
-
 def _sum(x: jax.Array, window: Window) -> jax.Array:
     """The sum of each window."""
-    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, **_full(window))
+    return lax.reduce_window(
+        x,
+        np.zeros((), x.dtype),
+        lax.add,
+        window_dimensions=(1, *window.size, 1),
+        window_strides=(1, *window.stride, 1),
+        padding=((0, 0), *window.padding, (0, 0)),
+        window_dilation=(1, *window.dilation, 1),
+    )
 
 
 def _extreme(x: jax.Array, window: Window, largest: bool) -> jax.Array:

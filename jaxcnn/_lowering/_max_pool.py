@@ -18,6 +18,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from jaxcnn._lowering._primitive import primitive
+from jaxcnn._lowering._taps import padded, shifts
 
 _MOST_TAPS = 64  # above, writing out each tap takes too long to compile
 
@@ -124,13 +125,7 @@ def _interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
 
 def _taps(x: jax.Array, pool: Pool, identity: np.ndarray) -> Iterator[jax.Array]:
     """What each tap of the window sees at every place, first tap first."""
-    xp = lax.pad(x, identity, ((0, 0, 0), *((low, high, 0) for low, high in pool.padding), (0, 0, 0)))
-    options = list(zip(pool.size, pool.stride, pool.dilation, strict=True))
-    out = [(n - d * (k - 1) - 1) // s + 1 for n, (k, s, d) in zip(xp.shape[1:-1], options, strict=True)]
-    for tap in np.ndindex(*pool.size):
-        start = [d * k for k, d in zip(tap, pool.dilation, strict=True)]
-        stop = [a + s * (o - 1) + 1 for a, s, o in zip(start, pool.stride, out, strict=True)]
-        yield lax.slice(xp, (0, *start, 0), (xp.shape[0], *stop, xp.shape[-1]), (1, *pool.stride, 1))
+    return (seen for _, seen in shifts(padded(x, pool.padding, identity), pool.size, pool.stride, pool.dilation))
 
 
 def _beats(here: jax.Array, best: jax.Array, pool: Pool) -> jax.Array:
