@@ -1,0 +1,13 @@
+"""What is fast: jaxcnn against PyTorch, Flax, Equinox, stax and plain `lax`, on the same work in the same run.
+
+    pip install '.[bench]'
+    python -m experiments.benchmarks.ops        each operation, forward and both gradients
+    python -m experiments.benchmarks.sweep      random operations: nothing is slower than plain lax
+    python -m experiments.benchmarks.nets       training steps and inference of whole networks
+    python -m experiments.benchmarks.scan       the same steps inside of a loop
+    python -m experiments.benchmarks.startup    import, first step, first epoch
+    python -m experiments.benchmarks.scaling    time and memory against batch, image size and width
+
+Each prints a table and writes what it measured, with versions and hardware, as JSON beside itself. The same
+commands run on a GPU. What is not installed (PyTorch, Flax, Equinox) is left out of the table.
+"""

@@ -1,0 +1,134 @@
+"""How time and memory are measured, and how a table of ratios is printed and kept."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+class Timing(NamedTuple):
+    """Seconds a call: the median over turns, and the quartiles of the turns around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def compare(
+    calls: Mapping[str, Callable[[], Any]], *, turns: int = 7, seconds: float = 0.06
+) -> tuple[dict[str, Timing], dict[str, list[float]]]:
+    """Time calls, which wait for their results, against each other: (summary, each turn's seconds a call).
+
+    All take turns, so that what else the machine does hits all alike. A turn begins with a call that does not
+    count (threads of the one before may still spin, and its data fill the cache), then repeats the call for
+    about `seconds`.
+    """
+    for call in calls.values():
+        call()  # compiles
+    taken = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            repeats = max(1, min(100, int(seconds / (time.perf_counter() - began))))
+            began = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            taken[name].append((time.perf_counter() - began) / repeats)
+    return {name: _timing(times) for name, times in taken.items()}, taken
+
+
+def _timing(times: list[float]) -> Timing:
+    low, _, high = np.quantile(times, (0.25, 0.5, 0.75))
+    return Timing(statistics.median(times), float(low), float(high))
+
+
+def ratio(taken: Mapping[str, list[float]], ours: str, theirs: Iterable[str]) -> float:
+    """The median over turns of our time by that of the fastest of the others (the one with the least median)."""
+    best = min(theirs, key=lambda name: statistics.median(taken[name]))
+    return statistics.median(a / b for a, b in zip(taken[ours], taken[best], strict=True))
+
+
+def peak_memory(call: Callable[[], Any]) -> int:
+    """Bytes that a call takes at most above what the process holds before it, on Linux."""
+    call()
+    time.sleep(0.5)  # XLA frees the memory of a program a little after its result is there
+    before = _status("VmRSS")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on: hardware and versions."""
+    device = jax.devices()[0]
+    return {
+        "device": _processor() if device.platform == "cpu" else device.device_kind,
+        "platform": device.platform,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version for name in _PACKAGES if (version := installed(name))},
+    }
+
+
+_PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "optax", "numpy")
+
+
+def installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """What the operating system calls the processor; platform.processor() is empty on Linux."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    return f"{fields.get('model name', platform.processor())}, family {fields.get('cpu family', '?')}".strip()
+
+
+def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
+    """Write what was measured beside the benchmarks, one file for each kind of machine."""
+    path = FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    return path
+
+
+class Table:
+    """A table that is printed row by row: text to the left, numbers to the right with three digits that count."""
+
+    def __init__(self, *columns: str | tuple[str, int]):
+        """Columns with their widths, 10 where none is given; the first ones, with a width, hold text."""
+        self._columns = [(column, 10) if isinstance(column, str) else column for column in columns]
+        self._text = [not isinstance(column, str) for column in columns]
+        self.row(*(name for name, _ in self._columns))
+
+    def row(self, *values: Any) -> None:
+        cells = zip(map(_cell, values), self._columns, self._text, strict=True)
+        print(*(cell.ljust(width) if text else cell.rjust(width) for cell, (_, width), text in cells), flush=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,677 @@
+"""The networks of the benchmarks: each described once, and built from that by every framework.
+
+All do the same work: the same layers on the same shapes in float32, the same number of parameters, cross
+entropy, and SGD with momentum. Beyond that each is written as its users write it: PyTorch and Equinox have
+channels first, the others last; only jaxcnn has compiler options of its own. What differs:
+
+    stax has no grouped convolution and no layer norm, so nets with one are not built. Its batch norm keeps no
+    statistics: it has less to do in training, and nets with it have no inference.
+    stax pads a max pool only by "SAME", where at stride 2 the zeros are all at the end; the shapes are equal.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxcnn
+from experiments.benchmarks import _measure
+
+# Too small to overfit the one batch, which would end in denormal gradients that only some flush to zero.
+LEARNING_RATE = 1e-4
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Conv:
+    features: int
+    size: int = 3
+    stride: int = 1
+    groups: int = 1
+    bias: bool = True
+    valid: bool = False
+
+    @property
+    def padding(self) -> int:
+        return 0 if self.valid else (self.size - 1) // 2
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch norm."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Over the channels."""
+
+
+@dataclass(frozen=True)
+class Relu:
+    pass
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """By the error function, not its approximation by tanh."""
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    size: int
+    stride: int
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    pass
+
+
+@dataclass(frozen=True)
+class Flatten:
+    pass
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Over the channels; before `Flatten` or `GlobalAvgPool` it is a 1x1 convolution."""
+
+    features: int
+
+
+@dataclass(frozen=True)
+class Residual:
+    branch: tuple[Any, ...]
+    shortcut: tuple[Any, ...] = ()
+
+
+class Network(NamedTuple):
+    shape: tuple[int, int, int]  # height, width, channels
+    batch: int
+    layers: tuple[Any, ...]
+
+
+def _conv_norm(features: int, size: int = 3, stride: int = 1, groups: int = 1) -> tuple[Any, ...]:
+    return Conv(features, size, stride, groups, bias=False), Norm()
+
+
+def _basic(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
+    """The block of ResNet-18 and -20."""
+    branch = (*_conv_norm(features, stride=stride), Relu(), *_conv_norm(features))
+    return Residual(branch, _conv_norm(features, 1, stride) if widens else ()), Relu()
+
+
+def _resnet(widths: tuple[int, ...], blocks: int) -> tuple[Any, ...]:
+    """The stages, of which the first keeps the width of the stem."""
+    layers = []
+    for stage, width in enumerate(widths):
+        for block in range(blocks):
+            widens = stage > 0 and block == 0
+            layers += _basic(width, 2 if widens else 1, widens)
+    return (*layers, GlobalAvgPool(), Dense(10))
+
+
+def _separable(before: int, features: int, stride: int) -> tuple[Any, ...]:
+    return *_conv_norm(before, stride=stride, groups=before), Relu(), *_conv_norm(features, 1), Relu()
+
+
+def _convnext(width: int) -> tuple[Any, ...]:
+    """Three blocks of a stage."""
+    branch = (Conv(width, 7, groups=width), LayerNorm(), Dense(4 * width), Gelu(), Dense(width))
+    return (Residual(branch),) * 3
+
+
+def _vgg(*widths: int) -> tuple[Any, ...]:
+    return sum(((*_conv_norm(width), Relu()) * 2 + (MaxPool(2, 2),) for width in widths), ())
+
+
+NETWORKS = {
+    "lenet5": Network(
+        (28, 28, 1),
+        128,
+        (
+            *(Conv(6, 5), Relu(), MaxPool(2, 2)),
+            *(Conv(16, 5, valid=True), Relu(), MaxPool(2, 2), Flatten()),
+            *(Dense(120), Relu(), Dense(84), Relu(), Dense(10)),
+        ),
+    ),
+    "small": Network(
+        (28, 28, 1),
+        128,
+        (Conv(32), Relu(), MaxPool(2, 2), Conv(64), Relu(), MaxPool(2, 2), Flatten(), Dense(10)),
+    ),
+    "resnet20": Network((32, 32, 3), 128, (*_conv_norm(16), Relu(), *_resnet((16, 32, 64), 3))),
+    "mobilenet": Network(
+        (32, 32, 3),
+        64,
+        (
+            *(*_conv_norm(32), Relu()),
+            *_separable(32, 64, 1),
+            *_separable(64, 128, 2),
+            *_separable(128, 128, 1),
+            *_separable(128, 256, 2),
+            *_separable(256, 256, 1),
+            *(GlobalAvgPool(), Dense(10)),
+        ),
+    ),
+    "convnext": Network(
+        (32, 32, 3),
+        64,
+        (
+            *(Conv(64, 2, 2), LayerNorm(), *_convnext(64)),
+            *(LayerNorm(), Conv(128, 2, 2), *_convnext(128)),
+            *(GlobalAvgPool(), Dense(10)),
+        ),
+    ),
+    "vgg": Network((32, 32, 3), 64, (*_vgg(64, 128, 256), Flatten(), Dense(256), Relu(), Dense(10))),
+    "resnet18": Network(
+        (64, 64, 3),
+        16,
+        (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *_resnet((64, 128, 256, 512), 2)),
+    ),
+}
+
+
+def wider(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
+    """`factor` times the channels in all layers but the last, the classes."""
+
+    def widened(layer):
+        match layer:
+            case Conv(features, groups=groups):
+                return replace(layer, features=factor * features, groups=groups if groups == 1 else factor * groups)
+            case Dense(features):
+                return Dense(factor * features)
+            case Residual(branch, shortcut):
+                return Residual(tuple(map(widened, branch)), tuple(map(widened, shortcut)))
+        return layer
+
+    return *map(widened, layers[:-1]), layers[-1]
+
+
+def _parts(layers: Iterable[Any]) -> Iterator[Any]:
+    """All layers, with those inside of residual ones."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from _parts((*layer.branch, *layer.shortcut))
+        else:
+            yield layer
+
+
+def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (*spatial, C) of a layer's output."""
+    *spatial, channels = shape
+    match layer:
+        case Conv() | MaxPool():
+            features = layer.features if isinstance(layer, Conv) else channels
+            return (*((n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in spatial), features)
+        case GlobalAvgPool():
+            return (channels,)
+        case Flatten():
+            return (math.prod(shape),)
+        case Dense():
+            return (*spatial, layer.features)
+        case Residual():
+            return functools.reduce(lambda shape, inner: _after(inner, shape), layer.branch, shape)
+    return shape
+
+
+class Contender(NamedTuple):
+    """A network in a framework: two functions that wait for their result, with data and state of their own.
+
+    train: one step, forward, backward and update -> the loss; infer: logits in evaluation mode.
+    """
+
+    parameters: int
+    train: Callable[[], Any]
+    infer: Callable[[], Any] | None
+
+
+def _batch(net: Network) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(net.batch, *net.shape)).astype(np.float32), rng.integers(0, 10, net.batch)
+
+
+def _optimizer() -> optax.GradientTransformation:
+    return optax.sgd(LEARNING_RATE, MOMENTUM)
+
+
+def _keeping(step: Callable, state: Any, batch: Any) -> Callable[[], jax.Array]:
+    """`step`, (state, batch) -> (state, loss), as a function without arguments."""
+
+    def train():
+        nonlocal state
+        state, loss = step(state, batch)
+        return loss.block_until_ready()  # all that one program computes is ready at once
+
+    return train
+
+
+def _sgd_step(loss_fn: Callable) -> Callable:
+    """A step for a loss (params, state, batch) -> (loss, state)."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(train_state, batch):
+        params, state, opt_state = train_state
+        (loss, state), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, state, batch)
+        updates, opt_state = _optimizer().update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), state, opt_state), loss
+
+    return step
+
+
+def _mean_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+
+def _copied(tree: Any) -> Any:
+    """Arrays that outlast the first step, which takes over the memory of its arguments."""
+    return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def _size(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
+    """The network in jaxcnn, its optimiser and a batch."""
+
+    def build(layers):
+        return jaxcnn.serial(*map(layer_of, layers)) if layers else jaxcnn.identity
+
+    def layer_of(layer):
+        match layer:
+            case Conv(features, size, stride, groups, bias):
+                padding = layer.padding
+                return jaxcnn.conv(features, size, stride=stride, padding=padding, groups=groups, bias=bias)
+            case Norm():
+                return jaxcnn.batch_norm()
+            case LayerNorm():
+                return jaxcnn.layer_norm()
+            case Relu():
+                return jax.nn.relu
+            case Gelu():
+                return functools.partial(jax.nn.gelu, approximate=False)
+            case MaxPool(size, stride, padding):
+                return jaxcnn.max_pool(size, stride=stride, padding=padding)
+            case GlobalAvgPool():
+                return jaxcnn.global_avg_pool
+            case Flatten():
+                return jaxcnn.flatten
+            case Dense(features):
+                return jaxcnn.dense(features)
+            case Residual(branch, shortcut):
+                return jaxcnn.residual(build(branch), build(shortcut))
+
+    image, label = map(jnp.asarray, _batch(net))
+    return build(net.layers), _optimizer(), {"image": image, "label": label}
+
+
+def _jaxcnn(net: Network) -> Contender:
+    model, optimizer, batch = jaxcnn_parts(net)
+    train_state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
+    step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
+
+    def step_with_loss(train_state, batch):
+        train_state, metrics = step(train_state, batch)
+        return train_state, metrics["loss"]
+
+    @jaxcnn.jit
+    def logits(params, state, image):
+        return model.apply(params, state, image, train=False)[0]
+
+    params, state = _copied((train_state.params, train_state.state))
+    return Contender(
+        _size(params),
+        _keeping(step_with_loss, train_state, batch),
+        lambda: logits(params, state, batch["image"]).block_until_ready(),
+    )
+
+
+def _flax(net: Network) -> Contender:
+    from flax import linen as nn
+
+    class Net(nn.Module):
+        layers: tuple[Any, ...]
+
+        @nn.compact
+        def __call__(self, x, *, train):
+            for layer in self.layers:
+                match layer:
+                    case Conv(features, size, stride, groups, bias):
+                        window = {"kernel_size": (size, size), "strides": stride, "padding": layer.padding}
+                        x = nn.Conv(features, **window, feature_group_count=groups, use_bias=bias)(x)
+                    case Norm():
+                        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+                    case LayerNorm():
+                        x = nn.LayerNorm(epsilon=1e-5)(x)
+                    case Relu():
+                        x = nn.relu(x)
+                    case Gelu():
+                        x = nn.gelu(x, approximate=False)
+                    case MaxPool(size, stride, padding):
+                        x = nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
+                    case GlobalAvgPool():
+                        x = x.mean((1, 2))
+                    case Flatten():
+                        x = x.reshape(len(x), -1)
+                    case Dense(features):
+                        x = nn.Dense(features)(x)
+                    case Residual(branch, shortcut):
+                        y = Net(branch)(x, train=train)
+                        x = y + (Net(shortcut)(x, train=train) if shortcut else x)
+            return x
+
+    batch = tuple(map(jnp.asarray, _batch(net)))
+    model = Net(net.layers)
+    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), batch[0])
+
+    def loss_fn(params, stats, batch):
+        image, label = batch
+        variables = {"params": params, "batch_stats": stats}
+        logits, changed = model.apply(variables, image, train=True, mutable=["batch_stats"])
+        return _mean_loss(logits, label), changed.get("batch_stats", {})
+
+    logits = jax.jit(functools.partial(model.apply, train=False))
+    own = _copied(variables)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    return Contender(
+        _size(params),
+        _keeping(_sgd_step(loss_fn), (params, stats, _optimizer().init(params)), batch),
+        lambda: logits(own, batch[0]).block_until_ready(),
+    )
+
+
+def _equinox(net: Network) -> Contender:
+    import equinox as eqx
+    from equinox import nn
+
+    class Sum(nn.StatefulLayer):
+        branch: nn.Sequential
+        shortcut: nn.Sequential
+
+        def __call__(self, x, state, *, key=None):
+            y, state = self.branch(x, state)
+            x, state = self.shortcut(x, state)
+            return y + x, state
+
+    class ChannelNorm(eqx.Module):
+        norm: nn.LayerNorm
+
+        def __call__(self, x, *, key=None):
+            return jax.vmap(jax.vmap(self.norm, 1, 1), 1, 1)(x)
+
+    def build(layers, shape, key):
+        built = []
+        for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
+            built.append(layer_of(layer, shape, layer_key))
+            shape = _after(layer, shape)
+        return nn.Sequential(built)
+
+    def layer_of(layer, shape, key):
+        channels = shape[-1]
+        match layer:
+            case Conv(features, size, stride, groups, bias):
+                padding = layer.padding
+                return nn.Conv2d(channels, features, size, stride, padding, groups=groups, use_bias=bias, key=key)
+            case Norm():
+                return nn.BatchNorm(channels, axis_name="batch", momentum=0.9, mode="batch")
+            case LayerNorm():
+                return ChannelNorm(nn.LayerNorm(channels))
+            case Relu():
+                return nn.Lambda(jax.nn.relu)
+            case Gelu():
+                return nn.Lambda(functools.partial(jax.nn.gelu, approximate=False))
+            case MaxPool(size, stride, padding):
+                return nn.MaxPool2d(size, stride, padding)
+            case GlobalAvgPool():
+                return nn.Lambda(lambda x: x.mean((1, 2)))
+            case Flatten():
+                return nn.Lambda(jnp.ravel)
+            case Dense(features):
+                if len(shape) > 1:
+                    return nn.Conv2d(channels, features, 1, key=key)
+                return nn.Linear(channels, features, key=key)
+            case Residual(branch, shortcut):
+                branch_key, shortcut_key = jax.random.split(key)
+                return Sum(build(branch, shape, branch_key), build(shortcut, shape, shortcut_key))
+
+    image, label = _batch(net)
+    batch = jnp.asarray(image.transpose(0, 3, 1, 2)), jnp.asarray(label)
+    model, state = nn.make_with_state(build)(net.layers, net.shape, jax.random.key(0))
+
+    def forward(model, state, image):
+        return jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(image, state)
+
+    @functools.partial(eqx.filter_value_and_grad, has_aux=True)
+    def loss_fn(model, state, batch):
+        image, label = batch
+        logits, state = forward(model, state, image)
+        return _mean_loss(logits, label), state
+
+    @eqx.filter_jit(donate="all-except-first")
+    def step(batch, train_state):
+        model, state, opt_state = train_state
+        (loss, state), gradient = loss_fn(model, state, batch)
+        updates, opt_state = _optimizer().update(gradient, opt_state, eqx.filter(model, eqx.is_inexact_array))
+        return (eqx.apply_updates(model, updates), state, opt_state), loss
+
+    logits = eqx.filter_jit(lambda model, state, image: forward(model, state, image)[0])
+    params = eqx.filter(model, eqx.is_inexact_array)
+    own = _copied((nn.inference_mode(model), state))
+    return Contender(
+        _size(params),
+        _keeping(lambda train_state, batch: step(batch, train_state), (model, state, _optimizer().init(params)), batch),
+        lambda: logits(*own, batch[0]).block_until_ready(),
+    )
+
+
+def _stax(net: Network) -> Contender | None:
+    from jax.example_libraries import stax
+
+    if any(isinstance(part, LayerNorm) or (isinstance(part, Conv) and part.groups > 1) for part in _parts(net.layers)):
+        return None
+
+    def build(layers):
+        return stax.serial(*map(layer_of, layers)) if layers else stax.Identity
+
+    def without_bias(layer):
+        init, apply = layer
+
+        def init_kernel(key, shape):
+            shape, (kernel, _) = init(key, shape)
+            return shape, kernel
+
+        return init_kernel, lambda kernel, x, **rest: apply((kernel, 0.0), x, **rest)
+
+    def layer_of(layer):
+        match layer:
+            case Conv(features, size, stride, bias=bias):
+                conv = stax.Conv(features, (size, size), (stride, stride), ((layer.padding,) * 2,) * 2)
+                return conv if bias else without_bias(conv)
+            case Norm():
+                return stax.BatchNorm()
+            case Relu():
+                return stax.Relu
+            case MaxPool(size, stride, padding):
+                return stax.MaxPool((size, size), (stride, stride), "SAME" if padding else "VALID")
+            case GlobalAvgPool():
+                return (lambda key, shape: ((shape[0], shape[-1]), ())), (lambda params, x, **rest: x.mean((1, 2)))
+            case Flatten():
+                return stax.Flatten
+            case Dense(features):
+                return stax.Dense(features)
+            case Residual(branch, shortcut):
+                return stax.serial(stax.FanOut(2), stax.parallel(build(branch), build(shortcut)), stax.FanInSum)
+
+    batch = tuple(map(jnp.asarray, _batch(net)))
+    init, apply = build(net.layers)
+    _, params = init(jax.random.key(0), batch[0].shape)
+
+    def loss_fn(params, state, batch):
+        image, label = batch
+        return _mean_loss(apply(params, image), label), state
+
+    own = _copied(params)
+    logits = jax.jit(apply)
+    return Contender(
+        _size(params),
+        _keeping(_sgd_step(loss_fn), (params, (), _optimizer().init(params)), batch),
+        None if Norm() in _parts(net.layers) else lambda: logits(own, batch[0]).block_until_ready(),
+    )
+
+
+def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False) -> Contender:
+    import torch
+    from torch import nn
+
+    class Sum(nn.Module):
+        def __init__(self, branch, shortcut):
+            super().__init__()
+            self.branch, self.shortcut = branch, shortcut
+
+        def forward(self, x):
+            return self.branch(x) + self.shortcut(x)
+
+    class OverChannels(nn.Module):
+        """A layer for (N, H, W, C) on (N, C, H, W), by views, as in ConvNeXt's own code."""
+
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    def build(layers, shape):
+        built = []
+        for layer in layers:
+            built.append(layer_of(layer, shape))
+            shape = _after(layer, shape)
+        return nn.Sequential(*built)
+
+    def layer_of(layer, shape):
+        channels = shape[-1]
+        match layer:
+            case Conv(features, size, stride, groups, bias):
+                return nn.Conv2d(channels, features, size, stride, layer.padding, groups=groups, bias=bias)
+            case Norm():
+                return nn.BatchNorm2d(channels)
+            case LayerNorm():
+                return OverChannels(nn.LayerNorm(channels))
+            case Relu():
+                return nn.ReLU(inplace=True)
+            case Gelu():
+                return nn.GELU()
+            case MaxPool(size, stride, padding):
+                return nn.MaxPool2d(size, stride, padding)
+            case GlobalAvgPool():
+                return Mean()
+            case Flatten():
+                return nn.Flatten()
+            case Dense(features):
+                dense = nn.Linear(channels, features)
+                return dense if len(shape) == 1 else OverChannels(dense)
+            case Residual(branch, shortcut):
+                return Sum(build(branch, shape), build(shortcut, shape))
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    device = _torch_device()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def model():
+        built = build(net.layers, net.shape).to(device, memory_format=layout)
+        return torch.compile(built) if compiled else built
+
+    image, label = map(torch.from_numpy, _batch(net))
+    image = image.permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+    label = label.to(device)
+    training, still = model(), model().eval()
+    optimizer = torch.optim.SGD(training.parameters(), LEARNING_RATE, MOMENTUM)
+
+    def train():
+        loss = nn.functional.cross_entropy(training(image), label)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()  # at the end, so that gradients count as memory of the step, as in JAX
+        wait()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def infer():
+        logits = still(image)
+        wait()
+        return logits
+
+    return Contender(sum(param.numel() for param in training.parameters()), train, infer)
+
+
+def _torch_device() -> str:
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+_BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
+    "jaxcnn": _jaxcnn,
+    "torch": _torch,
+    "torch channels_last": functools.partial(_torch, channels_last=True),
+    "torch compile": functools.partial(_torch, compiled=True),
+    "torch compile channels_last": functools.partial(_torch, channels_last=True, compiled=True),
+    "flax": _flax,
+    "equinox": _equinox,
+    "stax": _stax,
+}
+FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
+
+
+def contenders(frameworks: Iterable[str]) -> list[str]:
+    """Those of the frameworks that work here; prints why the others do not."""
+    names = []
+    for framework in frameworks:
+        if framework in ("torch", "flax", "equinox") and not _measure.installed(framework):
+            print(f"without {framework}, which is not installed")
+            continue
+        names += [name for name in _BUILDERS if name.split()[0] == framework]
+    if "torch" in names and (reason := _compile_fails()):
+        print(f"without torch.compile, which fails here: {reason}")
+        names = [name for name in names if "compile" not in name]
+    return names
+
+
+def build(net: Network, names: Iterable[str]) -> dict[str, Contender]:
+    """The network by each contender that can build it; all agree in the number of parameters and have a finite loss."""
+    if any("compile" in name for name in names):
+        import torch
+
+        torch._dynamo.reset()  # its cache is per function, nn.Sequential's, and holds 8 networks
+    built = {name: contender for name in names if (contender := _BUILDERS[name](net))}
+    counts = {name: contender.parameters for name, contender in built.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"these are not the same network: they have {counts} parameters")
+    for name, contender in built.items():
+        if not math.isfinite(loss := float(contender.train())):
+            raise ValueError(f"{name}: the first loss is {loss}")
+    return built
+
+
+def _compile_fails() -> str | None:
+    """Why torch.compile does not work here, found by compiling something."""
+    import torch
+
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=_torch_device()))
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return None
