@@ -5,6 +5,7 @@ variance are taken over. Statistics are computed in float32 at least, and in two
 alone loses all its digits for pixels around 10,000 with a deviation of 1.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._lowering import spread, total
 from jaxcnn._window import integer
 
 
@@ -60,13 +62,21 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     def apply(params, state, x, *, train, key=None):
         shape = _channels(x := floating(x, "batch_norm"), "batch_norm")
         old = {name: leaf("batch_norm", state, name, shape, x) for name in ("mean", "var")}
+        wide = widened(x)
         if train:
-            mean, var = _moments(x, tuple(range(x.ndim - 1)))
-            batch = {"mean": mean.reshape(shape), "var": var.reshape(shape)}
+            near, shift, var = _batch_moments(wide)
+            batch = {"mean": near + shift, "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
-            mean, var = old["mean"], old["var"]
-        return _normalise("batch_norm", x, mean, var, eps, params, shape, center, scale), state
+            near, shift, var = old["mean"], 0.0, old["var"]
+        factor = lax.rsqrt(var + eps)
+        if scale:
+            factor = factor * leaf("batch_norm", params, "scale", shape, x)
+        offset = -shift * factor
+        if center:
+            offset = offset + leaf("batch_norm", params, "bias", shape, x)
+        y = (wide - spread(near, wide)) * spread(factor, wide) + spread(offset, wide)
+        return y.astype(x.dtype), state
 
     return Layer(init, apply)
 
@@ -315,11 +325,23 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
     return stateless(init, fn)
 
 
+def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A constant near the mean of each channel, what is missing to the mean, and the variance.
+
+    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2. With c among the values,
+    here the mean of the first example, little is lost to rounding, and both need only one pass over x.
+    """
+    near = lax.stop_gradient(x[:1].mean(tuple(range(x.ndim - 1))))
+    rest = x - spread(near, x)
+    count = math.prod(x.shape[:-1])
+    shift = total(rest) / count
+    return near, shift, jnp.maximum(total(jnp.square(rest)) / count - jnp.square(shift), 0)
+
+
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over `axes`, which stay as dimensions of size 1.
 
-    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2. With c close to the
-    mean, nothing is lost to rounding, neither in the difference nor in long sums of large numbers.
+    As in `_batch_moments`, but c is close to the mean, so that nothing is lost.
     """
     wide = widened(x)
     c = lax.stop_gradient(wide.mean(axes, keepdims=True))

@@ -5,9 +5,11 @@ is what all backends get for which nothing better was measured. The choice is ma
 for each platform by itself, so one exported program holds the right one for cpu, cuda and tpu.
 """
 
+from jaxcnn._lowering._channels import spread as spread
+from jaxcnn._lowering._channels import total as total
 from jaxcnn._lowering._conv import convolve as convolve
 from jaxcnn._lowering._max_pool import Pool as Pool
 from jaxcnn._lowering._max_pool import extreme as extreme
 from jaxcnn._lowering._plain_conv import Geometry as Geometry
 
-__all__ = ["Geometry", "Pool", "convolve", "extreme"]
+__all__ = ["Geometry", "Pool", "convolve", "extreme", "spread", "total"]

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.interpreters import ad
 
-from jaxcnn._lowering._primitive import primitive
+from jaxcnn._lowering._primitive import linear_in, primitive
 from jaxcnn._lowering._taps import padded, shifts
 
 _MOST_TAPS = 64  # above, writing out each tap takes too long to compile
@@ -152,22 +152,6 @@ def _pool_jvp(primals, tangents, *, pool):
     return y, ad.Zero(y.aval.to_tangent_aval()) if isinstance(dx, ad.Zero) else _pick.bind(x, dx, pool=pool)
 
 
-def _linear_in_second(prim, transpose):
-    """Derivatives of a map that is linear in its second operand and does not move with its first."""
-
-    def jvp(primals, tangents, *, pool):
-        x, v = primals
-        out = prim.bind(x, v, pool=pool)
-        dv = tangents[1]
-        return out, ad.Zero(out.aval.to_tangent_aval()) if isinstance(dv, ad.Zero) else prim.bind(x, dv, pool=pool)
-
-    def transposed(ct, x, v, *, pool):
-        return [None, ad.Zero(v.aval) if isinstance(ct, ad.Zero) else transpose.bind(x, ct, pool=pool)]
-
-    ad.primitive_jvps[prim] = jvp
-    ad.primitive_transposes[prim] = transposed
-
-
 ad.primitive_jvps[_pool] = _pool_jvp
-_linear_in_second(_pick, _spread)
-_linear_in_second(_spread, _pick)
+linear_in(1, _pick, lambda dy, x, *, pool: _spread.bind(x, dy, pool=pool))
+linear_in(1, _spread, lambda dx, x, *, pool: _pick.bind(x, dx, pool=pool))

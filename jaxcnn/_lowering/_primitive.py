@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 
 def primitive(
@@ -34,7 +34,7 @@ def primitive(
         moved = [jnp.moveaxis(arg, dim, 0) if dim is not None else arg for arg, dim in zip(args, dims, strict=True)]
         flat = [arg.reshape(-1, *arg.shape[2:]) if new else arg for arg, new in zip(moved, examples, strict=True)]
         out = prim.bind(*flat, **params)
-        return out.reshape(*moved[0].shape[:2], *out.shape[1:]), 0
+        return out.reshape(*moved[examples.index(True)].shape[:2], *out.shape[1:]), 0
 
     prim.def_abstract_eval(shape)
     prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
@@ -42,6 +42,32 @@ def primitive(
     mlir.register_lowering(prim, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
     batching.primitive_batchers[prim] = batch
     return prim
+
+
+def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> None:
+    """Derivatives of a map that is linear in one of its operands and does not move with the others.
+
+    Args:
+        at: which operand that is.
+        prim: the map.
+        transpose: (cotangent, *other operands, **params) -> what belongs to that operand.
+    """
+
+    def jvp(primals, tangents, **params):
+        out = prim.bind(*primals, **params)
+        if isinstance(tangents[at], ad.Zero):
+            return out, ad.Zero(out.aval.to_tangent_aval())
+        return out, prim.bind(*primals[:at], tangents[at], *primals[at + 1 :], **params)
+
+    def transposed(ct, *operands, **params):
+        others = (*operands[:at], *operands[at + 1 :])
+        result = [None] * len(operands)
+        zero = isinstance(ct, ad.Zero)
+        result[at] = ad.Zero(operands[at].aval) if zero else transpose(ct, *others, **params)
+        return result
+
+    ad.primitive_jvps[prim] = jvp
+    ad.primitive_transposes[prim] = transposed
 
 
 @functools.partial(jax.jit, static_argnames=("prim", "params"))
