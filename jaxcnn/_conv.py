@@ -14,7 +14,7 @@ from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
 from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, leaf, spatial_rank, stateless
-from jaxcnn._lowering import Geometry, convolve, spread
+from jaxcnn._lowering import Geometry, convolve, convolve_transposed, settled, spread
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
@@ -87,7 +87,7 @@ def conv(
             pads = ((0, 0),) * rank
         geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
         y = convolve(x, kernel.astype(x.dtype), geometry)  # lax.conv_general_dilated, or what equals it
-        return y + spread(leaf("conv", params, "bias", (features,), x).astype(y.dtype), y) if bias else y
+        return settled(y + spread(leaf("conv", params, "bias", (features,), x).astype(y.dtype), y)) if bias else y
 
     return stateless(init, fn)
 
@@ -258,14 +258,14 @@ def conv_transpose(
         window = place_transposed(name, x.shape, size, stride, dilation, padding)
         extra = per_dimension(name, "output_padding", output_padding, rank, 0)
         kernel = leaf(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
-        # Put stride - 1 zeros between the inputs; sliding the flipped kernel over them adds up the copies.
-        full = tuple(
-            (span - 1 - low, span - 1 - high + more)
-            for span, (low, high), more in zip(window.span, window.padding, extra, strict=True)
+        pads = tuple((low, high - more) for (low, high), more in zip(window.padding, extra, strict=True))
+        spatial = tuple(
+            (n - 1) * step + span - low - high
+            for n, step, span, (low, high) in zip(x.shape[1:-1], window.stride, window.span, pads, strict=True)
         )
-        geometry = Geometry((1,) * rank, full, window.stride, window.dilation, groups)
-        y = convolve(x, jnp.flip(kernel.astype(x.dtype), range(rank)), geometry)
-        return y + spread(leaf(name, params, "bias", (features,), x).astype(y.dtype), y) if bias else y
+        geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
+        y = convolve_transposed(x, kernel.astype(x.dtype), geometry, spatial)
+        return settled(y + spread(leaf(name, params, "bias", (features,), x).astype(y.dtype), y)) if bias else y
 
     return stateless(init, fn)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
-from jaxcnn._lowering import spread, total
+from jaxcnn._lowering import settled, spread, total
 from jaxcnn._window import integer
 
 
@@ -75,7 +75,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         offset = -shift * factor
         if center:
             offset = offset + leaf("batch_norm", params, "bias", shape, x)
-        y = (wide - spread(near, wide)) * spread(factor, wide) + spread(offset, wide)
+        y = settled((wide - spread(near, wide)) * spread(factor, wide) + spread(offset, wide))
         return y.astype(x.dtype), state
 
     return Layer(init, apply)

@@ -8,6 +8,7 @@
     python -m experiments.benchmarks.startup    import, first step, first epoch
     python -m experiments.benchmarks.scaling    time and memory against batch, image size and width
 
+All contenders run in one process, which keeps the memory it frees (`train.reuse_memory`).
 Each prints a table and writes what it measured, with versions and hardware, as JSON beside itself. The same
 commands run on a GPU. What is not installed (PyTorch, Flax, Equinox) is left out of the table.
 """

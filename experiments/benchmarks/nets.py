@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+import jaxcnn
 from experiments.benchmarks import _measure, _networks
 
 NUMBERS = ("flax", "equinox", "stax", "/ torch", "x flax", "x equinox", "x stax")
@@ -84,11 +85,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="net", help=f"of {', '.join(_networks.NETWORKS)}; default: all")
     parser.add_argument("--peers", default=",".join(_networks.FRAMEWORKS), help="default: %(default)s")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--fresh", action="store_true", help="without train.reuse_memory(), for all contenders")
     parser.add_argument("--memory", nargs=2, metavar=("NET", "CONTENDER"), help="print the bytes of one, and no more")
     options = parser.parse_args()
     if options.memory:
         print(memory(*options.memory))
         return
+    if not options.fresh:
+        jaxcnn.train.reuse_memory()
     frameworks = dict.fromkeys(("jaxcnn", *options.peers.split(",")))
     for given, known in ((options.names, _networks.NETWORKS), (frameworks, _networks.FRAMEWORKS)):
         if unknown := set(given) - set(known):
@@ -98,7 +102,7 @@ def main() -> None:
     rows = []
     for name in options.names or _networks.NETWORKS:
         rows += measure(name, names, options.turns, table)
-    if not options.names:
+    if not options.names and not options.fresh:
         print(_measure.save("nets", rows))
 
 

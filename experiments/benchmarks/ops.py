@@ -259,6 +259,7 @@ def measure(case: Any, kind: str) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
+    jaxcnn.train.reuse_memory()
     rows = []
     table = _measure.Table(("operation", 32), ("", 12), "jaxcnn", "torch", "lax", "of torch", "of lax")
     for case in CASES:

@@ -43,6 +43,7 @@ def measure(net: _networks.Network) -> dict[str, float]:
 
 
 def main() -> None:
+    jaxcnn.train.reuse_memory()
     rows = []
     columns = ("million multiply-adds", 22), "ms", "MB", "time/work", "mem./work"
     table = _measure.Table(("training step", 24), ("", 10), *columns)

@@ -35,6 +35,7 @@ def calls(net: _networks.Network):
 
 
 def main(names: list[str]) -> None:
+    jaxcnn.train.reuse_memory()
     rows = []
     table = _measure.Table(("milliseconds for each step", 28), "by itself", "in a scan", "ratio")
     for name in names or _networks.NETWORKS:

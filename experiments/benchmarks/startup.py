@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.startup
 
-LeNet-5 at batch 128, with one epoch of 62 steps (8,000 digits), in jaxcnn, Flax and PyTorch (eager); the JAX ones with an
-empty compilation cache and with a filled one. Seconds since the process was started, medians of 5.
+LeNet-5 at batch 128, with one epoch of 62 steps (8,000 digits), in jaxcnn, Flax and PyTorch (eager); the JAX ones with
+an empty compilation cache and with a filled one. Seconds since the process was started, medians of 5.
 """
 
 import json

@@ -8,8 +8,10 @@ for each platform by itself, so one exported program holds the right one for cpu
 from jaxcnn._lowering._channels import spread as spread
 from jaxcnn._lowering._channels import total as total
 from jaxcnn._lowering._conv import convolve as convolve
+from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._max_pool import Pool as Pool
 from jaxcnn._lowering._max_pool import extreme as extreme
 from jaxcnn._lowering._plain_conv import Geometry as Geometry
+from jaxcnn._lowering._settle import settled as settled
 
-__all__ = ["Geometry", "Pool", "convolve", "extreme", "spread", "total"]
+__all__ = ["Geometry", "Pool", "convolve", "convolve_transposed", "extreme", "settled", "spread", "total"]

@@ -8,6 +8,7 @@ so that derivatives of any order and in both modes stay among them, and each can
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.interpreters import ad
 
 from jaxcnn._lowering import _cpu_conv, _plain_conv
@@ -18,6 +19,15 @@ from jaxcnn._lowering._primitive import primitive
 def convolve(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """(N, *spatial, C), (*size, C / groups, F) -> (N, *spatial', F): `lax.conv_general_dilated`, channels last."""
     return _forward.bind(x, w, geometry=geometry)
+
+
+def convolve_transposed(x: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
+    *size, channels, _ = w.shape
+    w = w.reshape(*size, channels, geometry.groups, -1)
+    return _backward_x.bind(
+        x, jnp.swapaxes(w, -1, -3).reshape(*size, -1, x.shape[-1]), geometry=geometry, spatial=spatial
+    )
 
 
 _forward = primitive("jaxcnn_conv", _plain_conv.forward, cpu=_cpu_conv.forward, examples=(True, False))

@@ -1,6 +1,7 @@
 """How a CPU computes a convolution and its gradients: formulations, and the rules that choose them.
 
-The times are medians on 2 cores of an AMD EPYC (Zen 4), jaxlib 0.10.2 without YNNPACK, PyTorch 2.13.0, one run each.
+The times are medians on 2 cores of an AMD EPYC (Zen 4, those of points, patches, columns and phases Zen 5), jaxlib
+0.10.2 without YNNPACK, PyTorch 2.13.0, one run each; `python -m experiments.benchmarks.ops` measures all again.
 """
 
 import math
@@ -13,7 +14,7 @@ from jax import lax
 from jaxcnn._layer import widened
 from jaxcnn._lowering import _plain_conv
 from jaxcnn._lowering._plain_conv import Geometry
-from jaxcnn._lowering._taps import padded, shifts
+from jaxcnn._lowering._taps import interleaved, padded, shifts
 
 
 def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -21,7 +22,7 @@ def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
         return _taps_forward(x, w, geometry)
     if _by_blocks(w, geometry):
         return _blocks_forward(x, w, geometry)
-    return _plain_conv.forward(x, w, geometry=geometry)
+    return _dense_forward(x, w, geometry)
 
 
 def backward_x(dy: jax.Array, w: jax.Array, *, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
@@ -29,7 +30,7 @@ def backward_x(dy: jax.Array, w: jax.Array, *, geometry: Geometry, spatial: tupl
         return _taps_backward_x(dy, w, geometry, spatial)
     if _by_blocks(w, geometry):
         return _blocks_backward_x(dy, w, geometry, spatial)
-    return _canonical_backward_x(dy, w, geometry, spatial)
+    return _dense_backward_x(dy, w, geometry, spatial)
 
 
 def backward_w(x: jax.Array, dy: jax.Array, *, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
@@ -39,7 +40,7 @@ def backward_w(x: jax.Array, dy: jax.Array, *, geometry: Geometry, size: tuple[i
     if _by_blocks(w, geometry):
         return _blocks_backward_w(x, dy, geometry, w)
     if geometry.groups == 1:
-        return _canonical_backward_w(x, dy, geometry, size)
+        return _dense_backward_w(x, dy, geometry, size)
     return _plain_conv.backward_w(x, dy, geometry=geometry, size=size)
 
 
@@ -143,7 +144,7 @@ def _blocks_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array
     kernels = _block_kernels(w, geometry.groups)
     dense = geometry._replace(groups=1)
     parts = zip(_blocks(x, len(kernels)), kernels, strict=True)
-    return jnp.concatenate([_plain_conv.forward(part, kernel, geometry=dense) for part, kernel in parts], -1)
+    return jnp.concatenate([_dense_forward(part, kernel, dense) for part, kernel in parts], -1)
 
 
 def _blocks_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
@@ -151,7 +152,7 @@ def _blocks_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial:
     kernels = _block_kernels(w, geometry.groups)
     dense = geometry._replace(groups=1)
     parts = zip(_blocks(dy, len(kernels)), kernels, strict=True)
-    return jnp.concatenate([_canonical_backward_x(part, kernel, dense, spatial) for part, kernel in parts], -1)
+    return jnp.concatenate([_dense_backward_x(part, kernel, dense, spatial) for part, kernel in parts], -1)
 
 
 def _blocks_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtypeStruct) -> jax.Array:
@@ -161,17 +162,163 @@ def _blocks_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.S
     dense = geometry._replace(groups=1)
     kernels = []
     for part, dpart in zip(_blocks(x, count), _blocks(dy, count), strict=True):
-        full = _canonical_backward_w(part, dpart, dense, size)
+        full = _dense_backward_w(part, dpart, dense, size)
         full = full.reshape(*size, merged, w.shape[-2], merged, -1)
         own = jnp.diagonal(full, axis1=-4, axis2=-2)  # (*size, c, f, group): each group with itself
         kernels.append(jnp.swapaxes(own, -1, -2))
     return jnp.stack(kernels, -3).reshape(w.shape)
 
 
-def _canonical_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The rules for all channels with all features; with groups of one channel each, plain `lax`."""
+    if geometry.groups > 1:
+        return _plain_conv.forward(x, w, geometry=geometry)
+    if _by_points(w, geometry):
+        return _points_forward(x, w, geometry)
+    if set(geometry.lhs_dilation) != {1}:
+        if _by_phases(x, w, geometry):
+            return _phases_forward(x, w, geometry)
+        return _plain_conv.forward(x, w, geometry=geometry)
+    *size, channels, features = w.shape
+    if _swapped(x, w) or (channels == 1 and features >= 16 and math.prod(size) <= 16):
+        return _patches_forward(x, w, geometry)
+    if (columns := _columns(x, w, geometry)) > 1:
+        return _columns_forward(x, w, geometry, columns)
+    return _plain_conv.forward(x, w, geometry=geometry)
+
+
+def _swapped(x: jax.Array, w: jax.Array) -> bool:
+    """Whether XLA takes the kernel for the input and the input for the kernel: then it has only a loop over scalars."""
+    return math.prod(x.shape[1:-1]) < math.prod(w.shape[:-2])
+
+
+def _by_points(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
+    """Windows of one position: either some inputs are left out, or zeros come between and around the outputs."""
+    skips = not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}
+    return set(w.shape[:-2]) == {1} and (skips or set(geometry.stride) == {1})
+
+
+def _points_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """1x1, 128 to 128 channels, 16 x 16, batch 64: 1.5 ms, as a convolution 1.9, PyTorch 1.7 ms."""
+    y = _every(x, geometry.stride) @ w.reshape(w.shape[-2:])
+    around = ((low, high, b - 1) for (low, high), b in zip(geometry.padding, geometry.lhs_dilation, strict=True))
+    return lax.pad(y, np.zeros((), y.dtype), ((0, 0, 0), *around, (0, 0, 0)))
+
+
+def _every(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:
+    return x[(slice(None), *(slice(None, None, step) for step in stride))]
+
+
+def _patches_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """What each window sees as a row of a matrix, times the kernel as another one.
+
+    3x3, 512 to 512 channels, 2 x 2, batch 16: 2.1 ms, plain 117, PyTorch 2.8 ms. 3x3, 1 to 32 channels, 28 x 28,
+    batch 128: 0.6, 2.2, 0.5 ms.
+    """
+    xp = padded(x, geometry.padding, np.zeros((), x.dtype))
+    seen = [here for _, here in shifts(xp, w.shape[:-2], geometry.stride, geometry.rhs_dilation)]
+    return jnp.concatenate(seen, -1) @ w.reshape(-1, w.shape[-1])
+
+
+def _columns(x: jax.Array, w: jax.Array, geometry: Geometry) -> int:
+    """How many neighbouring outputs of a row it pays to compute as one, with one window that is a little wider.
+
+    A wider window has more multiplications, many of them by zero, but is packed less often. The model, in ms for
+    millions of packed values and multiply-adds, fits the times of eight shapes with 1 to 64 channels within a fifth.
+    """
+    *size, channels, features = w.shape
+    stride, dilation, (low, high) = geometry.stride[-1], geometry.rhs_dilation[-1], geometry.padding[-1]
+    if dilation > 1 or size[-1] == 1:
+        return 1
+    out = (x.shape[-2] + low + high - size[-1]) // stride + 1
+
+    def cost(columns):
+        window = math.prod(size[:-1]) * (size[-1] + stride * (columns - 1)) * channels
+        packed = -(-out // columns) * window
+        return packed * (max(1.5 / channels, 0.1) + 0.005 * columns * features)
+
+    return min((1, 2, 4), key=cost)
+
+
+def _columns_forward(x: jax.Array, w: jax.Array, geometry: Geometry, columns: int) -> jax.Array:
+    """Neighbouring outputs of a row as features of one, so that the way back is a reshape without a copy.
+
+    5x5, 1 to 6 channels, 28 x 28, batch 128: 1.0 ms, plain 2.9, PyTorch 0.5 ms. 3x3, 3 to 16, 32 x 32: 1.4, 2.7, 0.6.
+    """
+    *size, channels, features = w.shape
+    stride, (low, high) = geometry.stride[-1], geometry.padding[-1]
+    out = (x.shape[-2] + low + high - size[-1]) // stride + 1
+    blocks, width = -(-out // columns), size[-1] + stride * (columns - 1)
+    whole = ((0, 0),) * (len(size) - 1)
+    kernels = [jnp.pad(w, (*whole, (stride * i, stride * (columns - 1 - i)), (0, 0), (0, 0))) for i in range(columns)]
+    wide = jnp.stack(kernels, -2).reshape(*size[:-1], width, channels, columns * features)
+    reach = (blocks - 1) * stride * columns + width
+    padding = (*geometry.padding[:-1], (low, reach - low - x.shape[-2]))
+    one = geometry._replace(stride=(*geometry.stride[:-1], stride * columns), padding=padding)
+    y = _plain_conv.forward(x, wide, geometry=one)
+    return y.reshape(*y.shape[:-2], blocks * columns, features)[..., :out, :]
+
+
+def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry) -> bool:
+    """Not for a few features, of which more cost as much, nor for so many that their multiplications are the cost."""
+    *size, channels, features = w.shape
+    worth = (features > 4 or math.prod(size) > 16) and channels * features <= 2**14
+    return (worth or _swapped(x, w)) and set(geometry.stride) == set(geometry.rhs_dilation) == {1}
+
+
+def _phases_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """A convolution over x with zeros between its positions, without the zeros.
+
+    Outputs with the same remainder by the dilation meet the same taps of the kernel, on neighbouring positions of x.
+    In the last dimension they become features of one convolution, as in `_columns_forward`; in the others each has
+    its own convolution, and the rows are interleaved. As gradients of 3x3 with stride 2, 32 x 32: 16 to 32 channels,
+    batch 128: 2.6 ms, plain 9.3, PyTorch 2.2 ms; 64 to 128, batch 64: 10.6, 11.5, 6.5 ms.
+    """
+    dims = list(zip(x.shape[1:-1], w.shape[:-2], geometry.lhs_dilation, geometry.padding, strict=True))
+    outs = [(n - 1) * b + 1 + low + high - k + 1 for n, k, b, (low, high) in dims]
+    counts = [-(-out // b) for out, b in zip(outs, geometry.lhs_dilation, strict=True)]
+
+    def phase(dim, remainder):
+        """(first tap, number of taps, where on x the first of them is for the first output)."""
+        _, k, b, (low, _) = dims[dim]
+        first = (low - remainder) % b
+        return first, len(range(first, k, b)), (remainder + first - low) // b
+
+    last = len(dims) - 1
+    inner = [phase(last, r) for r in range(geometry.lhs_dilation[last])]
+    start, stop = min(at for _, _, at in inner), max(at + taps for _, taps, at in inner)
+    step = geometry.lhs_dilation[last]
+    kernels = []
+    for first, taps, at in inner:
+        margins = [(0, 0)] * last + [(at - start, stop - at - taps), (0, 0), (0, 0)]
+        kernels.append(jnp.pad(w[..., first::step, :, :], margins))
+    wide = jnp.stack(kernels, -2)
+    wide = wide.reshape(*wide.shape[:-2], -1)
+
+    def computed(remainders):
+        part, spans = wide, []
+        for dim, remainder in enumerate(remainders):
+            first, taps, at = phase(dim, remainder)
+            part = lax.slice_in_dim(part, min(first, part.shape[dim]), None, dims[dim][2], dim)
+            spans.append((at, taps))
+        shape = (x.shape[0], *counts, wide.shape[-1])
+        if 0 in part.shape:
+            return jnp.zeros(shape, x.dtype)
+        spans.append((start, stop - start))
+        padding = tuple((-at, m + at + k - 1 - n) for (at, k), m, (n, *_) in zip(spans, counts, dims, strict=True))
+        ones = (1,) * len(dims)
+        return _dense_forward(x, part, Geometry(ones, padding, ones, ones, 1))
+
+    y = [computed(remainders) for remainders in np.ndindex(*geometry.lhs_dilation[:-1])]
+    y = interleaved(y, (*geometry.lhs_dilation[:-1], 1)) if last else y[0]
+    y = y.reshape(*y.shape[:-2], counts[last] * step, w.shape[-1])
+    return y[(slice(None), *map(slice, outs))]
+
+
+def _dense_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
     """As a convolution, in the one order of dimensions that XLA computes well inside of loops, too.
 
-    With the shapes of `_canonical_backward_w` in a scan: 8 ms, plain 39 ms; outside, both 8 ms.
+    With the shapes of `_dense_backward_w` in a scan: 8 ms, plain 39 ms; outside, both 8 ms.
     """
     size, groups = w.shape[:-2], geometry.groups
     back = _reversed(dy.shape[1:-1], size, geometry, spatial)
@@ -185,17 +332,22 @@ def _canonical_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spati
         geometry.rhs_dilation,
         groups,
     )
-    return _plain_conv.forward(dy, w, geometry=one)
+    return _dense_forward(dy, w, one)
 
 
-def _canonical_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
+def _dense_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
     """As a convolution over examples: channels of x are its examples, examples its channels.
 
     In the one order of dimensions that XLA computes well inside of loops, too: 3x3, 64 to 64 channels, 16 x 16,
-    batch 128, in a scan: 15 ms, plain 2,700 ms; outside, both 11 ms.
+    batch 128, in a scan: 15 ms, plain 2,700 ms; outside, both 11 ms. A window of one position is a product of two
+    matrices: 1x1, 128 to 128, 16 x 16, batch 64: 3.2 ms, as a convolution 5.6, PyTorch 2.5 ms.
     """
     # Without the barrier, XLA computes x and dy anew while it transposes them, value by value: 30 ms for 1.
     x, dy = lax.optimization_barrier((x, dy))
+    if set(size) == {1} and not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}:
+        positions = tuple(range(x.ndim - 1))
+        dw = lax.dot_general(_every(x, geometry.stride), dy, ((positions, positions), ((), ())))
+        return dw.reshape(*size, *dw.shape)
     pads = []
     for n, o, k, s, (low, _), b, d in zip(x.shape[1:-1], dy.shape[1:-1], size, *geometry[:4], strict=True):
         # At the end, as much as gives the kernel's size: a stride may not have used all that the forward pass added.

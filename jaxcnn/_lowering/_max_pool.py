@@ -18,7 +18,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from jaxcnn._lowering._primitive import linear_in, primitive
-from jaxcnn._lowering._taps import padded, shifts
+from jaxcnn._lowering._taps import interleaved, padded, shifts
 
 _MOST_TAPS = 64  # above, writing out each tap takes too long to compile
 
@@ -51,8 +51,14 @@ def _plain_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
 
 
 def _cpu_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
-    """The maximum of the taps: 2x2 on (128, 32, 32, 32) 0.9 ms, plain 2.2, PyTorch 1.4; 3x3 / 2: 1.9, 5.6, 1.7 ms."""
-    if math.prod(pool.size) > _MOST_TAPS:
+    """The maximum of the taps, but for small windows that hang over the edge, few channels, and signals in 1-D.
+
+    On (128, 32, 32, 32), 2x2: 0.9 ms, plain 2.2, PyTorch 1.4; 3x3 / 2: 1.5, 4.5, 1.7 ms. On (8, 56, 56, 128), 3x3 / 2:
+    1.0, 5.2 ms.
+    """
+    taps = math.prod(pool.size)
+    small = taps <= 4 and any(map(any, pool.padding))
+    if taps > _MOST_TAPS or small or len(pool.size) == 1 or x.shape[-1] < 16:
         return _plain_pool(x, pool=pool)
     return functools.reduce(jnp.maximum if pool.largest else jnp.minimum, _taps(x, pool, _identity(x.dtype, pool)))
 
@@ -104,23 +110,12 @@ def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
         phases[tuple(a % s for a, s in zip(at, pool.stride, strict=True))].append(won)
     shape = (x.shape[0], *lengths, x.shape[-1])
     sums = [sum(parts) if parts else jnp.zeros(shape, dy.dtype) for parts in phases.values()]
-    dx = _interleaved(sums, pool.stride)
+    dx = interleaved(sums, pool.stride)
     start = [low for low, _ in pool.padding]
     stop = [low + n for low, n in zip(start, spatial, strict=True)]
     missing = [(0, max(b - n, 0), 0) for b, n in zip(stop, dx.shape[1:-1], strict=True)]
     dx = lax.pad(dx, zero, ((0, 0, 0), *missing, (0, 0, 0)))
     return lax.slice(dx, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]))
-
-
-def _interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
-    """Arrays in the order of their remainders, last dimension fastest, as one with `stride` times as many positions."""
-    _, *spatial, _ = phases[0].shape
-    for axis in range(len(stride), 0, -1):
-        step = stride[axis - 1]
-        phases = [jnp.stack(phases[i : i + step], axis + 1) for i in range(0, len(phases), step)]
-    # One reshape at the end: in between, it would keep the stacks from becoming one pass over memory.
-    longer = (n * step for n, step in zip(spatial, stride, strict=True))
-    return phases[0].reshape(phases[0].shape[0], *longer, phases[0].shape[-1])
 
 
 def _taps(x: jax.Array, pool: Pool, identity: np.ndarray) -> Iterator[jax.Array]:

@@ -1,8 +1,9 @@
-"""A window taken apart: what each of its taps sees, as one strided slice of the input."""
+"""A window taken apart: what each of its taps sees, as one strided slice of the input, and slices put together."""
 
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -22,3 +23,14 @@ def shifts(
         start = [d * k for k, d in zip(tap, dilation, strict=True)]
         stop = [a + s * (o - 1) + 1 for a, s, o in zip(start, stride, out, strict=True)]
         yield tap, lax.slice(xp, (0, *start, 0), (xp.shape[0], *stop, xp.shape[-1]), (1, *stride, 1))
+
+
+def interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
+    """Arrays in the order of their remainders, last dimension fastest, as one with `stride` times as many positions."""
+    _, *spatial, _ = phases[0].shape
+    for axis in range(len(stride), 0, -1):
+        step = stride[axis - 1]
+        phases = [jnp.stack(phases[i : i + step], axis + 1) for i in range(0, len(phases), step)]
+    # One reshape at the end: in between, it would keep the stacks from becoming one pass over memory.
+    longer = (n * step for n, step in zip(spatial, stride, strict=True))
+    return phases[0].reshape(phases[0].shape[0], *longer, phases[0].shape[-1])

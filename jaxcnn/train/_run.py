@@ -14,6 +14,7 @@ import jax
 
 from jaxcnn.data import DataError
 from jaxcnn.train._config import Config, ConfigError, entries, override
+from jaxcnn.train._memory import reuse_memory
 
 
 def command(main: Callable[[Config], Any], config: Config, description: str) -> None:
@@ -28,6 +29,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
         for key, value in entries(config):
             print(f"  {key}={value}")
         return
+    reuse_memory()
     try:
         main(override(config, arguments))
     except (ConfigError, DataError) as error:
