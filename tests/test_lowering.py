@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jaxcnn as cnn
-from jaxcnn._lowering import Geometry, Pool, _cpu_conv, _max_pool, _plain_conv, convolve, extreme
+from jaxcnn._lowering import (
+    Geometry,
+    Pool,
+    _channels,
+    _cpu_conv,
+    _max_pool,
+    _plain_conv,
+    convolve,
+    convolve_transposed,
+    extreme,
+    settled,
+    spread,
+    total,
+)
 
 small = settings(max_examples=12, deadline=None, derandomize=True)
 
@@ -94,6 +107,116 @@ def test_convolution_in_bfloat16(case):
     close((y, back(y)), (expected, expected_back(expected)), 0.05)
 
 
+@st.composite
+def dense(draw, **fixed):
+    """(x, w, geometry) without groups, with some of the geometry's fields fixed to one value for all dimensions."""
+    rank = draw(st.integers(1, 3))
+    each = lambda name, low, high: tuple(fixed.get(name) or draw(st.integers(low, high)) for _ in range(rank))
+    size, dilation, stride = each("size", 1, 4), each("rhs_dilation", 1, 2), each("stride", 1, 3)
+    padding = tuple((0, 0) if "padding" in fixed else (draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in size)
+    spans = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
+    spatial = tuple(draw(st.integers(max(1, n - sum(p)), 7)) for n, p in zip(spans, padding, strict=True))
+    geometry = Geometry(stride, padding, each("lhs_dilation", 1, 3), dilation, 1)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.normal(size=(2, *spatial, draw(st.integers(1, 3)))).astype(np.float32)
+    return x, rng.normal(size=(*size, x.shape[-1], draw(st.integers(1, 3)))).astype(np.float32), geometry
+
+
+def same_as_plain(formulation, case):
+    x, w, geometry = case
+    close(jax.jit(lambda x, w: formulation(x, w, geometry))(x, w), _plain_conv.forward(x, w, geometry=geometry))
+
+
+@small
+@given(dense(lhs_dilation=1))
+@pytest.mark.usefixtures("quick_compilation")
+def test_patches(case):
+    same_as_plain(_cpu_conv._patches_forward, case)
+
+
+@small
+@given(dense(lhs_dilation=1, rhs_dilation=1), st.integers(2, 4))
+@pytest.mark.usefixtures("quick_compilation")
+def test_columns(case, columns):
+    same_as_plain(lambda x, w, geometry: _cpu_conv._columns_forward(x, w, geometry, columns), case)
+
+
+@settings(small, max_examples=25)
+@given(dense(stride=1, rhs_dilation=1))
+@pytest.mark.usefixtures("quick_compilation")
+def test_phases(case):
+    same_as_plain(_cpu_conv._phases_forward, case)
+
+
+@small
+@given(st.one_of(dense(size=1, stride=1), dense(size=1, lhs_dilation=1, padding=True)))
+@pytest.mark.usefixtures("quick_compilation")
+def test_points(case):
+    assert _cpu_conv._by_points(case[1], case[2])
+    same_as_plain(_cpu_conv._points_forward, case)
+    x, w, geometry = case
+    dy = np.ones(jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w).shape, np.float32)
+    sizes = {"geometry": geometry, "size": w.shape[:-2]}
+    close(_cpu_conv.backward_w(x, dy, **sizes), _plain_conv.backward_w(x, dy, **sizes))
+
+
+def test_rules_choose_what_they_are_for():
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    one = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    picture, mnist = shape(8, 32, 32, 16), shape(8, 28, 28, 1)
+    assert _cpu_conv._columns(mnist, shape(5, 5, 1, 6), one) == 4
+    assert _cpu_conv._columns(picture, shape(3, 3, 16, 16), one) == 2
+    assert _cpu_conv._columns(picture, shape(3, 3, 64, 64), one) == 1
+    assert _cpu_conv._swapped(shape(8, 2, 2, 512), shape(3, 3, 512, 512))
+    assert not _cpu_conv._swapped(shape(8, 4, 4, 512), shape(3, 3, 512, 512))
+    assert _cpu_conv._by_phases(picture, shape(3, 3, 32, 16), one)
+    assert not _cpu_conv._by_phases(picture, shape(3, 3, 256, 256), one)
+
+
+@small
+@given(convolutions())
+@pytest.mark.usefixtures("quick_compilation")
+def test_transposed_convolution(case):
+    x, w, geometry = case
+    geometry = geometry._replace(lhs_dilation=(1,) * len(geometry.stride))
+    y = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w)
+    groups, (*size, per_group, features) = geometry.groups, w.shape
+    w = w.reshape(*size, per_group, groups, features // groups)
+    flipped = np.swapaxes(w, -1, -3).reshape(*size, features // groups, per_group * groups)
+    x, y = np.ones(x.shape, np.float32), np.random.default_rng(0).normal(size=y.shape).astype(np.float32)
+    apply = lambda y, w: convolve_transposed(y, w, geometry, x.shape[1:-1])
+
+    def by_definition(y, w):
+        w = jnp.swapaxes(w.reshape(*size, -1, groups, per_group), -1, -3).reshape(*size, per_group, features)
+        return jax.vjp(lambda x: _plain_conv.forward(x, w, geometry=geometry), x)[1](y)[0]
+
+    close(everything(apply, y, flipped), everything(by_definition, y, flipped))
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
+def test_totals(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    v = np.random.default_rng(1).normal(size=shape[-1:]).astype(np.float32)
+    axes = tuple(range(len(shape) - 1))
+    close(_channels._cpu_total(x), x.sum(axes))
+    close(everything(total, x), everything(lambda x: x.sum(axes), x))
+    close(everything(lambda v: spread(v, x) * x, v), everything(lambda v: v * x, v))
+    half = jnp.full((4096, 16), 0.1, jnp.bfloat16)
+    np.testing.assert_allclose(np.asarray(_channels._cpu_total(half), np.float32), 410, rtol=0.01)
+
+
+def test_what_is_settled_is_the_identity():
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    close(everything(lambda x: jnp.tanh(settled(x)), x), everything(jnp.tanh, x))
+
+
+def test_a_barrier_outlives_fusion():
+    f = lambda x: lax.optimization_barrier(jnp.maximum(2 * x + 1, 0)).T
+    x = jnp.ones((64, 64))
+    assert "opt-barrier" in cnn.jit(f).lower(x).compile().as_text()
+    assert "opt-barrier" not in jax.jit(f).lower(x).compile().as_text()
+
+
 @pytest.mark.parametrize("height", [5, 32, 33, 70])
 def test_gradient_of_a_depthwise_kernel_over_several_bands(height):
     rng = np.random.default_rng(0)
@@ -141,10 +264,15 @@ def test_a_training_step_has_no_slow_path():
         cnn.max_pool(3, stride=2, padding=1),
         cnn.depthwise_conv(3, stride=2),
         cnn.conv(16, stride=2),
+        cnn.conv_transpose(16, 4, stride=2),
+        cnn.conv_transpose(16, 4, stride=2, groups=16),
         cnn.max_pool(2),
+        cnn.conv(16),  # on 2 x 2 and 1 x 1, less than the window
+        cnn.max_pool(2),
+        cnn.conv(16),
         cnn.flatten,
     )
-    x = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((4, 16, 16, 3), jnp.float32)
     params, state = jax.eval_shape(net.init, jax.random.key(0), x)
     loss_fn, optimizer = cnn.cross_entropy(net), optax.sgd(0.1)
     label = jax.ShapeDtypeStruct((4,), jnp.int32)

@@ -153,8 +153,7 @@ def test_jit_errors_pass_through():
 
 def test_jit_leaves_out_options_that_the_compiler_does_not_know(monkeypatch):
     module = sys.modules["jaxcnn._jit"]
-    release = tuple(int(part) for part in jax.lib.__version__.split(".")[:2])
-    monkeypatch.setattr(module, "_OPTIONS", {"cpu": {release: {"xla_no_such_option": "1"}}})
+    monkeypatch.setattr(module, "_OPTIONS", {"cpu": {None: {"xla_no_such_option": "1"}}})
     monkeypatch.setattr(module, "backend_options", functools.cache(module.backend_options.__wrapped__))
     assert module.backend_options("cpu") == {}
     assert float(cnn.jit(lambda x: x + 1)(1.0)) == 2
@@ -214,3 +213,29 @@ def test_summary_of_one_layer_and_of_lenet():
 def test_summary_makes_no_arrays():
     vast = jax.ShapeDtypeStruct((1, 1 << 20, 1 << 20, 64), jnp.float32)
     assert cnn.explain.summary(cnn.conv(64), vast).multiply_adds == (1 << 40) * 9 * 64 * 64
+
+
+def test_memory_is_used_again():
+    """After some calls no page of a large result is new to the process; without `reuse_memory`, each one is."""
+    program = """
+import resource, sys, jax, jax.numpy as jnp
+from jaxcnn import train
+if sys.argv[1] == "reuse" and not train.reuse_memory():
+    print("unknown")
+    sys.exit()
+x = jnp.ones(2**24)
+f = jax.jit(lambda x: x + 1)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(30):
+    f(x).block_until_ready()
+before = faults()
+for _ in range(10):
+    f(x).block_until_ready()
+print((faults() - before) / 10 * resource.getpagesize() / x.nbytes)
+"""
+    run = lambda how: subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+    reused, fresh = (run(how).stdout.split()[-1] for how in ("reuse", "fresh"))
+    if reused == "unknown":
+        assert not sys.platform.startswith("linux")
+    else:
+        assert float(reused) < 0.5 * float(fresh)
