@@ -1,6 +1,6 @@
 """Random operations against plain `lax`: nothing is slower, beyond noise, at any shape.
 
-    python -m experiments.benchmarks.sweep                  250 configurations, 30 minutes on 2 cores
+    python -m experiments.benchmarks.sweep                  200 configurations, 15 minutes on 2 cores
     python -m experiments.benchmarks.sweep --count 20 --seed 1
 
 Each configuration is timed forward and for each gradient, against `lax` under `jax.jit` and against `lax` with
@@ -87,7 +87,7 @@ def measure(case: Any, kind: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=250)
+    parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     jaxcnn.train.reuse_memory()

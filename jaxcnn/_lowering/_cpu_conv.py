@@ -77,12 +77,13 @@ def _taps_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: t
 
 
 def _taps_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtypeStruct) -> jax.Array:
-    """dw[k] = sum of shifted(x, k) * dy, a band of rows of one example at a time, which stays in the cache.
+    """dw[k] = sum of shifted(x, k) * dy, a band of rows of a few examples at a time, which stays in the cache.
 
     The rows of a band are added up in one expression of products, which is vectorised over columns and channels;
     a reduction over all positions is not. With the shapes above: 2.7 ms, plain 15 ms, PyTorch 1.0 ms; 5.3, 31, 5.2 ms.
     """
-    size = w.shape[:-2]
+    size, examples = w.shape[:-2], dy.shape[0]
+    few = 4 if isinstance(examples, int) and examples % 4 == 0 else 1
     height, stride, dilation = dy.shape[1], geometry.stride[0], geometry.rhs_dilation[0]
     rows = min(height, 32)
     bands = -(-height // rows)
@@ -93,16 +94,16 @@ def _taps_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.Sha
     xp = _longer(xp, max((bands - 1) * rows * stride + reach, xp.shape[1]))
 
     def band(totals, at):
-        n, first = at // bands, at % bands * rows
+        n, first = at // bands * few, at % bands * rows
         rest = (0,) * (x.ndim - 2)
-        here = widened(lax.dynamic_slice(xp, (n, first * stride, *rest), (1, reach, *xp.shape[2:])))
-        there = widened(lax.dynamic_slice(dyp, (n, first, *rest), (1, rows, *dyp.shape[2:])))
+        here = widened(lax.dynamic_slice(xp, (n, first * stride, *rest), (few, reach, *xp.shape[2:])))
+        there = widened(lax.dynamic_slice(dyp, (n, first, *rest), (few, rows, *dyp.shape[2:])))
         views = shifts(here, size, geometry.stride, geometry.rhs_dilation)
-        sums = [sum(seen[0, row] * there[0, row] for row in range(rows)) for _, seen in views]
+        sums = [sum(seen[:, row] * there[:, row] for row in range(rows)) for _, seen in views]
         return [total + more for total, more in zip(totals, sums, strict=True)], None
 
-    zeros = [jnp.zeros(dy.shape[2:], widened(dy[:0]).dtype) for _ in range(math.prod(size))]
-    totals, _ = lax.scan(band, zeros, jnp.arange(dy.shape[0] * bands))
+    zeros = [jnp.zeros((few, *dy.shape[2:]), widened(dy[:0]).dtype) for _ in range(math.prod(size))]
+    totals, _ = lax.scan(band, zeros, jnp.arange(examples // few * bands))
     dw = jnp.stack([total.sum(tuple(range(total.ndim - 1))) for total in totals])
     return dw.reshape(w.shape).astype(w.dtype)
 
