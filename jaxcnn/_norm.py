@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
-from jaxcnn._lowering import settled, spread, total
+from jaxcnn._lowering import deviations, settled, spread
 from jaxcnn._window import integer
 
 
@@ -328,14 +328,14 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
 def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A constant near the mean of each channel, what is missing to the mean, and the variance.
 
-    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2. With c among the values,
-    here the mean of the first example, little is lost to rounding, and both need only one pass over x.
+    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2, in one pass over x. With
+    c the mean of a part of the values, here the first row of each picture, little is lost to rounding: the variance
+    cannot be much smaller than (mean - c)^2 times the share of that part.
     """
-    near = lax.stop_gradient(x[:1].mean(tuple(range(x.ndim - 1))))
-    rest = x - spread(near, x)
-    count = math.prod(x.shape[:-1])
-    shift = total(rest) / count
-    return near, shift, jnp.maximum(total(jnp.square(rest)) / count - jnp.square(shift), 0)
+    part = x[:, :1] if x.ndim > 2 else x[:1]
+    near = lax.stop_gradient(part.mean(tuple(range(x.ndim - 1))))
+    shift, square = deviations(x, near) / math.prod(x.shape[:-1])
+    return near, shift, jnp.maximum(square - jnp.square(shift), 0)
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

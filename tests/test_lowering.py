@@ -21,6 +21,7 @@ from jaxcnn._lowering import (
     _plain_conv,
     convolve,
     convolve_transposed,
+    deviations,
     extreme,
     settled,
     spread,
@@ -193,13 +194,16 @@ def test_transposed_convolution(case):
     close(everything(apply, y, flipped), everything(by_definition, y, flipped))
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
+@pytest.mark.parametrize("shape", [(1, 5), (3, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
 def test_totals(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     v = np.random.default_rng(1).normal(size=shape[-1:]).astype(np.float32)
     axes = tuple(range(len(shape) - 1))
-    close(_channels._cpu_total(x), x.sum(axes))
-    close(everything(total, x), everything(lambda x: x.sum(axes), x))
+    near, count = 1.5 * x.reshape(-1, shape[-1])[0], x.size // shape[-1]
+    moments = lambda x: jnp.stack([(x - near).mean(axes), ((x - near) ** 2).mean(axes)])
+    close(_channels._cpu_total(x) / count, x.mean(axes))
+    close(everything(lambda x: total(x) / count, x), everything(lambda x: x.mean(axes), x))
+    close(everything(lambda x: deviations(x, near) / count, x), everything(moments, x))
     close(everything(lambda v: spread(v, x) * x, v), everything(lambda v: v * x, v))
     half = jnp.full((4096, 16), 0.1, jnp.bfloat16)
     np.testing.assert_allclose(np.asarray(_channels._cpu_total(half), np.float32), 410, rtol=0.01)

@@ -5,6 +5,7 @@ is what all backends get for which nothing better was measured. The choice is ma
 for each platform by itself, so one exported program holds the right one for cpu, cuda and tpu.
 """
 
+from jaxcnn._lowering._channels import deviations as deviations
 from jaxcnn._lowering._channels import spread as spread
 from jaxcnn._lowering._channels import total as total
 from jaxcnn._lowering._conv import convolve as convolve
@@ -14,4 +15,15 @@ from jaxcnn._lowering._max_pool import extreme as extreme
 from jaxcnn._lowering._plain_conv import Geometry as Geometry
 from jaxcnn._lowering._settle import settled as settled
 
-__all__ = ["Geometry", "Pool", "convolve", "convolve_transposed", "extreme", "settled", "spread", "total"]
+__all__ = [
+    "Geometry",
+    "Pool",
+    "convolve",
+    "convolve_transposed",
+    "deviations",
+    "extreme",
+    "scaled",
+    "settled",
+    "spread",
+    "total",
+]
