@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
-from jaxcnn._lowering import Pool, extreme
+from jaxcnn._lowering import Pool, extreme, window_sum
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
@@ -117,7 +117,7 @@ def avg_pool(
     """
 
     def mean(x, window, padding):
-        total = _sum(widened(floating(x, "avg_pool")), window)
+        total = window_sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
         count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
         return (total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)).astype(x.dtype)
@@ -158,7 +158,7 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def norm(x, window, padding):
-        total = _sum(jnp.abs(widened(floating(x, "lp_pool"))) ** p, window)
+        total = window_sum(jnp.abs(widened(floating(x, "lp_pool"))) ** p, window)
         some = total > 0  # the root has no finite slope at 0, and where() alone would let it through as 0 * inf
         return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0).astype(x.dtype)
 
@@ -332,19 +332,6 @@ def _taps(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int
         at = s * np.arange(out)[:, None] + d * np.arange(k) - low
         counts.append(((-before <= at) & (at < n + after)).sum(1))
     return counts
-
-
-def _sum(x: jax.Array, window: Window) -> jax.Array:
-    """The sum of each window."""
-    return lax.reduce_window(
-        x,
-        np.zeros((), x.dtype),
-        lax.add,
-        window_dimensions=(1, *window.size, 1),
-        window_strides=(1, *window.stride, 1),
-        padding=((0, 0), *window.padding, (0, 0)),
-        window_dilation=(1, *window.dilation, 1),
-    )
 
 
 def _extreme(x: jax.Array, window: Window, largest: bool) -> jax.Array:

@@ -19,6 +19,8 @@ from jaxcnn._lowering import (
     _cpu_conv,
     _max_pool,
     _plain_conv,
+    _sum_pool,
+    _taps,
     convolve,
     convolve_transposed,
     deviations,
@@ -26,7 +28,9 @@ from jaxcnn._lowering import (
     settled,
     spread,
     total,
+    window_sum,
 )
+from jaxcnn._window import Window
 
 small = settings(max_examples=12, deadline=None, derandomize=True)
 
@@ -241,6 +245,22 @@ def test_pool(case):
     expected, expected_back = jax.vjp(functools.partial(_max_pool._plain_pool, pool=pool), x)
     dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
     close((y, back(dy)), (expected, expected_back(dy)))
+
+
+@small
+@given(pools(), st.integers(1, 2), st.sampled_from([2, 16]))
+@pytest.mark.usefixtures("quick_compilation")
+def test_sums_of_windows(case, dilation, channels):
+    x, pool = case
+    spans = [dilation * (k - 1) + 1 for k in pool.size]
+    x = np.resize(x, (2, *(max(n, span) for n, span in zip(x.shape[1:-1], spans, strict=True)), channels))
+    window = Window(pool.size, pool.stride, (dilation,) * len(pool.size), pool.padding)
+    plain = functools.partial(_sum_pool._plain_sum, window=window)
+    close(everything(lambda x: window_sum(x, window), x), everything(plain, x))
+    dy = np.random.default_rng(0).normal(size=plain(x).shape).astype(np.float32)
+    spatial = {"window": window, "spatial": x.shape[1:-1]}
+    parts = [dy] * int(np.prod(window.size))
+    close(_taps.put_back(parts, window, x.shape[1:-1]), _sum_pool._plain_back(dy, **spatial))
 
 
 @small

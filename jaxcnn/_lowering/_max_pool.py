@@ -18,9 +18,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from jaxcnn._lowering._primitive import linear_in, primitive
-from jaxcnn._lowering._taps import interleaved, padded, shifts
-
-_MOST_TAPS = 64  # above, writing out each tap takes too long to compile
+from jaxcnn._lowering._taps import MOST_TAPS, padded, put_back, shifts, worth_taps
 
 
 class Pool(NamedTuple):
@@ -56,9 +54,7 @@ def _cpu_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
     On (128, 32, 32, 32), 2x2: 0.9 ms, plain 2.2, PyTorch 1.4; 3x3 / 2: 1.5, 4.5, 1.7 ms. On (8, 56, 56, 128), 3x3 / 2:
     1.0, 5.2 ms.
     """
-    taps = math.prod(pool.size)
-    small = taps <= 4 and any(map(any, pool.padding))
-    if taps > _MOST_TAPS or small or len(pool.size) == 1 or x.shape[-1] < 16:
+    if not worth_taps(x, pool):
         return _plain_pool(x, pool=pool)
     return functools.reduce(jnp.maximum if pool.largest else jnp.minimum, _taps(x, pool, _identity(x.dtype, pool)))
 
@@ -79,7 +75,7 @@ def _plain_spread(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
 
 
 def _cpu_spread(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
-    if math.prod(pool.size) > _MOST_TAPS:
+    if math.prod(pool.size) > MOST_TAPS:
         return _plain_spread(x, dy, pool=pool)
     return _spread_taps(x, dy, pool=pool)
 
@@ -87,9 +83,8 @@ def _cpu_spread(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
 def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
     """Find the winner of each window, then gather, for every position of x, the windows that it won.
 
-    Positions with the same remainder by the stride see the same taps, so each such phase is a sum of whole arrays,
-    and the phases are interleaved at the end. Forward and backward, shapes as in `_cpu_pool`: 2x2
-    7 ms, plain 54 to 77, PyTorch 5 to 14 ms; 3x3 / 2: 19, 65 to 88, 5 to 14 ms.
+    Forward and backward, shapes as in `_cpu_pool`: 2x2: 7 ms, plain 54 to 77, PyTorch 5 to 14 ms; 3x3 / 2: 19,
+    65 to 88, 5 to 14 ms.
     """
     taps = _taps(x, pool, _identity(x.dtype, pool))
     best = next(taps)
@@ -97,25 +92,11 @@ def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
     for number, here in enumerate(taps, 1):
         wins = _beats(here, best, pool)
         best, winner = jnp.where(wins, here, best), jnp.where(wins, number, winner)
-    spatial = x.shape[1:-1]
-    lengths = [n + low + high for n, (low, high) in zip(spatial, pool.padding, strict=True)]
-    lengths = [-(-n // s) for n, s in zip(lengths, pool.stride, strict=True)]
+    # Without the barrier, XLA finds the winner anew for each of the windows that a position is in.
+    winner, dy = lax.optimization_barrier((winner, dy))
     zero = np.zeros((), dy.dtype)
-    phases = {phase: [] for phase in np.ndindex(*pool.stride)}
-    for number, tap in enumerate(np.ndindex(*pool.size)):
-        at = [d * k for d, k in zip(pool.dilation, tap, strict=True)]
-        low = [a // s for a, s in zip(at, pool.stride, strict=True)]
-        around = [(a, n - o - a, 0) for a, n, o in zip(low, lengths, dy.shape[1:-1], strict=True)]
-        won = lax.pad(jnp.where(winner == number, dy, zero), zero, ((0, 0, 0), *around, (0, 0, 0)))
-        phases[tuple(a % s for a, s in zip(at, pool.stride, strict=True))].append(won)
-    shape = (x.shape[0], *lengths, x.shape[-1])
-    sums = [sum(parts) if parts else jnp.zeros(shape, dy.dtype) for parts in phases.values()]
-    dx = interleaved(sums, pool.stride)
-    start = [low for low, _ in pool.padding]
-    stop = [low + n for low, n in zip(start, spatial, strict=True)]
-    missing = [(0, max(b - n, 0), 0) for b, n in zip(stop, dx.shape[1:-1], strict=True)]
-    dx = lax.pad(dx, zero, ((0, 0, 0), *missing, (0, 0, 0)))
-    return lax.slice(dx, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]))
+    parts = [jnp.where(winner == number, dy, zero) for number in range(math.prod(pool.size))]
+    return put_back(parts, pool, x.shape[1:-1])
 
 
 def _taps(x: jax.Array, pool: Pool, identity: np.ndarray) -> Iterator[jax.Array]:

@@ -1,11 +1,15 @@
 """A window taken apart: what each of its taps sees, as one strided slice of the input, and slices put together."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+MOST_TAPS = 64  # above, writing out each tap takes too long to compile
 
 
 def padded(x: jax.Array, padding: tuple[tuple[int, int], ...], value: np.ndarray) -> jax.Array:
@@ -34,3 +38,39 @@ def interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
     # One reshape at the end: in between, it would keep the stacks from becoming one pass over memory.
     longer = (n * step for n, step in zip(spatial, stride, strict=True))
     return phases[0].reshape(phases[0].shape[0], *longer, phases[0].shape[-1])
+
+
+def worth_taps(x: jax.Array, window: Any) -> bool:
+    """Whether a CPU pools faster by one slice for each tap than by lax.reduce_window.
+
+    Not with small windows that hang over the edge, few channels, or in 1-D.
+    """
+    taps = math.prod(window.size)
+    small = taps <= 4 and any(map(any, window.padding))
+    return taps <= MOST_TAPS and not small and len(window.size) > 1 and x.shape[-1] >= 16
+
+
+def put_back(parts: list[jax.Array], window: Any, spatial: tuple[int, ...]) -> jax.Array:
+    """(N, *spatial, C): the transpose of `padded` and `shifts`, for what each tap gives back at every place.
+
+    Positions with the same remainder by the stride are seen by the same taps, so each such phase is a sum of whole
+    arrays, and the phases are interleaved at the end.
+    """
+    lengths = [n + low + high for n, (low, high) in zip(spatial, window.padding, strict=True)]
+    lengths = [-(-n // s) for n, s in zip(lengths, window.stride, strict=True)]
+    zero = np.zeros((), parts[0].dtype)
+    phases = {phase: [] for phase in np.ndindex(*window.stride)}
+    for part, tap in zip(parts, np.ndindex(*window.size), strict=True):
+        at = [d * k for d, k in zip(window.dilation, tap, strict=True)]
+        low = [a // s for a, s in zip(at, window.stride, strict=True)]
+        around = [(a, n - o - a, 0) for a, n, o in zip(low, lengths, part.shape[1:-1], strict=True)]
+        whole = lax.pad(part, zero, ((0, 0, 0), *around, (0, 0, 0)))
+        phases[tuple(a % s for a, s in zip(at, window.stride, strict=True))].append(whole)
+    shape = (parts[0].shape[0], *lengths, parts[0].shape[-1])
+    sums = [sum(phase) if phase else jnp.zeros(shape, zero.dtype) for phase in phases.values()]
+    x = interleaved(sums, window.stride)
+    start = [low for low, _ in window.padding]
+    stop = [low + n for low, n in zip(start, spatial, strict=True)]
+    missing = [(0, max(b - n, 0), 0) for b, n in zip(stop, x.shape[1:-1], strict=True)]
+    x = lax.pad(x, zero, ((0, 0, 0), *missing, (0, 0, 0)))
+    return lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]))
