@@ -172,6 +172,7 @@ def test_rules_choose_what_they_are_for():
     assert _cpu_conv._columns(mnist, shape(5, 5, 1, 6), one) == 4
     assert _cpu_conv._columns(picture, shape(3, 3, 16, 16), one) == 2
     assert _cpu_conv._columns(picture, shape(3, 3, 64, 64), one) == 1
+    assert _cpu_conv._columns(shape(8, 7, 7, 8), shape(7, 7, 8, 6), one) == 1  # a wider one were larger than x
     assert _cpu_conv._swapped(shape(8, 2, 2, 512), shape(3, 3, 512, 512))
     assert not _cpu_conv._swapped(shape(8, 4, 4, 512), shape(3, 3, 512, 512))
     assert _cpu_conv._by_phases(picture, shape(3, 3, 32, 16), one)

@@ -235,6 +235,8 @@ def _columns(x: jax.Array, w: jax.Array, geometry: Geometry) -> int:
 
     def cost(columns):
         window = math.prod(size[:-1]) * (size[-1] + stride * (columns - 1)) * channels
+        if columns > 1 and math.prod(x.shape[1:-1]) < window // channels:  # see `_swapped`
+            return math.inf
         packed = -(-out // columns) * window
         return packed * (max(1.5 / channels, 0.1) + 0.005 * columns * features)
 
@@ -263,7 +265,7 @@ def _columns_forward(x: jax.Array, w: jax.Array, geometry: Geometry, columns: in
 def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry) -> bool:
     """Not for a few features, of which more cost as much, nor for so many that their multiplications are the cost."""
     *size, channels, features = w.shape
-    worth = (features > 4 or math.prod(size) > 16) and channels * features <= 2**14
+    worth = (features > 8 or math.prod(size) > 16) and channels * features <= 2**14
     return (worth or _swapped(x, w)) and set(geometry.stride) == set(geometry.rhs_dilation) == {1}
 
 
