@@ -1,8 +1,8 @@
 """Normalisation: bring activations to a mean and deviation of their own choosing, then scale and shift.
 
 All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
-variance are taken over. Statistics are computed in float32 at least, and in two passes: E[x^2] - E[x]^2
-alone loses all its digits for pixels around 10,000 with a deviation of 1.
+variance are taken over. Statistics are computed in float32 at least, and of x less a value near its mean:
+E[x^2] - E[x]^2 loses all its digits for pixels around 10,000 with a deviation of 1.
 """
 
 import math

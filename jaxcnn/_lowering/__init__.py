@@ -23,8 +23,8 @@ __all__ = [
     "convolve_transposed",
     "deviations",
     "extreme",
-    "scaled",
     "settled",
     "spread",
     "total",
+    "window_sum",
 ]

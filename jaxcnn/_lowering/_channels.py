@@ -76,7 +76,7 @@ def _plain_spread(v: jax.Array, x: jax.Array) -> jax.Array:
 
 
 _total = primitive("jaxcnn_total", _plain_total, cpu=_cpu_total, examples=(False,))
-_spread = primitive("jaxcnn_spread", _plain_spread, cpu=_plain_spread, examples=(False, True))
+_spread = primitive("jaxcnn_spread", _plain_spread, examples=(False, True))
 _deviations = primitive("jaxcnn_deviations", _plain_deviations, cpu=_cpu_deviations, examples=(False, False))
 
 

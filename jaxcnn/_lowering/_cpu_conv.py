@@ -14,7 +14,7 @@ from jax import lax
 from jaxcnn._layer import widened
 from jaxcnn._lowering import _plain_conv
 from jaxcnn._lowering._plain_conv import Geometry
-from jaxcnn._lowering._taps import interleaved, padded, shifts
+from jaxcnn._lowering._taps import MOST_TAPS, interleaved, padded, shifts
 
 
 def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -47,7 +47,10 @@ def backward_w(x: jax.Array, dy: jax.Array, *, geometry: Geometry, size: tuple[i
 def _by_taps(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
     """One channel of input for each group, and few enough taps to write each of them out."""
     return (
-        w.shape[-2] == 1 and geometry.groups > 1 and math.prod(w.shape[:-2]) <= 64 and set(geometry.lhs_dilation) == {1}
+        w.shape[-2] == 1
+        and geometry.groups > 1
+        and math.prod(w.shape[:-2]) <= MOST_TAPS
+        and set(geometry.lhs_dilation) == {1}
     )
 
 
@@ -195,8 +198,12 @@ def _swapped(x: jax.Array, w: jax.Array) -> bool:
 
 def _by_points(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
     """Windows of one position: either some inputs are left out, or zeros come between and around the outputs."""
-    skips = not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}
-    return set(w.shape[:-2]) == {1} and (skips or set(geometry.stride) == {1})
+    return set(w.shape[:-2]) == {1} and (_adds_nothing(geometry) or set(geometry.stride) == {1})
+
+
+def _adds_nothing(geometry: Geometry) -> bool:
+    """No zeros come around or between the positions of x."""
+    return not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}
 
 
 def _points_forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -347,7 +354,7 @@ def _dense_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tup
     """
     # Without the barrier, XLA computes x and dy anew while it transposes them, value by value: 30 ms for 1.
     x, dy = lax.optimization_barrier((x, dy))
-    if set(size) == {1} and not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}:
+    if set(size) == {1} and _adds_nothing(geometry):
         positions = tuple(range(x.ndim - 1))
         dw = lax.dot_general(_every(x, geometry.stride), dy, ((positions, positions), ((), ())))
         return dw.reshape(*size, *dw.shape)

@@ -118,7 +118,7 @@ def _identity(dtype: Any, pool: Pool) -> np.ndarray:
 
 
 _pool = primitive("jaxcnn_pool", _plain_pool, cpu=_cpu_pool, examples=(True,))
-_pick = primitive("jaxcnn_pool_pick", _pick_taps, cpu=_pick_taps, examples=(True, True))
+_pick = primitive("jaxcnn_pool_pick", _pick_taps, examples=(True, True))
 _spread = primitive("jaxcnn_pool_spread", _plain_spread, cpu=_cpu_spread, examples=(True, True))
 
 

@@ -11,9 +11,13 @@ from jax.interpreters import ad, batching, mlir
 
 
 def primitive(
-    name: str, plain: Callable[..., jax.Array], *, cpu: Callable[..., jax.Array], examples: tuple[bool, ...]
+    name: str,
+    plain: Callable[..., jax.Array],
+    *,
+    cpu: Callable[..., jax.Array] | None = None,
+    examples: tuple[bool, ...],
 ) -> Primitive:
-    """A primitive computed by `plain`, but on a CPU by `cpu`; its derivatives are the caller's business.
+    """A primitive computed by `plain`, but on a CPU by `cpu`, if given; its derivatives are the caller's business.
 
     Args:
         name: as it stands in a jaxpr.
@@ -39,7 +43,8 @@ def primitive(
     prim.def_abstract_eval(shape)
     prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
     mlir.register_lowering(prim, mlir.lower_fun(plain, multiple_results=False))
-    mlir.register_lowering(prim, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    if cpu:
+        mlir.register_lowering(prim, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
     batching.primitive_batchers[prim] = batch
     return prim
 
