@@ -14,7 +14,7 @@ from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
 from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, leaf, spatial_rank, stateless
-from jaxcnn._lowering import Geometry, convolve, convolve_transposed, settled, spread
+from jaxcnn._lowering import Geometry, biased, convolve, convolve_transposed
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
@@ -87,7 +87,7 @@ def conv(
             pads = ((0, 0),) * rank
         geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
         y = convolve(x, kernel.astype(x.dtype), geometry)  # lax.conv_general_dilated, or what equals it
-        return settled(y + spread(leaf("conv", params, "bias", (features,), x).astype(y.dtype), y)) if bias else y
+        return biased(y, leaf("conv", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -265,7 +265,7 @@ def conv_transpose(
         )
         geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
         y = convolve_transposed(x, kernel.astype(x.dtype), geometry, spatial)
-        return settled(y + spread(leaf(name, params, "bias", (features,), x).astype(y.dtype), y)) if bias else y
+        return biased(y, leaf(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 

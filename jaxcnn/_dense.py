@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
 from jaxcnn._layer import Initializer, Layer, as_layer, child_key, floating, leaf, spatial_rank, stateless
-from jaxcnn._lowering import settled, spread
+from jaxcnn._lowering import biased
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
 
 
@@ -57,7 +57,7 @@ def dense(
         x = floating(x, "dense")
         kernel = leaf("dense", params, "kernel", (*x.shape[-1:], features), x)
         y = x @ kernel.astype(x.dtype)
-        return settled(y + spread(leaf("dense", params, "bias", (features,), x).astype(y.dtype), y)) if bias else y
+        return biased(y, leaf("dense", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 

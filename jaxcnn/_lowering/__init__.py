@@ -13,12 +13,14 @@ from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._max_pool import Pool as Pool
 from jaxcnn._lowering._max_pool import extreme as extreme
 from jaxcnn._lowering._plain_conv import Geometry as Geometry
+from jaxcnn._lowering._settle import biased as biased
 from jaxcnn._lowering._settle import settled as settled
 from jaxcnn._lowering._sum_pool import window_sum as window_sum
 
 __all__ = [
     "Geometry",
     "Pool",
+    "biased",
     "convolve",
     "convolve_transposed",
     "deviations",

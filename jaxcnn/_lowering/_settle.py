@@ -7,12 +7,18 @@ gradient of an activation for a kernel, for a bias and for the input of a layer.
 import jax
 from jax import lax
 
+from jaxcnn._lowering._channels import spread
 from jaxcnn._lowering._primitive import linear_in, primitive
 
 
 def settled(y: jax.Array) -> jax.Array:
     """y itself, but on a CPU its gradient is computed once and kept for all that need it."""
     return _identity.bind(y)
+
+
+def biased(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """(N, *spatial, C), (C,) -> (N, *spatial, C): y + bias, with one gradient for the bias and all that made y."""
+    return settled(y + spread(bias.astype(y.dtype), y))
 
 
 _identity = primitive("jaxcnn_settled", lambda y: y, examples=(True,))
