@@ -17,10 +17,13 @@ from jaxcnn._lowering import (
     Pool,
     _channels,
     _cpu_conv,
+    _dense,
+    _direct,
     _max_pool,
     _plain_conv,
     _sum_pool,
     _taps,
+    _winograd,
     convolve,
     convolve_transposed,
     deviations,
@@ -115,7 +118,7 @@ def test_convolution_in_bfloat16(case):
 @st.composite
 def dense(draw, **fixed):
     """(x, w, geometry) without groups, with some of the geometry's fields fixed to one value for all dimensions."""
-    rank = draw(st.integers(1, 3))
+    rank = fixed.get("rank") or draw(st.integers(1, 3))
     each = lambda name, low, high: tuple(fixed.get(name) or draw(st.integers(low, high)) for _ in range(rank))
     size, dilation, stride = each("size", 1, 4), each("rhs_dilation", 1, 2), each("stride", 1, 3)
     padding = tuple((0, 0) if "padding" in fixed else (draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in size)
@@ -127,30 +130,56 @@ def dense(draw, **fixed):
     return x, rng.normal(size=(*size, x.shape[-1], draw(st.integers(1, 3)))).astype(np.float32), geometry
 
 
+def plain_convolution(x, w, geometry):
+    return _plain_conv.forward(x, w, geometry=geometry)
+
+
+def plain_gradient(size):
+    return lambda x, dy, geometry: _plain_conv.backward_w(x, dy, geometry=geometry, size=size)
+
+
 def same_as_plain(formulation, case):
     x, w, geometry = case
-    close(jax.jit(lambda x, w: formulation(x, w, geometry))(x, w), _plain_conv.forward(x, w, geometry=geometry))
+    close(jax.jit(lambda x, w: formulation(x, w, geometry))(x, w), plain_convolution(*case))
+
+
+def same_gradient_as_plain(formulation, case):
+    x, w, geometry = case
+    y = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    dw = jax.jit(lambda x, dy: formulation(x, dy, geometry))(x, dy)
+    close(dw, plain_gradient(w.shape[:-2])(x, dy, geometry))
 
 
 @small
 @given(dense(lhs_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
 def test_patches(case):
-    same_as_plain(_cpu_conv._patches_forward, case)
-
-
-@small
-@given(dense(lhs_dilation=1, rhs_dilation=1), st.integers(2, 4))
-@pytest.mark.usefixtures("quick_compilation")
-def test_columns(case, columns):
-    same_as_plain(lambda x, w, geometry: _cpu_conv._columns_forward(x, w, geometry, columns), case)
+    same_as_plain(_dense.patches, case)
 
 
 @settings(small, max_examples=25)
-@given(dense(stride=1, rhs_dilation=1))
+@given(dense(lhs_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
-def test_phases(case):
-    same_as_plain(_cpu_conv._phases_forward, case)
+def test_products_put_back(case):
+    x, w, geometry = case
+    y = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    spatial = {"geometry": geometry, "spatial": x.shape[1:-1]}
+    close(_dense.put_back_products(dy, w, **spatial), _plain_conv.backward_x(dy, w, **spatial))
+
+
+@settings(small, max_examples=25)
+@given(dense(lhs_dilation=1))
+@pytest.mark.usefixtures("quick_compilation")
+def test_phases_of_a_depthwise_gradient(case):
+    x, w, geometry = case
+    x, w = np.resize(x, (*x.shape[:-1], 3)), np.resize(w, (*w.shape[:-2], 1, 3))
+    geometry = geometry._replace(groups=3)
+    y = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    spatial = {"geometry": geometry, "spatial": x.shape[1:-1]}
+    close(_direct.backward_x(dy, w, **spatial), _plain_conv.backward_x(dy, w, **spatial))
 
 
 @small
@@ -158,25 +187,92 @@ def test_phases(case):
 @pytest.mark.usefixtures("quick_compilation")
 def test_points(case):
     assert _cpu_conv._by_points(case[1], case[2])
-    same_as_plain(_cpu_conv._points_forward, case)
+    same_as_plain(_dense.points, case)
+    if _cpu_conv._adds_nothing(case[2]):
+        same_gradient_as_plain(_dense.points_gradient, case)
+
+
+@small
+@given(dense(rank=3, lhs_dilation=1))
+@pytest.mark.usefixtures("quick_compilation")
+def test_slices(case):
+    size = case[1].shape[:-2]
+    same_as_plain(lambda *case: _dense.slices(*case, plain_convolution), case)
+    gradient = lambda *args: _dense.slices_gradient(*args, size[0], plain_gradient(size[1:]))
+    same_gradient_as_plain(gradient, case)
+
+
+@small
+@given(dense(), st.integers(1, 40))
+@pytest.mark.usefixtures("quick_compilation")
+def test_direct(case, features):
     x, w, geometry = case
-    dy = np.ones(jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w).shape, np.float32)
-    sizes = {"geometry": geometry, "size": w.shape[:-2]}
-    close(_cpu_conv.backward_w(x, dy, **sizes), _plain_conv.backward_w(x, dy, **sizes))
+    case = x, np.resize(w, (*w.shape[:-1], features)), geometry
+    same_as_plain(_direct.forward, case)
+
+
+@small
+@given(dense(lhs_dilation=1).filter(lambda case: case[0].ndim < 5), st.integers(1, 40))
+@pytest.mark.usefixtures("quick_compilation")
+def test_direct_gradient_of_a_dense_kernel(case, features):
+    x, w, geometry = case
+    case = x, np.resize(w, (*w.shape[:-1], features)), geometry
+    same_gradient_as_plain(lambda *args: _direct.outer(*args, w.shape[:-2]), case)
+
+
+@settings(small, max_examples=25)
+@given(dense(size=3, stride=1, lhs_dilation=1, rhs_dilation=1), st.data())
+@pytest.mark.usefixtures("quick_compilation")
+def test_winograd(case, data):
+    x, w, geometry = case
+    out = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w).shape
+    wide = jax.ShapeDtypeStruct((*w.shape[:-2], 64, 64), jnp.float32)
+    best = _winograd.dimension(wide, geometry, out[1:-1])
+    assert best is None or -(-out[best + 1] // 4) * 4 <= 4 / 3 * out[best + 1]
+    dim = data.draw(st.integers(0, x.ndim - 3))
+    rest = (*w.shape[:dim], 1, *w.shape[dim + 1 : -2])
+    same_as_plain(lambda *case: _winograd.forward(*case, dim, plain_convolution), case)
+    same_gradient_as_plain(lambda *args: _winograd.backward_w(*args, dim, plain_gradient(rest)), case)
+
+
+def test_winograd_is_as_exact_as_a_sum():
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(size=(4, 16, 16, 64)), 0)
+    w = rng.normal(size=(3, 3, 64, 64)) / 24
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert _winograd.dimension(w, geometry, (16, 16)) == 0
+    with jax.enable_x64(True):
+        exact = np.asarray(_plain_conv.forward(jnp.asarray(x), jnp.asarray(w), geometry=geometry))
+    y = _cpu_conv.forward(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), geometry=geometry)
+    error = lambda y: np.abs(np.asarray(y) - exact).max() / np.abs(exact).max()
+    assert error(y) < 3e-6
+    with jax.default_matmul_precision("highest"):
+        assert _winograd.dimension(w, geometry, (16, 16)) is None
+        y = jax.jit(lambda x, w: convolve(x, w, geometry))(x.astype(np.float32), w.astype(np.float32))
+    assert error(y) < 6e-7
 
 
 def test_rules_choose_what_they_are_for():
     shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
     one = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
-    picture, mnist = shape(8, 32, 32, 16), shape(8, 28, 28, 1)
-    assert _cpu_conv._columns(mnist, shape(5, 5, 1, 6), one) == 4
-    assert _cpu_conv._columns(picture, shape(3, 3, 16, 16), one) == 2
-    assert _cpu_conv._columns(picture, shape(3, 3, 64, 64), one) == 1
-    assert _cpu_conv._columns(shape(8, 7, 7, 8), shape(7, 7, 8, 6), one) == 1  # a wider one were larger than x
-    assert _cpu_conv._swapped(shape(8, 2, 2, 512), shape(3, 3, 512, 512))
-    assert not _cpu_conv._swapped(shape(8, 4, 4, 512), shape(3, 3, 512, 512))
-    assert _cpu_conv._by_phases(picture, shape(3, 3, 32, 16), one)
-    assert not _cpu_conv._by_phases(picture, shape(3, 3, 256, 256), one)
+    picture = shape(8, 32, 32, 16)
+    assert _direct.worth(shape(3, 3, 3, 64), one)
+    assert _direct.worth(shape(3, 3, 16, 16), one)
+    assert not _direct.worth(shape(3, 3, 16, 64), one)
+    assert not _direct.worth(shape(11, 11, 3, 64), one)
+    assert _direct.worth(shape(7, 7, 1, 96), one._replace(groups=96))
+    assert not _direct.worth(shape(3, 3, 8, 64), one._replace(groups=8))
+    assert _direct.worth_outer(picture, shape(8, 32, 32, 64), one, (3, 3))
+    assert not _direct.worth_outer(shape(8, 32, 32, 64), shape(8, 32, 32, 64), one, (3, 3))
+    assert not _direct.worth_outer(shape(2048, 32, 32, 16), shape(2048, 32, 32, 64), one, (3, 3))
+    assert _winograd.dimension(shape(3, 3, 64, 64), one, (7, 8)) == 1
+    assert _winograd.dimension(shape(3, 3, 64, 64), one, (5, 2)) is None
+    assert _winograd.dimension(shape(3, 5, 64, 64), one._replace(stride=(2, 1)), (8, 8)) is None
+    assert _cpu_conv._by_products(shape(3, 3, 256, 256), one._replace(stride=(2, 2)))
+    assert _cpu_conv._by_products(shape(3, 3, 3, 64), one)
+    assert not _cpu_conv._by_products(shape(3, 3, 64, 64), one)
+    assert _direct.worth_phases(shape(3, 3, 1, 64), one._replace(stride=(2, 2), groups=64))
+    assert not _direct.worth_phases(shape(3, 3, 1, 64), one._replace(groups=64))
 
 
 @small
@@ -206,12 +302,12 @@ def test_totals(shape):
     axes = tuple(range(len(shape) - 1))
     near, count = 1.5 * x.reshape(-1, shape[-1])[0], x.size // shape[-1]
     moments = lambda x: jnp.stack([(x - near).mean(axes), ((x - near) ** 2).mean(axes)])
-    close(_channels._cpu_total(x) / count, x.mean(axes))
+    close(_channels.total_on_cpu(x) / count, x.mean(axes))
     close(everything(lambda x: total(x) / count, x), everything(lambda x: x.mean(axes), x))
     close(everything(lambda x: deviations(x, near) / count, x), everything(moments, x))
     close(everything(lambda v: spread(v, x) * x, v), everything(lambda v: v * x, v))
     half = jnp.full((4096, 16), 0.1, jnp.bfloat16)
-    np.testing.assert_allclose(np.asarray(_channels._cpu_total(half), np.float32), 410, rtol=0.01)
+    np.testing.assert_allclose(np.asarray(_channels.total_on_cpu(half), np.float32), 410, rtol=0.01)
 
 
 def test_what_is_settled_is_the_identity():
@@ -226,15 +322,15 @@ def test_a_barrier_outlives_fusion():
     assert "opt-barrier" not in jax.jit(f).lower(x).compile().as_text()
 
 
-@pytest.mark.parametrize(("height", "examples"), [(5, 4), (32, 2), (33, 8), (70, 3)])
-def test_gradient_of_a_depthwise_kernel_over_several_bands(height, examples):
+@pytest.mark.parametrize(("width", "examples", "groups"), [(5, 4, 6), (32, 2, 6), (33, 8, 3), (70, 3, 2)])
+def test_gradient_of_a_kernel_in_groups(width, examples, groups, monkeypatch):
+    """Over several bands of columns, and over a few examples at a time."""
     rng = np.random.default_rng(0)
-    geometry = Geometry((2, 1), ((1, 0), (1, 1)), (1, 1), (1, 2), 3)
-    x = rng.normal(size=(examples, 2 * height, 6, 3)).astype(np.float32)
-    w = rng.normal(size=(3, 2, 1, 6)).astype(np.float32)
-    dy = rng.normal(size=_plain_conv.forward(x, w, geometry=geometry).shape).astype(np.float32)
-    a = _cpu_conv.backward_w(x, dy, geometry=geometry, size=(3, 2))
-    close(a, _plain_conv.backward_w(x, dy, geometry=geometry, size=(3, 2)))
+    monkeypatch.setattr(_direct, "_CACHED", 700)
+    geometry = Geometry((1, 2), ((1, 0), (1, 1)), (1, 1), (2, 1), groups)
+    x = rng.normal(size=(examples, 6, 2 * width, 6)).astype(np.float32)
+    w = rng.normal(size=(2, 3, 6 // groups, 12)).astype(np.float32)
+    same_gradient_as_plain(lambda x, dy, geometry: _direct.backward_w(x, dy, geometry, w), (x, w, geometry))
 
 
 @small

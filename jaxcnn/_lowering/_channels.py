@@ -45,7 +45,7 @@ def _plain_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
     return jnp.stack([_plain_total(rest), _plain_total(jnp.square(rest))])
 
 
-def _cpu_total(x: jax.Array) -> jax.Array:
+def total_on_cpu(x: jax.Array) -> jax.Array:
     return _summed(x, lambda x: x)
 
 
@@ -75,7 +75,7 @@ def _plain_spread(v: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(v, x.shape)
 
 
-_total = primitive("jaxcnn_total", _plain_total, cpu=_cpu_total, examples=(False,))
+_total = primitive("jaxcnn_total", _plain_total, cpu=total_on_cpu, examples=(False,))
 _spread = primitive("jaxcnn_spread", _plain_spread, examples=(False, True))
 _deviations = primitive("jaxcnn_deviations", _plain_deviations, cpu=_cpu_deviations, examples=(False, False))
 

@@ -60,7 +60,7 @@ def _cpu_pool(x: jax.Array, *, pool: Pool) -> jax.Array:
 
 
 def _pick_taps(x: jax.Array, dx: jax.Array, *, pool: Pool) -> jax.Array:
-    pairs = zip(_taps(x, pool, _identity(x.dtype, pool)), _taps(dx, pool, np.zeros((), dx.dtype)), strict=True)
+    pairs = zip(_taps(x, pool, _identity(x.dtype, pool)), _taps(dx, pool, 0), strict=True)
     best, dy = next(pairs)
     for here, dhere in pairs:
         wins = _beats(here, best, pool)
@@ -99,9 +99,9 @@ def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
     return put_back(parts, pool, x.shape[1:-1])
 
 
-def _taps(x: jax.Array, pool: Pool, identity: np.ndarray) -> Iterator[jax.Array]:
+def _taps(x: jax.Array, pool: Pool, identity: np.ndarray | float) -> Iterator[jax.Array]:
     """What each tap of the window sees at every place, first tap first."""
-    return (seen for _, seen in shifts(padded(x, pool.padding, identity), pool.size, pool.stride, pool.dilation))
+    return (seen for _, seen in shifts(padded(x, pool.padding, value=identity), pool.size, pool.stride, pool.dilation))
 
 
 def _beats(here: jax.Array, best: jax.Array, pool: Pool) -> jax.Array:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxcnn._jit import jit
+
 
 def primitive(
     name: str,
@@ -75,6 +77,6 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
     ad.primitive_transposes[prim] = transposed
 
 
-@functools.partial(jax.jit, static_argnames=("prim", "params"))
+@functools.partial(jit, static_argnames=("prim", "params"))
 def _run(*args: jax.Array, prim: Primitive, params: tuple[tuple[str, Any], ...]) -> jax.Array:
     return prim.bind(*args, **dict(params))

@@ -34,7 +34,7 @@ def _plain_sum(x: jax.Array, *, window: Any) -> jax.Array:
 def _cpu_sum(x: jax.Array, *, window: Any) -> jax.Array:
     if not worth_taps(x, window):
         return _plain_sum(x, window=window)
-    xp = padded(x, window.padding, np.zeros((), x.dtype))
+    xp = padded(x, window.padding)
     return sum(seen for _, seen in shifts(xp, window.size, window.stride, window.dilation))
 
 

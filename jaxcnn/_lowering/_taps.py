@@ -12,9 +12,12 @@ from jax import lax
 MOST_TAPS = 64  # above, writing out each tap takes too long to compile
 
 
-def padded(x: jax.Array, padding: tuple[tuple[int, int], ...], value: np.ndarray) -> jax.Array:
-    """(N, *spatial, C) with `value` around its spatial dimensions."""
-    return lax.pad(x, value, ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+def padded(
+    x: jax.Array, padding: tuple[tuple[int, int], ...], dilation: tuple[int, ...] | None = None, value: float = 0
+) -> jax.Array:
+    """(N, *spatial, C) with `value` around its spatial dimensions, and dilation - 1 times between their positions."""
+    around = ((*ends, d - 1) for ends, d in zip(padding, dilation or (1,) * len(padding), strict=True))
+    return lax.pad(x, np.array(value, x.dtype), ((0, 0, 0), *around, (0, 0, 0)))
 
 
 def shifts(
