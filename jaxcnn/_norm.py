@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
-from jaxcnn._lowering import deviations, settled, spread
+from jaxcnn._lowering import deviations, settled, spread, total
 from jaxcnn._window import integer
 
 
@@ -333,7 +333,7 @@ def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     cannot be much smaller than (mean - c)^2 times the share of that part.
     """
     part = x[:, :1] if x.ndim > 2 else x[:1]
-    near = lax.stop_gradient(part.mean(tuple(range(x.ndim - 1))))
+    near = lax.stop_gradient(total(part) / math.prod(part.shape[:-1]))
     shift, square = deviations(x, near) / math.prod(x.shape[:-1])
     return near, shift, jnp.maximum(square - jnp.square(shift), 0)
 

@@ -227,7 +227,7 @@ def test_winograd(case, data):
     x, w, geometry = case
     out = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w).shape
     wide = jax.ShapeDtypeStruct((*w.shape[:-2], 64, 64), jnp.float32)
-    best = _winograd.dimension(wide, geometry, out[1:-1])
+    best = _winograd.dimension(wide, geometry, (64, *out[1:]))
     assert best is None or -(-out[best + 1] // 4) * 4 <= 4 / 3 * out[best + 1]
     dim = data.draw(st.integers(0, x.ndim - 3))
     rest = (*w.shape[:dim], 1, *w.shape[dim + 1 : -2])
@@ -240,14 +240,14 @@ def test_winograd_is_as_exact_as_a_sum():
     x = np.maximum(rng.normal(size=(4, 16, 16, 64)), 0)
     w = rng.normal(size=(3, 3, 64, 64)) / 24
     geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
-    assert _winograd.dimension(w, geometry, (16, 16)) == 0
     with jax.enable_x64(True):
         exact = np.asarray(_plain_conv.forward(jnp.asarray(x), jnp.asarray(w), geometry=geometry))
+    assert _winograd.dimension(w, geometry, exact.shape) == 0
     y = _cpu_conv.forward(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), geometry=geometry)
     error = lambda y: np.abs(np.asarray(y) - exact).max() / np.abs(exact).max()
     assert error(y) < 3e-6
     with jax.default_matmul_precision("highest"):
-        assert _winograd.dimension(w, geometry, (16, 16)) is None
+        assert _winograd.dimension(w, geometry, exact.shape) is None
         y = jax.jit(lambda x, w: convolve(x, w, geometry))(x.astype(np.float32), w.astype(np.float32))
     assert error(y) < 6e-7
 
@@ -265,9 +265,10 @@ def test_rules_choose_what_they_are_for():
     assert _direct.worth_outer(picture, shape(8, 32, 32, 64), one, (3, 3))
     assert not _direct.worth_outer(shape(8, 32, 32, 64), shape(8, 32, 32, 64), one, (3, 3))
     assert not _direct.worth_outer(shape(2048, 32, 32, 16), shape(2048, 32, 32, 64), one, (3, 3))
-    assert _winograd.dimension(shape(3, 3, 64, 64), one, (7, 8)) == 1
-    assert _winograd.dimension(shape(3, 3, 64, 64), one, (5, 2)) is None
-    assert _winograd.dimension(shape(3, 5, 64, 64), one._replace(stride=(2, 1)), (8, 8)) is None
+    assert _winograd.dimension(shape(3, 3, 64, 64), one, (8, 7, 8, 64)) == 1
+    assert _winograd.dimension(shape(3, 3, 64, 64), one, (1, 7, 8, 64)) is None
+    assert _winograd.dimension(shape(3, 3, 64, 64), one, (8, 5, 2, 64)) is None
+    assert _winograd.dimension(shape(3, 5, 64, 64), one._replace(stride=(2, 1)), (8, 8, 8, 64)) is None
     assert _cpu_conv._by_products(shape(3, 3, 256, 256), one._replace(stride=(2, 2)))
     assert _cpu_conv._by_products(shape(3, 3, 3, 64), one)
     assert not _cpu_conv._by_products(shape(3, 3, 64, 64), one)

@@ -27,10 +27,11 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    # As in all formulations, the barriers keep the users of a result from computing it each for itself.
     if _direct.worth_phases(w, geometry):
-        return _direct.backward_x(dy, w, geometry, spatial)
+        return lax.optimization_barrier(_direct.backward_x(dy, w, geometry, spatial))
     if _by_products(w, geometry):
-        return _dense.put_back_products(dy, w, geometry, spatial)
+        return lax.optimization_barrier(_dense.put_back_products(dy, w, geometry, spatial))
     return forward(dy, *_as_forward(dy, w, geometry, spatial))
 
 
@@ -59,8 +60,8 @@ def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: boo
         return _dense.slices(x, w, geometry, _dense_forward)
     spans = [d * (k - 1) + 1 for k, d in zip(w.shape[:-2], geometry.rhs_dilation, strict=True)]
     out = zip(x.shape[1:-1], geometry.padding, spans, geometry.stride, strict=True)
-    out = tuple((n + sum(ends) - span) // s + 1 for n, ends, span, s in out)
-    if whole and (dim := _winograd.dimension(w, geometry, out)) is not None:
+    y = (x.shape[0], *((n + sum(ends) - span) // s + 1 for n, ends, span, s in out), w.shape[-1])
+    if whole and (dim := _winograd.dimension(w, geometry, y)) is not None:
         return _winograd.forward(x, w, geometry, dim, functools.partial(_dense_forward, whole=False))
     return _plain_conv.forward(x, w, geometry=geometry)
 
@@ -76,7 +77,7 @@ def _dense_backward_w(
     if _direct.worth_outer(x, dy, geometry, size):
         return _direct.outer(x, dy, geometry, size)
     w = jax.ShapeDtypeStruct((*size, x.shape[-1], dy.shape[-1]), x.dtype)
-    if whole and (dim := _winograd.dimension(w, geometry, dy.shape[1:-1])) is not None:
+    if whole and (dim := _winograd.dimension(w, geometry, dy.shape)) is not None:
         rest = functools.partial(_dense_backward_w, size=(*size[:dim], 1, *size[dim + 1 :]), whole=False)
         return _winograd.backward_w(x, dy, geometry, dim, rest)
     return _dense.examples_as_channels(x, dy, geometry, size)

@@ -22,7 +22,7 @@ from jaxcnn._lowering._taps import interleaved, padded, put_back, shifts
 from jaxcnn._window import Window
 
 _LANES = 16  # of float32 in the widest registers there are
-_TERMS = 24  # of a sum in one loop: their factors stay in registers; with all 144 of 3x3 16->16, 6.7 ms for 2.6
+_TERMS = 24  # of a sum in one loop, about: their factors stay in registers; with all 144 of 3x3 16->16, 6.7 ms for 2.6
 _MOST_TERMS = 160  # above, the programs get long
 _BAND = 32  # columns whose products are written out as one sum
 _POSITIONS = 48  # of dy in one round of a loop
@@ -48,14 +48,16 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """
     *size, channels, features = w.shape
     # Lanes that are left over are computed one by one, unless there is something to compute in them.
-    spare = 0 if geometry.groups > 1 or features == 1 else -features % _LANES
+    fills = geometry.groups == 1 < features and (features > _LANES or _loops(math.prod(size) * channels) > 1)
+    spare = -features % _LANES if fills else 0
     wide = jnp.pad(widened(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
     seen = (
         here * wide[tap][channel]
         for channel, xp in enumerate(_by_channel(widened(x), channels, features, geometry))
         for tap, here in shifts(xp, tuple(size), geometry.stride, geometry.rhs_dilation)
     )
-    return _summed(seen)[..., :features].astype(x.dtype)
+    # Without the barrier, each of the users of y would compute it for itself.
+    return lax.optimization_barrier(_summed(seen)[..., :features].astype(x.dtype))
 
 
 def worth_phases(w: jax.Array, geometry: Geometry) -> bool:
@@ -224,12 +226,18 @@ def _by_channel(x: jax.Array, channels: int, features: int, geometry: Geometry) 
 
 
 def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.Array:
-    """The sum of the terms, in loops of 24; what is left of them is kept between two loops."""
+    """The sum of the terms, in loops of about 24; what is left of them is kept between two loops."""
+    terms = list(terms)
+    length = -(-len(terms) // _loops(len(terms)))
     for number, term in enumerate(terms):
-        if start is not None and number and number % _TERMS == 0:
+        if number and number % length == 0:
             start = lax.optimization_barrier(start)
         start = term if start is None else start + term
     return start
+
+
+def _loops(terms: int) -> int:
+    return max(1, round(terms / _TERMS))
 
 
 def _longer(x: jax.Array, axis: int, length: int) -> jax.Array:

@@ -14,6 +14,7 @@ Convolutional Neural Networks.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 
@@ -45,19 +46,23 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _A, _B, _G = _matrices()
 
 
-def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, out: tuple[int, ...]) -> int | None:
-    """The spatial dimension it pays to treat so, if any: three taps, next to each other, and enough channels.
+def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[int, ...]) -> int | None:
+    """The spatial dimension it pays to treat so for an output of shape y, if any.
 
+    It needs three taps next to each other, enough channels, and enough positions to make up for the kernel's part.
     Blocks of four that hang over the end are computed in vain, at most a third of all.
     """
-    if min(w.shape[-2:]) < 32 or jax.config.jax_default_matmul_precision in ("highest", "float32"):
+    examples, *out, _ = y
+    few = isinstance(examples, int) and examples * math.prod(out) < max(w.shape[-2:])
+    if few or min(w.shape[-2:]) < 32 or jax.config.jax_default_matmul_precision in ("highest", "float32"):
         return None
-    waste = {}
-    for i, (size, n, s, b, d) in enumerate(
-        zip(w.shape[:-2], out, geometry.stride, geometry.lhs_dilation, geometry.rhs_dilation, strict=True)
-    ):
-        if size == _TAPS and s == b == d == 1 and n >= _TAPS:
-            waste[i] = -(-n // _OUT) * _OUT / n
+    waste = {
+        i: -(-n // _OUT) * _OUT / n
+        for i, (n, size, *steps) in enumerate(
+            zip(out, w.shape[:-2], geometry.stride, geometry.lhs_dilation, geometry.rhs_dilation, strict=True)
+        )
+        if size == _TAPS and set(steps) == {1} and n >= _TAPS
+    }
     best = min(waste, key=waste.get, default=None)
     return best if best is not None and waste[best] <= 4 / 3 else None
 
