@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._recompute import keeping_input
+
 Params = dict[str, Any]
 State = dict[str, Any]
 Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
@@ -102,13 +104,14 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     if getattr(layer, "__annotations__", {}).get("return") is Layer:
         raise uncalled
 
-    def fn(params, x):
+    def checked(x):
         y = layer(x)
         if isinstance(y, Layer):
             raise uncalled
         return y
 
-    return stateless(lambda key, x: {}, fn)
+    fn = keeping_input(checked)
+    return stateless(lambda key, x: {}, lambda params, x: fn(x))
 
 
 def by_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:

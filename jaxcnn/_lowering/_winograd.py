@@ -53,7 +53,7 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
     Blocks of four that hang over the end are computed in vain, at most a third of all.
     """
     examples, *out, _ = y
-    few = isinstance(examples, int) and examples * math.prod(out) < max(w.shape[-2:])
+    few = isinstance(examples, int) and examples * math.prod(out) < 4 * max(w.shape[-2:])
     if few or min(w.shape[-2:]) < 32 or jax.config.jax_default_matmul_precision in ("highest", "float32"):
         return None
     waste = {
