@@ -264,6 +264,7 @@ def test_rules_choose_what_they_are_for():
     assert not _direct.worth(shape(3, 3, 8, 64), one._replace(groups=8))
     assert _direct.worth_outer(picture, shape(8, 32, 32, 64), one, (3, 3))
     assert not _direct.worth_outer(shape(8, 32, 32, 64), shape(8, 32, 32, 64), one, (3, 3))
+    assert not _direct.worth_outer(shape(8, 7, 7, 8), shape(8, 7, 7, 6), one, (7, 7))
     assert not _direct.worth_outer(shape(2048, 32, 32, 16), shape(2048, 32, 32, 64), one, (3, 3))
     assert _winograd.dimension(shape(3, 3, 64, 64), one, (8, 7, 8, 64)) == 1
     assert _winograd.dimension(shape(3, 3, 64, 64), one, (1, 7, 8, 64)) is None

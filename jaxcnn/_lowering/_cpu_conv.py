@@ -27,11 +27,12 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
-    # As in all formulations, the barriers keep the users of a result from computing it each for itself.
+    if geometry.groups == 1:
+        return _dense_backward_x(dy, w, geometry, spatial)
     if _direct.worth_phases(w, geometry):
-        return lax.optimization_barrier(_direct.backward_x(dy, w, geometry, spatial))
-    if _by_products(w, geometry):
-        return lax.optimization_barrier(_dense.put_back_products(dy, w, geometry, spatial))
+        return _direct.backward_x(dy, w, geometry, spatial)
+    if w.shape[-2] > 1 and not _direct.worth(w, geometry):
+        return _grouped.backward_x(dy, w, geometry, spatial, _dense_backward_x)
     return forward(dy, *_as_forward(dy, w, geometry, spatial))
 
 
@@ -66,6 +67,12 @@ def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: boo
     return _plain_conv.forward(x, w, geometry=geometry)
 
 
+def _dense_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    if _by_products(w, geometry):
+        return _dense.put_back_products(dy, w, geometry, spatial)
+    return _dense_forward(dy, *_as_forward(dy, w, geometry, spatial))
+
+
 def _dense_backward_w(
     x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...], *, whole: bool = True
 ) -> jax.Array:
@@ -87,7 +94,7 @@ def _by_products(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> boo
     """Where a convolution with dy would meet zeros between its positions, or would have few features of its own."""
     *size, channels, _ = w.shape
     few = channels <= 8 or channels <= 16 < w.shape[-1]
-    windows = 1 < math.prod(size) <= 2 * MOST_TAPS and geometry.groups == 1 and set(geometry.lhs_dilation) == {1}
+    windows = 1 < math.prod(size) <= 2 * MOST_TAPS and set(geometry.lhs_dilation) == {1}
     return windows and (few or set(geometry.stride) != {1})
 
 

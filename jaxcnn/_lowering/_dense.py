@@ -49,20 +49,21 @@ def put_back_products(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: 
     # Without the barrier, the products are part of each sum that they go into.
     products = jnp.split(lax.optimization_barrier(products), math.prod(size), -1)
     window = Window(tuple(size), geometry.stride, geometry.rhs_dilation, geometry.padding)
-    return put_back(products, window, spatial).astype(dy.dtype)
+    # As in all formulations, the last barrier keeps the users of the result from computing it each for itself.
+    return lax.optimization_barrier(put_back(products, window, spatial).astype(dy.dtype))
 
 
 def slices(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Convolve) -> jax.Array:
     """A volume as pictures: one convolution of all its slices for each tap of the first dimension.
 
-    3x3x3, 16 to 16 channels, 16 x 16 x 16, batch 4: XLA has only a slow one in three dimensions.
+    3x3x3, 16 to 16 channels, 16 x 16 x 16, batch 4: 1.3 ms, plain 8.1, PyTorch 0.6.
     """
     flat = _flat(geometry)
     y = 0
     for here, tap in zip(_along_depth(x, len(w), geometry), w, strict=True):
         part = convolve(here.reshape(-1, *here.shape[2:]), tap, flat)
-        y += part.reshape(*here.shape[:2], *part.shape[1:])
-    return y
+        y += widened(part).reshape(*here.shape[:2], *part.shape[1:])
+    return y.astype(x.dtype)
 
 
 def slices_gradient(x: jax.Array, dy: jax.Array, geometry: Geometry, depth: int, gradient: Convolve) -> jax.Array:

@@ -22,6 +22,16 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable[.
     return jnp.concatenate([convolve(part, kernel, dense) for part, kernel in parts], -1)
 
 
+def backward_x(
+    dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...], gradient: Callable[..., jax.Array]
+) -> jax.Array:
+    """`gradient` is for each block: (dy, w, geometry, spatial) without groups."""
+    kernels = _kernels(w, geometry.groups)
+    dense = geometry._replace(groups=1)
+    parts = zip(jnp.split(dy, len(kernels), -1), kernels, strict=True)
+    return jnp.concatenate([gradient(part, kernel, dense, spatial) for part, kernel in parts], -1)
+
+
 def backward_w(
     x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtypeStruct, gradient: Callable[..., jax.Array]
 ) -> jax.Array:
