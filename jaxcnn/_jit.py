@@ -10,13 +10,17 @@ import jax.numpy as jnp
 # Candidates by backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #
 # cpu: the pass that takes optimization barriers out comes before fusion, which then undoes what they are for. Without
-# it, gradients of a ResNet-20 are not computed anew while they are transposed: a step 345 -> 240 ms.
+# it, gradients of a ResNet-20 are not computed anew while they are transposed: a step 345 -> 240 ms. Another pass makes
+# one kernel of a small loop, for which the compiler knows no barriers (it aborts): without it, they are as others.
 # cpu, 0.10: YNNPACK, the default there, is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on
 # 16x16, batch 128, 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and
 # some crash (openxla/xla#48714, jax-ml/jax#39103, #40412), so not even they are kept. 0.12 has another one.
 # cpu: vectors as wide as the processor has them, where LLVM would take 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
 # 3x3 max pool forward and backward 1.7 -> 1.1 ms.
-_CPU = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_cpu_prefer_vector_width": "512"}
+_CPU = {
+    "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
+    "xla_cpu_prefer_vector_width": "512",
+}
 _OPTIONS = {"cpu": {(0, 10): _CPU | {"xla_cpu_experimental_ynn_fusion_type": ""}, None: _CPU}}
 
 

@@ -324,6 +324,13 @@ def test_a_barrier_outlives_fusion():
     assert "opt-barrier" not in jax.jit(f).lower(x).compile().as_text()
 
 
+@pytest.mark.parametrize("size", [4, 400])
+def test_a_barrier_in_a_loop_compiles(size):
+    body = lambda x, _: (sum(lax.optimization_barrier((jnp.sin(x), jnp.cos(x)))), None)
+    loop = lambda x: lax.scan(body, x, None, 5)[0]
+    close(cnn.jit(loop)(jnp.ones(size)), jax.jit(loop)(jnp.ones(size)))
+
+
 @pytest.mark.parametrize(("width", "examples", "groups"), [(5, 4, 6), (32, 2, 6), (33, 8, 3), (70, 3, 2)])
 def test_gradient_of_a_kernel_in_groups(width, examples, groups, monkeypatch):
     """Over several bands of columns, and over a few examples at a time."""
