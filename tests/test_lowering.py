@@ -19,6 +19,7 @@ from jaxcnn._lowering import (
     _cpu_conv,
     _dense,
     _direct,
+    _grouped,
     _max_pool,
     _plain_conv,
     _sum_pool,
@@ -218,6 +219,30 @@ def test_direct_gradient_of_a_dense_kernel(case, features):
     x, w, geometry = case
     case = x, np.resize(w, (*w.shape[:-1], features)), geometry
     same_gradient_as_plain(lambda *args: _direct.outer(*args, w.shape[:-2]), case)
+
+
+@pytest.mark.parametrize(("size", "stride", "dilation"), [((5, 5), (1, 1), (1, 1)), ((3, 4), (2, 3), (2, 1))])
+def test_direct_in_several_loops(size, stride, dilation):
+    """More terms than one loop has, and more rows than one round, the last of which is not full."""
+    rng = np.random.default_rng(0)
+    geometry = Geometry(stride, ((2, 1), (0, 2)), (1, 1), dilation, 1)
+    x = rng.normal(size=(3, 45, 44, 6)).astype(np.float32)
+    w = rng.normal(size=(*size, 6, 7)).astype(np.float32)
+    same_as_plain(_direct.forward, (x, w, geometry))
+    same_gradient_as_plain(lambda *args: _direct.outer(*args, size), (x, w, geometry))
+
+
+@pytest.mark.parametrize(("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64)])
+def test_blocks_of_groups(groups, channels, features):
+    rng = np.random.default_rng(0)
+    geometry = Geometry((2, 1), ((1, 0), (1, 1)), (1, 1), (1, 2), groups)
+    x = rng.normal(size=(2, 9, 8, channels)).astype(np.float32)
+    w = rng.normal(size=(3, 2, channels // groups, features)).astype(np.float32)
+    same_as_plain(lambda *case: _grouped.forward(*case, plain_convolution), (x, w, geometry))
+    same_gradient_as_plain(lambda *args: _grouped.backward_w(*args, w, plain_gradient((3, 2))), (x, w, geometry))
+    dy = np.asarray(plain_convolution(x, w, geometry))
+    plain = lambda dy, w, geometry, spatial: _plain_conv.backward_x(dy, w, geometry=geometry, spatial=spatial)
+    close(_grouped.backward_x(dy, w, geometry, (9, 8), plain), plain(dy, w, geometry, (9, 8)))
 
 
 @settings(small, max_examples=25)
