@@ -64,7 +64,7 @@ def worth_phases(w: jax.Array, geometry: Geometry) -> bool:
     """For strided depthwise kernels, whose gradient would meet mostly zeros between the positions of dy."""
     return (
         worth(w, geometry)
-        and geometry.groups == w.shape[-1] == w.shape[-1] * w.shape[-2]
+        and w.shape[-2:] == (1, geometry.groups)
         and set(geometry.stride) != {1}
         and set(geometry.lhs_dilation) == {1}
     )
