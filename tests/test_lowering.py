@@ -238,11 +238,11 @@ def test_blocks_of_groups(groups, channels, features):
     geometry = Geometry((2, 1), ((1, 0), (1, 1)), (1, 1), (1, 2), groups)
     x = rng.normal(size=(2, 9, 8, channels)).astype(np.float32)
     w = rng.normal(size=(3, 2, channels // groups, features)).astype(np.float32)
-    same_as_plain(lambda *case: _grouped.forward(*case, plain_convolution), (x, w, geometry))
+    same_as_plain(lambda *case: _grouped.blocks(*case, plain_convolution), (x, w, geometry))
     same_gradient_as_plain(lambda *args: _grouped.backward_w(*args, w, plain_gradient((3, 2))), (x, w, geometry))
     dy = np.asarray(plain_convolution(x, w, geometry))
-    plain = lambda dy, w, geometry, spatial: _plain_conv.backward_x(dy, w, geometry=geometry, spatial=spatial)
-    close(_grouped.backward_x(dy, w, geometry, (9, 8), plain), plain(dy, w, geometry, (9, 8)))
+    plain = lambda dy, w, geometry: _plain_conv.backward_x(dy, w, geometry=geometry, spatial=(9, 8))
+    close(_grouped.blocks(dy, w, geometry, plain), plain(dy, w, geometry))
 
 
 @settings(small, max_examples=25)

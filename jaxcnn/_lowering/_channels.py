@@ -54,9 +54,9 @@ def _cpu_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _summed(x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """The total of f(x), as sums of 8 neighbouring positions, each a vectorised pass over memory.
+    """The total of f(x), as sums of 16 neighbouring positions, each a vectorised pass over memory.
 
-    A reduction over many positions is not vectorised; and f, element-wise, is written into each of the 8 terms, where
+    A reduction over many positions is not vectorised; and f, element-wise, is written into each of the 16 terms, where
     XLA would not put it. Totals of x and x * x, in ms: these, plain, and plain with YNNPACK (fast here, wrong or fatal
     elsewhere, see `_jit.py`): (128, 32, 32, 16) 0.5, 2.3, 0.2; (64, 32, 32, 64) 0.6 to 1.4, 7.1, 0.4; (16, 28, 28, 256)
     1.0, 7.0, 0.2.

@@ -8,11 +8,10 @@ so that derivatives of any order and in both modes stay among them, and each can
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.interpreters import ad
 
 from jaxcnn._lowering import _cpu_conv, _plain_conv
-from jaxcnn._lowering._plain_conv import Geometry
+from jaxcnn._lowering._plain_conv import Geometry, exchanged
 from jaxcnn._lowering._primitive import primitive
 
 
@@ -23,11 +22,7 @@ def convolve(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 def convolve_transposed(x: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
-    *size, channels, _ = w.shape
-    w = w.reshape(*size, channels, geometry.groups, -1)
-    return _backward_x.bind(
-        x, jnp.swapaxes(w, -1, -3).reshape(*size, -1, x.shape[-1]), geometry=geometry, spatial=spatial
-    )
+    return _backward_x.bind(x, exchanged(w, geometry.groups), geometry=geometry, spatial=spatial)
 
 
 _forward = primitive("jaxcnn_conv", _plain_conv.forward, cpu=_cpu_conv.forward, examples=(True, False))

@@ -15,7 +15,6 @@ from jaxcnn._layer import widened
 from jaxcnn._lowering import _plain_conv
 from jaxcnn._lowering._plain_conv import Geometry
 from jaxcnn._lowering._taps import padded, put_back, shifts
-from jaxcnn._window import Window
 
 Convolve = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
 
@@ -48,9 +47,8 @@ def put_back_products(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: 
     products = widened(dy) @ widened(jnp.moveaxis(w, -1, 0).reshape(features, -1))
     # Without the barrier, the products are part of each sum that they go into.
     products = jnp.split(lax.optimization_barrier(products), math.prod(size), -1)
-    window = Window(tuple(size), geometry.stride, geometry.rhs_dilation, geometry.padding)
     # As in all formulations, the last barrier keeps the users of the result from computing it each for itself.
-    return lax.optimization_barrier(put_back(products, window, spatial).astype(dy.dtype))
+    return lax.optimization_barrier(put_back(products, geometry.window(tuple(size)), spatial).astype(dy.dtype))
 
 
 def slices(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Convolve) -> jax.Array:

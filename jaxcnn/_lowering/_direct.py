@@ -19,7 +19,6 @@ from jaxcnn._layer import widened
 from jaxcnn._lowering._channels import total_on_cpu
 from jaxcnn._lowering._plain_conv import Geometry
 from jaxcnn._lowering._taps import MOST_TAPS, interleaved, padded, put_back, shifts
-from jaxcnn._window import Window
 
 _LANES = 16  # of float32 in the widest registers there are
 _TERMS = 24  # of a sum in one loop, about: their factors stay in registers; with all 144 of 3x3 16->16, 6.7 ms for 2.6
@@ -79,8 +78,8 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     *size, _, _ = w.shape
     dy, wide = lax.optimization_barrier(widened(dy)), widened(w)
     if math.prod(size) <= 9:  # above, XLA does not vectorise what `put_back` makes
-        window = Window(tuple(size), geometry.stride, geometry.rhs_dilation, geometry.padding)
-        dx = put_back([dy * wide[tap][0] for tap in np.ndindex(*size)], window, spatial)
+        products = [dy * wide[tap][0] for tap in np.ndindex(*size)]
+        dx = put_back(products, geometry.window(tuple(size)), spatial)
         return lax.optimization_barrier(dx.astype(w.dtype))
     counts = [-(-n // s) for n, s in zip(spatial, geometry.stride, strict=True)]
     meetings = [

@@ -14,22 +14,15 @@ from jaxcnn._lowering._plain_conv import Geometry
 _CHANNELS = 32  # of a block, where a dense convolution is at its best
 
 
-def forward(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable[..., jax.Array]) -> jax.Array:
-    """`convolve` is for each block: (x, w, geometry) without groups. 3.8, plain 24, PyTorch 2.7."""
+def blocks(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable[..., jax.Array]) -> jax.Array:
+    """`convolve` is for each block: (x, w, geometry) without groups, or (dy, w, geometry) for the input's gradient.
+
+    Forward 3.8, plain 24, PyTorch 2.7.
+    """
     kernels = _kernels(w, geometry.groups)
     dense = geometry._replace(groups=1)
     parts = zip(jnp.split(x, len(kernels), -1), kernels, strict=True)
     return jnp.concatenate([convolve(part, kernel, dense) for part, kernel in parts], -1)
-
-
-def backward_x(
-    dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...], gradient: Callable[..., jax.Array]
-) -> jax.Array:
-    """`gradient` is for each block: (dy, w, geometry, spatial) without groups."""
-    kernels = _kernels(w, geometry.groups)
-    dense = geometry._replace(groups=1)
-    parts = zip(jnp.split(dy, len(kernels), -1), kernels, strict=True)
-    return jnp.concatenate([gradient(part, kernel, dense, spatial) for part, kernel in parts], -1)
 
 
 def backward_w(

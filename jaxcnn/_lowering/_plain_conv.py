@@ -3,7 +3,10 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+
+from jaxcnn._window import Window
 
 
 class Geometry(NamedTuple):
@@ -14,6 +17,17 @@ class Geometry(NamedTuple):
     lhs_dilation: tuple[int, ...]
     rhs_dilation: tuple[int, ...]
     groups: int
+
+    def window(self, size: tuple[int, ...]) -> Window:
+        """The window of a kernel of that size."""
+        return Window(size, self.stride, self.rhs_dilation, self.padding)
+
+
+def exchanged(w: jax.Array, groups: int) -> jax.Array:
+    """(*size, C / groups, F) -> (*size, F / groups, C): each group the other way round."""
+    *size, channels, _ = w.shape
+    w = jnp.swapaxes(w.reshape(*size, channels, groups, -1), -1, -3)
+    return w.reshape(*size, -1, groups * channels)
 
 
 def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
