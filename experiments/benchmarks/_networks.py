@@ -314,10 +314,24 @@ def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformati
     return build(net.layers), _optimizer(), {"image": image, "label": label}
 
 
-def _jaxcnn(net: Network) -> Contender:
+class Training(NamedTuple):
+    """What trains a network in jaxcnn; a step takes the memory of the state it is given, so each user needs its own."""
+
+    model: jaxcnn.Layer
+    batch: dict[str, jax.Array]
+    create: Callable[[], jaxcnn.train.TrainState]
+    step: Callable[..., Any]
+
+
+def jaxcnn_training(net: Network) -> Training:
     model, optimizer, batch = jaxcnn_parts(net)
-    train_state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
-    step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
+    create = lambda: jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
+    return Training(model, batch, create, jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer))
+
+
+def _jaxcnn(net: Network) -> Contender:
+    model, batch, create, step = jaxcnn_training(net)
+    train_state = create()
 
     def step_with_loss(train_state, batch):
         train_state, metrics = step(train_state, batch)

@@ -27,9 +27,8 @@ def variants() -> dict[str, list[tuple[str, _networks.Network]]]:
 
 
 def measure(net: _networks.Network) -> dict[str, float]:
-    model, optimizer, batch = _networks.jaxcnn_parts(net)
-    state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
-    step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
+    model, batch, create, step = _networks.jaxcnn_training(net)
+    state = create()
     memory = step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
     work = net.batch * jaxcnn.explain.summary(model, batch["image"]).multiply_adds
 

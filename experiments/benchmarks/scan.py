@@ -19,12 +19,10 @@ STEPS = 8
 
 def calls(net: _networks.Network):
     """One step, and STEPS steps in a loop."""
-    model, optimizer, batch = _networks.jaxcnn_parts(net)
-    step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
+    _, batch, create, step = _networks.jaxcnn_training(net)
     loop = jaxcnn.jit(
         lambda state, batch: lax.scan(lambda state, _: step(state, batch), state, None, STEPS), donate_argnums=0
     )
-    create = lambda: jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
     state = {"top": create(), "loop": create()}
 
     def run(name, function):
