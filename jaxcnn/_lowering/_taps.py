@@ -1,7 +1,7 @@
 """A window taken apart: what each of its taps sees, as one strided slice of the input, and slices put together."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -53,27 +53,29 @@ def worth_taps(x: jax.Array, window: Any) -> bool:
     return taps <= MOST_TAPS and not small and len(window.size) > 1 and x.shape[-1] >= 16
 
 
-def put_back(parts: list[jax.Array], window: Any, spatial: tuple[int, ...]) -> jax.Array:
+def put_back(
+    parts: Iterable[jax.Array], window: Any, spatial: tuple[int, ...], in_one: int | None = None
+) -> jax.Array:
     """(N, *spatial, C): the transpose of `padded` and `shifts`, for what each tap gives back at every place.
 
     Positions with the same remainder by the stride are seen by the same taps, so each such phase is a sum of whole
-    arrays, and the phases are interleaved at the end.
+    arrays, and the phases are interleaved at the end. After every `in_one` parts, the sums are kept in memory.
     """
     lengths = [n + low + high for n, (low, high) in zip(spatial, window.padding, strict=True)]
     lengths = [-(-n // s) for n, s in zip(lengths, window.stride, strict=True)]
-    zero = np.zeros((), parts[0].dtype)
-    phases = {phase: [] for phase in np.ndindex(*window.stride)}
-    for part, tap in zip(parts, np.ndindex(*window.size), strict=True):
+    sums = {}
+    for number, (part, tap) in enumerate(zip(parts, np.ndindex(*window.size), strict=True)):
+        if in_one and number and number % in_one == 0:
+            sums = lax.optimization_barrier(sums)
         at = [d * k for d, k in zip(window.dilation, tap, strict=True)]
         low = [a // s for a, s in zip(at, window.stride, strict=True)]
         around = [(a, n - o - a, 0) for a, n, o in zip(low, lengths, part.shape[1:-1], strict=True)]
-        whole = lax.pad(part, zero, ((0, 0, 0), *around, (0, 0, 0)))
-        phases[tuple(a % s for a, s in zip(at, window.stride, strict=True))].append(whole)
-    shape = (parts[0].shape[0], *lengths, parts[0].shape[-1])
-    sums = [sum(phase) if phase else jnp.zeros(shape, zero.dtype) for phase in phases.values()]
-    x = interleaved(sums, window.stride)
+        whole = lax.pad(part, np.zeros((), part.dtype), ((0, 0, 0), *around, (0, 0, 0)))
+        phase = tuple(a % s for a, s in zip(at, window.stride, strict=True))
+        sums[phase] = sums[phase] + whole if phase in sums else whole
+    nothing = jnp.zeros_like(whole)
+    x = interleaved([sums.get(phase, nothing) for phase in np.ndindex(*window.stride)], window.stride)
     start = [low for low, _ in window.padding]
     stop = [low + n for low, n in zip(start, spatial, strict=True)]
-    missing = [(0, max(b - n, 0), 0) for b, n in zip(stop, x.shape[1:-1], strict=True)]
-    x = lax.pad(x, zero, ((0, 0, 0), *missing, (0, 0, 0)))
+    x = padded(x, tuple((0, max(b - n, 0)) for b, n in zip(stop, x.shape[1:-1], strict=True)))
     return lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]))
