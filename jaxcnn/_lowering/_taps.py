@@ -53,27 +53,38 @@ def worth_taps(x: jax.Array, window: Any) -> bool:
     return taps <= MOST_TAPS and not small and len(window.size) > 1 and x.shape[-1] >= 16
 
 
-def put_back(
-    parts: Iterable[jax.Array], window: Any, spatial: tuple[int, ...], in_one: int | None = None
-) -> jax.Array:
+def put_back(parts: list[jax.Array], window: Any, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial, C): the transpose of `padded` and `shifts`, for what each tap gives back at every place.
 
     Positions with the same remainder by the stride are seen by the same taps, so each such phase is a sum of whole
-    arrays, and the phases are interleaved at the end. After every `in_one` parts, the sums are kept in memory.
+    arrays, and the phases are interleaved at the end.
     """
+    return put_together(added({}, parts, np.ndindex(*window.size), window, spatial), window, spatial)
+
+
+Phases = dict[tuple[int, ...], jax.Array]
+
+
+def added(
+    sums: Phases, parts: Iterable[jax.Array], taps: Iterable[tuple[int, ...]], window: Any, spatial: tuple[int, ...]
+) -> Phases:
+    """The phases with what some of the taps give back."""
+    sums = dict(sums)
     lengths = [n + low + high for n, (low, high) in zip(spatial, window.padding, strict=True)]
     lengths = [-(-n // s) for n, s in zip(lengths, window.stride, strict=True)]
-    sums = {}
-    for number, (part, tap) in enumerate(zip(parts, np.ndindex(*window.size), strict=True)):
-        if in_one and number and number % in_one == 0:
-            sums = lax.optimization_barrier(sums)
+    for part, tap in zip(parts, taps, strict=True):
         at = [d * k for d, k in zip(window.dilation, tap, strict=True)]
         low = [a // s for a, s in zip(at, window.stride, strict=True)]
-        around = [(a, n - o - a, 0) for a, n, o in zip(low, lengths, part.shape[1:-1], strict=True)]
-        whole = lax.pad(part, np.zeros((), part.dtype), ((0, 0, 0), *around, (0, 0, 0)))
+        around = tuple((a, n - o - a) for a, n, o in zip(low, lengths, part.shape[1:-1], strict=True))
         phase = tuple(a % s for a, s in zip(at, window.stride, strict=True))
+        whole = padded(part, around)
         sums[phase] = sums[phase] + whole if phase in sums else whole
-    nothing = jnp.zeros_like(whole)
+    return sums
+
+
+def put_together(sums: Phases, window: Any, spatial: tuple[int, ...]) -> jax.Array:
+    """The phases as one array, without the padding."""
+    nothing = jnp.zeros_like(next(iter(sums.values())))
     x = interleaved([sums.get(phase, nothing) for phase in np.ndindex(*window.stride)], window.stride)
     start = [low for low, _ in window.padding]
     stop = [low + n for low, n in zip(start, spatial, strict=True)]
