@@ -210,12 +210,12 @@ def spatial_rank(x: Any, layer: str) -> int:
     return rank
 
 
-def number(name: str, value: Any, least: float = 0.0, below: float = math.inf) -> Any:
-    """`value`, if it is a number from `least` to, but not including, `below`."""
+def number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
+    """`value`, if it is a number from `least` to, but not including, `below`; `closed` includes it."""
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
-    if not least <= value < below:
-        most = "finite" if below == math.inf else f"below {below:g}"
+    if not least <= value < below and not (closed and value == below):
+        most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
         raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
     return value
 

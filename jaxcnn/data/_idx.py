@@ -12,11 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from jaxcnn.data._error import DataError
+
 _MOST = 1 << 31  # bytes; more than any such file has, less than would hurt
-
-
-class DataError(ValueError):
-    """A file that is missing or is not what it should be."""
 
 
 def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:

@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcnn._path import there_are
-from jaxcnn.data._idx import DataError, read_idx
+from jaxcnn.data._cifar import read_cifar, unpack
+from jaxcnn.data._download import Remote, fetch
+from jaxcnn.data._error import DataError
+from jaxcnn.data._idx import read_idx
+from jaxcnn.data._sources import SOURCES, SPLITS, Digits, Pictures
+
+_LONGEST = 200_000_000  # bytes of a file in an archive
 
 
 class Dataset(NamedTuple):
@@ -22,56 +28,100 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     """A data set by name.
 
     "mnist_small": 8,000 training and 2,000 test pictures of handwritten digits, part of this package.
-    "mnist": all 60,000 and 10,000, from the files of the original, `train-images-idx3-ubyte` and so on, compressed
-    with gzip or not, in `root`, the folder in the environment variable JAXCNN_DATA, or ~/.cache/jaxcnn; there
-    itself or in a folder `mnist`.
+    "mnist", "fashion_mnist", "kmnist": 60,000 and 10,000 pictures (28, 28, 1), from the files of the originals,
+    `train-images-idx3-ubyte` and so on, compressed with gzip or not.
+    "cifar10", "cifar100": 50,000 and 10,000 pictures (32, 32, 3), from the binary version of the originals.
+
+    The files are looked for in `root`, the folder in the environment variable JAXCNN_DATA, and ~/.cache/jaxcnn, there
+    in a folder of the data set's name (for MNIST also there itself, for CIFAR in its archive's folder). What is not
+    found is downloaded to ~/.cache/jaxcnn, which needs `pip install 'jaxcnn[download]'`.
 
     Args:
-        name: "mnist_small" or "mnist".
+        name: of the data set.
         split: "train" or "test".
-        root: a folder to look in, and in no other.
+        root: a folder to look in, and in no other; nothing is downloaded then.
 
     Raises:
-        DataError: for an unknown name or split, a missing file (it says where it was looked for), or a damaged one.
+        DataError: for an unknown name or split, a file that is missing (it says where it was looked for) or damaged.
 
     Example:
         >>> digits = jaxcnn.data.load("mnist_small", "test")
         >>> digits.images.shape, digits.images.dtype, digits.labels[:5]
         ((2000, 28, 28, 1), dtype('uint8'), array([0, 6, 2, 0, 6], dtype=int32))
 
-    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998; Xiao, Rasul and Vollgraf,
+    "Fashion-MNIST", 2017; Clanuwat et al., "Deep learning for classical Japanese literature", 2018 (KMNIST);
+    Krizhevsky, "Learning multiple layers of features from tiny images", 2009 (CIFAR).
     """
-    for kind, value, known in (("data set", name, ("mnist_small", "mnist")), ("split", split, ("train", "test"))):
+    for kind, value, known in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
         if value not in known:
             raise DataError(f"unknown {kind} {value!r}; {there_are(value, known)}")
     if name == "mnist_small":
-        folders, prefix = [pathlib.Path(__file__).parent / "mnist_small"], split
-    else:
-        folders, prefix = _folders(root, name), {"train": "train", "test": "t10k"}[split]
-    images = read_idx(_find(folders, f"{prefix}-images-idx3-ubyte"), 3)
-    labels_path = _find(folders, f"{prefix}-labels-idx1-ubyte")
-    labels = read_idx(labels_path, 1)
+        folder = pathlib.Path(__file__).parent / "mnist_small"
+        images, labels = (folder / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+        return _digits(images, labels, SOURCES["mnist"].classes)
+    source = SOURCES[name]
+    if isinstance(source, Digits):
+        return _digits(*_idx_files(name, source, split, root), source.classes)
+    parts = [read_cifar(p, source.label_bytes, len(source.classes)) for p in _cifar_files(name, source, split, root)]
+    return Dataset(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), source.classes)
+
+
+def _digits(images_path: pathlib.Path, labels_path: pathlib.Path, classes: tuple[str, ...]) -> Dataset:
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise DataError(f"{labels_path}: expected a label for each of {len(images)} pictures, found {len(labels)}")
-    if len(labels) and labels.max() > 9:
-        raise DataError(f"{labels_path}: expected labels from 0 to 9, found {labels.max()}")
-    return Dataset(images[..., None], labels.astype(np.int32), tuple("0123456789"))
+    if len(labels) and labels.max() >= len(classes):
+        raise DataError(f"{labels_path}: expected labels from 0 to {len(classes) - 1}, found {labels.max()}")
+    return Dataset(images[..., None], labels.astype(np.int32), classes)
 
 
-def _folders(root: str | os.PathLike | None, name: str) -> list[pathlib.Path]:
-    """Where to look for a data set, in order."""
-    if root is not None:
-        roots = [pathlib.Path(root).expanduser()]
-    else:
-        named = os.environ.get("JAXCNN_DATA")
-        roots = ([pathlib.Path(named)] if named else []) + [pathlib.Path.home() / ".cache" / "jaxcnn"]
-    return [folder for base in roots for folder in (base / name, base)]
+def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
+    """The files of pictures and of labels."""
+    # The files of all such sets have the same names, so that a folder of several is taken for MNIST's.
+    itself = ("",) if root is not None or name == "mnist" else ()
+    folders = [base / inner for base in _bases(root) for inner in (name, *itself)]
+    found = []
+    for remote in source.files[split]:
+        plain = remote.name.removesuffix(".gz")
+        path = next((p for folder in folders for p in (folder / plain, folder / remote.name) if p.is_file()), None)
+        found.append(path or _fetched(remote, name, f"{plain} or {remote.name}", folders, root))
+    return found
 
 
-def _find(folders: list[pathlib.Path], name: str) -> pathlib.Path:
+def _cifar_files(name: str, source: Pictures, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
+    """The files of all records, in order."""
+    folders = [base / inner for base in _bases(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")]
     for folder in folders:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    looked = ", ".join(str(folder) for folder in folders)
-    raise DataError(f"{name} or {name}.gz: not found in {looked}; put it there, or name its folder in JAXCNN_DATA")
+        paths = [folder / file for file in source.files[split]]
+        if any(path.is_file() for path in paths):
+            return paths
+    archive = _fetched(source.archive, name, source.files[split][0], folders, root)
+    unpack(archive, tuple(f"{source.folder}/{file}" for files in source.files.values() for file in files), _LONGEST)
+    return [archive.parent / source.folder / file for file in source.files[split]]
+
+
+def _fetched(
+    remote: Remote, name: str, what: str, looked: list[pathlib.Path], root: str | os.PathLike | None
+) -> pathlib.Path:
+    """What was not found, from the network, if that may be asked."""
+    missing = f"{what}: not found in {', '.join(map(str, looked))}"
+    hint = "put it there, or name its folder in JAXCNN_DATA"
+    if root is not None:
+        raise DataError(f"{missing}; {hint}")
+    try:
+        return fetch(remote, _cache() / name)
+    except DataError as error:
+        raise DataError(f"{missing}, and {error}; {hint}") from error
+
+
+def _bases(root: str | os.PathLike | None) -> list[pathlib.Path]:
+    """Where to look, in order."""
+    if root is not None:
+        return [pathlib.Path(root).expanduser()]
+    named = os.environ.get("JAXCNN_DATA")
+    return [*([pathlib.Path(named)] if named else []), _cache()]
+
+
+def _cache() -> pathlib.Path:
+    return pathlib.Path.home() / ".cache" / "jaxcnn"

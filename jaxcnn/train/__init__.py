@@ -1,23 +1,47 @@
-"""Training: one compiled step, evaluation, and what an experiment script needs around them."""
+"""Training: one compiled step, evaluation, checkpoints, and `fit`, which puts them together."""
 
+from jaxcnn.train import checkpoint as checkpoint
 from jaxcnn.train._config import ConfigError as ConfigError
 from jaxcnn.train._config import override as override
 from jaxcnn.train._config import require as require
 from jaxcnn.train._evaluate import evaluate as evaluate
+from jaxcnn.train._fit import Fitted as Fitted
+from jaxcnn.train._fit import fit as fit
+from jaxcnn.train._guard import NonFiniteError as NonFiniteError
+from jaxcnn.train._interrupt import Interrupted as Interrupted
 from jaxcnn.train._memory import reuse_memory as reuse_memory
+from jaxcnn.train._optimizer import averaged as averaged
+from jaxcnn.train._optimizer import make_optimizer as make_optimizer
+from jaxcnn.train._optimizer import make_schedule as make_schedule
+from jaxcnn.train._optimizer import with_average as with_average
+from jaxcnn.train._recipe import FIT as FIT
 from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
 from jaxcnn.train._step import TrainState as TrainState
 from jaxcnn.train._step import make_step as make_step
+from jaxcnn.train._views import with_views as with_views
+from jaxcnn.train.checkpoint import CheckpointError as CheckpointError
 
 __all__ = [
+    "FIT",
+    "CheckpointError",
     "ConfigError",
+    "Fitted",
+    "Interrupted",
+    "NonFiniteError",
     "Run",
     "TrainState",
+    "averaged",
+    "checkpoint",
     "command",
     "evaluate",
+    "fit",
+    "make_optimizer",
+    "make_schedule",
     "make_step",
     "override",
     "require",
     "reuse_memory",
+    "with_average",
+    "with_views",
 ]

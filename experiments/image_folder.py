@@ -1,0 +1,84 @@
+"""A classifier from a folder of pictures with a folder for each class: photos/cat/1.jpg, photos/dog/1.jpg, ...
+
+    python -m experiments.image_folder data.path=photos      your own pictures; a tenth of them is kept for the test
+    python -m experiments.image_folder                       pictures of digits, made for this purpose; 97 %, 20 s
+
+Needs pip install '.[train,images]'. With data.stream=true the pictures are read while the network trains, for which
+'.[grain]' is needed, and the test is on the whole folder.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from jaxcnn import batch_norm, conv, data, dense, global_avg_pool, serial, train
+
+CONFIG = {
+    "data": {"path": "", "height": 32, "width": 32, "on_bad_image": "raise", "test_share": 0.1, "stream": False},
+    "model": {"width": 24},
+    "fit": train.FIT
+    | {
+        "epochs": 12,
+        "batch_size": 64,
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+        "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
+        "augment": [["random_crop", 2]],
+    },
+    "runs": "runs",
+    "folder": "",
+}
+
+
+def network(pictures, width):
+    """Three times convolution, norm and stride; then the mean over what is left of the picture."""
+    layers = []
+    for features in (width, 2 * width, 4 * width):
+        layers += [conv(features, stride=2, padding=1, bias=False), batch_norm(), jax.nn.relu]
+        layers += [conv(features, bias=False), batch_norm(), jax.nn.relu]
+    return serial(data.normalize(pictures), *layers, global_avg_pool, dense(len(pictures.classes)))
+
+
+def digits_as_files(folder, count=2000):
+    """A folder of PNG files to try it on."""
+    from PIL import Image
+
+    digits = data.load("mnist_small", "train")
+    for i, (image, label) in enumerate(zip(digits.images[:count, ..., 0], digits.labels, strict=False)):
+        path = folder / digits.classes[label] / f"{i:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            Image.fromarray(image).save(path)
+    return folder
+
+
+def split(pictures, share):
+    """Training and test pictures, shuffled the same way each time."""
+    order = np.random.default_rng(0).permutation(len(pictures.images))
+    test, rest = np.split(order, [round(share * len(order))])
+    return (data.Dataset(pictures.images[at], pictures.labels[at], pictures.classes) for at in (rest, test))
+
+
+def main(config):
+    own = config["data"]
+    train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_share": (0, 1)})
+    path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
+    size = (own["height"], own["width"])
+    pictures = data.image_folder(path, size, on_bad_image=own["on_bad_image"])
+    print(f"{len(pictures.images):,} pictures of {len(pictures.classes)} classes: {', '.join(pictures.classes)}")
+    model = network(pictures, config["model"]["width"])
+    if own["stream"]:
+        batch_size = config["fit"]["batch_size"]
+        seen = data.image_stream(path, size, batch_size=batch_size, seed=config["fit"]["seed"])
+        unseen = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
+    else:
+        seen, unseen = split(pictures, own["test_share"])
+    run = train.Run("image_folder", config, config["runs"], config["folder"])
+    fitted = train.fit(model, seen, eval_data=unseen, config=config["fit"], run=run)
+    last = fitted.history[-1]
+    print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
+    return last
+
+
+if __name__ == "__main__":
+    train.command(main, CONFIG, __doc__)

@@ -1,0 +1,59 @@
+"""Three convolutions with batch norm on handwritten digits, moved and turned a little.
+
+    python -m experiments.mnist_cnn                          99.6 % of MNIST, 4 minutes on 2 cores
+    python -m experiments.mnist_cnn data.name=mnist_small    the digits in the package, half a minute
+
+A run goes on where it was stopped if it is given its folder again: folder=runs/mnist_cnn-...
+"""
+
+import jax
+
+from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, serial, train
+
+CONFIG = {
+    "data": {"name": "mnist", "root": ""},
+    "model": {"width": 32, "dropout_rate": 0.4},
+    "fit": train.FIT
+    | {
+        "epochs": 15,
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+        "schedule": {"name": "cosine", "warmup": 0.1, "end": 0.0},
+        "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
+        "augment": [["rotate", 10], ["translate", 2]],
+        "average": 0.99,
+    },
+    "runs": "runs",
+    "folder": "",
+}
+
+
+def block(width):
+    return serial(conv=conv(width, bias=False), norm=batch_norm(), relu=jax.nn.relu, pool=max_pool(2))
+
+
+def network(digits, width, dropout_rate):
+    return serial(
+        normalize=data.normalize(digits),
+        block1=block(width),  # 14 x 14
+        block2=block(2 * width),  # 7 x 7
+        block3=block(4 * width),  # 3 x 3
+        flatten=flatten,
+        drop=dropout(dropout_rate),
+        head=dense(10),
+    )
+
+
+def main(config):
+    digits, unseen = (
+        data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
+    )
+    run = train.Run("mnist_cnn", config, config["runs"], config["folder"])
+    model = network(digits, **config["model"])
+    fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
+    last = fitted.history[-1]
+    print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
+    return last
+
+
+if __name__ == "__main__":
+    train.command(main, CONFIG, __doc__)

@@ -1,0 +1,37 @@
+"""Data parallelism: each device has all parameters and its rows of every batch."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def everywhere() -> jax.NamedSharding:
+    """The sharding of what each device of each process has a copy of."""
+    return jax.NamedSharding(_mesh(), jax.P())
+
+
+def by_rows() -> jax.NamedSharding:
+    """The sharding of what is split along its first dimension."""
+    return jax.NamedSharding(_mesh(), jax.P("data"))
+
+
+def copied(tree: Any) -> Any:
+    """The arrays, which all processes have, on each device."""
+
+    def copy(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        # An array of one process cannot be put on devices of another; its values can.
+        return jax.device_put(leaf if jax.process_count() == 1 else np.asarray(leaf), everywhere())
+
+    return jax.tree.map(copy, tree)
+
+
+def joined(rows: Any) -> Any:
+    """One batch of the rows that each process has, split over the devices."""
+    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(by_rows(), np.asarray(part)), rows)
+
+
+def _mesh() -> jax.sharding.Mesh:
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -1,0 +1,475 @@
+"""Training a classifier: `make_step`, `evaluate` and `checkpoint`, put together.
+
+A batch of data in memory is a function of the run's key and the step, computed inside of the compiled program, which
+does many steps for each call. So a run can be stopped and resumed anywhere, and comes out the same to the bit.
+"""
+
+import itertools
+import math
+import pathlib
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._jit import jit
+from jaxcnn._layer import Layer, Params, State, as_layer, child_key
+from jaxcnn._loss import Batch, cross_entropy
+from jaxcnn._path import there_are
+from jaxcnn._transform import cast
+from jaxcnn.data import Dataset, Stream, augment
+from jaxcnn.train import checkpoint
+from jaxcnn.train._config import Config, ConfigError, entries, require
+from jaxcnn.train._devices import by_rows, copied, everywhere, joined
+from jaxcnn.train._evaluate import evaluate
+from jaxcnn.train._guard import NonFiniteError, checked, leaf_name
+from jaxcnn.train._interrupt import Interrupted, told_to_stop
+from jaxcnn.train._optimizer import averaged, make_optimizer, with_average
+from jaxcnn.train._recipe import FIT, augmentation, check, merged, scaled, shared, training_loss
+from jaxcnn.train._run import Run
+from jaxcnn.train._step import TrainState, make_step
+from jaxcnn.train._views import with_views
+
+_MOST_IN_A_ROW = 10  # steps that are not finite, or rollbacks, before training gives up
+_DISPATCH = 0.5  # seconds of work, about, for each call
+
+
+class Fitted(NamedTuple):
+    """What training gives: the last train_state, what to use of it, the records of all epochs, and the run's folder."""
+
+    train_state: TrainState
+    params: Params  # averaged, if the config says so
+    state: State
+    history: list[dict[str, Any]]
+    folder: pathlib.Path
+
+
+class _Carry(NamedTuple):
+    """What goes from step to step, and into a checkpoint."""
+
+    train_state: TrainState
+    totals: dict[str, jax.Array]  # of the metrics, over the epoch so far
+    bad: jax.Array  # the leaf that is not finite in the step that was not done, or -1
+    skipped: jax.Array
+    in_a_row: jax.Array
+
+
+def fit(
+    model: AnyLayer,
+    train_data: Dataset | Batch | Stream,
+    *,
+    eval_data: Dataset | Batch | Stream | None = None,
+    config: Config | None = None,
+    run: Run | None = None,
+    start: tuple[Params, State] | None = None,
+) -> Fitted:
+    """Train a classifier, evaluate it after each epoch, and keep checkpoints from which it goes on after anything.
+
+    Pictures of bytes are divided by 255. An epoch has as many whole batches as there are; which pictures are left out
+    differs. On several devices, in one process or in many, each has its rows of every batch and all have the
+    parameters; statistics of batch norm are those of the whole batch.
+
+    If the run's folder has checkpoints, training goes on from the latest whole one. SIGTERM and SIGINT (Ctrl-C) save
+    one, too, and end the program with status 143 and 130.
+
+    Args:
+        model: from images (N, H, W, C) to logits (N, classes).
+        train_data: pictures and labels in memory, or a stream of batches.
+        eval_data: what to evaluate on.
+        config: what differs from `FIT`, which has all settings. "optimizer" may have arguments of its optax function.
+        run: the folder and the progress lines; as a rule a new one in `runs/`.
+        start: params and state to begin with, such as those of a trained backbone; parts of the trees will do.
+
+    Raises:
+        ConfigError: for a setting that does not exist or cannot be, or checkpoints of another config.
+        NonFiniteError: for a loss or parameter that is not finite, unless the config says otherwise.
+        CheckpointError: if no checkpoint can be written, or those that are there cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> digits = jaxcnn.data.load("mnist_small", "test")
+        >>> run = jaxcnn.train.Run("example", {}, tempfile.mkdtemp())
+        >>> model = jaxcnn.serial(jaxcnn.max_pool(4), jaxcnn.flatten, jaxcnn.dense(10))
+        >>> config = {"epochs": 2, "optimizer": {"learning_rate": 0.01}, "checkpoint": {"keep": 0}}
+        >>> fitted = jaxcnn.train.fit(model, digits, config=config, run=run)  # doctest: +ELLIPSIS
+        compiling ...
+        epoch 1: loss ...
+        epoch 2: loss ...
+    """
+    config = merged(FIT, config or {})
+    check(config)
+    run = run or Run("fit", config)
+    return _Fit(as_layer(model), train_data, eval_data, config, run, start).train()
+
+
+class _Fit:
+    """One training: what `fit` computes from its arguments, and what changes while it runs."""
+
+    def __init__(self, model: Layer, train_data: Any, eval_data: Any, config: Config, run: Run, start: Any):
+        self.config, self.run = config, run
+        self.folder = run.folder / "checkpoints"
+        self.fingerprint = _fingerprint(train_data)
+        self.data = train_data if isinstance(train_data, Stream) else self._on_devices(train_data)
+        batch_size, image = self._batch_size(), self._image()
+        self.steps = self.data.steps if isinstance(self.data, Stream) else _rows(self.data) // batch_size
+        self.total = config["epochs"] * self.steps
+        self.eval_data = (
+            eval_data if eval_data is None or isinstance(eval_data, Stream) else self._on_devices(eval_data)
+        )
+
+        if config["dtype"] == "bfloat16":
+            model = cast(model, jnp.bfloat16)
+        self.loss_fn = training_loss(model, config)
+        self.eval_loss_fn = shared(scaled(cross_entropy(with_views(model, config["evaluate"]["views"]))))
+        key = jax.random.key(config["seed"])
+        params, state = jax.eval_shape(model.init, key, image)
+        optimizer = make_optimizer(config, self.total, params)
+        if config["average"]:
+            optimizer = with_average(optimizer, config["average"])
+        self.step = checked(make_step(scaled(self.loss_fn), optimizer))
+        self.augment = augmentation(config)
+
+        for tree, part in zip((params, state), start or (), strict=False):
+            _over(tree, part, "")  # here, an error is not one in a compiled function
+        train_state = TrainState.create(_begun(model, start), optimizer, key, image)
+        batch = {"image": image, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+        metrics = jax.eval_shape(self.step, train_state, batch).metrics
+        none = jnp.int32(0)
+        carry = _Carry(train_state, {name: jnp.float32(0) for name in metrics}, none - 1, none, none)
+        self.carry = copied(jax.tree.map(jnp.copy, carry))  # copies, as a step takes over its memory
+        self.best, self.since_best, self.rollbacks = -math.inf, 0, 0
+        self.began = time.monotonic()
+        self.seconds = 0.0  # of earlier parts of the run
+        self.compiled = False
+
+    # Data
+
+    def _on_devices(self, data: Dataset | Batch) -> Batch:
+        """In the memory of each device, once."""
+        if isinstance(data, Dataset):
+            data = {"image": data.images, "label": data.labels}
+        if not isinstance(data, dict) or not {"image", "label"} <= {*data} or _rows(data) == 0:
+            raise TypeError('fit needs a Dataset, a Stream, or a dict with "image" and "label" that is not empty')
+        return copied({name: np.asarray(value) for name, value in data.items()})
+
+    def _batch_size(self) -> int:
+        if isinstance(self.data, Stream):
+            batch_size = self.data.image.shape[0]
+        else:
+            batch_size = self.config["batch_size"]
+            require(self.config, {"batch_size": (1, _rows(self.data) + 1)})
+        if batch_size % jax.device_count():
+            raise ConfigError(f"batch_size must be a multiple of {jax.device_count()} devices, got {batch_size}")
+        return batch_size
+
+    def _image(self) -> jax.ShapeDtypeStruct:
+        """A batch of pictures as the model gets them."""
+        whole = self.data.image if isinstance(self.data, Stream) else self.data["image"]
+        dtype = jnp.float32 if whole.dtype == jnp.uint8 else whole.dtype
+        return jax.ShapeDtypeStruct((self._batch_size(), *whole.shape[1:]), dtype)
+
+    # The compiled part
+
+    def _one(self, carry: _Carry, batch: Batch, when: augment.When) -> _Carry:
+        """A step on a batch as it was read."""
+        state = carry.train_state
+        batch = lax.with_sharding_constraint(batch, by_rows())
+        if self.augment:
+            key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
+            image = batch["image"]
+            image = image / np.float32(255) if image.dtype == jnp.uint8 else image
+            batch = batch | {"image": self.augment(key, image, when)}
+        after = self.step(state, batch)
+        good = after.bad < 0
+        totals = {name: old + jnp.where(good, after.metrics[name], 0) for name, old in carry.totals.items()}
+        if self.config["on_nonfinite"] != "skip":
+            return _Carry(after.train_state, totals, after.bad, carry.skipped, carry.in_a_row)
+        in_a_row = jnp.where(good, 0, carry.in_a_row + 1)
+        bad = jnp.where(in_a_row < _MOST_IN_A_ROW, -1, after.bad)
+        passed = after.train_state._replace(step=state.step + (bad < 0))
+        return _Carry(passed, totals, bad, carry.skipped + (~good & (bad < 0)), in_a_row)
+
+    def _in_memory(self) -> Callable[[_Carry, int], _Carry]:
+        """(carry, count) -> carry after `count` steps, all in one call."""
+        batch_size = self._batch_size()
+
+        def advance(carry, data, order, epoch, count):
+            def one(inner):
+                done, carry = inner
+                place = carry.train_state.step % self.steps * batch_size
+                rows = lax.dynamic_slice_in_dim(order, place, batch_size)
+                batch = {name: value[rows] for name, value in data.items()}
+                return done + 1, self._one(carry, batch, augment.When(rows, epoch))
+
+            going_on = lambda inner: (inner[0] < count) & (inner[1].bad < 0)
+            return lax.while_loop(going_on, one, (0, carry))[1]
+
+        def order_of(key, epoch):
+            return jax.random.permutation(jax.random.fold_in(child_key(key, "order"), epoch), _rows(self.data))
+
+        compiled, compiled_order = jit(advance, donate_argnums=0), jit(order_of, out_shardings=everywhere())
+        last = (-1, None)
+
+        def run(carry: _Carry, step: int, count: int) -> _Carry:
+            nonlocal last
+            epoch = step // self.steps
+            if last[0] != epoch or step % self.steps == 0:
+                last = (epoch, compiled_order(carry.train_state.key, epoch))
+            return compiled(carry, self.data, last[1], epoch, count)
+
+        return run
+
+    def _streamed(self) -> Callable[[_Carry, int], _Carry]:
+        """The same, a call for each batch as it comes."""
+        batch_size = self._batch_size()
+
+        def advance(carry, batch, step):
+            rows = augment.When(step * batch_size + jnp.arange(batch_size), step // self.steps)
+            return lax.cond(carry.bad < 0, lambda: self._one(carry, batch, rows), lambda: carry)
+
+        compiled = jit(advance, donate_argnums=0)
+        place, batches = -1, None
+
+        def run(carry: _Carry, step: int, count: int) -> _Carry:
+            nonlocal place, batches
+            if place != step:
+                place, batches = step, self.data.batches(step)
+            for batch in itertools.islice(batches, count):
+                carry = compiled(carry, joined(batch), place)
+                place += 1
+            return carry
+
+        return run
+
+    # The loop
+
+    def train(self) -> Fitted:
+        advance = self._streamed() if isinstance(self.data, Stream) else self._in_memory()
+        step = self._resume()
+        if step == 0 and self.config["on_nonfinite"] == "rollback":
+            self._save(step)
+        length, rate = 1, 0.0
+        # The end of this epoch, after which the log is written, and of steps until the next checkpoint.
+        every = self.config["checkpoint"]["every"]
+        self._say_compiling(step)
+        with told_to_stop() as told:
+            while step < self.total and not self._patience_is_over():
+                left = min(self.steps - step % self.steps, every - step % every if every else math.inf)
+                count, signal = _agreed(min(length, left), told())
+                if signal:
+                    self._stop(step, signal)
+                began = time.monotonic()
+                with self.run.busy("compiling" if not self.compiled else "training"):
+                    self.carry = advance(self.carry, step, count)
+                    after, bad = int(self.carry.train_state.step), int(self.carry.bad)
+                took = time.monotonic() - began
+                if bad >= 0:
+                    step = self._not_finite(after, bad)
+                    continue
+                step = after
+                if self.compiled:
+                    rate = count / took
+                    length = max(1, round(rate * _DISPATCH))
+                self.compiled = True
+                if step % self.steps == 0:
+                    self._end_of_epoch(step, rate)
+                elif every and step % every == 0:
+                    self._save(step)
+                else:
+                    self._show(step, rate)
+            if signal := told():
+                self._stop(step, signal, saved=True)
+        state = self.carry.train_state
+        return Fitted(state, self._params(), state.state, self.run.records, self.run.folder)
+
+    def _say_compiling(self, step: int) -> None:
+        self.run.say("compiling ..." if step == 0 else f"going on from step {step:,}; compiling ...")
+
+    def _patience_is_over(self) -> bool:
+        return 0 < self.config["patience"] <= self.since_best
+
+    def _params(self) -> Params:
+        state = self.carry.train_state
+        average = averaged(state.opt_state)
+        return state.params if average is None else average
+
+    def _means(self, step: int) -> dict[str, float]:
+        """The metrics of the epoch so far."""
+        done = (step - 1) % self.steps + 1
+        return {name: float(total) / done for name, total in self.carry.totals.items()}
+
+    def _show(self, step: int, rate: float) -> None:
+        means, place = self._means(step), step % self.steps
+        bar = "#" * round(20 * place / self.steps)
+        left = f", {(self.total - step) / rate:,.0f} s left" if rate else ""
+        self.run.progress(
+            f"epoch {step // self.steps + 1}: [{bar:.<20}] {place}/{self.steps}: "
+            f"{_shown(means)}; {rate * self._batch_size():,.0f} images/s{left}"
+        )
+
+    def _end_of_epoch(self, step: int, rate: float) -> None:
+        record = {"epoch": step // self.steps, "step": step, "train": self._means(step)}
+        line = f"epoch {record['epoch']}: {_shown(record['train'])}"
+        metric = None
+        if self.eval_data is not None:
+            with self.run.busy("evaluating"):
+                batch_size = self.config["evaluate"]["batch_size"]
+                state = self.carry.train_state.state
+                result = evaluate(self.eval_loss_fn, self._params(), state, self.eval_data, batch_size=batch_size)
+            record["test"] = result
+            line += f"; test {_shown(result, precise=True)}"
+            metric = result["accuracy"] if math.isfinite(result["loss"]) else -1.0
+            self.since_best = 0 if metric > self.best else self.since_best + 1
+            self.best = max(self.best, metric)
+        if skipped := int(self.carry.skipped):
+            record["skipped"] = skipped
+            line += f"; {skipped} steps skipped, which were not finite"
+        record |= {"seconds": round(self._elapsed(), 2), "images_per_second": round(rate * self._batch_size(), 1)}
+        zero = {name: jnp.zeros_like(total) for name, total in self.carry.totals.items()}
+        self.carry = self.carry._replace(totals=copied(zero))
+        self.run.log(line, **record)
+        if self.config["tensorboard"]:
+            _to_tensorboard(self.run.folder, record)
+        self._save(step, metric)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    # What can go wrong
+
+    def _save(self, step: int, metric: float | None = None) -> None:
+        if keep := self.config["checkpoint"]["keep"]:
+            best = None if self.best == -math.inf else self.best
+            note = {
+                "best": best,
+                "since_best": self.since_best,
+                "rollbacks": self.rollbacks,
+                "seconds": self._elapsed(),
+            }
+            with self.run.busy("saving"):
+                checkpoint.save(
+                    self.folder, step, self.carry, config=self._identity(), metric=metric, note=note, keep=keep
+                )
+
+    def _identity(self) -> Config:
+        """What a checkpoint must have in common with the run that goes on from it; where the run is does not matter."""
+        own = {name: value for name, value in self.run.config.items() if name not in ("runs", "folder")}
+        return own | {"fit": self.config, "data": self.fingerprint}
+
+    def _resume(self) -> int:
+        """The step to begin with: that of the latest checkpoint, if there is one."""
+        if not self.config["checkpoint"]["keep"] or not checkpoint.steps(self.folder):
+            self.run.forget_after(-1)
+            return 0
+        step, self.carry, about = checkpoint.restore(self.folder, self.carry, config=self._identity())
+        note = about["note"]
+        self.best = -math.inf if note["best"] is None else note["best"]
+        self.since_best, self.rollbacks = note["since_best"], note["rollbacks"]
+        self.seconds = note["seconds"]
+        self.run.forget_after(step)
+        return step
+
+    def _stop(self, step: int, signal: int, *, saved: bool = False) -> None:
+        if not saved:
+            self._save(step)
+        self.run.say(f"told to stop by signal {signal} at step {step:,}; saved in {self.folder}")
+        raise Interrupted(128 + signal)
+
+    def _not_finite(self, step: int, bad: int) -> int:
+        """The step to go on from after one that was not finite."""
+        name = leaf_name(self.carry.train_state, {"loss": 0}, bad)
+        what = f"step {step:,}: {name} is not finite"
+        if self.config["on_nonfinite"] == "skip":
+            raise NonFiniteError(f"{what}, as in the {_MOST_IN_A_ROW - 1} steps before, which were skipped")
+        if self.config["on_nonfinite"] == "raise":
+            raise NonFiniteError(
+                f'{what}; a smaller learning rate or clip_norm may help, or on_nonfinite "skip" or "rollback"'
+            )
+        self.rollbacks += 1
+        if self.rollbacks > _MOST_IN_A_ROW:
+            raise NonFiniteError(f"{what}, after {_MOST_IN_A_ROW} rollbacks")
+        rollbacks = self.rollbacks
+        like = self.carry
+        step, carry, about = checkpoint.restore(self.folder, like, config=self._identity())
+        self.best = -math.inf if about["note"]["best"] is None else about["note"]["best"]
+        self.since_best = about["note"]["since_best"]
+        self.run.forget_after(step)
+        # Another key: another order, other augmentations, another dropout.
+        state = carry.train_state
+        key = copied(jax.random.fold_in(state.key, rollbacks))
+        self.carry = carry._replace(train_state=state._replace(key=key))
+        self.run.say(f"{what}; back to step {step:,}, and on with other batches")
+        return step
+
+
+def _rows(data: Batch) -> int:
+    return len(data["image"])
+
+
+def _begun(model: Layer, start: tuple[Params, State] | None) -> Layer:
+    """The model, whose initial values are those given where there are some."""
+    if start is None:
+        return model
+
+    def init(key, x):
+        return tuple(_over(tree, part, "") for tree, part in zip(model.init(key, x), start, strict=True))
+
+    return Layer(init, model.apply)
+
+
+def _over(tree: Any, part: Any, path: str) -> Any:
+    if isinstance(tree, dict):
+        if not isinstance(part, dict):
+            raise ValueError(f"start: {path[:-1] or 'each part'} must be a dict; {there_are('', tree)}")
+        for name in part:
+            if name not in tree:
+                raise ValueError(f"start: the model has no {path}{name}; {there_are(name, tree)}")
+        return {name: _over(old, part[name], f"{path}{name}/") if name in part else old for name, old in tree.items()}
+    if np.shape(part) != tree.shape:
+        raise ValueError(f"start: {path[:-1]} has shape {np.shape(part)}, the model needs {tree.shape}")
+    return jnp.asarray(part, tree.dtype)
+
+
+def _fingerprint(data: Any) -> str:
+    """Another for other data, very probably."""
+    if isinstance(data, Stream):
+        return f"{data.steps} batches {data.image.shape}"
+    arrays = [data.images, data.labels] if isinstance(data, Dataset) else jax.tree.leaves(data)
+    return " ".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays)
+
+
+def _agreed(count: int, signal: int) -> tuple[int, int]:
+    """How many steps to do next, and whether to stop: the same in all processes."""
+    if jax.process_count() == 1:
+        return int(count), signal
+    from jax.experimental import multihost_utils
+
+    counts, signals = multihost_utils.process_allgather(np.array([count, signal])).reshape(-1, 2).T
+    return int(counts[0]), int(signals.max())
+
+
+def _shown(metrics: dict[str, float], *, precise: bool = False) -> str:
+    digits = 2 if precise else 1
+    first = {"loss": metrics["loss"]}
+    return ", ".join(
+        f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
+        for name, value in (first | metrics).items()
+    )
+
+
+def _to_tensorboard(folder: pathlib.Path, record: dict[str, Any]) -> None:
+    if jax.process_index():
+        return
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard's files are written by tensorboardX: pip install 'jaxcnn[tb]'") from error
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for name, value in entries(record):
+            writer.add_scalar(name.replace(".", "/"), value, record["step"])

@@ -1,0 +1,37 @@
+"""Being told to stop: training saves what it has before it goes."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+
+class Interrupted(SystemExit):
+    """Training was told to stop, and has saved where it was; the program ends with 128 + the number of the signal."""
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[Callable[[], int]]:
+    """In its block, SIGTERM and SIGINT only set what the function returns, from 0 to the signal's number.
+
+    The second one ends the program at once. Outside of the main thread, where Python gets no signals, it stays 0.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    told = 0
+
+    def handle(number, frame):
+        nonlocal told
+        if told:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        told = number
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

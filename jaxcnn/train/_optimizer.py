@@ -1,0 +1,170 @@
+"""An optimiser of optax from a config."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn._layer import Params, shown
+from jaxcnn._path import mask, there_are
+from jaxcnn.train._config import Config, ConfigError
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adabelief": optax.adabelief,
+    "adadelta": optax.adadelta,
+    "adagrad": optax.adagrad,
+    "adam": optax.adam,
+    "adamax": optax.adamax,
+    "adamw": optax.adamw,
+    "amsgrad": optax.amsgrad,
+    "lamb": optax.lamb,
+    "lars": optax.lars,
+    "lion": optax.lion,
+    "muon": optax.contrib.muon,
+    "nadam": optax.nadam,
+    "nadamw": optax.nadamw,
+    "novograd": optax.novograd,
+    "radam": optax.radam,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+    "yogi": optax.yogi,
+}
+
+
+def _constant(peak: float, end: float, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(peak)
+
+
+def _linear(peak: float, end: float, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(peak, end, steps)
+
+
+def _cosine(peak: float, end: float, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, steps, end / peak if peak else 0.0)
+
+
+def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
+    if not 0 < end <= peak:
+        raise ConfigError(f"schedule.end must be above 0 and at most {peak} for an exponential schedule, got {end}")
+    return optax.exponential_decay(peak, steps, end / peak)
+
+
+def _tenths(peak: float, end: float, steps: int) -> optax.Schedule:
+    """Divided by ten after a half and after three quarters, as for the first ResNets on CIFAR."""
+    return optax.piecewise_constant_schedule(peak, {steps // 2: 0.1, steps * 3 // 4: 0.1})
+
+
+SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "exponential": _exponential,
+    "step": _tenths,
+}
+
+
+def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
+    """step -> learning rate: from 0 in a line to `peak`, then by the named shape to its end.
+
+    Args:
+        config: "name", one of constant, linear, cosine, exponential, step (divided by ten after a half and after three
+            quarters); "warmup", the share of all steps on the way up; "end", the last learning rate.
+        peak: the largest learning rate.
+        steps: of the whole training.
+
+    Example:
+        >>> rate = jaxcnn.train.make_schedule({"name": "linear", "warmup": 0.5, "end": 0.0}, 1.0, 100)
+        >>> [float(rate(step)) for step in (0, 25, 50, 75, 100)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    name = config["name"]
+    if name not in SCHEDULES:
+        raise ConfigError(f"schedule.name: unknown {name!r}; {there_are(name, SCHEDULES)}")
+    up = round(config["warmup"] * steps)
+    down = SCHEDULES[name](peak, config["end"], max(steps - up, 1))
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, up), down], [up]) if up else down
+
+
+def make_optimizer(config: Config, steps: int, params: Params) -> optax.GradientTransformation:
+    """gradient -> (clipped) -> (+ decay * w) -> an optimiser of optax -> (mean over `accumulate` steps)
+
+    An optimiser with a weight decay of its own, such as adamw, is given the rate: w shrinks by learning rate * decay.
+    For others, such as sgd and adam, decay * w is added to the gradient, as PyTorch does it.
+
+    Args:
+        config: such as `FIT`: "optimizer" with "name", "learning_rate", and arguments of that function of optax;
+            "schedule", as for `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for paths;
+            "clip_norm", the largest length of the whole gradient, 0 for any; "accumulate", steps for each update.
+        steps: of the whole training.
+        params: of the model, whose paths "where" is compared with.
+
+    Raises:
+        ConfigError: for a name or an argument that does not exist.
+
+    Example:
+        >>> config = jaxcnn.train.FIT | {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}
+        >>> optimizer = jaxcnn.train.make_optimizer(config, 100, {"kernel": jnp.ones(2)})
+    """
+    options = dict(config["optimizer"])
+    name, rate = options.pop("name"), options.pop("learning_rate")
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"optimizer.name: unknown {name!r}; {there_are(name, OPTIMIZERS)}")
+    make = OPTIMIZERS[name]
+    arguments = [p for p in inspect.signature(make).parameters if p not in ("learning_rate", "weight_decay", "mask")]
+    for option, value in options.items():
+        if option not in arguments:
+            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {there_are(option, arguments)}")
+        if callable(value) or isinstance(value, dict):
+            raise ConfigError(f"optimizer.{option} must be a number, a bool or a string, got {shown(value)}")
+    parts = []
+    if config["clip_norm"]:
+        parts.append(optax.clip_by_global_norm(config["clip_norm"]))
+    decay, where = config["weight_decay"]["rate"], config["weight_decay"]["where"]
+    own = {parameter for parameter in inspect.signature(make).parameters if parameter in ("weight_decay", "mask")}
+    if own == {"weight_decay", "mask"}:
+        options |= {"weight_decay": decay, "mask": mask(params, where) if decay else None}
+    elif decay:
+        parts.append(optax.add_decayed_weights(decay, mask(params, where)))
+    updates = -(-steps // config["accumulate"])
+    parts.append(make(make_schedule(config["schedule"], rate, updates), **options))
+    optimizer = optax.chain(*parts)
+    if config["accumulate"] > 1:
+        optimizer = optax.MultiSteps(optimizer, config["accumulate"]).gradient_transformation()
+    return optimizer
+
+
+class Averaged(NamedTuple):
+    """The state of `with_average`."""
+
+    count: jax.Array
+    inner: Any
+    average: Params
+
+
+def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """The optimiser, which also keeps average = decay * average + (1 - decay) * params, from the first params on.
+
+    At first the decay is (1 + steps) / (10 + steps), so that the first parameters are soon forgotten. `averaged` finds
+    the average in the optimiser's state.
+
+    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+    """
+
+    def init(params):
+        return Averaged(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
+
+    def update(gradient, state, params):
+        updates, inner = optimizer.update(gradient, state.inner, params)
+        weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
+        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, weight)
+        return updates, Averaged(state.count + 1, inner, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged(opt_state: Any) -> Params | None:
+    """The averaged parameters, if the optimiser keeps them."""
+    return opt_state.average if isinstance(opt_state, Averaged) else None

@@ -1,0 +1,165 @@
+"""What a config says of training: its settings, and the loss and augmentation made of them."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn._layer import Layer
+from jaxcnn._loss import LossFn, cross_entropy, cutmix, mixup
+from jaxcnn._path import there_are
+from jaxcnn._regularize import l1, l2, regularized
+from jaxcnn.data import augment
+from jaxcnn.train._config import Config, ConfigError, entries, require
+from jaxcnn.train._devices import by_rows
+from jaxcnn.train._views import VIEWS
+
+FIT: Config = {
+    "seed": 0,
+    "epochs": 10,
+    "batch_size": 128,  # of all devices together
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and arguments of that function of optax
+    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: share of all steps
+    "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
+    "regularize": {"l1": 0.0, "l2": 0.0},
+    "clip_norm": 0.0,  # 0: not clipped
+    "accumulate": 1,  # steps for each update
+    "average": 0.0,  # decay of an average of the parameters, which is then what is evaluated; 0: none
+    "label_smoothing": 0.0,
+    "mixup": 0.0,  # alpha; 0: not
+    "cutmix": 0.0,
+    "dtype": "float32",  # or "bfloat16": activations; parameters stay float32
+    "augment": [],  # [name, argument, ...] of jaxcnn.data.augment, one after the other
+    "evaluate": {"batch_size": 256, "views": "one"},
+    "patience": 0,  # epochs without a better result after which training ends; 0: never
+    "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint and go on with other batches
+    "checkpoint": {"every": 0, "keep": 3},  # steps, beside the end of each epoch; keep 0: no checkpoints
+    "tensorboard": False,
+}
+_LIMITS = {
+    "seed": (0, 2**32),
+    "epochs": (1, 10**9),
+    "batch_size": (1, 10**9),
+    "optimizer.learning_rate": (0, math.inf),
+    "schedule.warmup": (0, 1),
+    "schedule.end": (0, math.inf),
+    "weight_decay.rate": (0, math.inf),
+    "regularize.l1": (0, math.inf),
+    "regularize.l2": (0, math.inf),
+    "clip_norm": (0, math.inf),
+    "accumulate": (1, 10**9),
+    "average": (0, 1),
+    "label_smoothing": (0, 1),
+    "mixup": (0, math.inf),
+    "cutmix": (0, math.inf),
+    "evaluate.batch_size": (1, 10**9),
+    "patience": (0, 10**9),
+    "checkpoint.every": (0, 10**18),
+    "checkpoint.keep": (0, 10**9),
+}
+
+
+def training_loss(model: Layer, config: Config) -> LossFn:
+    loss_fn = cross_entropy(model, label_smoothing=config["label_smoothing"])
+    scales = config["regularize"]
+    penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if scales[name]]
+    if penalties:
+        loss_fn = regularized(loss_fn, *penalties)
+    if config["mixup"]:
+        loss_fn = mixup(loss_fn, config["mixup"])
+    if config["cutmix"]:
+        loss_fn = cutmix(loss_fn, config["cutmix"])
+    return loss_fn
+
+
+def scaled(loss_fn: LossFn) -> LossFn:
+    """The loss for pictures of bytes, too."""
+
+    def scaled(params, state, batch, *, train, key=None):
+        if batch["image"].dtype == jnp.uint8:
+            batch = batch | {"image": batch["image"] / np.float32(255)}
+        return loss_fn(params, state, batch, train=train, key=key)
+
+    return scaled
+
+
+def shared(loss_fn: LossFn) -> LossFn:
+    """The loss, of which each device computes some rows, if they can be shared."""
+
+    def shared(params, state, batch, *, train, key=None):
+        if len(batch["image"]) % jax.device_count() == 0:
+            batch = lax.with_sharding_constraint(batch, by_rows())
+        return loss_fn(params, state, batch, train=train, key=key)
+
+    return shared
+
+
+def augmentation(config: Config) -> Callable[..., jax.Array] | None:
+    parts = []
+    for i, entry in enumerate(config["augment"]):
+        name, *arguments = entry if isinstance(entry, list) else [entry]
+        if name not in AUGMENTS:
+            raise ConfigError(f"augment[{i}]: unknown {name!r}; {there_are(name, AUGMENTS)}")
+        try:
+            parts.append(AUGMENTS[name](*arguments))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"augment[{i}]: {error}") from error
+    return augment.compose(*parts) if parts else None
+
+
+AUGMENTS = {
+    f.__name__: f
+    for f in (
+        augment.random_crop,
+        augment.translate,
+        augment.flip,
+        augment.alternating_flip,
+        augment.rotate,
+        augment.cutout,
+        augment.random_erasing,
+        augment.brightness,
+        augment.contrast,
+        augment.saturation,
+        augment.rand_augment,
+    )
+}
+
+
+def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
+    """The defaults with what the config has; the arguments of the optimiser are its own affair."""
+    result = copy.deepcopy(defaults)
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if key not in defaults:
+            if prefix == "optimizer.":
+                result[key] = value
+                continue
+            raise ConfigError(f"unknown key {path!r}; {there_are(key, defaults)}")
+        old = defaults[key]
+        if isinstance(old, dict) and isinstance(value, dict):
+            result[key] = merged(old, value, f"{path}.")
+        elif type(value) is type(old) or (isinstance(old, float) and type(value) is int):
+            result[key] = type(old)(value)
+        else:
+            raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
+    return result
+
+
+def check(config: Config) -> None:
+    require(config, _LIMITS)
+    for path, known in (
+        ("dtype", ("float32", "bfloat16")),
+        ("on_nonfinite", ("raise", "skip", "rollback")),
+        ("evaluate.views", VIEWS),
+    ):
+        value = dict(entries(config))[path]
+        if value not in known:
+            raise ConfigError(f"{path}: unknown {value!r}; {there_are(value, known)}")
+    if config["mixup"] and config["cutmix"]:
+        raise ConfigError("mixup and cutmix: one of them must be 0")
+    if config["on_nonfinite"] == "rollback" and not config["checkpoint"]["keep"]:
+        raise ConfigError('on_nonfinite "rollback" needs checkpoint.keep of at least 1')

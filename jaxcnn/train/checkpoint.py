@@ -1,0 +1,356 @@
+"""Checkpoints: a tree of arrays on disk that is either whole, and says so by hashes, or not there.
+
+    folder/
+      1200/               a step
+        arrays/           as Orbax writes them
+        about.json        config, versions, metric, and the name, shape and dtype of each array
+        manifest.json     the SHA-256 of every other file
+      1300/ ...
+
+A step is written under another name, flushed, hashed and renamed, so that whoever pulls the plug leaves the steps
+before it. Orbax itself does not notice a flipped bit; a manifest does, and then the step before is used.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcnn._path import paths
+from jaxcnn.train._config import Config, ConfigError, entries
+
+_FORMAT = 1
+_ARRAYS, _ABOUT, _MANIFEST = "arrays", "about.json", "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, or none that can be read."""
+
+
+class Restored(NamedTuple):
+    """step: the number it was saved under; tree: the arrays; about: what else was saved, a dict."""
+
+    step: int
+    tree: Any
+    about: dict[str, Any]
+
+
+def save(
+    folder: str | os.PathLike,
+    step: int,
+    tree: Any,
+    *,
+    config: Config | None = None,
+    metric: float | None = None,
+    note: Any = None,
+    keep: int = 3,
+) -> None:
+    """Write a tree of arrays as `folder/step`, and remove steps that need not be kept.
+
+    With several processes, all call it, and all see one file system.
+
+    Args:
+        folder: of all steps.
+        step: at least 0; one that is there already is replaced.
+        tree: of arrays, random keys and numbers.
+        config: what the arrays depend on; `restore` compares it.
+        metric: the larger, the better: the best step is kept.
+        note: what else should be there at `restore`, as JSON.
+        keep: how many of the latest steps to keep, at least 1; the best is kept beside them.
+
+    Raises:
+        CheckpointError: if it cannot be written, such as on a full disk; the steps before are as they were.
+        ImportError: without Orbax, `pip install 'jaxcnn[train]'`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> jaxcnn.train.checkpoint.save(folder, 10, {"w": jnp.ones(3)}, note="a note")
+        >>> step, tree, about = jaxcnn.train.checkpoint.restore(folder, {"w": jnp.zeros(3)})
+        >>> step, tree["w"].tolist(), about["note"]
+        (10, [1.0, 1.0, 1.0], 'a note')
+    """
+    orbax = _orbax()
+    folder = pathlib.Path(folder).absolute()
+    if step < 0 or keep < 1:
+        raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
+    leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
+    partial = folder / f"{step}.partial"
+    about = {
+        "format": _FORMAT,
+        "step": step,
+        "config": config,
+        "metric": metric,
+        "note": note,
+        "versions": versions(),
+        "arrays": _described(tree),
+    }
+    try:
+        if jax.process_index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        _together("partial")
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / _ARRAYS, {_key(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
+        if jax.process_index() == 0:
+            _finish(partial, folder / str(step), about)
+            _prune(folder, keep)
+        _together("saved")
+    except (OSError, ValueError, RuntimeError) as error:  # Orbax tells a full disk by ValueError
+        shutil.rmtree(partial, ignore_errors=True)
+        size = sum(leaf.nbytes for leaf in leaves)
+        raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
+
+
+def restore(folder: str | os.PathLike, like: Any, *, config: Config | None = None, step: int | None = None) -> Restored:
+    """The arrays of the latest step that is as it was written, or of the one named.
+
+    Every file is compared with its SHA-256, and every name, shape and dtype with those of `like`, before an array is
+    read. A damaged step is passed over with a warning.
+
+    Args:
+        folder: of all steps.
+        like: a tree of arrays, or shapes with shardings, of the same structure; the arrays go to the same devices,
+            however many they came from.
+        config: must be that of the step; None for any.
+        step: to restore this one or none.
+
+    Raises:
+        CheckpointError: if there is no such step, all are damaged, or it holds another tree.
+        ConfigError: for another config; it names the settings that differ.
+    """
+    orbax = _orbax()
+    folder = pathlib.Path(folder).absolute()
+    step, about = _agreed(lambda: _choose(folder, step))
+    if config is not None and (changed := _difference(about["config"] or {}, config)):
+        raise ConfigError(
+            f"{folder / str(step)} was made under another config; go on with that, or begin in another folder:\n"
+            + "\n".join(changed)
+        )
+    if (found := about["arrays"]) != (expected := _described(like)):
+        different = [
+            f"  {name}: expected {expected.get(name)}, found {found.get(name)}"
+            for name in sorted({*found, *expected})
+            if found.get(name) != expected.get(name)
+        ]
+        more = [f"  and {len(different) - 5} more"] if len(different) > 5 else []
+        raise CheckpointError("\n".join([f"{folder / str(step)} holds other arrays:", *different[:5], *more]))
+    leaves, structure = jax.tree.flatten(like)
+    target = {_key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size}  # Orbax knows no empty ones
+    try:
+        with orbax.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(folder / str(step) / _ARRAYS, target)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder / str(step)}: cannot be read: {error}") from error
+    restored = [_as(leaf, arrays.get(_key(i))) for i, leaf in enumerate(leaves)]
+    return Restored(step, jax.tree.unflatten(structure, restored), about)
+
+
+def steps(folder: str | os.PathLike) -> list[int]:
+    """The steps in the folder, in order, whether they are as they were written or not."""
+    folder = pathlib.Path(folder)
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def best(folder: str | os.PathLike) -> int | None:
+    """The step of the largest metric, the latest of equals; None if none has a metric."""
+    found = [(about["metric"], step) for step in steps(folder) if (about := _about(pathlib.Path(folder, str(step))))]
+    return max([(metric, step) for metric, step in found if metric is not None], default=(None, None))[1]
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on to the bit."""
+    packages = ("jax", "jaxlib", "optax", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise ImportError("checkpoints are written by Orbax: pip install 'jaxcnn[train]'") from error
+    return orbax.checkpoint
+
+
+def _finish(partial: pathlib.Path, final: pathlib.Path, about: dict[str, Any]) -> None:
+    """Make a step of a folder that has its arrays."""
+    (partial / _ABOUT).write_text(json.dumps(about, allow_nan=False))
+    hashes = {file: _sha256(partial / file, flush=True) for file in _files(partial)}
+    (partial / _MANIFEST).write_text(json.dumps(hashes, separators=(",", ":")))
+    _sha256(partial / _MANIFEST, flush=True)
+    for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+        _flush_folder(place)
+    if final.exists():
+        _remove(final)
+    partial.rename(final)
+    _flush_folder(final.parent)
+
+
+def _prune(folder: pathlib.Path, keep: int) -> None:
+    kept = {*steps(folder)[-keep:], best(folder)}
+    for step in steps(folder):
+        if step not in kept:
+            _remove(folder / str(step))
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Rename, then remove, so that half a step is never taken for one."""
+    gone = path.with_name(f"{path.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]]:
+    """The step to restore, and what is known about it."""
+    there = steps(folder)
+    damaged = []
+    for candidate in [step] if step is not None else there[::-1]:
+        problem = _damage(folder / str(candidate))
+        about = None if problem else _about(folder / str(candidate))
+        if about is not None:
+            if damaged:
+                warnings.warn(f"{damaged[0]}; step {candidate} is used instead", stacklevel=3)
+            return candidate, about
+        damaged.append(problem or f"{folder / str(candidate) / _ABOUT}: not of a format that is known")
+    raise CheckpointError("; ".join([f"{folder}: no step that can be used", *damaged]))
+
+
+def _damage(path: pathlib.Path) -> str | None:
+    """What is wrong with a step's files, if anything is."""
+    try:
+        hashes = json.loads((path / _MANIFEST).read_text())
+        there = {*_files(path)} - {_MANIFEST}
+        if not isinstance(hashes, dict) or _ABOUT not in hashes:
+            return f"{path / _MANIFEST}: expected a hash of each file"
+        if different := there ^ {*hashes}:
+            return f"{path / min(different)}: is {'missing' if min(different) in hashes else 'not in the manifest'}"
+        for file, expected in hashes.items():
+            if _sha256(path / file) != expected:
+                return f"{path / file}: does not have the SHA-256 in the manifest"
+    except (OSError, ValueError) as error:
+        return f"{path}: cannot be read: {error}"
+    return None
+
+
+def _about(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((path / _ABOUT).read_text())
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) and about.get("format") == _FORMAT else None
+
+
+def _files(path: pathlib.Path) -> list[str]:
+    """All files below, by their paths from there."""
+    found = []
+    for file in sorted(path.rglob("*")):
+        if file.is_symlink():
+            raise OSError(f"{file} is a link")
+        if file.is_file():
+            found.append(file.relative_to(path).as_posix())
+    return found
+
+
+def _sha256(path: pathlib.Path, *, flush: bool = False) -> str:
+    with path.open("rb") as file:
+        if flush:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush_folder(path: pathlib.Path) -> None:
+    if os.name == "posix":  # elsewhere, folders cannot be opened
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _difference(old: Config, new: Config) -> list[str]:
+    """A line for each setting that is not the same."""
+    missing = "(none)"
+    before, after = dict(entries(old)), dict(entries(json.loads(json.dumps(new))))
+    changed = [
+        f"  {path}: it had {before.get(path, missing)}, now {after.get(path, missing)}"
+        for path in sorted({*before, *after})
+        if before.get(path, missing) != after.get(path, missing)
+    ]
+    return changed[:8] + ([f"  and {len(changed) - 8} more"] if len(changed) > 8 else [])
+
+
+def _key(i: int) -> str:
+    """The name of an array on disk: no path comes from the names of parameters."""
+    return f"{i:06}"
+
+
+def _described(tree: Any) -> dict[str, list[Any]]:
+    """path: [shape, dtype] of each array."""
+    leaves = (jax.eval_shape(_plain, leaf) for leaf in jax.tree.leaves(tree))
+    return {path: [[*leaf.shape], leaf.dtype.name] for path, leaf in zip(paths(tree), leaves, strict=True)}
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else jax.numpy.asarray(leaf)
+
+
+def _target(leaf: Any) -> Any:
+    """What Orbax should make of an array: its shape, and the devices it goes to."""
+    plain = jax.eval_shape(_plain, leaf)
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    elif _is_key(leaf):
+        sharding = _plain(leaf).sharding
+    return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
+
+
+def _as(like: Any, array: Any) -> Any:
+    if _is_key(like):
+        impls = ("threefry2x32", "rbg", "unsafe_rbg")
+        dtypes = {jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype: impl for impl in impls}  # noqa: B023
+        return jax.random.wrap_key_data(array, impl=dtypes[like.dtype])
+    return jax.numpy.zeros(like.shape, like.dtype) if array is None else jax.numpy.asarray(array)
+
+
+def _together(name: str) -> None:
+    """Wait for the other processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"jaxcnn checkpoint {name}")
+
+
+def _agreed(choose: Any) -> tuple[int, dict[str, Any]]:
+    """What the first process chose, in all of them."""
+    if jax.process_count() == 1:
+        return choose()
+    from jax.experimental import multihost_utils
+
+    text = b""
+    if jax.process_index() == 0:
+        try:
+            text = json.dumps(choose()).encode()
+        except CheckpointError as error:
+            text = json.dumps(str(error)).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
+    padded = np.frombuffer(text.ljust(length), np.uint8)
+    answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
+    if isinstance(answer, str):
+        raise CheckpointError(answer)
+    return answer[0], answer[1]

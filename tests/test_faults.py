@@ -1,0 +1,239 @@
+"""Training that is killed, told to stop, or spread over devices comes out as if nothing had happened."""
+
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn.train import checkpoint
+from tests import conftest
+
+pytest.importorskip("orbax.checkpoint")
+
+COMMAND = [sys.executable, "-m", "tests.train_small"]
+LONG = ["fit.epochs=12", "fit.checkpoint.every=2"]  # 96 steps
+UNSAVED = ["fit.epochs=40", "fit.checkpoint.every=10000"]
+
+
+def start(*arguments, devices=1, **environment):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(conftest.CACHE),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **environment,
+    }
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment,
+        cwd=pathlib.Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, timeout=120):
+    out, _ = process.communicate(timeout=timeout)
+    return out
+
+
+def digest(out):
+    found = re.findall(r"^digest (\w{64})$", out, re.MULTILINE)
+    assert len(found) == 1, out
+    return found[0]
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"the program ended without {text!r}")
+
+
+def test_killed_at_any_moment(tmp_path):
+    """By SIGKILL, five times at random, most of them while a checkpoint is written; then it is left alone."""
+    rng = random.Random(0)
+    saved = []
+    for epoch in sorted(rng.sample(range(1, 11), 5)):
+        process = start(*LONG, f"folder={tmp_path / 'killed'}")
+        wait_for(process, f"epoch {epoch}:")
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        finish(process)
+        assert process.returncode == -signal.SIGKILL
+        saved.append(checkpoint.steps(tmp_path / "killed" / "checkpoints")[-1])
+        left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+        assert all(re.fullmatch(r"\d+(\.partial|\.removed)?", name) for name in left)
+        assert 8 * epoch - 2 <= saved[-1] < 96  # no more is lost than the steps since the last save
+    outs = [finish(start(*LONG, f"folder={tmp_path / name}")) for name in ("killed", "whole")]
+    assert f"going on from step {saved[-1]}" in outs[0]
+    assert digest(outs[0]) == digest(outs[1])
+    print(f"\nkilled with steps {saved} of 96 saved; the result is that of an uninterrupted run to the bit")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_told_to_stop(tmp_path, number, status):
+    process = start(*UNSAVED, f"folder={tmp_path}")
+    wait_for(process, "epoch 1")
+    process.send_signal(number)
+    began = time.monotonic()
+    out = finish(process)
+    assert time.monotonic() - began < 5
+    assert process.returncode == status, out
+    assert f"told to stop by signal {int(number)}" in out
+    saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    assert saved >= 8
+    process = start(*UNSAVED, f"folder={tmp_path}")
+    out = finish(process)
+    assert f"going on from step {saved}" in out
+    whole = start(*UNSAVED, f"folder={tmp_path / 'whole'}")
+    assert digest(out) == digest(finish(whole))
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from jaxcnn.train._interrupt import told_to_stop\n"
+        "with told_to_stop() as told:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print(told(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "15\n"
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_signals_are_as_before_afterwards():
+    from jaxcnn.train._interrupt import told_to_stop
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with told_to_stop() as told:
+        assert told() == 0
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    result = []
+    thread = threading.Thread(target=lambda: result.append(told_to_stop().__enter__()()))
+    thread.start()
+    thread.join()
+    assert result == [0]
+
+
+def test_errors_are_one_line_and_status_2(tmp_path):
+    first = start("fit.epochs=1", f"folder={tmp_path}")
+    digest(finish(first))
+    process = start("fit.epochs=2", f"folder={tmp_path}")
+    out = finish(process)
+    assert process.returncode == 2
+    assert "error: " in out
+    assert "was made under another config" in out
+    assert "  fit.epochs: it had 1, now 2" in out
+    assert "Traceback" not in out
+
+
+def params_of(folder):
+    """All numbers of the last checkpoint of a run."""
+    about = checkpoint._about(folder / str(checkpoint.steps(folder)[-1]))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = [jax.ShapeDtypeStruct(shape, dtype, sharding=here) for shape, dtype in about["arrays"].values()]
+    import orbax.checkpoint
+
+    with orbax.checkpoint.StandardCheckpointer() as reader:
+        arrays = reader.restore(
+            folder / str(checkpoint.steps(folder)[-1]) / "arrays",
+            {f"{i:06}": leaf for i, leaf in enumerate(like)},
+        )
+    return {name: np.asarray(arrays[f"{i:06}"], np.float64) for i, name in enumerate(about["arrays"])}
+
+
+def close(folder, other):
+    """Parameters and statistics of two runs agree as sums in another order do."""
+    a, b = params_of(folder), params_of(other)
+    assert a.keys() == b.keys()
+    worst = 0.0
+    for name in a:
+        if "params" in name or "/state/" in name:
+            worst = max(worst, np.abs(a[name] - b[name]).max(initial=0) / max(1e-3, np.abs(a[name]).max(initial=0)))
+    assert worst < 1e-4, worst
+    return worst
+
+
+def test_eight_devices_are_one(tmp_path):
+    one = start(f"folder={tmp_path / 'one'}")
+    digest(finish(one))
+    eight = start(f"folder={tmp_path / 'eight'}", devices=8)
+    digest(finish(eight))
+    worst = close(tmp_path / "one" / "checkpoints", tmp_path / "eight" / "checkpoints")
+    print(f"\nafter 32 steps, 8 devices differ from 1 by {worst:.1e} of the largest value")
+
+
+def test_goes_on_with_another_number_of_devices(tmp_path):
+    for name, first, second in (("grown", 1, 4), ("shrunk", 4, 1)):
+        folder = tmp_path / name
+        process = start(f"folder={folder}", devices=first)
+        digest(finish(process))
+        for step in checkpoint.steps(folder / "checkpoints"):
+            if step > 30:
+                checkpoint._remove(folder / "checkpoints" / str(step))
+        process = start(f"folder={folder}", devices=second)
+        out = finish(process)
+        assert "going on from step 30" in out
+        digest(out)
+    close(tmp_path / "grown" / "checkpoints", tmp_path / "shrunk" / "checkpoints")
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def together(folder, *arguments, count=2):
+    """The same command in several processes, which find each other."""
+    address = f"localhost:{port()}"
+    processes = [
+        start(
+            f"folder={folder}",
+            *arguments,
+            "--distributed",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=str(count),
+            JAX_PROCESS_ID=str(i),
+            devices=2,
+        )
+        for i in range(count)
+    ]
+    return processes
+
+
+def test_two_processes_are_one(tmp_path):
+    one = start(f"folder={tmp_path / 'one'}")
+    digest(finish(one))
+    processes = together(tmp_path / "two")
+    outs = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    assert digest(outs[0]) == digest(outs[1])
+    worst = close(tmp_path / "one" / "checkpoints", tmp_path / "two" / "checkpoints")
+    print(f"\nafter 32 steps, 2 processes of 2 devices differ from 1 device by {worst:.1e} of the largest value")
+
+
+def test_two_processes_stop_together(tmp_path):
+    processes = together(tmp_path, "fit.epochs=200")
+    wait_for(processes[0], "epoch 1")
+    processes[1].send_signal(signal.SIGTERM)
+    outs = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outs
+    saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    assert f"at step {saved:,}" in outs[0]

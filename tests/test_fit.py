@@ -1,0 +1,407 @@
+"""Training by config: what each setting does, and that what was done is told."""
+
+import csv
+import functools
+import json
+import logging
+import math
+import os
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn import data, train
+from jaxcnn.data import augment
+from jaxcnn.train import checkpoint
+from tests import train_small
+
+DIGITS = data.load("mnist_small", "test")
+FEW = data.Dataset(DIGITS.images[:200], DIGITS.labels[:200], DIGITS.classes)
+UNSEEN = data.Dataset(DIGITS.images[-70:], DIGITS.labels[-70:], DIGITS.classes)
+LINEAR = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
+QUICK = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
+
+
+def fit(tmp_path, model=LINEAR, seen=FEW, unseen=None, name="run", start=None, **config):
+    run = train.Run("test", {}, folder=tmp_path / name)
+    return train.fit(model, seen, eval_data=unseen, config=QUICK | config, run=run, start=start)
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_learns_and_tells(tmp_path, capsys):
+    fitted = fit(tmp_path, seen=DIGITS, unseen=UNSEEN, epochs=4, optimizer={"learning_rate": 0.02})
+    assert fitted.history[-1]["test"]["accuracy"] > 0.8
+    records = [json.loads(line) for line in (fitted.folder / "metrics.jsonl").read_text().splitlines()]
+    assert records == fitted.history
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert [record["step"] for record in records] == [62, 124, 186, 248]
+    assert {*records[0]} == {"epoch", "step", "train", "test", "seconds", "images_per_second"}
+    rows = list(csv.DictReader((fitted.folder / "metrics.csv").read_text().splitlines()))
+    assert float(rows[3]["test.accuracy"]) == records[3]["test"]["accuracy"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "compiling ..."
+    assert out[-1].startswith("epoch 4: loss ")
+    result = train.evaluate(
+        cnn.cross_entropy(LINEAR),
+        fitted.params,
+        fitted.state,
+        {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels},
+    )
+    assert result["accuracy"] == pytest.approx(records[-1]["test"]["accuracy"])
+
+
+def test_is_the_loop_one_would_write(tmp_path):
+    """The same batches, one step after the other, by the public pieces."""
+    config = {
+        "augment": [["translate", 2], "flip"],
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+    }
+    fitted = fit(tmp_path, **config)
+    optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, 12), momentum=0.9)
+    key = jax.random.key(0)
+    image = jax.ShapeDtypeStruct((32, 28, 28, 1), jnp.float32)
+    state = train.TrainState.create(LINEAR, optimizer, key, image)
+    step = train.make_step(cnn.cross_entropy(LINEAR), optimizer)
+    change = augment.compose(augment.translate(2), augment.flip())
+    from jaxcnn._layer import child_key
+
+    for epoch in range(2):
+        order = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), epoch), 200)
+        for i in range(6):
+            rows = order[32 * i : 32 * (i + 1)]
+            ours = jax.random.fold_in(child_key(state.key, "augment"), state.step)
+            images = change(ours, FEW.images[rows] / np.float32(255), augment.When(rows, epoch))
+            state, _ = step(state, {"image": images, "label": FEW.labels[rows]})
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), fitted.params, state.params)
+    assert int(fitted.train_state.step) == 12
+
+
+def test_twice_the_same_is_the_same_and_the_seed_decides(tmp_path):
+    model = train_small.model()
+    config = {"augment": ["flip"], "average": 0.9}
+    first = fit(tmp_path, model, unseen=UNSEEN, name="1", **config)
+    second = fit(tmp_path, model, unseen=UNSEEN, name="2", **config)
+    assert train_small.digest(first) == train_small.digest(second)
+    assert train_small.digest(first) != train_small.digest(
+        fit(tmp_path, model, unseen=UNSEEN, name="3", seed=1, **config)
+    )
+
+
+def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
+    from jaxcnn.train import _fit
+
+    first = fit(tmp_path, train_small.model(), name="1")
+    monkeypatch.setattr(_fit, "_DISPATCH", 0.0)  # one step a call
+    assert train_small.digest(first) == train_small.digest(fit(tmp_path, train_small.model(), name="2"))
+
+
+def test_compiles_once_for_training_and_once_for_evaluation(tmp_path, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        fit(tmp_path, train_small.model(), unseen=UNSEEN, epochs=3, evaluate={"batch_size": 32, "views": "one"})
+    messages = [record.getMessage() for record in caplog.records]
+    compiled = lambda name: sum(m.startswith(f"Compiling {name}") or f"Compiling jit({name})" in m for m in messages)
+    assert compiled("advance") == 1
+    assert compiled("_metrics") == 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "rmsprop", "muon"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
+def test_optimizers_by_name(name, schedule):
+    params = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}}
+    config = train.FIT | {
+        "optimizer": {"name": name, "learning_rate": 0.1},
+        "schedule": {"name": schedule, "warmup": 0.2, "end": 0.0},
+        "weight_decay": {"rate": 0.5, "where": ".*/kernel"},
+    }
+    optimizer = train.make_optimizer(config, 10, params)
+    opt_state = optimizer.init(params)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    kernels = []
+    for _ in range(10):
+        updates, opt_state = optimizer.update(zero, opt_state, params)
+        assert not updates["a"]["bias"].any()  # only kernels decay
+        params = optax.apply_updates(params, updates)
+        kernels.append(float(params["a"]["kernel"][0, 0]))
+    assert kernels[0] == 1  # the first step of the warm-up is of length 0
+    assert kernels[-1] < 1
+
+
+def test_decay_of_sgd_is_that_of_pytorch():
+    """w <- w - rate * (g + decay * w)"""
+    params = {"kernel": jnp.array([2.0])}
+    config = train.FIT | {
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "schedule": {"name": "constant", "warmup": 0.0, "end": 0.0},
+        "weight_decay": {"rate": 0.5, "where": ".*"},
+    }
+    optimizer = train.make_optimizer(config, 10, params)
+    updates, _ = optimizer.update({"kernel": jnp.array([3.0])}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [-0.1 * (3 + 0.5 * 2)])
+
+
+def test_schedules():
+    rates = lambda **config: [
+        round(float(train.make_schedule({"warmup": 0.0, "end": 0.0} | config, 1.0, 100)(step)), 4)
+        for step in (0, 10, 49, 50, 75, 100)
+    ]
+    assert rates(name="constant") == [1] * 6
+    assert rates(name="step") == [1, 1, 1, 0.1, 0.01, 0.01]
+    assert rates(name="linear", warmup=0.5) == [0, 0.2, 0.98, 1, 0.5, 0]
+    assert rates(name="cosine", end=0.2) == [1, 0.9804, 0.6126, 0.6, 0.3172, 0.2]
+    assert rates(name="exponential", end=0.01)[3:] == [0.1, 0.0316, 0.01]
+
+
+def test_accumulation_is_a_larger_batch(tmp_path):
+    """Without shuffling in between: each epoch is one batch."""
+    seen = {"image": FEW.images[:64], "label": FEW.labels[:64]}
+    plain = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}, "epochs": 3}
+    whole = fit(tmp_path, seen=seen, name="1", batch_size=64, **plain)
+    parts = fit(tmp_path, seen=seen, name="2", batch_size=16, accumulate=4, **plain)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole.params, parts.params)
+
+
+def test_clipping(tmp_path):
+    config = {"optimizer": {"name": "sgd", "learning_rate": 1.0}, "schedule": {"name": "constant"}, "epochs": 1}
+    fitted = fit(tmp_path, batch_size=200, clip_norm=0.01, **config)
+    start = train.TrainState.create(
+        LINEAR, optax.sgd(1.0), jax.random.key(0), jax.ShapeDtypeStruct((200, 28, 28, 1), jnp.float32)
+    )
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, fitted.params, start.params))
+    np.testing.assert_allclose(moved, 0.01, rtol=1e-3)
+
+
+def test_average_of_the_parameters():
+    params = {"w": jnp.array(1.0)}
+    optimizer = train.with_average(optax.sgd(1.0), 0.5)
+    state = optimizer.init(params)
+    expected = 1.0
+    for step in range(20):
+        updates, state = optimizer.update({"w": jnp.array(-1.0)}, state, params)
+        params = optax.apply_updates(params, updates)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * float(params["w"])
+    np.testing.assert_allclose(train.averaged(state)["w"], expected, rtol=1e-6)
+    assert train.averaged(optax.sgd(1.0).init(params)) is None
+
+
+def test_average_is_what_is_evaluated_and_returned(tmp_path):
+    fitted = fit(tmp_path, unseen=UNSEEN, average=0.9)
+    assert not np.array_equal(fitted.params["2"]["kernel"], fitted.train_state.params["2"]["kernel"])
+    same(fitted.params, train.averaged(fitted.train_state.opt_state))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"label_smoothing": 0.2},
+        {"mixup": 0.2},
+        {"cutmix": 1.0},
+        {"regularize": {"l1": 1e-3, "l2": 1e-3}},
+        {"dtype": "bfloat16"},
+        {"augment": [["rand_augment", 1, 5]]},
+        {"evaluate": {"views": "mirror_and_shift"}},
+    ],
+)
+def test_settings_change_what_is_trained_and_it_still_trains(tmp_path, config):
+    plain = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="1")
+    other = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="2", **config)
+    assert math.isfinite(other.history[-1]["train"]["loss"])
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(other.params))
+    if "evaluate" in config:
+        same(plain.params, other.params)
+        assert plain.history[-1]["test"] != other.history[-1]["test"]
+    else:
+        assert plain.history[-1]["train"]["loss"] != other.history[-1]["train"]["loss"]
+
+
+def test_regularization_is_that_of_the_loss(tmp_path):
+    fitted = fit(tmp_path, regularize={"l1": 0.25, "l2": 0.5}, optimizer={"learning_rate": 0.0}, epochs=1)
+    kernel = fitted.params["2"]["kernel"]
+    penalty = float(0.25 * jnp.abs(kernel).sum() + 0.5 * (kernel**2).sum())
+    assert fitted.history[0]["train"]["penalty"] == pytest.approx(penalty, rel=1e-4)
+
+
+def test_patience(tmp_path):
+    fitted = fit(tmp_path, unseen=UNSEEN, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
+    assert len(fitted.history) == 4  # the first was the best
+
+
+def test_start(tmp_path):
+    kernel = np.full((49, 10), 0.25, np.float32)
+    still = {"optimizer": {"learning_rate": 0.0}}
+    fitted = fit(tmp_path, start=({"2": {"kernel": kernel}}, {}), **still)
+    np.testing.assert_array_equal(fitted.params["2"]["kernel"], kernel)
+    for part, message in (
+        ({"2": {"kernle": kernel}}, "the model has no 2/kernle; there are .*kernel.*; did you mean 'kernel'"),
+        ({"2": {"kernel": kernel[:9]}}, r"2/kernel has shape \(9, 10\), the model needs \(49, 10\)"),
+        ({"2": kernel}, "2 must be a dict; there are .*kernel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(tmp_path, start=(part, {}), name="other", **still)
+
+
+def poisoned(where=5):
+    images = FEW.images / np.float32(255)
+    images[where] = np.nan
+    return {"image": images, "label": FEW.labels}
+
+
+def test_not_finite_is_an_error_that_names_step_and_leaf(tmp_path):
+    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; a smaller learning rate"):
+        fit(tmp_path, train_small.model(), seen=poisoned(), batch_size=20)
+    # A loss that is finite while its gradient is not.
+    square_root = cnn.serial(cnn.flatten, cnn.dense(10), lambda x: jnp.sqrt(jnp.abs(0 * x)))
+    with pytest.raises(train.NonFiniteError, match=r"step 0: params/1/bias is not finite"):
+        fit(tmp_path, square_root, name="gradient")
+
+
+def test_not_finite_is_skipped(tmp_path):
+    fitted = fit(tmp_path, train_small.model(), seen=poisoned(), batch_size=20, on_nonfinite="skip", epochs=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
+    assert [record["skipped"] for record in fitted.history] == [1, 2]
+    assert int(fitted.train_state.step) == 20
+    everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
+    with pytest.raises(train.NonFiniteError, match="as in the 9 steps before, which were skipped"):
+        fit(tmp_path, train_small.model(), seen=everywhere, batch_size=10, on_nonfinite="skip", name="all")
+
+
+def test_not_finite_is_rolled_back(tmp_path, capsys):
+    """A picture of NaN that is left out of some epochs: the run goes on with an order in which it is not met."""
+    config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
+    seen = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the pictures
+    fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
+    assert int(fitted.train_state.step) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
+    everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
+    with pytest.raises(train.NonFiniteError, match="after 10 rollbacks"):
+        fit(tmp_path, train_small.model(), seen=everywhere, name="all", **config)
+    assert "back to step 0, and on with other batches" in capsys.readouterr().out
+
+
+def stream(seed=0, images=FEW.images):
+    def batches(step):
+        while True:
+            at = np.random.default_rng((seed, step)).integers(0, 200, 20)
+            yield {"image": images[at], "label": FEW.labels[at]}
+            step += 1
+
+    return data.Stream(batches, 5, jax.ShapeDtypeStruct((20, 28, 28, 1), images.dtype), FEW.classes)
+
+
+def test_streams(tmp_path):
+    fitted = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"])
+    assert int(fitted.train_state.step) == 15
+    assert fitted.history[-1]["train"]["loss"] < fitted.history[0]["train"]["loss"]
+    again = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"], name="2")
+    assert train_small.digest(fitted) == train_small.digest(again)
+    everywhere = stream(images=np.full((200, 28, 28, 1), np.nan, np.float32))
+    with pytest.raises(train.NonFiniteError, match="step 0: loss is not finite"):
+        fit(tmp_path, train_small.model(), seen=everywhere, name="3")
+
+
+def test_goes_on_where_it_was(tmp_path):
+    """From a checkpoint in the middle of an epoch, whose later ones are gone."""
+    config = {"epochs": 4, "checkpoint": {"every": 2, "keep": 3}, "augment": ["flip"]}
+    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
+    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    folder = tmp_path / "part" / "checkpoints"
+    assert checkpoint.steps(folder)[-1] == 24
+    for step in checkpoint.steps(folder):
+        if step > 20:
+            checkpoint._remove(folder / str(step))
+    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    assert train_small.digest(whole) == train_small.digest(resumed)
+    done = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)  # nothing is left to do
+    assert train_small.digest(whole) == train_small.digest(done)
+    with pytest.raises(train.ConfigError, match=r"fit\.epochs: it had 4, now 5"):
+        fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config | {"epochs": 5})
+    other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
+    with pytest.raises(train.ConfigError, match="data: it had"):
+        fit(tmp_path, train_small.model(), seen=other, unseen=UNSEEN, name="part", **config)
+    with pytest.raises(train.CheckpointError, match="holds other arrays"):
+        fit(tmp_path, LINEAR, unseen=UNSEEN, name="part", **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'; .*did you mean 'epochs'"),
+        ({"optimizer": {"name": "adm"}}, "optimizer.name: unknown 'adm'; .*did you mean 'adam'"),
+        ({"optimizer": {"momentun": 0.9, "name": "sgd"}}, "sgd has no such argument; .*did you mean 'momentum'"),
+        ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 201}, "batch_size must be at least 1 and below 201, got 201"),
+        ({"epochs": 1.5}, "epochs must be of type int, such as 10, got 1.5"),
+        ({"augment": ["flop"]}, r"augment\[0\]: unknown 'flop'; .*did you mean 'flip'"),
+        ({"augment": [["translate", -1]]}, r"augment\[0\]: .*padding must be at least 0"),
+        ({"augment": [["translate"]]}, r"augment\[0\]: .*missing"),
+        ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
+        ({"on_nonfinite": "rollback"}, "needs checkpoint.keep of at least 1"),
+        ({"evaluate": {"views": "all"}}, "evaluate.views: unknown 'all'"),
+        ({"mixup": 0.2, "cutmix": 1.0}, "one of them must be 0"),
+        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
+    ],
+)
+def test_refuses(tmp_path, config, message):
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, **config)
+
+
+def test_refuses_other_data(tmp_path):
+    for seen in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
+        with pytest.raises(TypeError, match="fit needs a Dataset, a Stream, or a dict"):
+            fit(tmp_path, seen=seen)
+
+
+def test_views():
+    x = jax.random.uniform(jax.random.key(0), (2, 5, 6, 1))
+    outputs = {name: train.with_views(cnn.flatten, name).apply({}, {}, x, train=False)[0] for name in ("mirror", "one")}
+    np.testing.assert_array_equal(outputs["one"], cnn.flatten(x))
+    np.testing.assert_allclose(outputs["mirror"], cnn.flatten(x + x[:, :, ::-1]) / 2)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    moved = [padded[:, :5, :6], padded[:, 2:, 2:]]
+    both = lambda x: (x + x[:, :, ::-1]) / 2
+    expected = both(x) / 2 + sum(map(both, moved)) / 4
+    y = train.with_views(cnn.flatten, "mirror_and_shift").apply({}, {}, x, train=False)[0]
+    np.testing.assert_allclose(y, cnn.flatten(expected), rtol=1e-6)
+    np.testing.assert_array_equal(
+        train.with_views(cnn.flatten, "mirror").apply({}, {}, x, train=True)[0], cnn.flatten(x)
+    )
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    fitted = fit(tmp_path, unseen=UNSEEN, tensorboard=True)
+    files = list((fitted.folder / "tensorboard").iterdir())
+    assert b"test/accuracy" in b"".join(file.read_bytes() for file in files)
+
+
+def test_memory_and_files_stay_the_same(tmp_path):
+    """Over 2,000 steps, evaluated and saved 20 times."""
+    pytest.importorskip("orbax.checkpoint")
+    opened, sizes = [], []
+
+    class Watched(train.Run):
+        def log(self, line, **record):
+            super().log(line, **record)
+            opened.append(len(os.listdir("/proc/self/fd")))
+            sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    run = Watched("memory", {}, folder=tmp_path / "run")
+    seen = data.Dataset(DIGITS.images[:800], DIGITS.labels[:800], DIGITS.classes)
+    config = {"epochs": 20, "batch_size": 8, "checkpoint": {"keep": 2}}
+    fitted = train.fit(LINEAR, seen, eval_data=UNSEEN, config=config, run=run)
+    assert int(fitted.train_state.step) == 2000
+    print(f"peak memory {sizes[4]:.0f} to {sizes[-1]:.0f} MB, open files {opened[4]} to {opened[-1]}")
+    assert max(opened[4:]) <= opened[4] + 2
+    assert sizes[-1] - sizes[4] < 20
