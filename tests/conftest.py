@@ -5,10 +5,22 @@ import pathlib
 import jax
 import pytest
 
+import jaxcnn.data
+
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Nothing is downloaded by a test that forgot where its data are."""
+
+    def fetch(remote, folder):
+        raise jaxcnn.data.DataError(f"{remote.url} is not downloaded in tests")
+
+    monkeypatch.setattr("jaxcnn.data._load.fetch", fetch)
 
 
 @pytest.fixture

@@ -207,7 +207,34 @@ def test_run_folder(tmp_path, capsys):
     assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert [strict(line) for line in lines] == records
-    assert {path.name for path in run.folder.iterdir()} == {"config.json", "metrics.jsonl"}
+    assert {path.name for path in run.folder.iterdir()} == {"config.json", "metrics.jsonl", "metrics.csv"}
+    assert (run.folder / "metrics.csv").read_text().split() == ["epoch,test.loss", "1,0.5", "2,0.25"]
+
+
+def test_a_run_that_goes_on_forgets_what_came_after(tmp_path):
+    run = Run("lenet", CONFIG, folder=tmp_path / "run")
+    for step in (5, 10, 15):
+        run.log(f"at {step}", step=step, loss=1 / step)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "lo')  # it was killed while it wrote this
+    again = Run("lenet", CONFIG | {"seed": 9}, folder=tmp_path / "run")
+    again.forget_after(10)
+    assert again.records == [{"step": 5, "loss": 0.2}, {"step": 10, "loss": 0.1}]
+    again.log("at 12", step=12, loss=0.0)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [strict(line)["step"] for line in lines] == [5, 10, 12]
+    assert (tmp_path / "run" / "metrics.csv").read_text().split() == ["step,loss", "5,0.2", "10,0.1", "12,0.0"]
+    assert strict((tmp_path / "run" / "config.json").read_text())["config"] == CONFIG
+
+
+def test_busy_breaks_the_silence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxcnn.train._run._SILENCE", 0.05)
+    run = Run("lenet", CONFIG, str(tmp_path))
+    with run.busy("compiling"):
+        time.sleep(0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 3
+    assert set(lines) <= {"compiling ... 0 s", "compiling ... 1 s"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -232,7 +259,7 @@ def test_progress_is_sparse_where_nobody_watches(tmp_path, monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     run = Run("lenet", CONFIG, str(tmp_path))
-    for now[0] in (101.0, 102.9, 103.0, 104.0, 105.9, 106.1):
+    for now[0] in (101.0, 101.9, 102.0, 103.0, 103.9, 104.1):
         run.progress(f"at {now[0]}")
-    assert capsys.readouterr().out == "at 103.0\nat 106.1\n"
+    assert capsys.readouterr().out == "at 102.0\nat 104.1\n"
     assert not (run.folder / "metrics.jsonl").exists()

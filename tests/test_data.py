@@ -276,7 +276,7 @@ def test_mutations(folder, name, content, rank, compress):
         (folder / name).unlink()
         content = gzip.compress(content, mtime=0)
     outcomes = set()
-    for _ in range(80):
+    for _ in range(520):  # of each of four kinds
         blob = mutate(content, rng)
         path.write_bytes(blob)
         try:

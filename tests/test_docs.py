@@ -46,10 +46,12 @@ def test_docstring(test):
 
 
 @pytest.mark.parametrize(("code", "printed"), list(readme_examples()))
-def test_readme(code, printed):
+def test_readme(code, printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code, {})
-    assert out.getvalue() == printed
+    assert out.getvalue().endswith(printed)
+    assert printed or not out.getvalue()
 
 
 def test_readme_names_everything():

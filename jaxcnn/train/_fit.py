@@ -20,7 +20,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key
-from jaxcnn._loss import Batch, cross_entropy
+from jaxcnn._loss import Batch
 from jaxcnn._path import there_are
 from jaxcnn._transform import cast
 from jaxcnn.data import Dataset, Stream, augment
@@ -31,13 +31,13 @@ from jaxcnn.train._evaluate import evaluate
 from jaxcnn.train._guard import NonFiniteError, checked, leaf_name
 from jaxcnn.train._interrupt import Interrupted, told_to_stop
 from jaxcnn.train._optimizer import averaged, make_optimizer, with_average
-from jaxcnn.train._recipe import FIT, augmentation, check, merged, scaled, shared, training_loss
+from jaxcnn.train._recipe import FIT, augmentation, check, evaluation_loss, merged, scaled, training_loss
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
-from jaxcnn.train._views import with_views
 
 _MOST_IN_A_ROW = 10  # steps that are not finite, or rollbacks, before training gives up
 _DISPATCH = 0.5  # seconds of work, about, for each call
+_STEPS = "steps"  # counted among the totals of metrics
 
 
 class Fitted(NamedTuple):
@@ -116,8 +116,8 @@ class _Fit:
         self.folder = run.folder / "checkpoints"
         self.fingerprint = _fingerprint(train_data)
         self.data = train_data if isinstance(train_data, Stream) else self._on_devices(train_data)
-        batch_size, image = self._batch_size(), self._image()
-        self.steps = self.data.steps if isinstance(self.data, Stream) else _rows(self.data) // batch_size
+        self.batch_size = self._batch_size()
+        self.steps = self.data.steps if isinstance(self.data, Stream) else _rows(self.data) // self.batch_size
         self.total = config["epochs"] * self.steps
         self.eval_data = (
             eval_data if eval_data is None or isinstance(eval_data, Stream) else self._on_devices(eval_data)
@@ -125,28 +125,27 @@ class _Fit:
 
         if config["dtype"] == "bfloat16":
             model = cast(model, jnp.bfloat16)
-        self.loss_fn = training_loss(model, config)
-        self.eval_loss_fn = shared(scaled(cross_entropy(with_views(model, config["evaluate"]["views"]))))
-        key = jax.random.key(config["seed"])
+        self.eval_loss_fn = evaluation_loss(model, config)
+        key, image = jax.random.key(config["seed"]), self._image()
         params, state = jax.eval_shape(model.init, key, image)
         optimizer = make_optimizer(config, self.total, params)
         if config["average"]:
             optimizer = with_average(optimizer, config["average"])
-        self.step = checked(make_step(scaled(self.loss_fn), optimizer))
+        self.step = checked(make_step(training_loss(model, config), optimizer))
         self.augment = augmentation(config)
 
         for tree, part in zip((params, state), start or (), strict=False):
             _over(tree, part, "")  # here, an error is not one in a compiled function
         train_state = TrainState.create(_begun(model, start), optimizer, key, image)
-        batch = {"image": image, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+        batch = {"image": image, "label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)}
         metrics = jax.eval_shape(self.step, train_state, batch).metrics
         none = jnp.int32(0)
-        carry = _Carry(train_state, {name: jnp.float32(0) for name in metrics}, none - 1, none, none)
+        carry = _Carry(train_state, {name: jnp.float32(0) for name in [*metrics, _STEPS]}, none - 1, none, none)
         self.carry = copied(jax.tree.map(jnp.copy, carry))  # copies, as a step takes over its memory
         self.best, self.since_best, self.rollbacks = -math.inf, 0, 0
         self.began = time.monotonic()
         self.seconds = 0.0  # of earlier parts of the run
-        self.compiled = False
+        self.timed = (0, 0.0)  # steps of this epoch and the seconds they took, but for the one that was compiled
 
     # Data
 
@@ -172,22 +171,21 @@ class _Fit:
         """A batch of pictures as the model gets them."""
         whole = self.data.image if isinstance(self.data, Stream) else self.data["image"]
         dtype = jnp.float32 if whole.dtype == jnp.uint8 else whole.dtype
-        return jax.ShapeDtypeStruct((self._batch_size(), *whole.shape[1:]), dtype)
+        return jax.ShapeDtypeStruct((self.batch_size, *whole.shape[1:]), dtype)
 
     # The compiled part
 
     def _one(self, carry: _Carry, batch: Batch, when: augment.When) -> _Carry:
         """A step on a batch as it was read."""
         state = carry.train_state
-        batch = lax.with_sharding_constraint(batch, by_rows())
+        batch = scaled(lax.with_sharding_constraint(batch, by_rows()))
         if self.augment:
             key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
-            image = batch["image"]
-            image = image / np.float32(255) if image.dtype == jnp.uint8 else image
-            batch = batch | {"image": self.augment(key, image, when)}
+            batch = batch | {"image": self.augment(key, batch["image"], when)}
         after = self.step(state, batch)
         good = after.bad < 0
-        totals = {name: old + jnp.where(good, after.metrics[name], 0) for name, old in carry.totals.items()}
+        metrics = after.metrics | {_STEPS: 1}
+        totals = {name: old + jnp.where(good, metrics[name], 0) for name, old in carry.totals.items()}
         if self.config["on_nonfinite"] != "skip":
             return _Carry(after.train_state, totals, after.bad, carry.skipped, carry.in_a_row)
         in_a_row = jnp.where(good, 0, carry.in_a_row + 1)
@@ -196,14 +194,13 @@ class _Fit:
         return _Carry(passed, totals, bad, carry.skipped + (~good & (bad < 0)), in_a_row)
 
     def _in_memory(self) -> Callable[[_Carry, int], _Carry]:
-        """(carry, count) -> carry after `count` steps, all in one call."""
-        batch_size = self._batch_size()
+        """(carry, step, count) -> carry after `count` steps, all in one call."""
 
         def advance(carry, data, order, epoch, count):
             def one(inner):
                 done, carry = inner
-                place = carry.train_state.step % self.steps * batch_size
-                rows = lax.dynamic_slice_in_dim(order, place, batch_size)
+                place = carry.train_state.step % self.steps * self.batch_size
+                rows = lax.dynamic_slice_in_dim(order, place, self.batch_size)
                 batch = {name: value[rows] for name, value in data.items()}
                 return done + 1, self._one(carry, batch, augment.When(rows, epoch))
 
@@ -214,23 +211,22 @@ class _Fit:
             return jax.random.permutation(jax.random.fold_in(child_key(key, "order"), epoch), _rows(self.data))
 
         compiled, compiled_order = jit(advance, donate_argnums=0), jit(order_of, out_shardings=everywhere())
-        last = (-1, None)
+        known, order = None, None
 
         def run(carry: _Carry, step: int, count: int) -> _Carry:
-            nonlocal last
+            nonlocal known, order
             epoch = step // self.steps
-            if last[0] != epoch or step % self.steps == 0:
-                last = (epoch, compiled_order(carry.train_state.key, epoch))
-            return compiled(carry, self.data, last[1], epoch, count)
+            if known != (epoch, self.rollbacks):  # a rollback changes the key
+                known, order = (epoch, self.rollbacks), compiled_order(carry.train_state.key, epoch)
+            return compiled(carry, self.data, order, epoch, count)
 
         return run
 
     def _streamed(self) -> Callable[[_Carry, int], _Carry]:
         """The same, a call for each batch as it comes."""
-        batch_size = self._batch_size()
 
         def advance(carry, batch, step):
-            rows = augment.When(step * batch_size + jnp.arange(batch_size), step // self.steps)
+            rows = augment.When(step * self.batch_size + jnp.arange(self.batch_size), step // self.steps)
             return lax.cond(carry.bad < 0, lambda: self._one(carry, batch, rows), lambda: carry)
 
         compiled = jit(advance, donate_argnums=0)
@@ -254,10 +250,9 @@ class _Fit:
         step = self._resume()
         if step == 0 and self.config["on_nonfinite"] == "rollback":
             self._save(step)
-        length, rate = 1, 0.0
-        # The end of this epoch, after which the log is written, and of steps until the next checkpoint.
+        length, what = 1, "compiling"  # of a call, in steps; until it is known how long they take
         every = self.config["checkpoint"]["every"]
-        self._say_compiling(step)
+        self.run.say("compiling ..." if step == 0 else f"going on from step {step:,}; compiling ...")
         with told_to_stop() as told:
             while step < self.total and not self._patience_is_over():
                 left = min(self.steps - step % self.steps, every - step % every if every else math.inf)
@@ -265,7 +260,7 @@ class _Fit:
                 if signal:
                     self._stop(step, signal)
                 began = time.monotonic()
-                with self.run.busy("compiling" if not self.compiled else "training"):
+                with self.run.busy(what):
                     self.carry = advance(self.carry, step, count)
                     after, bad = int(self.carry.train_state.step), int(self.carry.bad)
                 took = time.monotonic() - began
@@ -273,23 +268,18 @@ class _Fit:
                     step = self._not_finite(after, bad)
                     continue
                 step = after
-                if self.compiled:
-                    rate = count / took
-                    length = max(1, round(rate * _DISPATCH))
-                self.compiled = True
+                if what == "training":
+                    length = max(1, round(count / took * _DISPATCH))
+                    self.timed = (self.timed[0] + count, self.timed[1] + took)
+                what = "training"
                 if step % self.steps == 0:
-                    self._end_of_epoch(step, rate)
+                    self._end_of_epoch(step)
                 elif every and step % every == 0:
                     self._save(step)
                 else:
-                    self._show(step, rate)
-            if signal := told():
-                self._stop(step, signal, saved=True)
+                    self._show(step)
         state = self.carry.train_state
         return Fitted(state, self._params(), state.state, self.run.records, self.run.folder)
-
-    def _say_compiling(self, step: int) -> None:
-        self.run.say("compiling ..." if step == 0 else f"going on from step {step:,}; compiling ...")
 
     def _patience_is_over(self) -> bool:
         return 0 < self.config["patience"] <= self.since_best
@@ -299,22 +289,27 @@ class _Fit:
         average = averaged(state.opt_state)
         return state.params if average is None else average
 
-    def _means(self, step: int) -> dict[str, float]:
-        """The metrics of the epoch so far."""
-        done = (step - 1) % self.steps + 1
-        return {name: float(total) / done for name, total in self.carry.totals.items()}
+    def _means(self) -> dict[str, float]:
+        """The metrics of the epoch so far, over the steps that were done."""
+        totals = {name: float(total) for name, total in self.carry.totals.items()}
+        steps = totals.pop(_STEPS)
+        return {name: total / max(steps, 1) for name, total in totals.items()}
 
-    def _show(self, step: int, rate: float) -> None:
-        means, place = self._means(step), step % self.steps
+    def _images_per_second(self) -> float:
+        steps, seconds = self.timed
+        return steps * self.batch_size / seconds if steps else 0.0
+
+    def _show(self, step: int) -> None:
+        place, rate = step % self.steps, self._images_per_second()
         bar = "#" * round(20 * place / self.steps)
-        left = f", {(self.total - step) / rate:,.0f} s left" if rate else ""
+        left = f", {(self.total - step) * self.batch_size / rate:,.0f} s left" if rate else ""
         self.run.progress(
             f"epoch {step // self.steps + 1}: [{bar:.<20}] {place}/{self.steps}: "
-            f"{_shown(means)}; {rate * self._batch_size():,.0f} images/s{left}"
+            f"{_shown(self._means())}; {rate:,.0f} images/s{left}"
         )
 
-    def _end_of_epoch(self, step: int, rate: float) -> None:
-        record = {"epoch": step // self.steps, "step": step, "train": self._means(step)}
+    def _end_of_epoch(self, step: int) -> None:
+        record = {"epoch": step // self.steps, "step": step, "train": self._means()}
         line = f"epoch {record['epoch']}: {_shown(record['train'])}"
         metric = None
         if self.eval_data is not None:
@@ -330,7 +325,8 @@ class _Fit:
         if skipped := int(self.carry.skipped):
             record["skipped"] = skipped
             line += f"; {skipped} steps skipped, which were not finite"
-        record |= {"seconds": round(self._elapsed(), 2), "images_per_second": round(rate * self._batch_size(), 1)}
+        record |= {"seconds": round(self._elapsed(), 2), "images_per_second": round(self._images_per_second(), 1)}
+        self.timed = (0, 0.0)
         zero = {name: jnp.zeros_like(total) for name, total in self.carry.totals.items()}
         self.carry = self.carry._replace(totals=copied(zero))
         self.run.log(line, **record)
@@ -375,10 +371,12 @@ class _Fit:
         self.run.forget_after(step)
         return step
 
-    def _stop(self, step: int, signal: int, *, saved: bool = False) -> None:
-        if not saved:
-            self._save(step)
-        self.run.say(f"told to stop by signal {signal} at step {step:,}; saved in {self.folder}")
+    def _stop(self, step: int, signal: int) -> None:
+        self._save(step)
+        saved = (
+            f"saved in {self.folder}" if self.config["checkpoint"]["keep"] else "checkpoint.keep is 0, nothing is saved"
+        )
+        self.run.say(f"told to stop by signal {signal} at step {step:,}; {saved}")
         raise Interrupted(128 + signal)
 
     def _not_finite(self, step: int, bad: int) -> int:
@@ -394,15 +392,13 @@ class _Fit:
         self.rollbacks += 1
         if self.rollbacks > _MOST_IN_A_ROW:
             raise NonFiniteError(f"{what}, after {_MOST_IN_A_ROW} rollbacks")
-        rollbacks = self.rollbacks
-        like = self.carry
-        step, carry, about = checkpoint.restore(self.folder, like, config=self._identity())
+        step, carry, about = checkpoint.restore(self.folder, self.carry, config=self._identity())
         self.best = -math.inf if about["note"]["best"] is None else about["note"]["best"]
         self.since_best = about["note"]["since_best"]
         self.run.forget_after(step)
         # Another key: another order, other augmentations, another dropout.
         state = carry.train_state
-        key = copied(jax.random.fold_in(state.key, rollbacks))
+        key = copied(jax.random.fold_in(state.key, self.rollbacks))
         self.carry = carry._replace(train_state=state._replace(key=key))
         self.run.say(f"{what}; back to step {step:,}, and on with other batches")
         return step

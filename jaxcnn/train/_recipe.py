@@ -10,13 +10,13 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer
-from jaxcnn._loss import LossFn, cross_entropy, cutmix, mixup
+from jaxcnn._loss import Batch, LossFn, cross_entropy, cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError, entries, require
 from jaxcnn.train._devices import by_rows
-from jaxcnn.train._views import VIEWS
+from jaxcnn.train._views import VIEWS, with_views
 
 FIT: Config = {
     "seed": 0,
@@ -76,26 +76,22 @@ def training_loss(model: Layer, config: Config) -> LossFn:
     return loss_fn
 
 
-def scaled(loss_fn: LossFn) -> LossFn:
-    """The loss for pictures of bytes, too."""
-
-    def scaled(params, state, batch, *, train, key=None):
-        if batch["image"].dtype == jnp.uint8:
-            batch = batch | {"image": batch["image"] / np.float32(255)}
-        return loss_fn(params, state, batch, train=train, key=key)
-
-    return scaled
-
-
-def shared(loss_fn: LossFn) -> LossFn:
-    """The loss, of which each device computes some rows, if they can be shared."""
+def evaluation_loss(model: Layer, config: Config) -> LossFn:
+    """Cross entropy of pictures as they were read, of which each device computes some rows, if they can be shared."""
+    loss_fn = cross_entropy(with_views(model, config["evaluate"]["views"]))
 
     def shared(params, state, batch, *, train, key=None):
         if len(batch["image"]) % jax.device_count() == 0:
             batch = lax.with_sharding_constraint(batch, by_rows())
-        return loss_fn(params, state, batch, train=train, key=key)
+        return loss_fn(params, state, scaled(batch), train=train, key=key)
 
     return shared
+
+
+def scaled(batch: Batch) -> Batch:
+    """The batch with pictures from 0 to 1, if they are bytes."""
+    image = batch["image"]
+    return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
 
 
 def augmentation(config: Config) -> Callable[..., jax.Array] | None:

@@ -145,7 +145,9 @@ def restore(folder: str | os.PathLike, like: Any, *, config: Config | None = Non
         more = [f"  and {len(different) - 5} more"] if len(different) > 5 else []
         raise CheckpointError("\n".join([f"{folder / str(step)} holds other arrays:", *different[:5], *more]))
     leaves, structure = jax.tree.flatten(like)
-    target = {_key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size}  # Orbax knows no empty ones
+    target = {
+        _key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size
+    }  # Orbax knows no empty ones
     try:
         with orbax.StandardCheckpointer() as checkpointer:
             arrays = checkpointer.restore(folder / str(step) / _ARRAYS, target)
