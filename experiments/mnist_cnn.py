@@ -12,10 +12,10 @@ from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, se
 
 CONFIG = {
     "data": {"name": "mnist", "root": ""},
-    "model": {"width": 32, "dropout_rate": 0.4},
+    "model": {"width": 24, "dropout_rate": 0.4},
     "fit": train.FIT
     | {
-        "epochs": 15,
+        "epochs": 12,
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
         "schedule": {"name": "cosine", "warmup": 0.1, "end": 0.0},
         "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},

@@ -36,6 +36,7 @@ def fetch(remote: Remote, folder: pathlib.Path) -> pathlib.Path:
         raise DataError(
             f"pooch, which would download {remote.url}, is not installed (pip install 'jaxcnn[download]')"
         ) from error
+    pooch.get_logger().setLevel("WARNING")  # the line below says the same, and how large it is
     if not (folder / remote.name).exists():
         print(f"downloading {remote.url} ({remote.size / 1e6:.1f} MB) to {folder} ...", file=sys.stderr, flush=True)
     try:

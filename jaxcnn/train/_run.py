@@ -120,7 +120,7 @@ class Run:
     def log(self, line: str, **record: Any) -> None:
         """Print a line that stays, and add the record to the files, a number that is not finite as null."""
         self.say(line)
-        finite = jax.tree.map(lambda v: None if isinstance(v, float) and not math.isfinite(v) else v, record)
+        finite = _finite(record)
         self.records.append(finite)
         if self._first:
             with self._metrics.open("a") as file:
@@ -176,6 +176,13 @@ def _new_folder(root: str | os.PathLike, name: str) -> pathlib.Path:
         except FileExistsError:
             folder = pathlib.Path(root, f"{name}-{stamp}-{again}")
     return folder
+
+
+def _finite(value: Any) -> Any:
+    """The value in the order it has, with None for each number that JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _record(line: str) -> dict[str, Any] | None:

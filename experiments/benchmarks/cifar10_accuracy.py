@@ -1,0 +1,138 @@
+"""ResNet-20 on CIFAR-10 by one recipe in jaxcnn and in PyTorch: the same accuracy, and how long each takes.
+
+    python -m experiments.benchmarks.cifar10_accuracy [key.path=value ...]
+
+The recipe is that of `experiments.cifar10_resnet20`, whose settings it takes; five epochs as a rule. In PyTorch it is
+written as its users write it, with pictures moved and mirrored by tensors, channels last. Needs CIFAR-10 in JAXCNN_DATA.
+"""
+
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from experiments import cifar10_resnet20
+from experiments.benchmarks import _measure
+from jaxcnn import data, train
+
+
+def torch_network(classes: int = 10):
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self, channels, width, stride):
+            super().__init__()
+            self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+            self.norm1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+            self.norm2 = nn.BatchNorm2d(width)
+            self.more = width - channels
+
+        def forward(self, x):
+            y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+            if self.more:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
+            return F.relu(x + y)
+
+    layers, channels = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
+    for width in (16, 32, 64):
+        for i in range(3):
+            layers.append(Block(channels, width, 2 if i == 0 and width > 16 else 1))
+            channels = width
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return net.to(memory_format=torch.channels_last)
+
+
+def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
+    """Test accuracy after each epoch, and the seconds of the training alone."""
+    import torch
+    from torch.nn import functional as F
+
+    fit = config["fit"]
+    torch.manual_seed(fit["seed"])
+    torch.set_num_threads(_measure.CORES)
+    net = torch_network()
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        fit["optimizer"]["learning_rate"],
+        fit["optimizer"]["momentum"],
+        weight_decay=fit["weight_decay"]["rate"],
+    )
+    steps = len(pictures.images) // fit["batch_size"]
+    total = fit["epochs"] * steps
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], 0.1)
+    mean, deviation = pictures.images.mean((0, 1, 2)) / 255, pictures.images.std((0, 1, 2)) / 255
+
+    def ready(images):
+        images = (images.astype(np.float32) / 255 - mean.astype(np.float32)) / deviation.astype(np.float32)
+        return torch.tensor(images).permute(0, 3, 1, 2)
+
+    images, labels = ready(pictures.images), torch.tensor(pictures.labels, dtype=torch.long)
+    black = ready(np.zeros((1, 1, 1, 3), np.uint8))
+    test, test_labels = ready(unseen.images), torch.tensor(unseen.labels, dtype=torch.long)
+    accuracies, seconds = [], 0.0
+    for _ in range(fit["epochs"]):
+        net.train()
+        began = time.perf_counter()
+        order = torch.randperm(len(images))
+        for at in order[: steps * fit["batch_size"]].split(fit["batch_size"]):
+            batch = F.pad(images[at] - black, (4, 4, 4, 4)) + black  # zeros of the picture as it was
+            rows, columns = torch.randint(0, 9, (2, len(at), 1))
+            near = torch.arange(32)
+            batch = batch.permute(0, 2, 3, 1)[
+                torch.arange(len(at))[:, None, None], (rows + near)[:, :, None], (columns + near)[:, None, :]
+            ].permute(0, 3, 1, 2)
+            mirrored = torch.rand(len(at)) < 0.5
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+            loss = F.cross_entropy(net(batch), labels[at])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        seconds += time.perf_counter() - began
+        net.eval()
+        with torch.no_grad():
+            right = sum(
+                int((net(x).argmax(1) == y).sum())
+                for x, y in zip(test.split(500), test_labels.split(500), strict=True)
+            )
+        accuracies.append(right / len(test))
+        print(f"PyTorch, epoch {len(accuracies)}: {accuracies[-1]:.2%}", flush=True)
+    return accuracies, seconds
+
+
+def by_jaxcnn(config) -> tuple[list[float], float]:
+    last = cifar10_resnet20.main(config)
+    records = last["history"]
+    seconds = sum(len_of(config) / record["images_per_second"] for record in records)
+    return [record["test"]["accuracy"] for record in records], seconds
+
+
+def len_of(config) -> int:
+    """Pictures of an epoch."""
+    return 50_000 // config["fit"]["batch_size"] * config["fit"]["batch_size"]
+
+
+def main(arguments: list[str]) -> None:
+    train.reuse_memory()
+    config = train.override(cifar10_resnet20.CONFIG, ["fit.epochs=5", *arguments])
+    root = config["data"]["root"] or None
+    pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
+    rows = []
+    for name, (accuracies, seconds) in {
+        "jaxcnn": by_jaxcnn(config),
+        "PyTorch": by_torch(config, pictures, unseen),
+    }.items():
+        rows.append({"framework": name, "seed": config["fit"]["seed"], "accuracies": accuracies, "seconds": seconds})
+        print(f"{name:10} {accuracies[-1]:.2%} after {len(accuracies)} epochs, {seconds:.0f} s of training")
+    print(_measure.save("cifar10_accuracy", rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
