@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10, trained as in its paper: moved by up to 4 pixels, mirrored, SGD with momentum.
 
     python -m experiments.cifar10_resnet20                   91.25 % in the paper; hours on 2 cores
-    python -m experiments.cifar10_resnet20 fit.epochs=5      6 minutes
+    python -m experiments.cifar10_resnet20 fit.epochs=3      68 %, 3.5 minutes
 
 CIFAR-10 is looked for in data.root or, if that is empty, in the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
 """
@@ -33,7 +33,7 @@ def main(config):
     fitted = train.fit(model, pictures, eval_data=unseen, config=config["fit"], run=run)
     last = fitted.history[-1]
     print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
-    return last
+    return fitted.history
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A classifier from a folder of pictures with a folder for each class: photos/cat/1.jpg, photos/dog/1.jpg, ...
 
     python -m experiments.image_folder data.path=photos      your own pictures; a tenth of them is kept for the test
-    python -m experiments.image_folder                       pictures of digits, made for this purpose; 97 %, 20 s
+    python -m experiments.image_folder                       pictures of digits, made for this purpose; 99 %, 15 s
 
 Needs pip install '.[train,images]'. With data.stream=true the pictures are read while the network trains, for which
 '.[grain]' is needed, and the test is on the whole folder.

@@ -27,7 +27,8 @@ def main(config):
         first, state, _ = checkpoint.restore(config["folder"], state, config=config)
     for epoch in range(first, config["epochs"]):
         order = np.random.default_rng((config["seed"], epoch)).permutation(len(digits.images))
-        for at in np.split(order, len(order) // config["batch_size"]):
+        steps = len(order) // config["batch_size"]
+        for at in order[: steps * config["batch_size"]].reshape(steps, -1):
             state, _ = step(state, {"image": digits.images[at] / np.float32(255), "label": digits.labels[at]})
         result = train.evaluate(loss_fn, state.params, state.state, test)
         print(f"epoch {epoch + 1}: test loss {result['loss']:.4f}, accuracy {result['accuracy']:.2%}", flush=True)

@@ -10,7 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import mnist_lenet
+from experiments import (
+    cifar10_resnet20,
+    finetune,
+    image_folder,
+    mnist_cnn,
+    mnist_lenet,
+    overfit_and_regularize,
+    write_your_own_loop,
+)
 from jaxcnn.train import ConfigError, override
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -143,3 +151,65 @@ def test_bad_setting(arguments, message):
 def test_claim(tmp_path):
     result = mnist_lenet.main(override(mnist_lenet.CONFIG, [f"runs={tmp_path}"]))
     assert result["accuracy"] >= 0.975
+
+
+def small(module, folder, *assignments):
+    """An experiment of few steps, in a folder of its own."""
+    return module.main(
+        override(module.CONFIG, [*assignments, *([f"runs={folder}"] if "runs" in module.CONFIG else [])])
+    )
+
+
+def test_mnist_cnn(tmp_path):
+    last = small(mnist_cnn, tmp_path, "data.name=mnist_small", "model.width=4", "fit.epochs=2", 'fit.augment=["flip"]')
+    assert last["test"]["accuracy"] > 0.3
+    (folder,) = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "metrics.csv", "checkpoints"}
+
+
+def test_cifar10_resnet20(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        records = rng.integers(0, 256, (16, 3073), np.uint8)
+        records[:, 0] %= 10
+        (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
+    history = small(cifar10_resnet20, tmp_path / "runs", f"data.root={tmp_path}", "fit.epochs=2", "fit.batch_size=40")
+    assert [record["step"] for record in history] == [2, 4]
+
+
+def test_write_your_own_loop_goes_on(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    arguments = [f"folder={tmp_path}", "batch_size=500"]
+    small(write_your_own_loop, tmp_path, *arguments, "epochs=2")
+    whole = small(write_your_own_loop, tmp_path, *arguments, "epochs=2")
+    assert whole["accuracy"] > 0.5
+    with pytest.raises(ConfigError, match="epochs: it had 2, now 3"):
+        small(write_your_own_loop, tmp_path, *arguments, "epochs=3")
+
+
+def test_overfit_and_regularize(tmp_path):
+    result = small(overfit_and_regularize, tmp_path, "pictures=100", "epochs=2", "l1=0.01")
+    assert set(result) == {"nothing", "L1", "L2", "dropout", "augmentation"}
+    assert result["L1"]["near_zero"] > result["nothing"]["near_zero"]
+    (folder,) = tmp_path.iterdir()
+    rows = (folder / "curves.csv").read_text().splitlines()
+    assert rows[0].startswith("epoch,nothing train,nothing test,L1 train")
+    assert len(rows) == 3
+
+
+def test_finetune_keeps_what_is_frozen(tmp_path):
+    assert set(small(finetune, tmp_path, "pretrain.epochs=1", "finetune.epochs=1")) == {
+        "from scratch",
+        "frozen features",
+        "all trained on",
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_image_folder(tmp_path, stream):
+    pytest.importorskip("grain" if stream else "PIL")
+    folder = image_folder.digits_as_files(tmp_path / "digits", count=150)
+    arguments = [f"data.path={folder}", "data.height=16", "data.width=16", "model.width=4", "fit.epochs=1"]
+    last = small(image_folder, tmp_path / "runs", *arguments, "fit.batch_size=16", f"data.stream={str(stream).lower()}")
+    assert last["step"] == (9 if stream else 8)
+    assert len(list(folder.rglob("*.png"))) == 150
