@@ -50,8 +50,7 @@ def test_readme(code, printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code, {})
-    assert out.getvalue().endswith(printed)
-    assert printed or not out.getvalue()
+    assert out.getvalue().endswith(printed)  # training tells its progress before
 
 
 def test_readme_names_everything():

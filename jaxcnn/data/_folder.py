@@ -141,17 +141,15 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what pillow finds large we refuse by a limit of our own
-                with Image.open(path, formats=_FORMATS) as picture:
-                    if picture.width * picture.height > most_pixels:
-                        found = f"{picture.width} x {picture.height}"
-                        raise DataError(f"{path}: expected at most {most_pixels:,} pixels, found {found}")
-                    picture.draft("RGB" if channels == 3 else "L", (width, height))  # JPEG: unpack no more than needed
-                    picture = ImageOps.exif_transpose(picture)
-                    picture = _without_alpha(picture, Image).convert("RGB" if channels == 3 else "L")
-                    picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
-                    return np.asarray(picture, np.uint8).reshape(height, width, channels)
+            with Image.open(path, formats=_FORMATS) as picture:
+                if picture.width * picture.height > most_pixels:
+                    found = f"{picture.width} x {picture.height}"
+                    raise DataError(f"{path}: expected at most {most_pixels:,} pixels, found {found}")
+                picture.draft("RGB" if channels == 3 else "L", (width, height))  # JPEG: unpack no more than needed
+                picture = ImageOps.exif_transpose(picture)
+                picture = _without_alpha(picture, Image).convert("RGB" if channels == 3 else "L")
+                picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+                return np.asarray(picture, np.uint8).reshape(height, width, channels)
         except DataError:
             raise
         except Exception as error:  # a damaged file makes pillow raise nearly anything
