@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import sys
 import warnings
 
 import jax
@@ -253,3 +254,9 @@ def test_a_failure_anywhere_leaves_the_steps_before(two_steps, tmp_path, monkeyp
 def test_refuses(tmp_path, step, keep):
     with pytest.raises(ValueError, match="step must be at least 0 and keep at least 1"):
         checkpoint.save(tmp_path, step, tree(), keep=keep)
+
+
+def test_without_orbax(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"written by Orbax: pip install 'jaxcnn\[train\]'"):
+        checkpoint.save(tmp_path, 1, tree())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcnn._extra import MissingExtraError
 from jaxcnn._path import there_are
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
@@ -134,7 +135,7 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise ImportError("pictures are read by pillow: pip install 'jaxcnn[images]'") from error
+        raise MissingExtraError("pictures are read by pillow", "images") from error
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     height, width = size

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcnn._extra import MissingExtraError
 from jaxcnn.data._folder import MOST_PIXELS, list_images, reader
 
 
@@ -63,7 +64,7 @@ def image_stream(
     try:
         import grain
     except ImportError as error:
-        raise ImportError("pictures are streamed by grain: pip install 'jaxcnn[grain]'") from error
+        raise MissingExtraError("pictures are streamed by grain", "grain") from error
     files = list_images(path, classes)
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
+from jaxcnn._extra import MissingExtraError
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key
 from jaxcnn._loss import Batch
@@ -465,7 +466,7 @@ def _to_tensorboard(folder: pathlib.Path, record: dict[str, Any]) -> None:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise ImportError("TensorBoard's files are written by tensorboardX: pip install 'jaxcnn[tb]'") from error
+        raise MissingExtraError("TensorBoard's files are written by tensorboardX", "tb") from error
     with SummaryWriter(str(folder / "tensorboard")) as writer:
         for name, value in entries(record):
             writer.add_scalar(name.replace(".", "/"), value, record["step"])

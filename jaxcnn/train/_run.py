@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from jaxcnn._extra import MissingExtraError
 from jaxcnn.data import DataError
 from jaxcnn.train._config import Config, ConfigError, entries, override
 from jaxcnn.train._memory import reuse_memory
@@ -27,8 +28,8 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
 
     `--help` prints the description and every key with its default. `--distributed` first joins the other processes: by
     what SLURM, Open MPI or a TPU pod says of them, or the environment variables JAX_COORDINATOR_ADDRESS (host:port of
-    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data and checkpoints that cannot be are told in one
-    line, without a traceback, and end the program with status 2.
+    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints and packages that are not there
+    or cannot be are told in one line, without a traceback, and end the program with status 2.
     """
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:
@@ -42,7 +43,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
         _join()
     try:
         main(override(config, arguments))
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, MissingExtraError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcnn._extra import MissingExtraError
 from jaxcnn._path import paths
 from jaxcnn.train._config import Config, ConfigError, entries
 
@@ -180,7 +181,7 @@ def _orbax() -> Any:
     try:
         import orbax.checkpoint
     except ImportError as error:
-        raise ImportError("checkpoints are written by Orbax: pip install 'jaxcnn[train]'") from error
+        raise MissingExtraError("checkpoints are written by Orbax", "train") from error
     return orbax.checkpoint
 
 
