@@ -21,8 +21,8 @@ from tests import conftest
 pytest.importorskip("orbax.checkpoint")
 
 COMMAND = [sys.executable, "-m", "tests.train_small"]
-LONG = ["fit.epochs=12", "fit.checkpoint.every=2"]  # 96 steps
-UNSAVED = ["fit.epochs=40", "fit.checkpoint.every=10000"]
+LONG = ["fit.epochs=16", "fit.checkpoint.every=2"]  # 128 steps
+UNSAVED = ["fit.epochs=150", "fit.checkpoint.every=10000"]
 
 
 def start(*arguments, devices=1, **environment):
@@ -75,11 +75,11 @@ def test_killed_at_any_moment(tmp_path):
         saved.append(checkpoint.steps(tmp_path / "killed" / "checkpoints")[-1])
         left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
         assert all(re.fullmatch(r"\d+(\.partial|\.removed)?", name) for name in left)
-        assert 8 * epoch - 2 <= saved[-1] < 96  # no more is lost than the steps since the last save
+        assert 8 * epoch - 2 <= saved[-1] < 128  # no more is lost than the steps since the last save
     outs = [finish(start(*LONG, f"folder={tmp_path / name}")) for name in ("killed", "whole")]
     assert f"going on from step {saved[-1]}" in outs[0]
     assert digest(outs[0]) == digest(outs[1])
-    print(f"\nkilled with steps {saved} of 96 saved; the result is that of an uninterrupted run to the bit")
+    print(f"\nkilled with steps {saved} of 128 saved; the result is that of an uninterrupted run to the bit")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -89,7 +89,7 @@ def test_told_to_stop(tmp_path, number, status):
     process.send_signal(number)
     began = time.monotonic()
     out = finish(process)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # most of which a busy machine takes
     assert process.returncode == status, out
     assert f"told to stop by signal {int(number)}" in out
     saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
