@@ -31,8 +31,7 @@ def main(config):
     model = serial(normalize=data.normalize(pictures), net=models.resnet20(**config["model"]))
     run = train.Run("cifar10_resnet20", config, config["runs"], config["folder"])
     fitted = train.fit(model, pictures, eval_data=unseen, config=config["fit"], run=run)
-    last = fitted.history[-1]
-    print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
+    print(fitted.outcome)
     return fitted.history
 
 

@@ -9,10 +9,10 @@ The features help by 9 points: strokes and bends are those of other digits.
 
 import math
 
-import jax
 import numpy as np
 
-from jaxcnn import batch_norm, conv, data, dense, flatten, freeze, max_pool, serial, train
+from experiments.mnist_cnn import block
+from jaxcnn import data, dense, flatten, freeze, serial, train
 
 CONFIG = {
     "seed": 0,
@@ -28,10 +28,6 @@ LIMITS = {
     "finetune.epochs": (1, 10**6),
     "finetune.learning_rate": (0, math.inf),
 }
-
-
-def block(width):
-    return serial(conv=conv(width, bias=False), norm=batch_norm(), relu=jax.nn.relu, pool=max_pool(2))
 
 
 def backbone():

@@ -64,20 +64,21 @@ def main(config):
     train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_share": (0, 1)})
     path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
     size = (own["height"], own["width"])
-    pictures = data.image_folder(path, size, on_bad_image=own["on_bad_image"])
-    print(f"{len(pictures.images):,} pictures of {len(pictures.classes)} classes: {', '.join(pictures.classes)}")
-    model = network(pictures, config["model"]["width"])
     if own["stream"]:
         batch_size = config["fit"]["batch_size"]
         seen = data.image_stream(path, size, batch_size=batch_size, seed=config["fit"]["seed"])
         unseen = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
+        first = next(seen.batches(0))  # the mean and deviation of one batch will do
+        pictures = data.Dataset(first["image"], first["label"], seen.classes)
     else:
+        pictures = data.image_folder(path, size, on_bad_image=own["on_bad_image"])
+        print(f"{len(pictures.images):,} pictures of {len(pictures.classes)} classes: {', '.join(pictures.classes)}")
         seen, unseen = split(pictures, own["test_share"])
+    model = network(pictures, config["model"]["width"])
     run = train.Run("image_folder", config, config["runs"], config["folder"])
     fitted = train.fit(model, seen, eval_data=unseen, config=config["fit"], run=run)
-    last = fitted.history[-1]
-    print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
-    return last
+    print(fitted.outcome)
+    return fitted.history[-1]
 
 
 if __name__ == "__main__":

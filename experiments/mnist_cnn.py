@@ -50,9 +50,8 @@ def main(config):
     run = train.Run("mnist_cnn", config, config["runs"], config["folder"])
     model = network(digits, **config["model"])
     fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
-    last = fitted.history[-1]
-    print(f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {fitted.folder}")
-    return last
+    print(fitted.outcome)
+    return fitted.history[-1]
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ class Fitted(NamedTuple):
     history: list[dict[str, Any]]
     folder: pathlib.Path
 
+    @property
+    def outcome(self) -> str:
+        """A line with the last test accuracy, the time, and where all the rest is."""
+        last = self.history[-1]
+        return f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {self.folder}"
+
 
 class _Carry(NamedTuple):
     """What goes from step to step, and into a checkpoint."""
@@ -364,13 +370,18 @@ class _Fit:
         if not self.config["checkpoint"]["keep"] or not checkpoint.steps(self.folder):
             self.run.forget_after(-1)
             return 0
+        step, note = self._restore()
+        self.rollbacks, self.seconds = note["rollbacks"], note["seconds"]
+        return step
+
+    def _restore(self) -> tuple[int, dict[str, Any]]:
+        """Be where the latest checkpoint was; its step, and what it notes."""
         step, self.carry, about = checkpoint.restore(self.folder, self.carry, config=self._identity())
         note = about["note"]
         self.best = -math.inf if note["best"] is None else note["best"]
-        self.since_best, self.rollbacks = note["since_best"], note["rollbacks"]
-        self.seconds = note["seconds"]
+        self.since_best = note["since_best"]
         self.run.forget_after(step)
-        return step
+        return step, note
 
     def _stop(self, step: int, signal: int) -> None:
         self._save(step)
@@ -393,14 +404,11 @@ class _Fit:
         self.rollbacks += 1
         if self.rollbacks > _MOST_IN_A_ROW:
             raise NonFiniteError(f"{what}, after {_MOST_IN_A_ROW} rollbacks")
-        step, carry, about = checkpoint.restore(self.folder, self.carry, config=self._identity())
-        self.best = -math.inf if about["note"]["best"] is None else about["note"]["best"]
-        self.since_best = about["note"]["since_best"]
-        self.run.forget_after(step)
+        step, _ = self._restore()
         # Another key: another order, other augmentations, another dropout.
-        state = carry.train_state
+        state = self.carry.train_state
         key = copied(jax.random.fold_in(state.key, self.rollbacks))
-        self.carry = carry._replace(train_state=state._replace(key=key))
+        self.carry = self.carry._replace(train_state=state._replace(key=key))
         self.run.say(f"{what}; back to step {step:,}, and on with other batches")
         return step
 

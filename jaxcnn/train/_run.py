@@ -62,7 +62,7 @@ class Run:
     """
 
     def __init__(self, name: str, config: Config, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
-        self.name, self.config = name, config
+        self.config = config
         self.folder = pathlib.Path(folder) if folder else _new_folder(root, name)
         self._first = jax.process_index() == 0
         self._live = sys.stdout.isatty()
