@@ -18,7 +18,7 @@ from jaxcnn import cross_entropy, data, l2, models, regularized, train
 CONFIG = {
     "seed": 0,
     "data": {"name": "mnist_small", "root": ""},
-    "model": {"dropout_rate": 0.25},
+    "model": {"dropout": 0.25},
     "optimizer": {"learning_rate": 3e-3},  # at the start; it falls to zero as a cosine
     "regularize": {"l2": 1e-5},  # times the sum of squares of all kernels
     "augment": {"shift": 2},  # pixels, at most, that a training picture is moved by
@@ -27,7 +27,7 @@ CONFIG = {
 }
 LIMITS = {
     "seed": (0, 2**32),
-    "model.dropout_rate": (0, 1),
+    "model.dropout": (0, 1),
     "optimizer.learning_rate": (0, math.inf),
     "regularize.l2": (0, math.inf),
     "augment.shift": (0, 28),

@@ -4,6 +4,7 @@ from jaxcnn import data as data
 from jaxcnn import explain as explain
 from jaxcnn import models as models
 from jaxcnn import train as train
+from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
 from jaxcnn._combine import concatenate as concatenate
 from jaxcnn._combine import parallel as parallel
@@ -148,6 +149,7 @@ __all__ = [
     "upsample",
     "weight_norm",
     "weight_standardized",
+    "weights",
     "with_dropout",
     "with_spatial_dropout",
 ]

@@ -189,6 +189,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
 def squeeze_excite(
     reduction: int = 16,
     *,
+    features: int | None = None,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
 ) -> Layer:
@@ -198,11 +199,12 @@ def squeeze_excite(
 
     Args:
         reduction: the hidden layer has C / reduction units, at least one.
+        features: its units, where they are not a fraction of C.
         activation, gate: functions on arrays.
 
     Params:
-        weights/squeeze/kernel (C, C / reduction), weights/squeeze/bias (C / reduction,);
-        weights/expand/kernel (C / reduction, C), weights/expand/bias (C,).
+        weights/squeeze/kernel (C, units), weights/squeeze/bias (units,);
+        weights/expand/kernel (units, C), weights/expand/bias (C,), with C / reduction units.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -216,6 +218,8 @@ def squeeze_excite(
     Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
     """
     integer("squeeze_excite", "reduction", reduction)
+    if features is not None:
+        integer("squeeze_excite", "features", features)
 
     def scale(x, weights):
         return x * weights.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
@@ -224,7 +228,7 @@ def squeeze_excite(
         channels = shape[-1]
         weights = serial(
             pool=global_avg_pool,
-            squeeze=dense(max(channels // reduction, 1)),
+            squeeze=dense(features or max(channels // reduction, 1)),
             activation=activation,
             expand=dense(channels),
             gate=gate,

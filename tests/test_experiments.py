@@ -84,7 +84,7 @@ def test_the_seed_decides(one_epoch, tmp_path, monkeypatch, module, name):
         "train.epochs=0",
         "train.batch_size=0",
         "train.batch_size=8001",
-        "model.dropout_rate=1",
+        "model.dropout=1",
         "augment.shift=-1",
         "optimizer.learning_rate=-1",
         "regularize.l2=1e999",

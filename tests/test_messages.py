@@ -216,7 +216,7 @@ OPTIONS = table(
     ("rate negative", lambda: jaxcnn.drop_block(-0.1), ValueError, r"rate, .*got -0\.1"),
     ("rate a string", lambda: dropout("0.5"), TypeError, r"rate, .*'0\.5'"),
     ("rate first", lambda: with_dropout(0.5, conv(3)), TypeError, r"expected a Layer .*got 0\.5"),
-    ("rate of a model", lambda: lenet5(dropout_rate=2), ValueError, r"rate, .*got 2"),
+    ("rate of a model", lambda: lenet5(dropout=2), ValueError, r"rate, .*got 2"),
     ("stddev", lambda: jaxcnn.gaussian_noise(-1), ValueError, r"stddev .*got -1"),
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),

@@ -1,0 +1,121 @@
+"""Residual networks: what a block learns is added to what it was given."""
+
+import jax
+
+from jaxcnn._combine import residual, serial, squeeze_excite
+from jaxcnn._conv import conv
+from jaxcnn._dense import identity
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+from jaxcnn._pool import global_avg_pool, max_pool
+from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._variant import variants
+
+
+def resnet(
+    classes: int | None = 1000,
+    *,
+    depths: tuple[int, ...],
+    bottleneck: bool = True,
+    groups: int = 1,
+    width: int = 64,
+    excite: bool = False,
+    norm: Norm = batch_norm,
+    dropout: float = 0.0,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): ResNet, and its children ResNeXt, Wide ResNet and SE-ResNet.
+
+    y = relu(shortcut(x) + f(x))
+
+    New in 2015: f learns only what is to be changed, and the gradient has a way around it, so that 152 layers
+    train as well as 18. f is two 3x3 convolutions, or a bottleneck: 1x1 to fewer channels, 3x3, 1x1 to more. ResNeXt
+    (2017) splits the 3x3 into groups, Wide ResNet (2016) gives it more channels, SE-ResNet (2018) weights the
+    channels of f(x) by what the whole picture contains. The stride is in the 3x3, as in torchvision (the paper: the
+    first 1x1).
+
+    Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet of timm's):
+        name                parameters  multiply-adds   top-1
+        resnet18            11,689,512        1.814 G  69.758
+        resnet34            21,797,672        3.664 G  73.314
+        resnet50            25,557,032        4.089 G  76.130
+        resnet101           44,549,160        7.801 G  77.374
+        resnet152           60,192,808       11.514 G  78.312
+        resnext50_32x4d     25,028,904        4.230 G  77.618
+        resnext101_32x8d    88,791,336       16.414 G  79.312
+        resnext101_64x4d    83,455,272       15.460 G  83.246
+        wide_resnet50_2     68,883,240       11.398 G  78.468
+        wide_resnet101_2   126,886,696       22.753 G  78.848
+        se_resnet50         28,088,024        4.092 G  80.012
+
+    Args:
+        classes: number of classes; None gives the features (N, C).
+        depths: blocks in each stage.
+        bottleneck: which f.
+        groups: of the 3x3 convolution of a bottleneck.
+        width: its channels in the first stage, in each group; more in each later stage by a factor of 2.
+        excite: whether the channels of f(x) are weighted.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Example:
+        >>> model = jaxcnn.models.resnet18(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (512, 10)
+
+    Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016; Xie et al., "Aggregated
+    residual transformations for deep neural networks", 2017; Zagoruyko and Komodakis, "Wide residual networks", 2016;
+    Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
+    """
+
+    def block(planes, stride, project):
+        if bottleneck:
+            inner, outer = planes * width // 64 * groups, 4 * planes
+            branch = {
+                "conv1": conv(inner, 1, bias=False),
+                "norm1": norm(),
+                "relu1": jax.nn.relu,
+                "conv2": conv(inner, 3, stride=stride, padding=1, groups=groups, bias=False),
+                "norm2": norm(),
+                "relu2": jax.nn.relu,
+                "conv3": conv(outer, 1, bias=False),
+                "norm3": norm(),
+            }
+        else:
+            outer = planes
+            branch = {
+                "conv1": conv(planes, 3, stride=stride, padding=1, bias=False),
+                "norm1": norm(),
+                "relu1": jax.nn.relu,
+                "conv2": conv(planes, 3, padding=1, bias=False),
+                "norm2": norm(),
+            }
+        if excite:
+            branch["excite"] = squeeze_excite(16)
+        shortcut = unit(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
+        return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
+
+    stages = {}
+    for stage, depth in enumerate(depths):
+        first = block(64 * 2**stage, 2 if stage else 1, project=bottleneck or stage > 0)
+        others = [block(64 * 2**stage, 1, project=False) for _ in range(1, depth)]
+        stages[f"stage{stage + 1}"] = serial(first, *others)
+    stem = {"stem": unit(64, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
+    return serial(**stem, **stages, features=global_avg_pool, **head(classes, dropout))
+
+
+VARIANTS = variants(
+    resnet,
+    {
+        "resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False},
+        "resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False},
+        "resnet50": {"depths": (3, 4, 6, 3)},
+        "resnet101": {"depths": (3, 4, 23, 3)},
+        "resnet152": {"depths": (3, 8, 36, 3)},
+        "resnext50_32x4d": {"depths": (3, 4, 6, 3), "groups": 32, "width": 4},
+        "resnext101_32x8d": {"depths": (3, 4, 23, 3), "groups": 32, "width": 8},
+        "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width": 4},
+        "wide_resnet50_2": {"depths": (3, 4, 6, 3), "width": 128},
+        "wide_resnet101_2": {"depths": (3, 4, 23, 3), "width": 128},
+        "se_resnet50": {"depths": (3, 4, 6, 3), "excite": True},
+    },
+)

@@ -1,0 +1,35 @@
+"""What nearly all of these networks are made of."""
+
+from collections.abc import Callable
+
+import jax
+
+from jaxcnn._combine import AnyLayer, serial
+from jaxcnn._conv import conv
+from jaxcnn._dense import dense, identity
+from jaxcnn._dropout import dropout as drop
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+
+Norm = Callable[[], Layer]
+
+
+def unit(
+    features: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    norm: Norm = batch_norm,
+    act: AnyLayer = jax.nn.relu,
+) -> Layer:
+    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalisation, activation."""
+    convolution = conv(features, size, stride=stride, padding=size // 2, groups=groups, bias=False)
+    return serial(conv=convolution, norm=norm(), act=act)
+
+
+def head(classes: int | None, dropout: float = 0.0) -> dict[str, AnyLayer]:
+    """The end of a classifier, (N, C) -> (N, classes), to be put at the end of `serial`; none gives the features."""
+    if classes is None:
+        return {}
+    return {"drop": drop(dropout) if dropout else identity, "head": dense(classes)}

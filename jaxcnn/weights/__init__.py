@@ -1,0 +1,9 @@
+"""The world's trained weights, in and out: as PyTorch names and lays them out, and as safetensors files."""
+
+from jaxcnn.weights._convert import WeightsError as WeightsError
+from jaxcnn.weights._convert import from_torch as from_torch
+from jaxcnn.weights._convert import to_torch as to_torch
+from jaxcnn.weights._file import load as load
+from jaxcnn.weights._file import save as save
+
+__all__ = ["WeightsError", "from_torch", "load", "save", "to_torch"]

@@ -1,0 +1,175 @@
+"""Between the parameters of a model here and a state dict of PyTorch."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn._layer import Params, State
+from jaxcnn._path import paths, there_are
+from jaxcnn.models import MODELS
+from jaxcnn.weights._tables import Table, tables
+
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+COUNTER = "num_batches_tracked"  # of each batch norm there; counts steps for an average that is not used here
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of wrapped models: data parallel, compiled, in a training class
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the model, or a file that is none."""
+
+
+def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -> tuple[Params, State]:
+    """(name, state dict) -> (params, state) of `MODELS[name](**options)`, as NumPy arrays in float32.
+
+    kernel[*k, i, o] = weight[o, i, *k];  scale = weight, mean = running_mean, var = running_var
+
+    Args:
+        model_name: a key of `MODELS`.
+        state_dict: arrays by the names of torchvision, or of timm where a table for it is there. Prefixes such as
+            "module." are removed. Tensors that `numpy.asarray` takes will do.
+        options: of the model, such as classes=10.
+
+    Raises:
+        WeightsError: with a list of all keys that are missing, unused or of another shape.
+        ValueError: for a name that is not in `MODELS`.
+
+    Example:
+        >>> model = jaxcnn.models.lenet5()
+        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        >>> weights = jaxcnn.weights.to_torch("lenet5", params, state)
+        >>> weights["conv1.weight"].shape
+        (6, 1, 5, 5)
+        >>> again, _ = jaxcnn.weights.from_torch("lenet5", weights)
+        >>> bool((again["dense1"]["kernel"] == params["dense1"]["kernel"]).all())
+        True
+    """
+    given = {name: np.asarray(value) for name, value in _without_prefix(state_dict).items()}
+    trees = _shapes(model_name, options)
+    table = max(tables(model_name), key=lambda table: len(given.keys() & _places(trees, table).keys()))
+    places = _places(trees, table)
+    _require_fit(model_name, given, places)
+    found = {place.leaf: place.layout.inverse(given[name]) for name, place in places.items()}
+    return tuple(
+        jax.tree.unflatten(jax.tree.structure(tree), [found[i, path] for path in paths(tree)])
+        for i, tree in enumerate(trees)
+    )
+
+
+def to_torch(model_name: str, params: Params, state: State) -> dict[str, np.ndarray]:
+    """(name, params, state) -> a state dict of NumPy arrays, by torchvision's names, or timm's where it has the model.
+
+    The inverse of `from_torch`, to the bit. Models that neither has get the names that they have here, with dots.
+    The number of batches that each batch norm has seen, which is not kept here, is written as 0.
+
+    Args:
+        model_name: a key of `MODELS`.
+        params, state: of that model.
+
+    Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
+        >>> params, state = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        >>> list(jaxcnn.weights.to_torch("lenet5", params, state))[:2]
+        ['conv1.bias', 'conv1.weight']
+    """
+    _known(model_name)
+    places = _places((params, state), tables(model_name)[0])
+    leaves = {
+        (i, path): np.asarray(leaf)
+        for i, tree in enumerate((params, state))
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+    }
+    result = {name: place.layout.apply(leaves[place.leaf]) for name, place in places.items()}
+    counters = {f"{name.removesuffix('.running_mean')}.{COUNTER}" for name in result if name.endswith(".running_mean")}
+    return result | {name: np.zeros((), np.int64) for name in sorted(counters)}
+
+
+class Layout(NamedTuple):
+    """`x.reshape(view).transpose(axes).reshape(there)` is the array there, x of shape `here`."""
+
+    here: tuple[int, ...]
+    view: tuple[int, ...]
+    axes: tuple[int, ...]
+    there: tuple[int, ...]
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x.reshape(self.view).transpose(self.axes)).reshape(self.there)
+
+    def inverse(self, y: np.ndarray) -> np.ndarray:
+        y = y.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+        return np.ascontiguousarray(y, np.float32).reshape(self.here)
+
+
+class Place(NamedTuple):
+    """Which leaf a weight is: (0, path) in the parameters or (1, path) in the state, and how it is laid out."""
+
+    leaf: tuple[int, str]
+    layout: Layout
+
+
+def _places(trees: tuple[Params, State], table: Table) -> dict[str, Place]:
+    """By the names there."""
+    return {
+        _name(path, table): Place((i, path), _layout(path, leaf.shape, table))
+        for i, tree in enumerate(trees)
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+    }
+
+
+def _name(path: str, table: Table) -> str:
+    for pattern, instead in table.names:
+        path = re.sub(pattern, instead, path)
+    *modules, leaf = path.split("/")
+    return ".".join([*modules, LEAVES.get(leaf, leaf)])
+
+
+def _layout(path: str, shape: tuple[int, ...], table: Table) -> Layout:
+    view, axes = shape, tuple(range(len(shape)))
+    if path.endswith("kernel"):
+        axes = (len(shape) - 1, len(shape) - 2, *range(len(shape) - 2))
+    there = tuple(view[axis] for axis in axes)
+    if path in table.flattened:
+        channels, height, width = table.flattened[path]
+        view, axes = (height, width, channels, shape[-1]), (3, 2, 0, 1)
+    for pattern, ones in table.ones.items():
+        if re.fullmatch(pattern, path):
+            there += (1,) * ones
+    return Layout(shape, view, axes, there)
+
+
+def _shapes(model_name: str, options: dict[str, Any]) -> tuple[Params, State]:
+    build = _known(model_name)
+    x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
+    return jax.eval_shape(build(**options).init, jax.eval_shape(lambda: jax.random.key(0)), x)
+
+
+def _known(model_name: str) -> Any:
+    if model_name not in MODELS:
+        raise ValueError(f"{model_name!r} is not in MODELS; {there_are(model_name, MODELS)}")
+    return MODELS[model_name]
+
+
+def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    names = dict(state_dict)
+    while prefix := next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None):
+        names = {name.removeprefix(prefix): value for name, value in names.items()}
+    return names
+
+
+def _require_fit(model_name: str, given: dict[str, np.ndarray], places: dict[str, Place]) -> None:
+    counters = {f"{name.removesuffix('.running_mean')}.{COUNTER}" for name in places if name.endswith(".running_mean")}
+    shapes = {name: place.layout.there for name, place in places.items()}
+    lists = {
+        "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in given],
+        "unused": [f"{name} {value.shape}" for name, value in given.items() if name not in shapes.keys() | counters],
+        "of another shape": [
+            f"{name} {given[name].shape}, expected {shape}"
+            for name, shape in shapes.items()
+            if name in given and given[name].shape != shape
+        ],
+    }
+    if any(lists.values()):
+        parts = [f"{kind} ({len(names)}):\n  " + "\n  ".join(names) for kind, names in lists.items() if names]
+        raise WeightsError(f"these weights are not those of {model_name} with these options\n" + "\n".join(parts))

@@ -1,0 +1,72 @@
+"""Makes `zoo/NAME.npz`: what torchvision's and timm's models give for the weights of `tests/zoo_weights.py`.
+
+    pip install torch==2.13.0 safetensors pyyaml huggingface_hub
+    pip install --no-deps torchvision==0.29.1 timm==1.0.31
+    python -m tests.goldens.make_zoo [NAME ...]
+
+Each file has the logits of ten classes in evaluation and in training, computed in float64, and a hash of the names and
+shapes of the state dict. torchvision's own operators are not needed, so its Python files work beside any PyTorch.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import torch
+
+from jaxcnn.models import MODELS
+from tests import zoo_weights
+
+# What our names are in timm; all others are torchvision's.
+TIMM = {"se_resnet50": "seresnet50"}
+
+
+def build(name: str) -> torch.nn.Module:
+    real, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
+    import torchvision
+
+    torch.library.register_fake = real
+    if name in TIMM:
+        import timm
+
+        return timm.create_model(TIMM[name], num_classes=10)
+    return torchvision.models.get_model(name, weights=None, num_classes=10)
+
+
+def without_chance(net: torch.nn.Module) -> torch.nn.Module:
+    for module in net.modules():
+        for rate in ("p", "drop_prob"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
+        if isinstance(getattr(module, "drop_rate", None), float):
+            module.drop_rate = 0.0
+    return net
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    torch.manual_seed(0)
+    net = without_chance(build(name))
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    net.load_state_dict({key: torch.from_numpy(zoo_weights.weight(key, shape)) for key, shape in shapes.items()})
+    net = net.double()
+    size = zoo_weights.size_of(name)
+    x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
+    x = torch.from_numpy(x).permute(0, 3, 1, 2).double()
+    result = {"names": np.array(zoo_weights.names_hash(shapes))}
+    for mode in ("eval", "train"):
+        with torch.no_grad():
+            y = net.train(mode == "train")(x)
+        result[mode] = (y if isinstance(y, torch.Tensor) else torch.stack(tuple(y))).numpy().astype(np.float32)
+    return result
+
+
+def main(names: list[str]) -> None:
+    folder = pathlib.Path(__file__).parent / "zoo"
+    for name in names:
+        arrays = golden(name)
+        np.savez(folder / f"{name}.npz", **arrays)
+        print(f"{name}: largest logit {abs(arrays['eval']).max():.3g}, {abs(arrays['train']).max():.3g} in training")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

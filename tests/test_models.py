@@ -1,0 +1,1 @@
+"""What the models are made of, where no other implementation says it."""

@@ -1,0 +1,98 @@
+"""Every model: its published figures, and the numbers of PyTorch for the same weights.
+
+All of them, which takes an hour or so: python -m pytest tests/test_zoo.py -m "full or not full"
+"""
+
+import inspect
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn import explain, weights
+from jaxcnn.models import MODELS
+from tests import zoo_weights
+from tests.published import TORCHVISION
+
+GOLDENS = {file.stem: file for file in sorted((pathlib.Path(__file__).parent / "goldens" / "zoo").glob("*.npz"))}
+# The smallest of each family; the others are compared in full runs.
+SMALL = {"resnet18", "resnext50_32x4d", "se_resnet50"}
+ROW = re.compile(r"^ +(\w+) +([\d,]+) +([\d,.]+)(?: ([GM]))?(?: |$)", re.MULTILINE)
+
+
+def spec(name, size=None):
+    height, width, channels = MODELS[name].input_shape
+    return jax.ShapeDtypeStruct((1, size or height, size or width, channels), jnp.float32)
+
+
+def shapes(name, **options):
+    x = spec(name)
+    return jax.eval_shape(MODELS[name](**options).init, jax.eval_shape(lambda: jax.random.key(0)), x)
+
+
+def without_chance(name, **options):
+    """The model with no dropout."""
+    parameters = inspect.signature(MODELS[name]).parameters
+    return options | {rate: 0.0 for rate in ("dropout", "drop_path") if rate in parameters}
+
+
+def state_dict(name, **options):
+    """Arrays for all names that the model has in PyTorch."""
+    params, state = (
+        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree) for tree in shapes(name, **options)
+    )
+    return {key: zoo_weights.weight(key, value.shape) for key, value in weights.to_torch(name, params, state).items()}
+
+
+def full_but(small, names):
+    return [name if name in small else pytest.param(name, marks=pytest.mark.full) for name in names]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_figures_in_the_docstring(name):
+    """Parameters and multiply-adds, to the digits given, of what the model's documentation says."""
+    rows = {row[1]: row.groups()[1:] for row in ROW.finditer(MODELS[name].__doc__)}
+    parameters, multiply_adds, unit = rows[name]
+    assert jaxcnn.count_params(shapes(name)[0]) == int(parameters.replace(",", ""))
+    counted = explain.summary(MODELS[name](), spec(name)).multiply_adds / {"G": 1e9, "M": 1e6, None: 1}[unit]
+    digits = len(multiply_adds.partition(".")[2])
+    assert f"{counted:,.{digits}f}" == multiply_adds
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_figures_of_torchvision(name):
+    parameters, multiply_adds, size = TORCHVISION[name]
+    assert MODELS[name].input_shape == (size, size, 3)
+    assert jaxcnn.count_params(shapes(name)[0]) == parameters
+    assert f"{explain.summary(MODELS[name](), spec(name)).multiply_adds / 1e9:.3f}" == f"{multiply_adds:.3f}"
+
+
+@pytest.mark.parametrize("name", full_but(SMALL, GOLDENS))
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_logits_of_torch(name, mode):
+    """In training with the statistics of the batch and without dropout."""
+    model = MODELS[name](**without_chance(name, classes=10))
+    params, state = weights.from_torch(name, state_dict(name, classes=10), classes=10)
+    size = zoo_weights.size_of(name)
+    x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
+    apply = jaxcnn.jit(model.apply, static_argnames="train")
+    y, _ = apply(params, state, x, train=mode == "train", key=jax.random.key(0))
+    with np.load(GOLDENS[name], allow_pickle=False) as golden:
+        expected = golden[mode]
+    error = np.abs(np.stack(y) - expected).max() if isinstance(y, tuple) else np.abs(y - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_names_of_torch(name):
+    with np.load(GOLDENS[name], allow_pickle=False) as golden:
+        expected = str(golden["names"])
+    params, state = (
+        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree) for tree in shapes(name, classes=10)
+    )
+    found = {key: value.shape for key, value in weights.to_torch(name, params, state).items()}
+    assert zoo_weights.names_hash(found) == expected

@@ -1,0 +1,42 @@
+"""Weights made from nothing but their names in PyTorch, so that both sides of a comparison can make them."""
+
+import hashlib
+import math
+import zlib
+
+import numpy as np
+
+BATCH = 4
+
+
+def size_of(model_name: str) -> int:
+    """The side of the pictures on which a model is compared: small, but legal."""
+    return {"inception_v3": 107, "xception": 71}.get(model_name, 64)
+
+
+def pictures(shape: tuple[int, ...]) -> np.ndarray:
+    """(N, H, W, C), standard normal."""
+    return _generator("pictures").standard_normal(shape, np.float32)
+
+
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array for a name of a state dict, scaled so that activations neither die nor explode."""
+    draw = _generator(name)
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return draw.uniform(0.8, 1.2, shape).astype(np.float32)
+    if len(shape) >= 2 and max(shape) < math.prod(shape):  # a kernel; what is (C, 1, 1) scales channels
+        return draw.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[1:])))
+    if name.endswith("weight") or "layer_scale" in name or name.endswith("gamma"):
+        return draw.uniform(0.5, 1.0, shape).astype(np.float32)
+    return draw.normal(0, 0.1, shape).astype(np.float32)
+
+
+def names_hash(shapes: dict[str, tuple[int, ...]]) -> str:
+    """Of all names and shapes of a state dict, in whatever order."""
+    return hashlib.sha256("\n".join(f"{name} {tuple(shapes[name])}" for name in sorted(shapes)).encode()).hexdigest()
+
+
+def _generator(name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
