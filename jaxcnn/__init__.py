@@ -30,6 +30,7 @@ from jaxcnn._dropout import dropout as dropout
 from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
 from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
+from jaxcnn._export import export as export
 from jaxcnn._jit import jit as jit
 from jaxcnn._layer import Layer as Layer
 from jaxcnn._layer import as_layer as as_layer
@@ -104,6 +105,7 @@ __all__ = [
     "dropout",
     "elastic_net",
     "explain",
+    "export",
     "flatten",
     "freeze",
     "gaussian_dropout",

@@ -3,10 +3,11 @@
 from jaxcnn.data import augment as augment
 from jaxcnn.data._error import DataError as DataError
 from jaxcnn.data._folder import image_folder as image_folder
+from jaxcnn.data._folder import read_image as read_image
 from jaxcnn.data._load import Dataset as Dataset
 from jaxcnn.data._load import load as load
 from jaxcnn.data._normalize import normalize as normalize
 from jaxcnn.data._stream import Stream as Stream
 from jaxcnn.data._stream import image_stream as image_stream
 
-__all__ = ["DataError", "Dataset", "Stream", "augment", "image_folder", "image_stream", "load", "normalize"]
+__all__ = ["DataError", "Dataset", "Stream", "augment", "image_folder", "image_stream", "load", "normalize", "read_image"]

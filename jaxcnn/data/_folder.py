@@ -98,6 +98,23 @@ def image_folder(
     return Dataset(images, files.labels[good], files.classes)
 
 
+def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
+    """One picture, uint8 (height, width, channels), brought to `size` as `image_folder` does it.
+
+    Args:
+        path: a file (.jpg, .png, .webp, .bmp).
+        size: (height, width) in pixels.
+        channels: 3 for colour, 1 for grey.
+
+    Raises:
+        DataError: for a file that is no picture of these kinds, is damaged, or has more than 64 million pixels.
+        ImportError: without pillow, `pip install 'jaxcnn[images]'`.
+
+    Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]`, the middle, as ImageNet is evaluated.
+    """
+    return reader(size, channels, MOST_PIXELS)(pathlib.Path(path))
+
+
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
     """The pictures of a folder, in the order of their names; nothing outside of it, wherever links may lead.
 

@@ -19,6 +19,7 @@ from jaxcnn.data import DataError
 from jaxcnn.train._config import Config, ConfigError, entries, override
 from jaxcnn.train._memory import reuse_memory
 from jaxcnn.train.checkpoint import CheckpointError, versions
+from jaxcnn.weights import WeightsError
 
 _SILENCE = 2  # seconds, at most, between two lines where nobody watches
 
@@ -28,7 +29,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
 
     `--help` prints the description and every key with its default. `--distributed` first joins the other processes: by
     what SLURM, Open MPI or a TPU pod says of them, or the environment variables JAX_COORDINATOR_ADDRESS (host:port of
-    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints and packages that are not there
+    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints, weights and packages that are not there
     or cannot be are told in one line, without a traceback, and end the program with status 2.
     """
     arguments = sys.argv[1:]
@@ -43,7 +44,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
         _join()
     try:
         main(override(config, arguments))
-    except (ConfigError, DataError, CheckpointError, MissingExtraError) as error:
+    except (ConfigError, DataError, CheckpointError, MissingExtraError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -6,6 +6,7 @@ import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
@@ -14,6 +15,18 @@ from jaxcnn._path import paths
 from jaxcnn.weights._convert import WeightsError, from_torch, to_torch
 
 TREES = ("params", "state")
+DTYPES = {  # of the format that NumPy and jax have; safetensors' own reader for NumPy lacks bfloat16
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 
 def save(path: str | os.PathLike, params: Params, state: State, *, model: str | None = None) -> None:
@@ -47,7 +60,7 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         }
     else:
         arrays = to_torch(model, params, state)
-    data = _safetensors().save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = _safetensors().numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     path = pathlib.Path(path)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
@@ -88,8 +101,11 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         )
     safetensors = _safetensors()
     try:
-        arrays = safetensors.load(path.read_bytes())
-    except Exception as error:  # of its own classes, of json and of NumPy
+        arrays = {
+            name: np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+            for name, view in safetensors.deserialize(path.read_bytes())
+        }
+    except Exception as error:  # of its own classes, and of NumPy
         raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
     if not all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays):
         if model is None:
@@ -112,4 +128,4 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise MissingExtraError("files of weights are read by safetensors", "weights") from error
-    return safetensors.numpy
+    return safetensors

@@ -1,0 +1,98 @@
+"""What is in a picture: a file of weights and pictures in, the five likeliest classes out.
+
+    python -m experiments.predict weights=resnet50.safetensors model=resnet50 pictures=photos names=imagenet.txt
+    python -m experiments.predict                            digits, by a LeNet that is trained for it first; 10 s
+
+Weights are a safetensors file with the names of torchvision, timm or `jaxcnn.weights.save`; pictures a file or all of a
+folder; names a text file with a class a line. Mean and deviation are those that models of ImageNet are trained with.
+Needs pip install '.[train,images,weights]'.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from jaxcnn import data, jit, models, serial, train, weights
+
+CONFIG = {
+    "model": "resnet50",
+    "classes": 1000,  # that the weights are for
+    "weights": "",
+    "pictures": "",
+    "names": "",
+    "mean": [0.485, 0.456, 0.406],
+    "deviation": [0.229, 0.224, 0.225],
+    "top": 5,
+    "runs": "runs",
+}
+BAR = 30  # characters of a bar for 100 %
+MARGIN = 0.875  # pictures are scaled to cover a square, of which this part around the middle is seen
+
+
+def demonstration(config):
+    """Settings for digits that a LeNet has not seen, and files for them."""
+    from PIL import Image
+
+    print("no weights are given; a LeNet learns digits for them")
+    digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
+    run = train.Run("predict", config, config["runs"])
+    fitted = train.fit(models.lenet5(), digits, config={"epochs": 3, "checkpoint": {"keep": 0}}, run=run)
+    weights.save(run.folder / "lenet5.safetensors", fitted.params, fitted.state, model="lenet5")
+    (run.folder / "names.txt").write_text("\n".join(digits.classes))
+    (run.folder / "pictures").mkdir()
+    for i in range(3):
+        picture = np.pad(unseen.images[i, ..., 0], 2)  # whose margin is not seen
+        Image.fromarray(picture).save(run.folder / "pictures" / f"{digits.classes[unseen.labels[i]]}_{i}.png")
+    return config | {
+        "model": "lenet5",
+        "classes": 10,
+        "weights": str(run.folder / "lenet5.safetensors"),
+        "pictures": str(run.folder / "pictures"),
+        "names": str(run.folder / "names.txt"),
+        "mean": [0.0],
+        "deviation": [1.0],
+    }
+
+
+def read(path, shape):
+    """The files' names and their pictures, the middle of each, from 0 to 1."""
+    path = pathlib.Path(path)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise data.DataError(f"{path}: expected pictures, found none")
+    whole = round(shape[0] / MARGIN)
+    margin = (whole - shape[0]) // 2
+    seen = slice(margin, margin + shape[0])
+    images = [data.read_image(file, (whole, whole), channels=shape[2])[seen, seen] for file in files]
+    return [file.name for file in files], np.stack(images) / np.float32(255)
+
+
+def main(config):
+    train.require(config, {"classes": (1, 10**6), "top": (1, 10**6)})
+    if not config["weights"]:
+        config = demonstration(config)
+    build = models.MODELS.get(config["model"])
+    if build is None:
+        raise train.ConfigError(f"model {config['model']!r} is none of {', '.join(models.MODELS)}")
+    params, state = weights.load(config["weights"], config["model"], classes=config["classes"])
+    names, images = read(config["pictures"], build.input_shape)
+    classes = [f"class {i}" for i in range(config["classes"])]
+    if config["names"]:
+        classes = pathlib.Path(config["names"]).read_text().splitlines()
+    model = serial(normalize=data.normalize(config["mean"], config["deviation"]), net=build(config["classes"]))
+    apply = jit(model.apply, static_argnames="train")
+    result = {}
+    for name, image in zip(names, images, strict=True):
+        logits, _ = apply({"net": params}, {"net": state} if state else {}, image[None], train=False)
+        shares = np.asarray(jax.nn.softmax(logits[0]))
+        best = np.argsort(-shares)[: config["top"]]
+        print(f"\n{name}")
+        for i in best:
+            print(f"  {shares[i]:6.1%}  {'#' * round(BAR * float(shares[i])):{BAR}}  {classes[i]}")
+        result[name] = {classes[i]: float(shares[i]) for i in best}
+    return result
+
+
+if __name__ == "__main__":
+    train.command(main, CONFIG, __doc__)
