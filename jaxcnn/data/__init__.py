@@ -10,4 +10,14 @@ from jaxcnn.data._normalize import normalize as normalize
 from jaxcnn.data._stream import Stream as Stream
 from jaxcnn.data._stream import image_stream as image_stream
 
-__all__ = ["DataError", "Dataset", "Stream", "augment", "image_folder", "image_stream", "load", "normalize", "read_image"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Stream",
+    "augment",
+    "image_folder",
+    "image_stream",
+    "load",
+    "normalize",
+    "read_image",
+]

@@ -29,8 +29,8 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
 
     `--help` prints the description and every key with its default. `--distributed` first joins the other processes: by
     what SLURM, Open MPI or a TPU pod says of them, or the environment variables JAX_COORDINATOR_ADDRESS (host:port of
-    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints, weights and packages that are not there
-    or cannot be are told in one line, without a traceback, and end the program with status 2.
+    the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints, weights and packages that are not
+    there or cannot be are told in one line, without a traceback, and end the program with status 2.
     """
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:

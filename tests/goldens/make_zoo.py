@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import torch
 
+from experiments.benchmarks._torchvision import models as torchvision
 from jaxcnn.models import MODELS
 from tests import zoo_weights
 
@@ -22,15 +23,12 @@ TIMM = {"se_resnet50": "seresnet50"}
 
 
 def build(name: str) -> torch.nn.Module:
-    real, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
-    import torchvision
-
-    torch.library.register_fake = real
+    models = torchvision()  # before timm, which imports torchvision
     if name in TIMM:
         import timm
 
         return timm.create_model(TIMM[name], num_classes=10)
-    return torchvision.models.get_model(name, weights=None, num_classes=10)
+    return models.get_model(name, weights=None, num_classes=10)
 
 
 def without_chance(net: torch.nn.Module) -> torch.nn.Module:
