@@ -22,8 +22,8 @@ class Record(NamedTuple):
 
     path: str
     output: Any  # a jax.ShapeDtypeStruct, or a tree of them
-    params: int  # scalars of its own, not of its children
     multiply_adds: int  # with its own kernel, if it has one
+    output_bytes: int  # 0 if it gives back its input as it is
 
 
 @jax.tree_util.register_dataclass
@@ -60,17 +60,19 @@ class Probe:
         """The same, where what was recorded happens n times."""
         return dataclasses.replace(
             self,
-            records=tuple(r._replace(params=n * r.params, multiply_adds=n * r.multiply_adds) for r in self.records),
+            records=tuple(
+                r._replace(multiply_adds=n * r.multiply_adds, output_bytes=n * r.output_bytes) for r in self.records
+            ),
         )
 
 
 def record(path: str, params: Params, x: Any, y: Any) -> Record:
     """What a layer did that made `y` from `x` with `params`."""
-    own = [leaf for leaf in params.values() if not isinstance(leaf, dict)]
     multiply_adds = 0
     if "kernel" in params:
         # Each weight is used once at each position: of the output, or of a transposed convolution's input.
         positions = min(math.prod(data.shape[:-1]) for data in (x, y))
         multiply_adds = math.prod(params["kernel"].shape) * positions
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), y)
-    return Record(path, shapes, sum(math.prod(leaf.shape) for leaf in own), multiply_adds)
+    output_bytes = 0 if y is x else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return Record(path, shapes, multiply_adds, output_bytes)

@@ -1,6 +1,51 @@
 """What a network is and does, shown."""
 
+from jaxcnn.explain._activations import feature_maps as feature_maps
+from jaxcnn.explain._activations import filters as filters
+from jaxcnn.explain._feature_visualization import feature_visualization as feature_visualization
+from jaxcnn.explain._gather import gather as gather
+from jaxcnn.explain._mistakes import Mistakes as Mistakes
+from jaxcnn.explain._mistakes import confusion_matrix as confusion_matrix
+from jaxcnn.explain._mistakes import worst_mistakes as worst_mistakes
+from jaxcnn.explain._plot import plot_confusion_matrix as plot_confusion_matrix
+from jaxcnn.explain._plot import plot_curves as plot_curves
+from jaxcnn.explain._plot import plot_feature_maps as plot_feature_maps
+from jaxcnn.explain._plot import plot_filters as plot_filters
+from jaxcnn.explain._plot import plot_grad_cam as plot_grad_cam
+from jaxcnn.explain._plot import plot_mistakes as plot_mistakes
+from jaxcnn.explain._plot import plot_saliency as plot_saliency
+from jaxcnn.explain._receptive_field import ReceptiveFields as ReceptiveFields
+from jaxcnn.explain._receptive_field import receptive_field as receptive_field
+from jaxcnn.explain._report import report as report
+from jaxcnn.explain._saliency import grad_cam as grad_cam
+from jaxcnn.explain._saliency import integrated_gradients as integrated_gradients
+from jaxcnn.explain._saliency import saliency as saliency
+from jaxcnn.explain._saliency import smooth_grad as smooth_grad
 from jaxcnn.explain._summary import Summary as Summary
 from jaxcnn.explain._summary import summary as summary
 
-__all__ = ["Summary", "summary"]
+__all__ = [
+    "Mistakes",
+    "ReceptiveFields",
+    "Summary",
+    "confusion_matrix",
+    "feature_maps",
+    "feature_visualization",
+    "filters",
+    "gather",
+    "grad_cam",
+    "integrated_gradients",
+    "plot_confusion_matrix",
+    "plot_curves",
+    "plot_feature_maps",
+    "plot_filters",
+    "plot_grad_cam",
+    "plot_mistakes",
+    "plot_saliency",
+    "receptive_field",
+    "report",
+    "saliency",
+    "smooth_grad",
+    "summary",
+    "worst_mistakes",
+]

@@ -1,79 +1,192 @@
 """A network as a table."""
 
-import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.interpreters import partial_eval
 
-from jaxcnn._layer import Layer, as_layer, shown
-from jaxcnn._path import count_params
+from jaxcnn._layer import Layer, Params, State, as_layer, shown
+from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
+from jaxcnn._window import integer
+
+
+class Row(NamedTuple):
+    """A layer of a network, as far as shapes tell."""
+
+    path: str
+    output: Any  # a jax.ShapeDtypeStruct, or a tree of them
+    params: int
+    trainable: int  # of these
+    multiply_adds: int  # for one example
+    activation_bytes: int  # for the whole batch
 
 
 class Summary(NamedTuple):
-    """The layers of a network in the order in which they run; as text, a table.
+    """The layers of a network in the order in which they run; as text, a tree.
 
-    params: all scalars of all parameters; multiply_adds: of all kernels, for one example.
+    layers: those that have no layers in them, or parameters of their own; each without what is in other layers.
+    params, trainable: the scalars of all parameters, and of those that a gradient reaches.
+    multiply_adds: of all kernels, for one example.
+    param_bytes, activation_bytes: of all parameters, and of the outputs of all layers for the whole batch.
+    tree: all layers, each after the one that it is in, with the sums of what is in them; only these have a depth.
     """
 
     input: Any
-    layers: tuple[Record, ...]
+    layers: tuple[Row, ...]
     params: int
     multiply_adds: int
+    trainable: int
+    param_bytes: int
+    activation_bytes: int
+    tree: tuple[Row, ...]
 
     def __str__(self) -> str:
-        rows = [("layer", "output", "parameters", "multiply-adds"), ("(input)", _shapes(self.input), "", "")]
-        for layer in self.layers:
-            counts = (f"{n:,}" if n else "" for n in (layer.params, layer.multiply_adds))
-            rows.append((layer.path or "(model)", _shapes(layer.output), *counts))
-        rows += [("total", "", f"{self.params:,}", f"{self.multiply_adds:,}")]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
-            for row in rows
-        ]
-        rule = "-" * (sum(widths) + 6)
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        lines = [("layer", "output", "parameters", "multiply-adds", "activations", ""), None]
+        lines += [("(input)", shapes(self.input), "", "", "", "")]
+        for row in self.tree:
+            frozen = "" if row.trainable == row.params else "partly frozen" if row.trainable else "frozen"
+            lines.append((indented(row.path), shapes(row.output), *_figures(row), frozen))
+        lines += [None, ("total", "", *_figures(self), "")]
+        trainable = "all" if self.trainable == self.params else f"{self.trainable:,}"
+        return f"{table(lines, '<<>>><')}\nparameters take {_size(self.param_bytes)}; {trainable} are trainable"
 
 
-def summary(model: Layer, x: Any) -> Summary:
-    """The layers of `model` on an input like `x`: their paths, output shapes, parameters and multiply-adds.
+def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
+    """The layers of `model` on an input like `x`: a tree with output shapes, parameters, multiply-adds and memory.
 
-    From shapes alone: no array is made and nothing is computed. A kernel counts one multiply-add for each of
-    its weights at each position of the output (of the input, where that is smaller: transposed convolution),
-    for one example; biases, norms and pools count none. This is the convention of published figures.
+    From shapes alone: no array is made and nothing is computed.
+
+    A kernel counts one multiply-add for each of its weights at each position of the output (of the input, where that
+    is smaller: transposed convolution), for one example; biases, norms and pools count none. This is the convention of
+    published figures. Activations are the outputs, in bytes for the whole batch, of the layers that have no layers in
+    them, without those that give back their input as it is: about what a training step keeps for the way back. The
+    sums of `residual` are not among them, and neither `remat` nor the compiler keeps all. Parameters are frozen if no
+    gradient reaches them, as in `freeze`.
 
     Args:
         model: a layer.
         x: an input with a batch dimension, or a `jax.ShapeDtypeStruct`.
+        depth: levels of the tree to keep; None keeps all.
+
+    Raises:
+        TypeError: for an input without a shape.
+        ValueError: for a depth below 1.
 
     Example:
-        >>> net = jaxcnn.serial(conv=jaxcnn.conv(8), flat=jaxcnn.flatten, head=jaxcnn.dense(10))
+        >>> features = jaxcnn.freeze(jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu))
+        >>> net = jaxcnn.serial(features=features, flat=jaxcnn.flatten, head=jaxcnn.dense(10))
         >>> print(jaxcnn.explain.summary(net, jnp.zeros((1, 4, 4, 3))))
-        layer    output        parameters  multiply-adds
-        ------------------------------------------------
-        (input)  (1, 4, 4, 3)
-        conv     (1, 4, 4, 8)         224          3,456
-        flat     (1, 128)
-        head     (1, 10)            1,290          1,280
-        ------------------------------------------------
-        total                       1,514          4,736
+        layer     output        parameters  multiply-adds  activations
+        ----------------------------------------------------------------------
+        (input)   (1, 4, 4, 3)
+        features  (1, 4, 4, 8)         224          3,456      1.02 kB  frozen
+          conv    (1, 4, 4, 8)         224          3,456        512 B  frozen
+          act     (1, 4, 4, 8)                                   512 B
+        flat      (1, 128)                                       512 B
+        head      (1, 10)            1,290          1,280         40 B
+        ----------------------------------------------------------------------
+        total                        1,514          4,736      1.58 kB
+        parameters take 6.06 kB; 1,290 are trainable
     """
+    if depth is not None:
+        integer("summary", "depth", depth)
     model = as_layer(model)
-    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
-        raise TypeError(f"summary needs an input, or a jax.ShapeDtypeStruct, got {shown(x)}")
-    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
-    params, state = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
-    apply = functools.partial(model.apply, train=False)
-    y, after = jax.eval_shape(apply, params, state | {SLOT: Probe()}, x)
-    records = after.get(SLOT, Probe()).records or (record("", params, x, y),)
-    containers = {r.path.rpartition("/")[0] for r in records if "/" in r.path}
+    x, params, state = specs(model, x, "summary")
+    records, trainable = _traced(model, params, state, x)
     batch = jax.tree.leaves(x)[0].shape[0]
-    layers = tuple(
-        r._replace(multiply_adds=r.multiply_adds // batch) for r in records if r.path not in containers or r.params
+    containers = {r.path.rpartition("/")[0] for r in records if r.path}
+    rows = {
+        r.path: Row(r.path, r.output, 0, 0, r.multiply_adds // batch, 0 if r.path in containers else r.output_bytes)
+        for r in records
+    }
+    leaves = jax.tree.leaves(params)
+    for path, leaf, hit in zip(paths(params), leaves, trainable, strict=True):
+        while path not in rows:  # it belongs to the innermost layer around it
+            path = path.rpartition("/")[0]
+        row = rows[path]
+        rows[path] = row._replace(params=row.params + leaf.size, trainable=row.trainable + hit * leaf.size)
+    whole, *inner = own = list(rows.values())
+    total = _sum(own)
+    tree = [total] if whole.params or not inner else []
+    tree += [_with_inner(row, inner[i:]) for i, row in enumerate(inner, 1)]
+    return Summary(
+        input=x,
+        layers=tuple(row for row in own if row.path not in containers or row.params),
+        params=total.params,
+        multiply_adds=total.multiply_adds,
+        trainable=total.trainable,
+        param_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        activation_bytes=total.activation_bytes,
+        tree=tuple(row for row in tree if depth is None or row.path.count("/") < depth),
     )
-    return Summary(x, layers, count_params(params), sum(r.multiply_adds for r in layers))
 
 
-def _shapes(tree: Any) -> str:
+def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
+    """Input, parameters and state of the model as shapes."""
+    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
+        raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {shown(x)}")
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    return x, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
+
+
+def shapes(tree: Any) -> str:
     return ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def indented(path: str) -> str:
+    """The name of a layer, moved in by how deep it is."""
+    return "  " * path.count("/") + path.rpartition("/")[2] or "(model)"
+
+
+def table(lines: Sequence[Sequence[str] | None], align: str) -> str:
+    """Columns as wide as they need to be; None is a rule."""
+    widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
+    text = [
+        line and "  ".join(f"{cell:{side}{n}}" for cell, side, n in zip(line, align, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    rule = "-" * max(len(line) for line in text if line)
+    return "\n".join(line or rule for line in text)
+
+
+def _traced(model: Layer, params: Params, state: State, x: Any) -> tuple[list[Record], list[bool]]:
+    """What all layers do, the model itself first, and for each leaf of `params` whether the output moves with it."""
+
+    def forward(params, state, x):
+        y, after = model.apply(params, state | {SLOT: Probe()}, x, train=False)
+        return y, (y, after.get(SLOT))
+
+    def tangent(tangents, params, state, x):
+        return jax.jvp(lambda params: forward(params, state, x), (params,), (tangents,), has_aux=True)[1:]
+
+    program, (_, (y, probe)) = jax.make_jaxpr(tangent, return_shape=True)(params, params, state, x)
+    _, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
+    return [record("", params, x, y), *(probe.records if probe else ())], used[: len(jax.tree.leaves(params))]
+
+
+def _with_inner(row: Row, following: Sequence[Row]) -> Row:
+    """The row with the sums of those that follow it and are in it."""
+    return _sum([row, *itertools.takewhile(lambda other: other.path.startswith(f"{row.path}/"), following)])
+
+
+def _sum(rows: Sequence[Row]) -> Row:
+    """The first row with the sums of all."""
+    return Row(*rows[0][:2], *(sum(column) for column in list(zip(*rows, strict=True))[2:]))
+
+
+def _figures(counted: Row | Summary) -> tuple[str, ...]:
+    """Parameters, multiply-adds and activations, empty where there are none."""
+    texts = (f"{counted.params:,}", f"{counted.multiply_adds:,}", _size(counted.activation_bytes))
+    return tuple("" if text in ("0", "0 B") else text for text in texts)
+
+
+def _size(n: float) -> str:
+    """Bytes with three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 999.5:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:,.0f} TB"

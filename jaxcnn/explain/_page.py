@@ -1,0 +1,274 @@
+"""HTML, SVG and PNG for a page in one file: no script, nothing from elsewhere, and all text escaped."""
+
+import base64
+import hashlib
+import html
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_VOID = ("img", "meta")
+_LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # a line of the file ends with them
+_WIDTH, _HEIGHT = 420, 250  # of a chart
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 408, 30, 214  # of what is drawn in it
+_STOPS = 40  # epochs, at most, that can be pointed at
+
+
+class Html(str):
+    """Text that is HTML; `tag` escapes all other."""
+
+
+def tag(name: str, /, *inside: Any, **attributes: Any) -> Html:
+    """An element; `class_` is written for class, `_` for the hyphen in a name."""
+    marks = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(v))}"' for key, v in attributes.items())
+    if name in _VOID:
+        return Html(f"<{name}{marks}>")
+    return Html(f"<{name}{marks}>{joined(inside)}</{name}>" + "\n" * (name in _LINES))
+
+
+def joined(parts: Iterable[Any]) -> Html:
+    return Html("".join(part if isinstance(part, Html) else html.escape(str(part)) for part in parts))
+
+
+def document(title: str, *body: Html) -> str:
+    """The page; its policy lets a browser load and run nothing but this style and pictures that are in it."""
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(_STYLE)),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def table(caption: str, columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, class_: str = "") -> Html:
+    """A table whose first column names its rows. It scrolls by itself where it is too wide."""
+    head = tag("tr", *(tag("td") if name == "" else tag("th", name, scope="col") for name in columns))
+    body = (tag("tr", tag("th", first, scope="row"), *map(_cell, rest)) for first, *rest in rows)
+    whole = tag("table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", *body), class_=class_)
+    return tag("div", whole, class_="scrolling", role="region", aria_label=caption, tabindex=0)
+
+
+def grid(caption: str, values: np.ndarray, rows: Sequence[int], columns: Sequence[int], digits: int) -> Html:
+    """Numbers by their place."""
+    lines = ((i, *(number(value, digits) for value in line)) for i, line in zip(rows, values, strict=True))
+    return table(caption, ["", *columns], lines, class_="grid")
+
+
+def number(value: float, digits: int) -> str:
+    """With a minus as long as the plus, and without one before a zero."""
+    return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def share(value: float) -> str:
+    if math.isnan(value):
+        return "not finite"
+    return f"{value:.1%}" if 5e-4 <= value < 0.9995 else "below 0.1%" if value < 0.5 else "above 99.9%"
+
+
+def picture(pixels: np.ndarray, alt: str, **attributes: Any) -> Html:
+    """An image of (H, W, 1 or 3) from 0 to 1, with pixels that stay sharp; what is not a number is black."""
+    data = base64.b64encode(_png(np.round(255 * np.nan_to_num(pixels).clip(0, 1)).astype(np.uint8))).decode()
+    height, width, _ = pixels.shape
+    return tag("img", src=f"data:image/png;base64,{data}", width=width, height=height, alt=alt, **attributes)
+
+
+def tiles(*items: Html) -> Html:
+    # Without the role, a list that looks like none is none to VoiceOver.
+    return tag("ul", *(tag("li", item) for item in items), class_="tiles", role="list")
+
+
+def chart(title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, percent: bool) -> Html:
+    """Lines over epochs; pointing at an epoch, or going to it by the keyboard, shows its values.
+
+    Args:
+        title: what is drawn.
+        epochs: in order.
+        series: for each line, "training" or "test", a value for each epoch; NaN where there is none.
+        percent: whether the values are shares.
+    """
+    values = np.array([*series.values()], float)
+    known = values[np.isfinite(values)]
+    ticks = _ticks(known.min(), known.max()) if known.size else [0.0, 1.0]
+    across = _scale(epochs[0] - 0.5, epochs[-1] + 0.5, _LEFT, _RIGHT)
+    up = _scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
+    shown = lambda value: "none" if math.isnan(value) else f"{value:.2%}" if percent else f"{value:.4g}"
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9) - 2 * percent)
+    parts = []
+    for tick in ticks:
+        label = f"{tick:.{digits}%}" if percent else f"{tick:.{digits}f}"
+        parts.append(tag("line", x1=_LEFT, x2=_RIGHT, y1=up(tick), y2=up(tick), class_="rule"))
+        parts.append(tag("text", label, x=_LEFT - 8, y=up(tick) + 4, class_="end"))
+    for tick in _ticks(epochs[0], epochs[-1]):
+        if tick == int(tick) and epochs[0] <= tick <= epochs[-1]:
+            parts.append(tag("text", int(tick), x=across(tick), y=_BOTTOM + 18, class_="middle"))
+    parts.append(tag("text", "epoch", x=_RIGHT, y=_BOTTOM + 34, class_="end"))
+    for name, line in series.items():
+        path, pen = [], "M"
+        for epoch, value in zip(epochs, line, strict=True):
+            if math.isfinite(value):
+                path.append(f"{pen}{across(epoch)} {up(value)}")
+            pen = "L" if math.isfinite(value) else "M"
+        parts.append(tag("path", d="".join(path), class_=f"line {name}"))
+    chosen = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _STOPS)).round().astype(int))
+    width = (_RIGHT - _LEFT) / len(chosen)
+    for i in chosen:
+        x = across(epochs[i])
+        words = f"epoch {epochs[i]}: " + ", ".join(f"{name} {shown(line[i])}" for name, line in series.items())
+        dots = (
+            tag("circle", cx=x, cy=up(line[i]), r=3, class_=f"dot {name}")
+            for name, line in series.items()
+            if math.isfinite(line[i])
+        )
+        place = tag("rect", x=round(x - width / 2, 1), y=_TOP, width=round(width, 1), height=_BOTTOM - _TOP)
+        said = tag("text", words, x=_RIGHT, y=_TOP - 14, class_="end said")
+        parts.append(tag("g", place, *dots, said, class_="at", tabindex=0, role="img", aria_label=words))
+    keys = (
+        tag(
+            "li",
+            tag("svg", tag("path", d="M0 5L28 5", class_=f"line {name}"), viewBox="0 0 28 10", aria_hidden="true"),
+            name,
+        )
+        for name in series
+    )
+    return tag(
+        "figure",
+        tag("figcaption", tag("strong", title), tag("ul", *keys, class_="keys", role="list")),
+        tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="group", aria_label=f"{title}, epoch by epoch"),
+        class_="chart",
+    )
+
+
+def _cell(value: Any) -> Html:
+    return value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Any:
+    return lambda value: round(float(start + (value - low) / (high - low) * (end - start)), 1)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers, at least two, from at most `low` to at least `high`."""
+    low, high = float(low), float(high)
+    rough = (high - low or abs(high) or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """A file of bytes (H, W, 1 or 3), as the PNG specification has it: each row is filtered by 0, nothing."""
+    height, width, channels = pixels.shape
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0))).tobytes()
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+# Blue and orange are those of Okabe and Ito, "Color universal design", 2008, darker on white so as to be read.
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5f6167; --rule: #dcdce0; --paper: #fff; --card: #f5f5f7;
+  --training: #0072b2; --test: #b84a00; --hit: #0072b2; --miss: #d55e00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a4a6ad; --rule: #3a3b40; --paper: #151517;
+  --card: #1f2023; --training: #56b4e9; --test: #f0a04b; --hit: #3a9bd9; --miss: #f07d2b; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 72rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+h1 { margin: 0; font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.15; overflow-wrap: anywhere; }
+h2 { margin: 3.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--rule); font-size: 1.35rem; }
+h3 { margin: 1.75rem 0 .25rem; font-size: 1rem; overflow-wrap: anywhere; }
+p { margin: .25rem 0 1rem; max-width: 42rem; }
+a { color: inherit; text-underline-offset: .2em; }
+:focus-visible { outline: 2px solid var(--training); outline-offset: 2px; }
+small, .soft, figcaption, caption, dt, footer { color: var(--soft); font-size: .875rem; }
+header p { margin: 0 0 .25rem; color: var(--soft); overflow-wrap: anywhere; }
+.state { display: inline-block; margin: 1rem 0 0; padding: .4rem .8rem; border-left: 3px solid var(--test);
+  background: var(--card); color: var(--ink); }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1rem 1.5rem; margin: 1.5rem 0; }
+dd { margin: 0; overflow-wrap: anywhere; }
+.figures dd { font-size: 1.6rem; line-height: 1.2; }
+nav ul, .tiles, .keys { list-style: none; margin: 0; padding: 0; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+nav a { display: inline-block; padding: .25rem 0; }
+.scrolling { overflow-x: auto; margin: 1rem 0; max-width: 100%; }
+table { border-collapse: collapse; font-size: .9rem; }
+caption { text-align: left; padding: 0 0 .4rem; }
+caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2rem); }
+th, td { padding: .3rem .75rem .3rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th { font-weight: 600; }
+th:first-child, .words td, .words th { text-align: left; }
+.words td { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+.tree tbody th { white-space: pre; font-weight: 400; }
+.tree tbody tr:last-child > * { font-weight: 600; }
+.grid th, .counts thead th { font-weight: 400; color: var(--soft); }
+.grid th, .grid td { padding: .25rem .45rem; }
+.sums { margin: .5rem 0 1rem; }
+.counts th, .counts td { min-width: 2.3rem; padding: .35rem .4rem; border: 1px solid var(--paper); }
+.counts tbody th { position: sticky; left: 0; background: var(--paper); }
+.tall thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
+.counts td { --shade: var(--miss); --much: 0%; text-align: center;
+  background: color-mix(in srgb, var(--shade) var(--much), var(--card)); }
+.counts .right { --shade: var(--hit); font-weight: 700; }
+.counts .zero { color: var(--soft); }
+.counts .m1 { --much: 10%; } .counts .m2 { --much: 20%; } .counts .m3 { --much: 30%; }
+.counts .m4 { --much: 40%; } .counts .m5 { --much: 50%; }
+img { image-rendering: pixelated; display: block; }
+.tiles { display: flex; flex-wrap: wrap; gap: .35rem; margin: .5rem 0 1rem; }
+.tiles img { width: 3.6rem; height: auto; }
+figure { margin: 0; }
+figcaption strong { color: var(--ink); }
+figcaption span { display: block; }
+.tiles figure { margin: 0 .65rem .75rem 0; }
+.large img { width: 7rem; display: inline-block; }
+.large figure { width: min-content; min-width: 7rem; }
+.pair figure { width: 14.25rem; }
+.both { display: flex; gap: .25rem; }
+.name { margin: .75rem 0 0; }
+figcaption { line-height: 1.35; padding-top: .3rem; }
+.frame { width: 14rem; height: auto; max-width: 100%; }
+.side { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 2rem; }
+.chart { max-width: 34rem; }
+.chart figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
+.chart strong { font-size: 1rem; }
+.keys { display: flex; gap: 1rem; }
+.keys svg { width: 28px; height: 10px; margin-right: .4rem; }
+svg { width: 100%; height: auto; display: inline-block; overflow: visible; }
+svg text { fill: var(--soft); font-size: 12px; }
+svg .end { text-anchor: end; }
+svg .middle { text-anchor: middle; }
+.rule { stroke: var(--rule); }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.line.training { stroke: var(--training); }
+.line.test { stroke: var(--test); stroke-dasharray: 6 3; }
+.dot.training { fill: var(--training); }
+.dot.test { fill: var(--test); }
+.at { outline: none; }
+.at rect { fill: transparent; }
+.at .said { visibility: hidden; fill: var(--ink); }
+.at:hover rect, .at:focus rect { fill: var(--ink); fill-opacity: .08; }
+.at:focus-visible rect { stroke: var(--training); stroke-width: 2; }
+.at:hover .said, .at:focus .said { visibility: visible; }
+.chart svg:hover .at:not(:hover) .said { visibility: hidden; }
+@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } .tiles img { width: 3rem; }
+  .large img { width: 7rem; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
+  .counts th, .counts td { min-width: 1.5rem; padding: .3rem .1rem; } }
+details { margin: 1rem 0; }
+summary { cursor: pointer; padding: .25rem 0; }
+footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
+@media print { .scrolling { overflow: visible; } section { break-inside: avoid; } }
+"""

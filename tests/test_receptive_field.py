@@ -1,0 +1,328 @@
+"""Receptive fields: those that the gradient has, those that are published, and those that are unknown."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxcnn as cnn
+from jaxcnn.explain import receptive_field
+from jaxcnn.models import MODELS
+
+
+def spec(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def last(layer, shape):
+    """The fields of the last layer."""
+    return receptive_field(cnn.serial(layer), spec(*shape)).layers[0].fields
+
+
+def support(layer, shape, draws=1):
+    """(spatial dimension, unit's index in it, position of the input) -> whether some unit there depends on it.
+
+    Weights and input are positive and all maps increase, so that no two ways cancel. A maximum depends on the largest
+    alone, so that it takes several draws to see all.
+    """
+    params, state = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.1, layer.init(jax.random.key(0), jnp.ones(shape)))
+    jacobian = jax.jit(jax.jacrev(lambda x: layer.apply(params, state, x, train=False)[0].sum((0, -1))))
+    rank = len(shape) - 2
+    hit = sum(
+        np.abs(jacobian(jax.random.uniform(jax.random.key(i), shape, minval=0.5))).sum((rank, -1)) for i in range(draws)
+    )
+    assert np.isfinite(hit).all()
+    return [
+        (hit > 0).any(tuple(axis for axis in range(2 * rank) if axis % rank != dimension)) for dimension in range(rank)
+    ]
+
+
+def check(layer, shape, draws=1):
+    """No unit sees more than the field, and those in the middle see no less."""
+    for field, seen, n in zip(last(layer, shape), support(layer, shape, draws), shape[1:-1], strict=True):
+        units = np.flatnonzero(seen.any(1))  # the others see nothing but padding
+        seen = seen[units]
+        first, end = seen.argmax(1), n - seen[:, ::-1].argmax(1)
+        low = field.start + field.stride * units
+        # Where the last stride left positions over, a window that hangs over the end sees padding instead.
+        middle = (low >= 0) & (low + field.size + max(field.stride - 1, 0) <= n)
+        assert middle.any(), "the input is too small for a unit that sees no padding"
+        if float(field.stride).is_integer():
+            assert (low <= first).all()
+            assert (end <= low + field.size).all()
+            assert (first - low)[middle].min() == 0
+            assert (end - low)[middle].max() == field.size
+        else:
+            assert (end - first)[middle].max() == field.size
+
+
+def operation(rng, rank):
+    """A random layer that keeps positive pictures positive."""
+    each = lambda *choices: tuple(int(rng.choice(choices)) for _ in range(rank))
+    pairs = tuple((int(rng.integers(3)), int(rng.integers(3))) for _ in range(rank))
+    padding = ("SAME", "SAME_LOWER", "VALID", pairs)[rng.integers(4)]
+    window = {"stride": each(1, 1, 2), "dilation": each(1, 1, 2)}
+    makers = (
+        lambda: cnn.conv(2, each(1, 2, 3), padding=padding, **window),
+        lambda: cnn.avg_pool(each(2, 3), padding="SAME", **window),
+        lambda: cnn.residual(cnn.depthwise_conv(each(3, 4), dilation=each(1, 2))),
+        lambda: cnn.concatenate(cnn.conv(1, each(1, 3), padding="SAME_LOWER"), cnn.conv(1, each(2, 5)), cnn.identity),
+    )
+    return makers[rng.integers(len(makers))]()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_networks(seed):
+    rng = np.random.default_rng(seed)
+    rank = 1 + seed % 2
+    net = cnn.serial(*(operation(rng, rank) for _ in range(4)))
+    check(net, (1, *(60, 52)[:rank], 1))
+
+
+AROUND = cnn.conv(1, 3)
+
+LAYERS = {
+    "conv3d": (cnn.conv(2, (3, 2, 1), stride=(2, 1, 1), padding="SAME_LOWER"), (1, 7, 5, 4, 1)),
+    "causal": (cnn.conv(2, 3, dilation=4, padding="CAUSAL"), (1, 20, 1)),
+    "grouped": (cnn.conv(4, (5, 3), groups=2), (1, 9, 9, 2)),
+    "max_pool": (cnn.serial(AROUND, cnn.max_pool(3, stride=2, padding="SAME")), (1, 20, 1), 30),
+    "min_pool_ceil": (cnn.min_pool(3, ceil_mode=True), (1, 10, 1), 20),
+    "lp_pool": (cnn.lp_pool(2, 2), (1, 9, 8, 1)),
+    "blur_pool": (cnn.serial(AROUND, cnn.blur_pool(4)), (1, 20, 1)),
+    "adaptive_even": (cnn.adaptive_avg_pool(3), (1, 9, 6, 1)),
+    "conv_transpose": (cnn.serial(AROUND, cnn.conv_transpose(2, 4, stride=2)), (1, 14, 1)),
+    "conv_transpose_gaps": (cnn.serial(cnn.conv_transpose(2, 2, stride=3, padding="VALID"), AROUND), (1, 14, 1)),
+    "conv_transpose_2d": (cnn.conv_transpose(2, (3, 4), stride=(2, 3), padding=1, output_padding=1), (1, 6, 5, 1)),
+    "down_up_down": (
+        cnn.serial(cnn.conv(2, 3, stride=4), cnn.conv_transpose(2, 3, stride=2), AROUND, cnn.avg_pool(2)),
+        (1, 60, 1),
+    ),
+    "u_net": (
+        cnn.residual(cnn.serial(AROUND, cnn.avg_pool(2), AROUND, cnn.upsample(2), cnn.conv(1, 3))),
+        (1, 40, 1),
+    ),
+    "nearest": (cnn.serial(cnn.upsample(3), AROUND), (1, 10, 8, 1)),
+    "linear": (cnn.serial(AROUND, cnn.upsample(2, "linear")), (1, 12, 8, 1)),
+    "resize_nearest": (cnn.serial(AROUND, cnn.resize(30, "nearest")), (1, 20, 1)),
+    "pixel_shuffle": (cnn.serial(cnn.conv(8, 3), cnn.pixel_shuffle(2), AROUND), (1, 8, 7, 1)),
+    "pixel_unshuffle": (cnn.serial(AROUND, cnn.pixel_unshuffle(2)), (1, 8, 6, 1)),
+    "pad": (cnn.serial(cnn.pad(2), cnn.conv(1, 5, padding="VALID")), (1, 9, 9, 1)),
+    "local_response_norm": (cnn.serial(AROUND, cnn.local_response_norm()), (1, 9, 9, 1)),
+    "layer_norm": (cnn.serial(cnn.conv(3), cnn.layer_norm()), (1, 9, 9, 1)),
+    "batch_norm": (cnn.serial(AROUND, cnn.batch_norm()), (1, 9, 9, 1)),
+    "activations": (cnn.serial(AROUND, jax.nn.gelu, jax.nn.softplus, cnn.prelu()), (1, 9, 9, 1)),
+    "remat": (cnn.remat(cnn.serial(AROUND, cnn.cast(AROUND, jnp.bfloat16))), (1, 9, 9, 1)),
+    "repeat": (cnn.repeat(cnn.residual(AROUND), 3), (1, 12, 1)),
+    "weight_norm": (cnn.weight_norm(AROUND), (1, 9, 9, 1)),
+    "shift": (lambda x: jnp.pad(x, ((0, 0), (2, 0), (0, 0)))[:, :-2], (1, 9, 1)),
+    "loop": (
+        lambda x: lax.fori_loop(0, 2, lambda i, y: y + lax.pad(y, 0.0, ((0, 0, 0), (1, -1, 0), (0, 0, 0))), x),
+        (1, 9, 1),
+    ),
+    "difference": (lambda x: 3 * x[:, 1:] - x[:, :-1], (1, 9, 1)),
+    "flipped": (lambda x: x[:, ::-1][:, 2:][:, ::-1], (1, 9, 1)),
+    "gaps": (cnn.serial(lambda x: lax.pad(x, 0.0, ((0, 0, 0), (1, 0, 2), (0, 0, 0))), AROUND), (1, 9, 1)),
+    "two_periods": (
+        cnn.parallel(
+            jnp.add, cnn.serial(cnn.avg_pool(2), cnn.upsample(2)), cnn.serial(cnn.avg_pool(3), cnn.upsample(3))
+        ),
+        (1, 24, 1),
+    ),
+    "every_third": (lambda x: x[:, 1::3, ::2], (1, 12, 9, 1)),
+    "selection": (lambda x: x[:, np.array([2, 3, 6, 7, 10, 11])], (1, 12, 1)),
+    "einsum": (lambda x: jnp.einsum("nhwc,cd->nhwd", x, jnp.ones((1, 2))), (1, 4, 5, 1)),
+    "channel_shuffle": (
+        lambda x: x.reshape(1, 5, 6, 2, 2).swapaxes(3, 4).reshape(x.shape) * lax.stop_gradient(x),
+        (1, 5, 6, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name):
+    layer, shape, *draws = LAYERS[name]
+    check(cnn.as_layer(layer), shape, *draws)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        cnn.global_avg_pool,
+        cnn.global_max_pool,
+        cnn.flatten,
+        cnn.serial(cnn.flatten, cnn.dense(3), jax.nn.relu),
+        cnn.squeeze_excite(1),
+        cnn.group_norm(1),
+        cnn.instance_norm(),
+        cnn.layer_norm(axis=1),
+        cnn.global_response_norm(),
+        lambda x: x + x[:, ::-1, ::-1],
+        lambda x: x + x.swapaxes(1, 2),
+        lambda x: jnp.sort(jnp.cumsum(x, 1), 2),
+        lambda x: lax.while_loop(lambda y: y[0, 0, 0, 0] < 9, lambda y: y + 1, x),
+        lambda x: jnp.fft.fft2(x, axes=(1, 2)).real,
+        lambda x: jnp.einsum("nhwc,nijc->nhwijc", x, x),
+        lambda x: lax.conv(x.transpose(0, 3, 1, 2), x.transpose(0, 3, 1, 2), (1, 1), "SAME").transpose(0, 2, 3, 1),
+    ],
+)
+def test_everything_is_seen(layer):
+    assert last(layer, (1, 6, 6, 2)) == ((6, 0, 0), (6, 0, 0))
+
+
+def test_nothing_is_seen():
+    assert last(lambda x: jnp.ones_like(x), (1, 6, 2)) == ((0, 0, 0),)
+    assert last(lambda x: jnp.zeros_like(x).at[:, :1].set(x[:, 3:4]), (1, 6, 2)) == ((1, 0, 3),)
+    gap = lambda x: jnp.concatenate([x[:, :1], jnp.zeros((1, 6, 2)), x[:, 3:4]], 1)
+    assert last(gap, (1, 6, 2)) == ((4, 0, 0),)
+
+
+def test_reduced_along_one_dimension():
+    layer = cnn.serial(cnn.conv(1, 3, padding="VALID"), lambda x: x.mean(1, keepdims=True))
+    assert last(layer, (1, 8, 9, 1)) == ((8, 0, 0), (3, 1, 0))
+    assert last(cnn.serial(cnn.conv(1, 3, stride=3, padding="VALID"), cnn.global_avg_pool), (1, 11, 1)) == ((9, 0, 0),)
+
+
+def test_a_flip_goes_backwards():
+    assert last(lambda x: x[:, ::-1], (1, 9, 1)) == ((1, -1, 8),)
+
+
+def test_positions_as_channels():
+    assert last(lambda x: lax.conv(x, jnp.ones((2, 6, 1, 1)), (1, 1), "SAME"), (1, 6, 7, 1)) == ((6, 0, 0), (1, 1, 0))
+
+
+def test_a_slice_that_a_parameter_chooses():
+    cut = jax.vmap(lambda start, row: lax.dynamic_slice_in_dim(row, start, 3))
+    layer = cnn.stateless(lambda key, x: {"bias": jnp.ones(1)}, lambda params, x: cut(params["bias"].astype(int), x))
+    assert last(layer, (1, 9, 1)) == ((9, 0, 0),)
+
+
+def test_fractions_of_fractions():
+    net = cnn.serial(cnn.upsample(2), lambda x: x[:, :19], cnn.resize(38))
+    assert last(net, (1, 10, 1)) == ((2, 1 / 4, 0),)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_that_is_not_zeros(mode):
+    net = cnn.serial(cnn.conv(1, 3, padding_mode=mode), cnn.conv(1, 5, stride=2, padding_mode=mode))
+    assert last(net, (1, 31, 1)) == ((7, 2, -3),)
+
+
+def test_bins_of_different_size():
+    assert last(cnn.adaptive_avg_pool(3), (1, 7, 1)) == ((3, 7 / 3, 0),)
+    assert last(cnn.adaptive_max_pool(3), (1, 7, 1)) == ((3, 7 / 3, 0),)
+
+
+def until(model, path):
+    """The model up to the layer there."""
+    probe = cnn.capture(model, path)
+
+    def apply(params, state, x, *, train, key=None):
+        (_, seen), state = probe.apply(params, state, x, train=train, key=key)
+        return seen[path], state
+
+    return cnn.Layer(model.init, apply)
+
+
+def test_lenet5():
+    net = MODELS["lenet5"]()
+    fields = {layer.path: layer.fields for layer in receptive_field(net, spec(1, 28, 28, 1)).layers}
+    assert fields["conv1"] == ((5, 1, -2),) * 2
+    assert fields["conv2"] == ((14, 2, -2),) * 2
+    assert fields["pool2"] == ((16, 4, -2),) * 2
+    assert fields["dense1"] == fields["head"] == ((28, 0, 0),) * 2
+    check(until(net, "pool2"), (1, 28, 28, 1), 5)
+
+
+def test_resnet20():
+    """6 convolutions of positions next to each other, one and 5 of every other, one and 5 of every fourth."""
+    layers = receptive_field(MODELS["resnet20"](), spec(1, 32, 32, 3)).layers
+    fields = {layer.path: layer.fields for layer in layers}
+    assert fields["stage1_block2"] == ((1 + 7 * 2, 1, -7),) * 2
+    assert fields["stage2_block2"] == ((15 + 2 + 5 * 4, 2, -18),) * 2
+    assert fields["stage3_block2"] == ((37 + 4 + 5 * 8, 4, -40),) * 2
+    assert fields["stage3_block2/sum/shortcut"] == ((65, 4, -32),) * 2
+
+
+@pytest.mark.full
+def test_resnet20_by_its_gradient():
+    net, shape, path = MODELS["resnet20"](), (1, 100, 100, 3), "stage3_block2"
+    params, state = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.1, jax.jit(net.init)(jax.random.key(0), spec(*shape)))
+    score = lambda x: until(net, path).apply(params, state, x, train=False)[0][0, 12, 12].sum()
+    with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around the field
+        gradient = jax.jit(jax.grad(score))(jnp.ones(shape))
+    assert np.isfinite(gradient).all()
+    for others in ((0, 2, 3), (0, 1, 3)):
+        positions = np.flatnonzero(gradient.any(others))
+        assert (positions.min(), positions.max()) == (4 * 12 - 40, 4 * 12 - 40 + 80)
+
+
+def unit(features, size, stride=1):
+    return cnn.serial(conv=cnn.conv(features, size, stride=stride, padding=size // 2), norm=cnn.batch_norm())
+
+
+def published(path, net, n=1024):
+    """Size, stride and padding, in all, before unit 0."""
+    fields = {layer.path: layer.fields for layer in receptive_field(net, spec(1, n, n, 3)).layers}
+    (field, other) = fields[path]
+    assert field == other
+    return field.size, field.stride, -field.start
+
+
+@pytest.mark.parametrize(("layer", "size", "stride"), [("conv5_3", 196, 16), ("pool5", 212, 32)])
+def test_vgg16(layer, size, stride):
+    stages = {}
+    for stage, convolutions in enumerate((2, 2, 3, 3, 3), 1):
+        stages |= {f"conv{stage}_{i}": cnn.conv(2, padding=1) for i in range(1, convolutions + 1)}
+        stages[f"pool{stage}"] = cnn.max_pool(2)
+    assert published(layer, cnn.serial(**stages))[:2] == (size, stride)
+
+
+def test_resnet50():
+    """The stride is in the first convolution of a bottleneck, as in the paper; in the second one, it is 427."""
+
+    def block(stride):
+        branch = cnn.serial(unit(1, 1, stride), jax.nn.relu, unit(1, 3), jax.nn.relu, unit(2, 1))
+        return cnn.serial(cnn.residual(branch, unit(2, 1, stride)), jax.nn.relu)
+
+    stages = {
+        f"stage{i}": cnn.serial(block(1 if i == 1 else 2), *(block(1) for _ in range(depth - 1)))
+        for i, depth in enumerate((3, 4, 6, 3), 1)
+    }
+    net = cnn.serial(stem=unit(2, 7, 2), pool=cnn.max_pool(3, stride=2, padding=1), **stages)
+    assert published("stage4", net) == (483, 32, 241)
+    assert published("stage4", MODELS["resnet50"]()) == (427, 32, 213)
+
+
+def test_text_follows_the_tree():
+    net = cnn.serial(stage=cnn.repeat(cnn.serial(conv=cnn.conv(3, (3, 1))), 2), pool=cnn.global_avg_pool)
+    fields = receptive_field(net, spec(2, 8, 6, 3))
+    assert [layer.path for layer in fields.layers] == ["stage", "stage/conv", "pool"]
+    assert [layer.output.shape for layer in fields.layers] == [(2, 8, 6, 3), (2, 8, 6, 3), (2, 3)]
+    assert [" ".join(line.split()) for line in str(fields).splitlines()[3:]] == [
+        "stage (2, 8, 6, 3) 5 x 1 1 -2 x 0",
+        "conv (2, 8, 6, 3) 5 x 1 1 -2 x 0",
+        "pool (2, 3) all 0 0",
+    ]
+    assert "\n  conv " in str(fields)
+    assert fields.layers[0].fields[0].centre == 0
+
+
+def test_a_single_layer():
+    (layer,) = receptive_field(cnn.conv(2, 3), spec(1, 8, 1)).layers
+    assert (layer.path, layer.fields) == ("", ((3, 1, -1),))
+    assert "(model)" in str(receptive_field(jnp.sin, spec(1, 8, 1)))
+
+
+def test_no_arrays_are_made():
+    (layer,) = receptive_field(cnn.conv(64), spec(1 << 20, 1 << 14, 1 << 14, 64)).layers
+    assert layer.fields == ((3, 1, -1),) * 2
+
+
+def test_inputs_without_positions_or_shape():
+    with pytest.raises(ValueError, match="1 to 3 spatial dimensions"):
+        receptive_field(cnn.dense(3), spec(2, 4))
+    with pytest.raises(TypeError, match="ShapeDtypeStruct"):
+        receptive_field(cnn.conv(3), (1, 8, 8, 3))
+    with pytest.raises(TypeError, match="floating-point"):
+        receptive_field(cnn.conv(3), jnp.zeros((1, 8, 8, 3), jnp.uint8))
