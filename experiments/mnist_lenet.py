@@ -4,6 +4,7 @@
     python -m experiments.mnist_lenet data.name=mnist    99.3 % on all of MNIST, 2 minutes
 
 All of MNIST is read from data.root or, if that is empty, from the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
+With report=true, the run's folder has a page about it, report.html, which grows after each epoch.
 """
 
 import math
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxcnn import cross_entropy, data, l2, models, regularized, train
+from jaxcnn import cross_entropy, data, explain, l2, models, regularized, train
 
 CONFIG = {
     "seed": 0,
@@ -23,6 +24,7 @@ CONFIG = {
     "regularize": {"l2": 1e-5},  # times the sum of squares of all kernels
     "augment": {"shift": 2},  # pixels, at most, that a training picture is moved by
     "train": {"epochs": 20, "batch_size": 64},
+    "report": False,
     "runs": "runs",
 }
 LIMITS = {
@@ -89,6 +91,11 @@ def main(config):
             test=result,
             seconds=round(time.perf_counter() - began, 2),
         )
+        if config["report"]:
+            explain.report(run.folder, epochs=epochs)
+    if config["report"]:
+        explain.gather(run.folder, model, state.params, state.state, unseen)
+        explain.report(run.folder)
     print(
         f"test accuracy {result['accuracy']:.2%} after {time.perf_counter() - began:.1f} s, "
         f"of which {compiled:.1f} s until the first step was compiled and done; see {run.folder}"

@@ -132,6 +132,7 @@ class _Fit:
 
         if config["dtype"] == "bfloat16":
             model = cast(model, jnp.bfloat16)
+        self.explained = model, train_data if eval_data is None else eval_data
         self.eval_loss_fn = evaluation_loss(model, config)
         key, image = jax.random.key(config["seed"]), self._image()
         params, state = jax.eval_shape(model.init, key, image)
@@ -286,6 +287,8 @@ class _Fit:
                 else:
                     self._show(step)
         state = self.carry.train_state
+        if self.config["report"]:
+            self._report(done=True)
         return Fitted(state, self._params(), state.state, self.run.records, self.run.folder)
 
     def _patience_is_over(self) -> bool:
@@ -340,6 +343,21 @@ class _Fit:
         if self.config["tensorboard"]:
             _to_tensorboard(self.run.folder, record)
         self._save(step, metric)
+        if self.config["report"]:
+            self._report(done=False)
+
+    def _report(self, *, done: bool) -> None:
+        """The page of the run so far; at its end, with what the network does."""
+        if jax.process_index():
+            return
+        from jaxcnn import explain  # which itself needs this package
+
+        if done:
+            model, data = self.explained
+            params, state = jax.device_get((self._params(), self.carry.train_state.state))
+            with self.run.busy("looking at the network"):
+                explain.gather(self.run.folder, model, params, state, data)
+        explain.report(self.run.folder, epochs=None if done else self.config["epochs"])
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.began
@@ -361,9 +379,12 @@ class _Fit:
                 )
 
     def _identity(self) -> Config:
-        """What a checkpoint must have in common with the run that goes on from it; where the run is does not matter."""
-        own = {name: value for name, value in self.run.config.items() if name not in ("runs", "folder")}
-        return own | {"fit": self.config, "data": self.fingerprint}
+        """What a checkpoint must have in common with the run that goes on from it; not where it is, and its report."""
+        own, fit = (
+            {name: value for name, value in config.items() if name not in ("runs", "folder", "report")}
+            for config in (self.run.config, self.config)
+        )
+        return own | {"fit": fit, "data": self.fingerprint}
 
     def _resume(self) -> int:
         """The step to begin with: that of the latest checkpoint, if there is one."""

@@ -39,6 +39,7 @@ FIT: Config = {
     "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint and go on with other batches
     "checkpoint": {"every": 0, "keep": 3},  # steps, beside the end of each epoch; keep 0: no checkpoints
     "tensorboard": False,
+    "report": False,  # a page about the run in its folder, report.html, after each epoch
 }
 _LIMITS = {
     "seed": (0, 2**32),
