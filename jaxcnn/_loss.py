@@ -36,22 +36,27 @@ class MixedLabel(NamedTuple):
     share: jax.Array
 
 
-def cross_entropy(model: Layer, *, label_smoothing: float = 0.0) -> LossFn:
+def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: float = 0.3) -> LossFn:
     """The mean negative log-probability of the labels under softmax of the model's output.
 
     loss = mean_n -sum_k q[n, k] log softmax(logits[n])[k],
     q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or a share for each class
 
+    A model with auxiliary heads gives a tuple of logits, (its own, head, ..). Then
+    loss = loss(its own) + auxiliary * sum_head loss(head)
+
     Args:
-        model: a layer from images to logits (N, classes).
+        model: a layer from images to logits (N, classes), or to a tuple of them.
         label_smoothing: the part of the label that is spread over all classes, in [0, 1). In training only.
+        auxiliary: the weight of each auxiliary head: 0.3 for GoogLeNet, 0.4 for Inception v3. No heads, no effect.
 
     Returns:
-        a LossFn with the metrics "loss" and "accuracy", the share of examples whose largest logit is that
-        of the (largest) label.
+        a LossFn with the metrics "loss", and "accuracy", the share of examples whose largest logit, of the model's
+        own, is that of the (largest) label.
 
     Raises:
-        ValueError: for a label_smoothing outside [0, 1), or labels that do not fit the logits.
+        ValueError: for a label_smoothing outside [0, 1), an auxiliary below 0, an output that is no logits, or labels
+            that do not fit them.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -60,25 +65,23 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0) -> LossFn:
         >>> round(float(loss), 4)  # log 4
         1.3863
 
-    Source: Szegedy et al., "Rethinking the inception architecture for computer vision", 2016 (label smoothing).
+    Source: Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary heads); "Rethinking the inception
+    architecture for computer vision", 2016 (label smoothing).
     """
     model = as_layer(model)
     number("label_smoothing", label_smoothing, 0, 1)
+    number("auxiliary, the weight of auxiliary heads,", auxiliary)
 
     def loss_fn(params, state, batch, *, train, key=None):
-        logits, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
-        if logits.ndim != 2:
-            raise ValueError(
-                f"cross_entropy needs logits (N, classes), the model gives {logits.shape}; "
-                "end it in flatten or a global pool and a dense layer"
-            )
-        logits = widened(logits)
+        output, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
+        logits, *heads = _logits(output)
         target = _shares(entry(batch, "label"), logits)
         right = logits.argmax(-1) == target.argmax(-1)
         if train:
             target = optax.smooth_labels(target, label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, target)
-        loss = _mean(losses, batch)
+        loss = _mean(optax.softmax_cross_entropy(logits, target), batch)
+        for head in heads:
+            loss += auxiliary * _mean(optax.softmax_cross_entropy(head, target), batch)
         return loss, (state, {"loss": loss, "accuracy": _mean(right, batch)})
 
     return loss_fn
@@ -225,6 +228,18 @@ def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
     # Classes cannot be mixed before their number is known, and only the loss sees the logits.
     shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[other] if jnp.ndim(leaf) else leaf, label)
     return MixedLabel(label, shuffled, share)
+
+
+def _logits(output: Any) -> list[jax.Array]:
+    """The model's own logits (N, classes), and after them those of its auxiliary heads."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    shapes = [getattr(y, "shape", None) for y in outputs]
+    if len(set(shapes)) != 1 or not shapes[0] or len(shapes[0]) != 2:
+        raise ValueError(
+            "cross_entropy needs logits (N, classes), or a tuple of such from a model with auxiliary heads, the model "
+            f"gives {', '.join(map(shown, outputs)) or ()}; end it in flatten or a global pool and a dense layer"
+        )
+    return [widened(y) for y in outputs]
 
 
 def _shares(label: Any, logits: jax.Array) -> jax.Array:

@@ -38,6 +38,49 @@ def test_cross_entropy(smoothing):
     np.testing.assert_allclose(unsmoothed, reference(LOGITS, hot).mean(), 1e-5)
 
 
+def with_heads(*factors):
+    """A model that gives its input as logits, and multiples of it as those of auxiliary heads in training."""
+
+    def apply(params, state, x, *, train, key=None):
+        return ((x, *(factor * x for factor in factors)) if train else x), state
+
+    return cnn.Layer(lambda key, x: ({}, {}), apply)
+
+
+@pytest.mark.parametrize(("options", "share"), [({}, 0.3), ({"auxiliary": 0.4}, 0.4), ({"auxiliary": 0}, 0)])
+def test_auxiliary_heads(options, share):
+    weight = np.array([1, 0, 2, 1, 0, 0.5], np.float32)
+    batch = {"image": LOGITS, "label": LABELS, "weight": weight}
+    loss_fn = cnn.cross_entropy(with_heads(-1, 2), label_smoothing=0.1, **options)
+    smooth = 0.9 * np.eye(4)[LABELS] + 0.1 / 4
+    own, one, two = ((reference(factor * LOGITS, smooth) * weight).sum() / weight.sum() for factor in (1, -1, 2))
+    loss, metrics = call(loss_fn, batch)
+    np.testing.assert_allclose(loss, own + share * (one + two), 1e-5)
+    right = LOGITS.argmax(1) == LABELS
+    assert metrics == {"loss": loss, "accuracy": pytest.approx((right * weight).sum() / weight.sum())}
+    assert call(loss_fn, batch, train=False) == call(cnn.cross_entropy(AS_IS), batch, train=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "gives"),
+    [
+        (lambda x: x[..., None], r"float32 of shape \(6, 4, 1\)"),
+        (lambda x: (x, x[:, :3]), r"shape \(6, 4\), float32 of shape \(6, 3\)"),
+        (lambda x: (x, {"hidden": x}), r"shape \(6, 4\), \{'hidden'"),
+        (lambda x: (), r"gives \(\);"),
+    ],
+)
+def test_what_is_no_logits_is_refused(model, gives):
+    loss_fn = cnn.cross_entropy(cnn.as_layer(model))
+    with pytest.raises(ValueError, match=rf"needs logits \(N, classes\), or a tuple .*{gives}"):
+        call(loss_fn, {"image": LOGITS, "label": LABELS})
+
+
+def test_weight_of_auxiliary_heads_below_zero():
+    with pytest.raises(ValueError, match="auxiliary, the weight of auxiliary heads, must be at least 0"):
+        cnn.cross_entropy(AS_IS, auxiliary=-0.3)
+
+
 def test_soft_labels_and_weights():
     shares = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
     weight = np.array([1, 0, 2, 1, 0, 0.5], np.float32)

@@ -1,1 +1,172 @@
 """What the models are made of, where no other implementation says it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn import weights
+from jaxcnn.models import MODELS
+from jaxcnn.models._googlenet import with_auxiliary
+
+
+def whole(name, **options):
+    """The model and shapes of its parameters, its state and its input."""
+    model = MODELS[name](**options)
+    x = jax.ShapeDtypeStruct((2, *MODELS[name].input_shape), jnp.float32)
+    return model, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x), x
+
+
+def state_dict(name, **options):
+    """By the names of PyTorch, each array full of a number of its own."""
+    _, params, state, _ = whole(name, **options)
+    leaves, structure = jax.tree.flatten((params, state))
+    numbered = [np.broadcast_to(np.float32(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return weights.to_torch(name, *jax.tree.unflatten(structure, numbered))
+
+
+def drawn(shapes):
+    """Normal arrays of these shapes, in less time than it takes to compile `init`."""
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def scaled(factor):
+    return jaxcnn.stateless(lambda key, x: {"scale": jnp.full(1, factor)}, lambda params, x: params["scale"] * x)
+
+
+def test_auxiliary_heads():
+    upper = with_auxiliary(scaled(5.0), two=scaled(-1.0))
+    middle = with_auxiliary(jaxcnn.serial(layer=scaled(3.0), upper=upper), one=scaled(10.0))
+    net = jaxcnn.serial(lower=scaled(2.0), middle=middle)
+    x = jnp.ones((1, 1))
+    params, state = net.init(jax.random.key(0), x)
+    assert net.apply(params, state, x, train=False)[0] == 30
+    assert net.apply(params, state, x, train=True)[0] == (30, -6, 20)  # the uppermost first
+
+    def gradient(output):
+        return jax.grad(lambda params: net.apply(params, state, x, train=True)[0][output].sum())(params)
+
+    assert [gradient(i)["lower"]["scale"].item() for i in range(3)] == [15, -3, 10]
+    assert gradient(2)["middle"]["main"]["layer"]["scale"] == 0
+
+
+@pytest.mark.parametrize(("name", "heads"), [("googlenet", 2), ("inception_v3", 1)])
+def test_outputs_of_a_model_with_auxiliary_heads(name, heads):
+    """A tuple in training alone; without dropout it needs no key."""
+    model, *arguments = whole(name, classes=7, auxiliary=True, dropout=0)
+    for train, expected in ((True, ((2, 7),) * (1 + heads)), (False, (2, 7))):
+        y, _ = jax.eval_shape(lambda *of, train=train: model.apply(*of, train=train), *arguments)
+        assert jax.tree.map(lambda leaf: leaf.shape, y) == expected
+    model, *arguments = whole(name, classes=None, auxiliary=True)
+    y, _ = jax.eval_shape(lambda *of: model.apply(*of, train=True), *arguments)
+    assert y.shape in ((2, 1024), (2, 2048))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_weights_of_auxiliary_heads_need_not_be_used(name):
+    """Files have them; a model without the heads passes them over, and nothing else."""
+    given = state_dict(name, classes=7, auxiliary=True)
+    used = weights.to_torch(name, *weights.from_torch(name, given, classes=7, auxiliary=False))
+    assert {key.partition(".")[0].lower().rstrip("12") for key in given.keys() - used.keys()} <= {"aux", "auxlogits"}
+    assert all((used[key] == given[key]).all() for key in used)
+    with pytest.raises(weights.WeightsError, match=r"unused \(1\)"):
+        weights.from_torch(name, given | {"more": np.zeros(1)}, classes=7, auxiliary=False)
+
+
+def test_file_of_densenet():
+    """torchvision's has names of before PyTorch forbade dots in them, such as norm.1."""
+    small = {"classes": 7, "depths": (1, 12)}
+    given = state_dict("densenet121", **small)
+    old = {key: value for key, value in given.items() if "denselayer" not in key}
+    for key in given.keys() - old.keys():
+        *modules, layer, leaf = key.split(".")
+        old[".".join([*modules, layer[:-1], layer[-1], leaf])] = given[key]
+    assert "features.denseblock2.denselayer12.norm.2.running_var" in old
+    again = weights.to_torch("densenet121", *weights.from_torch("densenet121", old, **small))
+    assert again.keys() == given.keys()
+    assert all((again[key] == given[key]).all() for key in given)
+
+
+# The paper's table I: which maps of S2 (rows) each map of C3 (columns) sees.
+TABLE_1 = """
+X...XXX..XXXX.XX
+XX...XXX..XXXX.X
+XXX...XXX..X.XXX
+.XXX..XXXX..X.XX
+..XXX..XXXX.XX.X
+...XXX..XXXX.XXX
+"""
+
+
+def test_lenet5_of_1998():
+    """Which maps see which, and what its pools and activations compute."""
+    _, params, state, _ = whole("lenet5_1998")
+    params = drawn(params)
+    probe = jaxcnn.capture(MODELS["lenet5_1998"](), "c1|squash1|s2|squash2|c3")
+    x = np.tile(np.random.default_rng(1).standard_normal((1, 28, 28, 1), np.float32), (7, 1, 1, 1))
+    change = np.tile(np.eye(7, 6, dtype=np.float32)[:, None, None], (14, 14, 1))  # map i of S2 in copy i of x
+    run = jax.jit(lambda x, change: probe.apply(params, state, x, train=False, offsets={"squash2": change})[0][1])
+    found = run(x, change)
+
+    changed = np.abs(found["c3"][:6] - found["c3"][6]).max((1, 2)) > 1e-3
+    np.testing.assert_array_equal(changed, [[mark == "X" for mark in row] for row in TABLE_1.split()])
+    squashed = 1.7159 * np.tanh(2 / 3 * found["c1"])
+    np.testing.assert_allclose(found["squash1"], squashed, atol=1e-5)
+    scale, bias = (params["s2"]["scale"][name].reshape(6) for name in ("kernel", "bias"))
+    mean = squashed.reshape(7, 14, 2, 14, 2, 6).mean((2, 4))
+    np.testing.assert_allclose(found["s2"], scale * mean + bias, atol=1e-5)
+
+
+def test_alexnet_damps_by_neighbours():
+    """y[c] = x[c] / (2 + 1e-4 sum of x[j]^2 for j from c - 2 to c + 2)^0.75, with no division by the number."""
+    model, params, state, x = whole("alexnet_2012", classes=None)
+    params = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), params)
+    params["conv1"] = drawn(params["conv1"])
+    probe = jaxcnn.capture(model, "relu1|norm1")
+    run = jax.jit(lambda params, x: probe.apply(params, state, x, train=False)[0][1])
+    found = run(params, 10 * np.random.default_rng(1).standard_normal(x.shape, np.float32))
+    squares = np.pad(np.square(found["relu1"]), ((0, 0), (0, 0), (0, 0), (2, 2)))
+    total = sum(squares[..., i : i + 96] for i in range(5))
+    assert total.max() > 1e5  # much beside the 2
+    np.testing.assert_allclose(found["norm1"], found["relu1"] / (2 + 1e-4 * total) ** 0.75, rtol=1e-4)
+
+
+def test_unet_without_padding_is_the_middle_of_unet_with_padding():
+    """With two levels, where the pools of both lie on the same pixels; so the middle is cut out of the fine maps."""
+    same, valid = (MODELS["unet"](widths=(3, 5), padding=padding) for padding in ("SAME", "VALID"))
+    x = np.random.default_rng(1).standard_normal((1, 32, 28, 1), np.float32)
+    params = drawn(jax.eval_shape(valid.init, jax.random.key(0), x)[0])
+    y, middle = (jax.jit(lambda net=net: net.apply(params, {}, x, train=False)[0])() for net in (same, valid))
+    assert y.shape == (1, 32, 28, 2)
+    np.testing.assert_allclose(middle, y[:, 8:-8, 8:-8], atol=1e-5 * np.abs(y).max())
+
+
+def test_unet_of_the_paper():
+    model, params, state, x = whole("unet")
+    y, _ = jax.eval_shape(lambda *of: model.apply(*of, train=False), params, state, x)
+    assert y.shape == (2, 388, 388, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        ("lenet5", (84,)),
+        ("lenet5_1998", (84,)),
+        ("tiny", (48,)),
+        ("alexnet", (4096,)),
+        ("alexnet_2012", (4096,)),
+        ("zfnet", (4096,)),
+        ("nin", (192,)),
+        ("vgg11_bn", (4096,)),
+        ("squeezenet1_1", (512,)),
+        ("unet", (388, 388, 64)),
+    ],
+)
+def test_features(name, features):
+    """Without the last layer, which is where it is with it, a model gives what that layer sees."""
+    model, params, state, x = whole(name, classes=None)
+    y, _ = jax.eval_shape(lambda *of: model.apply(*of, train=False), params, state, x)
+    assert y.shape == (2, *features)
+    assert whole(name, classes=7)[1].keys() - params.keys() == {"head"}

@@ -20,7 +20,27 @@ from tests.published import TORCHVISION
 
 GOLDENS = {file.stem: file for file in sorted((pathlib.Path(__file__).parent / "goldens" / "zoo").glob("*.npz"))}
 # The smallest of each family; the others are compared in full runs.
-SMALL = {"resnet18", "resnext50_32x4d", "se_resnet50"}
+SMALL = {
+    "alexnet",
+    "vgg11",
+    "googlenet",
+    "resnet18",
+    "se_resnet18",
+    "preact_resnet18",
+    "xception",
+    "densenet121",
+    "squeezenet1_1",
+    "shufflenet_v2_x0_5",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mnasnet0_5",
+    "efficientnet_b0",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "convnext_tiny",
+    "convnextv2_atto",
+}
 ROW = re.compile(r"^ +(\w+) +([\d,]+) +([\d,.]+)(?: ([GM]))?(?: |$)", re.MULTILINE)
 
 
@@ -32,6 +52,12 @@ def spec(name, size=None):
 def shapes(name, **options):
     x = spec(name)
     return jax.eval_shape(MODELS[name](**options).init, jax.eval_shape(lambda: jax.random.key(0)), x)
+
+
+def compared(name):
+    """Options of the model that is compared: ten classes, and whatever heads it may have."""
+    parameters = inspect.signature(MODELS[name]).parameters
+    return {"classes": 10} | ({"auxiliary": True} if "auxiliary" in parameters else {})
 
 
 def without_chance(name, **options):
@@ -75,8 +101,9 @@ def test_figures_of_torchvision(name):
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_logits_of_torch(name, mode):
     """In training with the statistics of the batch and without dropout."""
-    model = MODELS[name](**without_chance(name, classes=10))
-    params, state = weights.from_torch(name, state_dict(name, classes=10), classes=10)
+    options = compared(name)
+    model = MODELS[name](**without_chance(name, **options))
+    params, state = weights.from_torch(name, state_dict(name, **options), **options)
     size = zoo_weights.size_of(name)
     x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
     apply = jaxcnn.jit(model.apply, static_argnames="train")
@@ -92,7 +119,8 @@ def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
         expected = str(golden["names"])
     params, state = (
-        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree) for tree in shapes(name, classes=10)
+        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree)
+        for tree in shapes(name, **compared(name))
     )
     found = {key: value.shape for key, value in weights.to_torch(name, params, state).items()}
     assert zoo_weights.names_hash(found) == expected

@@ -3,28 +3,48 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._combine import AnyLayer, residual, serial
-from jaxcnn._conv import conv
-from jaxcnn._dense import dense, identity
+from jaxcnn._combine import residual, serial
+from jaxcnn._dense import identity
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
+from jaxcnn.models._unit import Norm, head, unit
 from jaxcnn.models._variant import variants
 
 
-def resnet20(classes: int = 10, *, option: str = "A") -> Layer:
-    """(N, 32, 32, 3) -> (N, classes): ResNet-20 for CIFAR.
+def cifar_resnet(
+    classes: int | None = 10,
+    *,
+    depth: int,
+    option: str = "A",
+    norm: Norm = batch_norm,
+    dropout: float = 0.0,
+) -> Layer:
+    """(N, 32, 32, 3) -> (N, classes): ResNet for CIFAR.
 
-    y = relu(x + f(x)) twenty layers deep: f only has to learn what is to be changed, and the gradient has a way around
-    it. Three stages of 16, 32 and 64 channels, each of three blocks of two 3x3 convolutions.
+    y = relu(shortcut(x) + f(x))
+
+    The same idea as in `resnet`, made for pictures of 32x32 and a comparison of depths: f only has to learn what is
+    to be changed, and the gradient has a way around it. Three stages of 16, 32 and 64 channels in blocks of two 3x3
+    convolutions.
 
     Variants, for 32x32 (the paper's error on CIFAR-10):
-        name      parameters  multiply-adds  error
-        resnet20     269,722         40.6 M  8.75 %
+        name       parameters  multiply-adds   error
+        resnet20      269,722         40.6 M  8.75 %
+        resnet32      464,154         68.9 M  7.51 %
+        resnet44      658,586         97.2 M  7.17 %
+        resnet56      853,018        125.5 M  6.97 %
+        resnet110   1,727,962        252.9 M  6.43 %
 
     Args:
-        classes: number of classes.
+        classes: number of classes; None gives the features (N, 64).
+        depth: number of layers on the way, 6 n + 2 for n blocks in each stage.
         option: how x gets more channels on its way around: "A", by zeros; "B", by a 1x1 convolution.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Raises:
+        ValueError: for another option, or a depth that is not 6 n + 2.
 
     Example:
         >>> params, _ = jax.eval_shape(jaxcnn.models.resnet20().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -33,40 +53,45 @@ def resnet20(classes: int = 10, *, option: str = "A") -> Layer:
 
     Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, section 4.2.
     """
-    return cifar_resnet(20, classes, option)
-
-
-def cifar_resnet(depth: int, classes: int, option: str) -> Layer:
-    """`depth` is 6 n + 2 for n blocks in each stage."""
     if option not in ("A", "B"):
         raise ValueError(f"option must be 'A' or 'B', got {option!r}")
-    blocks = (depth - 2) // 6
-    layers = {"conv": conv(16, bias=False), "norm": batch_norm(), "relu": jax.nn.relu}
-    channels = 16
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth must be 6 n + 2 for n blocks in each stage, such as 20, 32 or 44, got {depth}")
+
+    def block(width, stride):
+        branch = serial(
+            conv1=unit(width, 3, stride=stride, norm=norm),
+            conv2=unit(width, 3, norm=norm, act=identity),
+        )
+        if stride == 1:
+            shortcut = identity
+        elif option == "A":
+            shortcut = _with_zeros
+        else:
+            shortcut = unit(width, 1, stride=stride, norm=norm, act=identity)
+        return serial(sum=residual(branch, shortcut), relu=jax.nn.relu)
+
+    stages = {}
     for stage, width in enumerate((16, 32, 64), 1):
-        for i in range(blocks):
-            stride = 2 if i == 0 and stage > 1 else 1
-            around = identity if width == channels else _more_channels(channels, width, option)
-            layers[f"stage{stage}_block{i}"] = serial(sum=residual(_branch(width, stride), around), relu=jax.nn.relu)
-            channels = width
-    return serial(**layers, pool=global_avg_pool, head=dense(classes))
+        first = block(width, 1 if stage == 1 else 2)
+        stages[f"stage{stage}"] = serial(first, *(block(width, 1) for _ in range(1, depth // 6)))
+    return serial(stem=unit(16, 3, norm=norm), **stages, features=global_avg_pool, **head(classes, dropout))
 
 
-def _branch(width: int, stride: int) -> Layer:
-    return serial(
-        conv1=conv(width, stride=stride, padding=1, bias=False),
-        norm1=batch_norm(),
-        relu=jax.nn.relu,
-        conv2=conv(width, padding=1, bias=False),
-        norm2=batch_norm(),
-    )
+def _with_zeros(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) -> (N, H / 2, W / 2, 2 C): every other position, the new channels zero."""
+    x = x[:, ::2, ::2]
+    return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)
 
 
-def _more_channels(channels: int, width: int, option: str) -> AnyLayer:
-    """Every other position, with zeros in the new channels, or as the convolution sees them."""
-    if option == "B":
-        return serial(conv=conv(width, 1, stride=2, bias=False), norm=batch_norm())
-    return lambda x: jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, width - channels)))
-
-
-VARIANTS = variants(resnet20, {"resnet20": {}}, size=32)
+VARIANTS = variants(
+    cifar_resnet,
+    {
+        "resnet20": {"depth": 20},
+        "resnet32": {"depth": 32},
+        "resnet44": {"depth": 44},
+        "resnet56": {"depth": 56},
+        "resnet110": {"depth": 110},
+    },
+    size=32,
+)

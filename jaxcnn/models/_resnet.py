@@ -45,7 +45,11 @@ def resnet(
         resnext101_64x4d    83,455,272       15.460 G  83.246
         wide_resnet50_2     68,883,240       11.398 G  78.468
         wide_resnet101_2   126,886,696       22.753 G  78.848
+        se_resnet18         11,779,624        1.814 G       -
+        se_resnet34         21,960,416        3.664 G       -
         se_resnet50         28,088,024        4.092 G  80.012
+        se_resnet101        49,326,872        7.806 G       -
+        se_resnet152        66,821,848       11.520 G       -
 
     Args:
         classes: number of classes; None gives the features (N, C).
@@ -90,7 +94,7 @@ def resnet(
                 "norm2": norm(),
             }
         if excite:
-            branch["excite"] = squeeze_excite(16)
+            branch["excite"] = squeeze_excite(features=max(outer // 16, 8))  # at least 8, as in timm
         shortcut = unit(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
         return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
 
@@ -116,6 +120,10 @@ VARIANTS = variants(
         "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width": 4},
         "wide_resnet50_2": {"depths": (3, 4, 6, 3), "width": 128},
         "wide_resnet101_2": {"depths": (3, 4, 23, 3), "width": 128},
+        "se_resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False, "excite": True},
+        "se_resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False, "excite": True},
         "se_resnet50": {"depths": (3, 4, 6, 3), "excite": True},
+        "se_resnet101": {"depths": (3, 4, 23, 3), "excite": True},
+        "se_resnet152": {"depths": (3, 8, 36, 3), "excite": True},
     },
 )

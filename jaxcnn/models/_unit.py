@@ -16,15 +16,20 @@ Norm = Callable[[], Layer]
 
 def unit(
     features: int,
-    size: int = 3,
+    size: int | tuple[int, int] = 3,
     *,
     stride: int = 1,
+    padding: str | None = None,
     groups: int = 1,
     norm: Norm = batch_norm,
     act: AnyLayer = jax.nn.relu,
 ) -> Layer:
-    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalisation, activation."""
-    convolution = conv(features, size, stride=stride, padding=size // 2, groups=groups, bias=False)
+    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalisation, activation.
+
+    `padding` is size // 2, PyTorch's custom, or what is asked for, as in `conv`.
+    """
+    padding = size // 2 if padding is None else padding
+    convolution = conv(features, size, stride=stride, padding=padding, groups=groups, bias=False)
     return serial(conv=convolution, norm=norm(), act=act)
 
 

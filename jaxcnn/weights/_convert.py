@@ -31,7 +31,8 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
         model_name: a key of `MODELS`.
         state_dict: arrays by the names of torchvision, or of timm where a table for it is there. Prefixes such as
             "module." are removed. Tensors that `numpy.asarray` takes will do.
-        options: of the model, such as classes=10; classes=None leaves out the last layer, whose weights are not used.
+        options: of the model, such as classes=10; classes=None leaves out the last layer, auxiliary=False the auxiliary
+            heads, whose weights are not used.
 
     Raises:
         WeightsError: with a list of all keys that are missing, unused or of another shape.
@@ -51,6 +52,7 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
     trees = _shapes(model_name, options)
     table = max(tables(model_name), key=lambda table: len(given.keys() & _places(trees, table).keys()))
     places = _places(trees, table)
+    given = {name: value for name, value in given.items() if name in places or not re.fullmatch(table.optional, name)}
     if options.get("classes", 0) is None:
         whole = _places(_shapes(model_name, options | {"classes": 1}), table)
         given = {name: value for name, value in given.items() if name in places or name not in whole}

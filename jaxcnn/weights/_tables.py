@@ -18,9 +18,31 @@ class Table(NamedTuple):
     flattened: Mapping[str, tuple[int, int, int]] = {}
     # parameters that have so many dimensions of 1 at their end there; by regular expression on the path
     ones: Mapping[str, int] = {}
+    # names there, as a regular expression, that files have though the model may be without: auxiliary heads
+    optional: str = ""
 
 
 PLAIN = Table()
+
+# of timm, whose stages count from 0
+STAGES = tuple((rf"^stage{i + 1}/(\d+)", rf"stages/{i}/blocks/\1") for i in range(4))
+
+ALEXNET = Table(
+    names=(
+        *((f"^conv{i}", f"features/{at}") for i, at in enumerate((0, 3, 6, 8, 10), 1)),
+        ("^dense1", "classifier/1"),
+        ("^dense2", "classifier/4"),
+        ("^head", "classifier/6"),
+    ),
+    flattened={"dense1/kernel": (256, 6, 6)},
+)
+
+VGG = Table(
+    names=(("^dense1", "classifier/0"), ("^dense2", "classifier/3"), ("^head", "classifier/6")),
+    flattened={"dense1/kernel": (512, 7, 7)},
+)
+
+SQUEEZENET = Table(names=(("/expand/", "/"), ("/conv/", "/"), ("^head", "classifier/1")))
 
 RESNET = Table(
     names=(
@@ -38,9 +60,330 @@ RESNET = Table(
     ones={".*/excite/weights/.*/kernel": 2},
 )
 
+GOOGLENET = Table(
+    names=(
+        ("^middle/(main/)?(upper/(main/)?)?", ""),
+        ("/norm/", "/bn/"),
+        ("^head", "fc"),
+    ),
+    flattened={"middle/aux1/fc1/kernel": (128, 4, 4), "middle/main/upper/aux2/fc1/kernel": (128, 4, 4)},
+    optional=r"aux[12]\..*",
+)
+
+INCEPTION = Table(
+    names=(
+        ("^upper/main/", ""),
+        ("^upper/aux/head", "AuxLogits/fc"),
+        ("^upper/aux", "AuxLogits"),
+        ("^conv(1a|2a|2b|4a)", r"Conv2d_\1_3x3"),
+        ("^conv3b", "Conv2d_3b_1x1"),
+        ("^mixed", "Mixed_"),
+        (r"(branch\w+)/conv(\d)/(?:([ab])/)?", r"\1_\2\3/"),
+        ("branch_pool/project", "branch_pool"),
+        ("/norm/", "/bn/"),
+        ("^head", "fc"),
+    ),
+    optional=r"AuxLogits\..*",
+)
+
+XCEPTION = Table(
+    names=(
+        ("^conv([12])/conv", r"conv\1"),
+        ("^conv([12])/norm", r"bn\1"),
+        ("^norm", "bn"),
+        ("^block1/layer/conv1", "block1/rep/0"),
+        ("^block1/layer/norm1", "block1/rep/1"),
+        ("^block1/layer/conv2", "block1/rep/3"),
+        ("^block1/layer/norm2", "block1/rep/4"),
+        ("layer/conv1", "rep/1"),
+        ("layer/norm1", "rep/2"),
+        ("layer/conv2", "rep/4"),
+        ("layer/norm2", "rep/5"),
+        ("layer/conv3", "rep/7"),
+        ("layer/norm3", "rep/8"),
+        ("depthwise", "conv1"),
+        ("shortcut/conv", "skip"),
+        ("shortcut/norm", "skipbn"),
+        ("^head", "fc"),
+    ),
+)
+
+DENSENET = Table(
+    names=(
+        ("^stem/(conv|norm)", r"features/\g<1>0"),
+        (r"^block(\d)/layer(\d+)/new", r"features/denseblock\1/denselayer\2"),
+        ("^transition", "features/transition"),
+        ("^norm", "features/norm5"),
+        ("^head", "classifier"),
+    ),
+)
+# torchvision's files are older than its names
+DENSENET_FILE = Table(names=(*DENSENET.names, (r"(denselayer\d+/\w+)(\d)", r"\1/\2")))
+
+PREACT_RESNET = Table(
+    names=(
+        ("^stem", "stem/conv"),
+        *STAGES,
+        ("sum/shortcut", "downsample/conv"),
+        ("/(sum/)?layer/", "/"),
+        ("^head", "head/fc"),
+    ),
+    ones={"head/kernel": 2},
+)
+
+SHUFFLENET = Table(
+    names=(
+        (r"^conv(\d)/conv", r"conv\1/0"),
+        (r"^conv(\d)/norm", r"conv\1/1"),
+        ("halves/", ""),
+        ("branch1/depthwise", "branch1/0"),
+        ("branch1/norm1", "branch1/1"),
+        ("branch1/pointwise", "branch1/2"),
+        ("branch1/norm2", "branch1/3"),
+        ("branch2/unit/conv", "branch2/0"),
+        ("branch2/unit/norm", "branch2/1"),
+        ("branch2/separable/depthwise", "branch2/3"),
+        ("branch2/separable/norm1", "branch2/4"),
+        ("branch2/separable/pointwise", "branch2/5"),
+        ("branch2/separable/norm2", "branch2/6"),
+        ("^head", "fc"),
+    ),
+)
+
+# "conv" and "norm" of a unit are the first and the second of a sequence there.
+UNIT = ((r"/conv/(\w+)$", r"/0/\1"), (r"/norm/(\w+)$", r"/1/\1"))
+
+MOBILENET_V1 = Table(
+    names=(
+        ("^stem/conv", "conv_stem"),
+        ("^stem/norm", "bn1"),
+        *(
+            (f"^block{block}/", f"blocks/{stage}/{i}/")
+            for block, stage, i in ((1, 0, 0), (2, 1, 0), (3, 1, 1), (4, 2, 0), (5, 2, 1), (12, 4, 0), (13, 4, 1))
+        ),
+        *((f"^block{6 + i}/", f"blocks/3/{i}/") for i in range(6)),
+        ("depthwise/conv", "conv_dw"),
+        ("depthwise/norm", "bn1"),
+        ("pointwise/conv", "conv_pw"),
+        ("pointwise/norm", "bn2"),
+        ("^head", "classifier"),
+    ),
+)
+
+MOBILENET_V2 = Table(
+    names=(
+        ("/layer/", "/"),
+        ("^block1/depthwise", "features/1/conv/0"),
+        ("^block1/project/conv", "features/1/conv/1"),
+        ("^block1/project/norm", "features/1/conv/2"),
+        (r"^block(\d+)/expand", r"features/\1/conv/0"),
+        (r"^block(\d+)/depthwise", r"features/\1/conv/1"),
+        (r"^block(\d+)/project/conv", r"features/\1/conv/2"),
+        (r"^block(\d+)/project/norm", r"features/\1/conv/3"),
+        ("^stem", "features/0"),
+        ("^top", "features/18"),
+        *UNIT,
+        ("^head", "classifier/1"),
+    ),
+)
+
+MNASNET = Table(
+    names=(
+        ("/layer/", "/"),
+        ("^stem/conv", "layers/0"),
+        ("^stem/norm", "layers/1"),
+        ("^depthwise/conv", "layers/3"),
+        ("^depthwise/norm", "layers/4"),
+        ("^project/conv", "layers/6"),
+        ("^project/norm", "layers/7"),
+        ("^top/conv", "layers/14"),
+        ("^top/norm", "layers/15"),
+        *((f"^stage{stage}", f"layers/{7 + stage}") for stage in range(1, 7)),
+        ("/expand/conv", "/layers/0"),
+        ("/expand/norm", "/layers/1"),
+        ("/depthwise/conv", "/layers/3"),
+        ("/depthwise/norm", "/layers/4"),
+        ("/project/conv", "/layers/6"),
+        ("/project/norm", "/layers/7"),
+        ("^head", "classifier/1"),
+    ),
+)
+
+# In these two, the place of a part in its block depends on which parts the block has.
+EXCITED = {".*/excite/weights/.*/kernel": 2}
+MOBILENET_V3_LARGE = Table(
+    names=(
+        ("/layer/", "/"),
+        ("excite/weights/squeeze", "block/2/fc1"),
+        ("excite/weights/expand", "block/2/fc2"),
+        ("^block1/depthwise", "block1/block/0"),
+        ("^block1/project", "block1/block/1"),
+        (r"^block(4|5|6|1[1-5])/project", r"block\1/block/3"),
+        ("/expand", "/block/0"),
+        ("/depthwise", "/block/1"),
+        ("/project", "/block/2"),
+        ("^stem", "features/0"),
+        (r"^block(\d+)", r"features/\1"),
+        ("^top", "features/16"),
+        *UNIT,
+        ("^last", "classifier/0"),
+        ("^head", "classifier/3"),
+    ),
+    ones=EXCITED,
+)
+MOBILENET_V3_SMALL = Table(
+    names=(
+        ("/layer/", "/"),
+        ("^block1/depthwise", "block1/block/0"),
+        ("^block1/excite", "block1/block/1"),
+        ("^block1/project", "block1/block/2"),
+        ("/excite", "/block/2"),
+        ("weights/squeeze", "fc1"),
+        ("weights/expand", "fc2"),
+        (r"^block([23])/project", r"block\1/block/2"),
+        ("/expand", "/block/0"),
+        ("/depthwise", "/block/1"),
+        ("/project", "/block/3"),
+        ("^stem", "features/0"),
+        (r"^block(\d+)", r"features/\1"),
+        ("^top", "features/12"),
+        *UNIT,
+        ("^last", "classifier/0"),
+        ("^head", "classifier/3"),
+    ),
+    ones=EXCITED,
+)
+
+EFFICIENTNET_V1 = Table(
+    names=(
+        ("/layer/", "/"),
+        ("^(stage1/.*)excite", r"\1block/1"),
+        ("excite", "block/2"),
+        ("weights/squeeze", "fc1"),
+        ("weights/expand", "fc2"),
+        ("^(stage1/.*)depthwise", r"\1block/0"),
+        ("^(stage1/.*)project", r"\1block/2"),
+        ("/expand", "/block/0"),
+        ("/depthwise", "/block/1"),
+        ("/project", "/block/3"),
+        ("^stem", "features/0"),
+        (r"^stage(\d)", r"features/\1"),
+        ("^top", "features/8"),
+        *UNIT,
+        ("^head", "classifier/1"),
+    ),
+    ones=EXCITED,
+)
+EFFICIENTNET_V2 = Table(
+    names=(
+        ("/layer/", "/"),
+        ("excite/weights/squeeze", "block/2/fc1"),
+        ("excite/weights/expand", "block/2/fc2"),
+        ("^(stage[123]/.*)project", r"\1block/1"),
+        ("/(expand|fused)", "/block/0"),
+        ("/depthwise", "/block/1"),
+        ("/project", "/block/3"),
+        ("^stem", "features/0"),
+        (r"^stage(\d)", r"features/\1"),
+        ("^top", "features/8"),
+        *UNIT,
+        ("^head", "classifier/1"),
+    ),
+    ones=EXCITED,
+)
+EFFICIENTNET_V2_S = EFFICIENTNET_V2._replace(
+    names=tuple((pattern, new.replace("features/8", "features/7")) for pattern, new in EFFICIENTNET_V2.names)
+)
+
+REGNET = Table(
+    names=(
+        (r"^stage(\d)/(\d+)/sum", r"trunk_output/block\1/block\1-\2"),
+        ("layer/conv1", "f/a"),
+        ("layer/conv2", "f/b"),
+        ("layer/conv3", "f/c"),
+        ("layer/excite/weights/squeeze", "f/se/fc1"),
+        ("layer/excite/weights/expand", "f/se/fc2"),
+        ("/shortcut/", "/proj/"),
+        ("/conv/", "/0/"),
+        ("/norm/", "/1/"),
+        ("^head", "fc"),
+    ),
+    ones={".*/excite/weights/.*/kernel": 2},
+)
+REGNET_TIMM = Table(
+    names=(
+        *((rf"^stage(\d)/{i}/sum", rf"s\1/b{i + 1}") for i in range(17)),
+        ("/layer/", "/"),
+        ("excite/weights/squeeze", "se/fc1"),
+        ("excite/weights/expand", "se/fc2"),
+        ("/shortcut/", "/downsample/"),
+        ("/norm/", "/bn/"),
+        ("^head", "head/fc"),
+    ),
+    ones=REGNET.ones,
+)
+
+CONVNEXT = Table(
+    names=(
+        ("^stem/conv", "features/0/0"),
+        ("^stem/norm", "features/0/1"),
+        *((f"^downsample{i}/norm", f"features/{2 * i - 2}/0") for i in (2, 3, 4)),
+        *((f"^downsample{i}/conv", f"features/{2 * i - 2}/1") for i in (2, 3, 4)),
+        *((f"^stage{i}", f"features/{2 * i - 1}") for i in (1, 2, 3, 4)),
+        ("layer/depthwise", "block/0"),
+        ("layer/norm", "block/2"),
+        ("layer/expand", "block/3"),
+        ("layer/project", "block/5"),
+        ("layer/scale/scale", "layer_scale"),
+        ("^features/(scale|bias)", r"classifier/0/\1"),
+        ("^head", "classifier/2"),
+    ),
+    ones={".*/layer/scale/scale": 2},
+)
+CONVNEXT_TIMM = Table(
+    names=(
+        ("^stem/conv", "stem/0"),
+        ("^stem/norm", "stem/1"),
+        *((f"^downsample{i + 1}/norm", f"stages/{i}/downsample/0") for i in (1, 2, 3)),
+        *((f"^downsample{i + 1}/conv", f"stages/{i}/downsample/1") for i in (1, 2, 3)),
+        *STAGES,
+        ("layer/depthwise", "conv_dw"),
+        ("layer/norm", "norm"),
+        ("layer/expand", "mlp/fc1"),
+        ("layer/response", "mlp/grn"),
+        ("layer/project", "mlp/fc2"),
+        ("layer/scale/scale", "gamma"),
+        ("^head", "head/fc"),
+        ("^features", "head/norm"),
+    ),
+)
+# in the small ones, the dense layers of a block are 1x1 convolutions
+CONVNEXT_TIMM_SMALL = CONVNEXT_TIMM._replace(ones={".*/layer/(expand|project)/kernel": 2})
+
 # By the names of the models; all others are named as they are here, with dots.
 TABLES: dict[str, tuple[Table, ...]] = {
+    "alexnet": (ALEXNET,),
+    "vgg.*": (VGG,),
+    "squeezenet.*": (SQUEEZENET,),
     "(wide_|se_)?resnet(18|34|50|101|152)(_2)?|resnext.*": (RESNET,),
+    "googlenet": (GOOGLENET,),
+    "inception_v3": (INCEPTION,),
+    "xception": (XCEPTION,),
+    "densenet.*": (DENSENET, DENSENET_FILE),
+    "shufflenet_v2.*": (SHUFFLENET,),
+    "preact_resnet.*": (PREACT_RESNET,),
+    "mobilenet_v1": (MOBILENET_V1,),
+    "mobilenet_v2": (MOBILENET_V2,),
+    "mobilenet_v3_large": (MOBILENET_V3_LARGE,),
+    "mobilenet_v3_small": (MOBILENET_V3_SMALL,),
+    "mnasnet.*": (MNASNET,),
+    "efficientnet_b.": (EFFICIENTNET_V1,),
+    "efficientnet_v2_s": (EFFICIENTNET_V2_S,),
+    "efficientnet_v2_.": (EFFICIENTNET_V2,),
+    "regnet.*": (REGNET, REGNET_TIMM),
+    "convnext_.*": (CONVNEXT, CONVNEXT_TIMM),
+    "convnextv2_(atto|femto|pico|nano)": (CONVNEXT_TIMM_SMALL,),
+    "convnextv2_.*": (CONVNEXT_TIMM,),
     "lenet5": (Table(flattened={"dense1/kernel": (16, 5, 5)}),),
 }
 

@@ -19,7 +19,28 @@ from jaxcnn.models import MODELS
 from tests import zoo_weights
 
 # What our names are in timm; all others are torchvision's.
-TIMM = {"se_resnet50": "seresnet50"}
+TIMM = {
+    "convnextv2_atto": "convnextv2_atto",
+    "convnextv2_base": "convnextv2_base",
+    "convnextv2_femto": "convnextv2_femto",
+    "convnextv2_huge": "convnextv2_huge",
+    "convnextv2_large": "convnextv2_large",
+    "convnextv2_nano": "convnextv2_nano",
+    "convnextv2_pico": "convnextv2_pico",
+    "convnextv2_tiny": "convnextv2_tiny",
+    "mobilenet_v1": "mobilenetv1_100",
+    "preact_resnet101": "resnetv2_101",
+    "preact_resnet152": "resnetv2_152",
+    "preact_resnet18": "resnetv2_18",
+    "preact_resnet34": "resnetv2_34",
+    "preact_resnet50": "resnetv2_50",
+    "se_resnet101": "seresnet101",
+    "se_resnet152": "seresnet152",
+    "se_resnet18": "seresnet18",
+    "se_resnet34": "seresnet34",
+    "se_resnet50": "seresnet50",
+    "xception": "legacy_xception",
+}
 
 
 def build(name: str) -> torch.nn.Module:
@@ -45,7 +66,9 @@ def golden(name: str) -> dict[str, np.ndarray]:
     torch.manual_seed(0)
     net = without_chance(build(name))
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    net.load_state_dict({key: torch.from_numpy(zoo_weights.weight(key, shape)) for key, shape in shapes.items()})
+    weights = net.state_dict()  # which has versions of modules, too
+    weights.update({key: torch.from_numpy(zoo_weights.weight(key, shape)) for key, shape in shapes.items()})
+    net.load_state_dict(weights)
     net = net.double()
     size = zoo_weights.size_of(name)
     x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))

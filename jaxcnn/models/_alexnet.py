@@ -1,0 +1,167 @@
+"""AlexNet, with which deep networks took over computer vision, and ZFNet, which looked into it."""
+
+import jax
+
+from jaxcnn._combine import AnyLayer, serial
+from jaxcnn._conv import conv
+from jaxcnn._dense import dense, flatten
+from jaxcnn._dropout import dropout as drop
+from jaxcnn._layer import Layer
+from jaxcnn._norm import local_response_norm
+from jaxcnn._pool import adaptive_avg_pool, max_pool
+from jaxcnn.models._unit import head
+from jaxcnn.models._variant import variants
+
+relu = jax.nn.relu
+damp = local_response_norm(5, alpha=5e-4, beta=0.75, k=2.0)  # alpha is 1e-4 in the papers, which do not divide it by 5
+
+
+def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
+    """(N, H, W, 3) -> (N, classes): AlexNet on one device, as torchvision has it.
+
+    Five convolutions and three dense layers, as in 2012, with fewer filters in the first two and without groups and
+    local response normalisation.
+
+    Variants, for 224x224 (top-1 of torchvision's weights):
+        name      parameters  multiply-adds   top-1
+        alexnet   61,100,840        0.714 G  56.522
+
+    Args:
+        classes: number of classes; None gives the features (N, 4096).
+        dropout: rate of dropout before the first two dense layers.
+
+    Example:
+        >>> model = jaxcnn.models.alexnet(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (4096, 10)
+
+    Source: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+    """
+    return serial(
+        conv1=conv(64, 11, stride=4, padding=2),
+        relu1=relu,
+        pool1=max_pool(3, stride=2),
+        conv2=conv(192, 5, padding=2),
+        relu2=relu,
+        pool2=max_pool(3, stride=2),
+        conv3=conv(384, 3, padding=1),
+        relu3=relu,
+        conv4=conv(256, 3, padding=1),
+        relu4=relu,
+        conv5=conv(256, 3, padding=1),
+        relu5=relu,
+        pool5=max_pool(3, stride=2),
+        pool=adaptive_avg_pool(6),
+        flatten=flatten,
+        drop1=drop(dropout),
+        dense1=dense(4096),
+        relu6=relu,
+        drop2=drop(dropout),
+        dense2=dense(4096),
+        relu7=relu,
+        **head(classes),
+    )
+
+
+def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
+    """(N, 227, 227, 3) -> (N, classes): AlexNet as it won.
+
+    New in 2012: depth and data, trained on two GPUs, each with a half of the filters (groups); ReLU, which learns
+    several times faster than tanh; dropout; pools that overlap; and each value damped by those of other filters.
+
+    Variants, for 227x227, which the paper calls 224x224 (its top-1 of one network):
+        name          parameters  multiply-adds  top-1
+        alexnet_2012  60,965,224        0.724 G   59.3
+
+    Args:
+        classes: number of classes; None gives the features (N, 4096).
+        dropout: rate of dropout after the first two dense layers.
+
+    Example:
+        >>> model = jaxcnn.models.alexnet_2012()
+        >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 227, 227, 3)))
+        >>> params["conv2"]["kernel"].shape
+        (5, 5, 48, 256)
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
+    """
+    return serial(
+        conv1=conv(96, 11, stride=4, padding="VALID"),  # 55 x 55
+        relu1=relu,
+        norm1=damp,
+        pool1=max_pool(3, stride=2),  # 27 x 27
+        conv2=conv(256, 5, padding=2, groups=2),
+        relu2=relu,
+        norm2=damp,
+        pool2=max_pool(3, stride=2),  # 13 x 13
+        conv3=conv(384, 3, padding=1),
+        relu3=relu,
+        conv4=conv(384, 3, padding=1, groups=2),
+        relu4=relu,
+        conv5=conv(256, 3, padding=1, groups=2),
+        relu5=relu,
+        pool5=max_pool(3, stride=2),  # 6 x 6
+        **dense_layers(classes, dropout),
+    )
+
+
+def zfnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
+    """(N, 224, 224, 3) -> (N, classes): ZFNet.
+
+    New in 2013: projecting activations back to pixels showed that the first filters of AlexNet were too coarse and the
+    stride of 4 made patterns of its own; so 7x7 with stride 2 here.
+
+    Variants, for 224x224 (the paper's top-1 of one network):
+        name   parameters  multiply-adds  top-1
+        zfnet  62,357,608        1.168 G   61.6
+
+    Args:
+        classes: number of classes; None gives the features (N, 4096).
+        dropout: rate of dropout after the first two dense layers.
+
+    Example:
+        >>> model = jaxcnn.models.zfnet()
+        >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+        >>> params["conv1"]["kernel"].shape
+        (7, 7, 3, 96)
+
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", 2014.
+    """
+    return serial(
+        conv1=conv(96, 7, stride=2, padding=1),  # 110 x 110
+        relu1=relu,
+        pool1=max_pool(3, stride=2, padding=1),  # 55 x 55
+        norm1=damp,
+        conv2=conv(256, 5, stride=2, padding="VALID"),  # 26 x 26
+        relu2=relu,
+        pool2=max_pool(3, stride=2, padding=1),  # 13 x 13
+        norm2=damp,
+        conv3=conv(384, 3, padding=1),
+        relu3=relu,
+        conv4=conv(384, 3, padding=1),
+        relu4=relu,
+        conv5=conv(256, 3, padding=1),
+        relu5=relu,
+        pool5=max_pool(3, stride=2),  # 6 x 6
+        **dense_layers(classes, dropout),
+    )
+
+
+def dense_layers(classes: int | None, dropout: float) -> dict[str, AnyLayer]:
+    """The end of the networks of these years, to be put at the end of `serial`: it has most of their parameters."""
+    return {
+        "flatten": flatten,
+        "dense1": dense(4096),
+        "relu6": relu,
+        "drop1": drop(dropout),
+        "dense2": dense(4096),
+        "relu7": relu,
+        **head(classes, dropout),
+    }
+
+
+VARIANTS = (
+    variants(alexnet, {"alexnet": {}})
+    | variants(alexnet_2012, {"alexnet_2012": {}}, size=227)
+    | variants(zfnet, {"zfnet": {}})
+)

@@ -1,0 +1,123 @@
+"""ConvNeXt: a residual network with all that transformers had shown to be better, but attention."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._combine import residual, serial
+from jaxcnn._conv import conv, depthwise_conv
+from jaxcnn._dense import dense
+from jaxcnn._layer import Layer, leaf, stateless
+from jaxcnn._norm import global_response_norm, layer_norm
+from jaxcnn._pool import global_avg_pool
+from jaxcnn._transform import drop_path as dropped
+from jaxcnn.models._unit import Norm, head
+from jaxcnn.models._variant import variants
+
+
+def convnext(
+    classes: int | None = 1000,
+    *,
+    depths: tuple[int, ...],
+    width: int,
+    response_norm: bool = False,
+    norm: Norm = functools.partial(layer_norm, eps=1e-6),
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): ConvNeXt, and with response norms ConvNeXt v2.
+
+    y = x + scale * project(gelu(expand(norm(depthwise(x)))))
+
+    New in 2022: the choices of vision transformers, one after the other, in a ResNet: patches for a stem, depthwise
+    windows of 7x7, four times the channels inside of a block instead of outside, one layer norm and one GELU in each,
+    layers of their own where the picture shrinks. The scales, one for each channel, start at 1e-6. In v2 (2023), which
+    is made for training on masked pictures, `global_response_norm` after the GELU lets the channels compete, and the
+    scales are gone.
+
+    Variants, for 224x224 (top-1 of torchvision's first weights; v2 of the paper, trained on ImageNet-1K alone):
+        name               parameters  multiply-adds   top-1
+        convnext_tiny      28,589,128        4.456 G  82.520
+        convnext_small     50,223,688        8.684 G  83.616
+        convnext_base      88,591,464       15.355 G  84.062
+        convnext_large    197,767,336       34.361 G  84.414
+        convnextv2_atto     3,708,400        547.3 M    76.7
+        convnextv2_femto    5,233,240        779.6 M    78.5
+        convnextv2_pico     9,066,280        1.367 G    80.3
+        convnextv2_nano    15,623,800        2.446 G    81.9
+        convnextv2_tiny    28,635,496        4.456 G    83.0
+        convnextv2_base    88,717,800       15.355 G    84.9
+        convnextv2_large  197,956,840       34.361 G    85.8
+        convnextv2_huge   660,289,640      114.922 G    86.3
+
+    Args:
+        classes: number of classes; None gives the features (N, C).
+        depths: blocks in each stage.
+        width: channels of the first stage; twice as many in each later one.
+        response_norm: whether the network is a v2.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+        drop_path: how often the last block leaves out what it adds; less often the earlier ones, the first never.
+
+    Example:
+        >>> model = jaxcnn.models.convnext_tiny(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (768, 10)
+
+    Source: Liu et al., "A ConvNet for the 2020s", 2022; Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets
+    with masked autoencoders", 2023.
+    """
+
+    def block(features, rate):
+        branch = {
+            "depthwise": depthwise_conv(7, padding=3),
+            "norm": norm(),
+            "expand": dense(4 * features),
+            "gelu": functools.partial(jax.nn.gelu, approximate=False),
+        }
+        if response_norm:
+            branch |= {"response": global_response_norm(), "project": dense(features)}
+        else:
+            branch |= {"project": dense(features), "scale": _scaled(1e-6)}
+        return residual(dropped(serial(**branch), rate))
+
+    rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+    layers = {"stem": serial(conv=conv(width, 4, stride=4, padding=0), norm=norm())}
+    for stage, depth in enumerate(depths, 1):
+        features = width * 2 ** (stage - 1)
+        if stage > 1:
+            layers[f"downsample{stage}"] = serial(norm=norm(), conv=conv(features, 2, stride=2, padding=0))
+        layers[f"stage{stage}"] = serial(*(block(features, next(rates)) for _ in range(depth)))
+    return serial(**layers, pool=global_avg_pool, features=norm(), **head(classes, dropout))
+
+
+def _scaled(start: float) -> Layer:
+    """(N, ..., C) -> the same: y = x * scale, one for each channel, all `start` at first."""
+
+    def init(key, x):
+        return {"scale": jnp.full(x.shape[-1:], start, jnp.float32)}
+
+    def fn(params, x):
+        return x * leaf("scale", params, "scale", x.shape[-1:], x).astype(x.dtype)
+
+    return stateless(init, fn)
+
+
+VARIANTS = variants(
+    convnext,
+    {
+        "convnext_tiny": {"depths": (3, 3, 9, 3), "width": 96, "drop_path": 0.1},
+        "convnext_small": {"depths": (3, 3, 27, 3), "width": 96, "drop_path": 0.4},
+        "convnext_base": {"depths": (3, 3, 27, 3), "width": 128, "drop_path": 0.5},
+        "convnext_large": {"depths": (3, 3, 27, 3), "width": 192, "drop_path": 0.5},
+        "convnextv2_atto": {"depths": (2, 2, 6, 2), "width": 40, "response_norm": True, "drop_path": 0.1},
+        "convnextv2_femto": {"depths": (2, 2, 6, 2), "width": 48, "response_norm": True, "drop_path": 0.1},
+        "convnextv2_pico": {"depths": (2, 2, 6, 2), "width": 64, "response_norm": True, "drop_path": 0.1},
+        "convnextv2_nano": {"depths": (2, 2, 8, 2), "width": 80, "response_norm": True, "drop_path": 0.1},
+        "convnextv2_tiny": {"depths": (3, 3, 9, 3), "width": 96, "response_norm": True, "drop_path": 0.2},
+        "convnextv2_base": {"depths": (3, 3, 27, 3), "width": 128, "response_norm": True, "drop_path": 0.1},
+        "convnextv2_large": {"depths": (3, 3, 27, 3), "width": 192, "response_norm": True, "drop_path": 0.2},
+        "convnextv2_huge": {"depths": (3, 3, 27, 3), "width": 352, "response_norm": True, "drop_path": 0.3},
+    },
+)

@@ -1,0 +1,163 @@
+"""EfficientNet: one network, made deeper, wider and its pictures larger by one rule."""
+
+import functools
+import math
+
+import jax
+
+from jaxcnn._combine import serial
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+from jaxcnn._pool import global_avg_pool
+from jaxcnn.models._inverted_residual import divisible, fused_inverted_residual, inverted_residual
+from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._variant import variants
+
+# expansion, size, stride, features and blocks of each stage; size 0 for blocks with one convolution for two
+V1 = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+V2_S = (
+    (1, 0, 1, 24, 2),
+    (4, 0, 2, 48, 4),
+    (4, 0, 2, 64, 4),
+    (4, 3, 2, 128, 6),
+    (6, 3, 1, 160, 9),
+    (6, 3, 2, 256, 15),
+)
+V2_M = (
+    (1, 0, 1, 24, 3),
+    (4, 0, 2, 48, 5),
+    (4, 0, 2, 80, 5),
+    (4, 3, 2, 160, 7),
+    (6, 3, 1, 176, 14),
+    (6, 3, 2, 304, 18),
+    (6, 3, 1, 512, 5),
+)
+V2_L = (
+    (1, 0, 1, 32, 4),
+    (4, 0, 2, 64, 7),
+    (4, 0, 2, 96, 7),
+    (4, 3, 2, 192, 10),
+    (6, 3, 1, 224, 19),
+    (6, 3, 2, 384, 25),
+    (6, 3, 1, 640, 7),
+)
+SMALL_EPS = functools.partial(batch_norm, eps=1e-3)
+SMALL_EPS_SLOW = functools.partial(batch_norm, decay=0.99, eps=1e-3)
+
+
+def efficientnet(
+    classes: int | None = 1000,
+    *,
+    stages: tuple[tuple[int, ...], ...] = V1,
+    width: float = 1.0,
+    depth: float = 1.0,
+    stem: int = 32,
+    top: int | None = None,
+    norm: Norm = batch_norm,
+    dropout: float = 0.2,
+    drop_path: float = 0.2,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): EfficientNet, and its second version.
+
+    block(x) = x + drop_path(project(excite(silu(depthwise(silu(expand(x)))))))
+
+    New in 2019: b0 was found by a search, b1 to b7 by scaling: depth by 1.2^k, width by 1.1^k and pictures by 1.15^k
+    belong together. New in 2021 (v2): a search for the time of training, which chose blocks with one convolution for
+    the expansion and the depthwise one where pictures are large.
+
+    Variants, for the sizes of pictures that they are evaluated on, 224 to 600 (top-1 of torchvision's first weights):
+        name               parameters  multiply-adds   top-1
+        efficientnet_b0     5,288,548        0.386 G  77.692
+        efficientnet_b1     7,794,184        0.687 G  78.642
+        efficientnet_b2     9,109,994        1.088 G  80.608
+        efficientnet_b3    12,233,232        1.827 G  82.008
+        efficientnet_b4    19,341,616        4.394 G  83.384
+        efficientnet_b5    30,389,784       10.266 G  83.444
+        efficientnet_b6    43,040,704       19.068 G  84.008
+        efficientnet_b7    66,347,960       37.746 G  84.122
+        efficientnet_v2_s  21,458,488        8.366 G  84.228
+        efficientnet_v2_m  54,139,356       24.582 G  85.112
+        efficientnet_v2_l 118,515,272       56.080 G  85.808
+
+    Args:
+        classes: number of classes; None gives the features (N, C).
+        stages: for each expansion, size, stride, features and blocks; size 0 for blocks with one convolution for two.
+        width: factor of all channels.
+        depth: factor of the blocks of each stage.
+        stem: channels of the first convolution, before that factor.
+        top: channels of the last convolution; four times those before it as a rule.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+        drop_path: rate at which the last branch is dropped; in proportion for those before it.
+
+    Example:
+        >>> model = jaxcnn.models.efficientnet_b0(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (1280, 10)
+
+    Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", 2019, and
+    "EfficientNetV2: smaller models and faster training", 2021.
+    """
+    act = jax.nn.silu
+    channels = divisible(stem * width)
+    layers = {"stem": unit(channels, 3, stride=2, norm=norm, act=act)}
+    counts = [math.ceil(count * depth) for *_, count in stages]
+    done = 0
+    for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
+        blocks, out = [], divisible(features * width)
+        for i in range(count):
+            common = {
+                "stride": 1 if i else stride,
+                "norm": norm,
+                "act": act,
+                "drop_path": drop_path * done / sum(counts),
+            }
+            if size == 0:
+                blocks.append(fused_inverted_residual(out, expand=expand, **common))
+            else:
+                excite = {"squeeze": max(1, channels // 4), "squeeze_act": act}
+                blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **common))
+            channels, done = out, done + 1
+        layers[f"stage{stage}"] = serial(*blocks)
+    layers["top"] = unit(top or 4 * channels, 1, norm=norm, act=act)
+    return serial(**layers, features=global_avg_pool, **head(classes, dropout))
+
+
+VARIANTS = variants(
+    efficientnet,
+    {
+        "efficientnet_b0": {},
+        "efficientnet_b1": {"depth": 1.1, "size": 240},
+        "efficientnet_b2": {"width": 1.1, "depth": 1.2, "dropout": 0.3, "size": 288},
+        "efficientnet_b3": {"width": 1.2, "depth": 1.4, "dropout": 0.3, "size": 300},
+        "efficientnet_b4": {"width": 1.4, "depth": 1.8, "dropout": 0.4, "size": 380},
+        "efficientnet_b5": {"width": 1.6, "depth": 2.2, "dropout": 0.4, "size": 456, "norm": SMALL_EPS_SLOW},
+        "efficientnet_b6": {"width": 1.8, "depth": 2.6, "dropout": 0.5, "size": 528, "norm": SMALL_EPS_SLOW},
+        "efficientnet_b7": {"width": 2.0, "depth": 3.1, "dropout": 0.5, "size": 600, "norm": SMALL_EPS_SLOW},
+        "efficientnet_v2_s": {"stages": V2_S, "stem": 24, "top": 1280, "size": 384, "norm": SMALL_EPS},
+        "efficientnet_v2_m": {
+            "stages": V2_M,
+            "stem": 24,
+            "top": 1280,
+            "size": 480,
+            "norm": SMALL_EPS,
+            "dropout": 0.3,
+        },
+        "efficientnet_v2_l": {
+            "stages": V2_L,
+            "stem": 32,
+            "top": 1280,
+            "size": 480,
+            "norm": SMALL_EPS,
+            "dropout": 0.4,
+        },
+    },
+)

@@ -1,0 +1,125 @@
+"""GoogLeNet: windows of several sizes side by side, and classifiers in the middle of the network."""
+
+import functools
+
+import jax
+
+from jaxcnn._combine import concatenate, parallel, serial
+from jaxcnn._dense import dense, flatten
+from jaxcnn._dropout import dropout as drop
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+from jaxcnn._pool import adaptive_avg_pool, global_avg_pool, max_pool
+from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._variant import variants
+
+
+def googlenet(
+    classes: int | None = 1000,
+    *,
+    auxiliary: bool = False,
+    norm: Norm = functools.partial(batch_norm, eps=1e-3),
+    dropout: float = 0.2,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): GoogLeNet, the first Inception network, with batch norm.
+
+    y = [a(x), b(reduce(x)), c(reduce(x)), d(max_pool(x))] along the channels;  a, d, reduce 1x1, b and c 3x3
+
+    New in 2014: each block looks through windows of several sizes and lets the next one choose; 1x1 convolutions to
+    fewer channels make that cheap, and a global mean stands where AlexNet has most of its parameters. Two auxiliary
+    heads give the lower layers a gradient of their own. As in torchvision, all convolutions have batch norm, and c, the
+    paper's 5x5, is 3x3. torchvision's `transform_input`, off by default there, is a scaling of the data and not a part
+    of the model.
+
+    Variants, for 224x224 (top-1 of torchvision's first weights; with auxiliary heads 13,004,888 parameters):
+        name       parameters  multiply-adds   top-1
+        googlenet   6,624,904        1.498 G  69.778
+
+    Args:
+        classes: number of classes; None gives the features (N, 1024), without auxiliary heads.
+        auxiliary: whether to give (logits, logits of the upper head, of the lower head) in training. In evaluation
+            the output is the logits alone. `cross_entropy` makes one loss of them.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer; 0 turns off that of the auxiliary heads too, of rate 0.7.
+
+    Example:
+        >>> model = jaxcnn.models.googlenet(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (1024, 10)
+
+    Source: Szegedy et al., "Going deeper with convolutions", 2015.
+    """
+
+    def inception(ones, reduce3, threes, reduce5, fives, pooled):
+        return concatenate(
+            branch1=unit(ones, 1, norm=norm),
+            branch2=serial(unit(reduce3, 1, norm=norm), unit(threes, 3, norm=norm)),
+            branch3=serial(unit(reduce5, 1, norm=norm), unit(fives, 3, norm=norm)),
+            branch4=serial(max_pool(3, stride=1, padding=1), unit(pooled, 1, norm=norm)),
+        )
+
+    lower = {
+        "conv1": unit(64, 7, stride=2, norm=norm),
+        "pool1": max_pool(3, stride=2, ceil_mode=True),
+        "conv2": unit(64, 1, norm=norm),
+        "conv3": unit(192, 3, norm=norm),
+        "pool2": max_pool(3, stride=2, ceil_mode=True),  # 28 x 28 of 224 x 224
+        "inception3a": inception(64, 96, 128, 16, 32, 32),
+        "inception3b": inception(128, 128, 192, 32, 96, 64),
+        "pool3": max_pool(3, stride=2, ceil_mode=True),  # 14 x 14
+        "inception4a": inception(192, 96, 208, 16, 48, 64),
+    }
+    middle = {
+        "inception4b": inception(160, 112, 224, 24, 64, 64),
+        "inception4c": inception(128, 128, 256, 24, 64, 64),
+        "inception4d": inception(112, 144, 288, 32, 64, 64),
+    }
+    upper = {
+        "inception4e": inception(256, 160, 320, 32, 128, 128),
+        "pool4": max_pool(2, stride=2, ceil_mode=True),  # 7 x 7
+        "inception5a": inception(256, 160, 320, 32, 128, 128),
+        "inception5b": inception(384, 192, 384, 48, 128, 128),
+        "features": global_avg_pool,
+        **head(classes, dropout),
+    }
+    if classes is None or not auxiliary:
+        return serial(**lower, **middle, **upper)
+
+    def classifier():
+        return serial(
+            pool=adaptive_avg_pool(4),
+            conv=unit(128, 1, norm=norm),
+            flatten=flatten,
+            fc1=dense(1024),
+            relu=jax.nn.relu,
+            drop=drop(0.7 if dropout else 0.0),
+            fc2=dense(classes),
+        )
+
+    from_4e = with_auxiliary(serial(**upper), aux2=classifier())
+    from_4b = with_auxiliary(serial(**middle, upper=from_4e), aux1=classifier())
+    return serial(**lower, middle=from_4b)
+
+
+def with_auxiliary(main: Layer, **auxiliary: Layer) -> Layer:
+    """x -> main(x), and in training (*main(x), auxiliary(x)): a second way for the gradient to come down to x."""
+    ((name, layer),) = auxiliary.items()
+
+    def collect(y, extra):
+        if extra is None:
+            return y
+        return (*y, extra) if isinstance(y, tuple) else (y, extra)
+
+    return parallel(collect, main=main, **{name: _in_training(layer)})
+
+
+def _in_training(layer: Layer) -> Layer:
+    """x -> layer(x), in evaluation None."""
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(params, state, x, train=True, key=key) if train else (None, state)
+
+    return Layer(layer.init, apply)
+
+
+VARIANTS = variants(googlenet, {"googlenet": {}})

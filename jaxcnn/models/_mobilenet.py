@@ -1,0 +1,189 @@
+"""Networks for phones: convolutions taken apart into a depthwise and a pointwise one."""
+
+import functools
+
+import jax
+
+from jaxcnn._combine import serial
+from jaxcnn._conv import depthwise_conv
+from jaxcnn._dense import dense
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+from jaxcnn._pool import global_avg_pool
+from jaxcnn.models._inverted_residual import divisible, inverted_residual
+from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._variant import variants
+
+# features and stride of the 13 blocks of version 1
+PLAN_1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * ((512, 1),), (1024, 2), (1024, 1))
+# expansion, features, blocks and stride of the stages of version 2
+PLAN_2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# size, hidden channels, features, excited, activation and stride of the blocks of version 3
+LARGE = (
+    (3, 16, 16, False, jax.nn.relu, 1),
+    (3, 64, 24, False, jax.nn.relu, 2),
+    (3, 72, 24, False, jax.nn.relu, 1),
+    (5, 72, 40, True, jax.nn.relu, 2),
+    (5, 120, 40, True, jax.nn.relu, 1),
+    (5, 120, 40, True, jax.nn.relu, 1),
+    (3, 240, 80, False, jax.nn.hard_swish, 2),
+    (3, 200, 80, False, jax.nn.hard_swish, 1),
+    (3, 184, 80, False, jax.nn.hard_swish, 1),
+    (3, 184, 80, False, jax.nn.hard_swish, 1),
+    (3, 480, 112, True, jax.nn.hard_swish, 1),
+    (3, 672, 112, True, jax.nn.hard_swish, 1),
+    (5, 672, 160, True, jax.nn.hard_swish, 2),
+    (5, 960, 160, True, jax.nn.hard_swish, 1),
+    (5, 960, 160, True, jax.nn.hard_swish, 1),
+)
+SMALL = (
+    (3, 16, 16, True, jax.nn.relu, 2),
+    (3, 72, 24, False, jax.nn.relu, 2),
+    (3, 88, 24, False, jax.nn.relu, 1),
+    (5, 96, 40, True, jax.nn.hard_swish, 2),
+    (5, 240, 40, True, jax.nn.hard_swish, 1),
+    (5, 240, 40, True, jax.nn.hard_swish, 1),
+    (5, 120, 48, True, jax.nn.hard_swish, 1),
+    (5, 144, 48, True, jax.nn.hard_swish, 1),
+    (5, 288, 96, True, jax.nn.hard_swish, 2),
+    (5, 576, 96, True, jax.nn.hard_swish, 1),
+    (5, 576, 96, True, jax.nn.hard_swish, 1),
+)
+
+
+def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.0) -> Layer:
+    """(N, H, W, 3) -> (N, classes): MobileNet.
+
+    block(x) = relu6(norm(pointwise(relu6(norm(depthwise(x))))))
+
+    New in 2017: nearly all of the network is depthwise convolutions, each channel by itself, and 1x1 convolutions, each
+    position by itself: an eighth to a ninth of the multiplications of 3x3 convolutions.
+
+    Variants, for 224x224 (the paper's top-1):
+        name          parameters  multiply-adds  top-1
+        mobilenet_v1   4,231,976        0.569 G   70.6
+
+    Args:
+        classes: number of classes; None gives the features (N, 1024).
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Example:
+        >>> model = jaxcnn.models.mobilenet_v1(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (1024, 10)
+
+    Source: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017.
+    """
+
+    def block(features, stride):
+        depthwise = depthwise_conv(3, stride=stride, padding=1, bias=False)
+        return serial(
+            depthwise=serial(conv=depthwise, norm=norm(), act=jax.nn.relu6),
+            pointwise=unit(features, 1, norm=norm, act=jax.nn.relu6),
+        )
+
+    blocks = {f"block{i}": block(*row) for i, row in enumerate(PLAN_1, 1)}
+    stem = unit(32, 3, stride=2, norm=norm, act=jax.nn.relu6)
+    return serial(stem=stem, **blocks, features=global_avg_pool, **head(classes, dropout))
+
+
+def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.2) -> Layer:
+    """(N, H, W, 3) -> (N, classes): MobileNet v2.
+
+    block(x) = x + project(relu6(depthwise(relu6(expand(x)))))
+
+    New in 2018: residuals between narrow layers, with the depthwise convolution on six times as many channels between
+    them; and no activation where it is narrow, as a ReLU loses too much there.
+
+    Variants, for 224x224 (top-1 of torchvision's first weights):
+        name          parameters  multiply-adds   top-1
+        mobilenet_v2   3,504,872        0.301 G  71.878
+
+    Args:
+        classes: number of classes; None gives the features (N, 1280).
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Example:
+        >>> model = jaxcnn.models.mobilenet_v2(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (1280, 10)
+
+    Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
+    """
+    act = jax.nn.relu6
+    layers, channels = {"stem": unit(32, 3, stride=2, norm=norm, act=act)}, 32
+    for expand, features, count, stride in PLAN_2:
+        for i in range(count):
+            layers[f"block{len(layers)}"] = inverted_residual(
+                features, hidden=expand * channels, stride=1 if i else stride, norm=norm, act=act
+            )
+            channels = features
+    layers["top"] = unit(1280, 1, norm=norm, act=act)
+    return serial(**layers, features=global_avg_pool, **head(classes, dropout))
+
+
+def mobilenet_v3(
+    classes: int | None = 1000,
+    *,
+    blocks: tuple,
+    last: int,
+    norm: Norm = functools.partial(batch_norm, decay=0.99, eps=1e-3),
+    dropout: float = 0.2,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): MobileNet v3.
+
+    block(x) = x + project(excite(act(depthwise(act(expand(x))))))
+
+    New in 2019: found by a search over such blocks, for the time they take on a phone; with squeeze-and-excitation,
+    hard swish, x relu6(x + 3) / 6, in the deeper half, and a last stage that comes after the pool.
+
+    Variants, for 224x224 (top-1 of torchvision's first weights):
+        name                parameters  multiply-adds   top-1
+        mobilenet_v3_large   5,483,032        0.217 G  74.042
+        mobilenet_v3_small   2,542,856        0.057 G  67.668
+
+    Args:
+        classes: number of classes; None gives the features (N, last).
+        blocks: for each block size, hidden channels, features, whether it is excited, activation and stride.
+        last: units of the dense layer before the last.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Example:
+        >>> model = jaxcnn.models.mobilenet_v3_small(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (1024, 10)
+
+    Source: Howard et al., "Searching for MobileNetV3", 2019.
+    """
+    swish = jax.nn.hard_swish
+    layers = {"stem": unit(16, 3, stride=2, norm=norm, act=swish)}
+    for size, hidden, features, excited, act, stride in blocks:
+        layers[f"block{len(layers)}"] = inverted_residual(
+            features,
+            size,
+            hidden=hidden,
+            stride=stride,
+            squeeze=divisible(hidden // 4) if excited else 0,
+            norm=norm,
+            act=act,
+            gate=jax.nn.hard_sigmoid,
+        )
+    layers["top"] = unit(6 * features, 1, norm=norm, act=swish)
+    end = {"last": dense(last), "swish": swish}
+    return serial(**layers, pool=global_avg_pool, **end, **head(classes, dropout))
+
+
+VARIANTS = (
+    variants(mobilenet_v1, {"mobilenet_v1": {}})
+    | variants(mobilenet_v2, {"mobilenet_v2": {}})
+    | variants(
+        mobilenet_v3,
+        {
+            "mobilenet_v3_large": {"blocks": LARGE, "last": 1280},
+            "mobilenet_v3_small": {"blocks": SMALL, "last": 1024},
+        },
+    )
+)

@@ -1,0 +1,145 @@
+"""RegNet: not one network but a rule for good ones, found by looking at thousands."""
+
+import math
+
+import jax
+import numpy as np
+
+from jaxcnn._combine import residual, serial, squeeze_excite
+from jaxcnn._dense import identity
+from jaxcnn._layer import Layer
+from jaxcnn._norm import batch_norm
+from jaxcnn._pool import global_avg_pool
+from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._variant import variants
+
+
+def regnet(
+    classes: int | None = 1000,
+    *,
+    depth: int,
+    width: int,
+    slope: float,
+    step: float,
+    group_width: int,
+    excite: bool = False,
+    norm: Norm = batch_norm,
+    dropout: float = 0.0,
+) -> Layer:
+    """(N, H, W, 3) -> (N, classes): RegNet X, and with weighted channels RegNet Y.
+
+    y = relu(shortcut(x) + f(x));  the block j has width * step^s channels, with step^s next to 1 + slope * j / width
+
+    New in 2020: instead of one network, the space of networks was searched, by drawing many, training them a little and
+    narrowing the space to where the good ones are. What was left is a line: widths grow with the depth, all blocks
+    of a stage have the same, and five numbers say everything. f is a 1x1, a 3x3 convolution in groups and a 1x1, all of
+    the same width; Y weights the channels between the last two.
+
+    Variants, for 224x224, regnet_y_128gf for 384x384 (top-1 of torchvision's first weights, whose regnet_y_128gf has
+    seen billions of other pictures before):
+        name             parameters  multiply-adds   top-1
+        regnet_x_400mf    5,495,976        413.8 M  72.834
+        regnet_x_800mf    7,259,656        799.7 M  75.212
+        regnet_x_1_6gf    9,190,136        1.603 G  77.040
+        regnet_x_3_2gf   15,296,552        3.177 G  78.364
+        regnet_x_8gf     39,572,648        7.995 G  79.344
+        regnet_x_16gf    54,278,536       15.941 G  80.058
+        regnet_x_32gf   107,811,560       31.736 G  80.622
+        regnet_y_400mf    4,344,144        401.8 M  74.046
+        regnet_y_800mf    6,432,512        833.9 M  76.420
+        regnet_y_1_6gf   11,202,430        1.612 G  77.950
+        regnet_y_3_2gf   19,436,338        3.176 G  78.948
+        regnet_y_8gf     39,381,472        8.473 G  80.032
+        regnet_y_16gf    83,590,140       15.912 G  80.424
+        regnet_y_32gf   145,046,770       32.280 G  80.878
+        regnet_y_128gf  644,812,894      374.570 G  88.228
+
+    Args:
+        classes: number of classes; None gives the features (N, C).
+        depth: blocks in all (the paper's d).
+        width: channels at the beginning of the line, w_0.
+        slope: channels that it gains from block to block, w_a.
+        step: from the width of one stage to that of the next, a factor w_m.
+        group_width: channels in each group of the 3x3, g; the widths are rounded to multiples of it.
+        excite: whether the channels are weighted.
+        norm: a constructor of a normalisation.
+        dropout: rate of dropout before the last layer.
+
+    Example:
+        >>> model = jaxcnn.models.regnet_y_400mf(classes=10)
+        >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape
+        (440, 10)
+
+    Source: Radosavovic, Kosaraju, Girshick, He and Dollar, "Designing network design spaces", 2020.
+    """
+
+    def block(channels, features, groups, stride):
+        branch = {
+            "conv1": unit(features, 1, norm=norm),
+            "conv2": unit(features, 3, stride=stride, groups=groups, norm=norm),
+        }
+        if excite:
+            branch["excite"] = squeeze_excite(features=round(channels / 4))
+        branch["conv3"] = unit(features, 1, norm=norm, act=identity)
+        project = stride > 1 or channels != features
+        shortcut = unit(features, 1, stride=stride, norm=norm, act=identity) if project else identity
+        return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
+
+    channels = 32
+    layers = {"stem": unit(channels, 3, stride=2, norm=norm)}
+    for stage, (features, blocks, groups) in enumerate(_stages(depth, width, slope, step, group_width), 1):
+        first = block(channels, features, groups, 2)
+        layers[f"stage{stage}"] = serial(first, *(block(features, features, groups, 1) for _ in range(1, blocks)))
+        channels = features
+    return serial(**layers, features=global_avg_pool, **head(classes, dropout))
+
+
+def _stages(depth: int, width: int, slope: float, step: float, group_width: int) -> list[tuple[int, int, int]]:
+    """(features, blocks, groups) of each stage.
+
+    The line u_j = w_0 + w_a j is bent into steps w_0 w_m^s, multiples of 8; then each becomes a multiple of the group.
+    """
+    line = width + slope * np.arange(depth)
+    steps = np.round(np.log(line / width) / math.log(step))
+    widths, blocks = np.unique((8 * np.round(width * step**steps / 8)).astype(int), return_counts=True)
+    result = []
+    for features, count in zip(widths.tolist(), blocks.tolist(), strict=True):
+        group = min(group_width, features)
+        groups = int(features / group + 0.5)
+        groups += groups * group < 0.9 * features  # as in torchvision: never a tenth less
+        result.append((groups * group, count, groups))
+    return result
+
+
+VARIANTS = variants(
+    regnet,
+    {
+        "regnet_x_400mf": {"depth": 22, "width": 24, "slope": 24.48, "step": 2.54, "group_width": 16},
+        "regnet_x_800mf": {"depth": 16, "width": 56, "slope": 35.73, "step": 2.28, "group_width": 16},
+        "regnet_x_1_6gf": {"depth": 18, "width": 80, "slope": 34.01, "step": 2.25, "group_width": 24},
+        "regnet_x_3_2gf": {"depth": 25, "width": 88, "slope": 26.31, "step": 2.25, "group_width": 48},
+        "regnet_x_8gf": {"depth": 23, "width": 80, "slope": 49.56, "step": 2.88, "group_width": 120},
+        "regnet_x_16gf": {"depth": 22, "width": 216, "slope": 55.59, "step": 2.1, "group_width": 128},
+        "regnet_x_32gf": {"depth": 23, "width": 320, "slope": 69.86, "step": 2.0, "group_width": 168},
+    }
+    | {
+        name: settings | {"excite": True}
+        for name, settings in {
+            "regnet_y_400mf": {"depth": 16, "width": 48, "slope": 27.89, "step": 2.09, "group_width": 8},
+            "regnet_y_800mf": {"depth": 14, "width": 56, "slope": 38.84, "step": 2.4, "group_width": 16},
+            "regnet_y_1_6gf": {"depth": 27, "width": 48, "slope": 20.71, "step": 2.65, "group_width": 24},
+            "regnet_y_3_2gf": {"depth": 21, "width": 80, "slope": 42.63, "step": 2.66, "group_width": 24},
+            "regnet_y_8gf": {"depth": 17, "width": 192, "slope": 76.82, "step": 2.19, "group_width": 56},
+            "regnet_y_16gf": {"depth": 18, "width": 200, "slope": 106.23, "step": 2.48, "group_width": 112},
+            "regnet_y_32gf": {"depth": 20, "width": 232, "slope": 115.89, "step": 2.53, "group_width": 232},
+            "regnet_y_128gf": {
+                "depth": 27,
+                "width": 456,
+                "slope": 160.83,
+                "step": 2.52,
+                "group_width": 264,
+                "size": 384,
+            },
+        }.items()
+    },
+)
