@@ -9,16 +9,21 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import (
     cifar10_resnet20,
+    cifar10_speedrun,
     finetune,
     image_folder,
     mnist_cnn,
     mnist_lenet,
+    mnist_speedrun,
     overfit_and_regularize,
+    predict,
     write_your_own_loop,
 )
+from jaxcnn import models, weights
 from jaxcnn.train import ConfigError, override
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -197,12 +202,84 @@ def test_overfit_and_regularize(tmp_path):
     assert len(rows) == 3
 
 
-def test_finetune_keeps_what_is_frozen(tmp_path):
-    assert set(small(finetune, tmp_path, "pretrain.epochs=1", "finetune.epochs=1")) == {
-        "from scratch",
-        "frozen features",
-        "all trained on",
-    }
+CASES = {"from scratch", "frozen features", "all trained on"}
+
+
+def test_finetune(tmp_path):
+    assert set(small(finetune, tmp_path, "pretrain.epochs=1", "finetune.epochs=1")) == CASES
+
+
+def test_finetune_on_a_folder_of_pictures_with_weights_from_a_file(tmp_path):
+    folder = image_folder.digits_as_files(tmp_path / "digits", count=60)
+    params, state = models.lenet5(classes=7).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
+    arguments = [f"data.path={folder}", "data.pictures_of_each=2", "model=lenet5", f"weights={tmp_path}/w.safetensors"]
+    result = small(finetune, tmp_path / "runs", *arguments, "mean=[0.1]", "deviation=[0.3]", "finetune.epochs=1")
+    assert set(result) == CASES
+
+
+def test_predict(tmp_path):
+    """What a file of weights says of pictures is what the model says; the margin of a picture is not seen."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (2, 32, 32), np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+    params, state = models.lenet5().init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
+    arguments = ["model=lenet5", "classes=10", f"weights={tmp_path}/w.safetensors", f"pictures={tmp_path}/pictures"]
+    arguments += [f"names={tmp_path}/names.txt", "mean=[0.5]", "deviation=[0.25]", "top=2"]
+    result = predict.main(override(predict.CONFIG, arguments))
+    seen = (images[:, 2:-2, 2:-2, None] / np.float32(255) - 0.5) / 0.25
+    shares = jax.nn.softmax(models.lenet5().apply(params, state, seen.astype(np.float32), train=False)[0])
+    for i in range(2):
+        found = result[f"{i}.png"]
+        assert list(found) == ["abcdefghij"[at] for at in np.argsort(-shares[i])[:2]]
+        np.testing.assert_allclose(list(found.values()), np.sort(shares[i])[::-1][:2], rtol=1e-4)
+
+
+def test_mnist_speedrun():
+    """On an eighth of the digits."""
+    arguments = ["data.name=mnist_small", "epochs=2", "batch_size=100", "learning_rate=0.01"]
+    assert mnist_speedrun.main(override(mnist_speedrun.CONFIG, arguments)) > 0.95
+
+
+def test_cifar10_speedrun(tmp_path, monkeypatch):
+    """Learns stripes, in two runs on the device."""
+    draw = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        labels = draw.integers(0, 10, 100, np.uint8)
+        images = draw.integers(0, 60, (100, 3, 32, 32), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 3 * label : 3 * label + 3] += 190
+        (tmp_path / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], images.reshape(100, -1)], 1).tobytes())
+    monkeypatch.setitem(cifar10_speedrun.SMALL, "widths", [16, 16, 16])
+    monkeypatch.setitem(cifar10_speedrun.SMALL, "batch_size", 50)
+    monkeypatch.setitem(cifar10_speedrun.SMALL, "epochs", 4)
+    config = override(cifar10_speedrun.CONFIG, [f"data.root={tmp_path}", "small=true", "runs=2", "translate=0"])
+    result = cifar10_speedrun.main(config)
+    assert min(result["accuracies"]) > 0.5
+    assert len(result["seconds"]) == 2
+
+
+def test_whitening():
+    """The kernel makes neighbouring pixels uncorrelated, with variance 1."""
+    draw = np.random.default_rng(0)
+    images = np.cumsum(draw.standard_normal((50, 32, 32, 3)), axis=2).astype(np.float32)
+    kernel = np.asarray(cifar10_speedrun.whitening(images))
+    patches = np.stack([images[:, i : i + 31, j : j + 31] for i in (0, 1) for j in (0, 1)], -2).reshape(-1, 12)
+    white = patches @ kernel[..., :12].reshape(12, 12)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(12), atol=0.02)
+    np.testing.assert_array_equal(kernel[..., 12:], -kernel[..., :12])
+
+
+def test_steps_of_muon_are_orthogonal():
+    matrices = np.random.default_rng(0).standard_normal((3, 8, 20)).astype(np.float32)
+    values = np.linalg.svd(np.asarray(cifar10_speedrun.orthogonal(matrices)), compute_uv=False)
+    assert 0.5 < values.min() <= values.max() < 1.5
+    tall = np.asarray(cifar10_speedrun.orthogonal(matrices.transpose(0, 2, 1)))
+    assert tall.shape == (3, 20, 8)
 
 
 @pytest.mark.parametrize("stream", [False, True])

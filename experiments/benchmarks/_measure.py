@@ -75,12 +75,13 @@ def _status(field: str) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on: hardware and versions."""
+    """What a figure depends on: hardware, versions and when it was measured."""
     device = jax.devices()[0]
     return {
         "device": _processor() if device.platform == "cpu" else device.device_kind,
         "platform": device.platform,
         "cores": len(os.sched_getaffinity(0)),
+        "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := installed(name))},
     }

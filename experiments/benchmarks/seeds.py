@@ -1,0 +1,83 @@
+"""Experiments over several seeds, each run in a process of its own: mean and deviation of what they reach.
+
+    python -m experiments.benchmarks.seeds                            all that take minutes, three seeds each
+    python -m experiments.benchmarks.seeds mnist_cnn fit.epochs=2     one of them, with other settings; not kept
+
+Needs all of MNIST in JAXCNN_DATA.
+"""
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from experiments.benchmarks import _measure
+from jaxcnn.train import override
+
+SEEDS = 3
+EXPERIMENTS = {  # what is told the seed, and settings of the run
+    "mnist_lenet": ("seed", []),
+    "mnist_lenet data.name=mnist": ("seed", ["data.name=mnist"]),
+    "mnist_cnn": ("fit.seed", []),
+    "overfit_and_regularize": ("seed", []),
+    "finetune": ("seed", []),
+    "image_folder": ("fit.seed", []),
+    "write_your_own_loop": ("seed", []),
+}
+
+
+def child(name: str, assignments: list[str]) -> None:
+    """Run an experiment; the last line is what it returned."""
+    module = importlib.import_module(f"experiments.{name}")
+    print(json.dumps(module.main(override(module.CONFIG, assignments))))
+
+
+def figures(result: dict, prefix: str = "") -> dict[str, float]:
+    """The accuracies, losses and shares of a result, by path."""
+    found = {}
+    for key, value in result.items():
+        if isinstance(value, dict):
+            found |= figures(value, f"{prefix}{key} ")
+        elif isinstance(value, float) and "second" not in key:
+            found[prefix + key] = value
+    return found
+
+
+def measure(label: str, extra: list[str]) -> dict:
+    name = label.split()[0]
+    key, settings = EXPERIMENTS[label]
+    runs, seconds = [], []
+    for seed in range(SEEDS):
+        with tempfile.TemporaryDirectory() as folder:
+            where = f"folder={folder}/run" if name == "write_your_own_loop" else f"runs={folder}"
+            command = [sys.executable, "-m", "experiments.benchmarks.seeds", "--child", name]
+            began = time.perf_counter()
+            done = subprocess.run(  # noqa: S603
+                [*command, *settings, *extra, where, f"{key}={seed}"], check=True, capture_output=True, text=True
+            )
+            seconds.append(time.perf_counter() - began)
+        runs.append(figures(json.loads(done.stdout.splitlines()[-1])))
+    return {"experiment": label, "figures": {name: [run[name] for run in runs] for name in runs[0]}, "seconds": seconds}
+
+
+def main(arguments: list[str]) -> None:
+    names = [argument for argument in arguments if "=" not in argument]
+    extra = [argument for argument in arguments if "=" in argument]
+    rows = []
+    for label in names or EXPERIMENTS:
+        rows.append(row := measure(label, extra))
+        print(f"{label}: {statistics.mean(row['seconds']):.0f} s")
+        for name, values in row["figures"].items():
+            print(f"  {name:28} {statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}", flush=True)
+    if not arguments:
+        print(_measure.save("seeds", rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], sys.argv[3:])
+    else:
+        main(sys.argv[1:])
