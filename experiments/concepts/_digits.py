@@ -1,0 +1,28 @@
+"""The digits of the package, and a network that learned them: what the concepts that train have in common."""
+
+import jax
+import numpy as np
+import optax
+
+from jaxcnn import cross_entropy, data, train
+
+
+def digits(split):
+    """Pictures (N, 28, 28, 1) from 0 to 1, and their labels."""
+    found = data.load("mnist_small", split)
+    return found.images.astype(np.float32) / 255, found.labels
+
+
+def trained(model, *, epochs=2, batch_size=64, learning_rate=3e-3, seed=0):
+    """params and state of a model after some epochs, and those that it began with."""
+    images, labels = digits("train")
+    steps = len(images) // batch_size
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))
+    train_state = train.TrainState.create(model, optimizer, jax.random.key(seed), images[:1])
+    start = jax.tree.map(np.array, train_state.params)
+    step = train.make_step(cross_entropy(model), optimizer)
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        for at in rng.permutation(len(images))[: steps * batch_size].reshape(steps, batch_size):
+            train_state, _ = step(train_state, {"image": images[at], "label": labels[at]})
+    return train_state.params, train_state.state, start

@@ -1,0 +1,94 @@
+"""A filter of 5 x 5 x 3 has 75 weights on pictures of any size; 100 dense units on 100 x 100 x 3 have 3,000,000.
+
+    python -m experiments.concepts.shared_weights
+
+A convolution is a dense layer with two restrictions, which can be seen in its matrix (a row for each output, a column
+for each input). Each output sees only the inputs under the kernel: most entries are zero (sparse connections). And each
+row has the same weights, moved on by one: few numbers fill the whole band (shared weights).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.concepts._figure import BLUE, VERMILLION, Shown, colours, command, drawing, mosaic, picture
+from jaxcnn import conv, count_params, dense, flatten, serial
+
+SIDE = 6  # of the picture whose matrix is drawn
+# The nine taps of a kernel: rows by hue, columns by lightness.
+TAPS = ["#9ecae9", "#3a9bd9", "#00518a", "#a6dbc4", "#2fb68c", "#006b4c", "#f7bd94", "#e97a2b", "#9c4300"]
+
+
+def weights(model, shape, pattern=".*"):
+    """How many parameters a model has for pictures of this shape, from shapes alone."""
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return count_params(params, pattern)
+
+
+def matrix(kernel, side):
+    """The matrix (outputs, inputs) of a convolution with this kernel (k, k), on pictures of side x side."""
+    layer = conv(1, kernel.shape, padding="VALID", bias=False)
+
+    def flat(x):
+        y, _ = layer.apply({"kernel": kernel[:, :, None, None]}, {}, x.reshape(1, side, side, 1), train=False)
+        return y.ravel()
+
+    return np.asarray(jax.jacobian(flat)(jnp.zeros(side * side)))
+
+
+def measure():
+    shape = (100, 100, 3)
+    filter_weights = weights(conv(1, 5), shape, "kernel")
+    return {
+        "filter": filter_weights,
+        "filter and bias": weights(conv(1, 5), shape),
+        "100 filters": weights(conv(100, 5), shape, "kernel"),
+        "100 dense units": weights(serial(flatten, dense(100)), shape, ".*/kernel"),
+        "connections": filter_weights / math.prod(shape),
+        "matrix": matrix(jnp.arange(1.0, 10.0).reshape(3, 3), SIDE),
+    }
+
+
+@drawing
+def draw(found):
+    figure, axes = mosaic("AB;CC", 6.4, 4, height_ratios=[1, 1.1])
+    rows, columns = found["matrix"].shape
+    every = np.random.default_rng(0).normal(size=(rows, columns))
+    picture(axes["A"], every, f"dense: {every.size} weights", cmap="cividis")
+    title, cmap = f"convolution: 9 weights, {zeros(found):.0%} zeros", colours(["#eeeeee", *TAPS])
+    picture(axes["B"], found["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
+    for name in "AB":
+        axes[name].set(xlabel=f"{columns} inputs", ylabel=f"{rows} outputs")
+    bars = axes["C"]
+    for i, name in enumerate(("filter", "100 filters", "100 dense units")):
+        bars.barh(i, found[name] - 1, left=1, color=VERMILLION if "dense" in name else BLUE, height=0.4)
+        bars.text(1.2, i + 0.25, f"{name}: {found[name]:,}", va="bottom")
+    bars.set(xscale="log", xlim=(1, 1e7), ylim=(-0.3, 2.8), yticks=[], xlabel="weights")
+    bars.set_title("weights for a picture of 100 x 100 x 3, on a logarithmic scale")
+    return figure
+
+
+def zeros(found):
+    return (found["matrix"] == 0).mean()
+
+
+def main(config):
+    found = measure()
+    for name in ("filter", "filter and bias", "100 filters", "100 dense units"):
+        print(f"{name:15} on 100 x 100 x 3: {found[name]:9,} {'parameters' if 'bias' in name else 'weights'}")
+    print(f"each output of the filter sees 75 of 30,000 inputs: {found['connections']:.2%} of all connections")
+    print(
+        f"3 x 3 on {SIDE} x {SIDE}: a matrix of {found['matrix'].shape}, {zeros(found):.0%} zeros, 9 different weights"
+    )
+    alt = (
+        "Two matrices of 16 outputs by 36 inputs. The dense one is filled with random colours. That of a 3 x 3 "
+        "convolution is pale but for a band of short stripes in the same nine colours in every row. Below, bars on a "
+        "logarithmic scale: 100 dense units have 3,000,000 weights, 100 filters 7,500, one filter 75."
+    )
+    return Shown("shared_weights", draw(found), alt)
+
+
+if __name__ == "__main__":
+    command(main, {}, __doc__)

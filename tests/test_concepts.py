@@ -1,0 +1,361 @@
+"""Each concept's sentence, asserted on its numbers; and the page with all figures."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.concepts import __main__ as concepts
+from experiments.concepts import (
+    _figure,
+    convolution_of_boxes,
+    corner_pixels,
+    dropout_averages,
+    edge_detection,
+    feature_maps,
+    learned_filters,
+    overfitting,
+    pooling,
+    receptive_fields,
+    shared_weights,
+    sliding_kernel,
+    stride_and_padding,
+    translation,
+)
+from jaxcnn._extra import MissingExtraError
+from tests.test_experiments import ROOT
+
+SHORT = {"seed": 0, "epochs": 1}
+
+
+def test_convolution_of_boxes_is_a_triangle():
+    found = convolution_of_boxes.measure()
+    np.testing.assert_array_equal(found["triangle"], [1, 2, 3, 4, 5, 4, 3, 2, 1])
+    assert found["lengths"] == {"VALID": 11, "SAME": 15, "full": 19}
+    np.testing.assert_array_equal(found["cross-correlation"], [0, 0, 3, 2, 1, 0, 0])
+    np.testing.assert_array_equal(found["convolution"], np.convolve(found["impulse"], [1, 2, 3], "same"))
+
+
+@pytest.mark.parametrize(("padding", "mode"), [("VALID", "valid"), ("SAME", "same"), (4, "full")])
+def test_slide_is_numpys_correlation(padding, mode):
+    rng = np.random.default_rng(0)
+    signal, kernel = rng.normal(size=12), rng.normal(size=5)
+    y = convolution_of_boxes.slide(signal, kernel, padding)
+    np.testing.assert_allclose(y, np.correlate(signal, kernel, mode), rtol=1e-5, atol=1e-6)
+
+
+def test_sliding_kernel_adds_up_nine_products():
+    found = sliding_kernel.measure()
+    assert found["products"].shape == (3, 3, 3, 3)
+    np.testing.assert_array_equal(found["products"].sum((2, 3)), found["output"])
+    np.testing.assert_array_equal(found["output"], [[5, 1, 2], [1, 2, 4], [2, 3, 2]])
+    np.testing.assert_array_equal(sliding_kernel.PICTURE[:3, :3], sliding_kernel.KERNEL)  # where the output is largest
+
+
+def test_edges_are_found_where_they_are_and_nowhere_else():
+    answers = edge_detection.responses(edge_detection.HALF)
+    # The picture turns dark between columns 2 and 3: only the windows from columns 1 and 2 on see both sides.
+    np.testing.assert_array_equal(answers["vertical edges"], [[0, 30, 30, 0]] * 4)
+    np.testing.assert_array_equal(answers["Sobel, vertical"], [[0, 40, 40, 0]] * 4)
+    np.testing.assert_array_equal(answers["horizontal edges"], np.zeros((4, 4)))
+    np.testing.assert_array_equal(answers["Sobel, horizontal"], np.zeros((4, 4)))
+    turned = edge_detection.responses(edge_detection.HALF.T)
+    np.testing.assert_array_equal(turned["horizontal edges"], answers["vertical edges"].T)
+    np.testing.assert_array_equal(turned["vertical edges"], np.zeros((4, 4)))
+
+
+def test_kernels_that_sum_to_zero_are_blind_to_brightness_and_those_that_sum_to_one_keep_it():
+    plain = edge_detection.responses(np.full((5, 5), 7.0))
+    blind = {name for name, answer in plain.items() if np.allclose(answer, 0, atol=1e-5)}
+    keeping = {name for name, answer in plain.items() if np.allclose(answer, 7, atol=1e-5)}
+    assert keeping == {"blur", "sharpen"}
+    assert blind == set(edge_detection.KERNELS) - keeping
+    sharp = edge_detection.responses(edge_detection.HALF)["sharpen"][0]
+    np.testing.assert_array_equal(sharp, [10, 20, -10, 0])  # the step is three times as high
+
+
+def test_edges_of_a_digit():
+    found = edge_detection.measure()
+    answer, digit = found["of digit"]["vertical edges"], found["digit"]
+    empty = np.lib.stride_tricks.sliding_window_view(digit, (3, 3)).max((2, 3)) == 0
+    assert 0.3 < empty.mean() < 0.8
+    assert not answer[empty].any()
+    assert (np.abs(answer[~empty]) > 0.2).mean() > 0.5
+    assert abs(answer.sum()) < 1e-3  # each dark side has a light one, as the border is empty
+
+
+def test_weights():
+    found = shared_weights.measure()
+    assert found["filter"] == 75
+    assert found["filter and bias"] == 76
+    assert found["100 filters"] == 7_500
+    assert found["100 dense units"] == 3_000_000
+    assert found["connections"] == 75 / 30_000
+    larger = shared_weights.weights(shared_weights.conv(1, 5), (200, 300, 3), "kernel")
+    assert larger == 75
+
+
+def test_convolution_is_a_sparse_matrix_of_nine_weights():
+    rng = np.random.default_rng(0)
+    image, kernel = rng.normal(size=(6, 6)), np.arange(1.0, 10.0).reshape(3, 3)
+    matrix = shared_weights.measure()["matrix"]
+    assert matrix.shape == (16, 36)
+    assert ((matrix != 0).sum(1) == 9).all()
+    assert set(np.unique(matrix)) == set(range(10))
+    by_hand = [(image[i : i + 3, j : j + 3] * kernel).sum() for i in range(4) for j in range(4)]
+    np.testing.assert_allclose(matrix @ image.ravel(), by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [5, 7, 12])
+def test_stride_and_padding(n):
+    for (k, s, p), out in stride_and_padding.measure(n).items():
+        assert out == stride_and_padding.formula(n, k, s, p)
+        # The last window fits, and another would not.
+        assert (out - 1) * s + k <= n + 2 * p < out * s + k
+
+
+def test_corner_pixels():
+    found = corner_pixels.measure()
+    one = np.array([1, 2, 3, 3, 2, 1])
+    np.testing.assert_array_equal(found["VALID"], np.outer(one, one))
+    two = np.array([2, 3, 3, 3, 3, 2])
+    np.testing.assert_array_equal(found["SAME"], np.outer(two, two))
+    np.testing.assert_array_equal(found["full"], np.full((6, 6), 9))
+
+
+def test_pooling():
+    found = pooling.measure()
+    windows = pooling.MAP.reshape(2, 2, 2, 2).swapaxes(1, 2)
+    np.testing.assert_array_equal(found["max"]["output"], windows.max((2, 3)))
+    np.testing.assert_array_equal(found["average"]["output"], windows.mean((2, 3)))
+    np.testing.assert_array_equal(found["global max"]["output"], [[8]])
+    np.testing.assert_array_equal(found["global average"]["output"], [[2.5]])
+    chosen = found["max"]["gradient"]
+    np.testing.assert_array_equal(np.sort((pooling.MAP * chosen)[chosen > 0]), [2, 3, 7, 8])
+    assert chosen.sum() == 4
+    np.testing.assert_array_equal(found["average"]["gradient"], np.full((4, 4), 1 / 4))
+    np.testing.assert_array_equal(found["global average"]["gradient"], np.full((4, 4), 1 / 16))
+    np.testing.assert_array_equal(np.argwhere(found["global max"]["gradient"]), [[2, 2]])
+
+
+def test_moved():
+    image = np.zeros((1, 9, 9, 1))
+    image[0, 4, 4] = 1
+    for down, right in ((0, 0), (4, 0), (-3, 0), (0, 2), (0, -4)):
+        ((_, row, column, _),) = np.argwhere(translation.moved(image, down, right))
+        assert (row, column) == (4 + down, 4 + right)
+    assert not translation.moved(image[:, :5], 1, 0).any()  # what leaves does not come in at the other end
+
+
+def test_features_of_random_filters_change_less_after_a_pool():
+    images, labels = (values[:100] for values in translation.digits("test"))
+    changes = {}
+    for name, model in translation.NETWORKS.items():
+        params, state = model.init(jax.random.key(0), images)
+        found = translation.tolerance(model, params, state, images, labels)
+        assert found["change"][0] == 0
+        assert all(0 <= accuracy < 0.5 for accuracy in found["accuracy"])
+        changes[name] = found["change"]
+    for stride, pool, whole in zip(*(change[1:] for change in changes.values()), strict=True):
+        assert stride > 1.1 * pool > 2 * whole > 0
+
+
+@pytest.mark.full
+def test_pooling_tolerates_translation():
+    found = translation.measure(**SHORT)
+    stride, pool, whole = (found[name] for name in ("every second output", "max pooling", "global max pooling"))
+    assert stride["change"][0] == pool["change"][0] == whole["change"][0] == 0
+    for distance in (1, 2, 3, 4):
+        assert stride["change"][distance] > 1.1 * pool["change"][distance] > 2 * whole["change"][distance]
+    lost = [line["accuracy"][0] - line["accuracy"][3] for line in (stride, pool, whole)]
+    assert lost[0] > lost[1] + 0.03
+    assert lost[1] > 0.1 > lost[2]
+
+
+def test_the_two_networks_differ_in_pooling_alone():
+    assert (
+        shared_weights.weights(translation.NETWORKS["every second output"], (28, 28, 1))
+        == shared_weights.weights(translation.NETWORKS["max pooling"], (28, 28, 1))
+        == 11_274
+    )
+
+
+def test_receptive_fields_grow_with_depth():
+    found = receptive_fields.measure()
+    for depth in receptive_fields.DEPTHS:
+        assert found["3 x 3", depth]["width"] == 2 * depth + 1
+        assert found["3 x 3, stride 2", depth]["width"] == 2 ** (depth + 1) - 1
+        assert found["3 x 3, pool 2", depth]["width"] == 3 * 2**depth - 2
+    for result in found.values():
+        assert result["explain"] == result["width"]
+    ways = found["3 x 3", 2]["derivative"]
+    np.testing.assert_array_equal(ways[ways > 0].reshape(5, 5), np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]))
+
+
+@pytest.mark.full
+def test_overfitting_and_its_remedies():
+    found = overfitting.measure(**overfitting.CONFIG)
+    nothing, l1, l2, dropout = found.values()
+    assert nothing["train"]["accuracy"] > 0.98
+    assert nothing["test"]["accuracy"] < 0.9
+    assert nothing["test"]["loss"] > 5 * nothing["train"]["loss"]
+    assert l1["near zero"] > 3 * nothing["near zero"]
+    assert l1["near zero"] > 2 * l2["near zero"]
+    assert l2["size"] < 0.9 * nothing["size"]
+    assert dropout["size"] > 0.95 * nothing["size"]
+    for remedy in (l1, l2, dropout):
+        assert remedy["test"]["loss"] - remedy["train"]["loss"] < nothing["test"]["loss"] - nothing["train"]["loss"]
+
+
+def test_dropout_averages_all_networks_of_a_linear_layer():
+    found = dropout_averages.linear_layer()
+    assert found["thinned"].shape == (256, 4)
+    np.testing.assert_allclose(found["mean logits"], found["logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["geometric mean"], found["evaluation"], rtol=1e-4)
+    assert np.abs(found["mean"] - found["evaluation"]).max() > 0.01
+    assert found["difference"][-1] < 0.1 < found["difference"][0]
+
+
+def test_evaluation_is_as_right_as_the_mean_of_many_networks():
+    found = dropout_averages.deep_network(**SHORT)
+    assert abs(found["evaluation"] - found["accuracy"][-1]) < 0.02
+    assert found["evaluation"] > found["accuracy"][0] + 0.1
+    assert found["difference"][-1] < found["difference"][0] / 3
+
+
+def test_learned_filters():
+    found = learned_filters.measure(**SHORT)
+    assert abs(found["likeness"]["before"]) < 0.3
+    assert found["likeness"]["added"] > found["likeness"]["before"] + 0.3
+    assert found["accuracy"]["before"] < 0.3
+    assert found["accuracy"]["after"] > 0.85
+
+
+def test_likeness():
+    rng = np.random.default_rng(0)
+    assert abs(learned_filters.likeness(rng.normal(size=(200, 5, 5)))) < 0.05
+    ramps = np.broadcast_to(np.arange(5.0), (3, 5, 5))
+    assert learned_filters.likeness(ramps) > 0.8
+    assert learned_filters.likeness(np.indices((5, 5)).sum(0, keepdims=True) % 2) < -0.99  # a chessboard
+
+
+def test_feature_maps():
+    found = feature_maps.measure(**SHORT)
+    shapes = [result["maps"].shape for result in found.values()]
+    assert shapes == [(28, 28, 1), (28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (84,)]
+    assert [result["sees"] for result in found.values()] == [1, 5, 6, 14, 16, 28]
+    right = {name: result["right"] for name, result in found.items()}
+    assert right["relu4"] > right["relu2"] + 0.02 > right["pixels"] + 0.04
+
+
+def test_nearest_mean():
+    seen = np.arange(10.0)[:, None]
+    np.testing.assert_array_equal(feature_maps.nearest_mean(seen, np.arange(10), np.array([[3.2], [8.9]])), [3, 9])
+
+
+class Page(HTMLParser):
+    """What is in a page, and whether its elements are closed in the order in which they were opened."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+QUICK = (*(each for each in concepts.CONCEPTS if not hasattr(each, "CONFIG")), learned_filters, feature_maps)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of all concepts but those that train several networks, and its folder."""
+    folder = tmp_path_factory.mktemp("concepts")
+    with pytest.MonkeyPatch.context() as patch:
+        for concept in (learned_filters, feature_maps):
+            patch.setattr(concept, "CONFIG", SHORT)
+        path = concepts.main({"out": str(folder)}, QUICK)
+    assert path == folder / "index.html"
+    return folder, Page(path.read_text())
+
+
+def test_page_has_a_section_for_each_concept(page):
+    folder, page = page
+    names = [concept.__name__.rpartition(".")[2] for concept in QUICK]
+    assert [heading["id"] for heading in page.all("h2")] == names
+    assert [link["href"] for link in page.all("a")] == [f"#{name}" for name in names]
+    assert {path.name for path in folder.glob("*.svg")} == {f"{name}.svg" for name in names}
+    for concept, name in zip(QUICK, names, strict=True):
+        sentence, _, *paragraphs = concept.__doc__.replace("`", "").split("\n\n")
+        assert all(paragraph.strip() in page.text for paragraph in (sentence, *paragraphs))
+        assert f"$ python -m experiments.concepts.{name}\n" in page.text
+    assert "3,000,000 weights" in page.text  # a number, as it is printed
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    _, page = page
+    policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    images = page.all("img")
+    assert len(images) == len(QUICK)
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
+    assert all(len(image["alt"]) > 80 for image in images)
+    assert len({image["alt"] for image in images}) == len(images)
+    assert not page.all("script") + page.all("link")
+
+
+def test_figures_are_small_and_follow_the_colours_of_the_page(page):
+    folder, _ = page
+    for path in folder.glob("*.svg"):
+        svg = path.read_text()
+        assert len(svg) < 80_000, path.name
+        assert "prefers-color-scheme:dark" in svg
+        assert "var(--ink)" in svg
+        assert svg.count(_figure.INK) == 1  # where the variable is defined
+        ElementTree.fromstring(svg)  # it is well-formed
+
+
+@pytest.mark.parametrize("concept", concepts.CONCEPTS, ids=lambda concept: concept.__name__.rpartition(".")[2])
+def test_each_file_starts_with_its_sentence_and_its_command(concept):
+    sentence, command, *explained = concept.__doc__.split("\n\n")
+    assert re.fullmatch(r"[A-Z].*\.", sentence)
+    assert command == f"    python -m {concept.__name__}"
+    assert explained
+
+
+def test_command(tmp_path):
+    command = [sys.executable, "-m", corner_pixels.__name__, f"out={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("VALID: corner 1, border 3, middle 9\n")
+    assert done.stdout.endswith(f"{tmp_path}/corner_pixels.svg\n")
+
+
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"jaxcnn\[plot\]"):
+        corner_pixels.main({})
+
+
+@pytest.mark.full
+def test_all(tmp_path):
+    page = Page(concepts.main(concepts.CONFIG | {"out": str(tmp_path)}).read_text())
+    assert len(page.all("img")) == len(page.all("h2")) == 13
