@@ -9,6 +9,9 @@ import jaxcnn
 from jaxcnn import weights
 from jaxcnn.models import MODELS
 from jaxcnn.models._googlenet import with_auxiliary
+from jaxcnn.weights._convert import _places
+from jaxcnn.weights._tables import tables
+from tests import zoo_weights
 
 
 def whole(name, **options):
@@ -162,6 +165,11 @@ def test_unet_of_the_paper():
         ("vgg11_bn", (4096,)),
         ("squeezenet1_1", (512,)),
         ("unet", (388, 388, 64)),
+        ("resnet20", (64,)),
+        ("preact_resnet18", (512,)),
+        ("wrn_16_4", (256,)),
+        ("regnet_y_400mf", (440,)),
+        ("convnext_tiny", (768,)),
     ],
 )
 def test_features(name, features):
@@ -170,3 +178,82 @@ def test_features(name, features):
     y, _ = jax.eval_shape(lambda *of: model.apply(*of, train=False), params, state, x)
     assert y.shape == (2, *features)
     assert whole(name, classes=7)[1].keys() - params.keys() == {"head"}
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 272_474), (32, 466_906), (44, 661_338), (56, 855_770)])
+def test_option_b_has_a_convolution_on_the_way_around(depth, parameters):
+    _, params, _, _ = whole(f"resnet{depth}", option="B")
+    assert jaxcnn.count_params(params) == parameters
+    assert jaxcnn.count_params(params, ".*/shortcut/conv/kernel") == 16 * 32 + 32 * 64
+
+
+def test_option_a_has_zeros_on_the_way_around():
+    """With all branches zero, what is left of the stem is every fourth position."""
+    model, params, state, x = whole("resnet20", classes=None)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    params["stem"] = drawn(params["stem"])
+    state = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), state)
+    probe = jaxcnn.capture(model, "stem")
+    x = np.random.default_rng(1).standard_normal(x.shape, np.float32)
+    (y, found), _ = jax.jit(lambda x: probe.apply(params, state, x, train=False))(x)
+    np.testing.assert_allclose(y[:, :16], found["stem"][:, ::4, ::4].mean((1, 2)), atol=1e-5)
+    assert (y[:, 16:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet20", {"option": "C"}, "option must be 'A' or 'B', got 'C'"),
+        ("resnet20", {"depth": 21}, r"depth must be 6 n \+ 2 .*, got 21"),
+        ("wrn_16_4", {"depth": 20}, r"depth must be 6 n \+ 4 .*, got 20"),
+    ],
+)
+def test_depths_and_options_that_are_none(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name](**options)
+
+
+def test_dropout_of_a_wide_resnet_is_inside_of_the_branch():
+    model = MODELS["wrn_16_4"](depth=10, factor=1, dropout=0.5)
+    x = np.random.default_rng(1).standard_normal((2, 8, 8, 3), np.float32)
+    params, state = drawn(jax.eval_shape(model.init, jax.random.key(0), x))
+    probe = jaxcnn.capture(model, "stem|stage1/0|stage1/0/layer/(relu2|drop|conv2)")
+    run = jax.jit(lambda x: probe.apply(params, state, x, train=True, key=jax.random.key(0)))
+    (_, found), _ = run(x)
+    before, after = found["stage1/0/layer/relu2"], found["stage1/0/layer/drop"]
+    assert ((after == 0) | (after == 2 * before)).all()
+    assert 0.4 < (after[before > 0] == 0).mean() < 0.6
+    np.testing.assert_allclose(found["stage1/0"], found["stem"] + found["stage1/0/layer/conv2"], rtol=1e-4, atol=1e-3)
+
+
+def test_deeper_blocks_of_a_convnext_are_left_out_more_often():
+    """One block in each of three stages, left out with probabilities of 0, 0.4 and 0.8."""
+    model = MODELS["convnext_tiny"](depths=(1, 1, 1), width=4, drop_path=0.8)
+    x = np.random.default_rng(1).standard_normal((400, 16, 16, 3), np.float32)
+    params, state = drawn(jax.eval_shape(model.init, jax.random.key(0), x))
+    inputs = {"stage1": "stem", "stage2": "downsample2", "stage3": "downsample3"}
+    probe = jaxcnn.capture(model, "|".join((*inputs, *inputs.values())))
+    (_, found), _ = jax.jit(lambda x: probe.apply(params, state, x, train=True, key=jax.random.key(0)))(x)
+    left_out = [(found[stage] == found[before]).all((1, 2, 3)).mean() for stage, before in inputs.items()]
+    np.testing.assert_allclose(left_out, [0, 0.4, 0.8], atol=0.1)
+
+
+def test_scales_of_a_convnext_start_near_zero():
+    params, _ = MODELS["convnext_tiny"](depths=(1,), width=4).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    np.testing.assert_array_equal(params["stage1"]["0"]["layer"]["scale"]["scale"], np.full(4, 1e-6, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("regnet_y_1_6gf", "871a9cb3fc307c8ce19eae4488730e795d0447f94caa899c33714631e2df4447"),  # regnety_016
+        ("convnext_tiny", "b07384a3160b01d850e9042eb3442abca07273e806ead68b65b095d2d85b9032"),
+    ],
+)
+def test_names_of_timm(name, expected):
+    """Of models that torchvision has too, by the names and shapes of timm 1.0.31 without `num_batches_tracked`."""
+    _, params, state, _ = whole(name)
+    places = _places((params, state), tables(name)[1])
+    there = {key: place.layout.there for key, place in places.items()}
+    assert zoo_weights.names_hash(there) == expected
+    weights.from_torch(name, {key: np.broadcast_to(np.float32(0), shape) for key, shape in there.items()})

@@ -238,15 +238,15 @@ def test_resnet20():
     """6 convolutions of positions next to each other, one and 5 of every other, one and 5 of every fourth."""
     layers = receptive_field(MODELS["resnet20"](), spec(1, 32, 32, 3)).layers
     fields = {layer.path: layer.fields for layer in layers}
-    assert fields["stage1_block2"] == ((1 + 7 * 2, 1, -7),) * 2
-    assert fields["stage2_block2"] == ((15 + 2 + 5 * 4, 2, -18),) * 2
-    assert fields["stage3_block2"] == ((37 + 4 + 5 * 8, 4, -40),) * 2
-    assert fields["stage3_block2/sum/shortcut"] == ((65, 4, -32),) * 2
+    assert fields["stage1/2"] == ((1 + 7 * 2, 1, -7),) * 2
+    assert fields["stage2/2"] == ((15 + 2 + 5 * 4, 2, -18),) * 2
+    assert fields["stage3/2"] == ((37 + 4 + 5 * 8, 4, -40),) * 2
+    assert fields["stage3/2/sum/shortcut"] == ((65, 4, -32),) * 2
 
 
 @pytest.mark.full
 def test_resnet20_by_its_gradient():
-    net, shape, path = MODELS["resnet20"](), (1, 100, 100, 3), "stage3_block2"
+    net, shape, path = MODELS["resnet20"](), (1, 100, 100, 3), "stage3/2"
     params, state = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.1, jax.jit(net.init)(jax.random.key(0), spec(*shape)))
     score = lambda x: until(net, path).apply(params, state, x, train=False)[0][0, 12, 12].sum()
     with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around the field

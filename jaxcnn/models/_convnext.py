@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv, depthwise_conv
@@ -82,7 +83,7 @@ def convnext(
             branch |= {"project": dense(features), "scale": _scaled(1e-6)}
         return residual(dropped(serial(**branch), rate))
 
-    rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+    rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
     layers = {"stem": serial(conv=conv(width, 4, stride=4, padding=0), norm=norm())}
     for stage, depth in enumerate(depths, 1):
         features = width * 2 ** (stage - 1)
