@@ -35,6 +35,7 @@ def test_the_table_is_complete():
         "LossFn",
         "stateless",
         "as_layer",
+        "export",
         "jit",
         "mask",
         "paths",
@@ -42,7 +43,7 @@ def test_the_table_is_complete():
         "orthogonal",
         "capture",
     }
-    packages = {"data", "explain", "models", "train"}
+    packages = {"data", "explain", "models", "train", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
 
 
