@@ -34,6 +34,7 @@ from jaxcnn.models._convnext import convnext as convnext
 from jaxcnn.models._densenet import densenet as densenet
 from jaxcnn.models._efficientnet import efficientnet as efficientnet
 from jaxcnn.models._mnasnet import mnasnet as mnasnet
+from jaxcnn.models._mobilenet import mobilenet_v3 as mobilenet_v3
 from jaxcnn.models._preact_resnet import preact_resnet as preact_resnet
 from jaxcnn.models._regnet import regnet as regnet
 from jaxcnn.models._resnet import resnet as resnet
@@ -76,6 +77,7 @@ __all__ = [
     "densenet",
     "efficientnet",
     "mnasnet",
+    "mobilenet_v3",
     "preact_resnet",
     "regnet",
     "resnet",
