@@ -64,12 +64,12 @@ def main(config):
         return train.fit(model, seen, eval_data=unseen, config=common | settings, run=part, start=start)
 
     if config["weights"]:
+        learned = weights.load(config["weights"], model, classes=None)
         backbone = models.MODELS[model](None)
         height, width, channels = models.MODELS[model].input_shape
         pictures = data.image_folder(own["path"], (height, width), channels=channels)
         few, unseen = divided(pictures, own["pictures_of_each"])
         scale = data.normalize(config["mean"], config["deviation"])
-        learned = weights.load(config["weights"], model, classes=None)
     else:
         backbone = serial(block1=block(16), block2=block(32), block3=block(64), flatten=flatten)
         few, _ = divided(digits_of("train", 5, 9), own["pictures_of_each"])

@@ -72,10 +72,8 @@ def main(config):
     train.require(config, {"classes": (1, 10**6), "top": (1, 10**6)})
     if not config["weights"]:
         config = demonstration(config)
-    build = models.MODELS.get(config["model"])
-    if build is None:
-        raise train.ConfigError(f"model {config['model']!r} is none of {', '.join(models.MODELS)}")
     params, state = weights.load(config["weights"], config["model"], classes=config["classes"])
+    build = models.MODELS[config["model"]]
     names, images = read(config["pictures"], build.input_shape)
     classes = [f"class {i}" for i in range(config["classes"])]
     if config["names"]:

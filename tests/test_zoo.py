@@ -66,12 +66,10 @@ def without_chance(name, **options):
     return options | {rate: 0.0 for rate in ("dropout", "drop_path") if rate in parameters}
 
 
-def state_dict(name, **options):
-    """Arrays for all names that the model has in PyTorch."""
-    params, state = (
-        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree) for tree in shapes(name, **options)
-    )
-    return {key: zoo_weights.weight(key, value.shape) for key, value in weights.to_torch(name, params, state).items()}
+def shapes_there(name, **options):
+    """The shapes of all names that the model has in PyTorch."""
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes(name, **options))
+    return {key: value.shape for key, value in weights.to_torch(name, *zeros).items()}
 
 
 def full_but(small, names):
@@ -107,7 +105,8 @@ def test_logits_of_torch(name, mode):
     """In training with the statistics of the batch and without dropout."""
     options = compared(name)
     model = MODELS[name](**without_chance(name, **options))
-    params, state = weights.from_torch(name, state_dict(name, **options), **options)
+    there = {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
+    params, state = weights.from_torch(name, there, **options)
     size = zoo_weights.size_of(name)
     x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
     apply = jaxcnn.jit(model.apply, static_argnames="train")
@@ -122,9 +121,4 @@ def test_logits_of_torch(name, mode):
 def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
         expected = str(golden["names"])
-    params, state = (
-        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree)
-        for tree in shapes(name, **compared(name))
-    )
-    found = {key: value.shape for key, value in weights.to_torch(name, params, state).items()}
-    assert zoo_weights.names_hash(found) == expected
+    assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected

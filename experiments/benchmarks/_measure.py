@@ -74,6 +74,15 @@ def _status(field: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
+def cached(folder: str) -> dict[str, str]:
+    """The environment of a process that keeps what it compiles in a folder, and finds it there."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def machine() -> dict[str, Any]:
     """What a figure depends on: hardware, versions and when it was measured."""
     device = jax.devices()[0]

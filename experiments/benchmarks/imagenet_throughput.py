@@ -9,6 +9,8 @@ and compiled PyTorch, channels first and last.
 """
 
 import functools
+import itertools
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -81,18 +83,34 @@ def theirs(name: str, batch: int, *, half: bool, training: bool, compiled: bool,
     return train if training else infer
 
 
-def fastest(calls: dict[str, Callable[[], Call]], batch: int) -> dict[str, tuple[float, list[float]]]:
-    """(images a second, those of each turn) of each contender that has the memory for this batch."""
+def contenders(name: str, batch: int, training: bool) -> dict[str, Callable[[], Call]]:
+    """What builds each; on a GPU, of PyTorch the kind that is known to be fastest there."""
+    half = jax.default_backend() == "gpu"
+    found = {"jaxcnn": functools.partial(ours, name, batch, jnp.bfloat16 if half else jnp.float32, training)}
+    for label in ["torch compile channels_last"] if half else _networks.contenders(["torch"]):
+        options = {"compiled": "compile" in label, "channels_last": "channels_last" in label}
+        found[label] = functools.partial(theirs, name, batch, half=half, training=training, **options)
+    return found
+
+
+def rates(name: str, batch: int, training: bool) -> dict[str, list[float]]:
+    """Images a second in each turn, of each contender that has the memory for this batch."""
     built = {}
-    for name, build in calls.items():
+    for label, build in contenders(name, batch, training).items():
         try:
-            built[name] = build()
-            built[name]()
+            call = build()
+            call()
+            built[label] = call
         except Exception as error:  # out of memory, in the words of either framework
-            built.pop(name, None)
-            print(f"  {name} not at batch {batch}: {str(error).strip().splitlines()[0][:100]}")
+            print(f"  {label} not at batch {batch}: {str(error).strip().splitlines()[0][:100]}")
     _, taken = _measure.compare(built, turns=5, seconds=1.0)
-    return {name: (batch / float(np.median(times)), [batch / t for t in times]) for name, times in taken.items()}
+    return {label: [batch / seconds for seconds in turns] for label, turns in taken.items()}
+
+
+def best(found: list[dict[str, list[float]]], *, ours: bool) -> float | None:
+    """The largest median of jaxcnn, or of the others, over batches."""
+    medians = (statistics.median(turns) for row in found for label, turns in row.items() if (label == "jaxcnn") == ours)
+    return max(medians, default=None)
 
 
 def peak(size: int = 8192) -> float:
@@ -109,42 +127,24 @@ def peak(size: int = 8192) -> float:
 def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     on_gpu = jax.default_backend() == "gpu"
-    dtype = jnp.bfloat16 if on_gpu else jnp.float32
-    kinds = [
-        (compiled, layout)
-        for compiled in (True, False)
-        for layout in (True, False)
-        if not on_gpu or (compiled and layout)
-    ]
-    if not on_gpu and _networks.contenders(["torch"]).count("torch compile") == 0:
-        kinds = [kind for kind in kinds if not kind[0]]
     most = peak() if on_gpu else None
+    # A GPU gets the batch that suits it; on a CPU, one picture and a few are asked for.
+    groups = [BATCHES["gpu"]] if on_gpu else [(batch,) for batch in BATCHES["cpu"]]
     rows = []
     table = _measure.Table(("images a second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")
     for name in names or NETWORKS:
         work = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)).multiply_adds
-        for training in (True, False) if on_gpu else (False,):
-            best = {}
-            for batch in BATCHES[jax.default_backend()]:
-                calls = {"jaxcnn": functools.partial(ours, name, batch, dtype, training)}
-                for compiled, layout in kinds:
-                    label = f"torch{' compile' if compiled else ''}{' channels_last' if layout else ''}"
-                    options = {"half": on_gpu, "training": training, "compiled": compiled, "channels_last": layout}
-                    calls[label] = functools.partial(theirs, name, batch, **options)
-                results = fastest(calls, batch)
-                others = {label: result for label, result in results.items() if label != "jaxcnn"}
-                rows.append({"network": name, "training": training, "batch": batch, "images_per_second": results})
-                pair = {"jaxcnn": results.get("jaxcnn"), "PyTorch": max(others.values(), default=None)}
-                if on_gpu:
-                    best = {who: max(filter(None, (best.get(who), pair[who])), default=None) for who in pair}
-                    if batch != BATCHES["gpu"][-1]:
-                        continue
-                    pair, batch = best, "best"
-                if None in pair.values():
-                    continue
-                own, other = pair["jaxcnn"][0], pair["PyTorch"][0]
-                share = own * work * (3 if training else 1) / most if most else None
-                table.row(name, "training" if training else "inference", batch, own, other, own / other, share)
+        for training, batches in itertools.product((True, False) if on_gpu else (False,), groups):
+            found = [rates(name, batch, training) for batch in batches]
+            rows += [
+                {"network": name, "training": training, "batch": batch, "images_per_second": row}
+                for batch, row in zip(batches, found, strict=True)
+            ]
+            own, other = best(found, ours=True), best(found, ours=False)
+            ratio = own / other if own and other else None
+            share = own * work * (3 if training else 1) / most if own and most else None
+            label = batches[0] if len(batches) == 1 else "best"
+            table.row(name, "training" if training else "inference", label, own, other, ratio, share)
     if not names:
         print(_measure.save("imagenet_throughput", rows))
 

@@ -88,11 +88,7 @@ def main(arguments: list[str]) -> None:
     config = override(mnist_speedrun.CONFIG, arguments) | constants
     results = {"jaxcnn, nothing compiled": [], "jaxcnn, compiled before": [], "PyTorch": []}
     with tempfile.TemporaryDirectory() as cache:
-        cached = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+        cached = os.environ | _measure.cached(cache)
         script = ["-m", "experiments.mnist_speedrun", *arguments]
         one(script, cached)
         for seed in range(RUNS):

@@ -38,13 +38,11 @@ def child(framework: str) -> None:
 
 
 def measure(framework: str, cache: str | None) -> list[float]:
+    from experiments.benchmarks import _measure  # not at the top, where a child would import it, too
+
     environment = os.environ | {"BENCHMARK_BEGAN": str(time.time())}
     if cache:
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+        environment |= _measure.cached(cache)
     command = [sys.executable, "-m", "experiments.benchmarks.startup", framework]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
     return json.loads(done.stdout.splitlines()[-1])

@@ -28,6 +28,7 @@ def primitive(
             examples; any other batching maps `plain`.
     """
     prim = Primitive(name)
+    prim.plain = plain  # for who reads programs
 
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)

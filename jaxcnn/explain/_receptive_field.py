@@ -19,7 +19,6 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
-from jaxcnn._lowering import _channels, _max_pool, _plain_conv, _sum_pool
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn.explain._summary import indented, shapes, specs, table
 
@@ -245,10 +244,9 @@ def _through(program: Any, args: Sequence[_Seen]) -> list[_Seen]:
 def _results(eqn: Any, seen: list[_Seen]) -> list[_Seen]:
     """What the results of an operation see, from what its operands see."""
     name = eqn.primitive.name
-    if name in _PLAIN:
+    if plain := getattr(eqn.primitive, "plain", None):  # of this library
         operands = (jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars)
-        program = jax.make_jaxpr(functools.partial(_PLAIN[name], **eqn.params))(*operands)
-        return _through(program, seen)
+        return _through(jax.make_jaxpr(functools.partial(plain, **eqn.params))(*operands), seen)
     if name in _CALLS:
         return _through(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], seen)
     if name == "scan":
@@ -448,19 +446,9 @@ def _length(eqn: Any, span: _Span) -> int:
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 
-_PLAIN = {  # what the primitives of this library compute
-    "jaxcnn_conv": _plain_conv.forward,
-    "jaxcnn_conv_backward_x": _plain_conv.backward_x,
-    "jaxcnn_pool": _max_pool._plain_pool,
-    "jaxcnn_window_sum": _sum_pool._plain_sum,
-    "jaxcnn_total": _channels._plain_total,
-    "jaxcnn_spread": _channels._plain_spread,
-    "jaxcnn_deviations": _channels._plain_deviations,
-}
-
 _ELEMENTWISE = """
     abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp conj convert_element_type
-    copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite jaxcnn_settled
+    copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite
     le lgamma log log1p logistic lt max min mul name ne neg nextafter not or population_count pow real
     reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt
     square stop_gradient sub tan tanh xor

@@ -6,7 +6,7 @@ import jax
 
 from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
-from jaxcnn._dense import dense, identity
+from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
@@ -37,4 +37,4 @@ def head(classes: int | None, dropout: float = 0.0) -> dict[str, AnyLayer]:
     """The end of a classifier, (N, C) -> (N, classes), to be put at the end of `serial`; none gives the features."""
     if classes is None:
         return {}
-    return {"drop": drop(dropout) if dropout else identity, "head": dense(classes)}
+    return {"drop": drop(dropout), "head": dense(classes)}

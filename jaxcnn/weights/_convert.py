@@ -1,7 +1,7 @@
 """Between the parameters of a model here and a state dict of PyTorch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,8 +35,8 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
             heads, whose weights are not used.
 
     Raises:
-        WeightsError: with a list of all keys that are missing, unused or of another shape.
-        ValueError: for a name that is not in `MODELS`.
+        WeightsError: with a list of all keys that are missing, unused or of another shape; or for a name that is not
+            in `MODELS`.
 
     Example:
         >>> model = jaxcnn.models.lenet5()
@@ -50,8 +50,8 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
     """
     given = {name: np.asarray(value) for name, value in _without_prefix(state_dict).items()}
     trees = _shapes(model_name, options)
-    table = max(tables(model_name), key=lambda table: len(given.keys() & _places(trees, table).keys()))
-    places = _places(trees, table)
+    choices = ((table, _places(trees, table)) for table in tables(model_name))
+    table, places = max(choices, key=lambda choice: len(given.keys() & choice[1].keys()))
     given = {name: value for name, value in given.items() if name in places or not re.fullmatch(table.optional, name)}
     if options.get("classes", 0) is None:
         whole = _places(_shapes(model_name, options | {"classes": 1}), table)
@@ -87,8 +87,7 @@ def to_torch(model_name: str, params: Params, state: State) -> dict[str, np.ndar
         for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
     }
     result = {name: place.layout.apply(leaves[place.leaf]) for name, place in places.items()}
-    counters = {f"{name.removesuffix('.running_mean')}.{COUNTER}" for name in result if name.endswith(".running_mean")}
-    return result | {name: np.zeros((), np.int64) for name in sorted(counters)}
+    return result | {name: np.zeros((), np.int64) for name in _counters(result)}
 
 
 class Layout(NamedTuple):
@@ -144,6 +143,12 @@ def _layout(path: str, shape: tuple[int, ...], table: Table) -> Layout:
     return Layout(shape, view, axes, there)
 
 
+def _counters(names: Iterable[str]) -> list[str]:
+    """The names of the counters that come with those of all batch norms."""
+    means = (name.removesuffix("running_mean") for name in names if name.endswith(".running_mean"))
+    return sorted(mean + COUNTER for mean in means)
+
+
 def _shapes(model_name: str, options: dict[str, Any]) -> tuple[Params, State]:
     build = _known(model_name)
     x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
@@ -152,7 +157,7 @@ def _shapes(model_name: str, options: dict[str, Any]) -> tuple[Params, State]:
 
 def _known(model_name: str) -> Any:
     if model_name not in MODELS:
-        raise ValueError(f"{model_name!r} is not in MODELS; {there_are(model_name, MODELS)}")
+        raise WeightsError(f"{model_name!r} is not in MODELS; {there_are(model_name, MODELS)}")
     return MODELS[model_name]
 
 
@@ -164,11 +169,11 @@ def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_fit(model_name: str, given: dict[str, np.ndarray], places: dict[str, Place]) -> None:
-    counters = {f"{name.removesuffix('.running_mean')}.{COUNTER}" for name in places if name.endswith(".running_mean")}
     shapes = {name: place.layout.there for name, place in places.items()}
+    known = shapes.keys() | {*_counters(shapes)}
     lists = {
         "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in given],
-        "unused": [f"{name} {value.shape}" for name, value in given.items() if name not in shapes.keys() | counters],
+        "unused": [f"{name} {value.shape}" for name, value in given.items() if name not in known],
         "of another shape": [
             f"{name} {given[name].shape}, expected {shape}"
             for name, shape in shapes.items()

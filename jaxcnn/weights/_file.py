@@ -41,7 +41,7 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
 
     Raises:
         MissingExtraError: without the package safetensors.
-        ValueError: for a name that is not in `MODELS`.
+        WeightsError: for a name that is not in `MODELS`.
         OSError: if the file cannot be written.
 
     Example:

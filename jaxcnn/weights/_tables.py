@@ -170,26 +170,43 @@ MOBILENET_V1 = Table(
     ),
 )
 
+# Blocks of expansion, depthwise convolution, squeeze-and-excitation and projection. Parts are numbered there; where a
+# block has not all of them, rules of its own come first.
+PARTS = (
+    ("/layer/", "/"),
+    ("excite/weights/squeeze", "excite/fc1"),
+    ("excite/weights/expand", "excite/fc2"),
+)
+NUMBERED = (
+    ("/(expand|fused)/", "/block/0/"),
+    ("/depthwise/", "/block/1/"),
+    ("/excite/", "/block/2/"),
+    ("/project/", "/block/3/"),
+    ("^stem", "features/0"),
+    (r"^(?:block|stage)(\d+)", r"features/\1"),
+    *UNIT,
+)
+EXCITED = {".*/excite/weights/.*/kernel": 2}
+
 MOBILENET_V2 = Table(
     names=(
-        ("/layer/", "/"),
-        ("^block1/depthwise", "features/1/conv/0"),
-        ("^block1/project/conv", "features/1/conv/1"),
-        ("^block1/project/norm", "features/1/conv/2"),
-        (r"^block(\d+)/expand", r"features/\1/conv/0"),
-        (r"^block(\d+)/depthwise", r"features/\1/conv/1"),
-        (r"^block(\d+)/project/conv", r"features/\1/conv/2"),
-        (r"^block(\d+)/project/norm", r"features/\1/conv/3"),
-        ("^stem", "features/0"),
+        *PARTS,
+        ("^block1/depthwise", "block1/conv/0"),
+        ("^block1/project/conv", "block1/conv/1"),
+        ("^block1/project/norm", "block1/conv/2"),
+        ("/expand", "/conv/0"),
+        ("/depthwise", "/conv/1"),
+        ("/project/conv", "/conv/2"),
+        ("/project/norm", "/conv/3"),
         ("^top", "features/18"),
-        *UNIT,
+        *NUMBERED,
         ("^head", "classifier/1"),
     ),
 )
 
 MNASNET = Table(
     names=(
-        ("/layer/", "/"),
+        *PARTS,
         ("^stem/conv", "layers/0"),
         ("^stem/norm", "layers/1"),
         ("^depthwise/conv", "layers/3"),
@@ -209,91 +226,53 @@ MNASNET = Table(
     ),
 )
 
-# In these two, the place of a part in its block depends on which parts the block has.
-EXCITED = {".*/excite/weights/.*/kernel": 2}
+MOBILENET_V3 = (*NUMBERED, ("^last", "classifier/0"), ("^head", "classifier/3"))
 MOBILENET_V3_LARGE = Table(
     names=(
-        ("/layer/", "/"),
-        ("excite/weights/squeeze", "block/2/fc1"),
-        ("excite/weights/expand", "block/2/fc2"),
+        *PARTS,
         ("^block1/depthwise", "block1/block/0"),
         ("^block1/project", "block1/block/1"),
-        (r"^block(4|5|6|1[1-5])/project", r"block\1/block/3"),
-        ("/expand", "/block/0"),
-        ("/depthwise", "/block/1"),
-        ("/project", "/block/2"),
-        ("^stem", "features/0"),
-        (r"^block(\d+)", r"features/\1"),
+        (r"^block([23789]|10)/project", r"block\1/block/2"),
         ("^top", "features/16"),
-        *UNIT,
-        ("^last", "classifier/0"),
-        ("^head", "classifier/3"),
+        *MOBILENET_V3,
     ),
     ones=EXCITED,
 )
 MOBILENET_V3_SMALL = Table(
     names=(
-        ("/layer/", "/"),
+        *PARTS,
         ("^block1/depthwise", "block1/block/0"),
         ("^block1/excite", "block1/block/1"),
-        ("^block1/project", "block1/block/2"),
-        ("/excite", "/block/2"),
-        ("weights/squeeze", "fc1"),
-        ("weights/expand", "fc2"),
-        (r"^block([23])/project", r"block\1/block/2"),
-        ("/expand", "/block/0"),
-        ("/depthwise", "/block/1"),
-        ("/project", "/block/3"),
-        ("^stem", "features/0"),
-        (r"^block(\d+)", r"features/\1"),
+        (r"^block([123])/project", r"block\1/block/2"),
         ("^top", "features/12"),
-        *UNIT,
-        ("^last", "classifier/0"),
-        ("^head", "classifier/3"),
+        *MOBILENET_V3,
     ),
     ones=EXCITED,
 )
 
 EFFICIENTNET_V1 = Table(
     names=(
-        ("/layer/", "/"),
-        ("^(stage1/.*)excite", r"\1block/1"),
-        ("excite", "block/2"),
-        ("weights/squeeze", "fc1"),
-        ("weights/expand", "fc2"),
+        *PARTS,
         ("^(stage1/.*)depthwise", r"\1block/0"),
+        ("^(stage1/.*)excite", r"\1block/1"),
         ("^(stage1/.*)project", r"\1block/2"),
-        ("/expand", "/block/0"),
-        ("/depthwise", "/block/1"),
-        ("/project", "/block/3"),
-        ("^stem", "features/0"),
-        (r"^stage(\d)", r"features/\1"),
         ("^top", "features/8"),
-        *UNIT,
+        *NUMBERED,
         ("^head", "classifier/1"),
     ),
     ones=EXCITED,
 )
 EFFICIENTNET_V2 = Table(
     names=(
-        ("/layer/", "/"),
-        ("excite/weights/squeeze", "block/2/fc1"),
-        ("excite/weights/expand", "block/2/fc2"),
+        *PARTS,
         ("^(stage[123]/.*)project", r"\1block/1"),
-        ("/(expand|fused)", "/block/0"),
-        ("/depthwise", "/block/1"),
-        ("/project", "/block/3"),
-        ("^stem", "features/0"),
-        (r"^stage(\d)", r"features/\1"),
         ("^top", "features/8"),
-        *UNIT,
+        *NUMBERED,
         ("^head", "classifier/1"),
     ),
     ones=EXCITED,
 )
-EFFICIENTNET_V2_S = EFFICIENTNET_V2._replace(
-    names=tuple((pattern, new.replace("features/8", "features/7")) for pattern, new in EFFICIENTNET_V2.names)
-)
+EFFICIENTNET_V2_S = EFFICIENTNET_V2._replace(names=(("^top", "features/7"), *EFFICIENTNET_V2.names))  # a stage less
 
 REGNET = Table(
     names=(
