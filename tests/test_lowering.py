@@ -232,7 +232,9 @@ def test_direct_in_several_loops(size, stride, dilation):
     same_gradient_as_plain(lambda *args: _direct.outer(*args, size), (x, w, geometry))
 
 
-@pytest.mark.parametrize(("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64)])
+@pytest.mark.parametrize(
+    ("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64), (9, 180, 18)]
+)  # the last in a loop
 def test_blocks_of_groups(groups, channels, features):
     rng = np.random.default_rng(0)
     geometry = Geometry((2, 1), ((1, 0), (1, 1)), (1, 1), (1, 2), groups)
