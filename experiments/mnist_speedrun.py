@@ -4,7 +4,7 @@
     python -m experiments.benchmarks.mnist_speedrun          20 runs, beside the same in PyTorch
 
 What makes it short: a first convolution with stride, pools before norms, less than an epoch at a high learning rate
-that rises and falls on a line, and all steps and the test in one program.
+that rises and falls on a line, all steps and the test in one program, and a compiler told to hurry.
 """
 
 import math
@@ -29,6 +29,7 @@ CONFIG = {
 }
 MEAN, DEVIATION = (0.1307,), (0.3081,)
 TEST_BATCH = 500
+HURRY = {"xla_backend_optimization_level": 1}  # of LLVM: compilation 3.7 -> 2.5 s, and no slower a program here
 
 
 def network(widths):
@@ -76,7 +77,7 @@ def program(config, count):
         parts = (unseen.reshape(-1, TEST_BATCH, *unseen.shape[1:]), unseen_labels.reshape(-1, TEST_BATCH))
         return lax.map(right, parts).mean()
 
-    return jit(run)
+    return jit(run, compiler_options=HURRY)
 
 
 def main(config):

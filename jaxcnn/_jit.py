@@ -54,7 +54,7 @@ class _Jitted:
     def __init__(self, fun: Callable, options: dict[str, Any]):
         functools.update_wrapper(self, fun)
         self._fun, self._options = fun, options
-        self._traced = jax.jit(fun, **options)
+        self._traced = jax.jit(fun, **{name: value for name, value in options.items() if name != "compiler_options"})
 
     @functools.cached_property
     def _compiled(self) -> Any:

@@ -7,8 +7,10 @@ import pytest
 from jax import lax
 
 import jaxcnn as cnn
+from jaxcnn._path import paths
 from jaxcnn.explain import receptive_field
 from jaxcnn.models import MODELS
+from tests.zoo_weights import full_but
 
 
 def spec(*shape):
@@ -244,17 +246,57 @@ def test_resnet20():
     assert fields["stage3/2/sum/shortcut"] == ((65, 4, -32),) * 2
 
 
-@pytest.mark.full
-def test_resnet20_by_its_gradient():
-    net, shape, path = MODELS["resnet20"](), (1, 100, 100, 3), "stage3/2"
-    params, state = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.1, jax.jit(net.init)(jax.random.key(0), spec(*shape)))
-    score = lambda x: until(net, path).apply(params, state, x, train=False)[0][0, 12, 12].sum()
-    with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around the field
-        gradient = jax.jit(jax.grad(score))(jnp.ones(shape))
-    assert np.isfinite(gradient).all()
-    for others in ((0, 2, 3), (0, 1, 3)):
-        positions = np.flatnonzero(gradient.any(others))
-        assert (positions.min(), positions.max()) == (4 * 12 - 40, 4 * 12 - 40 + 80)
+def positive(path, leaf, draw):
+    """Weights of means, so that no two ways cancel and nothing grows."""
+    if path.endswith(("mean", "var")):
+        return np.full(leaf.shape, path.endswith("var"), np.float32)
+    ways = np.prod(leaf.shape[:-1]) if path.endswith("kernel") else 1
+    return (draw.uniform(0.5, 1.5, leaf.shape) / ways).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", full_but({"lenet5", "squeezenet1_1", "mobilenet_v1"}, MODELS))
+def test_models_by_their_gradients(name):
+    """The deepest layer that sees less than all the picture: what its middle unit depends on is just its field.
+
+    A maximum depends on the largest alone, so that it takes some pictures to see all.
+    """
+    n = 224
+    model, shape = MODELS[name](), (1, n, n, MODELS[name].input_shape[-1])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), spec(*shape))
+    draw = np.random.default_rng(0)
+    params, state = (
+        jax.tree.unflatten(
+            jax.tree.structure(tree),
+            [positive(path, leaf, draw) for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)],
+        )
+        for tree in shapes
+    )
+    layers = [
+        layer
+        for layer in receptive_field(model, spec(*shape)).layers
+        if getattr(layer.output, "ndim", 0) == 4 and all(1 < field.size <= 150 for field in layer.fields)
+    ]
+    layer = max(layers, key=lambda layer: layer.fields[0].size)
+    middle = [round((n / 2 - field.centre) / field.stride) for field in layer.fields]
+    starts = [field.start + field.stride * i for field, i in zip(layer.fields, middle, strict=True)]
+    expected = [(start, start + field.size) for start, field in zip(starts, layer.fields, strict=True)]
+    weight = draw.uniform(0.5, 1.5, layer.output.shape[-1])  # the sum of normalized channels never changes
+
+    @jax.jit
+    def gradient(x):
+        return jax.grad(lambda x: (apply(params, state, x, train=False)[0][0, *middle] * weight).sum())(x)
+
+    apply, seen = until(model, layer.path).apply, np.zeros((n, n), bool)
+    for _ in range(30):
+        with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around it
+            found = gradient(draw.uniform(0.5, 1.5, shape).astype(np.float32))
+        assert np.isfinite(found).all()
+        seen |= np.asarray(found).any((0, 3))
+        positions = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+        ends = [(p.min(), p.max() + 1) for p in positions]
+        if ends == expected:
+            break
+    assert ends == expected, layer.path
 
 
 def unit(features, size, stride=1):

@@ -128,6 +128,13 @@ def test_jit_works_wherever_jax_jit_does():
     assert jax.export.export(f, platforms=["cpu", "cuda", "tpu"])(x, n=2).platforms == ("cpu", "cuda", "tpu")
 
 
+def test_options_of_the_compiler_are_for_the_outermost_alone():
+    f = cnn.jit(lambda x: x + 1, compiler_options={"xla_backend_optimization_level": 1})
+    assert float(f(1.0)) == float(jax.jit(f)(1.0)) == float(jax.jit(lambda: f(1.0))()) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        cnn.jit(lambda x: x, compiler_options={"no_such_option": 1})(1.0)
+
+
 def test_jit_compiles_once_and_keeps_the_name():
     traces = []
 

@@ -14,7 +14,10 @@ import pytest
 
 import jaxcnn
 from jaxcnn import explain, weights
+from jaxcnn._path import paths
 from jaxcnn.models import MODELS
+from jaxcnn.weights._convert import _counters, _places
+from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 from tests.published import TORCHVISION
 
@@ -68,12 +71,12 @@ def without_chance(name, **options):
 
 def shapes_there(name, **options):
     """The shapes of all names that the model has in PyTorch."""
-    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes(name, **options))
-    return {key: value.shape for key, value in weights.to_torch(name, *zeros).items()}
+    places = _places(shapes(name, **options), tables(name)[0])
+    return {key: place.layout.there for key, place in places.items()} | dict.fromkeys(_counters(places), ())
 
 
-def full_but(small, names):
-    return [name if name in small else pytest.param(name, marks=pytest.mark.full) for name in names]
+def state_dict(name, **options):
+    return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -99,14 +102,13 @@ def test_all_of_torchvision_is_here():
     assert set(TORCHVISION) <= set(GOLDENS)
 
 
-@pytest.mark.parametrize("name", full_but(SMALL, GOLDENS))
+@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, GOLDENS))
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_logits_of_torch(name, mode):
     """In training with the statistics of the batch and without dropout."""
     options = compared(name)
     model = MODELS[name](**without_chance(name, **options))
-    there = {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
-    params, state = weights.from_torch(name, there, **options)
+    params, state = weights.from_torch(name, state_dict(name, **options), **options)
     size = zoo_weights.size_of(name)
     x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
     apply = jaxcnn.jit(model.apply, static_argnames="train")
@@ -122,3 +124,39 @@ def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
         expected = str(golden["names"])
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
+
+
+@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION))
+def test_weights_there_and_back(name):
+    """To the bit."""
+    options = compared(name)
+    there = state_dict(name, **options)
+    back = weights.to_torch(name, *weights.from_torch(name, there, **options))
+    assert back.keys() == there.keys()
+    for key, weight in there.items():
+        assert (back[key].dtype, back[key].shape) == (weight.dtype, weight.shape)
+        assert back[key].tobytes() == weight.tobytes()
+
+
+@pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "resnet20", "squeezenet1_1"}, MODELS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_are_finite(name, dtype):
+    """All of them, and none of a kernel is nothing but zeros."""
+    options = compared(name)
+    params, state = weights.from_torch(name, state_dict(name, **options), **options)
+    height, _, channels = MODELS[name].input_shape
+    size = min(height, zoo_weights.size_of(name))
+    x = zoo_weights.pictures((2, size, size, channels))
+    model = jaxcnn.cast(MODELS[name](**options), jnp.dtype(dtype))
+
+    @jaxcnn.jit
+    def gradient(params):
+        def loss(params):
+            y, _ = model.apply(params, state, x, train=True, key=jax.random.key(0))
+            return sum(jnp.square(part).mean() for part in jax.tree.leaves(y))
+
+        return jax.grad(loss)(params)
+
+    for path, leaf in zip(paths(params), jax.tree.leaves(gradient(params)), strict=True):
+        assert jnp.isfinite(leaf).all(), path
+        assert not path.endswith("kernel") or leaf.any(), path

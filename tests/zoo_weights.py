@@ -1,10 +1,12 @@
-"""Weights made from nothing but their names in PyTorch, so that both sides of a comparison can make them."""
+"""What tests of all models share: weights made from nothing but their names in PyTorch, so that both sides can."""
 
 import hashlib
 import math
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
+import pytest
 
 BATCH = 4
 
@@ -12,6 +14,11 @@ BATCH = 4
 def size_of(model_name: str) -> int:
     """The side of the pictures on which a model is compared: small, but legal."""
     return {"inception_v3": 299, "xception": 71}.get(model_name, 64)
+
+
+def full_but(small: set[str], names: Iterable[str]) -> list:
+    """Names of models for `parametrize`; those that are not among the small ones are for full runs."""
+    return [name if name in small else pytest.param(name, marks=pytest.mark.full) for name in names]
 
 
 def pictures(shape: tuple[int, ...]) -> np.ndarray:
