@@ -180,6 +180,21 @@ NETWORKS = {
 }
 
 
+def _bottleneck(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
+    branch = (*_conv_norm(features, 1), Relu(), *_conv_norm(features, stride=stride), Relu())
+    return Residual(
+        (*branch, *_conv_norm(4 * features, 1)), _conv_norm(4 * features, 1, stride) if widens else ()
+    ), Relu()
+
+
+def resnet50(batch: int) -> Network:
+    layers = [*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1)]
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            layers += _bottleneck(64 * 2**stage, 2 if stage and not block else 1, widens=not block)
+    return Network((224, 224, 3), batch, (*layers, GlobalAvgPool(), Dense(1000)))
+
+
 def wider(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
     """`factor` times the channels in all layers but the last, the classes."""
 
@@ -648,6 +663,11 @@ _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
     "stax": _stax,
 }
 FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
+
+
+def unused(net: Network, name: str) -> Contender:
+    """The network by one contender, of which nothing but the parameters has been computed yet."""
+    return _BUILDERS[name](net)
 
 
 def contenders(frameworks: Iterable[str]) -> list[str]:

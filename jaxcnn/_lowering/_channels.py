@@ -18,7 +18,6 @@ from jaxcnn._layer import widened
 from jaxcnn._lowering._primitive import linear_in, primitive
 
 _SLICES = 16
-_ROWS = 64  # of which the sum is written out
 
 
 def total(x: jax.Array) -> jax.Array:
@@ -46,6 +45,16 @@ def _plain_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def total_on_cpu(x: jax.Array) -> jax.Array:
+    """The total of an array that is there, not computed on the way.
+
+    As one dimension of positions it is a vectorised reduction, which with several it is not; see `_summed`.
+    """
+    # Without the barriers, what x is made of would become part of the sum, and the sum part of its users.
+    rows = lax.optimization_barrier(_rows(x))
+    return lax.optimization_barrier(rows.sum(0).astype(x.dtype))
+
+
+def _cpu_total(x: jax.Array) -> jax.Array:
     return _summed(x, lambda x: x)
 
 
@@ -54,31 +63,28 @@ def _cpu_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _summed(x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """The total of f(x), as sums of 16 neighbouring positions, each a vectorised pass over memory.
+    """The total of f(x), first of 16 neighbouring positions, in a vectorised pass over memory.
 
-    A reduction over many positions is not vectorised; and f, element-wise, is written into each of the 16 terms, where
-    XLA would not put it. Totals of x and x * x, in ms: these, plain, and plain with YNNPACK (fast here, wrong or fatal
-    elsewhere, see `_jit.py`): (128, 32, 32, 16) 0.5, 2.3, 0.2; (64, 32, 32, 64) 0.6 to 1.4, 7.1, 0.4; (16, 28, 28, 256)
-    1.0, 7.0, 0.2.
+    f, element-wise, is written into each of the 16 terms, where XLA would not put it; as part of the reduction, it
+    would keep that from being vectorised. Totals of x - near and of its square, in ms: these, the reduction alone, and
+    plain: (128, 32, 32, 16) 0.17, 1.0, 2.3; (64, 32, 32, 64) 0.28, 9.7, 7.1; (16, 28, 28, 256) 0.26, 1.4, 7.0.
     """
-    if not all(isinstance(n, int) for n in x.shape):
-        return _plain_total(f(x))
-    dtype = x.dtype
-    x = widened(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    while len(x) > _ROWS and (slices := math.gcd(len(x), _SLICES)) > 1:
-        parts = x.reshape(len(x) // slices, slices, x.shape[-1])
-        x, f = sum(f(parts[:, i]) for i in range(slices)), lambda x: x
-    if not 0 < len(x) <= _ROWS:
-        return f(x).sum(0).astype(dtype)
-    # Without the barrier, the sum becomes part of its users, at each of their positions.
-    return lax.optimization_barrier(sum(f(row) for row in x).astype(dtype))
+    rows = _rows(x)
+    slices = math.gcd(len(rows), _SLICES) if isinstance(len(rows), int) else 1
+    parts = rows.reshape(len(rows) // slices, slices, rows.shape[-1])
+    return total_on_cpu(sum(f(parts[:, i]) for i in range(slices))).astype(x.dtype)
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """(N, *spatial, C) -> (positions, C), in a type that is wide enough for sums."""
+    return widened(x).reshape(-1, x.shape[-1])
 
 
 def _plain_spread(v: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(v, x.shape)
 
 
-_total = primitive("jaxcnn_total", _plain_total, cpu=total_on_cpu, examples=(False,))
+_total = primitive("jaxcnn_total", _plain_total, cpu=_cpu_total, examples=(False,))
 _spread = primitive("jaxcnn_spread", _plain_spread, examples=(False, True))
 _deviations = primitive("jaxcnn_deviations", _plain_deviations, cpu=_cpu_deviations, examples=(False, False))
 
