@@ -51,7 +51,7 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     spare = -features % _LANES if fills else 0
     wide = jnp.pad(widened(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
     seen = (
-        here * wide[tap][channel]
+        _times(here, _factor(wide, (*tap, channel)))
         for channel, xp in enumerate(_by_channel(widened(x), channels, features, geometry))
         for tap, here in shifts(xp, tuple(size), geometry.stride, geometry.rhs_dilation)
     )
@@ -78,7 +78,7 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     *size, _, _ = w.shape
     dy, wide = lax.optimization_barrier(widened(dy)), widened(w)
     if math.prod(size) <= 9:  # above, XLA does not vectorise what `put_back` makes
-        products = [dy * wide[tap][0] for tap in np.ndindex(*size)]
+        products = [_times(dy, _factor(wide, (*tap, 0))) for tap in np.ndindex(*size)]
         dx = put_back(products, geometry.window(tuple(size)), spatial)
         return lax.optimization_barrier(dx.astype(w.dtype))
     counts = [-(-n // s) for n, s in zip(spatial, geometry.stride, strict=True)]
@@ -96,7 +96,7 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     def met(tap, at):
         start = [low + a for low, a in zip(lows, at, strict=True)]
         stop = [a + count for a, count in zip(start, counts, strict=True)]
-        return lax.slice(dyp, (0, *start, 0), (len(dyp), *stop, dyp.shape[-1])) * wide[tap][0]
+        return _times(lax.slice(dyp, (0, *start, 0), (len(dyp), *stop, dyp.shape[-1])), _factor(wide, (*tap, 0)))
 
     nothing = jnp.zeros((len(dyp), *counts, dyp.shape[-1]), dyp.dtype)
     phases = [
@@ -230,6 +230,16 @@ def _by_channel(x: jax.Array, channels: int, features: int, geometry: Geometry) 
     wide = (*grouped.shape[:-1], features // geometry.groups)
     repeated = [jnp.broadcast_to(grouped[..., c, None], wide) for c in range(channels)]
     return lax.optimization_barrier([pad(part.reshape(*x.shape[:-1], features)) for part in repeated])
+
+
+def _factor(w: jax.Array, at: tuple[int, ...]) -> jax.Array:
+    """w[*at, :], in as few operations as there can be: many of them make a program that takes long to compile."""
+    return lax.slice(w, (*at, 0), (*(i + 1 for i in at), w.shape[-1])).reshape(-1)
+
+
+def _times(x: jax.Array, v: jax.Array) -> jax.Array:
+    shape = (*x.shape[:-1], len(v))
+    return lax.broadcast_in_dim(x, shape, range(x.ndim)) * lax.broadcast_in_dim(v, shape, (x.ndim - 1,))
 
 
 def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.Array:
