@@ -34,6 +34,8 @@ FIGURES = {
     "filters, colour": lambda: explain.plot_filters(draw(20, 7, 7, 3)),
     "filters, channels": lambda: explain.plot_filters(draw(40, 3, 5, 6)),
     "feature maps": lambda: explain.plot_feature_maps({"conv": draw(2, 8, 8, 20), "head": draw(2, 10)}, 1),
+    "pictures": lambda: explain.plot_pictures(draw(11, 8, 8, 3)),
+    "pictures, one": lambda: explain.plot_pictures(draw(1, 8, 8, 1), ["first"]),
     "saliency": lambda: explain.plot_saliency(draw(3, 8, 8, 1), draw(3, 8, 8, 1), CLASSES),
     "saliency, colour": lambda: explain.plot_saliency(draw(1, 8, 8, 3), draw(1, 8, 8, 3)),
     "saliency, nothing": lambda: explain.plot_saliency(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
@@ -119,6 +121,12 @@ def test_feature_maps_are_rows_of_channels():
     np.testing.assert_allclose(conv[:, 27:], maps["conv"][1, ..., 3])
     np.testing.assert_allclose(head[0], maps["head"][1])
     assert [ax.get_title("left").split(" ")[0] for ax in figure.axes] == ["conv", "head"]
+
+
+def test_pictures_are_spread_from_black_to_white():
+    first, last = images(explain.plot_pictures(np.array([[[[2.0], [3.0], [6.0]]], [[[0.0], [1.0], [1.0]]]])))
+    assert first[0, :, 0].tolist() == [0, 0.25, 1]
+    assert last[0, :, 0].tolist() == [0, 1, 1]
 
 
 def test_saliency_is_transparent_at_zero_and_tells_the_signs_apart():
@@ -219,6 +227,8 @@ def test_without_matplotlib(name, monkeypatch):
         ),
         (lambda: explain.plot_feature_maps({"a": draw(2, 5, 3)}), r"plot_feature_maps needs .*'a' is \(2, 5, 3\)"),
         (lambda: explain.plot_feature_maps({}), r"at least one layer, got none"),
+        (lambda: explain.plot_pictures(draw(8, 8, 1)), r"plot_pictures needs \(N, H, W, C\), got shape \(8, 8, 1\)"),
+        (lambda: explain.plot_pictures(draw(0, 8, 8, 1)), r"got shape \(0, 8, 8, 1\)"),
         (lambda: explain.plot_saliency(draw(2, 8, 8, 1), draw(2, 8, 8)), r"attributions \(2, 8, 8\) .*\(2, 8, 8, 1\)"),
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 1), draw(8, 8)), r"maps must be \(N, H, W\) .*got shape \(8, 8\)"),
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 2), draw(2, 4, 4)), r"1 or 3 channels.*\(8, 8, 2\)"),

@@ -123,6 +123,12 @@ def test_trainable_is_what_a_gradient_reaches(layer, trainable):
     assert sum(leaf.size for leaf in jax.tree.leaves(gradient) if np.any(leaf)) == trainable
 
 
+def test_auxiliary_heads_are_trained():
+    net = MODELS["googlenet"](classes=10, auxiliary=True)
+    table = summary(net, spec(1, *MODELS["googlenet"].input_shape))
+    assert table.trainable == table.params
+
+
 def test_a_gradient_without_forward_mode():
     @jax.custom_vjp
     def doubled(x):

@@ -107,6 +107,35 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
     return figure
 
 
+def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
+    """Pictures (N, H, W, C), such as those of `feature_visualization` or of a dataset, up to eight in a row.
+
+    The values of each are spread from black to white.
+
+    Args:
+        x: pictures with 1 or 3 channels.
+        titles: a line for each; their numbers if there are none.
+
+    Raises:
+        ValueError: for other shapes, or no picture.
+
+    Example:
+        >>> figure = jaxcnn.explain.plot_pictures(jnp.ones((2, 8, 8, 1)), ["one", "two"])
+    """
+    x = np.asarray(x)
+    if x.ndim != 4 or not len(x):
+        raise ValueError(f"plot_pictures needs (N, H, W, C), got shape {x.shape}")
+    columns = min(len(x), 8)
+    rows = math.ceil(len(x) / columns)
+    figure, axes = _figure(rows, columns, 1.5 * columns + 0.2, 1.8 * rows + 0.2)
+    for ax in axes.flat[len(x) :]:
+        ax.set_axis_off()
+    for i, (ax, picture) in enumerate(zip(axes.flat, x, strict=False)):
+        _show(ax, picture)
+        ax.set_title(str(i) if titles is None else titles[i])
+    return figure
+
+
 def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None) -> "Figure":
     """Pictures (N, H, W, C) and, on them, attributions of the same shape: of `saliency` and its relatives.
 

@@ -63,8 +63,8 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
     is smaller: transposed convolution), for one example; biases, norms and pools count none. This is the convention of
     published figures. Activations are the outputs, in bytes for the whole batch, of the layers that have no layers in
     them, without those that give back their input as it is: about what a training step keeps for the way back. The
-    sums of `residual` are not among them, and neither `remat` nor the compiler keeps all. Parameters are frozen if no
-    gradient reaches them, as in `freeze`.
+    sums of `residual` are not among them, and neither `remat` nor the compiler keeps all. All that is of the network in
+    evaluation. Parameters are frozen if no gradient reaches them in training, as in `freeze`.
 
     Args:
         model: a layer.
@@ -95,7 +95,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
-    records, trainable = _traced(model, params, state, x)
+    records, trainable = _recorded(model, params, state, x), _trained(model, params, state, x)
     batch = jax.tree.leaves(x)[0].shape[0]
     containers = {r.path.rpartition("/")[0] for r in records if r.path}
     rows = {
@@ -152,19 +152,27 @@ def table(lines: Sequence[Sequence[str] | None], align: str) -> str:
     return "\n".join(line or rule for line in text)
 
 
-def _traced(model: Layer, params: Params, state: State, x: Any) -> tuple[list[Record], list[bool]]:
-    """What all layers do, the model itself first, and for each leaf of `params` whether the output moves with it."""
+def _recorded(model: Layer, params: Params, state: State, x: Any) -> list[Record]:
+    """What all layers do in evaluation, the model itself first."""
 
     def forward(params, state, x):
         y, after = model.apply(params, state | {SLOT: Probe()}, x, train=False)
-        return y, (y, after.get(SLOT))
+        return y, after.get(SLOT)
 
-    def tangent(tangents, params, state, x):
-        return jax.jvp(lambda params: forward(params, state, x), (params,), (tangents,), has_aux=True)[1:]
+    y, probe = jax.eval_shape(forward, params, state, x)
+    return [record("", params, x, y), *(probe.records if probe else ())]
 
-    program, (_, (y, probe)) = jax.make_jaxpr(tangent, return_shape=True)(params, params, state, x)
+
+def _trained(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
+    """For each leaf of `params`, whether some output in training, auxiliary ones as well, moves with it."""
+
+    def tangent(tangents, params, state, x, key):
+        forward = lambda params: model.apply(params, state, x, train=True, key=key)[0]
+        return jax.jvp(forward, (params,), (tangents,))[1]
+
+    program = jax.make_jaxpr(tangent)(params, params, state, x, jax.eval_shape(lambda: jax.random.key(0)))
     _, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
-    return [record("", params, x, y), *(probe.records if probe else ())], used[: len(jax.tree.leaves(params))]
+    return used[: len(jax.tree.leaves(params))]
 
 
 def _with_inner(row: Row, following: Sequence[Row]) -> Row:
