@@ -77,7 +77,9 @@ def main(config):
     names, images = read(config["pictures"], build.input_shape)
     classes = [f"class {i}" for i in range(config["classes"])]
     if config["names"]:
-        classes = pathlib.Path(config["names"]).read_text().splitlines()
+        classes = pathlib.Path(config["names"]).read_text(encoding="utf-8").splitlines()
+        if len(classes) != config["classes"]:
+            raise data.DataError(f"{config['names']}: {len(classes)} lines, for {config['classes']} classes")
     model = serial(normalize=data.normalize(config["mean"], config["deviation"]), net=build(config["classes"]))
     apply = jit(model.apply, static_argnames="train")
     result = {}

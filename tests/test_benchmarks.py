@@ -1,13 +1,16 @@
 """The benchmarks compare what is the same: operations with `lax`, networks with the sizes that they are known for."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import _measure, _networks, nets, ops, sweep
+from experiments import cifar10_speedrun, mnist_speedrun
+from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, sweep
+from jaxcnn.train import override
 
 PARAMETERS = {
     "lenet5": 61_706,
@@ -17,6 +20,7 @@ PARAMETERS = {
     "convnext": 559_626,
     "vgg": 2_197_706,
     "resnet18": 11_181_642,
+    "resnet50": 25_557_032,
 }
 
 
@@ -38,7 +42,7 @@ def test_operation_equals_lax(case):
 
 def test_networks_have_their_parameters():
     sizes = {}
-    for name, net in _networks.NETWORKS.items():
+    for name, net in {**_networks.NETWORKS, "resnet50": _networks.resnet50(1)}.items():
         model, _, batch = _networks.jaxcnn_parts(net._replace(batch=1))
         params, _ = jax.eval_shape(model.init, jax.random.key(0), batch["image"])
         sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -68,3 +72,34 @@ def test_a_network_is_measured(capsys):
     assert all(timing.median > 0 for timing in timings.values())
     nets._show(table, {"net": "lenet5", "kind": "train"}, taken, 1e3)
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("experiment", [mnist_speedrun, cifar10_speedrun])
+def test_ablations_are_settings_that_differ(experiment):
+    name = experiment.__name__.rpartition(".")[2]
+    configs = [override(experiment.CONFIG, settings) for settings in ablations.TRICKS[name].values()]
+    assert configs[0] == experiment.CONFIG
+    assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
+
+
+def test_records_are_those_of_the_files():
+    assert records.README.read_text() == records.page()
+
+
+def test_record_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    speedrun = records.RECORDS[0]
+    assert records.line(speedrun).split(" | ")[1] == "not measured"
+    runs = {"jaxcnn, nothing compiled": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
+    rows = [{"contender": name, "runs": values} for name, values in runs.items()]
+    machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "python": "3.11", "versions": {"jax": "0.10"}}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mnist_speedrun-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    assert records.line(speedrun).split(" | ")[1:] == [
+        "nothing compiled: 8.0 ± 1.4 s, 99.10 % ± 0.14 (2 runs)",
+        "PyTorch: 5.0 ± 0.0 s, 99.10 % ± 0.00 (2 runs)",
+        "`python -m experiments.benchmarks.mnist_speedrun`",
+        "2 cores of Some CPU",
+        "Python 3.11, jax 0.10",
+        "2026-01-02 |\n",
+    ]

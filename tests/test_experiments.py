@@ -16,6 +16,7 @@ from experiments import (
     cifar10_speedrun,
     finetune,
     image_folder,
+    mnist_best,
     mnist_cnn,
     mnist_lenet,
     mnist_speedrun,
@@ -23,7 +24,8 @@ from experiments import (
     predict,
     write_your_own_loop,
 )
-from jaxcnn import models, weights
+from jaxcnn import data, explain, models, weights
+from jaxcnn.data import DataError
 from jaxcnn.train import ConfigError, override
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -172,6 +174,13 @@ def test_mnist_cnn(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "metrics.csv", "checkpoints"}
 
 
+def test_mnist_best(tmp_path):
+    last = small(mnist_best, tmp_path, "data.name=mnist_small", "widths=[4, 4, 8, 8]", "fit.epochs=2", "fit.augment=[]")
+    assert 0.3 < last["test"]["accuracy"] != last["views"]["accuracy"] > 0.3
+    model = mnist_best.network(data.load("mnist_small", "test"), mnist_best.CONFIG["widths"], 0.3)
+    assert explain.summary(model, jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)).params < 1_000_000
+
+
 def test_cifar10_resnet20(tmp_path):
     rng = np.random.default_rng(0)
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
@@ -237,6 +246,9 @@ def test_predict(tmp_path):
         found = result[f"{i}.png"]
         assert list(found) == ["abcdefghij"[at] for at in np.argsort(-shares[i])[:2]]
         np.testing.assert_allclose(list(found.values()), np.sort(shares[i])[::-1][:2], rtol=1e-4)
+    (tmp_path / "names.txt").write_text("a\nb")
+    with pytest.raises(DataError, match=r"names.txt: 2 lines, for 10 classes"):
+        predict.main(override(predict.CONFIG, arguments))
 
 
 def test_mnist_speedrun():

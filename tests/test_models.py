@@ -248,6 +248,12 @@ def test_scales_of_a_convnext_start_near_zero():
     [
         ("regnet_y_1_6gf", "871a9cb3fc307c8ce19eae4488730e795d0447f94caa899c33714631e2df4447"),  # regnety_016
         ("convnext_tiny", "b07384a3160b01d850e9042eb3442abca07273e806ead68b65b095d2d85b9032"),
+        ("mobilenet_v2", "5a95ee06712e31e934b48b8c37dbd8ff35daa7b5ff23f2e93f7e234c15d46ec5"),  # mobilenetv2_100, ..
+        ("mobilenet_v3_large", "3dba8ad57b7701f1b04a89641f0a7a7145177d9aaf449f1211ba6dd8935c68b5"),
+        ("mobilenet_v3_small", "fefefaa6b0100de1e987199654390559406efaf09e8ea44bccfce0c8da951716"),
+        ("mnasnet1_0", "2c1a5b8767360528d91dc7fd9c79dae028f52ea4bfa0821d2f01fabbd2e90520"),
+        ("efficientnet_b0", "f62a5c98a74c6670c0b93b6573d4faf0e845eb27ef2778aeb66f85f8e7a827e5"),
+        ("efficientnet_b5", "67e9fb5b659f81852dbc085540eafea78d4e2223666f8ee9de8341a9d7246d7a"),
     ],
 )
 def test_names_of_timm(name, expected):

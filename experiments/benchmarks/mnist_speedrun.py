@@ -36,11 +36,17 @@ def by_torch(config) -> float:
     torch.manual_seed(config["seed"])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     first, *others = config["widths"]
-    layers = [nn.Conv2d(1, first, 4, 2, 1, bias=False), nn.BatchNorm2d(first, momentum=0.2), nn.ReLU()]
+    size, stride = config["stem"]["size"], config["stem"]["stride"]
+    active = lambda width: (nn.BatchNorm2d(width, momentum=1 - config["norm_decay"]), nn.ReLU())
+    layers = [nn.Conv2d(1, first, size, stride, 1, bias=False), *active(first)]
     for before, width in zip(config["widths"], others, strict=False):
-        layers += [nn.Conv2d(before, width, 3, 1, 1, bias=False), nn.MaxPool2d(2)]
-        layers += [nn.BatchNorm2d(width, momentum=0.2), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(others[-1] * 9, 10)).to(memory_format=torch.channels_last)
+        pool, rest = nn.MaxPool2d(2), active(width)
+        after = (pool, *rest) if config["pool_first"] else (*rest, pool)
+        layers += [nn.Conv2d(before, width, 3, 1, 1, bias=False), *after]
+    side = 28 // stride // 2 ** len(others)
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(others[-1] * side**2, 10)).to(
+        memory_format=torch.channels_last
+    )
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -53,7 +59,7 @@ def by_torch(config) -> float:
     size = config["batch_size"]
     steps = int(config["epochs"] * len(images) / size)
     rise = round(config["rise"] * steps)
-    optimizer = torch.optim.Adam(net.parameters(), config["learning_rate"], betas=(0.8, 0.95))
+    optimizer = torch.optim.Adam(net.parameters(), config["learning_rate"], betas=config["betas"])
     factor = lambda i: 0.2 + 0.8 * i / rise if i < rise else (steps - i) / (steps - rise)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     epochs = -(-steps * size // len(images))

@@ -1,6 +1,6 @@
 """Evaluation on several views of each picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,9 @@ def _moved(pixels: int) -> Callable[[jax.Array], jax.Array]:
     return move
 
 
-VIEWS: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  # weights and views
+View = Callable[[jax.Array], jax.Array]
+
+VIEWS: dict[str, tuple[tuple[float, View], ...]] = {  # weights and views
     "one": ((1, _same),),
     "mirror": ((1 / 2, _same), (1 / 2, _mirrored)),
     "mirror_and_shift": (
@@ -41,13 +43,16 @@ VIEWS: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {
 }
 
 
-def with_views(model: AnyLayer, name: str) -> Layer:
+def with_views(model: AnyLayer, views: str | Sequence[tuple[float, View]]) -> Layer:
     """The model, whose output in evaluation is the mean over views of each picture; in training it is as it was.
+
+    y = sum over views of weight * model(view(x))
 
     Args:
         model: from pictures (N, H, W, C).
-        name: "one"; "mirror", with left and right exchanged; "mirror_and_shift", half the mean of these two, half that
-            of both moved by a pixel each way along the diagonal.
+        views: weights and functions of pictures, or the name of such: "one"; "mirror", with left and right exchanged;
+            "mirror_and_shift", half the mean of these two, half that of both moved by a pixel each way along the
+            diagonal.
 
     Raises:
         ConfigError: for another name.
@@ -59,13 +64,15 @@ def with_views(model: AnyLayer, name: str) -> Layer:
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
-    if name not in VIEWS:
-        raise ConfigError(f"unknown views {name!r}; {there_are(name, VIEWS)}")
+    if isinstance(views, str):
+        if views not in VIEWS:
+            raise ConfigError(f"unknown views {views!r}; {there_are(views, VIEWS)}")
+        views = VIEWS[views]
     model = as_layer(model)
 
     def apply(params, state, x, *, train, key=None):
         if train:
             return model.apply(params, state, x, train=True, key=key)
-        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in VIEWS[name]), state
+        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in views), state
 
     return Layer(model.init, apply)

@@ -27,6 +27,10 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
 
     kernel[*k, i, o] = weight[o, i, *k];  scale = weight, mean = running_mean, var = running_var
 
+    Networks of the same names are not always the same. timm's MobileNet v3 and EfficientNet b5 to b7 have an eps of
+    1e-5 in their norms, where torchvision's have 1e-3: build them with `norm=jaxcnn.batch_norm`. timm's `tf_` variants
+    pad as TensorFlow does; their weights load, but their logits are not these.
+
     Args:
         model_name: a key of `MODELS`.
         state_dict: arrays by the names of torchvision, or of timm where a table for it is there. Prefixes such as

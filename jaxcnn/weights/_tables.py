@@ -226,6 +226,47 @@ MNASNET = Table(
     ),
 )
 
+
+def _in_stages(*counts: int) -> tuple[tuple[str, str], ...]:
+    """Blocks that are numbered through here, but within stages of so many in timm."""
+    places = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
+    return tuple((f"^block{block}/", f"blocks/{stage}/{i}/") for block, (stage, i) in enumerate(places, 1))
+
+
+# timm's names of the parts of such blocks; those that have no expansion come first, by a rule of their own.
+SEPARABLE_TIMM = (
+    ("/depthwise/conv", "/conv_dw"),
+    ("/depthwise/norm", "/bn1"),
+    ("/project/conv", "/conv_pw"),
+    ("/project/norm", "/bn2"),
+)
+TIMM = (
+    ("^stem/conv", "conv_stem"),
+    ("^stem/norm", "bn1"),
+    ("/layer/", "/"),
+    ("excite/weights/squeeze", "se/conv_reduce"),
+    ("excite/weights/expand", "se/conv_expand"),
+    *((rf"^(blocks/0/\d+){part}", rf"\1{name}") for part, name in SEPARABLE_TIMM),
+    ("/expand/conv", "/conv_pw"),
+    ("/expand/norm", "/bn1"),
+    ("/depthwise/conv", "/conv_dw"),
+    ("/depthwise/norm", "/bn2"),
+    ("/project/conv", "/conv_pwl"),
+    ("/project/norm", "/bn3"),
+    ("^top/conv", "conv_head"),
+    ("^top/norm", "bn2"),
+    ("^head", "classifier"),
+)
+STAGES_TIMM = tuple((rf"^stage{i + 1}/(\d+)", rf"blocks/{i}/\1") for i in range(7))
+MOBILENET_V2_TIMM = Table(names=(*_in_stages(1, 2, 3, 4, 3, 3, 1), *TIMM))
+MNASNET_TIMM = Table(
+    names=(
+        ("^(depthwise|project)/", r"blocks/0/0/\1/"),
+        *((rf"^stage{stage}/(\d+)", rf"blocks/{stage}/\1") for stage in range(1, 7)),
+        *TIMM,
+    ),
+)
+
 MOBILENET_V3 = (*NUMBERED, ("^last", "classifier/0"), ("^head", "classifier/3"))
 MOBILENET_V3_LARGE = Table(
     names=(
@@ -250,6 +291,25 @@ MOBILENET_V3_SMALL = Table(
     ones=EXCITED,
 )
 
+V3_TIMM = (("^last", "conv_head"), *TIMM)
+EXCITED_TIMM = EXCITED | {"last/kernel": 2}
+MOBILENET_V3_LARGE_TIMM = Table(
+    names=(
+        *(("^top/conv", "blocks/6/0/conv"), ("^top/norm", "blocks/6/0/bn1")),
+        *_in_stages(1, 2, 3, 4, 2, 3),
+        *V3_TIMM,
+    ),
+    ones=EXCITED_TIMM,
+)
+MOBILENET_V3_SMALL_TIMM = Table(
+    names=(
+        *(("^top/conv", "blocks/5/0/conv"), ("^top/norm", "blocks/5/0/bn1")),
+        *_in_stages(1, 2, 3, 2, 3),
+        *V3_TIMM,
+    ),
+    ones=EXCITED_TIMM,
+)
+
 EFFICIENTNET_V1 = Table(
     names=(
         *PARTS,
@@ -262,6 +322,7 @@ EFFICIENTNET_V1 = Table(
     ),
     ones=EXCITED,
 )
+EFFICIENTNET_V1_TIMM = Table(names=(*STAGES_TIMM, *TIMM), ones=EXCITED)
 EFFICIENTNET_V2 = Table(
     names=(
         *PARTS,
@@ -352,11 +413,11 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "shufflenet_v2.*": (SHUFFLENET,),
     "preact_resnet.*": (PREACT_RESNET,),
     "mobilenet_v1": (MOBILENET_V1,),
-    "mobilenet_v2": (MOBILENET_V2,),
-    "mobilenet_v3_large": (MOBILENET_V3_LARGE,),
-    "mobilenet_v3_small": (MOBILENET_V3_SMALL,),
-    "mnasnet.*": (MNASNET,),
-    "efficientnet_b.": (EFFICIENTNET_V1,),
+    "mobilenet_v2": (MOBILENET_V2, MOBILENET_V2_TIMM),
+    "mobilenet_v3_large": (MOBILENET_V3_LARGE, MOBILENET_V3_LARGE_TIMM),
+    "mobilenet_v3_small": (MOBILENET_V3_SMALL, MOBILENET_V3_SMALL_TIMM),
+    "mnasnet.*": (MNASNET, MNASNET_TIMM),
+    "efficientnet_b.": (EFFICIENTNET_V1, EFFICIENTNET_V1_TIMM),
     "efficientnet_v2_s": (EFFICIENTNET_V2_S,),
     "efficientnet_v2_.": (EFFICIENTNET_V2,),
     "regnet.*": (REGNET, REGNET_TIMM),

@@ -1,0 +1,82 @@
+"""What each trick of the speedruns is worth: accuracy and time without it, one at a time.
+
+    python -m experiments.benchmarks.ablations [mnist_speedrun | cifar10_speedrun] [key.path=value ...]
+
+MNIST: seconds of a whole process with an empty compilation cache. CIFAR-10: seconds of training and test, compiled
+before; on a CPU with small=true, which is too little of everything for 94 %. Needs both in JAXCNN_DATA.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+import jax
+
+from experiments import cifar10_speedrun
+from experiments.benchmarks import _measure, mnist_speedrun
+from jaxcnn.train import override
+
+RUNS = 5
+TRICKS = {
+    "mnist_speedrun": {
+        "all of them": [],
+        "stem of 3x3 without stride": ["stem.size=3", "stem.stride=1"],
+        "pools after norm and activation": ["pool_first=false"],
+        "statistics over more steps": ["norm_decay=0.95"],
+        "no rise of the learning rate": ["rise=0"],
+        "usual averages of Adam": ["betas=[0.9, 0.999]"],
+        "no label smoothing": ["label_smoothing=0"],
+        "all of the compiler": ["optimization_level=3"],
+    },
+    "cifar10_speedrun": {
+        "all of them": [],
+        "no whitening": ["whitening.enabled=false"],
+        "bias of the whitening trained to the end": ["whitening.epochs=1000"],
+        "no dirac initialisation": ["dirac=false"],
+        "SGD instead of Muon": ["muon.enabled=false"],
+        "random flips": ["flip=random"],
+        "no label smoothing": ["label_smoothing=0"],
+        "one view": ["views=one"],
+    },
+}
+
+
+def _mnist(assignments: list[str]) -> list[tuple[float, float]]:
+    command = ["-m", "experiments.mnist_speedrun", *assignments]
+    return [mnist_speedrun.one([*command, f"seed={seed}"], dict(os.environ)) for seed in range(RUNS)]
+
+
+def _cifar10(assignments: list[str]) -> list[tuple[float, float]]:
+    command = [sys.executable, "-m", "experiments.benchmarks.ablations", "--child", f"runs={RUNS}", *assignments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    result = json.loads(done.stdout.splitlines()[-1])
+    return list(zip(result["accuracies"], result["seconds"], strict=True))
+
+
+def main(arguments: list[str]) -> None:
+    names = [argument for argument in arguments if "=" not in argument]
+    extra = [argument for argument in arguments if "=" in argument]
+    for name in names or TRICKS:
+        measure = {"mnist_speedrun": _mnist, "cifar10_speedrun": _cifar10}[name]
+        small = ["small=true"] if name == "cifar10_speedrun" and jax.default_backend() == "cpu" else []
+        rows = []
+        for trick, assignments in TRICKS[name].items():
+            runs = measure([*small, *assignments, *extra])
+            rows.append({"without": trick, "settings": assignments, "runs": runs})
+            accuracy, seconds = zip(*runs, strict=True)
+            print(
+                f"{name} {trick:42} {statistics.mean(accuracy):.2%} +- {statistics.stdev(accuracy):.2%}"
+                f" in {statistics.mean(seconds):.2f} +- {statistics.stdev(seconds):.2f} s",
+                flush=True,
+            )
+        if not extra:
+            print(_measure.save(f"ablations_{name}", rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(cifar10_speedrun.main(override(cifar10_speedrun.CONFIG, sys.argv[2:]))))
+    else:
+        main(sys.argv[1:])
