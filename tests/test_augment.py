@@ -20,6 +20,7 @@ ALL = {
     "flip": augment.flip(),
     "alternating_flip": augment.alternating_flip(),
     "rotate": augment.rotate(30),
+    "affine": augment.affine(30, 3, 0.3, 0.2),
     "cutout": augment.cutout(4),
     "random_erasing": augment.random_erasing(1.0),
     "brightness": augment.brightness(0.5),
@@ -116,6 +117,17 @@ def test_rotate():
         y = augment.rotate(30)(key, IMAGE, When())
         np.testing.assert_allclose(y, bilinear(np.asarray(IMAGE), turn), atol=1e-4)
     np.testing.assert_allclose(augment.rotate(0)(key, IMAGE, When()), IMAGE, atol=1e-6)
+
+
+def test_affine():
+    for key in keys(4):
+        angle, slope, size, *moves = np.asarray(jax.random.uniform(key, (5,), minval=-1, maxval=1), float)
+        angle = np.deg2rad(20 * angle)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        matrix = turn @ np.array([[1, 0.3 * slope], [0, 1]]) * 1.5**size
+        y = augment.affine(20, 2, 0.5, 0.3)(key, IMAGE, When())
+        np.testing.assert_allclose(y, bilinear(np.asarray(IMAGE), matrix, 2 * np.array(moves)), atol=1e-4)
+    np.testing.assert_allclose(augment.affine()(key, IMAGE, When()), IMAGE, atol=1e-6)
 
 
 def test_cutout():

@@ -176,7 +176,7 @@ def test_mnist_cnn(tmp_path):
 
 def test_mnist_best(tmp_path):
     last = small(mnist_best, tmp_path, "data.name=mnist_small", "widths=[4, 4, 8, 8]", "fit.epochs=2", "fit.augment=[]")
-    assert 0.3 < last["test"]["accuracy"] != last["views"]["accuracy"] > 0.3
+    assert last["test"]["accuracy"] > 0.3
     model = mnist_best.network(data.load("mnist_small", "test"), mnist_best.CONFIG["widths"], 0.3)
     assert explain.summary(model, jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)).params < 1_000_000
 

@@ -221,10 +221,11 @@ def together(folder, *arguments, count=2):
 def test_two_processes_are_one(tmp_path):
     one = start(f"folder={tmp_path / 'one'}")
     digest(finish(one))
-    processes = together(tmp_path / "two")
+    processes = together(tmp_path / "two", "fit.report=true")
     outs = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
     assert digest(outs[0]) == digest(outs[1])
+    assert "Grad-CAM" in (tmp_path / "two" / "report.html").read_text()
     worst = close(tmp_path / "one" / "checkpoints", tmp_path / "two" / "checkpoints")
     print(f"\nafter 32 steps, 2 processes of 2 devices differ from 1 device by {worst:.1e} of the largest value")
 

@@ -139,15 +139,14 @@ def test_weights_there_and_back(name):
 
 
 @pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "resnet20", "squeezenet1_1"}, MODELS))
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_gradients_are_finite(name, dtype):
-    """All of them, and none of a kernel is nothing but zeros."""
+def test_gradients_are_finite(name):
+    """All of them, in bfloat16, and none of a kernel is nothing but zeros."""
     options = compared(name)
     params, state = weights.from_torch(name, state_dict(name, **options), **options)
     height, _, channels = MODELS[name].input_shape
     size = min(height, zoo_weights.size_of(name))
     x = zoo_weights.pictures((2, size, size, channels))
-    model = jaxcnn.cast(MODELS[name](**options), jnp.dtype(dtype))
+    model = jaxcnn.cast(MODELS[name](**options), jnp.bfloat16)
 
     @jaxcnn.jit
     def gradient(params):

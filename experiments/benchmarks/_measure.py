@@ -7,7 +7,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,6 +114,13 @@ def _processor() -> str:
         return platform.processor()
     fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
     return f"{fields.get('model name', platform.processor())}, family {fields.get('cpu family', '?')}".strip()
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean and deviation; of a percentage, both in percent."""
+    scale, form = (100, form.replace("%", "f")) if form.endswith("%") else (1, form)
+    deviation = f" ± {scale * statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{scale * statistics.mean(values):{form}}{' %' if scale > 1 else ''}{deviation}"
 
 
 def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:

@@ -21,7 +21,7 @@ from jaxcnn.train import override
 RUNS = 5
 TRICKS = {
     "mnist_speedrun": {
-        "all of them": [],
+        "nothing": [],
         "stem of 3x3 without stride": ["stem.size=3", "stem.stride=1"],
         "pools after norm and activation": ["pool_first=false"],
         "statistics over more steps": ["norm_decay=0.95"],
@@ -31,7 +31,7 @@ TRICKS = {
         "all of the compiler": ["optimization_level=3"],
     },
     "cifar10_speedrun": {
-        "all of them": [],
+        "nothing": [],
         "no whitening": ["whitening.enabled=false"],
         "bias of the whitening trained to the end": ["whitening.epochs=1000"],
         "no dirac initialisation": ["dirac=false"],

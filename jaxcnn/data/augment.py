@@ -119,6 +119,30 @@ def rotate(degrees: float) -> Augment:
     return augment
 
 
+def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: float = 0.0) -> Augment:
+    """The picture turned, sheared, zoomed and moved at once, around its middle, with zeros where nothing was.
+
+    y[p] = x[A (p - middle) + middle + b],  A = [[cos t, sin t], [-sin t, cos t]] [[1, s], [0, 1]] z
+
+    Args:
+        degrees: t is uniform in [-degrees, degrees].
+        pixels: both of b are uniform in [-pixels, pixels].
+        zoom: log z is uniform between those of 1 / (1 + zoom) and 1 + zoom.
+        shear: s is uniform in [-shear, shear].
+    """
+    for name, value in {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}.items():
+        number(f"affine: {name}", value, 0)
+
+    def augment(key, image, when):
+        angle, slope, size, *moves = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
+        angle = jnp.deg2rad(degrees * angle)
+        turn = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
+        sheared = turn.at[:, 1].add(shear * slope * turn[:, 0])
+        return _warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
+
+    return augment
+
+
 def cutout(size: int) -> Augment:
     """A square of zeros, size x size pixels, around a random pixel; a part may lie outside.
 

@@ -116,6 +116,7 @@ AUGMENTS = {
         augment.flip,
         augment.alternating_flip,
         augment.rotate,
+        augment.affine,
         augment.cutout,
         augment.random_erasing,
         augment.brightness,

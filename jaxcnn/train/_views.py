@@ -1,6 +1,6 @@
 """Evaluation on several views of each picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,7 @@ def _moved(pixels: int) -> Callable[[jax.Array], jax.Array]:
     return move
 
 
-View = Callable[[jax.Array], jax.Array]
-
-VIEWS: dict[str, tuple[tuple[float, View], ...]] = {  # weights and views
+VIEWS: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  # weights and views
     "one": ((1, _same),),
     "mirror": ((1 / 2, _same), (1 / 2, _mirrored)),
     "mirror_and_shift": (
@@ -43,16 +41,13 @@ VIEWS: dict[str, tuple[tuple[float, View], ...]] = {  # weights and views
 }
 
 
-def with_views(model: AnyLayer, views: str | Sequence[tuple[float, View]]) -> Layer:
+def with_views(model: AnyLayer, name: str) -> Layer:
     """The model, whose output in evaluation is the mean over views of each picture; in training it is as it was.
-
-    y = sum over views of weight * model(view(x))
 
     Args:
         model: from pictures (N, H, W, C).
-        views: weights and functions of pictures, or the name of such: "one"; "mirror", with left and right exchanged;
-            "mirror_and_shift", half the mean of these two, half that of both moved by a pixel each way along the
-            diagonal.
+        name: "one"; "mirror", with left and right exchanged; "mirror_and_shift", half the mean of these two, half that
+            of both moved by a pixel each way along the diagonal.
 
     Raises:
         ConfigError: for another name.
@@ -64,15 +59,13 @@ def with_views(model: AnyLayer, views: str | Sequence[tuple[float, View]]) -> La
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
-    if isinstance(views, str):
-        if views not in VIEWS:
-            raise ConfigError(f"unknown views {views!r}; {there_are(views, VIEWS)}")
-        views = VIEWS[views]
+    if name not in VIEWS:
+        raise ConfigError(f"unknown views {name!r}; {there_are(name, VIEWS)}")
     model = as_layer(model)
 
     def apply(params, state, x, *, train, key=None):
         if train:
             return model.apply(params, state, x, train=True, key=key)
-        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in views), state
+        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in VIEWS[name]), state
 
     return Layer(model.init, apply)
