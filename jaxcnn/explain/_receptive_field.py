@@ -158,9 +158,12 @@ class _Span(NamedTuple):
     ) -> "_Span":
         """y[i] sees what x[(stride * i + dilation * k - low) / base] does, for the k that give a whole number."""
         period = base * self.period // math.gcd(base * self.period, stride)
-        i = np.arange(max(length, period))[:, None]
-        at = stride * i + dilation * np.arange(size) - low
+        begin = stride * np.arange(max(length, period))[:, None] - low
         step = self.step * period * stride // (base * self.period)
+        if dilation == 1:  # one in `base` of the taps, of which `flatten` has thousands
+            at = -(-begin // base) + np.arange(-(-size // base))
+            return self._seeing(length, at, base * at < begin + size, period, step)
+        at = begin + dilation * np.arange(size)
         return self._seeing(length, at // base, at % base == 0, period, step)
 
     def table(self, taps: np.ndarray, used: np.ndarray) -> "_Span":
