@@ -275,13 +275,13 @@ def test_models_by_their_gradients(name):
     layers = [
         layer
         for layer in receptive_field(model, spec(*shape)).layers
-        if getattr(layer.output, "ndim", 0) == 4 and all(1 < field.size <= 150 for field in layer.fields)
+        if getattr(layer.output, "ndim", 0) == 4 and all(1 < field.size <= 100 for field in layer.fields)
     ]
     layer = max(layers, key=lambda layer: layer.fields[0].size)
     weight = draw.uniform(0.5, 1.5, layer.output.shape[-1])  # the sum of normalized channels never changes
     apply = until(model, layer.path).apply
 
-    @jax.jit
+    @cnn.jit
     def gradient(x, i, j):
         return jax.grad(lambda x: (apply(params, state, x, train=False)[0][0, i, j] * weight).sum())(x)
 
