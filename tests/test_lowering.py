@@ -344,6 +344,15 @@ def test_totals(shape):
     np.testing.assert_allclose(np.asarray(_channels.total_on_cpu(half), np.float32), 410, rtol=0.01)
 
 
+def test_totals_of_any_number_of_examples():
+    (batch,) = jax.export.symbolic_shape("batch")
+    f = jax.jit(lambda x: (total(x), deviations(x, jnp.ones(3))))
+    program = jax.export.export(f)(jax.ShapeDtypeStruct((batch, 5, 3), jnp.float32))
+    x = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
+    for a, b in zip(program.call(x), f(x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_settled_is_the_identity():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     close(everything(lambda x: jnp.tanh(settled(x)), x), everything(jnp.tanh, x))
