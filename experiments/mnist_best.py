@@ -8,12 +8,12 @@ epochs.
 
 import jax
 
+from experiments import mnist_cnn
 from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, serial, train
 
 CONFIG = {
     "data": {"name": "mnist", "root": ""},
-    "widths": [32, 64, 128, 192],
-    "dropout_rate": 0.4,
+    "model": {"widths": [32, 64, 128, 192], "dropout_rate": 0.4},
     "fit": train.FIT
     | {
         "epochs": 21,
@@ -48,14 +48,7 @@ def network(digits, widths, dropout_rate):
 
 
 def main(config):
-    digits, unseen = (
-        data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
-    )
-    run = train.Run("mnist_best", config, config["runs"], config["folder"])
-    model = network(digits, config["widths"], config["dropout_rate"])
-    fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
-    print(fitted.outcome)
-    return fitted.history[-1]
+    return mnist_cnn.main(config, "mnist_best", network)
 
 
 if __name__ == "__main__":

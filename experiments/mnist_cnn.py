@@ -43,11 +43,11 @@ def network(digits, width, dropout_rate):
     )
 
 
-def main(config):
+def main(config, name="mnist_cnn", network=network):
     digits, unseen = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    run = train.Run("mnist_cnn", config, config["runs"], config["folder"])
+    run = train.Run(name, config, config["runs"], config["folder"])
     model = network(digits, **config["model"])
     fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
     print(fitted.outcome)

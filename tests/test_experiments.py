@@ -175,9 +175,11 @@ def test_mnist_cnn(tmp_path):
 
 
 def test_mnist_best(tmp_path):
-    last = small(mnist_best, tmp_path, "data.name=mnist_small", "widths=[4, 4, 8, 8]", "fit.epochs=2", "fit.augment=[]")
+    last = small(
+        mnist_best, tmp_path, "data.name=mnist_small", "model.widths=[4, 4, 8, 8]", "fit.epochs=2", "fit.augment=[]"
+    )
     assert last["test"]["accuracy"] > 0.3
-    model = mnist_best.network(data.load("mnist_small", "test"), mnist_best.CONFIG["widths"], 0.3)
+    model = mnist_best.network(data.load("mnist_small", "test"), **mnist_best.CONFIG["model"])
     assert explain.summary(model, jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)).params < 1_000_000
 
 

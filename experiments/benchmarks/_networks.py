@@ -109,14 +109,23 @@ def _basic(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
     return Residual(branch, _conv_norm(features, 1, stride) if widens else ()), Relu()
 
 
-def _resnet(widths: tuple[int, ...], blocks: int) -> tuple[Any, ...]:
-    """The stages, of which the first keeps the width of the stem."""
-    layers = []
-    for stage, width in enumerate(widths):
-        for block in range(blocks):
-            widens = stage > 0 and block == 0
-            layers += _basic(width, 2 if widens else 1, widens)
-    return (*layers, GlobalAvgPool(), Dense(10))
+def _bottleneck(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
+    """The block of ResNet-50."""
+    narrow = (*_conv_norm(features, 1), Relu(), *_conv_norm(features, stride=stride), Relu())
+    branch = (*narrow, *_conv_norm(4 * features, 1))
+    return Residual(branch, _conv_norm(4 * features, 1, stride) if widens else ()), Relu()
+
+
+def _resnet(
+    widths: tuple[int, ...], counts: tuple[int, ...], block: Callable = _basic, expansion: int = 1, classes: int = 10
+) -> tuple[Any, ...]:
+    """The stages, after a stem that is as wide as the first."""
+    layers, channels = [], widths[0]
+    for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        for i in range(count):
+            layers += block(width, 2 if stage and i == 0 else 1, channels != expansion * width)
+            channels = expansion * width
+    return (*layers, GlobalAvgPool(), Dense(classes))
 
 
 def _separable(before: int, features: int, stride: int) -> tuple[Any, ...]:
@@ -148,7 +157,7 @@ NETWORKS = {
         128,
         (Conv(32), Relu(), MaxPool(2, 2), Conv(64), Relu(), MaxPool(2, 2), Flatten(), Dense(10)),
     ),
-    "resnet20": Network((32, 32, 3), 128, (*_conv_norm(16), Relu(), *_resnet((16, 32, 64), 3))),
+    "resnet20": Network((32, 32, 3), 128, (*_conv_norm(16), Relu(), *_resnet((16, 32, 64), (3, 3, 3)))),
     "mobilenet": Network(
         (32, 32, 3),
         64,
@@ -175,24 +184,14 @@ NETWORKS = {
     "resnet18": Network(
         (64, 64, 3),
         16,
-        (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *_resnet((64, 128, 256, 512), 2)),
+        (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *_resnet((64, 128, 256, 512), (2, 2, 2, 2))),
     ),
 }
 
 
-def _bottleneck(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
-    branch = (*_conv_norm(features, 1), Relu(), *_conv_norm(features, stride=stride), Relu())
-    return Residual(
-        (*branch, *_conv_norm(4 * features, 1)), _conv_norm(4 * features, 1, stride) if widens else ()
-    ), Relu()
-
-
 def resnet50(batch: int) -> Network:
-    layers = [*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1)]
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        for block in range(blocks):
-            layers += _bottleneck(64 * 2**stage, 2 if stage and not block else 1, widens=not block)
-    return Network((224, 224, 3), batch, (*layers, GlobalAvgPool(), Dense(1000)))
+    stages = _resnet((64, 128, 256, 512), (3, 4, 6, 3), _bottleneck, expansion=4, classes=1000)
+    return Network((224, 224, 3), batch, (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *stages))
 
 
 def wider(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
@@ -665,8 +664,8 @@ _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
 FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
 
 
-def unused(net: Network, name: str) -> Contender:
-    """The network by one contender, of which nothing but the parameters has been computed yet."""
+def unused(net: Network, name: str) -> Contender | None:
+    """The network by one contender, of which nothing but the parameters has been computed yet; None if it cannot."""
     return _BUILDERS[name](net)
 
 
@@ -690,7 +689,7 @@ def build(net: Network, names: Iterable[str]) -> dict[str, Contender]:
         import torch
 
         torch._dynamo.reset()  # its cache is per function, nn.Sequential's, and holds 8 networks
-    built = {name: contender for name in names if (contender := _BUILDERS[name](net))}
+    built = {name: contender for name in names if (contender := unused(net, name))}
     counts = {name: contender.parameters for name, contender in built.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"these are not the same network: they have {counts} parameters")

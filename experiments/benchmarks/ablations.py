@@ -8,8 +8,6 @@ before; on a CPU with small=true, which is too little of everything for 94 %. Ne
 
 import json
 import os
-import statistics
-import subprocess
 import sys
 
 import jax
@@ -49,9 +47,7 @@ def _mnist(assignments: list[str]) -> list[tuple[float, float]]:
 
 
 def _cifar10(assignments: list[str]) -> list[tuple[float, float]]:
-    command = [sys.executable, "-m", "experiments.benchmarks.ablations", "--child", f"runs={RUNS}", *assignments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = _measure.in_process(__spec__.name, "--child", f"runs={RUNS}", *assignments)
     return list(zip(result["accuracies"], result["seconds"], strict=True))
 
 
@@ -66,11 +62,8 @@ def main(arguments: list[str]) -> None:
             runs = measure([*small, *assignments, *extra])
             rows.append({"without": trick, "settings": assignments, "runs": runs})
             accuracy, seconds = zip(*runs, strict=True)
-            print(
-                f"{name} {trick:42} {statistics.mean(accuracy):.2%} +- {statistics.stdev(accuracy):.2%}"
-                f" in {statistics.mean(seconds):.2f} +- {statistics.stdev(seconds):.2f} s",
-                flush=True,
-            )
+            figures = f"{_measure.spread(accuracy, '.2%')} in {_measure.spread(seconds, '.2f')} s"
+            print(f"{name} {trick:42} {figures}", flush=True)
         if not extra:
             print(_measure.save(f"ablations_{name}", rows))
 

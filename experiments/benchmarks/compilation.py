@@ -8,7 +8,6 @@ of 3. ResNet-50 has one picture of 224x224, the others what they have in `nets`.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 
@@ -30,9 +29,7 @@ def child(name: str, framework: str, kind: str) -> float:
 
 
 def measure(*what: str) -> float:
-    command = [sys.executable, "-m", "experiments.benchmarks.compilation", "--child", *what]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+    return _measure.in_process(__spec__.name, "--child", *what)
 
 
 def main(names: list[str]) -> None:

@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -104,10 +103,8 @@ def main(arguments: list[str]) -> None:
             results["PyTorch"].append(one(torch, dict(os.environ)))
     for name, runs in results.items():
         accuracy, seconds = zip(*runs, strict=True)
-        print(
-            f"{name:24} {statistics.mean(accuracy):.2%} +- {statistics.stdev(accuracy):.2%} (least {min(accuracy):.2%})"
-            f" in {statistics.mean(seconds):.2f} +- {statistics.stdev(seconds):.2f} s"
-        )
+        figures = f"{_measure.spread(accuracy, '.2%')} in {_measure.spread(seconds, '.2f')} s"
+        print(f"{name:24} {figures}, {min(accuracy):.2%} at least")
     print(_measure.save("mnist_speedrun", [{"contender": name, "runs": runs} for name, runs in results.items()]))
 
 

@@ -11,8 +11,6 @@ takes at most above what is held before it, in MB; PyTorch's is the lesser of it
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,10 +54,9 @@ def _show(table: _measure.Table, row: dict[str, Any], taken: dict[str, list[floa
 
 def _peak(name: str, contender: str) -> int:
     """Of a process of its own, in which nothing else has left memory behind."""
-    command = [sys.executable, "-m", __spec__.name, "--memory", name, contender]
     # By default glibc keeps what was freed in pieces of up to 32 MB, so that it counts as held before the step.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+    return _measure.in_process(__spec__.name, "--memory", name, contender, environment=environment)
 
 
 def memory(name: str, contender: str) -> int:

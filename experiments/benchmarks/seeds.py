@@ -10,7 +10,6 @@ Three seeds each, one where it takes a quarter of an hour. Needs all of MNIST in
 import importlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -54,13 +53,11 @@ def measure(label: str, extra: list[str]) -> dict:
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             where = f"folder={folder}/run" if name == "write_your_own_loop" else f"runs={folder}"
-            command = [sys.executable, "-m", "experiments.benchmarks.seeds", "--child", name]
             began = time.perf_counter()
-            done = subprocess.run(  # noqa: S603
-                [*command, *settings, *extra, where, f"{key}={seed}"], check=True, capture_output=True, text=True
-            )
+            assignments = (*settings, *extra, where, f"{key}={seed}")
+            result = _measure.in_process(__spec__.name, "--child", name, *assignments)
             seconds.append(time.perf_counter() - began)
-        runs.append(figures(json.loads(done.stdout.splitlines()[-1])))
+        runs.append(figures(result))
     return {"experiment": label, "figures": {name: [run[name] for run in runs] for name in runs[0]}, "seconds": seconds}
 
 

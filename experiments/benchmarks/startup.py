@@ -9,7 +9,6 @@ an empty compilation cache and with a filled one. Seconds since the process was 
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,9 +42,7 @@ def measure(framework: str, cache: str | None) -> list[float]:
     environment = os.environ | {"BENCHMARK_BEGAN": str(time.time())}
     if cache:
         environment |= _measure.cached(cache)
-    command = [sys.executable, "-m", "experiments.benchmarks.startup", framework]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+    return _measure.in_process(__spec__.name, framework, environment=environment)
 
 
 def main() -> None:

@@ -113,8 +113,7 @@ def rotate(degrees: float) -> Augment:
     number("rotate: degrees", degrees, 0)
 
     def augment(key, image, when):
-        angle = jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees))
-        return _warped(image, jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]]))
+        return _warped(image, _turn(jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees))))
 
     return augment
 
@@ -135,8 +134,7 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
 
     def augment(key, image, when):
         angle, slope, size, *moves = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
-        angle = jnp.deg2rad(degrees * angle)
-        turn = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
+        turn = _turn(jnp.deg2rad(degrees * angle))
         sheared = turn.at[:, 1].add(shear * slope * turn[:, 0])
         return _warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
 
@@ -248,8 +246,7 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
         return change
 
     def turn(image, sign):
-        angle = math.radians(30) * strength * sign
-        return _warped(image, jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]]))
+        return _warped(image, _turn(math.radians(30) * strength * sign))
 
     levels = 2 ** (8 - round(4 * strength))
     return [
@@ -338,6 +335,10 @@ def _taken(image: jax.Array, rows: jax.Array, columns: jax.Array, *, inside: boo
     if inside:
         y = jnp.where((rows >= 0)[:, None, None] & (columns >= 0)[None, :, None], y, 0)
     return y
+
+
+def _turn(angle: jax.Array) -> jax.Array:
+    return jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
 
 
 def _warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0) -> jax.Array:
