@@ -161,12 +161,13 @@ def test_gradients_are_finite(name):
     height, _, channels = MODELS[name].input_shape
     size = min(height, zoo_weights.size_of(name))
     x = zoo_weights.pictures((2, size, size, channels))
-    model = jaxcnn.cast(MODELS[name](**options), jnp.bfloat16)
+    # Without chance: a block that is left out for both pictures has a gradient of zeros.
+    model = jaxcnn.cast(MODELS[name](**without_chance(name, **options)), jnp.bfloat16)
 
     @jaxcnn.jit
     def gradient(params):
         def loss(params):
-            y, _ = model.apply(params, state, x, train=True, key=jax.random.key(0))
+            y, _ = model.apply(params, state, x, train=True)
             return sum(jnp.square(part).mean() for part in jax.tree.leaves(y))
 
         return jax.grad(loss)(params)

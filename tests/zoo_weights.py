@@ -13,7 +13,8 @@ BATCH = 4
 
 def size_of(model_name: str) -> int:
     """The side of the pictures on which a model is compared: small, but legal."""
-    return {"inception_v3": 299, "xception": 71, "alexnet_2012": 227, "zfnet": 224}.get(model_name, 64)
+    larger = {"inception_v3": 299, "xception": 71, "alexnet_2012": 227, "zfnet": 224, "unet": 188}
+    return larger.get(model_name, 64)
 
 
 def full_but(small: set[str], names: Iterable[str]) -> list:

@@ -46,7 +46,8 @@ def _speedrun(rows: Rows) -> tuple[str, str]:
 def _best(rows: Rows) -> tuple[str, str]:
     (row,) = rows
     accuracy, minutes = row["figures"]["test accuracy"], [seconds / 60 for seconds in row["seconds"]]
-    return f"{spread(accuracy, '.2%')}, {spread(minutes, '.1f')} minutes ({len(accuracy)} seed)", ""
+    seeds = "1 seed" if len(accuracy) == 1 else f"{len(accuracy)} seeds"
+    return f"{spread(accuracy, '.2%')}, {spread(minutes, '.1f')} minutes ({seeds})", ""
 
 
 def _cifar10(rows: Rows) -> tuple[str, str]:
