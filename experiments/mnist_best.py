@@ -16,7 +16,7 @@ CONFIG = {
     "model": {"widths": [32, 64, 128, 192], "dropout_rate": 0.4},
     "fit": train.FIT
     | {
-        "epochs": 21,
+        "epochs": 33,
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
         "schedule": {"name": "cosine", "warmup": 0.1, "end": 0.0},
         "weight_decay": {"rate": 0.03, "where": "(.*/)?kernel"},

@@ -74,6 +74,12 @@ def test_a_network_is_measured(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_a_process_that_fails_is_heard():
+    assert _measure.output("-c", "print(6 * 7)") == "42\n"
+    with pytest.raises(SystemExit, match=r"ended with 1:\nbefore\n(.*\n)*ValueError: no digits"):
+        _measure.output("-c", "print('before', flush=True); raise ValueError('no digits')")
+
+
 @pytest.mark.parametrize("experiment", [mnist_speedrun, cifar10_speedrun])
 def test_ablations_are_settings_that_differ(experiment):
     name = experiment.__name__.rpartition(".")[2]

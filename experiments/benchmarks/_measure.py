@@ -85,11 +85,18 @@ def cached(folder: str) -> dict[str, str]:
     }
 
 
+def output(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """What `python arguments` prints; if it fails, this program ends with all that it said."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
 def in_process(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
     """What `python -m module arguments` prints as JSON in its last line."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(output("-m", module, *arguments, environment=environment).splitlines()[-1])
 
 
 def machine() -> dict[str, Any]:

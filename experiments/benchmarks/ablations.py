@@ -59,8 +59,9 @@ def main(arguments: list[str]) -> None:
         small = ["small=true"] if name == "cifar10_speedrun" and jax.default_backend() == "cpu" else []
         rows = []
         for trick, assignments in TRICKS[name].items():
-            runs = measure([*small, *assignments, *extra])
-            rows.append({"without": trick, "settings": assignments, "runs": runs})
+            settings = [*small, *assignments, *extra]
+            runs = measure(settings)
+            rows.append({"without": trick, "settings": settings, "runs": runs})
             accuracy, seconds = zip(*runs, strict=True)
             figures = f"{_measure.spread(accuracy, '.2%')} in {_measure.spread(seconds, '.2f')} s"
             print(f"{name} {trick:42} {figures}", flush=True)

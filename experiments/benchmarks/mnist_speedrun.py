@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -78,10 +77,12 @@ def by_torch(config) -> float:
 
 def one(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Test accuracy and seconds of a process."""
+    from experiments.benchmarks import _measure
+
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], env=environment, check=True, capture_output=True, text=True)  # noqa: S603
+    text = _measure.output(*command, environment=environment)
     seconds = time.perf_counter() - began
-    return float(re.search(r"test accuracy ([\d.]+)%", done.stdout)[1]) / 100, seconds
+    return float(re.search(r"test accuracy ([\d.]+)%", text)[1]) / 100, seconds
 
 
 def main(arguments: list[str]) -> None:
