@@ -1,6 +1,7 @@
 """Every model: its published figures, and the numbers of PyTorch for the same weights.
 
 All of them, which takes an hour or so: python -m pytest tests/test_zoo.py -m "full or not full"
+Last run, in parts, on 2026-11-25 with jax 0.10.2: all 541 passed.
 """
 
 import inspect
