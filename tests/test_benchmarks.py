@@ -74,6 +74,13 @@ def test_a_network_is_measured(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_names_that_there_are():
+    assert _measure.chosen([], _networks.NETWORKS) == list(_networks.NETWORKS)
+    assert _measure.chosen(["vgg", "lenet5"], _networks.NETWORKS) == ["vgg", "lenet5"]
+    with pytest.raises(SystemExit, match="no lenet6, vvg; there are lenet5, small, "):
+        _measure.chosen(["vvg", "lenet5", "lenet6"], _networks.NETWORKS)
+
+
 def test_a_process_that_fails_is_heard():
     assert _measure.output("-c", "print(6 * 7)") == "42\n"
     with pytest.raises(SystemExit, match=r"ended with 1:\nbefore\n(.*\n)*ValueError: no digits"):

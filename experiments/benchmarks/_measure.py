@@ -85,6 +85,13 @@ def cached(folder: str) -> dict[str, str]:
     }
 
 
+def chosen(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names given on the command line, or all that are known if there are none."""
+    if unknown := {*names} - {*known}:
+        sys.exit(f"no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return list(names or known)
+
+
 def output(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """What `python arguments` prints; if it fails, this program ends with all that it said."""
     command = [sys.executable, *arguments]

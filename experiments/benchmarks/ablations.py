@@ -54,7 +54,7 @@ def _cifar10(assignments: list[str]) -> list[tuple[float, float]]:
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
-    for name in names or TRICKS:
+    for name in _measure.chosen(names, TRICKS):
         measure = {"mnist_speedrun": _mnist, "cifar10_speedrun": _cifar10}[name]
         small = ["small=true"] if name == "cifar10_speedrun" and jax.default_backend() == "cpu" else []
         rows = []

@@ -36,7 +36,7 @@ def main(names: list[str]) -> None:
     there = [framework for framework in FRAMEWORKS if _measure.installed(framework) or framework == "jaxcnn"]
     table = _measure.Table(("seconds", 10), ("", 6), *FRAMEWORKS)
     rows = []
-    for name in names or NETWORKS:
+    for name in _measure.chosen(names, NETWORKS):
         for kind in ("infer", "train"):
             runs = {framework: [] for framework in there}
             for _ in range(RUNS):

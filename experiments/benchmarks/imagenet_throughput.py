@@ -133,7 +133,7 @@ def main(names: list[str]) -> None:
     groups = [BATCHES["gpu"]] if on_gpu else [(batch,) for batch in BATCHES["cpu"]]
     rows = []
     table = _measure.Table(("images a second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")
-    for name in names or NETWORKS:
+    for name in _measure.chosen(names, NETWORKS):
         work = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)).multiply_adds
         for training, batches in itertools.product((True, False) if on_gpu else (False,), groups):
             found = [rates(name, batch, training) for batch in batches]

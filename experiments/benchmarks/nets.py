@@ -91,13 +91,11 @@ def main() -> None:
     if not options.fresh:
         jaxcnn.train.reuse_memory()
     frameworks = dict.fromkeys(("jaxcnn", *options.peers.split(",")))
-    for given, known in ((options.names, _networks.NETWORKS), (frameworks, _networks.FRAMEWORKS)):
-        if unknown := set(given) - set(known):
-            parser.error(f"no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    names = _networks.contenders(frameworks)
+    nets = _measure.chosen(options.names, _networks.NETWORKS)
+    names = _networks.contenders(_measure.chosen(frameworks, _networks.FRAMEWORKS))
     table = _measure.Table(("net", 9), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *NUMBERS)
     rows = []
-    for name in options.names or _networks.NETWORKS:
+    for name in nets:
         rows += measure(name, names, options.turns, table)
     if not options.names and not options.fresh:
         print(_measure.save("nets", rows))

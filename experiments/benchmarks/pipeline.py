@@ -70,7 +70,7 @@ def fitted(model, pictures, batch_size, augment, images):
 def main(names: list[str]) -> None:
     train.reuse_memory()
     rows = []
-    for name in names or CASES:
+    for name in _measure.chosen(names, CASES):
         model, pictures, batch_size, augment = CASES[name]
         measure = bare(model, pictures, batch_size)
         turns = []

@@ -36,7 +36,7 @@ def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     rows = []
     table = _measure.Table(("milliseconds for each step", 28), "by itself", "in a scan", "ratio")
-    for name in names or _networks.NETWORKS:
+    for name in _measure.chosen(names, _networks.NETWORKS):
         top, loop = calls(_networks.NETWORKS[name])
         timings, taken = _measure.compare({"top": top, "loop": loop}, seconds=0.5)
         milliseconds = {kind: 1e3 / STEPS * timing.median for kind, timing in timings.items()}

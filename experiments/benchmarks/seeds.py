@@ -64,7 +64,7 @@ def measure(label: str, extra: list[str]) -> dict:
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
-    for label in names or EXPERIMENTS:
+    for label in _measure.chosen(names, EXPERIMENTS):
         row = measure(label, extra)
         print(f"{label}: {statistics.mean(row['seconds']):.0f} s")
         for name, values in row["figures"].items():
