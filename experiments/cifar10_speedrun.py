@@ -222,13 +222,16 @@ def whole_run(config, images, count_test):
     return jit(run)
 
 
+def prepared(config):
+    """The config and pictures, labels, test pictures and test labels, all of them smaller if the config says so."""
+    parts = (data.load("cifar10", split, root=config["data"]["root"] or None) for split in ("train", "test"))
+    arrays = [array for part in parts for array in (part.images, part.labels)]
+    return (config | SMALL, [array[:SMALL_IMAGES] for array in arrays]) if config["small"] else (config, arrays)
+
+
 def main(config):
     train.require(config, {"runs": (1, 10**6), "epochs": (1, 10**6), "batch_size": (1, 50001), "translate": (0, 32)})
-    pictures, unseen = (data.load("cifar10", split, root=config["data"]["root"] or None) for split in ("train", "test"))
-    arrays = [pictures.images, pictures.labels, unseen.images, unseen.labels]
-    if config["small"]:
-        config = config | SMALL
-        arrays = [array[:SMALL_IMAGES] for array in arrays]
+    config, arrays = prepared(config)
     images, labels, *test = (jax.device_put(array) for array in arrays)
     run = whole_run(config, images, min(2000, len(test[0])))
     if config["warm_up"]:

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
 from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, sweep
+from experiments.benchmarks import cifar10_speedrun as cifar10_speedrun_beside_torch
 from jaxcnn.train import override
 
 PARAMETERS = {
@@ -93,6 +94,17 @@ def test_ablations_are_settings_that_differ(experiment):
     configs = [override(experiment.CONFIG, settings) for settings in ablations.TRICKS[name].values()]
     assert configs[0] == experiment.CONFIG
     assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
+
+
+def test_recipes_beside_each_other_are_the_same():
+    with pytest.raises(SystemExit, match=r"all tricks: .*dirac=true"):
+        cifar10_speedrun_beside_torch.main(["dirac=false"])
+    rows = [{"accuracies": [0.94, 0.942], "seconds": [2.5, 2.7]}, {"accuracies": [0.94, 0.94], "seconds": [3.0, 3.0]}]
+    record = next(record for record in records.RECORDS if record.file == "cifar10_speedrun-gpu")
+    assert record.figures(rows) == (
+        "2.600 ± 0.141 s, 94.10 % ± 0.14 (2 runs)",
+        "PyTorch: 3.000 ± 0.000 s, 94.00 % ± 0.00 (2 runs)",
+    )
 
 
 def test_records_are_those_of_the_files():

@@ -51,8 +51,11 @@ def _best(rows: Rows) -> tuple[str, str]:
 
 
 def _cifar10(rows: Rows) -> tuple[str, str]:
-    (row,) = rows
-    return f"{spread(row['seconds'], '.3f')} s, {spread(row['accuracies'], '.2%')} ({len(row['seconds'])} runs)", ""
+    ours, theirs = (
+        f"{spread(row['seconds'], '.3f')} s, {spread(row['accuracies'], '.2%')} ({len(row['seconds'])} runs)"
+        for row in rows
+    )
+    return ours, f"PyTorch: {theirs}"
 
 
 def _throughput(network: str, training: bool) -> Callable[[Rows], tuple[str, str]]:
