@@ -96,9 +96,12 @@ def test_ablations_are_settings_that_differ(experiment):
     assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
 
 
-def test_recipes_beside_each_other_are_the_same():
+def test_beside_torch_all_tricks_are_on():
     with pytest.raises(SystemExit, match=r"all tricks: .*dirac=true"):
         cifar10_speedrun_beside_torch.main(["dirac=false"])
+
+
+def test_record_of_cifar10():
     rows = [{"accuracies": [0.94, 0.942], "seconds": [2.5, 2.7]}, {"accuracies": [0.94, 0.94], "seconds": [3.0, 3.0]}]
     record = next(record for record in records.RECORDS if record.file == "cifar10_speedrun-gpu")
     assert record.figures(rows) == (

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +85,7 @@ def cached(folder: str) -> dict[str, str]:
     }
 
 
-def chosen(names: Iterable[str], known: Iterable[str]) -> list[str]:
+def chosen(names: Collection[str], known: Collection[str]) -> list[str]:
     """The names given on the command line, or all that are known if there are none."""
     if unknown := {*names} - {*known}:
         sys.exit(f"no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -144,6 +144,11 @@ def spread(values: Sequence[float], form: str) -> str:
     scale, form = (100, form.replace("%", "f")) if form.endswith("%") else (1, form)
     deviation = f" ± {scale * statistics.stdev(values):{form}}" if len(values) > 1 else ""
     return f"{scale * statistics.mean(values):{form}}{' %' if scale > 1 else ''}{deviation}"
+
+
+def reached(accuracies: Sequence[float], seconds: Sequence[float], form: str = ".2f") -> str:
+    """What runs of a training reached, and in what time."""
+    return f"{spread(accuracies, '.2%')} in {spread(seconds, form)} s"
 
 
 def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:

@@ -62,9 +62,7 @@ def main(arguments: list[str]) -> None:
             settings = [*small, *assignments, *extra]
             runs = measure(settings)
             rows.append({"without": trick, "settings": settings, "runs": runs})
-            accuracy, seconds = zip(*runs, strict=True)
-            figures = f"{_measure.spread(accuracy, '.2%')} in {_measure.spread(seconds, '.2f')} s"
-            print(f"{name} {trick:42} {figures}", flush=True)
+            print(f"{name} {trick:42} {_measure.reached(*zip(*runs, strict=True))}", flush=True)
         if not extra:
             print(_measure.save(f"ablations_{name}", rows))
 

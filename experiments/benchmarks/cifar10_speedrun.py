@@ -51,11 +51,12 @@ def by_torch(config: dict) -> dict[str, list[float]]:
     biases = [layer.bias for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     logits = compiled(lambda x: net(x) / head.in_features)
 
+    mean, deviation = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (cifar10_speedrun.MEAN, cifar10_speedrun.DEVIATION)
+    )
+
     def floats(images):
-        mean, deviation = (
-            torch.tensor(values, device=device).view(3, 1, 1)
-            for values in (cifar10_speedrun.MEAN, cifar10_speedrun.DEVIATION)
-        )
         return ((images / 255 - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
     def begin(images):
@@ -162,10 +163,7 @@ def main(arguments: list[str]) -> None:
     for contender in ("jaxcnn", "PyTorch"):
         result = _measure.in_process(__spec__.name, "--child", contender, json.dumps(config))
         rows.append({"contender": contender, **result})
-        accuracy, seconds = (
-            _measure.spread(result[kind], form) for kind, form in (("accuracies", ".2%"), ("seconds", ".3f"))
-        )
-        print(f"{contender:8} {accuracy} in {seconds} s", flush=True)
+        print(f"{contender:8} {_measure.reached(result['accuracies'], result['seconds'], '.3f')}", flush=True)
     if not arguments:
         print(_measure.save("cifar10_speedrun", rows))
 

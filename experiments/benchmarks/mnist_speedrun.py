@@ -104,8 +104,7 @@ def main(arguments: list[str]) -> None:
             results["PyTorch"].append(one(torch, dict(os.environ)))
     for name, runs in results.items():
         accuracy, seconds = zip(*runs, strict=True)
-        figures = f"{_measure.spread(accuracy, '.2%')} in {_measure.spread(seconds, '.2f')} s"
-        print(f"{name:24} {figures}, {min(accuracy):.2%} at least")
+        print(f"{name:24} {_measure.reached(accuracy, seconds)}, {min(accuracy):.2%} at least")
     print(_measure.save("mnist_speedrun", [{"contender": name, "runs": runs} for name, runs in results.items()]))
 
 
