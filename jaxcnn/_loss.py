@@ -2,20 +2,24 @@
 
     LossFn = (params, state, batch, *, train, key=None) -> (loss, (state, metrics))
 
-A batch is a dict with "image" (N, *spatial, C) and "label": integer classes (N,), or for each class its
-share (N, classes). A third entry, "weight" (N,), makes some examples count more, or not at all (padding).
-All metrics are means over the batch.
+A batch is a dict with "image" (N, *spatial, C) and "label": integer classes (N,), or class fractions (N, classes).
+A third entry, "weight" (N,), makes some examples count more. An example of weight 0 (padding) has no effect: the model
+gets zeros in its place, and its label may be anything. All metrics are means over the batch.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key, floating, number, require_key, shown, widened
 from jaxcnn._path import there_are
+from jaxcnn._validate import check_finite, check_labels, fraction_tolerance, is_concrete, with_check
 
 Batch = dict[str, Any]
 
@@ -40,7 +44,7 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
     """The mean negative log-probability of the labels under softmax of the model's output.
 
     loss = mean_n -sum_k q[n, k] log softmax(logits[n])[k],
-    q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or a share for each class
+    q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or class fractions
 
     A model with auxiliary heads gives a tuple of logits, (its own, head, ..). Then
     loss = loss(its own) + auxiliary * sum_head loss(head)
@@ -51,12 +55,13 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
         auxiliary: the weight of each auxiliary head: 0.3 for GoogLeNet, 0.4 for Inception v3. No heads, no effect.
 
     Returns:
-        a LossFn with the metrics "loss", and "accuracy", the share of examples whose largest logit, of the model's
+        a LossFn with the metrics "loss", and "accuracy", the fraction of examples whose largest logit, of the model's
         own, is that of the (largest) label.
 
     Raises:
-        ValueError: for a label_smoothing outside [0, 1), an auxiliary below 0, an output that is no logits, or labels
-            that do not fit them.
+        ValueError: for a label_smoothing outside [0, 1), an auxiliary below 0, an output that is no logits of at least
+            two classes, or labels that do not fit them: classes that do not exist, fractions that do not sum to one.
+            Inside a compiled function, where values cannot be looked at, such labels make the loss NaN.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -73,18 +78,26 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
     number("auxiliary, the weight of auxiliary heads,", auxiliary)
 
     def loss_fn(params, state, batch, *, train, key=None):
-        output, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
-        logits, *heads = _logits(output)
-        target = _shares(entry(batch, "label"), logits)
-        right = logits.argmax(-1) == target.argmax(-1)
+        image, weight = _inputs(batch)
+        output, state = model.apply(params, state, image, train=train, key=key)
+        logits, *heads = (_masked(y, weight) for y in _logits(output))
+        target = _class_fractions(entry(batch, "label"), logits, weight)
+        right = (logits.argmax(-1) == target.argmax(-1)).astype(logits.dtype)
         if train:
             target = optax.smooth_labels(target, label_smoothing)
-        loss = _mean(optax.softmax_cross_entropy(logits, target), batch)
+        loss = _mean(optax.softmax_cross_entropy(logits, target), weight)
         for head in heads:
-            loss += auxiliary * _mean(optax.softmax_cross_entropy(head, target), batch)
-        return loss, (state, {"loss": loss, "accuracy": _mean(right, batch)})
+            loss += auxiliary * _mean(optax.softmax_cross_entropy(head, target), weight)
+        return loss, (state, {"loss": loss, "accuracy": _mean(right, weight)})
 
-    return loss_fn
+    output_of = _output_shape(model)
+
+    def check(name, params, state, data):
+        logits = _logits(output_of(params, state, data["image"]))[0]
+        check_finite(f"{name}: label", data["label"], data.get("weight"))
+        _check_label(name, data["label"], logits.shape, data.get("weight"))
+
+    return with_check(loss_fn, check)
 
 
 def mean_squared_error(model: Layer) -> LossFn:
@@ -110,15 +123,23 @@ def mean_squared_error(model: Layer) -> LossFn:
     model = as_layer(model)
 
     def loss_fn(params, state, batch, *, train, key=None):
-        y, state = model.apply(params, state, entry(batch, "image"), train=train, key=key)
+        image, weight = _inputs(batch)
+        y, state = model.apply(params, state, image, train=train, key=key)
         label = jnp.asarray(entry(batch, "label"))
-        if y.shape != label.shape:
-            raise ValueError(f"mean_squared_error: the output {y.shape} and the labels {label.shape} differ in shape")
-        difference = widened(y) - label
-        loss = _mean(jnp.square(difference).reshape(len(y), -1).mean(1), batch)
+        _check_same_shape(y.shape, label.shape)
+        wide = widened(y)
+        difference = _masked(wide - label.astype(wide.dtype), weight)
+        loss = _mean(jnp.square(difference).reshape(len(y), -1).mean(1), weight)
         return loss, (state, {"loss": loss})
 
-    return loss_fn
+    output_of = _output_shape(model)
+
+    def check(name, params, state, data):
+        y = output_of(params, state, data["image"])
+        _check_same_shape((len(data["label"]), *y.shape[1:]), np.shape(data["label"]))
+        check_finite(f"{name}: label", data["label"], data.get("weight"))
+
+    return with_check(loss_fn, check)
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
@@ -143,12 +164,13 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
     check_loss("mixup", loss_fn)
     _positive("mixup", alpha)
 
+    @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
             ours = child_key(require_key(key, "mixup"), "/mixup")
             key = child_key(key, "/inside")
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
-            other = jax.random.permutation(child_key(ours, "order"), len(entry(batch, "image")))
+            other = _partners(child_key(ours, "order"), batch)
             image = floating(entry(batch, "image"), "mixup")
             share_x = share.astype(image.dtype)
             image = share_x * image + (1 - share_x) * image[other]
@@ -182,6 +204,7 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     check_loss("cutmix", loss_fn)
     _positive("cutmix", alpha)
 
+    @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
             ours = child_key(require_key(key, "cutmix"), "/cutmix")
@@ -189,7 +212,7 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
             image = jnp.asarray(entry(batch, "image"))
             spatial = image.shape[1:-1]
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
-            other = jax.random.permutation(child_key(ours, "order"), len(image))
+            other = _partners(child_key(ours, "order"), batch)
             centre = jax.random.uniform(child_key(ours, "centre"), (len(spatial),))
             half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the picture's
             inside = jnp.ones((), bool)
@@ -221,6 +244,15 @@ def entry(batch: Batch, name: str) -> Any:
     return batch[name]
 
 
+def _partners(key: jax.Array, batch: Batch) -> jax.Array:
+    """The example that each one is mixed with, drawn at random; itself where that has weight 0."""
+    count = len(entry(batch, "image"))
+    other = jax.random.permutation(key, count)
+    if "weight" not in batch:
+        return other
+    return jnp.where(jnp.asarray(batch["weight"])[other] != 0, other, jnp.arange(count))
+
+
 def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
     if not isinstance(label, MixedLabel) and jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating):
         label = jnp.asarray(label)
@@ -230,7 +262,44 @@ def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
     return MixedLabel(label, shuffled, share)
 
 
-def _logits(output: Any) -> list[jax.Array]:
+def _inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
+    """The images, zeros in place of those of weight 0, and the weights, if the batch has any."""
+    image = entry(batch, "image")
+    if "weight" not in batch:
+        return image, None
+    weight = jnp.asarray(batch["weight"]).astype(jnp.float32)
+    if weight.shape != (len(image),):
+        raise ValueError(
+            f"the weights of a batch must have shape ({len(image)},), one for each example, got {weight.shape}"
+        )
+    return _masked(jnp.asarray(image), weight), weight
+
+
+def _masked(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """The values, with zeros for examples of weight 0, whose NaN would otherwise survive a multiplication by 0."""
+    if weight is None:
+        return values
+    counted = (weight != 0).reshape(-1, *(1,) * (values.ndim - 1))
+    return jnp.where(counted, values, jnp.zeros((), values.dtype))
+
+
+def _output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
+    """(params, state, images) -> the shape of the model's output in evaluation, found once for each shape of image."""
+    known = {}
+
+    def shape(params, state, images):
+        # Bytes are scaled to floats before the model gets them.
+        dtype = jnp.float32 if images.dtype == jnp.uint8 else images.dtype
+        spec = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
+        if (spec.shape, spec.dtype) not in known:
+            apply = functools.partial(model.apply, train=False)
+            known[spec.shape, spec.dtype] = jax.eval_shape(apply, params, state, spec)[0]
+        return known[spec.shape, spec.dtype]
+
+    return shape
+
+
+def _logits(output: Any) -> list[Any]:
     """The model's own logits (N, classes), and after them those of its auxiliary heads."""
     outputs = output if isinstance(output, tuple) else (output,)
     shapes = [getattr(y, "shape", None) for y in outputs]
@@ -239,37 +308,63 @@ def _logits(output: Any) -> list[jax.Array]:
             "cross_entropy needs logits (N, classes), or a tuple of such from a model with auxiliary heads, the model "
             f"gives {', '.join(map(shown, outputs)) or ()}; end it in flatten or a global pool and a dense layer"
         )
-    return [widened(y) for y in outputs]
-
-
-def _shares(label: Any, logits: jax.Array) -> jax.Array:
-    """The labels as a share for each class, (N, classes)."""
-    if isinstance(label, MixedLabel):
-        first, second = _shares(label.first, logits), _shares(label.second, logits)
-        return label.share * first + (1 - label.share) * second
-    label = jnp.asarray(label)
-    if label.shape == logits.shape and jnp.issubdtype(label.dtype, jnp.floating):
-        return label.astype(logits.dtype)
-    if label.shape == logits.shape[:1] and jnp.issubdtype(label.dtype, jnp.integer):
-        known = (label >= 0) & (label < logits.shape[-1])
-        shares = jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)
-        return jnp.where(known[:, None], shares, jnp.nan)  # a class that is not there must not pass for a loss of 0
-    raise ValueError(
-        f"cross_entropy: labels of shape {label.shape} and dtype {label.dtype} do not fit logits {logits.shape}; "
-        "give integer classes (N,) or floating-point shares (N, classes)"
-    )
-
-
-def _mean(values: jax.Array, batch: Batch) -> jax.Array:
-    """The mean over examples, each with its weight if the batch has weights."""
-    if "weight" not in batch:
-        return values.mean()
-    weight = jnp.asarray(batch["weight"], jnp.float32)
-    if weight.shape != values.shape:
+    if shapes[0][1] < 2:
         raise ValueError(
-            f"the weights of a batch must have shape {values.shape}, one for each example, got {weight.shape}"
+            f"cross_entropy needs logits of at least 2 classes, the model gives {shapes[0]}: softmax over one is always "
+            "1. End it in dense(2) for two classes, or use mean_squared_error for regression"
         )
-    return (values * weight).sum() / jnp.maximum(weight.sum(), 1e-12)
+    return [y if isinstance(y, jax.ShapeDtypeStruct) else widened(y) for y in outputs]
+
+
+def _check_label(name: str, label: Any, logits: tuple[int, ...], weight: Any) -> None:
+    """Refuse labels that do not fit logits of this shape, (.., classes), in shape, dtype or, if known, in value."""
+    shape, dtype = jnp.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
+    fractions = jnp.issubdtype(dtype, jnp.floating) and len(shape) == 2 and shape[1:] == logits[1:]
+    if not fractions and not (jnp.issubdtype(dtype, jnp.integer) and len(shape) == 1):
+        raise ValueError(
+            f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; "
+            "give integer classes (N,) or floating-point class fractions (N, classes)"
+        )
+    if is_concrete(label, weight):
+        check_labels(name, label, logits[-1], weight)
+
+
+def _class_fractions(label: Any, logits: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """The labels as class fractions (N, classes); NaN for those that are none, zeros where the weight is 0."""
+    if isinstance(label, MixedLabel):
+        first, second = (_class_fractions(part, logits, weight) for part in (label.first, label.second))
+        share = label.share.astype(logits.dtype)
+        return share * first + (1 - share) * second
+    _check_label("cross_entropy", label, logits.shape, weight)
+    label, classes = jnp.asarray(label), logits.shape[-1]
+    if len(label) != len(logits):
+        raise ValueError(
+            f"cross_entropy: {len(label)} labels do not fit logits {logits.shape}; give one for each image"
+        )
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        last = min(classes - 1, jnp.iinfo(label.dtype).max)  # a small dtype must not wrap the number of classes
+        valid = ((label >= 0) & (label <= last))[:, None]
+        fractions = jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=logits.dtype)
+    else:
+        fractions = label.astype(logits.dtype)
+        tolerance = fraction_tolerance(label.dtype)
+        sums = fractions.sum(-1, keepdims=True)
+        valid = (fractions >= 0).all(-1, keepdims=True) & (jnp.abs(sums - 1) <= tolerance)
+    return _masked(jnp.where(valid, fractions, jnp.full((), jnp.nan, logits.dtype)), weight)
+
+
+def _check_same_shape(output: tuple[int, ...], label: tuple[int, ...]) -> None:
+    if output != label:
+        raise ValueError(f"mean_squared_error: the output {output} and the labels {label} differ in shape")
+
+
+def _mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """The mean over examples, each with its weight if there are weights; 0 if all of them are 0."""
+    if weight is None:
+        return values.mean()
+    total = weight.sum()
+    weight = weight.astype(values.dtype)
+    return (values * weight).sum() / jnp.where(total > 0, total, jnp.ones_like(total)).astype(values.dtype)
 
 
 def _positive(name: str, alpha: float) -> None:

@@ -42,6 +42,7 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
         if not callable(penalty):
             raise TypeError(f"regularized needs functions params -> scalar, such as l2(1e-4), got {shown(penalty)}")
 
+    @functools.wraps(loss_fn)
     def penalised(params, state, batch, *, train, key=None):
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
         penalty = sum(penalty(params) for penalty in penalties)

@@ -99,10 +99,101 @@ def test_large_and_bfloat16_logits():
     np.testing.assert_allclose(loss, reference(np.asarray(low, np.float32), np.eye(4)[LABELS]).mean(), 1e-5)
 
 
-def test_a_class_that_does_not_exist_is_no_zero_loss():
-    for label in (4, -1):
-        loss, _ = call(cnn.cross_entropy(AS_IS), {"image": LOGITS[:1], "label": np.array([label])})
-        assert np.isnan(loss)
+COMPILED = jax.jit(lambda batch: cnn.cross_entropy(AS_IS)({}, {}, batch, train=True)[0])
+
+
+@pytest.mark.parametrize("label", [4, -1, 255, 2**31 - 1, 2**32, -(2**32)])
+def test_a_class_that_does_not_exist_is_no_zero_loss(label):
+    batch = {"image": LOGITS[:2], "label": np.array([1, label])}
+    with pytest.raises(ValueError, match=rf"cross_entropy: label\[1\] is {label}, but the model has 4 outputs"):
+        call(cnn.cross_entropy(AS_IS), batch)
+    if abs(label) < 2**31:  # jax has int32 only, and wraps what is larger before the loss sees it
+        assert np.isnan(COMPILED(batch))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64])
+def test_labels_of_all_integer_types(dtype):
+    """More classes than a small dtype can count, whose number must not wrap."""
+    for classes in (4, 128, 256, 257, 300, 65_537):
+        batch = {"image": np.zeros((2, classes), np.float32), "label": np.array([1, 3], dtype)}
+        assert call(cnn.cross_entropy(AS_IS), batch)[0] == pytest.approx(np.log(classes), rel=1e-5)
+        assert float(COMPILED(batch)) == pytest.approx(np.log(classes), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ([1, 1, 1, 0], r"\[1, 1, 1, 0\], with sum 3"),
+        ([0, 0, 0, 0], r"\[0, 0, 0, 0\], with sum 0"),
+        ([-0.5, 0.5, 0.5, 0.5], r"\[-0.5, 0.5, 0.5, 0.5\], with sum 1"),
+        ([np.nan, 1, 0, 0], "with sum nan"),
+        ([0.9, 0, 0, 0], "with sum 0.9"),
+    ],
+)
+def test_class_fractions_are_non_negative_and_sum_to_one(row, shown):
+    batch = {"image": LOGITS[:2], "label": np.array([[0.25] * 4, row], np.float32)}
+    with pytest.raises(ValueError, match=rf"label\[1\] is .*{shown}.*; class fractions must be non-negative"):
+        call(cnn.cross_entropy(AS_IS), batch)
+    assert np.isnan(COMPILED(batch))
+    mixed = jax.jit(lambda batch: cnn.mixup(cnn.cross_entropy(AS_IS))({}, {}, batch, train=True, key=KEY)[0])
+    assert np.isnan(mixed(batch))
+
+
+def test_low_precision_class_fractions():
+    fractions = jax.nn.softmax(3 * LOGITS).astype(jnp.bfloat16)
+    expected = reference(LOGITS, np.asarray(fractions, np.float64)).mean()
+    loss, _ = call(cnn.cross_entropy(AS_IS), {"image": LOGITS, "label": fractions})
+    np.testing.assert_allclose(loss, expected, 1e-5)
+    np.testing.assert_allclose(COMPILED({"image": LOGITS, "label": fractions}), expected, 1e-5)
+
+
+def test_softmax_over_one_class_is_refused():
+    """Its loss would be 0 and its accuracy 1, whatever the labels."""
+    for label in (np.array([[0.3]] * 6, np.float32), np.ones((6, 1), np.float32), np.zeros(6, int)):
+        with pytest.raises(ValueError, match=r"at least 2 classes, the model gives \(6, 1\).*mean_squared_error"):
+            call(cnn.cross_entropy(AS_IS), {"image": LOGITS[:, :1], "label": label})
+
+
+SPOILT = {
+    "label": np.array([0, 1, -1]),
+    "label far out": np.array([0, 1, 2**31 - 1]),
+    "fractions": np.array([[1, 0, 0, 0], [0, 1, 0, 0], [np.nan, 5, 0, 0]], np.float32),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("bad_image", [False, True])
+@pytest.mark.parametrize("name", SPOILT)
+def test_an_example_of_weight_0_has_no_effect(name, bad_image, compiled):
+    """Nor on the gradient, where 0 times NaN would be NaN."""
+    model = cnn.serial(cnn.dense(5), jax.nn.gelu, cnn.dense(4))
+    image = RNG.normal(size=(3, 6)).astype(np.float32)
+    params, _ = model.init(KEY, image)
+    batch = {"image": image, "label": SPOILT[name], "weight": np.array([1, 1, 0], np.float32)}
+    two = {"image": image[:2], "label": SPOILT[name][:2]}
+    if bad_image:
+        batch["image"] = image.copy()
+        batch["image"][2] = np.inf
+    loss = lambda params, batch: cnn.cross_entropy(model, label_smoothing=0.1)(params, {}, batch, train=True)[0]
+    run = jax.value_and_grad(loss)
+    values, expected = (jax.jit(run) if compiled else run)(params, batch), run(params, two)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), values, expected)
+
+
+def test_weight_0_in_mixup_and_in_mean_squared_error():
+    batch = {
+        "image": LOGITS,
+        "label": np.array([0, 3, 1, 1, 2, 99]),
+        "weight": np.array([1, 1, 1, 1, 1, 0], np.float32),
+    }
+    for seed in range(5):
+        loss, _ = cnn.mixup(cnn.cross_entropy(AS_IS), 1.0)({}, {}, batch, train=True, key=jax.random.key(seed))
+        assert np.isfinite(loss)
+    label = LOGITS + np.array([[1], [1], [1], [1], [1], [np.nan]], np.float32)
+    loss, _ = call(cnn.mean_squared_error(AS_IS), batch | {"label": label})
+    assert loss == pytest.approx(1, rel=1e-5)
+    nothing = batch | {"label": LABELS, "weight": np.zeros(6, np.float32)}
+    assert call(cnn.cross_entropy(AS_IS), nothing)[0] == 0
 
 
 def test_mean_squared_error():

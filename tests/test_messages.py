@@ -6,6 +6,7 @@ the shape, and say what would be right where there is one such thing.
 
 import inspect
 import operator
+import functools
 import re
 
 import jax
@@ -698,8 +699,13 @@ def test_plain_function_is_a_model_for_summary():
 
 @pytest.mark.parametrize("label", [10, -1, 2**31 - 1])
 def test_label_out_of_range_gives_no_plausible_loss(label):
-    labels = np.array([0, 1, 2, label])
-    value, (_, metrics) = cross_entropy(as_layer(identity))({}, {}, {"image": LOGITS, "label": labels}, train=False)
+    batch = {"image": LOGITS, "label": np.array([0, 1, 2, label])}
+    loss_fn = functools.partial(cross_entropy(as_layer(identity)), {}, {}, train=False)
+    with pytest.raises(
+        ValueError, match=rf"label\[3\] is {label}, but the model has 10 outputs, for labels from 0 to 9"
+    ):
+        loss_fn(batch)
+    value, (_, metrics) = jax.jit(loss_fn)(batch)  # a compiled program cannot raise
     assert np.isnan(value)
     assert np.isnan(metrics["loss"])
 

@@ -1,21 +1,27 @@
-"""Pictures with a mean of 0 and a deviation of 1 for each channel."""
+"""Images with a mean of 0 and a standard deviation of 1 for each channel."""
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer
+from jaxcnn._layer import Layer, as_layer, floating
 from jaxcnn.data._load import Dataset
 
 
 def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None = None) -> Layer:
     """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / deviation, for each channel.
 
-    A layer, as a model that begins with it takes the same pictures, from 0 to 1, in training, in use and when exported.
+    A layer, as a model that begins with it takes the same images, from 0 to 1, in training, in use and when exported.
+    Bytes are divided by 255 first, as `fit` does it.
 
     Args:
-        mean: of each channel; or a data set, whose mean and deviation are taken.
-        deviation: of each channel.
+        mean: of each channel; or a data set, whose mean and standard deviation are taken.
+        deviation: the standard deviation of each channel.
+
+    Raises:
+        TypeError: for images that are neither floating-point nor uint8.
+        ValueError: for values that are not finite, deviations that are not above 0, or images of other channels.
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.data.normalize([0.5], [0.25]), jaxcnn.flatten)
@@ -25,24 +31,36 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
     if isinstance(mean, Dataset):
         mean, deviation = _statistics(mean.images)
     if deviation is None:
-        raise TypeError("normalize needs a mean and a deviation for each channel, or a data set")
-    if len(mean) != len(deviation) or min(deviation) <= 0:
-        raise ValueError(f"normalize needs as many deviations above 0 as means, got {mean} and {deviation}")
-    # Rounded, so that a program is the same, and found in a compilation cache, wherever the sums were taken.
-    mean, scale = (tuple(round(float(v), 6) for v in values) for values in (mean, [1 / d for d in deviation]))
+        raise TypeError("normalize needs a mean and a standard deviation for each channel, or a data set")
+    means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, deviation))
+    if len(means) != len(stds) or not np.isfinite([*means, *stds]).all() or not (stds > 0).all():
+        raise ValueError(
+            f"normalize needs a finite mean and a standard deviation above 0 for each channel, got {mean} and {deviation}"
+        )
 
     def apply(x):
-        if x.shape[-1] != len(mean):
-            raise ValueError(f"normalize has {len(mean)} channels, its input {x.shape} has {x.shape[-1]}")
-        return (x - np.array(mean, x.dtype)) * np.array(scale, x.dtype)
+        if jnp.issubdtype(jnp.result_type(x), jnp.uint8):
+            x = jnp.asarray(x).astype(jnp.float32) / np.float32(255)
+        x = floating(x, "normalize")
+        if x.shape[-1:] != means.shape:
+            raise ValueError(f"normalize has {len(means)} channels, its input {x.shape} has {x.shape[-1:]}")
+        # Statistics need more digits than bfloat16 has, and more range than float16.
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        channels = (1,) * (x.ndim - 1) + means.shape
+        mean, std = (values.reshape(channels).astype(wide.dtype) for values in (means, stds))
+        return ((wide - mean) / std).astype(x.dtype)
 
     return as_layer(apply)
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel, as if 255 were 1, from how often each value occurs."""
+    """Mean and standard deviation of each channel, as if 255 were 1, from how often each value occurs."""
+    if images.dtype != np.uint8:
+        raise TypeError(f"normalize takes the statistics of a data set of bytes, uint8, got {images.dtype}; give them")
     levels = np.arange(256) / 255
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     means = [float(count @ levels / count.sum()) for count in counts]
     variances = [float(count @ (levels - m) ** 2 / count.sum()) for count, m in zip(counts, means, strict=True)]
-    return means, [max(v, 1e-12) ** 0.5 for v in variances]
+    # Rounded, so that a program is the same, and found in a compilation cache, wherever the sums were taken.
+    rounded = lambda values: [float(f"{value:.6g}") for value in values]
+    return rounded(means), rounded(max(v, 1e-12) ** 0.5 for v in variances)

@@ -1,7 +1,8 @@
 """Training pictures changed at random, in ways that keep their meaning: pure, compiled, a key for each picture.
 
-An augmentation is a function `(key, image, when) -> image` on one picture (H, W, C) of floats from 0 to 1; `when` says
-which example it is, in which epoch. `compose` makes one of several and gives each picture of a batch its own key.
+An augmentation is a function `(key, image, when) -> image` on one picture (H, W, C) of floats from 0 to 1, or of bytes
+from 0 to 255, which stay bytes; `when` says which example it is, in which epoch. `compose` makes one of several and
+gives each picture of a batch its own key.
 A function of your own works as well:
 
     brighter = lambda key, image, when: image * jax.random.uniform(key, minval=0.9, maxval=1.1)
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcnn._layer import number
+from jaxcnn._layer import floating, number
 
 
 class When(NamedTuple):
@@ -29,6 +30,18 @@ class When(NamedTuple):
 Augment = Callable[[jax.Array, jax.Array, When], jax.Array]
 
 _GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness, ITU-R BT.601
+
+
+def _on_floats(augment: Augment) -> Augment:
+    """The augmentation of values from 0 to 1, for bytes as well, which are rounded at the end."""
+
+    def converted(key, image, when):
+        if image.dtype != jnp.uint8:
+            return augment(key, floating(image, "an augmentation"), when)
+        y = augment(key, image.astype(jnp.float32) / 255, when)
+        return jnp.clip(jnp.round(y * 255), 0, 255).astype(jnp.uint8)
+
+    return converted
 
 
 def compose(*augments: Augment) -> Callable[..., jax.Array]:
@@ -115,7 +128,7 @@ def rotate(degrees: float) -> Augment:
     def augment(key, image, when):
         return _warped(image, _turn(jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees))))
 
-    return augment
+    return _on_floats(augment)
 
 
 def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: float = 0.0) -> Augment:
@@ -138,7 +151,7 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
         sheared = turn.at[:, 1].add(shear * slope * turn[:, 0])
         return _warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
 
-    return augment
+    return _on_floats(augment)
 
 
 def cutout(size: int) -> Augment:
@@ -187,7 +200,7 @@ def random_erasing(
             erased = erased & jnp.expand_dims((start <= at) & (at < start + length), (1, 2) if axis == 0 else (0, 2))
         return jnp.where(erased, jax.random.uniform(keys[4], image.shape, image.dtype), image)
 
-    return augment
+    return _on_floats(augment)
 
 
 def brightness(amount: float) -> Augment:
@@ -225,7 +238,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
             image = lax.switch(jax.random.randint(which, (), 0, len(changes)), changes, image, sign)
         return image
 
-    return augment
+    return _on_floats(augment)
 
 
 def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
@@ -302,7 +315,7 @@ def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) ->
     def augment(key, image, when):
         return _blend(base(image), image, 1 + jax.random.uniform(key, minval=-amount, maxval=amount))
 
-    return augment
+    return _on_floats(augment)
 
 
 def _blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:

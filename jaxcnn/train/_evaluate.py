@@ -1,16 +1,17 @@
 """Evaluation of a loss and its metrics over a whole data set."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
 from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Stream
 from jaxcnn.train._devices import joined
 
@@ -30,7 +31,8 @@ def evaluate(
         batch_size: examples at a time; a stream has its own.
 
     Raises:
-        ValueError: for no data, entries of different lengths, or a batch_size below 1.
+        ValueError: for no data, entries of different lengths, weights that are all 0, values that are not finite, labels
+            that do not fit the model, or a batch_size below 1.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -39,25 +41,40 @@ def evaluate(
         0.6667
     """
     check_loss("evaluate", loss_fn)
+    if not isinstance(data, Stream):
+        check_batch("evaluate", data, required=())
+        for name, value in data.items():
+            check_finite(f"evaluate: {name}", value, data.get("weight"))
+        check_for_loss("evaluate", loss_fn, params, state, data)
+    return mean_metrics(loss_fn, params, state, data, batch_size)
+
+
+def mean_metrics(
+    loss_fn: LossFn, params: Params, state: State, data: Batch | Stream, batch_size: int
+) -> dict[str, float]:
+    """`evaluate` of data in memory that were checked before; a stream is checked batch by batch."""
+    # jax keeps what it compiled for a function as long as that function exists, and no longer.
+    compiled = jit(loss_fn, static_argnames="train")
+    if isinstance(data, Stream):
+        batches = _streamed(data, functools.partial(check_for_loss, "evaluate", loss_fn, params, state))
+    else:
+        batches = _in_memory(data, batch_size)
     totals: dict[str, Any] = {}
     counted = 0.0
-    for batch in _streamed(data) if isinstance(data, Stream) else _in_memory(data, batch_size):
-        metrics, weight = _metrics(loss_fn, params, state, batch)
-        weight = float(weight)
+    for batch in batches:
+        _, (_, metrics) = compiled(params, state, batch, train=False)
+        weight = float(_sum(batch["weight"]))
         counted += weight
         totals = {name: totals.get(name, 0.0) + weight * value for name, value in metrics.items()}
+    if counted == 0:
+        raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
     return {name: float(total) / counted for name, total in totals.items()}
 
 
 def _in_memory(data: Batch, batch_size: int) -> Iterator[Batch]:
-    if not isinstance(data, dict):
-        raise TypeError(f'evaluate needs data as a dict with "image" and "label", got {type(data).__name__}')
-    sizes = {name: len(value) for name, value in data.items()}
-    n = next(iter(sizes.values()), 0)
-    if n == 0 or set(sizes.values()) != {n}:
-        raise ValueError(f"evaluate needs entries of one length that is not 0, got {sizes}")
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
+    n = len(next(iter(data.values())))
     data = {"weight": np.ones(n, np.float32)} | data
     batch_size = min(batch_size, n)
     for start in range(0, n, batch_size):
@@ -67,14 +84,11 @@ def _in_memory(data: Batch, batch_size: int) -> Iterator[Batch]:
         yield batch | {"weight": batch["weight"] * inside}
 
 
-def _streamed(data: Stream) -> Iterator[Batch]:
+def _streamed(data: Stream, check: Callable[[Batch], None]) -> Iterator[Batch]:
     for batch in itertools.islice(data.batches(0), data.steps):
+        check_batch("evaluate", batch)
+        check(batch)
         yield joined({"weight": np.ones(len(batch["label"]), np.float32)} | batch)
 
 
-def _metrics(loss_fn: LossFn, params: Params, state: State, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The means over the batch, and the weight of all its examples."""
-    return loss_fn(params, state, batch, train=False)[1][1], jnp.sum(batch["weight"])
-
-
-_metrics = jit(_metrics, static_argnums=0)
+_sum = jit(jnp.sum)

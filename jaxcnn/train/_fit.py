@@ -4,11 +4,11 @@ A batch of data in memory is a function of the run's key and the step, computed 
 does many steps for each call. So a run can be stopped and resumed anywhere, and comes out the same to the bit.
 """
 
+import functools
 import itertools
 import math
 import pathlib
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,17 +22,35 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key
 from jaxcnn._loss import Batch
-from jaxcnn._path import there_are
+from jaxcnn._path import count_params, there_are
 from jaxcnn._transform import cast
+from jaxcnn._validate import (
+    check_batch,
+    check_finite,
+    check_for_loss,
+    check_same_range,
+    first_nonfinite,
+    values_between,
+)
 from jaxcnn.data import Dataset, Stream, augment
 from jaxcnn.train import checkpoint
 from jaxcnn.train._config import Config, ConfigError, entries, require
 from jaxcnn.train._devices import by_rows, copied, everywhere, joined
-from jaxcnn.train._evaluate import evaluate
+from jaxcnn.train._evaluate import mean_metrics
 from jaxcnn.train._guard import NonFiniteError, checked, leaf_name
+from jaxcnn.train._identity import data_fingerprint, difference, model_difference, program_identity, version_difference
 from jaxcnn.train._interrupt import Interrupted, told_to_stop
-from jaxcnn.train._optimizer import averaged, make_optimizer, with_average
-from jaxcnn.train._recipe import FIT, augmentation, check, evaluation_loss, merged, scaled, training_loss
+from jaxcnn.train._optimizer import apply_accumulated, averaged, make_optimizer
+from jaxcnn.train._recipe import (
+    FIT,
+    augmentation,
+    augments_colour,
+    check,
+    evaluation_loss,
+    merged,
+    scaled,
+    training_loss,
+)
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
 
@@ -42,19 +60,32 @@ _STEPS = "steps"  # counted among the totals of metrics
 
 
 class Fitted(NamedTuple):
-    """What training gives: the last train_state, what to use of it, the records of all epochs, and the run's folder."""
+    """What training gives.
+
+    train_state: after the last step; params, state: what to use, of the last epoch, or of the best one where `patience`
+    ended the training (params are the EMA, if the config says so); history: the records of all epochs; folder: of the
+    run; epoch: that of params and state.
+    """
 
     train_state: TrainState
-    params: Params  # averaged, if the config says so
+    params: Params
     state: State
     history: list[dict[str, Any]]
     folder: pathlib.Path
+    epoch: int
 
     @property
     def outcome(self) -> str:
-        """A line with the last test accuracy, the time, and where all the rest is."""
-        last = self.history[-1]
-        return f"test accuracy {last['test']['accuracy']:.2%} after {last['seconds']:.0f} s; see {self.folder}"
+        """A line with the accuracy of params, in evaluation if there was one, the time, and where all the rest is."""
+        record = next((record for record in self.history if record.get("epoch") == self.epoch), {})
+        kind = "test" if "test" in record else "train"
+        accuracy = record.get(kind, {}).get("accuracy")
+        result = "" if accuracy is None else f"{'test' if kind == 'test' else 'training'} accuracy {accuracy:.2%} "
+        after = f"after {self.history[-1]['seconds']:.0f} s; " if self.history else ""
+        return f"{result}{after}see {self.folder}"
+
+    def __repr__(self) -> str:
+        return f"Fitted({count_params(self.params):,} parameters of epoch {self.epoch}: {self.outcome})"
 
 
 class _Carry(NamedTuple):
@@ -65,6 +96,7 @@ class _Carry(NamedTuple):
     bad: jax.Array  # the leaf that is not finite in the step that was not done, or -1
     skipped: jax.Array
     in_a_row: jax.Array
+    best: tuple[Params, State] | tuple[()]  # of the best epoch so far, where `patience` may end training after it
 
 
 def fit(
@@ -78,7 +110,7 @@ def fit(
 ) -> Fitted:
     """Train a classifier, evaluate it after each epoch, and keep checkpoints from which it goes on after anything.
 
-    Pictures of bytes are divided by 255. An epoch has as many whole batches as there are; which pictures are left out
+    Images of bytes are divided by 255. An epoch has as many whole batches as there are; which pictures are left out
     differs. On several devices, in one process or in many, each has its rows of every batch and all have the
     parameters; statistics of batch norm are those of the whole batch.
 
@@ -94,7 +126,9 @@ def fit(
         start: params and state to begin with, such as those of a trained backbone; parts of the trees will do.
 
     Raises:
-        ConfigError: for a setting that does not exist or cannot be, or checkpoints of another config.
+        ConfigError: for a setting that does not exist or cannot be, or checkpoints of another config, model or data.
+        ValueError: for data that do not fit the model or each other: lengths, labels, values that are not finite (unless
+            "on_nonfinite" deals with them), training and evaluation in different ranges.
         NonFiniteError: for a loss or parameter that is not finite, unless the config says otherwise.
         CheckpointError: if no checkpoint can be written, or those that are there cannot be read.
 
@@ -121,49 +155,89 @@ class _Fit:
     def __init__(self, model: Layer, train_data: Any, eval_data: Any, config: Config, run: Run, start: Any):
         self.config, self.run = config, run
         self.folder = run.folder / "checkpoints"
-        self.fingerprint = _fingerprint(train_data)
-        self.data = train_data if isinstance(train_data, Stream) else self._on_devices(train_data)
+        train_data, eval_data = self._as_arrays(train_data, "train_data"), self._as_arrays(eval_data, "eval_data")
+        self.data = train_data if isinstance(train_data, Stream) else copied(train_data)
         self.batch_size = self._batch_size()
         self.steps = self.data.steps if isinstance(self.data, Stream) else _rows(self.data) // self.batch_size
         self.total = config["epochs"] * self.steps
-        self.eval_data = (
-            eval_data if eval_data is None or isinstance(eval_data, Stream) else self._on_devices(eval_data)
-        )
+        if self.total >= 2**31:
+            raise ConfigError(
+                f"epochs: {config['epochs']:,} of {self.steps:,} steps are more than 2**31 - 1 steps in all"
+            )
+        self.eval_data = eval_data if eval_data is None or isinstance(eval_data, Stream) else copied(eval_data)
 
         if config["dtype"] == "bfloat16":
             model = cast(model, jnp.bfloat16)
         self.explained = model, train_data if eval_data is None else eval_data
-        self.eval_loss_fn = evaluation_loss(model, config)
+        self.loss_fn, self.eval_loss_fn = training_loss(model, config), evaluation_loss(model, config)
         key, image = jax.random.key(config["seed"]), self._image()
         params, state = jax.eval_shape(model.init, key, image)
-        optimizer = make_optimizer(config, self.total, params)
-        if config["average"]:
-            optimizer = with_average(optimizer, config["average"])
-        self.step = checked(make_step(training_loss(model, config), optimizer))
+        self._check_data(train_data, eval_data, params, state)
+        self.optimizer = make_optimizer(config, self.total, params)
+        self.step = checked(make_step(self.loss_fn, self.optimizer))
         self.augment = augmentation(config)
+        batch = {"image": image, "label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)}
+        self.identity = self._identify(train_data, eval_data, (params, state, batch))
 
         for tree, part in zip((params, state), start or (), strict=False):
             _over(tree, part, "")  # here, an error is not one in a compiled function
-        train_state = TrainState.create(_begun(model, start), optimizer, key, image)
-        batch = {"image": image, "label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)}
+        train_state = TrainState.create(_begun(model, start), self.optimizer, key, image)
         metrics = jax.eval_shape(self.step, train_state, batch).metrics
         none = jnp.int32(0)
-        carry = _Carry(train_state, {name: jnp.float32(0) for name in [*metrics, _STEPS]}, none - 1, none, none)
+        totals = {name: jnp.float32(0) for name in [*metrics, _STEPS]}
+        best = (train_state.params, train_state.state) if config["patience"] and eval_data is not None else ()
+        carry = _Carry(train_state, totals, none - 1, none, none, best)
         self.carry = copied(jax.tree.map(jnp.copy, carry))  # copies, as a step takes over its memory
-        self.best, self.since_best, self.rollbacks = -math.inf, 0, 0
+        self.best, self.best_epoch, self.since_best, self.rollbacks = -math.inf, 0, 0, 0
         self.began = time.monotonic()
         self.seconds = 0.0  # of earlier parts of the run
         self.timed = (0, 0.0)  # steps of this epoch and the seconds they took, but for the one that was compiled
 
     # Data
 
-    def _on_devices(self, data: Dataset | Batch) -> Batch:
-        """In the memory of each device, once."""
+    def _as_arrays(self, data: Any, name: str) -> Any:
+        """Data in memory as a dict of arrays on the host, of one length; a stream, and None, as they are."""
+        if data is None or isinstance(data, Stream):
+            return data
         if isinstance(data, Dataset):
             data = {"image": data.images, "label": data.labels}
-        if not isinstance(data, dict) or not {"image", "label"} <= {*data} or _rows(data) == 0:
+        if not isinstance(data, dict) or not {"image", "label"} <= {*data} or np.size(data["image"]) == 0:
             raise TypeError('fit needs a Dataset, a Stream, or a dict with "image" and "label" that is not empty')
-        return copied({name: np.asarray(value) for name, value in data.items()})
+        check_batch(name, data)
+        return {name: np.asarray(value) for name, value in data.items()}
+
+    def _check_data(self, train_data: Any, eval_data: Any, params: Params, state: State) -> None:
+        """Refuse data in memory that the model cannot learn from; what is tolerated is told."""
+        for name, data in (("train_data", train_data), ("eval_data", eval_data)):
+            if data is None or isinstance(data, Stream):
+                continue
+            image, weight = data["image"], data.get("weight")
+            if name == "train_data" and self.config["on_nonfinite"] != "raise":
+                if first := first_nonfinite(image, weight):
+                    self.run.say(
+                        f"train_data: image{[*first]} is {image[first]}; steps that meet such values are undone"
+                    )
+            else:
+                check_finite(f"{name}: image", image, weight)
+            check_for_loss(name, self.loss_fn, params, state, data)
+        samples = [_sample(data) for data in (train_data, eval_data)]
+        if all(sample is not None for sample in samples):
+            check_same_range(*samples)
+        if augments_colour(self.config) and samples[0] is not None and not values_between(samples[0], 0, 1):
+            raise ValueError("train_data: augmentations of colour need images of bytes, or of floats from 0 to 1")
+
+    def _identify(self, train_data: Any, eval_data: Any, specs: tuple[Params, State, Batch]) -> Config:
+        """What a checkpoint must have in common with the run that goes on from it."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        programs = {
+            name: program_identity(functools.partial(self._loss, train=train), *specs, key)
+            for name, train in (("training", True), ("evaluation", False))
+        }
+        data = {"data": data_fingerprint(train_data), "eval_data": data_fingerprint(eval_data)}
+        return {"config": self.run.config, "fit": self.config} | data | programs
+
+    def _loss(self, params: Params, state: State, batch: Batch, key: jax.Array, *, train: bool) -> Any:
+        return self.loss_fn(params, state, batch, train=train, key=key)
 
     def _batch_size(self) -> int:
         if isinstance(self.data, Stream):
@@ -195,11 +269,11 @@ class _Fit:
         metrics = after.metrics | {_STEPS: 1}
         totals = {name: old + jnp.where(good, metrics[name], 0) for name, old in carry.totals.items()}
         if self.config["on_nonfinite"] != "skip":
-            return _Carry(after.train_state, totals, after.bad, carry.skipped, carry.in_a_row)
+            return carry._replace(train_state=after.train_state, totals=totals, bad=after.bad)
         in_a_row = jnp.where(good, 0, carry.in_a_row + 1)
         bad = jnp.where(in_a_row < _MOST_IN_A_ROW, -1, after.bad)
         passed = after.train_state._replace(step=state.step + (bad < 0))
-        return _Carry(passed, totals, bad, carry.skipped + (~good & (bad < 0)), in_a_row)
+        return _Carry(passed, totals, bad, carry.skipped + (~good & (bad < 0)), in_a_row, carry.best)
 
     def _in_memory(self) -> Callable[[_Carry, int], _Carry]:
         """(carry, step, count) -> carry after `count` steps, all in one call."""
@@ -239,17 +313,30 @@ class _Fit:
 
         compiled = jit(advance, donate_argnums=0)
         place, batches = -1, None
+        state = jax.eval_shape(lambda: self.carry.train_state)
 
         def run(carry: _Carry, step: int, count: int) -> _Carry:
             nonlocal place, batches
             if place != step:
                 place, batches = step, self.data.batches(step)
             for batch in itertools.islice(batches, count):
+                check_batch("train_data", batch)
+                check_for_loss("train_data", self.loss_fn, state.params, state.state, batch)
                 carry = compiled(carry, joined(batch), place)
                 place += 1
             return carry
 
         return run
+
+    @functools.cached_property
+    def _apply_accumulated(self) -> Callable[[_Carry], _Carry]:
+        """carry -> carry after an update with what was accumulated, for the end of an epoch."""
+
+        def apply(carry):
+            every = self.config["accumulate"]
+            return carry._replace(train_state=apply_accumulated(self.optimizer, every, carry.train_state))
+
+        return jit(apply, donate_argnums=0)
 
     # The loop
 
@@ -286,24 +373,29 @@ class _Fit:
                     self._save(step)
                 else:
                     self._show(step)
-        state = self.carry.train_state
+        params, state = self._result()
         if self.config["report"]:
             self._report(done=True)
-        return Fitted(state, self._params(), state.state, self.run.records, self.run.folder)
+        epoch = self.best_epoch if self.carry.best else step // self.steps
+        return Fitted(self.carry.train_state, params, state, self.run.records, self.run.folder, epoch)
 
     def _patience_is_over(self) -> bool:
         return 0 < self.config["patience"] <= self.since_best
+
+    def _result(self) -> tuple[Params, State]:
+        """What to use: of the best epoch if patience looks for it, else of the last."""
+        return self.carry.best or (self._params(), self.carry.train_state.state)
 
     def _params(self) -> Params:
         state = self.carry.train_state
         average = averaged(state.opt_state)
         return state.params if average is None else average
 
-    def _means(self) -> dict[str, float]:
-        """The metrics of the epoch so far, over the steps that were done."""
+    def _means(self) -> dict[str, float | None]:
+        """The metrics of the epoch so far, over the steps that were done; None if there was none."""
         totals = {name: float(total) for name, total in self.carry.totals.items()}
         steps = totals.pop(_STEPS)
-        return {name: total / max(steps, 1) for name, total in totals.items()}
+        return {name: total / steps if steps else None for name, total in totals.items()}
 
     def _images_per_second(self) -> float:
         steps, seconds = self.timed
@@ -319,19 +411,26 @@ class _Fit:
         )
 
     def _end_of_epoch(self, step: int) -> None:
+        if self.config["accumulate"] > 1:
+            self.carry = self._apply_accumulated(self.carry)
         record = {"epoch": step // self.steps, "step": step, "train": self._means()}
+        if record["train"]["loss"] is None:
+            raise NonFiniteError(f"epoch {record['epoch']}: none of its {self.steps:,} steps was finite")
         line = f"epoch {record['epoch']}: {_shown(record['train'])}"
         metric = None
         if self.eval_data is not None:
             with self.run.busy("evaluating"):
                 batch_size = self.config["evaluate"]["batch_size"]
                 state = self.carry.train_state.state
-                result = evaluate(self.eval_loss_fn, self._params(), state, self.eval_data, batch_size=batch_size)
+                result = mean_metrics(self.eval_loss_fn, self._params(), state, self.eval_data, batch_size)
             record["test"] = result
             line += f"; test {_shown(result, precise=True)}"
             metric = result["accuracy"] if math.isfinite(result["loss"]) else -1.0
-            self.since_best = 0 if metric > self.best else self.since_best + 1
-            self.best = max(self.best, metric)
+            self.since_best += 1
+            if metric > self.best:
+                self.best, self.best_epoch, self.since_best = metric, record["epoch"], 0
+                if self.carry.best:
+                    self.carry = self.carry._replace(best=jax.tree.map(jnp.copy, (self._params(), state)))
         if skipped := int(self.carry.skipped):
             record["skipped"] = skipped
             line += f"; {skipped} steps skipped, which were not finite"
@@ -354,7 +453,7 @@ class _Fit:
 
         if done:
             model, data = self.explained
-            params, state = jax.device_get((self._params(), self.carry.train_state.state))
+            params, state = jax.device_get(self._result())
             with self.run.busy("looking at the network"):
                 explain.gather(self.run.folder, model, params, state, data)
         explain.report(self.run.folder, epochs=None if done else self.config["epochs"])
@@ -369,22 +468,33 @@ class _Fit:
             best = None if self.best == -math.inf else self.best
             note = {
                 "best": best,
+                "best_epoch": self.best_epoch,
                 "since_best": self.since_best,
                 "rollbacks": self.rollbacks,
                 "seconds": self._elapsed(),
             }
             with self.run.busy("saving"):
                 checkpoint.save(
-                    self.folder, step, self.carry, config=self._identity(), metric=metric, note=note, keep=keep
+                    self.folder, step, self.carry, config=self.identity, metric=metric, note=note, keep=keep
                 )
 
-    def _identity(self) -> Config:
-        """What a checkpoint must have in common with the run that goes on from it; not where it is, and its report."""
-        own, fit = (
-            {name: value for name, value in config.items() if name not in ("runs", "folder", "report")}
-            for config in (self.run.config, self.config)
-        )
-        return own | {"fit": fit, "data": self.fingerprint}
+    def _check_identity(self, step: int, about: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another run; tell of other packages, with which results may differ."""
+        saved, where = about["config"] or {}, self.folder / str(step)
+        if changed := difference(saved, self.identity, FIT):
+            raise ConfigError(
+                f"{where} was made under another config; go on with that, or begin in another folder:\n"
+                + "\n".join(changed)
+            )
+        packages = version_difference(about["versions"])
+        model = model_difference(saved, self.identity)
+        if model and "jax" not in " ".join(packages):
+            raise ConfigError(
+                f"{where} was made with another model; go on with that, or begin in another folder:\n"
+                + "\n".join(model)
+            )
+        if packages:
+            self.run.say(f"{where} was made with other packages, so results may differ:\n" + "\n".join(packages))
 
     def _resume(self) -> int:
         """The step to begin with: that of the latest checkpoint, if there is one."""
@@ -397,10 +507,10 @@ class _Fit:
 
     def _restore(self) -> tuple[int, dict[str, Any]]:
         """Be where the latest checkpoint was; its step, and what it notes."""
-        step, self.carry, about = checkpoint.restore(self.folder, self.carry, config=self._identity())
+        step, self.carry, about = checkpoint.restore(self.folder, self.carry, check=self._check_identity)
         note = about["note"]
         self.best = -math.inf if note["best"] is None else note["best"]
-        self.since_best = note["since_best"]
+        self.best_epoch, self.since_best = note["best_epoch"], note["since_best"]
         self.run.forget_after(step)
         return step, note
 
@@ -462,12 +572,13 @@ def _over(tree: Any, part: Any, path: str) -> Any:
     return jnp.asarray(part, tree.dtype)
 
 
-def _fingerprint(data: Any) -> str:
-    """Another for other data, very probably."""
-    if isinstance(data, Stream):
-        return f"{data.steps} batches {data.image.shape}"
-    arrays = [data.images, data.labels] if isinstance(data, Dataset) else jax.tree.leaves(data)
-    return " ".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays)
+def _sample(data: Any) -> np.ndarray | None:
+    """Images to tell the range of the data by; None for a stream of floats, which is not read for that."""
+    if isinstance(data, dict):
+        return data["image"]
+    if data is not None and data.image.dtype == jnp.uint8:
+        return np.zeros(1, np.uint8)
+    return None
 
 
 def _agreed(count: int, signal: int) -> tuple[int, int]:
@@ -480,13 +591,16 @@ def _agreed(count: int, signal: int) -> tuple[int, int]:
     return int(counts[0]), int(signals.max())
 
 
-def _shown(metrics: dict[str, float], *, precise: bool = False) -> str:
+def _shown(metrics: dict[str, float | None], *, precise: bool = False) -> str:
     digits = 2 if precise else 1
     first = {"loss": metrics["loss"]}
-    return ", ".join(
-        f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
-        for name, value in (first | metrics).items()
-    )
+
+    def one(name, value):
+        if value is None:
+            return f"{name} none"
+        return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
+
+    return ", ".join(one(name, value) for name, value in (first | metrics).items())
 
 
 def _to_tensorboard(folder: pathlib.Path, record: dict[str, Any]) -> None:

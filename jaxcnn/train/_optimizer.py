@@ -1,16 +1,19 @@
 """An optimiser of optax from a config."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxcnn._layer import Params, shown
 from jaxcnn._path import mask, there_are
 from jaxcnn.train._config import Config, ConfigError
+from jaxcnn.train._step import TrainState
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
@@ -89,7 +92,9 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, steps: int, params: Params) -> optax.GradientTransformation:
-    """gradient -> (clipped) -> (+ decay * w) -> an optimiser of optax -> (mean over `accumulate` steps)
+    """gradient -> (mean over `accumulate` steps) -> (clipped) -> (+ decay * w) -> an optimiser of optax -> (EMA)
+
+    All but the first happen once for each update, so the EMA of the parameters moves with the updates, too.
 
     An optimiser with a weight decay of its own, such as adamw, is given the rate: w shrinks by learning rate * decay.
     For others, such as sgd and adam, decay * w is added to the gradient, as PyTorch does it.
@@ -97,7 +102,8 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     Args:
         config: such as `FIT`: "optimizer" with "name", "learning_rate", and arguments of that function of optax;
             "schedule", as for `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for paths;
-            "clip_norm", the largest length of the whole gradient, 0 for any; "accumulate", steps for each update.
+            "clip_norm", the largest length of the whole gradient, 0 for any; "accumulate", steps for each update, of
+            which the last in each of the "epochs" may have fewer (`apply_accumulated`); "average", as `with_average`.
         steps: of the whole training.
         params: of the model, whose paths "where" is compared with.
 
@@ -128,12 +134,36 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
         options |= {"weight_decay": decay, "mask": mask(params, where) if decay else None}
     elif decay:
         parts.append(optax.add_decayed_weights(decay, mask(params, where)))
-    updates = -(-steps // config["accumulate"])
+    epochs, every = config["epochs"], config["accumulate"]
+    updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
     parts.append(make(make_schedule(config["schedule"], rate, updates), **options))
     optimizer = optax.chain(*parts)
-    if config["accumulate"] > 1:
-        optimizer = optax.MultiSteps(optimizer, config["accumulate"]).gradient_transformation()
+    if config["average"]:
+        optimizer = with_average(optimizer, config["average"])
+    if every > 1:
+        optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()
     return optimizer
+
+
+def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:
+    """The train_state after an update with the mean gradient of the steps since the last one, if there were any.
+
+    For the end of an epoch, whose last steps would otherwise wait for the next epoch, or for ever.
+
+    Args:
+        optimizer: of `optax.MultiSteps`.
+        every: its steps for each update.
+        train_state: with the optimiser's state.
+    """
+
+    def update(train_state):
+        waiting = train_state.opt_state
+        # The mean of the gradients so far, once more, leaves it as it is and completes the update.
+        complete = waiting._replace(mini_step=jnp.full_like(waiting.mini_step, every - 1))
+        updates, opt_state = optimizer.update(waiting.acc_grads, complete, train_state.params)
+        return train_state._replace(params=optax.apply_updates(train_state.params, updates), opt_state=opt_state)
+
+    return lax.cond(train_state.opt_state.mini_step > 0, update, lambda same: same, train_state)
 
 
 class Averaged(NamedTuple):
@@ -167,4 +197,6 @@ def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax
 
 def averaged(opt_state: Any) -> Params | None:
     """The averaged parameters, if the optimiser keeps them."""
+    if isinstance(opt_state, optax.MultiStepsState):
+        opt_state = opt_state.inner_opt_state
     return opt_state.average if isinstance(opt_state, Averaged) else None

@@ -1,6 +1,7 @@
 """What a config says of training: its settings, and the loss and augmentation made of them."""
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, shown
 from jaxcnn._loss import Batch, LossFn, cross_entropy, cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
@@ -27,7 +28,7 @@ FIT: Config = {
     "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
     "regularize": {"l1": 0.0, "l2": 0.0},
     "clip_norm": 0.0,  # 0: not clipped
-    "accumulate": 1,  # steps for each update
+    "accumulate": 1,  # steps for each update; the last update of an epoch may have fewer
     "average": 0.0,  # decay of an average of the parameters, which is then what is evaluated; 0: none
     "label_smoothing": 0.0,
     "mixup": 0.0,  # alpha; 0: not
@@ -81,6 +82,7 @@ def evaluation_loss(model: Layer, config: Config) -> LossFn:
     """Cross entropy of pictures as they were read, of which each device computes some rows, if they can be shared."""
     loss_fn = cross_entropy(with_views(model, config["evaluate"]["views"]))
 
+    @functools.wraps(loss_fn)
     def shared(params, state, batch, *, train, key=None):
         if len(batch["image"]) % jax.device_count() == 0:
             batch = lax.with_sharding_constraint(batch, by_rows())
@@ -98,7 +100,9 @@ def scaled(batch: Batch) -> Batch:
 def augmentation(config: Config) -> Callable[..., jax.Array] | None:
     parts = []
     for i, entry in enumerate(config["augment"]):
-        name, *arguments = entry if isinstance(entry, list) else [entry]
+        name, *arguments = entry if isinstance(entry, list) and entry else [entry]
+        if not isinstance(name, str):
+            raise ConfigError(f"augment[{i}] must be a name, or a list of a name and its arguments, got {shown(entry)}")
         if name not in AUGMENTS:
             raise ConfigError(f"augment[{i}]: unknown {name!r}; {there_are(name, AUGMENTS)}")
         try:
@@ -106,6 +110,12 @@ def augmentation(config: Config) -> Callable[..., jax.Array] | None:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"augment[{i}]: {error}") from error
     return augment.compose(*parts) if parts else None
+
+
+def augments_colour(config: Config) -> bool:
+    """Whether an augmentation is among those that need values from 0 to 1."""
+    colour = ("random_erasing", "brightness", "contrast", "saturation", "rand_augment")
+    return any((entry[0] if isinstance(entry, list) else entry) in colour for entry in config["augment"])
 
 
 AUGMENTS = {

@@ -19,6 +19,7 @@ import pathlib
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +113,14 @@ def save(
         raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
 
 
-def restore(folder: str | os.PathLike, like: Any, *, config: Config | None = None, step: int | None = None) -> Restored:
+def restore(
+    folder: str | os.PathLike,
+    like: Any,
+    *,
+    config: Config | None = None,
+    step: int | None = None,
+    check: Callable[[int, dict[str, Any]], None] | None = None,
+) -> Restored:
     """The arrays of the latest step that is as it was written, or of the one named.
 
     Every file is compared with its SHA-256, and every name, shape and dtype with those of `like`, before an array is
@@ -124,6 +132,7 @@ def restore(folder: str | os.PathLike, like: Any, *, config: Config | None = Non
             however many they came from.
         config: must be that of the step; None for any.
         step: to restore this one or none.
+        check: (step, about) -> None, called before the arrays are compared with `like`; it raises to refuse the step.
 
     Raises:
         CheckpointError: if there is no such step, all are damaged, or it holds another tree.
@@ -132,6 +141,8 @@ def restore(folder: str | os.PathLike, like: Any, *, config: Config | None = Non
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
     step, about = _agreed(lambda: _choose(folder, step))
+    if check is not None:
+        check(step, about)
     if config is not None and (changed := _difference(about["config"] or {}, config)):
         raise ConfigError(
             f"{folder / str(step)} was made under another config; go on with that, or begin in another folder:\n"

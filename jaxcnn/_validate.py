@@ -1,0 +1,194 @@
+"""Checks of data on the host, once, where they enter: `fit`, `evaluate` and the losses call these.
+
+A compiled program cannot raise, so what it is given is checked before. Each message names the first bad index.
+An example of weight 0 takes no part, so its label may be anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn._layer import shown
+from jaxcnn._path import there_are
+
+_CHUNK = 1 << 22  # values looked at in one pass, so that no copy of the whole array is made
+_LARGEST_RATIO = 16  # of the mean |x| of training and evaluation data; 255 / 16 still separates bytes from fractions
+
+
+def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "label")) -> int:
+    """The number of examples in a dict of arrays, if it is one whose entries have one length.
+
+    Raises:
+        TypeError: for anything else than a dict of arrays.
+        ValueError: for a missing entry, no examples, entries of different lengths, or bad weights.
+    """
+    if not isinstance(batch, dict):
+        raise TypeError(f'{name} must be a dict with "image" and "label", got {shown(batch)}')
+    for entry in required:
+        if entry not in batch:
+            raise ValueError(f"{name} has no {entry!r}; {there_are(entry, batch)}")
+    for entry, value in batch.items():
+        if np.ndim(value) == 0:
+            raise TypeError(f"{name}: {entry!r} must be an array with one row for each example, got {shown(value)}")
+        if not _is_numeric(value):
+            raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {shown(np.asarray(value))}")
+    lengths = {entry: len(value) for entry, value in batch.items()}
+    if 0 in lengths.values() or len(set(lengths.values())) != 1:
+        raise ValueError(f"{name} needs entries of one length that is not 0, got {lengths}")
+    if "weight" in batch:
+        _check_weights(name, batch["weight"])
+    return next(iter(lengths.values()))
+
+
+def check_labels(name: str, label: Any, classes: int, weight: Any = None) -> None:
+    """Refuse labels that are neither integer classes (N,) from 0 to classes - 1 nor class fractions (N, classes).
+
+    Raises:
+        ValueError: names the first bad index.
+    """
+    label = np.asarray(label)
+    counted = np.ones(len(label), bool) if weight is None else np.asarray(weight) != 0
+    if np.issubdtype(label.dtype, np.integer):
+        bad = ((label < 0) | (label >= classes)) & counted
+        if bad.any():
+            i = int(bad.argmax())
+            raise ValueError(
+                f"{name}: label[{i}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
+                f"{classes - 1}; correct the label, or give the model one output for each class"
+            )
+        return
+    fractions = label.astype(np.float64)
+    sums = fractions.sum(-1)
+    bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & counted
+    if bad.any():
+        i = int(bad.argmax())
+        raise ValueError(
+            f"{name}: label[{i}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class fractions must be non-negative "
+            "and sum to 1. For regression use mean_squared_error; for multi-label targets a loss of your own"
+        )
+
+
+def fraction_tolerance(dtype: Any) -> float:
+    """How far the sum of class fractions of this dtype may be from 1."""
+    return 1e-3 + 4 * float(jax.numpy.finfo(dtype).eps)
+
+
+def check_finite(name: str, values: Any, weight: Any = None) -> None:
+    """Refuse an array with NaN or infinity in an example that counts.
+
+    Raises:
+        ValueError: names the first bad index.
+    """
+    first = first_nonfinite(values, weight)
+    if first is not None:
+        where = ", ".join(map(str, first))
+        raise ValueError(f"{name}[{where}] is {np.asarray(values)[first]}; all values must be finite: correct the data")
+
+
+def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
+    """The index of the first NaN or infinity in an example that counts; None if all are finite."""
+    values = np.asarray(values)
+    if not _is_floating(values.dtype) or values.size == 0:
+        return None
+    rows = max(1, _CHUNK // max(1, values[0].size)) if values.ndim else 1
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows]
+        finite = np.isfinite(part)
+        if weight is not None:
+            finite |= (np.asarray(weight)[start : start + rows] == 0).reshape(-1, *(1,) * (part.ndim - 1))
+        if not finite.all():
+            at = np.unravel_index(int(finite.argmin()), finite.shape)
+            return (start + int(at[0]), *map(int, at[1:]))
+    return None
+
+
+def check_same_range(train_image: Any, eval_image: Any) -> None:
+    """Refuse training and evaluation images that the model would get in different ranges.
+
+    Bytes are divided by 255; other images are given to the model as they are.
+
+    Raises:
+        ValueError: with both ranges.
+    """
+    train_image, eval_image = np.asarray(train_image), np.asarray(eval_image)
+    if (train_image.dtype == np.uint8) != (eval_image.dtype == np.uint8):
+        same = values_between(train_image, 0, 1) and values_between(eval_image, 0, 1)
+    else:
+        sizes = [_mean_size(image) for image in (train_image, eval_image)]
+        same = min(sizes) == 0 or max(sizes) / min(sizes) < _LARGEST_RATIO
+    if not same:
+        raise ValueError(
+            f"train_data and eval_data have different ranges: {_range(train_image)}, and {_range(eval_image)}; "
+            "give both in the same range: both as bytes, or both divided by 255"
+        )
+
+
+def values_between(images: Any, low: float, high: float) -> bool:
+    """Whether all values lie between the two, rounding allowed for; bytes do, as they are divided by 255."""
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return True
+    slack = 1e-3 * (high - low)
+    return float(np.nanmin(images)) >= low - slack and float(np.nanmax(images)) <= high + slack
+
+
+def with_check(loss_fn: Any, check: Callable[[str, Any, Any, Any], None]) -> Any:
+    """The loss, with what `fit` and `evaluate` call once on all data: (name, params, state, data) -> None, or raise.
+
+    `functools.wraps` hands it on to losses made of this one.
+    """
+    loss_fn.__dict__["check"] = check
+    return loss_fn
+
+
+def check_for_loss(name: str, loss_fn: Any, params: Any, state: Any, data: Any) -> None:
+    """Refuse data that the loss cannot use; a loss of the user's own may have no check."""
+    check = getattr(loss_fn, "check", None)
+    if check is not None:
+        check(name, params, state, data)
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether all are values that can be looked at, not parts of a program that is being traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def _check_weights(name: str, weight: Any) -> None:
+    weight = np.asarray(weight)
+    if weight.ndim != 1:
+        raise ValueError(f"{name}: 'weight' must have shape ({len(weight)},), one for each example, got {weight.shape}")
+    bad = ~(np.isfinite(weight.astype(np.float64)) & (weight >= 0))
+    if bad.any():
+        i = int(bad.argmax())
+        raise ValueError(f"{name}: weight[{i}] is {weight[i]}; weights must be finite and at least 0")
+
+
+def _is_floating(dtype: Any) -> bool:
+    return bool(jax.numpy.issubdtype(dtype, jax.numpy.floating))  # bfloat16 included
+
+
+def _is_numeric(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        dtype = np.asarray(value).dtype
+    return dtype == bool or bool(jax.numpy.issubdtype(dtype, jax.numpy.number))
+
+
+def _mean_size(images: Any) -> float:
+    """The mean |x| of the finite values of at most some thousand images, bytes divided by 255."""
+    some = images[:: max(1, len(images) // 1000)].astype(np.float32)
+    some = np.abs(some[np.isfinite(some)])
+    return float(some.mean()) / (255 if images.dtype == np.uint8 else 1) if some.size else 0.0
+
+
+def _range(images: Any) -> str:
+    if images.dtype == np.uint8:
+        return "bytes, which are divided by 255"
+    return f"{images.dtype} from {float(np.nanmin(images)):.4g} to {float(np.nanmax(images)):.4g}"
+
+
+def _row(values: np.ndarray) -> str:
+    some = ", ".join(f"{value:.4g}" for value in values[:8])
+    return f"[{some}{', ..' if len(values) > 8 else ''}]"
