@@ -95,7 +95,7 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
     def check(name, params, state, data):
         logits = _logits(output_of(params, state, data["image"]))[0]
         check_finite(f"{name}: label", data["label"], data.get("weight"))
-        _check_label(name, data["label"], logits.shape, data.get("weight"))
+        _check_label(name, data["label"], (len(data["label"]), logits.shape[-1]), data.get("weight"))
 
     return with_check(loss_fn, check)
 
@@ -310,17 +310,17 @@ def _logits(output: Any) -> list[Any]:
         )
     if shapes[0][1] < 2:
         raise ValueError(
-            f"cross_entropy needs logits of at least 2 classes, the model gives {shapes[0]}: softmax over one is always "
-            "1. End it in dense(2) for two classes, or use mean_squared_error for regression"
+            f"cross_entropy needs logits of at least 2 classes, the model gives {shapes[0]}, whose softmax is 1; "
+            "end it in dense(2) for two classes, or use mean_squared_error for regression"
         )
     return [y if isinstance(y, jax.ShapeDtypeStruct) else widened(y) for y in outputs]
 
 
 def _check_label(name: str, label: Any, logits: tuple[int, ...], weight: Any) -> None:
-    """Refuse labels that do not fit logits of this shape, (.., classes), in shape, dtype or, if known, in value."""
+    """Refuse labels that do not fit logits of this shape, (N, classes), in shape, dtype or, if known, in value."""
     shape, dtype = jnp.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
-    fractions = jnp.issubdtype(dtype, jnp.floating) and len(shape) == 2 and shape[1:] == logits[1:]
-    if not fractions and not (jnp.issubdtype(dtype, jnp.integer) and len(shape) == 1):
+    fits = {jnp.integer: logits[:1], jnp.floating: logits}
+    if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
         raise ValueError(
             f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; "
             "give integer classes (N,) or floating-point class fractions (N, classes)"

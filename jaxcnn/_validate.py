@@ -170,10 +170,8 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def _is_numeric(value: Any) -> bool:
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:
-        dtype = np.asarray(value).dtype
-    return dtype == bool or bool(jax.numpy.issubdtype(dtype, jax.numpy.number))
+    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+    return any(jax.numpy.issubdtype(dtype, kind) for kind in (jax.numpy.number, jax.numpy.bool_))
 
 
 def _mean_size(images: Any) -> float:

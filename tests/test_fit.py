@@ -2,11 +2,15 @@
 
 import csv
 import functools
+import gc
 import json
 import logging
 import math
 import os
+import pathlib
 import resource
+import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +173,45 @@ def test_accumulation_is_a_larger_batch(tmp_path):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole.params, parts.params)
 
 
+SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}}
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_accumulation_loses_no_step(tmp_path, steps):
+    """The last update of an epoch has fewer steps; the EMA moves with the updates, not with the steps."""
+    seen = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
+    fitted = fit(tmp_path, seen=seen, batch_size=8, accumulate=2, average=0.9, epochs=2, **SGD)
+    key = jax.random.key(0)
+    state = train.TrainState.create(LINEAR, optax.sgd(0.1), key, jax.ShapeDtypeStruct((8, 28, 28, 1), jnp.float32))
+    params = ema = state.params
+    gradient = jax.grad(lambda params, batch: cnn.cross_entropy(LINEAR)(params, {}, batch, train=True)[0])
+    updates = 0
+    for epoch in range(2):
+        order = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), epoch), 8 * steps)
+        for first in range(0, steps, 2):
+            rows = order[8 * first : 8 * min(first + 2, steps)]
+            batch = {"image": seen["image"][rows] / np.float32(255), "label": seen["label"][rows]}
+            params = jax.tree.map(lambda w, g: w - 0.1 * g, params, gradient(params, batch))
+            decay = min(0.9, (1 + updates) / (10 + updates))
+            ema = jax.tree.map(lambda a, w, decay=decay: decay * a + (1 - decay) * w, ema, params)
+            updates += 1
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, fitted.train_state.params, params)
+    jax.tree.map(close, fitted.params, ema)
+
+
+def test_accumulation_goes_on_where_it_was(tmp_path):
+    config = {"epochs": 3, "accumulate": 4, "average": 0.9, "checkpoint": {"every": 2, "keep": 9}}
+    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
+    folder = tmp_path / "part" / "checkpoints"
+    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    for step in checkpoint.steps(folder):
+        if step > 8:
+            shutil.rmtree(folder / str(step))
+    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    assert train_small.digest(whole) == train_small.digest(resumed)
+
+
 def test_clipping(tmp_path):
     config = {"optimizer": {"name": "sgd", "learning_rate": 1.0}, "schedule": {"name": "constant"}, "epochs": 1}
     fitted = fit(tmp_path, batch_size=200, clip_norm=0.01, **config)
@@ -233,6 +276,32 @@ def test_regularization_is_that_of_the_loss(tmp_path):
 def test_patience(tmp_path):
     fitted = fit(tmp_path, unseen=UNSEEN, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
     assert len(fitted.history) == 4  # the first was the best
+    assert fitted.epoch == 1
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_patience_gives_the_best_epoch(tmp_path, keep):
+    """A learning rate that is far too large: accuracy falls and rises by chance."""
+    config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "average": 0.5}
+    config |= {"schedule": {"name": "constant"}, "checkpoint": {"keep": keep}}
+    fitted = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+    accuracies = [record["test"]["accuracy"] for record in fitted.history]
+    assert fitted.epoch == 1 + int(np.argmax(accuracies)) < len(accuracies)
+    unseen = {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels}
+    result = train.evaluate(cnn.cross_entropy(train_small.model()), fitted.params, fitted.state, unseen)
+    assert result["accuracy"] == pytest.approx(max(accuracies))
+    assert f"test accuracy {max(accuracies):.2%} after" in fitted.outcome
+    if keep:  # resumed after the end: nothing to do, and the same result
+        again = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+        same((fitted.params, fitted.state, fitted.epoch), (again.params, again.state, again.epoch))
+
+
+def test_outcome_without_evaluation(tmp_path):
+    fitted = fit(tmp_path)
+    accuracy = fitted.history[-1]["train"]["accuracy"]
+    assert fitted.outcome.startswith(f"training accuracy {accuracy:.2%} after ")
+    assert repr(fitted).startswith("Fitted(500 parameters of epoch 2: training accuracy ")
+    assert len(repr(fitted)) < 300
 
 
 def test_start(tmp_path):
@@ -273,6 +342,14 @@ def test_not_finite_is_skipped(tmp_path):
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
     with pytest.raises(train.NonFiniteError, match="as in the 9 steps before, which were skipped"):
         fit(tmp_path, train_small.model(), seen=everywhere, batch_size=10, on_nonfinite="skip", name="all")
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_an_epoch_without_a_finite_step_is_no_loss_of_0(tmp_path, epochs):
+    """Fewer steps than those in a row that are an error by themselves."""
+    seen = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
+    with pytest.raises(train.NonFiniteError, match="epoch 1: none of its 8 steps was finite"):
+        fit(tmp_path, train_small.model(), seen=seen, batch_size=20, on_nonfinite="skip", epochs=epochs)
 
 
 def test_not_finite_is_rolled_back(tmp_path, capsys):
@@ -352,6 +429,12 @@ def test_goes_on_where_it_was(tmp_path):
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 201}, "batch_size must be at least 1 and below 201, got 201"),
+        ({"epochs": 999_999_999}, r"epochs: 999,999,999 of 6 steps are more than 2\*\*31 - 1 steps"),
+        ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "more than 2"),
+        ({"augment": [[]]}, r"augment\[0\] must be a name, or a list of a name and its arguments, got \[\]"),
+        ({"augment": ["flip", {}]}, r"augment\[1\] must be a name, .*got \{\}"),
+        ({"augment": [[["flip"]]]}, r"augment\[0\] must be a name, .*got \[\['flip'\]\]"),
+        ({"augment": [3]}, r"augment\[0\] must be a name, .*got 3"),
         ({"epochs": 1.5}, "epochs must be of type int, such as 10, got 1.5"),
         ({"augment": ["flop"]}, r"augment\[0\]: unknown 'flop'; .*did you mean 'flip'"),
         ({"augment": [["translate", -1]]}, r"augment\[0\]: .*padding must be at least 0"),
@@ -390,11 +473,45 @@ def test_views():
     )
 
 
+@pytest.mark.parametrize("name", ["gather", "report"])
+def test_what_goes_wrong_in_the_report_does_not_lose_the_training(tmp_path, monkeypatch, name):
+    def broken(*args, **kwargs):
+        raise IndexError("deep inside")
+
+    monkeypatch.setattr(cnn.explain, name, broken)
+    with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
+        fitted = fit(tmp_path, unseen=UNSEEN, report=True)
+    assert len(fitted.history) == 2
+    fitted = fit(tmp_path, unseen=UNSEEN, report=True, name="where warnings are errors")
+    assert len(fitted.history) == 2
+
+
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
     fitted = fit(tmp_path, unseen=UNSEEN, tensorboard=True)
     files = list((fitted.folder / "tensorboard").iterdir())
     assert b"test/accuracy" in b"".join(file.read_bytes() for file in files)
+
+
+def resident():
+    """Megabytes of this process."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.full)])
+def test_memory_is_the_same_after_many_trainings(tmp_path, count):
+    """What was compiled for one is released: each has a model, a loss and a folder of its own."""
+    released, sizes = [], []
+    for i in range(count):
+        model = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
+        released.append(weakref.ref(model.apply))
+        fit(tmp_path, model, unseen=UNSEEN, name=str(i), epochs=1)
+        del model
+        sizes.append(resident())
+    gc.collect()
+    print(f"{sizes[9]:.0f} MB after 10 trainings, {sizes[-1]:.0f} after {count}")
+    assert [ref() for ref in released] == [None] * count
+    assert sizes[-1] < 1.05 * sizes[9]
 
 
 def test_memory_and_files_stay_the_same(tmp_path):

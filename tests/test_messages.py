@@ -4,9 +4,9 @@ Each row makes one mistake. The message, or a note on it, must name the argument
 the shape, and say what would be right where there is one such thing.
 """
 
+import functools
 import inspect
 import operator
-import functools
 import re
 
 import jax
@@ -592,7 +592,12 @@ LABELS = table(
         ValueError,
         r"\(4, 9\).*logits \(4, 10\).*classes \(N,\)",
     ),
-    ("one-hot of ints", lambda: loss(LOGITS, np.zeros((4, 10), int)), ValueError, r"dtype int.*floating-point shares"),
+    (
+        "one-hot of ints",
+        lambda: loss(LOGITS, np.zeros((4, 10), int)),
+        ValueError,
+        r"dtype int.*floating-point class fractions",
+    ),
     ("a column", lambda: loss(LOGITS, np.zeros((4, 1), int)), ValueError, r"labels of shape \(4, 1\).*classes \(N,\)"),
     ("too many", lambda: loss(LOGITS, np.zeros(5, int)), ValueError, r"labels of shape \(5,\).*logits \(4, 10\)"),
     ("floats", lambda: loss(LOGITS, zeros(4)), ValueError, r"dtype float32.*integer classes \(N,\)"),

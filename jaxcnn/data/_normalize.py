@@ -35,7 +35,8 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
     means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, deviation))
     if len(means) != len(stds) or not np.isfinite([*means, *stds]).all() or not (stds > 0).all():
         raise ValueError(
-            f"normalize needs a finite mean and a standard deviation above 0 for each channel, got {mean} and {deviation}"
+            "normalize needs a finite mean and a standard deviation above 0 for each channel, "
+            f"got {mean} and {deviation}"
         )
 
     def apply(x):

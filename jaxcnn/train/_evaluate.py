@@ -31,8 +31,8 @@ def evaluate(
         batch_size: examples at a time; a stream has its own.
 
     Raises:
-        ValueError: for no data, entries of different lengths, weights that are all 0, values that are not finite, labels
-            that do not fit the model, or a batch_size below 1.
+        ValueError: for no data, entries of different lengths, weights that are all 0, values that are not finite,
+            labels that do not fit the model, or a batch_size below 1.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -41,6 +41,8 @@ def evaluate(
         0.6667
     """
     check_loss("evaluate", loss_fn)
+    if batch_size < 1:
+        raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     if not isinstance(data, Stream):
         check_batch("evaluate", data, required=())
         for name, value in data.items():
@@ -72,8 +74,6 @@ def mean_metrics(
 
 
 def _in_memory(data: Batch, batch_size: int) -> Iterator[Batch]:
-    if batch_size < 1:
-        raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     n = len(next(iter(data.values())))
     data = {"weight": np.ones(n, np.float32)} | data
     batch_size = min(batch_size, n)

@@ -9,6 +9,7 @@ import itertools
 import math
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,8 +128,8 @@ def fit(
 
     Raises:
         ConfigError: for a setting that does not exist or cannot be, or checkpoints of another config, model or data.
-        ValueError: for data that do not fit the model or each other: lengths, labels, values that are not finite (unless
-            "on_nonfinite" deals with them), training and evaluation in different ranges.
+        ValueError: for data that do not fit the model or each other: lengths, labels, values that are not finite
+            (unless "on_nonfinite" deals with them), training and evaluation in different ranges.
         NonFiniteError: for a loss or parameter that is not finite, unless the config says otherwise.
         CheckpointError: if no checkpoint can be written, or those that are there cannot be read.
 
@@ -155,6 +156,9 @@ class _Fit:
     def __init__(self, model: Layer, train_data: Any, eval_data: Any, config: Config, run: Run, start: Any):
         self.config, self.run = config, run
         self.folder = run.folder / "checkpoints"
+        self.augment = augmentation(config)
+        if config["tensorboard"]:
+            _summary_writer()  # a missing package is told before training
         train_data, eval_data = self._as_arrays(train_data, "train_data"), self._as_arrays(eval_data, "eval_data")
         self.data = train_data if isinstance(train_data, Stream) else copied(train_data)
         self.batch_size = self._batch_size()
@@ -175,7 +179,6 @@ class _Fit:
         self._check_data(train_data, eval_data, params, state)
         self.optimizer = make_optimizer(config, self.total, params)
         self.step = checked(make_step(self.loss_fn, self.optimizer))
-        self.augment = augmentation(config)
         batch = {"image": image, "label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)}
         self.identity = self._identify(train_data, eval_data, (params, state, batch))
 
@@ -375,7 +378,7 @@ class _Fit:
                     self._show(step)
         params, state = self._result()
         if self.config["report"]:
-            self._report(done=True)
+            self._try("the report", lambda: self._report(done=True))
         epoch = self.best_epoch if self.carry.best else step // self.steps
         return Fitted(self.carry.train_state, params, state, self.run.records, self.run.folder, epoch)
 
@@ -440,10 +443,21 @@ class _Fit:
         self.carry = self.carry._replace(totals=copied(zero))
         self.run.log(line, **record)
         if self.config["tensorboard"]:
-            _to_tensorboard(self.run.folder, record)
+            self._try("TensorBoard's files", lambda: _to_tensorboard(self.run.folder, record))
         self._save(step, metric)
         if self.config["report"]:
-            self._report(done=False)
+            self._try("the report", lambda: self._report(done=False))
+
+    def _try(self, what: str, write: Callable[[], None]) -> None:
+        """Write about the training; what goes wrong there must not lose it."""
+        try:
+            write()
+        except Exception as error:
+            text = f"{what} could not be written: {type(error).__name__}: {error}"
+            try:
+                warnings.warn(text, stacklevel=3)
+            except UserWarning:  # where warnings are errors
+                self.run.say(text)
 
     def _report(self, *, done: bool) -> None:
         """The page of the run so far; at its end, with what the network does."""
@@ -603,13 +617,18 @@ def _shown(metrics: dict[str, float | None], *, precise: bool = False) -> str:
     return ", ".join(one(name, value) for name, value in (first | metrics).items())
 
 
-def _to_tensorboard(folder: pathlib.Path, record: dict[str, Any]) -> None:
-    if jax.process_index():
-        return
+def _summary_writer() -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("TensorBoard's files are written by tensorboardX", "tb") from error
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    return SummaryWriter
+
+
+def _to_tensorboard(folder: pathlib.Path, record: dict[str, Any]) -> None:
+    if jax.process_index():
+        return
+    with _summary_writer()(str(folder / "tensorboard")) as writer:
         for name, value in entries(record):
-            writer.add_scalar(name.replace(".", "/"), value, record["step"])
+            if value is not None:
+                writer.add_scalar(name.replace(".", "/"), value, record["step"])

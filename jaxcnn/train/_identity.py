@@ -1,4 +1,4 @@
-"""What a run is: fingerprints of its model's program and of its data, and how they differ from those of a checkpoint."""
+"""What a run is: fingerprints of its model's program and of its data, and how they differ from a checkpoint's."""
 
 import collections
 import hashlib

@@ -1,0 +1,163 @@
+"""A run goes on only with the model, the data and the settings it began with; what may differ is told."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn import data, train
+from jaxcnn.train import checkpoint
+from jaxcnn.train._identity import data_fingerprint, model_difference, program_identity
+
+pytest.importorskip("orbax.checkpoint")
+
+DIGITS = data.load("mnist_small", "test")
+FEW = data.Dataset(DIGITS.images[:64], DIGITS.labels[:64], DIGITS.classes)
+UNSEEN = data.Dataset(DIGITS.images[64:96], DIGITS.labels[64:96], DIGITS.classes)
+CONFIG = {"epochs": 1, "batch_size": 32}
+
+
+def model(activation=jax.nn.relu, rate=0.2, scale=1.0, first=cnn.max_pool(4)):
+    layers = first, cnn.flatten, cnn.dense(8), activation, cnn.dropout(rate), cnn.dense(10), lambda x: x * scale
+    return cnn.serial(*layers)
+
+
+def fit(folder, net=None, seen=FEW, unseen=UNSEEN, outer=None, **config):
+    run = train.Run("test", outer or {}, folder=folder)
+    return train.fit(net or model(), seen, eval_data=unseen, config=CONFIG | config, run=run)
+
+
+OTHERS = {
+    "activation": (lambda: model(jnp.tanh), r"model in training: .*max \d -> \d, .*tanh 0 -> 1"),
+    "dropout rate": (lambda: model(rate=0.9), "model in training: the same operations with other constants"),
+    "constant": (lambda: model(scale=2.0), "model in evaluation: the same operations with other constants"),
+    "pool": (lambda: model(first=cnn.avg_pool(4)), "model in training"),
+    "captured array": (lambda: model(lambda x: x * np.arange(8.0, dtype=np.float32)), "model in training"),
+    "eps": (lambda: cnn.serial(model(), cnn.rms_norm(eps=1e-2)), "model in training"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_model_is_refused(tmp_path, name):
+    net, message = OTHERS[name]
+    fit(tmp_path)
+    with pytest.raises(train.ConfigError, match=f"another model; (.|\n)*{message}"):
+        fit(tmp_path, net())
+    fit(tmp_path)  # the same program in another Python object: nothing is left to do
+
+
+def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
+    scaled = lambda last: model(lambda x: x * np.array([1, 2, 3, 4, 5, 6, 7, last], np.float32))
+    fit(tmp_path, scaled(8))
+    with pytest.raises(train.ConfigError, match="another model"):
+        fit(tmp_path, scaled(9))
+
+
+def relabelled():
+    labels = FEW.labels.copy()
+    labels[3] = (labels[3] + 1) % 10
+    return data.Dataset(FEW.images, labels, FEW.classes)
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "part"),
+    [
+        (relabelled(), UNSEEN, "data"),
+        (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), UNSEEN, "data"),
+        ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, UNSEEN, "data"),
+        (FEW, FEW, "eval_data"),
+        (FEW, None, "eval_data"),
+    ],
+)
+def test_other_data_are_refused(tmp_path, seen, unseen, part):
+    fit(tmp_path)
+    with pytest.raises(train.ConfigError, match=f"another config; (.|\n)*  {part}: it had"):
+        fit(tmp_path, seen=seen, unseen=unseen)
+
+
+def test_data_fingerprints():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1, 1)
+    label = np.arange(4)
+    prints = [
+        data_fingerprint({"image": image, "label": label}),
+        data_fingerprint({"image": image.reshape(4, 2, 2, 1), "label": label}),
+        data_fingerprint({"image": image.view(np.int8), "label": label}),
+        data_fingerprint({"image": image, "label": label.astype(np.int32)}),
+        data_fingerprint({"image": image[::-1], "label": label}),
+        data_fingerprint({"image": image[:, ::-1], "label": label}),
+        data_fingerprint(None),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert data_fingerprint({"label": label, "image": np.asfortranarray(image)}) == prints[0]
+    assert data_fingerprint(data.Dataset(image, label, ())) == prints[0]
+
+
+def stored(folder):
+    """about.json of the last step, and its path; its hash in the manifest must follow."""
+    step = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])
+    return step, json.loads((step / "about.json").read_text())
+
+
+def store(step, about):
+    import hashlib
+
+    (step / "about.json").write_text(json.dumps(about))
+    manifest = json.loads((step / "manifest.json").read_text())
+    manifest["about.json"] = hashlib.sha256((step / "about.json").read_bytes()).hexdigest()
+    (step / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
+    fit(tmp_path, outer={"depth": 2})
+    step, about = stored(tmp_path)
+    del (
+        about["config"]["fit"]["patience"],
+        about["config"]["fit"]["evaluate"]["views"],
+        about["config"]["config"]["depth"],
+    )
+    store(step, about)
+    fit(tmp_path, outer={"depth": 2})
+    with pytest.raises(train.ConfigError, match="  patience: it had 0, now 5"):
+        fit(tmp_path, patience=5)
+
+
+def test_settings_are_named_as_they_were_given(tmp_path):
+    fit(tmp_path, outer={"train": {"epochs": 1}, "seen": 64})
+    with pytest.raises(train.ConfigError) as caught:
+        fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
+    lines = str(caught.value).splitlines()[1:]
+    expected = ["seed: it had 0, now 4", "seen: it had 64, now 32", "train.epochs: it had 1, now 3"]
+    assert sorted(lines) == [f"  {line}" for line in expected]
+
+
+def test_another_release_of_jax_is_told(tmp_path, capsys):
+    fit(tmp_path)
+    step, about = stored(tmp_path)
+    about["versions"]["jax"] = "0.9.9"
+    store(step, about)
+    fit(tmp_path)
+    out = capsys.readouterr().out
+    assert "made with other packages, so results may differ:\n  jax: it had 0.9.9, now " in out
+    fit(tmp_path, model(jnp.tanh))  # programs of two releases cannot be compared
+
+
+def test_programs():
+    x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    same = [program_identity(lambda x: jnp.sin(x) + 1, x), program_identity(lambda y: jnp.sin(y) + 1, x)]
+    assert same[0] == same[1]
+    assert model_difference({"training": same[0]}, {"training": same[1], "evaluation": same[0]}) != []
+    others = [
+        program_identity(lambda x: jnp.sin(x) + 2, x),
+        program_identity(lambda x: jnp.cos(x) + 1, x),
+        program_identity(lambda x: 1 + jnp.sin(x + 0), x),
+        program_identity(lambda x: jnp.sin(x) + 1, jax.ShapeDtypeStruct((2, 4), jnp.float32)),
+        program_identity(lambda x: jnp.sin(x) + 1, jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)),
+        program_identity(lambda x: jax.lax.fori_loop(0, 2, lambda i, x: jnp.sin(x) + 1, x), x),
+        program_identity(lambda x: jax.lax.fori_loop(0, 2, lambda i, x: jnp.sin(x) + 2, x), x),
+        program_identity(lambda x: jax.lax.fori_loop(0, 3, lambda i, x: jnp.sin(x) + 2, x), x),
+    ]
+    hashes = [program["hash"] for program in [same[0], *others]]
+    assert len(set(hashes)) == len(hashes)
