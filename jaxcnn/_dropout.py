@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, drop_rate, floating, number, require_key, spatial_rank
+from jaxcnn._layer import Layer, drop_rate, floating, number, require_key, spatial_rank, widened
 from jaxcnn._window import integer
 
 
@@ -101,7 +101,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
             padding=((0, 0), *((block - 1, block - 1) for block in blocks), (0, 0)),
         )
         keep = 1 - dropped
-        return (x * (keep * (keep.size / jnp.maximum(keep.sum(), 1)))).astype(x.dtype)
+        return (widened(x) * (keep * (keep.size / jnp.maximum(keep.sum(), 1))).astype(widened(x).dtype)).astype(x.dtype)
 
     return _random("drop_block", drop_rate(rate), drop_blocks)
 

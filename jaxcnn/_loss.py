@@ -215,14 +215,14 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
             other = _partners(child_key(ours, "order"), batch)
             centre = jax.random.uniform(child_key(ours, "centre"), (len(spatial),))
             half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the picture's
-            inside = jnp.ones((), bool)
+            inside = jnp.ones((1,) * (len(spatial) + 1), bool)
             for axis, n in enumerate(spatial):
                 low, high = jnp.round((centre[axis] - half) * n), jnp.round((centre[axis] + half) * n)
-                at = jnp.arange(n)
+                at = jnp.arange(n, dtype=low.dtype)
                 along = (low <= at) & (at < high)
-                inside = inside & along.reshape(-1, *(1,) * (len(spatial) - axis))
-            share = 1 - inside.sum() / math.prod(spatial)
-            image = jnp.where(inside, image[other], image)
+                inside = inside & jnp.expand_dims(along, [i for i in range(len(spatial) + 1) if i != axis])
+            share = 1 - inside.sum().astype(jnp.float32) / math.prod(spatial)
+            image = jnp.where(inside[None], image[other], image)
             batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
         return loss_fn(params, state, batch, train=train, key=key)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._layer import Layer, Params, aligned, as_layer, floating, leaf, number, spatial_rank, stateless, widened
 from jaxcnn._lowering import deviations, settled, spread, total
 from jaxcnn._window import integer
 
@@ -290,7 +290,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
         strength = jnp.where(some, jnp.sqrt(jnp.where(some, total, 1)), 0)
         relative = strength / (strength.mean(-1, keepdims=True) + eps)
         scale, bias = (leaf(name, params, part, x.shape[-1:], x) for part in ("scale", "bias"))
-        return (wide + scale * wide * relative + bias).astype(x.dtype)
+        return (wide + aligned(scale, x) * wide * relative + aligned(bias, x)).astype(x.dtype)
 
     return stateless(init, fn)
 
@@ -354,10 +354,10 @@ def _normalise(name, x, mean, var, eps, params: Params, shape, center: bool, sca
     """(x - mean) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
     factor = lax.rsqrt(var + eps)
     if scale:
-        factor = factor * leaf(name, params, "scale", shape, x)
+        factor = factor * aligned(leaf(name, params, "scale", shape, x), x)
     y = (widened(x) - mean) * factor
     if center:
-        y = y + leaf(name, params, "bias", shape, x)
+        y = y + aligned(leaf(name, params, "bias", shape, x), x)
     return y.astype(x.dtype)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, aligned, as_layer, floating, spatial_rank, widened
 from jaxcnn._lowering import Pool, extreme, window_sum
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
@@ -119,7 +119,7 @@ def avg_pool(
     def mean(x, window, padding):
         total = window_sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
-        count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
+        count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[None, ..., None]  # (1, *spatial', 1)
         return (total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
@@ -221,7 +221,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
         at, inside = _bins(starts, ends)
         inside = inside.reshape(inside.shape + (1,) * (x.ndim - axis - 1))
         total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
-        return (total / inside.sum(1).astype(total.dtype)).astype(x.dtype)
+        return (total / aligned(inside.sum(1).astype(total.dtype), total)).astype(x.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcnn._layer import floating, number
+from jaxcnn._layer import floating, number, widened
 
 
 class When(NamedTuple):
@@ -33,11 +33,11 @@ _GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness, ITU
 
 
 def _on_floats(augment: Augment) -> Augment:
-    """The augmentation of values from 0 to 1, for bytes as well, which are rounded at the end."""
+    """The augmentation, which computes with float32 from 0 to 1, for bytes and low precision, too."""
 
     def converted(key, image, when):
         if image.dtype != jnp.uint8:
-            return augment(key, floating(image, "an augmentation"), when)
+            return augment(key, widened(floating(image, "an augmentation")), when).astype(image.dtype)
         y = augment(key, image.astype(jnp.float32) / 255, when)
         return jnp.clip(jnp.round(y * 255), 0, 255).astype(jnp.uint8)
 
@@ -116,7 +116,8 @@ def alternating_flip(seed: int = 0) -> Augment:
 
     def augment(key, image, when):
         first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index)) & 1
-        return jnp.where((first + when.epoch) % 2 == 1, image[:, ::-1], image)
+        turned = (first.astype(jnp.int32) + jnp.asarray(when.epoch).astype(jnp.int32)) % 2 == 1
+        return jnp.where(turned, image[:, ::-1], image)
 
     return augment
 
@@ -196,7 +197,7 @@ def random_erasing(
         for axis, (n, side) in enumerate(((height, jnp.sqrt(shape)), (width, 1 / jnp.sqrt(shape)))):
             length = jnp.clip(jnp.round(jnp.sqrt(share * height * width) * side), 1, n)
             start = jnp.floor(jax.random.uniform(keys[2 + axis]) * (n - length + 1))
-            at = jnp.arange(n)
+            at = jnp.arange(n, dtype=start.dtype)
             erased = erased & jnp.expand_dims((start <= at) & (at < start + length), (1, 2) if axis == 0 else (0, 2))
         return jnp.where(erased, jax.random.uniform(keys[4], image.shape, image.dtype), image)
 
@@ -282,7 +283,7 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
 
 def stretched(image: jax.Array) -> jax.Array:
     """Each channel from its darkest pixel, which becomes 0, to its brightest, 1; a channel of one value stays."""
-    low, high = image.min((0, 1)), image.max((0, 1))
+    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
 
 
@@ -325,7 +326,7 @@ def _blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
 def _grey(image: jax.Array) -> jax.Array:
     """Brightness (H, W, 1)."""
     if image.shape[-1] == 3:
-        return (image * jnp.array(_GREY, image.dtype)).sum(-1, keepdims=True)
+        return (image * jnp.array(_GREY, image.dtype).reshape(1, 1, 3)).sum(-1, keepdims=True)
     return image.mean(-1, keepdims=True)
 
 
@@ -358,7 +359,7 @@ def _warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0
     """y[p] = image[matrix (p - middle) + middle + offset], linear between pixels, zero outside."""
     height, width, _ = image.shape
     middle = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None]
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).reshape(2, -1)
+    grid = jnp.indices((height, width), jnp.float32).reshape(2, -1)
     at = jnp.matmul(matrix, grid - middle, precision=lax.Precision.HIGHEST) + middle + jnp.reshape(offset, (-1, 1))
     plane = lambda plane: map_coordinates(plane, list(at.reshape(2, height, width)), order=1, cval=0.0)
     return jax.vmap(plane, -1, -1)(image).astype(image.dtype)
