@@ -117,9 +117,15 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
     return reader(size, channels, MOST_PIXELS)(pathlib.Path(path))
 
 
-def is_hidden(path: pathlib.Path) -> bool:
-    """Whether a file or folder is one of the system's, such as .DS_Store, ._1.jpg or Thumbs.db."""
-    return path.name.startswith(".") or path.name in _OF_SYSTEMS
+def is_hidden(path: str | os.PathLike) -> bool:
+    """Whether a file or folder is one of the system's by its name, as all readers of folders here pass over.
+
+    Example:
+        >>> [jaxcnn.data.is_hidden(name) for name in (".DS_Store", "._1.jpg", "Thumbs.db", "__MACOSX", "1.jpg")]
+        [True, True, True, True, False]
+    """
+    name = pathlib.Path(path).name
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
