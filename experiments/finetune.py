@@ -58,9 +58,7 @@ def divided(pictures, of_each):
     few = np.concatenate([np.flatnonzero(pictures.labels == label)[:of_each] for label in range(len(pictures.classes))])
     rest = np.setdiff1d(np.arange(len(pictures.labels)), few)
     if not len(rest):
-        raise data.DataError(
-            f"{len(few)} pictures, none of them left for the test: give more, or a smaller number of each"
-        )
+        raise data.DataError(f"none of {len(few)} pictures is left for the test; lower data.pictures_of_each")
     return (data.Dataset(pictures.images[at], pictures.labels[at], pictures.classes) for at in (np.sort(few), rest))
 
 

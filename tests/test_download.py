@@ -186,12 +186,12 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(trickle, tmp_path, monkeyp
 
 def test_a_server_that_is_fast_enough_is_waited_for(server, tmp_path, monkeypatch):
     """Longer than a window, in which it keeps up the lowest speed."""
-    monkeypatch.setattr(_download, "_WINDOW", 0.05)
+    monkeypatch.setattr(_download, "_WINDOW", 0.2)
 
     class Steady(Answer):
         def iter_content(self, size):
             for chunk in super().iter_content(1 << 16):
-                time.sleep(0.005)
+                time.sleep(0.01)
                 yield chunk
 
     server(Steady())
