@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import finetune, image_folder, predict
+from experiments import finetune, image_folder, mnist_lenet, predict
 from jaxcnn import data, models, serial, weights
 from jaxcnn.data import DataError
 from jaxcnn.train import ConfigError, override
@@ -136,6 +136,11 @@ def test_finetune_with_weights(files, settings, message):
     with pytest.raises((ConfigError, DataError, WeightsError), match=message):
         run(finetune, files, *arguments)
     assert not (files / "runs").exists()
+
+
+def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
+    with pytest.raises(DataError, match="mnist_small is part of the package, not of root='/nonexistent'"):
+        run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 
 @pytest.mark.parametrize("setting", ["data.on_bad_image=skip", "data.test_share=0.5"])

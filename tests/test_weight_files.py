@@ -429,7 +429,7 @@ def test_eps_of_timm_gives_its_statistics():
 def test_lookalikes_of_timm(tmp_path, file, name):
     """Their names and shapes are those of a model here, what they compute is not."""
     with pytest.raises(
-        weights.WeightsError, match=r"for a variant of timm's that (pads as TensorFlow|has other pools)"
+        weights.WeightsError, match=r"by its name for a variant of timm's that (pads as TensorFlow|has other pools)"
     ):
         weights.load(tmp_path / file, name)
 

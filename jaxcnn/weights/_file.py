@@ -104,7 +104,10 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
     path = pathlib.Path(path)
     for pattern, reason in LOOKALIKES.items():
         if model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path)):
-            raise WeightsError(f"{path} is for a variant of timm's that {reason}, which no model here does")
+            raise WeightsError(
+                f"{path} is by its name for a variant of timm's that {reason}, which no model here does: its logits "
+                "would differ. To train them on all the same: from_torch(model, safetensors.numpy.load_file(path))"
+            )
     arrays, metadata = _read(path)
     own = all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays)
     if model is not None:
