@@ -46,10 +46,9 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
                 pixels = image.width * image.height
             take(pixels)
             stored = as_stored(image)  # which reads all of a PNG
-            image = _in_mode(image, mode, raw, Image)
-            image = ImageOps.fit(image, stored, Image.Resampling.BILINEAR)
-            image = _on_white(ImageOps.exif_transpose(image), Image).convert(mode)
-            return np.asarray(image, np.uint8).reshape(height, width, channels)
+            fitted = ImageOps.fit(_in_mode(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
+            fitted = _on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
+            return np.asarray(fitted, np.uint8).reshape(height, width, channels)
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:

@@ -157,9 +157,9 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
         classes = tuple(sorted(images))
     if len(set(classes)) < len(classes):
         raise DataError(f"{root}: a class is listed twice in {classes}")
-    for folder in sorted(images):
-        if folder not in classes:
-            raise DataError(f"{root}: unknown class {folder!r}; {there_are(folder, classes)}")
+    for name in sorted(images):
+        if name not in classes:
+            raise DataError(f"{root}: unknown class {name!r}; {there_are(name, classes)}")
     counted = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
     without = [name for name, files in sorted(images.items()) if not files]
     if without:

@@ -158,7 +158,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[Params, State]:
     """The trees of arrays by path."""
-    trees = {kind: {} for kind in TREES}
+    trees: dict[str, Any] = {kind: {} for kind in TREES}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
         at = trees
@@ -175,7 +175,7 @@ def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[Params, 
 def _require_storable(kind: str, tree: Any) -> None:
     """Refuse a tree that a file could not give back as it is."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        keys = [getattr(entry, "key", None) for entry in path]
+        keys: list[Any] = [getattr(entry, "key", None) for entry in path]
         if not keys or not all(isinstance(key, str) and key and "/" not in key for key in keys):
             where = kind + jax.tree_util.keystr(path)
             raise WeightsError(f"{where}: weights are nested dicts whose keys are strings, not empty and without '/'")
