@@ -12,6 +12,7 @@ import pathlib
 import jax
 import numpy as np
 
+from experiments._settings import require_default, require_one_of
 from jaxcnn import batch_norm, conv, data, dense, global_avg_pool, serial, train
 
 CONFIG = {
@@ -62,6 +63,10 @@ def split(pictures, share):
 def main(config):
     own = config["data"]
     train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_share": (0, 1)})
+    require_one_of(config, "data.on_bad_image", ("raise", "skip"))
+    if own["stream"]:
+        unused = ("data.on_bad_image", "data.test_share")
+        require_default(config, CONFIG, unused, "with data.stream=true, which reads and tests on all pictures")
     path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
     size = (own["height"], own["width"])
     if own["stream"]:

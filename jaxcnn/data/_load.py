@@ -39,7 +39,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     Args:
         name: of the data set.
         split: "train" or "test".
-        root: a folder to look in, and in no other; nothing is downloaded then.
+        root: a folder to look in, and in no other; nothing is downloaded then. Not for "mnist_small".
 
     Raises:
         DataError: for an unknown name or split, a file that is missing (it says where it was looked for) or damaged.
@@ -57,6 +57,8 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
         if value not in known:
             raise DataError(f"unknown {kind} {value!r}; {there_are(value, known)}")
     if name == "mnist_small":
+        if root is not None:
+            raise DataError(f"mnist_small is part of the package, not of root={str(root)!r}; leave root out")
         folder = pathlib.Path(__file__).parent / "mnist_small"
         images, labels = (folder / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         return _digits(images, labels, SOURCES["mnist"].classes)

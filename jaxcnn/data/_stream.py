@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn.data._folder import MOST_PIXELS, list_images, reader
+from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._folder import list_images
 
 
 class Stream(NamedTuple):

@@ -28,8 +28,8 @@ def googlenet(
     New in 2014: each block looks through windows of several sizes and lets the next one choose; 1x1 convolutions to
     fewer channels make that cheap, and a global mean stands where AlexNet has most of its parameters. Two auxiliary
     heads give the lower layers a gradient of their own. As in torchvision, all convolutions have batch norm, and c, the
-    paper's 5x5, is 3x3. torchvision's `transform_input`, off by default there, is a scaling of the data and not a part
-    of the model.
+    paper's 5x5, is 3x3. torchvision's `transform_input`, which its builder turns on with trained weights, is a scaling
+    of the data and not a part of the model: these weights want `data.normalize([0.5] * 3, [0.5] * 3)`.
 
     Variants, for 224x224 (top-1 of torchvision's first weights; with auxiliary heads 13,004,888 parameters):
         name       parameters  multiply-adds   top-1
