@@ -208,7 +208,7 @@ def test_memory_of_large_images(tmp_path):
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2_000_000
+    assert int(done.stdout) < 2_500_000  # 6.9 GB if all were decoded at once
 
 
 # Folders
