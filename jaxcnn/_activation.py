@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxcnn._layer import Layer, floating, leaf, stateless
+from jaxcnn._numeric import aligned
 
 
 def prelu(*, slope: float = 0.25) -> Layer:
@@ -34,6 +35,6 @@ def prelu(*, slope: float = 0.25) -> Layer:
     def fn(params, x):
         x = floating(x, "prelu")
         scale = leaf("prelu", params, "scale", x.shape[-1:], x)
-        return jnp.where(x > 0, x, scale.astype(x.dtype) * x)
+        return jnp.where(x > 0, x, aligned(scale.astype(x.dtype), x) * x)
 
     return stateless(init, fn)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxcnn._layer import number, shown
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._path import KERNELS, mask
+from jaxcnn._stack import depth, each
 
 Penalty = Callable[[Any], jax.Array]
 
@@ -116,7 +117,10 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
     """params -> strength * sum |W^T W - 1|^2: filters of length one that are at right angles to each other.
 
-    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W.
+    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W. Each of
+    the n kernels of a `repeat` is one W: that a kernel is stacked is noted in the names of the tree that `init` returned,
+    and of gradients and updates of it. In a dict written by hand or read from a file, (n, in, out) is the kernel of a 1-D
+    convolution. `jax.tree.map(lambda _, w: w, params_of_init, read)` gives values that were read the names of `init`.
 
     Args:
         strength: lambda, at least 0.
@@ -145,8 +149,9 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
-        leaves = zip(jax.tree.leaves(params), chosen, strict=True)
-        return strength * functools.reduce(jnp.add, [measure(jnp.asarray(w)) for w, hit in leaves if hit])
+        leaves = zip(jax.tree_util.tree_leaves_with_path(params), chosen, strict=True)
+        sums = [each(measure, depth(path))(jnp.asarray(w)).sum() for (path, w), hit in leaves if hit]
+        return strength * functools.reduce(jnp.add, sums)
 
     return penalty
 

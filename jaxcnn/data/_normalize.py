@@ -34,7 +34,8 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
     def apply(x):
         if x.shape[-1] != len(mean):
             raise ValueError(f"normalize has {len(mean)} channels, its input {x.shape} has {x.shape[-1]}")
-        return (x - np.array(mean, x.dtype)) * np.array(scale, x.dtype)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (x - np.array(mean, x.dtype).reshape(shape)) * np.array(scale, x.dtype).reshape(shape)
 
     return as_layer(apply)
 
