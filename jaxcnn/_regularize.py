@@ -117,10 +117,12 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
     """params -> strength * sum |W^T W - 1|^2: filters of length one that are at right angles to each other.
 
-    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W. Each of
-    the n kernels of a `repeat` is one W: that a kernel is stacked is noted in the names of the tree that `init` returned,
-    and of gradients and updates of it. In a dict written by hand or read from a file, (n, in, out) is the kernel of a 1-D
-    convolution. `jax.tree.map(lambda _, w: w, params_of_init, read)` gives values that were read the names of `init`.
+    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W.
+
+    Each of the n kernels of a `repeat` is a W of its own. The names in the tree that `init` returned, and in gradients
+    and updates of it, say which kernels are stacked. In a dict written by hand or read from a file they do not: there,
+    (n, in, out) is taken for the kernel of a 1-D convolution. Use
+    `jax.tree.map(lambda _, w: w, init_params, loaded_params)` first.
 
     Args:
         strength: lambda, at least 0.

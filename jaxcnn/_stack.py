@@ -1,4 +1,4 @@
-"""Which parameters are stacked: those of `repeat(layer, n)` have a leading dimension n, one more for each repeat around.
+"""Which parameters are stacked: those of `repeat(layer, n)` have a leading dimension n, one for each repeat around.
 
 A stacked dense kernel (n, in, out) has the shape of a 1-D convolution's, so shapes cannot tell. `repeat` therefore
 notes it in the names of the dict that `init` returns: they are strings like any other, equal to plain ones, and go
