@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, aligned, floating, leaf, stateless
+from jaxcnn._layer import Layer, floating, leaf, stateless
+from jaxcnn._numeric import aligned
 
 
 def prelu(*, slope: float = 0.25) -> Layer:

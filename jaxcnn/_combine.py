@@ -18,6 +18,7 @@ from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, in_
 from jaxcnn._path import paths, there_are
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._probe import SLOT
+from jaxcnn._stack import stacked
 from jaxcnn._window import integer
 
 AnyLayer = Layer | Callable[[Any], Any]
@@ -145,7 +146,8 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         n: how many times.
 
     Params, State:
-        those of the layer, each leaf with a leading dimension n.
+        those of the layer, each leaf with a leading dimension n. Transforms of kernels and penalties treat each of
+        the n by itself.
 
     Raises:
         ValueError: if the layer changes the shape or dtype.
@@ -160,7 +162,8 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
 
     def init(key, x):
         checked_key(key)
-        return jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        return stacked(params), state
 
     def apply(params, state, x, *, train, key=None):
         for path, stacked in zip(paths(params), jax.tree.leaves(params), strict=True):
@@ -222,7 +225,7 @@ def squeeze_excite(
         integer("squeeze_excite", "features", features)
 
     def scale(x, weights):
-        return x * weights.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+        return x * jnp.expand_dims(weights, tuple(range(1, x.ndim - 1)))
 
     def block(shape):
         channels = shape[-1]

@@ -91,7 +91,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         density = rate
         for n, block, place in zip(spatial, blocks, places, strict=True):
             density *= n / (block * place)
-        seeds = jax.random.bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
+        seeds = bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
         dropped = lax.reduce_window(
             seeds.astype(jnp.float32),
             -jnp.inf,
@@ -187,15 +187,20 @@ def alpha_dropout(rate: float) -> Layer:
         saturation = -1.7580993408473766  # the limit of SELU at minus infinity
         q = 1 - rate
         a = (q + saturation**2 * q * (1 - q)) ** -0.5
-        keep = jax.random.bernoulli(key, q, x.shape)
+        keep = bernoulli(key, q, x.shape)
         return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
 
     return _random("alpha_dropout", drop_rate(rate), drop_to_saturation)
 
 
+def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
+    """True with probability p, the same draws with and without 64-bit types."""
+    return jax.random.bernoulli(key, jnp.float32(p), shape)
+
+
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
     """x with every value zero with probability `rate`, the rest divided by 1 - rate; one draw for each of `shape`."""
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape if shape is None else shape)
+    keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 

@@ -199,11 +199,6 @@ def widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
-def aligned(v: jax.Array, x: jax.Array) -> jax.Array:
-    """`v` with dimensions of size 1 in front, so that it has as many as `x`: what broadcasting does silently."""
-    return v.reshape((1,) * (x.ndim - v.ndim) + v.shape)
-
-
 def spatial_rank(x: Any, layer: str) -> int:
     """The number of spatial dimensions, 1 to 3, of data (N, *spatial, C)."""
     rank = len(x.shape) - 2

@@ -4,6 +4,7 @@ The map shrinks, later layers see more of the picture, and a pattern that moves 
 the same output as long as it stays in its window: some tolerance to translation, and no parameters.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, aligned, as_layer, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
 from jaxcnn._lowering import Pool, extreme, window_sum
+from jaxcnn._lowering._taps import padded, shifts
+from jaxcnn._numeric import root
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
@@ -119,8 +122,9 @@ def avg_pool(
     def mean(x, window, padding):
         total = window_sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
-        count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[None, ..., None]  # (1, *spatial', 1)
-        return (total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)).astype(x.dtype)
+        count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
+        count = (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
+        return (total / (count[None] if count.ndim else count)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
@@ -158,9 +162,12 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def norm(x, window, padding):
-        total = window_sum(jnp.abs(widened(floating(x, "lp_pool"))) ** p, window)
-        some = total > 0  # the root has no finite slope at 0, and where() alone would let it through as 0 * inf
-        return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0).astype(x.dtype)
+        wide = padded(jnp.abs(widened(floating(x, "lp_pool"))), window.padding)
+        taps = [tap for _, tap in shifts(wide, window.size, window.stride, window.dilation)]
+        # Powers of values that are divided by the window's largest neither overflow nor underflow.
+        largest = lax.stop_gradient(functools.reduce(jnp.maximum, taps))
+        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+        return (unit * root(sum((tap / unit) ** p for tap in taps), p)).astype(x.dtype)
 
     return _pool("lp_pool", norm, size, stride, padding, dilation, ceil_mode)
 
@@ -219,9 +226,9 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
 
     def mean(x, starts, ends, axis):
         at, inside = _bins(starts, ends)
-        inside = inside.reshape(inside.shape + (1,) * (x.ndim - axis - 1))
+        inside = inside.reshape((1,) * axis + inside.shape + (1,) * (x.ndim - axis - 1))
         total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
-        return (total / aligned(inside.sum(1).astype(total.dtype), total)).astype(x.dtype)
+        return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
 

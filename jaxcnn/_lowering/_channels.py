@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from jaxcnn._layer import aligned, widened
+from jaxcnn._layer import widened
 from jaxcnn._lowering._primitive import linear_in, primitive
 
 _SLICES = 16
@@ -40,7 +40,7 @@ def _plain_total(x: jax.Array) -> jax.Array:
 
 
 def _plain_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
-    rest = x - aligned(near, x)
+    rest = x - jnp.expand_dims(near, range(x.ndim - 1))
     return jnp.stack([_plain_total(rest), _plain_total(jnp.square(rest))])
 
 
@@ -59,8 +59,8 @@ def _cpu_total(x: jax.Array) -> jax.Array:
 
 
 def _cpu_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
-    rest = lambda x: x - aligned(near, x)
-    return jnp.stack([_summed(x, rest), _summed(x, lambda x: jnp.square(rest(x)))])
+    near = near[None]
+    return jnp.stack([_summed(x, lambda x: x - near), _summed(x, lambda x: jnp.square(x - near))])
 
 
 def _summed(x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
