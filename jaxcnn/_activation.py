@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, floating, leaf, stateless
+from jaxcnn._layer import Layer, constructor, floating, leaf, stateless
 
 
+@constructor
 def prelu(*, slope: float = 0.25) -> Layer:
     """(..., C) -> the same: the identity above zero, a learned slope below, one for each channel.
 

@@ -14,12 +14,13 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, Params, as_layer, child_key, drop_rate, leaf, require_key
+from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key
 from jaxcnn._path import KERNELS, compiled, mask, matching, there_are
 from jaxcnn._probe import SLOT, Probe
 from jaxcnn._window import integer
 
 
+@constructor
 def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `dropout` on its output.
 
@@ -42,6 +43,7 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_dropout", layer, rate, drop)
 
 
+@constructor
 def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `spatial_dropout` on its output: whole channels of an example become zero.
 
@@ -64,6 +66,7 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_spatial_dropout", layer, rate, drop_channels)
 
 
+@constructor
 def drop_path(layer: AnyLayer, rate: float) -> Layer:
     """The layer with its whole output zero for some examples (stochastic depth), for the branch of a residual.
 
@@ -87,6 +90,7 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("drop_path", layer, rate, drop_examples)
 
 
+@constructor
 def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
     """The layer with some of its weights zero, drawn anew at each training step.
 
@@ -126,6 +130,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     return Layer(layer.init, apply)
 
 
+@constructor
 def weight_norm(layer: AnyLayer) -> Layer:
     """The layer with length and direction of each filter as parameters of their own.
 
@@ -172,6 +177,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     """The layer with each filter brought to mean 0 and variance 1.
 
@@ -203,6 +209,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
 
@@ -277,6 +284,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def freeze(layer: AnyLayer) -> Layer:
     """The layer as it is in evaluation, a constant for the gradient.
 
@@ -302,6 +310,7 @@ def freeze(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """The layer computed in another precision, with its output back in that of the input.
 
@@ -347,6 +356,7 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def remat(layer: AnyLayer) -> Layer:
     """The layer with its inner activations computed again for the gradient, not kept: less memory, more time.
 
@@ -368,6 +378,7 @@ def remat(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def capture(model: Layer, pattern: str) -> Layer:
     """x -> (y, activations): the model with the outputs of the layers inside it whose path matches.
 

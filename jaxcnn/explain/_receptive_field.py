@@ -20,7 +20,7 @@ from jax.extend.core import Literal
 
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
-from jaxcnn.explain._summary import indented, shapes, specs, table
+from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table
 
 
 class Field(NamedTuple):
@@ -55,7 +55,21 @@ class ReceptiveFields(NamedTuple):
     layers: tuple[LayerFields, ...]
 
     def __str__(self) -> str:
-        lines = [("layer", "output", "size", "stride", "start"), None, ("(input)", shapes(self.input), "", "", "")]
+        return table(self._lines(), "<<>>>")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return html_table(self._lines(), "<<>>>")
+
+    def _lines(self) -> list[Line]:
+        lines: list[Line] = [
+            ("layer", "output", "size", "stride", "start"),
+            None,
+            ("(input)", shapes(self.input), "", "", ""),
+        ]
         for path, output, fields in self.layers:
             figures = [
                 ("all" if field == (n, 0, 0) else f"{field.size}", f"{field.stride:g}", f"{field.start}")
@@ -64,7 +78,7 @@ class ReceptiveFields(NamedTuple):
             # One figure, if it is the same in all dimensions.
             columns = (each[:1] if len(set(each)) == 1 else each for each in zip(*figures, strict=True))
             lines.append((indented(path), shapes(output), *map(" x ".join, columns)))
-        return table(lines, "<<>>>")
+        return lines
 
 
 def receptive_field(model: Layer, x: Any) -> ReceptiveFields:

@@ -7,11 +7,12 @@ from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 relu = jax.nn.relu
 
 
+@input_shape(32, 32, 3)
 def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     """(N, 32, 32, 3) -> (N, classes): Network in network, for CIFAR-10.
 
@@ -53,6 +54,3 @@ def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
         **last,
         pool=global_avg_pool,
     )
-
-
-VARIANTS = variants(nin, {"nin": {}}, size=32)

@@ -5,11 +5,12 @@ import jax
 from jaxcnn._combine import concatenate, serial
 from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple, dropout: float = 0.5) -> Layer:
     """(N, H, W, 3) -> (N, classes): SqueezeNet.
 
@@ -55,10 +56,9 @@ def fire(squeezed: int) -> Layer:
     return serial(squeeze=conv(squeezed, 1), relu=jax.nn.relu, expand=both)
 
 
-VARIANTS = variants(
-    squeezenet,
-    {
-        "squeezenet1_0": {"stem": (96, 7), "plan": ("pool", 16, 16, 32, "pool", 32, 48, 48, 64, "pool", 64)},
-        "squeezenet1_1": {"stem": (64, 3), "plan": ("pool", 16, 16, "pool", 32, 32, "pool", 48, 48, 64, 64)},
-    },
+squeezenet1_0 = variant(
+    "squeezenet1_0", squeezenet, stem=(96, 7), plan=("pool", 16, 16, 32, "pool", 32, 48, 48, 64, "pool", 64)
+)
+squeezenet1_1 = variant(
+    "squeezenet1_1", squeezenet, stem=(64, 3), plan=("pool", 16, 16, "pool", 32, 32, "pool", 48, 48, 64, 64)
 )
