@@ -14,7 +14,7 @@ from jaxcnn._loss import Batch, LossFn, cross_entropy, cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
-from jaxcnn.train._config import Config, ConfigError, entries, require
+from jaxcnn.train._config import Config, ConfigError, entries, require, unknown_key
 from jaxcnn.train._devices import by_rows
 from jaxcnn.train._views import VIEWS, with_views
 
@@ -136,7 +136,7 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
             if prefix == "optimizer.":
                 result[key] = value
                 continue
-            raise ConfigError(f"unknown key {path!r}; {there_are(key, defaults)}")
+            raise unknown_key(path, [path for path, _ in entries(FIT)])
         old = defaults[key]
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = merged(old, value, f"{path}.")
