@@ -134,7 +134,7 @@ def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray
         ) from error
 
 
-def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, Any]) -> None:
     """The text last, as it says that the arrays are there."""
     (folder / _WORDS).unlink(missing_ok=True)
     partial = folder / f"{_ARRAYS}.part"
@@ -150,8 +150,8 @@ def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.nd
     """Pictures and labels, some at a time, without those that only fill up a batch."""
     if isinstance(data, Stream):
         for batch in itertools.islice(data.batches(0), data.steps):
-            there = batch.get("weight", np.ones(len(batch["label"]))) > 0
-            yield _scaled(batch["image"][there]), batch["label"][there]
+            weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["label"]))) > 0)
+            yield _scaled(batch["image"][weighted]), batch["label"][weighted]
         return
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
@@ -225,10 +225,10 @@ def _inside(
     shown = order
     if len(order) > _LAYERS:  # the last of each size
         shown = [*{maps[path].shape[1:3]: _outermost(path, maps) for path in order}.values()]
-    words = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
+    words: dict[str, Any] = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
     arrays = {f"map_{i}": _shrunk(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
     arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrunk(x, _PICTURE).shape[:3], "linear")
-    kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel")) == 4)
+    kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel", 0)) == 4)
     if (first := next(kernels, None)) is not None:
         example = {path: maps[path][0] for path in order}
         numbers, parts = worked(np.asarray(few[0], np.float32), example, fields, params, first)

@@ -214,8 +214,8 @@ def _training(records: list[dict[str, Any]]) -> Html:
 
 def _pace(records: list[dict[str, Any]]) -> str:
     """How long epochs took; the first one longer, as it has the compilation in it."""
-    times = [record.get("seconds") for record in records]
-    if len(times) < 3 or None in times:
+    times = [record["seconds"] for record in records if record.get("seconds") is not None]
+    if len(times) < max(3, len(records)):
         return ""
     rest = float(np.median(np.diff(times)))
     return f" The first epoch, with the compilation, took {times[0]:.1f} s, the others {rest:.2f} s (median)."
@@ -412,11 +412,11 @@ def _by_hand(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         parts.append(_figure(picture(framed, alt, class_="frame"), "Where the patch lies"))
     for c in range(patch.shape[-1]):
         which = f", channel {c}" if patch.shape[-1] > 1 else ""
-        window = [range(n) for n in patch.shape[:2]]
+        down, across = (range(n) for n in patch.shape[:2])
         three = (
             grid(f"Patch{which}", patch[..., c], rows, columns, _DIGITS),
-            grid(f"Weights{which}", weights[..., c], *window, _DIGITS),
-            grid(f"Products{which}", products[..., c], *window, _DIGITS),
+            grid(f"Weights{which}", weights[..., c], down, across, _DIGITS),
+            grid(f"Products{which}", products[..., c], down, across, _DIGITS),
         )
         parts.append(tag("div", *three, class_="side"))
     parts.append(
@@ -477,9 +477,9 @@ def _settings(about: dict[str, Any]) -> Html:
     if not config:
         parts.append(tag("p", "The run has no settings on record."))
     elif defaults:
-        rows = ((path, _setting(value), _setting(defaults.get(path, ""))) for path, value in own.items())
+        changed = ((path, _setting(value), _setting(defaults.get(path, ""))) for path, value in own.items())
         caption = "Settings that are not the defaults of train.fit"
-        parts.append(table(caption, ["setting", "value", "default"], rows, class_="words"))
+        parts.append(table(caption, ["setting", "value", "default"], changed, class_="words"))
         rest = ((path, _setting(value)) for path, value in config.items() if path not in own)
         as_they_are = table("Settings that are the defaults", ["setting", "value"], rest, class_="words")
         parts.append(tag("details", tag("summary", "All others"), as_they_are))

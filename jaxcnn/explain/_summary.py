@@ -159,12 +159,13 @@ def indented(path: str) -> str:
 def table(lines: Sequence[Line], align: str) -> str:
     """Columns as wide as they need to be; None is a rule."""
     widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
-    text = [
-        line and "  ".join(f"{cell:{side}{n}}" for cell, side, n in zip(line, align, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    rule = "-" * max(len(line) for line in text if line)
-    return "\n".join(line or rule for line in text)
+
+    def text(line):
+        return "  ".join(f"{cell:{side}{n}}" for cell, side, n in zip(line, align, widths, strict=True)).rstrip()
+
+    texts = [text(line) if line else "" for line in lines]
+    rule = "-" * max(map(len, texts))
+    return "\n".join(line or rule for line in texts)
 
 
 def html_table(lines: Sequence[Line], align: str, note: str = "") -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 
@@ -115,7 +116,7 @@ def efficientnet(
     for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
         blocks, out = [], divisible(features * width)
         for i in range(count):
-            common = {
+            common: dict[str, Any] = {
                 "stride": 1 if i else stride,
                 "norm": norm,
                 "act": act,
@@ -124,7 +125,7 @@ def efficientnet(
             if size == 0:
                 blocks.append(fused_inverted_residual(out, expand=expand, **common))
             else:
-                excite = {"squeeze": max(1, channels // 4), "squeeze_act": act}
+                excite: dict[str, Any] = {"squeeze": max(1, channels // 4), "squeeze_act": act}
                 blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **common))
             channels, done = out, done + 1
         layers[f"stage{stage}"] = serial(*blocks)

@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from jaxcnn._combine import serial
+from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._layer import Layer, constructor
@@ -175,7 +175,7 @@ def mobilenet_v3(
             gate=jax.nn.hard_sigmoid,
         )
     layers["top"] = unit(6 * features, 1, norm=norm, act=swish)
-    end = {"last": dense(last), "swish": swish}
+    end: dict[str, AnyLayer] = {"last": dense(last), "swish": swish}
     return serial(**layers, pool=global_avg_pool, **end, **head(classes, dropout))
 
 

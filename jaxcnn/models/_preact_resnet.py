@@ -92,7 +92,7 @@ def basic(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str
 
 def preact_block(branch: dict[str, AnyLayer], shortcut: AnyLayer | None, norm: Norm) -> Layer:
     """x + branch(h) with h = relu(norm(x)), or with a shortcut, shortcut(h) + branch(h)."""
-    before = {"norm1": norm(), "relu1": jax.nn.relu}
+    before: dict[str, AnyLayer] = {"norm1": norm(), "relu1": jax.nn.relu}
     if shortcut is None:
         return residual(serial(**before, **branch))
     return serial(**before, sum=residual(serial(**branch), shortcut))

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxcnn._combine import concatenate, serial
+from jaxcnn._combine import AnyLayer, concatenate, serial
 from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer, constructor
@@ -39,9 +39,9 @@ def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple
     """
     pool = max_pool(3, stride=2, ceil_mode=True)
     features, size = stem
-    layers = [conv(features, size, stride=2, padding="VALID"), jax.nn.relu]
+    layers: list[AnyLayer] = [conv(features, size, stride=2, padding="VALID"), jax.nn.relu]
     layers += [pool if part == "pool" else fire(part) for part in plan]
-    end = {}
+    end: dict[str, AnyLayer] = {}
     if classes is not None:
         end = {"drop": drop(dropout), "head": conv(classes, 1), "relu": jax.nn.relu}
     return serial(features=serial(*layers), **end, pool=global_avg_pool)

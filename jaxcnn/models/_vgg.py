@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxcnn._combine import serial
+from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
@@ -48,7 +48,7 @@ def vgg(
 
     Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015.
     """
-    layers = []
+    layers: list[AnyLayer] = []
     for width, depth in zip(WIDTHS, depths, strict=True):
         for _ in range(depth):
             layers += [conv(width, 3, padding=1), *([norm()] if norm else []), jax.nn.relu]
