@@ -26,6 +26,7 @@ CONFIG = {
 
 
 def main(config):
+    train.resolve(config["train"])
     root = config["data"]["root"] or None
     pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     model = serial(normalize=data.normalize(pictures), net=models.resnet20(**config["model"]))

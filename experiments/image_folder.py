@@ -60,6 +60,7 @@ def split(pictures, share):
 
 
 def main(config):
+    train.resolve(config["train"])
     own = config["data"]
     train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_share": (0, 1)})
     path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))

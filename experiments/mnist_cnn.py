@@ -44,11 +44,12 @@ def network(digits, width, dropout_rate):
 
 
 def main(config, name="mnist_cnn", network=network):
+    train.resolve(config["train"])
     digits, unseen = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    run = train.Run(name, config, config["runs"], config["folder"])
     model = network(digits, **config["model"])
+    run = train.Run(name, config, config["runs"], config["folder"])
     fitted = train.fit(model, digits, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]

@@ -58,6 +58,7 @@ def remedies(config):
 
 def main(config):
     train.require(config, LIMITS)
+    train.resolve(config["train"])
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
     few = data.Dataset(digits.images[: config["pictures"]], digits.labels[: config["pictures"]], digits.classes)
     run = train.Run("overfit_and_regularize", config, config["runs"])

@@ -277,7 +277,8 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 def number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
     """`value`, if it is a number from `least` to, but not including, `below`; `closed` includes it."""
-    if not isinstance(value, numbers.Real):
+    real: Any = numbers.Real  # type checkers know no comparison of it with a float
+    if not isinstance(value, real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"

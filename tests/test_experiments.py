@@ -345,3 +345,13 @@ def test_image_folder(tmp_path, stream):
     )
     assert last["step"] == (9 if stream else 8)
     assert len(list(folder.rglob("*.png"))) == 150
+
+
+@pytest.mark.parametrize("module", [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize])
+@pytest.mark.parametrize("assignment", ["train.epochs=0", "train.optimizer.learning_rate=-1", 'train.augment=["no"]'])
+def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
+    if assignment.partition("=")[0] not in dict(entries(module.CONFIG)):
+        assignment = "train.seed=-1"
+    with pytest.raises(ConfigError, match=assignment.partition("=")[0].removeprefix("train.")):
+        small(module, tmp_path, assignment)
+    assert list(tmp_path.iterdir()) == []

@@ -146,6 +146,15 @@ def test_dataset():
     assert len(images) == len(labels)
 
 
+def test_stream():
+    image = jax.ShapeDtypeStruct((4, 8, 8, 3), np.uint8)
+    stream = data.Stream(lambda step: iter(()), 10, image, tuple(f"class {i}" for i in range(1000)))
+    assert repr(stream).startswith(
+        "Stream(10 batches of images=<uint8 of shape (4, 8, 8, 3)>, classes=<1000 classes: ("
+    )
+    assert len(repr(stream)) < 300
+
+
 class Cells(html.parser.HTMLParser):
     def __init__(self, source):
         super().__init__()

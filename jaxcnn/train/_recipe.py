@@ -147,6 +147,27 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
     return result
 
 
+def resolve(config: Config) -> Config:
+    """All settings of `fit`: the defaults of `FIT` with those of `config` in their place, checked.
+
+    `fit` does it itself; before that, it finds what is wrong before anything is written.
+
+    Args:
+        config: settings that differ from the defaults.
+
+    Raises:
+        ConfigError: for a setting that does not exist or cannot be.
+
+    Example:
+        >>> jaxcnn.train.resolve({"epochs": 3})["batch_size"]
+        128
+    """
+    config = merged(FIT, config)
+    check(config)
+    augmentation(config)
+    return config
+
+
 def check(config: Config) -> None:
     require(config, _LIMITS)
     for path, known in (
