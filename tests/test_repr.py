@@ -36,6 +36,7 @@ CALLS = [
     (cnn.max_pool((2, 3), ceil_mode=True), "max_pool((2, 3), ceil_mode=True)"),
     (cnn.dense(3, kernel_init=jax.nn.initializers.he_normal()), "dense(3, kernel_init=variance_scaling.init)"),
     (cnn.batch_norm(), "batch_norm()"),
+    (cnn.layer_norm(eps=float("1e-05")), "layer_norm()"),  # equal to the default, not the same object
     (cnn.local_response_norm(3), "local_response_norm(3)"),
     (cnn.squeeze_excite(gate=jax.nn.hard_sigmoid), "squeeze_excite(gate=hard_sigmoid)"),
     (cnn.with_dropout(cnn.conv(8), 0.5), "with_dropout(conv(8), 0.5)"),
