@@ -2,10 +2,11 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, floating, leaf, stateless
+from jaxcnn._layer import Layer, constructor, floating, leaf, stateless
 from jaxcnn._numeric import aligned
 
 
+@constructor
 def prelu(*, slope: float = 0.25) -> Layer:
     """(..., C) -> the same: the identity above zero, a learned slope below, one for each channel.
 

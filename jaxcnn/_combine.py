@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, in_layer, shown
+from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, constructor, in_layer, shown
 from jaxcnn._path import paths, there_are
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._probe import SLOT
@@ -24,6 +24,7 @@ from jaxcnn._window import integer
 AnyLayer = Layer | Callable[[Any], Any]
 
 
+@constructor
 def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, each layer applied to the output of the one before it.
 
@@ -49,6 +50,7 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     return _compose(_named(layers, named), None)
 
 
+@constructor
 def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, all layers applied to the same input.
 
@@ -75,6 +77,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
     return _compose(_named(layers, named), combine)
 
 
+@constructor
 def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, the channels of all outputs side by side.
 
@@ -104,6 +107,7 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     return parallel(side_by_side, *layers, **named)
 
 
+@constructor
 def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
     """x -> y, what the layer adds to its input.
 
@@ -134,6 +138,7 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
     return parallel(add, layer=layer, shortcut=shortcut)
 
 
+@constructor
 def repeat(layer: AnyLayer, n: int) -> Layer:
     """x -> y of the same shape, the layer applied n times, each time with parameters of its own.
 
@@ -189,6 +194,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def squeeze_excite(
     reduction: int = 16,
     *,

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, drop_rate, floating, number, require_key, spatial_rank, widened
+from jaxcnn._layer import Layer, constructor, drop_rate, floating, number, require_key, spatial_rank, widened
 from jaxcnn._window import integer
 
 
+@constructor
 def dropout(rate: float) -> Layer:
     """(...) -> the same: in training, each value becomes zero with probability `rate`.
 
@@ -36,6 +37,7 @@ def dropout(rate: float) -> Layer:
     return _random("dropout", drop_rate(rate), drop)
 
 
+@constructor
 def spatial_dropout(rate: float) -> Layer:
     """(N, *spatial, C) -> the same: in training, whole channels of an example become zero.
 
@@ -60,6 +62,7 @@ def spatial_dropout(rate: float) -> Layer:
     return _random("spatial_dropout", drop_rate(rate), drop_channels)
 
 
+@constructor
 def drop_block(rate: float, block_size: int = 7) -> Layer:
     """(N, *spatial, C) -> the same: in training, square blocks of each channel become zero.
 
@@ -106,6 +109,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
     return _random("drop_block", drop_rate(rate), drop_blocks)
 
 
+@constructor
 def gaussian_dropout(rate: float) -> Layer:
     """(...) -> the same: in training, each value is multiplied by noise around one.
 
@@ -135,6 +139,7 @@ def gaussian_dropout(rate: float) -> Layer:
     return _random("gaussian_dropout", drop_rate(rate), multiply)
 
 
+@constructor
 def gaussian_noise(stddev: float) -> Layer:
     """(...) -> the same: in training, y = x + stddev * e,  e ~ N(0, 1) for each value.
 
@@ -161,6 +166,7 @@ def gaussian_noise(stddev: float) -> Layer:
     return _random("gaussian_noise", stddev, add)
 
 
+@constructor
 def alpha_dropout(rate: float) -> Layer:
     """(...) -> the same: dropout for networks of `jax.nn.selu`, whose mean 0 and variance 1 it keeps.
 

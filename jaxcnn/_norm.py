@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._layer import Layer, Params, as_layer, constructor, floating, leaf, number, spatial_rank, stateless, widened
 from jaxcnn._lowering import deviations, settled, spread, total
 from jaxcnn._numeric import aligned, length, moments
 from jaxcnn._window import integer
 
 
+@constructor
 def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each channel over the batch and all positions.
 
@@ -82,6 +83,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     return Layer(init, apply)
 
 
+@constructor
 def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: each position (axis=-1) or each example (axis=1) over its own values.
 
@@ -121,6 +123,7 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     return stateless(init, fn)
 
 
+@constructor
 def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each group of C / groups neighbouring channels of an example over all positions.
 
@@ -151,6 +154,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
     return _grouped("group_norm", lambda channels: groups, eps, center, scale)
 
 
+@constructor
 def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each channel of each example over all positions.
 
@@ -179,6 +183,7 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
     return _grouped("instance_norm", lambda channels: channels, eps, center, scale)
 
 
+@constructor
 def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: as `layer_norm`, but without taking the mean off.
 
@@ -216,6 +221,7 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     return stateless(init, fn)
 
 
+@constructor
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
     """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
 
@@ -254,6 +260,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     return as_layer(fn)
 
 
+@constructor
 def global_response_norm(*, eps: float = 1e-6) -> Layer:
     """(N, *spatial, C) -> the same: channels compete by their overall strength.
 

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
 from jaxcnn._lowering import Pool, extreme, window_sum
 from jaxcnn._lowering._taps import padded, shifts
 from jaxcnn._numeric import root
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
+@constructor
 def max_pool(
     size: int | Sequence[int],
     *,
@@ -61,6 +62,7 @@ def max_pool(
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def min_pool(
     size: int | Sequence[int],
     *,
@@ -90,6 +92,7 @@ def min_pool(
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def avg_pool(
     size: int | Sequence[int],
     *,
@@ -129,6 +132,7 @@ def avg_pool(
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def lp_pool(
     p: float,
     size: int | Sequence[int],
@@ -201,6 +205,7 @@ def global_max_pool(x: jax.Array) -> jax.Array:
     return _first_max(jnp.asarray(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
+@constructor
 def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """(N, *spatial, C) -> (N, *output_size, C): the mean of each of `output_size` bins, for any input size.
 
@@ -233,6 +238,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
 
 
+@constructor
 def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """(N, *spatial, C) -> (N, *output_size, C): the largest value of each bin, for any input size.
 
@@ -259,6 +265,7 @@ def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
 
 
+@constructor
 def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2) -> Layer:
     """(N, *spatial, C) -> (N, ceil(spatial / stride), C): smooth with a binomial filter, then keep every stride-th.
 

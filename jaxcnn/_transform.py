@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, Params, as_layer, child_key, drop_rate, leaf, require_key
+from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key
 from jaxcnn._numeric import aligned, length, moments
 from jaxcnn._path import KERNELS, compiled, mask, matching, there_are
 from jaxcnn._probe import SLOT, Probe
@@ -24,6 +24,7 @@ from jaxcnn._window import integer
 _SHORT = 1e-12  # the least that a kernel is divided by, so that one of zeros has finite gradients
 
 
+@constructor
 def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `dropout` on its output.
 
@@ -46,6 +47,7 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_dropout", layer, rate, drop)
 
 
+@constructor
 def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `spatial_dropout` on its output: whole channels of an example become zero.
 
@@ -68,6 +70,7 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_spatial_dropout", layer, rate, drop_channels)
 
 
+@constructor
 def drop_path(layer: AnyLayer, rate: float) -> Layer:
     """The layer with its whole output zero for some examples (stochastic depth), for the branch of a residual.
 
@@ -91,6 +94,7 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("drop_path", layer, rate, drop_examples)
 
 
+@constructor
 def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
     """The layer with some of its weights zero, drawn anew at each training step.
 
@@ -130,6 +134,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     return Layer(layer.init, apply)
 
 
+@constructor
 def weight_norm(layer: AnyLayer) -> Layer:
     """The layer with length and direction of each filter as parameters of their own.
 
@@ -180,6 +185,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     """The layer with each filter brought to mean 0 and variance 1.
 
@@ -215,6 +221,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
 
@@ -287,6 +294,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def freeze(layer: AnyLayer) -> Layer:
     """The layer as it is in evaluation, a constant for the gradient.
 
@@ -312,6 +320,7 @@ def freeze(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """The layer computed in another precision, with its output back in that of the input.
 
@@ -357,6 +366,7 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def remat(layer: AnyLayer) -> Layer:
     """The layer with its inner activations computed again for the gradient, not kept: less memory, more time.
 
@@ -378,6 +388,7 @@ def remat(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def capture(model: Layer, pattern: str) -> Layer:
     """x -> (y, activations): the model with the outputs of the layers inside it whose path matches.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcnn._layer import shown
 from jaxcnn._path import there_are
 from jaxcnn.data._cifar import read_cifar, unpack
 from jaxcnn.data._download import Remote, fetch
@@ -22,6 +23,10 @@ class Dataset(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
+        return f"Dataset(images=<{shown(self.images)}>, labels=<{shown(self.labels)}>, classes=<{classes}>)"
 
 
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, floating
+from jaxcnn._layer import Layer, as_layer, constructor, floating
 from jaxcnn.data._load import Dataset
 
 
+@constructor
 def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None = None) -> Layer:
     """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / deviation, for each channel.
 

@@ -11,9 +11,10 @@ from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import adaptive_avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(224, 224, 3)
 def googlenet(
     classes: int | None = 1000,
     *,
@@ -120,6 +121,3 @@ def _in_training(layer: Layer) -> Layer:
         return layer.apply(params, state, x, train=True, key=key) if train else (None, state)
 
     return Layer(layer.init, apply)
-
-
-VARIANTS = variants(googlenet, {"googlenet": {}})

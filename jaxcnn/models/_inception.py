@@ -9,9 +9,10 @@ from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._googlenet import with_auxiliary
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(299, 299, 3)
 def inception_v3(
     classes: int | None = 1000,
     *,
@@ -140,6 +141,3 @@ def inception_v3(
         head=dense(classes),
     )
     return serial(**lower, upper=with_auxiliary(serial(**upper), aux=classifier))
-
-
-VARIANTS = variants(inception_v3, {"inception_v3": {"size": 299}})

@@ -29,6 +29,14 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array
 
+    def __repr__(self) -> str:
+        try:
+            step = str(int(self.step))
+        except (TypeError, ValueError, RuntimeError):  # traced, only a shape, several, or donated
+            step = shown(self.step)
+        trees = ", ".join(f"{name}=<{_size(getattr(self, name))}>" for name in ("params", "state", "opt_state"))
+        return f"TrainState(step={step}, {trees}, key=<{shown(self.key)}>)"
+
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
         """The state before the first step, for inputs like `x` (an array or its shape)."""
@@ -80,3 +88,9 @@ def make_step(
         return TrainState(count + 1, optax.apply_updates(params, updates), state, opt_state, key), metrics
 
     return jit(step, donate_argnums=0)
+
+
+def _size(tree: Any) -> str:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    megabytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6
+    return f"{sum(leaf.size for leaf in leaves):,} values in {len(leaves)} arrays, {megabytes:.3g} MB"
