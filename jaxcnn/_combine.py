@@ -166,9 +166,9 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         return stacked(params), state
 
     def apply(params, state, x, *, train, key=None):
-        for path, stacked in zip(paths(params), jax.tree.leaves(params), strict=True):
-            if stacked.shape[:1] != (n,):
-                raise ValueError(f"repeat: {path} has shape {stacked.shape}, but n={n} needs ({n}, ...)")
+        for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+            if leaf.shape[:1] != (n,):
+                raise ValueError(f"repeat: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
 
         def step(x, at):
             i, params, state = at
