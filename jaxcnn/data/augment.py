@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcnn._layer import number
+from jaxcnn._layer import number, widened
 
 
 class When(NamedTuple):
@@ -317,7 +317,7 @@ def _blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
 
 def _wide(image: jax.Array) -> jax.Array:
     """In float32 at least, whatever the image's own dtype is."""
-    return image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    return widened(image) if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
 
 
 def _grey(image: jax.Array) -> jax.Array:
