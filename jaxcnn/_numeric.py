@@ -31,5 +31,5 @@ def length(x: jax.Array, axes: tuple[int, ...], *, keepdims: bool = False) -> ja
 
 def root(total: jax.Array, p: float) -> jax.Array:
     """total^(1/p), whose slope at 0, which is infinite, is taken for 0."""
-    some = total > 0  # where() alone would let the infinite slope through as 0 * inf
+    some = total != 0  # NaN stays NaN; where() alone would let the infinite slope through as 0 * inf
     return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0)

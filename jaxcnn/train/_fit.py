@@ -46,9 +46,8 @@ from jaxcnn.train._recipe import (
     FIT,
     augmentation,
     augments_colour,
-    check,
     evaluation_loss,
-    merged,
+    resolve,
     scaled,
     training_loss,
 )
@@ -144,8 +143,7 @@ def fit(
         epoch 1: loss ...
         epoch 2: loss ...
     """
-    config = merged(FIT, config or {})
-    check(config)
+    config = resolve(config or {})
     run = run or Run("fit", config)
     return _Fit(as_layer(model), train_data, eval_data, config, run, start).train()
 

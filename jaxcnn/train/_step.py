@@ -84,8 +84,11 @@ def make_step(
         count, params, state, opt_state, key = train_state
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (_, (state, metrics)), gradient = grad_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return TrainState(count + 1, optax.apply_updates(params, updates), state, opt_state, key), metrics
+        # optax relies on promotion, also where the user has jax refuse it for the rest of the program.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        return TrainState(count + 1, params, state, opt_state, key), metrics
 
     return jit(step, donate_argnums=0)
 
