@@ -21,29 +21,32 @@ from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
 
 CONFIG = {
-    "seed": 0,
     "data": {"path": "", "pictures_of_each": 5, "on_bad_image": "raise"},  # to learn from; or "skip"
     "model": "",  # that the weights are for
     "weights": "",
     "eps": 0.0,  # of the model's batch norms; 0 for its own
     "mean": [0.485, 0.456, 0.406],  # and deviation, of the pictures that the weights were trained on
     "deviation": [0.229, 0.224, 0.225],
-    "pretrain": {"epochs": 8, "learning_rate": 2e-3, "augment": [["translate", 2], ["rotate", 15]]},
-    "finetune": {"epochs": 100, "batch_size": 5, "learning_rate": 1e-3},
+    "pretrain": {
+        "epochs": 8,
+        "optimizer": {"learning_rate": 2e-3},
+        "augment": [["translate", 2], ["rotate", 15]],
+    },
+    "train": {"seed": 0, "epochs": 100, "batch_size": 5, "optimizer": {"learning_rate": 1e-3}},
     "runs": "runs",
 }
 LIMITS = {
     "data.pictures_of_each": (1, 10**6),
     "eps": (0, 1),
     "pretrain.epochs": (1, 10**6),
-    "pretrain.learning_rate": (0, math.inf),
-    "finetune.epochs": (1, 10**6),
-    "finetune.batch_size": (1, 10**6),
-    "finetune.learning_rate": (0, math.inf),
+    "pretrain.optimizer.learning_rate": (0, math.inf),
+    "train.epochs": (1, 10**6),
+    "train.batch_size": (1, 10**6),
+    "train.optimizer.learning_rate": (0, math.inf),
 }
 
 
-OF_DIGITS = ("pretrain.epochs", "pretrain.learning_rate", "pretrain.augment")
+OF_DIGITS = ("pretrain.epochs", "pretrain.optimizer.learning_rate", "pretrain.augment")
 
 
 def digits_of(split, first, last):
@@ -78,7 +81,7 @@ def main(config):
         few, unseen = divided(pictures, own["pictures_of_each"])
         scale = data.normalize(config["mean"], config["deviation"])
     run = train.Run("finetune", config, config["runs"])
-    common = {"seed": config["seed"], "checkpoint": {"keep": 0}}
+    common = {"seed": config["train"]["seed"], "checkpoint": {"keep": 0}}
 
     def fit(name, model, seen, unseen, settings, start=None):
         run.say(f"\n{name}")
@@ -90,19 +93,11 @@ def main(config):
         few, _ = divided(digits_of("train", 5, 9), own["pictures_of_each"])
         unseen = digits_of("test", 5, 9)
         scale = data.normalize(few)
-        before = config["pretrain"]
-        settings = {name: before[name] for name in ("epochs", "augment")} | {
-            "optimizer": {"learning_rate": before["learning_rate"]}
-        }
         net = serial(scale=scale, backbone=backbone, head=dense(5))
-        trained = fit("pretrain", net, digits_of("train", 0, 4), digits_of("test", 0, 4), settings)
+        trained = fit("pretrain", net, digits_of("train", 0, 4), digits_of("test", 0, 4), config["pretrain"])
         learned = trained.params["backbone"], trained.state["backbone"]
     start = tuple({"backbone": tree} if tree else {} for tree in learned)
 
-    own = config["finetune"]
-    settings = {name: own[name] for name in ("epochs", "batch_size")} | {
-        "optimizer": {"learning_rate": own["learning_rate"]}
-    }
     cases = {
         "from scratch": (backbone, None),
         "frozen features": (freeze(backbone), start),
@@ -111,7 +106,7 @@ def main(config):
     result = {}
     for name, (part, begun) in cases.items():
         net = serial(scale=scale, backbone=part, head=dense(len(few.classes)))
-        result[name] = fit(name, net, few, unseen, settings, begun).history[-1]["test"]
+        result[name] = fit(name, net, few, unseen, config["train"], begun).history[-1]["test"]
     for name, metrics in result.items():
         print(f"{name:16} {metrics['accuracy']:.1%} of {len(unseen.images):,} pictures from {len(few.images)}")
     run.log(f"see {run.folder}", **result)

@@ -255,7 +255,7 @@ CASES = {"from scratch", "frozen features", "all trained on"}
 
 
 def test_finetune(tmp_path):
-    assert set(small(finetune, tmp_path, "pretrain.epochs=1", "finetune.epochs=1")) == CASES
+    assert set(small(finetune, tmp_path, "pretrain.epochs=1", "train.epochs=1")) == CASES
 
 
 def test_finetune_on_a_folder_of_pictures_with_weights_from_a_file(tmp_path):
@@ -263,7 +263,7 @@ def test_finetune_on_a_folder_of_pictures_with_weights_from_a_file(tmp_path):
     params, state = models.lenet5(classes=7).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
     arguments = [f"data.path={folder}", "data.pictures_of_each=2", "model=lenet5", f"weights={tmp_path}/w.safetensors"]
-    result = small(finetune, tmp_path / "runs", *arguments, "mean=[0.1]", "deviation=[0.3]", "finetune.epochs=1")
+    result = small(finetune, tmp_path / "runs", *arguments, "mean=[0.1]", "deviation=[0.3]", "train.epochs=1")
     assert set(result) == CASES
 
 

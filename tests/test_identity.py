@@ -95,6 +95,25 @@ def test_data_fingerprints():
     assert data_fingerprint(data.Dataset(image, label, ())) == prints[0]
 
 
+def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("grain")
+    for name, values in (("cat", (0, 40, 80)), ("dog", (200, 220, 240))):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i, value in enumerate(values):
+            image.new("RGB", (9, 9), (value, value, i)).save(tmp_path / "pets" / name / f"{name}{i}.png")
+    stream = lambda **options: data.image_stream(tmp_path / "pets", (8, 8), batch_size=2, **options)
+    net = cnn.serial(cnn.flatten, cnn.dense(2))
+    go = lambda seen: fit(tmp_path / "run", net, seen=seen, unseen=None)
+    go(stream())
+    go(stream())
+    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+        go(stream(seed=1))
+    (tmp_path / "pets" / "cat" / "cat1.png").rename(tmp_path / "pets" / "dog" / "cat1.png")
+    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+        go(stream())
+
+
 def stored(folder):
     """about.json of the last step, and its path; its hash in the manifest must follow."""
     step = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])

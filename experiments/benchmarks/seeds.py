@@ -23,7 +23,7 @@ EXPERIMENTS = {  # by the name of its file: the experiment with its settings, wh
     "mnist_cnn": ("mnist_cnn", "train.seed", 3),
     "mnist_best": ("mnist_best", "train.seed", 2),
     "overfit_and_regularize": ("overfit_and_regularize", "train.seed", 3),
-    "finetune": ("finetune", "seed", 3),
+    "finetune": ("finetune", "train.seed", 3),
     "image_folder": ("image_folder", "train.seed", 3),
     "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
 }

@@ -1,6 +1,8 @@
 """Batches that are read while the network trains: for more pictures than memory holds."""
 
 import os
+import pathlib
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import shown
 from jaxcnn.data._decode import MOST_PIXELS, reader
-from jaxcnn.data._folder import list_images
+from jaxcnn.data._folder import Files, list_images
 
 
 class Stream(NamedTuple):
@@ -22,12 +24,14 @@ class Stream(NamedTuple):
     steps: batches in an epoch.
     image: the shape and dtype of a batch's pictures, all processes' rows together.
     classes: the name of each label.
+    fingerprint: another for other examples, labels or orders; a run does not go on with another one. May be empty.
     """
 
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     steps: int
     image: jax.ShapeDtypeStruct
     classes: tuple[str, ...]
+    fingerprint: str = ""
 
     def __repr__(self) -> str:
         classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
@@ -91,7 +95,17 @@ def image_stream(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * share)
     batches = lambda step: iter(rows[step * share :].to_iter_dataset(options).batch(share))
     image = jax.ShapeDtypeStruct((batch_size, *size, channels), np.uint8)
-    return Stream(batches, order.steps, image, files.classes)
+    return Stream(batches, order.steps, image, files.classes, _fingerprint(path, files, seed if shuffle else None))
+
+
+def _fingerprint(root: str | os.PathLike, files: Files, seed: int | None) -> str:
+    """Of the names, sizes and labels of all files, and of their order; their content is not read."""
+    base = pathlib.Path(root).expanduser()
+    lines = [
+        f"{label} {path.relative_to(base).as_posix()} {path.stat().st_size}"
+        for label, path in zip(files.labels, files.paths, strict=True)
+    ]
+    return f"{zlib.crc32(chr(10).join(lines).encode(errors='surrogateescape')):08x} seed {seed}"
 
 
 class _Order:

@@ -39,7 +39,7 @@ def data_fingerprint(data: Any) -> str:
         return "none"
     if isinstance(data, Stream):
         shape = "x".join(map(str, data.image.shape))
-        return f"{data.steps} batches {shape} {data.image.dtype} {getattr(data, 'fingerprint', '')}".rstrip()
+        return f"{data.steps} batches {shape} {data.image.dtype} {data.fingerprint}".rstrip()
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
     return " ".join(_array_fingerprint(name, data[name]) for name in sorted(data))
