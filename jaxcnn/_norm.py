@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxcnn._layer import Layer, Params, as_layer, constructor, floating, leaf, number, spatial_rank, stateless, widened
 from jaxcnn._lowering import deviations, settled, spread, total
-from jaxcnn._numeric import aligned, length, moments
+from jaxcnn._numeric import aligned, centred, norm
 from jaxcnn._window import integer
 
 
@@ -117,8 +117,8 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
 
     def fn(params, x):
         shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
-        found = moments(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalise("layer_norm", x, *found, eps, params, shape, center, scale)
+        rest, var = centred(x, tuple(range(x.ndim - len(shape), x.ndim)))
+        return _normalise("layer_norm", x, rest, var, eps, params, shape, center, scale)
 
     return stateless(init, fn)
 
@@ -215,8 +215,9 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
 
     def fn(params, x):
         shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
-        square = jnp.square(widened(x)).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
-        return _normalise("rms_norm", x, None, None, square, eps, params, shape, False, scale)
+        wide = widened(x)
+        square = jnp.square(wide).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
+        return _normalise("rms_norm", x, wide, square, eps, params, shape, False, scale)
 
     return stateless(init, fn)
 
@@ -293,7 +294,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     def fn(params, x):
         rank = spatial_rank(x := floating(x, name), name)
         wide = widened(x)
-        strength = length(wide, tuple(range(1, rank + 1)), keepdims=True)
+        strength = norm(wide, tuple(range(1, rank + 1)))
         relative = strength / (strength.mean(-1, keepdims=True) + eps)
         scale, bias = (
             aligned(leaf(name, params, part, x.shape[-1:], x), x).astype(wide.dtype) for part in ("scale", "bias")
@@ -323,12 +324,9 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         (channels,) = channels_of(x := floating(x, name))
         groups = groups_of(channels)
         split = x.reshape(*x.shape[:-1], groups, channels // groups)
-        axes = (*range(1, x.ndim - 1), x.ndim)
-        found = (
-            jnp.repeat(moment[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
-            for moment in moments(split, axes)
-        )
-        return _normalise(name, x, *found, eps, params, (channels,), center, scale)
+        rest, var = centred(split, (*range(1, x.ndim - 1), x.ndim))
+        var = jnp.repeat(var[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
+        return _normalise(name, x, rest.reshape(x.shape), var, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
 
@@ -346,14 +344,12 @@ def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return near, shift, jnp.maximum(square - jnp.square(shift), 0)
 
 
-def _normalise(name, x, near, shift, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
-    """(x - near - shift) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
-    y, factor = widened(x), lax.rsqrt(var + eps)
-    if near is not None:
-        y = y - near - shift
+def _normalise(name, x, rest, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
+    """rest / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
+    factor = lax.rsqrt(var + eps)
     if scale:
-        factor = factor * aligned(leaf(name, params, "scale", shape, x), x).astype(y.dtype)
-    y = y * factor
+        factor = factor * aligned(leaf(name, params, "scale", shape, x), x).astype(rest.dtype)
+    y = rest * factor
     if center:
         y = y + aligned(leaf(name, params, "bias", shape, x), x).astype(y.dtype)
     return y.astype(x.dtype)

@@ -4,7 +4,6 @@ The map shrinks, later layers see more of the picture, and a pattern that moves 
 the same output as long as it stays in its window: some tolerance to translation, and no parameters.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +15,7 @@ from jax import lax
 
 from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
 from jaxcnn._lowering import Pool, extreme, window_sum
-from jaxcnn._lowering._taps import padded, shifts
-from jaxcnn._numeric import root
+from jaxcnn._numeric import norm
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
@@ -165,15 +163,16 @@ def lp_pool(
     if not 1 <= p < math.inf:
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
-    def norm(x, window, padding):
-        wide = padded(jnp.abs(widened(floating(x, "lp_pool"))), window.padding)
-        taps = [tap for _, tap in shifts(wide, window.size, window.stride, window.dilation)]
-        # Powers of values that are divided by the window's largest neither overflow nor underflow.
-        largest = lax.stop_gradient(functools.reduce(jnp.maximum, taps))
-        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-        return (unit * root(sum((tap / unit) ** p for tap in taps), p)).astype(x.dtype)
+    def p_norm(x, window, padding):
+        places = window.output(x.shape[1:-1])
+        y = jnp.pad(widened(floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
+        # The norm of a window is the norm of the norms of its rows, so one dimension can be pooled after the other.
+        for axis, (out, k, s, d) in enumerate(zip(places, window.size, window.stride, window.dilation, strict=True), 1):
+            taps = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), axis, mode="clip")
+            y = norm(taps, (axis + 1,), p).squeeze(axis + 1)
+        return y.astype(x.dtype)
 
-    return _pool("lp_pool", norm, size, stride, padding, dilation, ceil_mode)
+    return _pool("lp_pool", p_norm, size, stride, padding, dilation, ceil_mode)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:

@@ -15,13 +15,11 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
 from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key
-from jaxcnn._numeric import aligned, length, moments
+from jaxcnn._numeric import aligned, centred, divided, norm, rescaled, unit
 from jaxcnn._path import KERNELS, compiled, mask, matching, there_are
 from jaxcnn._probe import SLOT, Probe
 from jaxcnn._stack import depth, depths, each, renamed
 from jaxcnn._window import integer
-
-_SHORT = 1e-12  # the least that a kernel is divided by, so that one of zeros has finite gradients
 
 
 @constructor
@@ -138,7 +136,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
 def weight_norm(layer: AnyLayer) -> Layer:
     """The layer with length and direction of each filter as parameters of their own.
 
-    w' = scale * w / max(|w|, 1e-12),  the norm over all dimensions of a kernel but the last, for each feature
+    w' = scale * w / |w|,  the norm over all dimensions of a kernel but the last, for each feature
 
     The scale starts at |w|, so that the layer starts as it was.
 
@@ -173,7 +171,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
         return rest | {"kernel": each(with_length, depth)(kernel, scale)}
 
     def with_length(kernel, scale):
-        return kernel * aligned(scale / jnp.maximum(_lengths(kernel), _SHORT), kernel)
+        return aligned(scale, kernel) * unit(kernel, tuple(range(kernel.ndim - 1)))
 
     def init(key, x):
         params, state = layer.init(key, x)
@@ -208,8 +206,8 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     layer = as_layer(layer)
 
     def standardized(kernel):
-        near, shift, var = moments(kernel, tuple(range(kernel.ndim - 1)))
-        return (kernel - near - shift) * lax.rsqrt(var + eps)
+        rest, var = centred(kernel, tuple(range(kernel.ndim - 1)))
+        return rest * lax.rsqrt(var + eps)
 
     def change(leaves, depth):
         return leaves | {"kernel": each(standardized, depth)(leaves["kernel"])}
@@ -225,7 +223,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
 
-    w' = w / max(sigma, 1e-12),  sigma = |w u|,  with w as a matrix (.., features), u its first right singular vector
+    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features), u its first right singular vector
 
     u comes from power iteration, u <- w^T w u / |w^T w u|, which goes on in training.
 
@@ -253,14 +251,15 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     integer("spectral_norm", "steps", steps)
 
     def iterate(kernel, u, times):
-        w = kernel.reshape(-1, kernel.shape[-1])
+        w = rescaled(kernel.reshape(-1, kernel.shape[-1]))
         for _ in range(times):
-            u = _unit(_unit(u @ w.T) @ w)
+            new = unit(unit(w @ u, (0,)) @ w, (0,))
+            u = jnp.where(new.any(), new, u)  # a kernel of zeros must not end the iteration for ever
         return lax.stop_gradient(u)
 
-    def divided(kernel, u):
-        w = kernel.reshape(-1, kernel.shape[-1])
-        return kernel / jnp.maximum(length(w @ u, (0,)), _SHORT)
+    def over_sigma(kernel, u):
+        w = rescaled(kernel)
+        return divided(w, norm(w.reshape(-1, w.shape[-1]) @ u, (0,)))
 
     def init(key, x):
         params, state = layer.init(key, x)
@@ -287,7 +286,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         if train:
             advance = lambda u, w, depth: each(lambda w, u: iterate(w, u, steps), depth)(w, u)
             vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
-        normed = jax.tree.map(lambda u, w, depth: each(divided, depth)(w, u), vectors, _kernels(params), stacks)
+        normed = jax.tree.map(lambda u, w, depth: each(over_sigma, depth)(w, u), vectors, _kernels(params), stacks)
         y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}
 
@@ -492,8 +491,4 @@ def _merged(params: Params, new: Params) -> Params:
 
 
 def _lengths(kernel: jax.Array) -> jax.Array:
-    return length(kernel, tuple(range(kernel.ndim - 1)))
-
-
-def _unit(v: jax.Array) -> jax.Array:
-    return v / jnp.maximum(length(v, (0,)), _SHORT)
+    return norm(kernel, tuple(range(kernel.ndim - 1))).ravel()
