@@ -27,7 +27,7 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
         return _direct.forward(x, w, geometry)
     if w.shape[-2] > 1:
         fast = functools.partial(_grouped.blocks, geometry=geometry, convolve=_dense_forward)
-        return _if_finite(fast, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
+        return _if_finite(x, fast, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
     return _plain_conv.forward(x, w, geometry=geometry)
 
 
@@ -39,7 +39,8 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     if w.shape[-2] > 1 and not _direct.worth(w, geometry):
         dense = functools.partial(_dense_backward_x, spatial=spatial)
         fast = functools.partial(_grouped.blocks, geometry=geometry, convolve=dense)
-        return _if_finite(fast, functools.partial(_plain_conv.backward_x, geometry=geometry, spatial=spatial), dy, w)
+        plain = functools.partial(_plain_conv.backward_x, geometry=geometry, spatial=spatial)
+        return _if_finite(dy, fast, plain, dy, w)
     return forward(dy, *_as_forward(dy, w, geometry, spatial))
 
 
@@ -63,7 +64,8 @@ def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: boo
     if set(geometry.lhs_dilation) != {1}:
         return _plain_conv.forward(x, w, geometry=geometry)
     if math.prod(x.shape[1:-1]) < math.prod(w.shape[:-2]):
-        return _dense.patches(x, w, geometry)
+        y = _dense.patches(x, w, geometry)  # where most of the kernel meets padding, and infinity times zero is NaN
+        return _if_finite(y, lambda x, w: y, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
     if w.ndim == 5:
         return _dense.slices(x, w, geometry, _dense_forward)
     y = (x.shape[0], *geometry.window(w.shape[:-2]).output(x.shape[1:-1]), w.shape[-1])
@@ -93,9 +95,9 @@ def _dense_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tup
     return _dense.examples_as_channels(x, dy, geometry, size)
 
 
-def _if_finite(fast: _Formulation, plain: _Formulation, x: jax.Array, w: jax.Array) -> jax.Array:
-    """fast(x, w) if the sum of all magnitudes of x is finite, else plain(x, w)."""
-    return lax.cond(jnp.isfinite(abs_sum(x)), fast, plain, x, w)
+def _if_finite(a: jax.Array, fast: _Formulation, plain: _Formulation, x: jax.Array, w: jax.Array) -> jax.Array:
+    """fast(x, w) if the sum of all magnitudes of `a` is finite, else plain(x, w)."""
+    return lax.cond(jnp.isfinite(abs_sum(a)), fast, plain, x, w)
 
 
 def _by_products(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
