@@ -166,8 +166,10 @@ def test_convolution(conv, monkeypatch):
     fast.lower(**clean)
     assert used == set(conv.uses), used
     for poisoned, size in sizes.items():
-        middle, corner = (0, *(n // 2 for n in size[1:-1]), 0), (-1, *(0 for _ in size[1:-1]), -1)
-        for bad, place in zip(BAD, (middle, corner, middle, corner, middle), strict=True):
+        first, last = (-1, *(0 for _ in size[1:-1]), -1), (-1,) * len(size)
+        middle = (0, *(n // 2 for n in size[1:-1]), 0)
+        places = (middle, first, last, middle, first, last, middle)
+        for bad, place in zip([*BAD, np.nan, np.inf], places, strict=True):
             args = {name: a.copy() for name, a in clean.items()}
             args[poisoned][place] = bad
             ours, lax = fast(**args), plain(**args)
