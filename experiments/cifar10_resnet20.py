@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10, trained as in its paper: moved by up to 4 pixels, mirrored, SGD with momentum.
 
     python -m experiments.cifar10_resnet20                   91.25 % in the paper; hours on 2 cores
-    python -m experiments.cifar10_resnet20 fit.epochs=3      68 %, 3.5 minutes
+    python -m experiments.cifar10_resnet20 train.epochs=3    68 %, 3.5 minutes
 
 CIFAR-10 is looked for in data.root or, if that is empty, in the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
 """
@@ -11,7 +11,7 @@ from jaxcnn import data, models, serial, train
 CONFIG = {
     "data": {"root": ""},
     "model": {"option": "A"},
-    "fit": train.FIT
+    "train": train.FIT
     | {
         "epochs": 182,  # 64,000 steps
         "batch_size": 128,
@@ -26,11 +26,12 @@ CONFIG = {
 
 
 def main(config):
+    train.resolve(config["train"])
     root = config["data"]["root"] or None
     pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     model = serial(normalize=data.normalize(pictures), net=models.resnet20(**config["model"]))
     run = train.Run("cifar10_resnet20", config, config["runs"], config["folder"])
-    fitted = train.fit(model, pictures, eval_data=unseen, config=config["fit"], run=run)
+    fitted = train.fit(model, pictures, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history
 

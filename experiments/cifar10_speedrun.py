@@ -2,7 +2,7 @@
 
     python -m experiments.cifar10_speedrun runs=50           on a GPU: mean and deviation of accuracy and time
     python -m experiments.cifar10_speedrun small=true        any machine: a short, narrow run that shows that it works
-    python -m experiments.cifar10_speedrun dtype=float32 warm_up=false    on a CPU, for its accuracy
+    python -m experiments.cifar10_speedrun train.dtype=float32 warm_up=false    on a CPU, for its accuracy
 
 The first convolution is fixed: it makes neighbouring pixels uncorrelated (whitening). The others begin as identities
 (dirac) and are trained by Muon, whose steps are orthogonal matrices; what else there is, by SGD. A picture is mirrored
@@ -25,25 +25,22 @@ from jaxcnn import batch_norm, cast, conv, cross_entropy, data, dense, flatten, 
 from jaxcnn.data import augment
 
 CONFIG = {
-    "seed": 0,
     "runs": 1,
     "warm_up": True,  # or the first run's time has the compilation in it
     "small": False,
     "data": {"root": ""},
-    "epochs": 8,
-    "batch_size": 2000,
+    "train": {"seed": 0, "epochs": 8, "batch_size": 2000, "label_smoothing": 0.2, "dtype": "bfloat16"},
     "widths": [64, 256, 256],
     "whitening": {"enabled": True, "images": 5000, "epochs": 3.0},  # the epochs in which its bias is trained
     "dirac": True,
     "muon": {"enabled": True, "learning_rate": 0.24, "momentum": 0.6},
     "sgd": {"bias": 0.053, "head": 0.67, "kernel": 0.02, "momentum": 0.85, "decay": 0.004},  # rates, by what is trained
-    "label_smoothing": 0.2,
     "flip": "alternating",  # or "random"
     "translate": 2,
     "views": "mirror_and_shift",
-    "dtype": "bfloat16",
 }
-SMALL = {"widths": [16, 32, 32], "epochs": 2, "batch_size": 250, "dtype": "float32"}
+LIMITS = {"runs": (1, 10**6), "train.epochs": (1, 10**6), "train.batch_size": (1, 50001), "translate": (0, 32)}
+SMALL = {"widths": [16, 32, 32], "train": {"epochs": 2, "batch_size": 250, "dtype": "float32"}}
 SMALL_IMAGES = 4000
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 SPREAD = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # as PyTorch begins
@@ -87,7 +84,7 @@ def network(config):
         head=dense(10, bias=False, kernel_init=unit_deviation),
         scale=lambda x: x / config["widths"][-1],
     )
-    return serial(normalize=data.normalize(MEAN, DEVIATION), net=cast(net, config["dtype"]))
+    return serial(normalize=data.normalize(MEAN, DEVIATION), net=cast(net, config["train"]["dtype"]))
 
 
 def whitening(images):
@@ -146,7 +143,7 @@ def muon(schedule, momentum):
 
 def make_optimizer(config, steps, params):
     """Another rule for each kind of parameter, all falling to zero on a line."""
-    own, size, whiten = config["sgd"], config["batch_size"], config["whitening"]
+    own, size, whiten = config["sgd"], config["train"]["batch_size"], config["whitening"]
 
     def falling(rate, steps):
         return optax.linear_schedule(rate, 0, max(1, round(steps)))
@@ -163,7 +160,7 @@ def make_optimizer(config, steps, params):
         "fixed": optax.set_to_zero(),
         "kernel": kernels if config["muon"]["enabled"] else sgd(own["kernel"]),
         "bias": sgd(own["bias"]),
-        "whitening": sgd(own["bias"], whiten["epochs"] * steps / config["epochs"]),
+        "whitening": sgd(own["bias"], whiten["epochs"] * steps / config["train"]["epochs"]),
         "head": sgd(own["head"]),
     }
 
@@ -179,9 +176,9 @@ def make_optimizer(config, steps, params):
 def whole_run(config, images, count_test):
     """(key, images, labels, test) -> test accuracy, one program."""
     model = network(config)
-    size, epochs = config["batch_size"], config["epochs"]
+    size, epochs = config["train"]["batch_size"], config["train"]["epochs"]
     steps = len(images) // size
-    loss_fn = cross_entropy(model, label_smoothing=config["label_smoothing"])
+    loss_fn = cross_entropy(model, label_smoothing=config["train"]["label_smoothing"])
     flip = augment.alternating_flip() if config["flip"] == "alternating" else augment.flip()
     change = augment.compose(flip, augment.random_crop(config["translate"]))
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), jnp.float32)
@@ -226,11 +223,14 @@ def prepared(config):
     """The config and pictures, labels, test pictures and test labels, all of them smaller if the config says so."""
     parts = (data.load("cifar10", split, root=config["data"]["root"] or None) for split in ("train", "test"))
     arrays = [array for part in parts for array in (part.images, part.labels)]
-    return (config | SMALL, [array[:SMALL_IMAGES] for array in arrays]) if config["small"] else (config, arrays)
+    if not config["small"]:
+        return config, arrays
+    smaller = config | SMALL | {"train": config["train"] | SMALL["train"]}
+    return smaller, [array[:SMALL_IMAGES] for array in arrays]
 
 
 def main(config):
-    train.require(config, {"runs": (1, 10**6), "epochs": (1, 10**6), "batch_size": (1, 50001), "translate": (0, 32)})
+    train.require(config, LIMITS)
     config, arrays = prepared(config)
     images, labels, *test = (jax.device_put(array) for array in arrays)
     run = whole_run(config, images, min(2000, len(test[0])))
@@ -239,7 +239,7 @@ def main(config):
         shuffled = jnp.asarray(np.random.default_rng(0).permutation(labels))
         jax.block_until_ready(run(jax.random.key(0), images, shuffled, *test))
     accuracies, seconds = [], []
-    for seed in range(config["seed"], config["seed"] + config["runs"]):
+    for seed in range(config["train"]["seed"], config["train"]["seed"] + config["runs"]):
         began = time.perf_counter()
         accuracy, losses = jax.block_until_ready(run(jax.random.key(seed), images, labels, *test))
         seconds.append(time.perf_counter() - began)

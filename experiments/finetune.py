@@ -7,21 +7,25 @@ From scratch, then with a new head on the frozen features of the given weights, 
 `data.path` is a folder with a folder of pictures for each class, of which some are learned from and the others are
 the test. Without weights, a small network learns the digits 0 to 4 from thousands of pictures first, and is then to
 learn 5 to 9 from five of each, where its features help by 7 points: strokes and bends are the same.
+Mean and deviation are as for `experiments.predict`, and so is eps.
 Needs pip install '.[train,images,weights]'.
 """
 
+import functools
 import math
 
 import numpy as np
 
+from experiments._settings import require_default, require_one_of, require_weights
 from experiments.mnist_cnn import block
-from jaxcnn import data, dense, flatten, freeze, models, serial, train, weights
+from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
 
 CONFIG = {
     "seed": 0,
-    "data": {"path": "", "pictures_of_each": 5},  # to learn from
+    "data": {"path": "", "pictures_of_each": 5, "on_bad_image": "raise"},  # to learn from; or "skip"
     "model": "",  # that the weights are for
     "weights": "",
+    "eps": 0.0,  # of the model's batch norms; 0 for its own
     "mean": [0.485, 0.456, 0.406],  # and deviation, of the pictures that the weights were trained on
     "deviation": [0.229, 0.224, 0.225],
     "pretrain": {"epochs": 8, "learning_rate": 2e-3, "augment": [["translate", 2], ["rotate", 15]]},
@@ -30,12 +34,16 @@ CONFIG = {
 }
 LIMITS = {
     "data.pictures_of_each": (1, 10**6),
+    "eps": (0, 1),
     "pretrain.epochs": (1, 10**6),
     "pretrain.learning_rate": (0, math.inf),
     "finetune.epochs": (1, 10**6),
     "finetune.batch_size": (1, 10**6),
     "finetune.learning_rate": (0, math.inf),
 }
+
+
+OF_DIGITS = ("pretrain.epochs", "pretrain.learning_rate", "pretrain.augment")
 
 
 def digits_of(split, first, last):
@@ -49,12 +57,26 @@ def divided(pictures, of_each):
     """The first so many of each class, and the others."""
     few = np.concatenate([np.flatnonzero(pictures.labels == label)[:of_each] for label in range(len(pictures.classes))])
     rest = np.setdiff1d(np.arange(len(pictures.labels)), few)
+    if not len(rest):
+        raise data.DataError(f"none of {len(few)} pictures is left for the test; lower data.pictures_of_each")
     return (data.Dataset(pictures.images[at], pictures.labels[at], pictures.classes) for at in (np.sort(few), rest))
 
 
 def main(config):
     train.require(config, LIMITS)
+    require_one_of(config, "data.on_bad_image", ("raise", "skip"))
+    require_weights(config, CONFIG, "data.path", ("data.on_bad_image", "eps"))
+    if config["weights"]:
+        require_default(config, CONFIG, OF_DIGITS, "with weights, which are trained already")
     own, model = config["data"], config["model"]
+    if config["weights"]:
+        options = {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
+        learned = weights.load(config["weights"], model, classes=None, **options)
+        backbone = models.MODELS[model](None, **options)
+        height, width, channels = models.MODELS[model].input_shape
+        pictures = data.image_folder(own["path"], (height, width), channels=channels, on_bad_image=own["on_bad_image"])
+        few, unseen = divided(pictures, own["pictures_of_each"])
+        scale = data.normalize(config["mean"], config["deviation"])
     run = train.Run("finetune", config, config["runs"])
     common = {"seed": config["seed"], "checkpoint": {"keep": 0}}
 
@@ -63,14 +85,7 @@ def main(config):
         part = train.Run(name, config, folder=run.folder / name.replace(" ", "_"))
         return train.fit(model, seen, eval_data=unseen, config=common | settings, run=part, start=start)
 
-    if config["weights"]:
-        learned = weights.load(config["weights"], model, classes=None)
-        backbone = models.MODELS[model](None)
-        height, width, channels = models.MODELS[model].input_shape
-        pictures = data.image_folder(own["path"], (height, width), channels=channels)
-        few, unseen = divided(pictures, own["pictures_of_each"])
-        scale = data.normalize(config["mean"], config["deviation"])
-    else:
+    if not config["weights"]:
         backbone = serial(block1=block(16), block2=block(32), block3=block(64), flatten=flatten)
         few, _ = divided(digits_of("train", 5, 9), own["pictures_of_each"])
         unseen = digits_of("test", 5, 9)

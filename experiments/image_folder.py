@@ -12,12 +12,13 @@ import pathlib
 import jax
 import numpy as np
 
+from experiments._settings import require_default, require_one_of
 from jaxcnn import batch_norm, conv, data, dense, global_avg_pool, serial, train
 
 CONFIG = {
     "data": {"path": "", "height": 32, "width": 32, "on_bad_image": "raise", "test_share": 0.1, "stream": False},
     "model": {"width": 24},
-    "fit": train.FIT
+    "train": train.FIT
     | {
         "epochs": 12,
         "batch_size": 64,
@@ -60,13 +61,18 @@ def split(pictures, share):
 
 
 def main(config):
+    train.resolve(config["train"])
     own = config["data"]
     train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_share": (0, 1)})
+    require_one_of(config, "data.on_bad_image", ("raise", "skip"))
+    if own["stream"]:
+        unused = ("data.on_bad_image", "data.test_share")
+        require_default(config, CONFIG, unused, "with data.stream=true, which reads and tests on all pictures")
     path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
     size = (own["height"], own["width"])
     if own["stream"]:
-        batch_size = config["fit"]["batch_size"]
-        seen = data.image_stream(path, size, batch_size=batch_size, seed=config["fit"]["seed"])
+        batch_size = config["train"]["batch_size"]
+        seen = data.image_stream(path, size, batch_size=batch_size, seed=config["train"]["seed"])
         unseen = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
         first = next(seen.batches(0))  # the mean and deviation of one batch will do
         pictures = data.Dataset(first["image"], first["label"], seen.classes)
@@ -76,7 +82,7 @@ def main(config):
         seen, unseen = split(pictures, own["test_share"])
     model = network(pictures, config["model"]["width"])
     run = train.Run("image_folder", config, config["runs"], config["folder"])
-    fitted = train.fit(model, seen, eval_data=unseen, config=config["fit"], run=run)
+    fitted = train.fit(model, seen, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]
 

@@ -14,7 +14,7 @@ from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, se
 CONFIG = {
     "data": {"name": "mnist", "root": ""},
     "model": {"widths": [32, 64, 128, 192], "dropout_rate": 0.4},
-    "fit": train.FIT
+    "train": train.FIT
     | {
         "epochs": 33,
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},

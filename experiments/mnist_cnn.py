@@ -13,7 +13,7 @@ from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, se
 CONFIG = {
     "data": {"name": "mnist", "root": ""},
     "model": {"width": 24, "dropout_rate": 0.4},
-    "fit": train.FIT
+    "train": train.FIT
     | {
         "epochs": 12,
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
@@ -44,12 +44,13 @@ def network(digits, width, dropout_rate):
 
 
 def main(config, name="mnist_cnn", network=network):
+    train.resolve(config["train"])
     digits, unseen = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    run = train.Run(name, config, config["runs"], config["folder"])
     model = network(digits, **config["model"])
-    fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
+    run = train.Run(name, config, config["runs"], config["folder"])
+    fitted = train.fit(model, digits, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]
 

@@ -4,7 +4,7 @@
     python -m experiments.mnist_lenet data.name=mnist    99.3 % on all of MNIST, 2 minutes
 
 All of MNIST is read from data.root or, if that is empty, from the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
-With report=true, the run's folder has a page about it, report.html, which grows after each epoch.
+With train.report=true, the run's folder has a page about it, report.html, which grows after each epoch.
 """
 
 import math
@@ -17,23 +17,25 @@ import optax
 from jaxcnn import cross_entropy, data, explain, l2, models, regularized, train
 
 CONFIG = {
-    "seed": 0,
-    "data": {"name": "mnist_small", "root": ""},
+    "data": {"name": "mnist_small", "root": "", "shift": 2},  # pixels, at most, that a training picture is moved by
     "model": {"dropout": 0.25},
-    "optimizer": {"learning_rate": 3e-3},  # at the start; it falls to zero as a cosine
-    "regularize": {"l2": 1e-5},  # times the sum of squares of all kernels
-    "augment": {"shift": 2},  # pixels, at most, that a training picture is moved by
-    "train": {"epochs": 20, "batch_size": 64},
-    "report": False,
+    "train": {
+        "seed": 0,
+        "epochs": 20,
+        "batch_size": 64,
+        "optimizer": {"learning_rate": 3e-3},  # at the start; it falls to zero as a cosine
+        "regularize": {"l2": 1e-5},  # times the sum of squares of all kernels
+        "report": False,
+    },
     "runs": "runs",
 }
 LIMITS = {
-    "seed": (0, 2**32),
     "model.dropout": (0, 1),
-    "optimizer.learning_rate": (0, math.inf),
-    "regularize.l2": (0, math.inf),
-    "augment.shift": (0, 28),
+    "data.shift": (0, 28),
+    "train.seed": (0, 2**32),
     "train.epochs": (1, 10**6),
+    "train.optimizer.learning_rate": (0, math.inf),
+    "train.regularize.l2": (0, math.inf),
 }
 
 
@@ -60,20 +62,21 @@ def main(config):
     train.require(config, LIMITS | {"train.batch_size": (1, len(digits.images) + 1)})
     test = {"image": scaled(unseen.images), "label": unseen.labels}
 
-    epochs, batch_size = config["train"]["epochs"], config["train"]["batch_size"]
+    settings = config["train"]
+    epochs, batch_size = settings["epochs"], settings["batch_size"]
     steps = len(digits.images) // batch_size
     model = models.lenet5(**config["model"])
-    loss_fn = regularized(cross_entropy(model), l2(config["regularize"]["l2"]))
-    optimizer = optax.adam(optax.cosine_decay_schedule(config["optimizer"]["learning_rate"], epochs * steps))
+    loss_fn = regularized(cross_entropy(model), l2(settings["regularize"]["l2"]))
+    optimizer = optax.adam(optax.cosine_decay_schedule(settings["optimizer"]["learning_rate"], epochs * steps))
     run = train.Run("mnist_lenet", config, config["runs"])
 
     print(f"LeNet-5 on {len(digits.images):,} digits, {steps} steps an epoch; compiling ...", flush=True)
-    state = train.TrainState.create(model, optimizer, jax.random.key(config["seed"]), test["image"][:1])
+    state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), test["image"][:1])
     step = train.make_step(loss_fn, optimizer)
-    rng = np.random.default_rng(config["seed"])
+    rng = np.random.default_rng(settings["seed"])
     for epoch in range(1, epochs + 1):
         history = []
-        for i, batch in enumerate(batches(*digits[:2], batch_size, config["augment"]["shift"], rng), 1):
+        for i, batch in enumerate(batches(*digits[:2], batch_size, config["data"]["shift"], rng), 1):
             state, metrics = step(state, batch)
             history.append(metrics)
             if epoch == i == 1:
@@ -91,9 +94,9 @@ def main(config):
             test=result,
             seconds=round(time.perf_counter() - began, 2),
         )
-        if config["report"]:
+        if settings["report"]:
             explain.report(run.folder, epochs=epochs)
-    if config["report"]:
+    if settings["report"]:
         explain.gather(run.folder, model, state.params, state.state, unseen)
         explain.report(run.folder)
     print(

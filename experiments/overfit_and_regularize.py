@@ -16,11 +16,14 @@ import numpy as np
 from jaxcnn import conv, data, dense, dropout, flatten, identity, max_pool, serial, train
 
 CONFIG = {
-    "seed": 0,
     "pictures": 500,
-    "epochs": 60,
-    "batch_size": 50,
-    "learning_rate": 2e-3,
+    "train": {
+        "seed": 0,
+        "epochs": 60,
+        "batch_size": 50,
+        "optimizer": {"name": "adam", "learning_rate": 2e-3},
+        "checkpoint": {"keep": 0},
+    },
     "l1": 5e-4,
     "l2": 5e-3,
     "dropout_rate": 0.5,
@@ -29,7 +32,6 @@ CONFIG = {
 }
 LIMITS = {
     "pictures": (50, 8001),
-    "epochs": (1, 10**6),
     "l1": (0, math.inf),
     "l2": (0, math.inf),
     "dropout_rate": (0, 1),
@@ -56,16 +58,15 @@ def remedies(config):
 
 def main(config):
     train.require(config, LIMITS)
+    train.resolve(config["train"])
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
     few = data.Dataset(digits.images[: config["pictures"]], digits.labels[: config["pictures"]], digits.classes)
-    common = {name: config[name] for name in ("seed", "epochs", "batch_size")}
-    common |= {"optimizer": {"name": "adam", "learning_rate": config["learning_rate"]}, "checkpoint": {"keep": 0}}
     run = train.Run("overfit_and_regularize", config, config["runs"])
     curves, weights = {}, {}
     for name, (model, differs) in remedies(config).items():
         part = train.Run(name, config, folder=run.folder / name)
         run.say(f"\n{name}")
-        fitted = train.fit(model, few, eval_data=unseen, config=common | differs, run=part)
+        fitted = train.fit(model, few, eval_data=unseen, config=config["train"] | differs, run=part)
         curves[name] = fitted.history
         weights[name] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fitted.params)])
     table(curves)

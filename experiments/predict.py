@@ -4,22 +4,29 @@
     python -m experiments.predict                            digits, by a LeNet that is trained for it first; 10 s
 
 Weights are a safetensors file with the names of torchvision, timm or `jaxcnn.weights.save`; pictures a file or all of a
-folder; names a text file with a class a line. Mean and deviation are those that models of ImageNet are trained with.
+folder, where those that cannot be read are reported and left out; names a text file with a class a line. Mean and
+deviation are those that models of ImageNet are trained with; torchvision's GoogLeNet and Inception v3 have 0.5 for all.
+timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
 Needs pip install '.[train,images,weights]'.
 """
 
+import functools
 import pathlib
+import sys
 
 import jax
 import numpy as np
 
-from jaxcnn import data, jit, models, serial, train, weights
+from experiments._settings import require_one_of, require_weights
+from jaxcnn import batch_norm, data, jit, models, serial, train, weights
 
 CONFIG = {
-    "model": "resnet50",
-    "classes": 1000,  # that the weights are for
+    "model": "",  # that the weights are for
+    "classes": 1000,
+    "eps": 0.0,  # of its batch norms; 0 for the model's own
     "weights": "",
     "pictures": "",
+    "on_bad_image": "skip",  # or "raise"
     "names": "",
     "mean": [0.485, 0.456, 0.406],
     "deviation": [0.229, 0.224, 0.225],
@@ -27,6 +34,7 @@ CONFIG = {
     "runs": "runs",
 }
 BAR = 30  # characters of a bar for 100 %
+OF_WEIGHTS = ("classes", "eps", "on_bad_image", "names")
 MARGIN = 0.875  # pictures are scaled to cover a square, of which this part around the middle is seen
 
 
@@ -55,32 +63,56 @@ def demonstration(config):
     }
 
 
-def read(path, shape):
-    """The files' names and their pictures, the middle of each, from 0 to 1."""
+def files_of(path):
+    """The file, or those of a folder that are the user's own."""
     path = pathlib.Path(path)
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and not data.is_hidden(file))
     if not files:
         raise data.DataError(f"{path}: expected pictures, found none")
+    return files
+
+
+def read(path, shape, on_bad_image):
+    """The files' names and their pictures, the middle of each, from 0 to 1."""
     whole = round(shape[0] / MARGIN)
     margin = (whole - shape[0]) // 2
     seen = slice(margin, margin + shape[0])
-    images = [data.read_image(file, (whole, whole), channels=shape[2])[seen, seen] for file in files]
-    return [file.name for file in files], np.stack(images) / np.float32(255)
+    images = {}
+    for file in files_of(path):
+        try:
+            images[file.name] = data.read_image(file, (whole, whole), channels=shape[2])[seen, seen]
+        except data.DataError as error:
+            if on_bad_image == "raise":
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+    if not images:
+        raise data.DataError(f"{path}: none of its pictures can be read")
+    return list(images), np.stack(list(images.values())) / np.float32(255)
 
 
 def main(config):
-    train.require(config, {"classes": (1, 10**6), "top": (1, 10**6)})
+    train.require(config, {"classes": (1, 10**6), "top": (1, 10**6), "eps": (0, 1)})
+    require_one_of(config, "on_bad_image", ("raise", "skip"))
+    require_weights(config, CONFIG, "pictures", OF_WEIGHTS)
     if not config["weights"]:
         config = demonstration(config)
-    params, state = weights.load(config["weights"], config["model"], classes=config["classes"])
+    options = {"classes": config["classes"]}
+    if config["eps"]:
+        options["norm"] = functools.partial(batch_norm, eps=config["eps"])
+    params, state = weights.load(config["weights"], config["model"], **options)
     build = models.MODELS[config["model"]]
-    names, images = read(config["pictures"], build.input_shape)
+    names, images = read(config["pictures"], build.input_shape, config["on_bad_image"])
     classes = [f"class {i}" for i in range(config["classes"])]
     if config["names"]:
-        classes = pathlib.Path(config["names"]).read_text(encoding="utf-8").splitlines()
+        try:
+            classes = pathlib.Path(config["names"]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise data.DataError(f"{config['names']}: cannot be read: {error}") from error
         if len(classes) != config["classes"]:
             raise data.DataError(f"{config['names']}: {len(classes)} lines, for {config['classes']} classes")
-    model = serial(normalize=data.normalize(config["mean"], config["deviation"]), net=build(config["classes"]))
+    model = serial(normalize=data.normalize(config["mean"], config["deviation"]), net=build(**options))
     apply = jit(model.apply, static_argnames="train")
     result = {}
     for name, image in zip(names, images, strict=True):

@@ -12,23 +12,27 @@ import optax
 from jaxcnn import cross_entropy, data, models, train
 from jaxcnn.train import checkpoint
 
-CONFIG = {"seed": 0, "epochs": 5, "batch_size": 64, "learning_rate": 2e-3, "folder": "runs/write_your_own_loop"}
+CONFIG = {
+    "train": {"seed": 0, "epochs": 5, "batch_size": 64, "optimizer": {"learning_rate": 2e-3}},
+    "folder": "runs/write_your_own_loop",
+}
 
 
 def main(config):
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
     test = {"image": unseen.images / np.float32(255), "label": unseen.labels}
-    model, optimizer = models.lenet5(), optax.adam(config["learning_rate"])
+    settings = config["train"]
+    model, optimizer = models.lenet5(), optax.adam(settings["optimizer"]["learning_rate"])
     loss_fn = cross_entropy(model)
     step = train.make_step(loss_fn, optimizer)
-    state = train.TrainState.create(model, optimizer, jax.random.key(config["seed"]), test["image"][:1])
+    state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), test["image"][:1])
     first = 0
     if checkpoint.steps(config["folder"]):
         first, state, _ = checkpoint.restore(config["folder"], state, config=config)
-    for epoch in range(first, config["epochs"]):
-        order = np.random.default_rng((config["seed"], epoch)).permutation(len(digits.images))
-        steps = len(order) // config["batch_size"]
-        for at in order[: steps * config["batch_size"]].reshape(steps, -1):
+    for epoch in range(first, settings["epochs"]):
+        order = np.random.default_rng((settings["seed"], epoch)).permutation(len(digits.images))
+        steps = len(order) // settings["batch_size"]
+        for at in order[: steps * settings["batch_size"]].reshape(steps, -1):
             state, _ = step(state, {"image": digits.images[at] / np.float32(255), "label": digits.labels[at]})
         result = train.evaluate(loss_fn, state.params, state.state, test)
         print(f"epoch {epoch + 1}: test loss {result['loss']:.4f}, accuracy {result['accuracy']:.2%}", flush=True)

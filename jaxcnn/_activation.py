@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, floating, leaf, stateless
+from jaxcnn._layer import Layer, constructor, floating, leaf, stateless
+from jaxcnn._numeric import aligned
 
 
+@constructor
 def prelu(*, slope: float = 0.25) -> Layer:
     """(..., C) -> the same: the identity above zero, a learned slope below, one for each channel.
 
@@ -34,6 +36,6 @@ def prelu(*, slope: float = 0.25) -> Layer:
     def fn(params, x):
         x = floating(x, "prelu")
         scale = leaf("prelu", params, "scale", x.shape[-1:], x)
-        return jnp.where(x > 0, x, scale.astype(x.dtype) * x)
+        return jnp.where(x > 0, x, aligned(scale.astype(x.dtype), x) * x)
 
     return stateless(init, fn)

@@ -14,15 +14,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, in_layer, shown
+from jaxcnn._layer import Layer, as_layer, by_shape, checked_key, child_key, constructor, in_layer, shown
 from jaxcnn._path import paths, there_are
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._probe import SLOT
+from jaxcnn._stack import stacked
 from jaxcnn._window import integer
 
 AnyLayer = Layer | Callable[[Any], Any]
 
 
+@constructor
 def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, each layer applied to the output of the one before it.
 
@@ -48,6 +50,7 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     return _compose(_named(layers, named), None)
 
 
+@constructor
 def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, all layers applied to the same input.
 
@@ -74,6 +77,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
     return _compose(_named(layers, named), combine)
 
 
+@constructor
 def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     """x -> y, the channels of all outputs side by side.
 
@@ -103,6 +107,7 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     return parallel(side_by_side, *layers, **named)
 
 
+@constructor
 def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
     """x -> y, what the layer adds to its input.
 
@@ -133,6 +138,7 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
     return parallel(add, layer=layer, shortcut=shortcut)
 
 
+@constructor
 def repeat(layer: AnyLayer, n: int) -> Layer:
     """x -> y of the same shape, the layer applied n times, each time with parameters of its own.
 
@@ -145,7 +151,8 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         n: how many times.
 
     Params, State:
-        those of the layer, each leaf with a leading dimension n.
+        those of the layer, each leaf with a leading dimension n. Transforms of kernels and penalties treat each of
+        the n by itself.
 
     Raises:
         ValueError: if the layer changes the shape or dtype.
@@ -160,12 +167,13 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
 
     def init(key, x):
         checked_key(key)
-        return jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        return stacked(params), state
 
     def apply(params, state, x, *, train, key=None):
-        for path, stacked in zip(paths(params), jax.tree.leaves(params), strict=True):
-            if stacked.shape[:1] != (n,):
-                raise ValueError(f"repeat: {path} has shape {stacked.shape}, but n={n} needs ({n}, ...)")
+        for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+            if leaf.shape[:1] != (n,):
+                raise ValueError(f"repeat: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
 
         def step(x, at):
             i, params, state = at
@@ -186,6 +194,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def squeeze_excite(
     reduction: int = 16,
     *,
@@ -222,7 +231,7 @@ def squeeze_excite(
         integer("squeeze_excite", "features", features)
 
     def scale(x, weights):
-        return x * weights.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+        return x * jnp.expand_dims(weights, tuple(range(1, x.ndim - 1)))
 
     def block(shape):
         channels = shape[-1]

@@ -13,11 +13,23 @@ import jax.numpy as jnp
 from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
-from jaxcnn._layer import Initializer, Layer, Params, by_shape, child_key, floating, leaf, spatial_rank, stateless
+from jaxcnn._layer import (
+    Initializer,
+    Layer,
+    Params,
+    by_shape,
+    child_key,
+    constructor,
+    floating,
+    leaf,
+    spatial_rank,
+    stateless,
+)
 from jaxcnn._lowering import Geometry, biased, convolve, convolve_transposed
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
+@constructor
 def conv(
     features: int,
     size: int | Sequence[int] = 3,
@@ -92,6 +104,7 @@ def conv(
     return stateless(init, fn)
 
 
+@constructor
 def depthwise_conv(
     size: int | Sequence[int] = 3,
     *,
@@ -147,6 +160,7 @@ def depthwise_conv(
     return by_shape(lambda shape: groups_of(shape[-1]))
 
 
+@constructor
 def separable_conv(
     features: int,
     size: int | Sequence[int] = 3,
@@ -201,6 +215,7 @@ def separable_conv(
     )
 
 
+@constructor
 def conv_transpose(
     features: int,
     size: int | Sequence[int] = 3,

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from jaxcnn._layer import Initializer, Layer, as_layer, child_key, floating, leaf, spatial_rank, stateless
+from jaxcnn._layer import Initializer, Layer, as_layer, child_key, constructor, floating, leaf, spatial_rank, stateless
 from jaxcnn._lowering import biased
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
 
 
+@constructor
 def dense(
     features: int,
     *,
@@ -82,6 +83,7 @@ def identity(x: jax.Array) -> jax.Array:
     return x
 
 
+@constructor
 def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
     """(N, *spatial, C) -> (N, *spatial', C): positions added around, spatial' = low + spatial + high.
 
@@ -110,6 +112,7 @@ def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
     return as_layer(fn)
 
 
+@constructor
 def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
     """(N, *spatial, C) -> (N, *(scale * spatial), C): every position becomes `scale` positions.
 
@@ -139,6 +142,7 @@ def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
     return as_layer(fn)
 
 
+@constructor
 def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool = True) -> Layer:
     """(N, *spatial, C) -> (N, *size, C): sampled anew on another grid, pixel centres at i + 1/2.
 
@@ -165,6 +169,7 @@ def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool
     return as_layer(fn)
 
 
+@constructor
 def pixel_shuffle(scale: int) -> Layer:
     """(N, *spatial, C * scale^rank) -> (N, *(scale * spatial), C): channels become positions.
 
@@ -202,6 +207,7 @@ def pixel_shuffle(scale: int) -> Layer:
     return as_layer(fn)
 
 
+@constructor
 def pixel_unshuffle(scale: int) -> Layer:
     """(N, *spatial, C) -> (N, *(spatial / scale), C * scale^rank): positions become channels.
 

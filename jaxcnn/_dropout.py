@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, drop_rate, floating, number, require_key, spatial_rank
+from jaxcnn._layer import Layer, constructor, drop_rate, floating, number, require_key, spatial_rank, widened
 from jaxcnn._window import integer
 
 
+@constructor
 def dropout(rate: float) -> Layer:
     """(...) -> the same: in training, each value becomes zero with probability `rate`.
 
@@ -36,6 +37,7 @@ def dropout(rate: float) -> Layer:
     return _random("dropout", drop_rate(rate), drop)
 
 
+@constructor
 def spatial_dropout(rate: float) -> Layer:
     """(N, *spatial, C) -> the same: in training, whole channels of an example become zero.
 
@@ -60,6 +62,7 @@ def spatial_dropout(rate: float) -> Layer:
     return _random("spatial_dropout", drop_rate(rate), drop_channels)
 
 
+@constructor
 def drop_block(rate: float, block_size: int = 7) -> Layer:
     """(N, *spatial, C) -> the same: in training, square blocks of each channel become zero.
 
@@ -91,7 +94,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         density = rate
         for n, block, place in zip(spatial, blocks, places, strict=True):
             density *= n / (block * place)
-        seeds = jax.random.bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
+        seeds = bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
         dropped = lax.reduce_window(
             seeds.astype(jnp.float32),
             -jnp.inf,
@@ -101,11 +104,12 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
             padding=((0, 0), *((block - 1, block - 1) for block in blocks), (0, 0)),
         )
         keep = 1 - dropped
-        return (x * (keep * (keep.size / jnp.maximum(keep.sum(), 1)))).astype(x.dtype)
+        return (widened(x) * (keep * (keep.size / jnp.maximum(keep.sum(), 1))).astype(widened(x).dtype)).astype(x.dtype)
 
     return _random("drop_block", drop_rate(rate), drop_blocks)
 
 
+@constructor
 def gaussian_dropout(rate: float) -> Layer:
     """(...) -> the same: in training, each value is multiplied by noise around one.
 
@@ -135,6 +139,7 @@ def gaussian_dropout(rate: float) -> Layer:
     return _random("gaussian_dropout", drop_rate(rate), multiply)
 
 
+@constructor
 def gaussian_noise(stddev: float) -> Layer:
     """(...) -> the same: in training, y = x + stddev * e,  e ~ N(0, 1) for each value.
 
@@ -161,6 +166,7 @@ def gaussian_noise(stddev: float) -> Layer:
     return _random("gaussian_noise", stddev, add)
 
 
+@constructor
 def alpha_dropout(rate: float) -> Layer:
     """(...) -> the same: dropout for networks of `jax.nn.selu`, whose mean 0 and variance 1 it keeps.
 
@@ -187,15 +193,20 @@ def alpha_dropout(rate: float) -> Layer:
         saturation = -1.7580993408473766  # the limit of SELU at minus infinity
         q = 1 - rate
         a = (q + saturation**2 * q * (1 - q)) ** -0.5
-        keep = jax.random.bernoulli(key, q, x.shape)
+        keep = bernoulli(key, q, x.shape)
         return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
 
     return _random("alpha_dropout", drop_rate(rate), drop_to_saturation)
 
 
+def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
+    """True with probability p, the same draws with and without 64-bit types."""
+    return jax.random.bernoulli(key, jnp.float32(p), shape)
+
+
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
     """x with every value zero with probability `rate`, the rest divided by 1 - rate; one draw for each of `shape`."""
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape if shape is None else shape)
+    keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 

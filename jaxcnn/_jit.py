@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 # Candidates by backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #
@@ -54,20 +55,22 @@ class _Jitted:
     def __init__(self, fun: Callable, options: dict[str, Any]):
         functools.update_wrapper(self, fun)
         self._fun, self._options = fun, options
-        self._traced = jax.jit(fun, **{name: value for name, value in options.items() if name != "compiler_options"})
+        self._traced: Any = jax.jit(
+            fun, **{name: value for name, value in options.items() if name != "compiler_options"}
+        )
 
     @functools.cached_property
-    def _compiled(self) -> Any:
+    def _compiled(self) -> Any:  # what jax.jit returns, whose type has no clear_cache
         chosen = backend_options(jax.default_backend()) | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             return self._traced(*args, **kwargs)
         try:
             return self._compiled(*args, **kwargs)
         except ValueError:  # jax refuses options under an outer jit, which shows only in what it makes
-            if isinstance(jnp.zeros(()), jax.core.Tracer):
+            if isinstance(jnp.zeros(()), Tracer):
                 return self._traced(*args, **kwargs)
             raise
 
@@ -91,7 +94,9 @@ class _Jitted:
 @functools.cache
 def backend_options(backend: str) -> dict[str, str]:
     """The options of `_OPTIONS` for this backend and compiler that it accepts, found by compiling an empty program."""
-    release = tuple(int(part) for part in jax.lib.__version__.split(".")[:2])
+    version = jax.lib.__version__  # pyright: ignore[reportPrivateImportUsage]  # public, see jax's API documentation
+    major, minor, *_ = version.split(".")
+    release = int(major), int(minor)
     by_release = _OPTIONS.get(backend, {None: {}})
     options = by_release.get(release, by_release[None])
     try:

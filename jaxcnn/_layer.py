@@ -5,16 +5,19 @@ output. All arrays travel through arguments and results, so every transformation
 """
 
 import contextlib
+import functools
+import inspect
 import math
 import numbers
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
 from jaxcnn._recompute import keeping_input
+from jaxcnn._repr import Call
 
 Params = dict[str, Any]
 State = dict[str, Any]
@@ -39,7 +42,12 @@ class ApplyFn(Protocol):
     ) -> tuple[Any, State]: ...
 
 
-class Layer(NamedTuple):
+class _Pair(NamedTuple):
+    init: InitFn
+    apply: ApplyFn
+
+
+class Layer(_Pair):
     """A layer, a block or a whole network: a pair of pure functions.
 
     `params` is a nested dict of float32 arrays, all differentiable, with leaves named `kernel`, `bias`
@@ -58,12 +66,67 @@ class Layer(NamedTuple):
         >>> params, state = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 3), jnp.float32))
         >>> layer.apply(params, state, jnp.ones((1, 3)), train=False)[0]
         Array([[2., 2., 2.]], dtype=float32)
+
+    It prints as the call that made it:
+
+        >>> jaxcnn.serial(conv=jaxcnn.conv(8, bias=False), act=jax.nn.relu)
+        serial(conv=conv(8, bias=False), act=relu)
     """
 
-    init: InitFn
-    apply: ApplyFn
+    _call: Call | None = None
+
+    def __repr__(self) -> str:
+        return _call_of(self).pretty()
 
 
+Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
+
+
+def constructor(fn: Constructor) -> Constructor:
+    """The function itself, whose layers know the call that made them, without keywords at their defaults."""
+    parameters = inspect.signature(fn).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    @functools.wraps(fn)
+    def make(*args, **kwargs):
+        layer = fn(*args, **kwargs)
+        if any(layer is argument for argument in (*args, *kwargs.values())):
+            return layer
+        layer = Layer(*layer)
+        layer._call = _call(make.__name__, args, kwargs, defaults)
+        return layer
+
+    return cast(Constructor, make)
+
+
+def _call(name: str, args: tuple, kwargs: dict[str, Any], defaults: dict[str, Any]) -> Call:
+    def differs(key, value):
+        plain = isinstance(value, str | int | float)
+        return key not in defaults or not (value is defaults[key] or (plain and value == defaults[key]))
+
+    keywords = ((f"{key}=", _argument(value)) for key, value in kwargs.items() if differs(key, value))
+    return Call(name, (*(("", _argument(value)) for value in args), *keywords))
+
+
+def _argument(value: Any) -> Call | str:
+    """A value as it stands in a call: a layer as its own call, a function or class by its name."""
+    if isinstance(value, Layer):
+        return _call_of(value)
+    if isinstance(value, functools.partial):
+        return _call("partial", (value.func, *value.args), value.keywords, {})
+    return _name(value) if callable(value) else shown(value)
+
+
+def _call_of(layer: Layer) -> Call:
+    return layer._call or Call("Layer", (("init=", _name(layer.init)), ("apply=", _name(layer.apply))))
+
+
+def _name(fn: Any) -> str:
+    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None) or type(fn).__qualname__
+    return name.replace("<locals>.", "")
+
+
+@constructor
 def stateless(init: Callable[[jax.Array, Any], Params], fn: Callable[[Params, Any], Any]) -> Layer:
     """A layer with parameters, but without state or randomness.
 
@@ -111,7 +174,9 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return y
 
     fn = keeping_input(checked)
-    return stateless(lambda key, x: {}, lambda params, x: fn(x))
+    result = stateless(lambda key, x: {}, lambda params, x: fn(x))
+    result._call = _call("as_layer", (layer,), {}, {})
+    return result
 
 
 def by_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
@@ -212,7 +277,8 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 def number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
     """`value`, if it is a number from `least` to, but not including, `below`; `closed` includes it."""
-    if not isinstance(value, numbers.Real):
+    real: Any = numbers.Real  # type checkers know no comparison of it with a float
+    if not isinstance(value, real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"

@@ -169,7 +169,7 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
         if train:
             ours = child_key(require_key(key, "mixup"), "/mixup")
             key = child_key(key, "/inside")
-            share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
+            share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
             other = _partners(child_key(ours, "order"), batch)
             image = floating(entry(batch, "image"), "mixup")
             share_x = share.astype(image.dtype)
@@ -211,17 +211,17 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
             key = child_key(key, "/inside")
             image = jnp.asarray(entry(batch, "image"))
             spatial = image.shape[1:-1]
-            share = jax.random.beta(child_key(ours, "share"), alpha, alpha)
+            share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
             other = _partners(child_key(ours, "order"), batch)
-            centre = jax.random.uniform(child_key(ours, "centre"), (len(spatial),))
+            centre = jax.random.uniform(child_key(ours, "centre"), (len(spatial),), jnp.float32)
             half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the picture's
-            inside = jnp.ones((), bool)
-            for axis, n in enumerate(spatial):
-                low, high = jnp.round((centre[axis] - half) * n), jnp.round((centre[axis] + half) * n)
-                at = jnp.arange(n)
+            inside = jnp.ones((1,) * image.ndim, bool)
+            for axis, n in enumerate(spatial, 1):
+                low, high = jnp.round((centre[axis - 1] - half) * n), jnp.round((centre[axis - 1] + half) * n)
+                at = jnp.arange(n, dtype=jnp.float32)
                 along = (low <= at) & (at < high)
-                inside = inside & along.reshape(-1, *(1,) * (len(spatial) - axis))
-            share = 1 - inside.sum() / math.prod(spatial)
+                inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
+            share = 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
             image = jnp.where(inside, image[other], image)
             batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
         return loss_fn(params, state, batch, train=train, key=key)
@@ -256,6 +256,7 @@ def _partners(key: jax.Array, batch: Batch) -> jax.Array:
 def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
     if not isinstance(label, MixedLabel) and jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating):
         label = jnp.asarray(label)
+        share = share.astype(label.dtype)
         return share * label + (1 - share) * label[other]
     # Classes cannot be mixed before their number is known, and only the loss sees the logits.
     shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[other] if jnp.ndim(leaf) else leaf, label)

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, as_layer, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._layer import Layer, Params, as_layer, constructor, floating, leaf, number, spatial_rank, stateless, widened
 from jaxcnn._lowering import deviations, settled, spread, total
+from jaxcnn._numeric import aligned, length, moments
 from jaxcnn._window import integer
 
 
+@constructor
 def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each channel over the batch and all positions.
 
@@ -81,6 +83,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     return Layer(init, apply)
 
 
+@constructor
 def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: each position (axis=-1) or each example (axis=1) over its own values.
 
@@ -114,12 +117,13 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
 
     def fn(params, x):
         shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
-        mean, var = _moments(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalise("layer_norm", x, mean, var, eps, params, shape, center, scale)
+        found = moments(x, tuple(range(x.ndim - len(shape), x.ndim)))
+        return _normalise("layer_norm", x, *found, eps, params, shape, center, scale)
 
     return stateless(init, fn)
 
 
+@constructor
 def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each group of C / groups neighbouring channels of an example over all positions.
 
@@ -150,6 +154,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
     return _grouped("group_norm", lambda channels: groups, eps, center, scale)
 
 
+@constructor
 def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, *spatial, C) -> the same: each channel of each example over all positions.
 
@@ -178,6 +183,7 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
     return _grouped("instance_norm", lambda channels: channels, eps, center, scale)
 
 
+@constructor
 def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: as `layer_norm`, but without taking the mean off.
 
@@ -210,11 +216,12 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     def fn(params, x):
         shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
         square = jnp.square(widened(x)).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
-        return _normalise("rms_norm", x, 0.0, square, eps, params, shape, False, scale)
+        return _normalise("rms_norm", x, None, None, square, eps, params, shape, False, scale)
 
     return stateless(init, fn)
 
 
+@constructor
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
     """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
 
@@ -253,6 +260,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     return as_layer(fn)
 
 
+@constructor
 def global_response_norm(*, eps: float = 1e-6) -> Layer:
     """(N, *spatial, C) -> the same: channels compete by their overall strength.
 
@@ -285,11 +293,11 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     def fn(params, x):
         rank = spatial_rank(x := floating(x, name), name)
         wide = widened(x)
-        total = jnp.square(wide).sum(tuple(range(1, rank + 1)), keepdims=True)
-        some = total > 0  # a channel of zeros must not send the infinite slope of the root back
-        strength = jnp.where(some, jnp.sqrt(jnp.where(some, total, 1)), 0)
+        strength = length(wide, tuple(range(1, rank + 1)), keepdims=True)
         relative = strength / (strength.mean(-1, keepdims=True) + eps)
-        scale, bias = (leaf(name, params, part, x.shape[-1:], x) for part in ("scale", "bias"))
+        scale, bias = (
+            aligned(leaf(name, params, part, x.shape[-1:], x), x).astype(wide.dtype) for part in ("scale", "bias")
+        )
         return (wide + scale * wide * relative + bias).astype(x.dtype)
 
     return stateless(init, fn)
@@ -316,11 +324,11 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         groups = groups_of(channels)
         split = x.reshape(*x.shape[:-1], groups, channels // groups)
         axes = (*range(1, x.ndim - 1), x.ndim)
-        mean, var = (
+        found = (
             jnp.repeat(moment[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
-            for moment in _moments(split, axes)
+            for moment in moments(split, axes)
         )
-        return _normalise(name, x, mean, var, eps, params, (channels,), center, scale)
+        return _normalise(name, x, *found, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
 
@@ -338,26 +346,16 @@ def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return near, shift, jnp.maximum(square - jnp.square(shift), 0)
 
 
-def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance over `axes`, which stay as dimensions of size 1.
-
-    As in `_batch_moments`, but c is close to the mean, so that nothing is lost.
-    """
-    wide = widened(x)
-    c = lax.stop_gradient(wide.mean(axes, keepdims=True))
-    rest = wide - c
-    shift = rest.mean(axes, keepdims=True)
-    return c + shift, jnp.maximum(jnp.square(rest).mean(axes, keepdims=True) - jnp.square(shift), 0)
-
-
-def _normalise(name, x, mean, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
-    """(x - mean) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
-    factor = lax.rsqrt(var + eps)
+def _normalise(name, x, near, shift, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
+    """(x - near - shift) / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
+    y, factor = widened(x), lax.rsqrt(var + eps)
+    if near is not None:
+        y = y - near - shift
     if scale:
-        factor = factor * leaf(name, params, "scale", shape, x)
-    y = (widened(x) - mean) * factor
+        factor = factor * aligned(leaf(name, params, "scale", shape, x), x).astype(y.dtype)
+    y = y * factor
     if center:
-        y = y + leaf(name, params, "bias", shape, x)
+        y = y + aligned(leaf(name, params, "bias", shape, x), x).astype(y.dtype)
     return y.astype(x.dtype)
 
 

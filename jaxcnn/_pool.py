@@ -4,6 +4,7 @@ The map shrinks, later layers see more of the picture, and a pattern that moves 
 the same output as long as it stays in its window: some tolerance to translation, and no parameters.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
 from jaxcnn._lowering import Pool, extreme, window_sum
+from jaxcnn._lowering._taps import padded, shifts
+from jaxcnn._numeric import root
 from jaxcnn._window import Padding, Window, check, integer, per_dimension, place
 
 
+@constructor
 def max_pool(
     size: int | Sequence[int],
     *,
@@ -58,6 +62,7 @@ def max_pool(
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def min_pool(
     size: int | Sequence[int],
     *,
@@ -87,6 +92,7 @@ def min_pool(
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def avg_pool(
     size: int | Sequence[int],
     *,
@@ -120,11 +126,13 @@ def avg_pool(
         total = window_sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
         count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
-        return (total / (count if np.ptp(count) else count.flat[0]).astype(total.dtype)).astype(x.dtype)
+        count = (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
+        return (total / (count[None] if count.ndim else count)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
 
+@constructor
 def lp_pool(
     p: float,
     size: int | Sequence[int],
@@ -158,9 +166,12 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def norm(x, window, padding):
-        total = window_sum(jnp.abs(widened(floating(x, "lp_pool"))) ** p, window)
-        some = total > 0  # the root has no finite slope at 0, and where() alone would let it through as 0 * inf
-        return jnp.where(some, jnp.where(some, total, 1) ** (1 / p), 0).astype(x.dtype)
+        wide = padded(jnp.abs(widened(floating(x, "lp_pool"))), window.padding)
+        taps = [tap for _, tap in shifts(wide, window.size, window.stride, window.dilation)]
+        # Powers of values that are divided by the window's largest neither overflow nor underflow.
+        largest = lax.stop_gradient(functools.reduce(jnp.maximum, taps))
+        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+        return (unit * root(sum((tap / unit) ** p for tap in taps), p)).astype(x.dtype)
 
     return _pool("lp_pool", norm, size, stride, padding, dilation, ceil_mode)
 
@@ -194,6 +205,7 @@ def global_max_pool(x: jax.Array) -> jax.Array:
     return _first_max(jnp.asarray(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
+@constructor
 def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """(N, *spatial, C) -> (N, *output_size, C): the mean of each of `output_size` bins, for any input size.
 
@@ -219,13 +231,14 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
 
     def mean(x, starts, ends, axis):
         at, inside = _bins(starts, ends)
-        inside = inside.reshape(inside.shape + (1,) * (x.ndim - axis - 1))
+        inside = inside.reshape((1,) * axis + inside.shape + (1,) * (x.ndim - axis - 1))
         total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
-        return (total / inside.sum(1).astype(total.dtype)).astype(x.dtype)
+        return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
 
 
+@constructor
 def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """(N, *spatial, C) -> (N, *output_size, C): the largest value of each bin, for any input size.
 
@@ -252,6 +265,7 @@ def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
 
 
+@constructor
 def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2) -> Layer:
     """(N, *spatial, C) -> (N, ceil(spatial / stride), C): smooth with a binomial filter, then keep every stride-th.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 # XLA computes these once and keeps the result; all other element-wise operations it repeats where they are needed.
 _EXPENSIVE = {"erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "tanh"}
@@ -22,7 +23,7 @@ def keeping_input(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
     recomputed = jax.checkpoint(f, policy=_kept)
 
     def g(x):
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(x, Tracer):
             return f(x)
         return recomputed(x) if _keeps_more(jax.make_jaxpr(f)(x).jaxpr) else f(x)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxcnn._layer import number, shown
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._path import KERNELS, mask
+from jaxcnn._stack import depth, each
 
 Penalty = Callable[[Any], jax.Array]
 
@@ -119,6 +120,11 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
     W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W.
 
+    Each of the n kernels of a `repeat` is a W of its own. The names in the tree that `init` returned, and in gradients
+    and updates of it, say which kernels are stacked. In a dict written by hand or read from a file they do not: there,
+    (n, in, out) is taken for the kernel of a 1-D convolution. Use
+    `jax.tree.map(lambda _, w: w, init_params, loaded_params)` first.
+
     Args:
         strength: lambda, at least 0.
         where: regular expression on the whole path of a parameter.
@@ -146,8 +152,9 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
-        leaves = zip(jax.tree.leaves(params), chosen, strict=True)
-        return strength * functools.reduce(jnp.add, [measure(jnp.asarray(w)) for w, hit in leaves if hit])
+        leaves = zip(jax.tree_util.tree_leaves_with_path(params), chosen, strict=True)
+        sums = [each(measure, depth(path))(jnp.asarray(w)).sum() for (path, w), hit in leaves if hit]
+        return strength * functools.reduce(jnp.add, sums)
 
     return penalty
 

@@ -14,12 +14,17 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, Params, as_layer, child_key, drop_rate, leaf, require_key
+from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key
+from jaxcnn._numeric import aligned, length, moments
 from jaxcnn._path import KERNELS, compiled, mask, matching, there_are
 from jaxcnn._probe import SLOT, Probe
+from jaxcnn._stack import depth, depths, each, renamed
 from jaxcnn._window import integer
 
+_SHORT = 1e-12  # the least that a kernel is divided by, so that one of zeros has finite gradients
 
+
+@constructor
 def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `dropout` on its output.
 
@@ -42,6 +47,7 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_dropout", layer, rate, drop)
 
 
+@constructor
 def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     """The layer with `spatial_dropout` on its output: whole channels of an example become zero.
 
@@ -64,6 +70,7 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("with_spatial_dropout", layer, rate, drop_channels)
 
 
+@constructor
 def drop_path(layer: AnyLayer, rate: float) -> Layer:
     """The layer with its whole output zero for some examples (stochastic depth), for the branch of a residual.
 
@@ -87,6 +94,7 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
     return _drop_output("drop_path", layer, rate, drop_examples)
 
 
+@constructor
 def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
     """The layer with some of its weights zero, drawn anew at each training step.
 
@@ -126,10 +134,11 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     return Layer(layer.init, apply)
 
 
+@constructor
 def weight_norm(layer: AnyLayer) -> Layer:
     """The layer with length and direction of each filter as parameters of their own.
 
-    w' = scale * w / |w|,  the norm over all dimensions of a kernel but the last, for each feature
+    w' = scale * w / max(|w|, 1e-12),  the norm over all dimensions of a kernel but the last, for each feature
 
     The scale starts at |w|, so that the layer starts as it was.
 
@@ -151,27 +160,32 @@ def weight_norm(layer: AnyLayer) -> Layer:
     """
     layer = as_layer(layer)
 
-    def with_scale(leaves):
+    def with_scale(leaves, depth):
         if "scale" in leaves:
             raise ValueError("weight_norm: a kernel has a scale beside it already")
-        return leaves | {"scale": _norm(leaves["kernel"])}
+        name = next(name for name in leaves if name == "kernel")  # which says whether it is stacked
+        return leaves | {renamed("scale", getattr(name, "depth", 0)): each(_lengths, depth)(leaves["kernel"])}
 
-    def scaled(leaves):
+    def scaled(leaves, depth):
         kernel = leaves["kernel"]
-        scale = leaf("weight_norm", leaves, "scale", kernel.shape[-1:], kernel)
+        scale = leaf("weight_norm", leaves, "scale", (*kernel.shape[:depth], kernel.shape[-1]), kernel)
         rest = {name: child for name, child in leaves.items() if name != "scale"}
-        return rest | {"kernel": kernel * (scale / jnp.maximum(_norm(kernel), 1e-12))}
+        return rest | {"kernel": each(with_length, depth)(kernel, scale)}
+
+    def with_length(kernel, scale):
+        return kernel * aligned(scale / jnp.maximum(_lengths(kernel), _SHORT), kernel)
 
     def init(key, x):
         params, state = layer.init(key, x)
-        return _at_kernels("weight_norm", params, with_scale), state
+        return _at_kernels("weight_norm", layer, params, x, with_scale), state
 
     def apply(params, state, x, *, train, key=None):
-        return layer.apply(_at_kernels("weight_norm", params, scaled), state, x, train=train, key=key)
+        return layer.apply(_at_kernels("weight_norm", layer, params, x, scaled), state, x, train=train, key=key)
 
     return Layer(init, apply)
 
 
+@constructor
 def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     """The layer with each filter brought to mean 0 and variance 1.
 
@@ -193,20 +207,25 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     """
     layer = as_layer(layer)
 
-    def standardized(leaves):
-        kernel = leaves["kernel"]
-        return leaves | {"kernel": jax.nn.standardize(kernel, tuple(range(kernel.ndim - 1)), epsilon=eps)}
+    def standardized(kernel):
+        near, shift, var = moments(kernel, tuple(range(kernel.ndim - 1)))
+        return (kernel - near - shift) * lax.rsqrt(var + eps)
+
+    def change(leaves, depth):
+        return leaves | {"kernel": each(standardized, depth)(leaves["kernel"])}
 
     def apply(params, state, x, *, train, key=None):
-        return layer.apply(_at_kernels("weight_standardized", params, standardized), state, x, train=train, key=key)
+        params = _at_kernels("weight_standardized", layer, params, x, change)
+        return layer.apply(params, state, x, train=train, key=key)
 
     return Layer(layer.init, apply)
 
 
+@constructor
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
 
-    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features) and u its first right singular vector
+    w' = w / max(sigma, 1e-12),  sigma = |w u|,  with w as a matrix (.., features), u its first right singular vector
 
     u comes from power iteration, u <- w^T w u / |w^T w u|, which goes on in training.
 
@@ -215,7 +234,8 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         steps: of power iteration in each training step.
 
     State:
-        that of the layer, and "spectral_norm": {.. kernel: (features,)}, the vectors u at the paths of the kernels.
+        that of the layer, and "spectral_norm": {.. kernel: (features,)}, the vectors u at the paths of the kernels;
+        (n, features) inside of a `repeat`, whose kernels are each divided by their own sigma.
 
     Raises:
         ValueError: if the layer has no kernel.
@@ -232,10 +252,15 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     layer = as_layer(layer)
     integer("spectral_norm", "steps", steps)
 
-    def iterate(w, u, times):
+    def iterate(kernel, u, times):
+        w = kernel.reshape(-1, kernel.shape[-1])
         for _ in range(times):
             u = _unit(_unit(u @ w.T) @ w)
-        return u
+        return lax.stop_gradient(u)
+
+    def divided(kernel, u):
+        w = kernel.reshape(-1, kernel.shape[-1])
+        return kernel / jnp.maximum(length(w @ u, (0,)), _SHORT)
 
     def init(key, x):
         params, state = layer.init(key, x)
@@ -244,8 +269,10 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         _require_kernel("spectral_norm", params)
 
         def start(path, w):
-            u = jax.random.normal(child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}"), w.shape[-1:])
-            return iterate(w.reshape(-1, w.shape[-1]), u, 15)  # close enough for the first step
+            stack = w.shape[: depth(path)]
+            ours = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
+            u = jax.random.normal(ours, (*stack, w.shape[-1]), jnp.float32)
+            return each(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
 
         vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
         return params, state | {"spectral_norm": vectors}
@@ -256,27 +283,18 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
             raise ValueError(
                 f"spectral_norm: no 'spectral_norm' among {sorted(state)}; give the state that init returned"
             )
-        vectors = state["spectral_norm"]
-
-        def advance(u, w):
-            return lax.stop_gradient(iterate(w.reshape(-1, w.shape[-1]), u, steps))
-
+        vectors, stacks = state["spectral_norm"], _kernels(depths(layer, x))
         if train:
-            vectors = jax.tree.map(advance, vectors, _kernels(params))
-
-        def divided(params, vectors):
-            normed = {
-                name: divided(params[name], u) if isinstance(u, dict) else params[name] / _sigma(params[name], u)
-                for name, u in vectors.items()
-            }
-            return params | normed
-
-        y, inner = layer.apply(divided(params, vectors), inner, x, train=train, key=key)
+            advance = lambda u, w, depth: each(lambda w, u: iterate(w, u, steps), depth)(w, u)
+            vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
+        normed = jax.tree.map(lambda u, w, depth: each(divided, depth)(w, u), vectors, _kernels(params), stacks)
+        y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}
 
     return Layer(init, apply)
 
 
+@constructor
 def freeze(layer: AnyLayer) -> Layer:
     """The layer as it is in evaluation, a constant for the gradient.
 
@@ -302,6 +320,7 @@ def freeze(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """The layer computed in another precision, with its output back in that of the input.
 
@@ -347,6 +366,7 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     return Layer(init, apply)
 
 
+@constructor
 def remat(layer: AnyLayer) -> Layer:
     """The layer with its inner activations computed again for the gradient, not kept: less memory, more time.
 
@@ -368,6 +388,7 @@ def remat(layer: AnyLayer) -> Layer:
     return Layer(layer.init, apply)
 
 
+@constructor
 def capture(model: Layer, pattern: str) -> Layer:
     """x -> (y, activations): the model with the outputs of the layers inside it whose path matches.
 
@@ -449,24 +470,30 @@ def _require_kernel(name: str, params: Params) -> None:
         raise ValueError(f"{name}: the layer has no kernel")
 
 
-def _at_kernels(name: str, params: Params, change: Callable[[Params], Params]) -> Params:
-    """`params` with every dict that holds a kernel changed."""
+def _at_kernels(name: str, layer: Layer, params: Params, x: Any, change: Callable[[Params, int], Params]) -> Params:
+    """`params` with every dict that holds a kernel changed, by what it holds and how often the kernel is stacked."""
     _require_kernel(name, params)
 
-    def walk(node):
-        node = {part: walk(child) if isinstance(child, dict) else child for part, child in node.items()}
-        return change(node) if "kernel" in node else node
+    def walk(node, depths):
+        node = {
+            part: walk(child, depths.get(part, {})) if isinstance(child, dict) else child
+            for part, child in node.items()
+        }
+        return change(node, depths.get("kernel", 0)) if "kernel" in node else node
 
-    return walk(params)
+    return walk(params, depths(layer, x))
 
 
-def _norm(kernel: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
+def _merged(params: Params, new: Params) -> Params:
+    """`params` with the leaves of `new` in the place of theirs."""
+    return params | {
+        name: _merged(params[name], child) if isinstance(child, dict) else child for name, child in new.items()
+    }
+
+
+def _lengths(kernel: jax.Array) -> jax.Array:
+    return length(kernel, tuple(range(kernel.ndim - 1)))
 
 
 def _unit(v: jax.Array) -> jax.Array:
-    return v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
-
-
-def _sigma(kernel: jax.Array, u: jax.Array) -> jax.Array:
-    return jnp.maximum(jnp.linalg.norm(kernel.reshape(-1, kernel.shape[-1]) @ u), 1e-12)
+    return v / jnp.maximum(length(v, (0,)), _SHORT)

@@ -162,8 +162,9 @@ def check(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | 
 
 
 def _window(layer: str, rank: int, size: Any, stride: Any, dilation: Any) -> Window:
-    options = (("size", size), ("stride", stride), ("dilation", dilation))
-    return Window(*(per_dimension(layer, name, value, rank) for name, value in options), ((0, 0),) * rank)
+    sizes = per_dimension(layer, "size", size, rank)
+    strides = per_dimension(layer, "stride", stride, rank)
+    return Window(sizes, strides, per_dimension(layer, "dilation", dilation, rank), ((0, 0),) * rank)
 
 
 def _pair(layer: str, padding: Padding, entry: Any) -> tuple[int, int]:

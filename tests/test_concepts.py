@@ -1,5 +1,6 @@
 """Each concept's sentence, asserted on its numbers; and the page with all figures."""
 
+import os
 import re
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def test_receptive_fields_grow_with_depth():
 
 @pytest.mark.full
 def test_overfitting_and_its_remedies():
-    found = overfitting.measure(**overfitting.CONFIG)
+    found = overfitting.measure(overfitting.CONFIG["pictures"], overfitting.CONFIG["train"])
     nothing, l1, l2, dropout = found.values()
     assert nothing["train"]["accuracy"] > 0.98
     assert nothing["test"]["accuracy"] < 0.9
@@ -209,7 +210,8 @@ def test_overfitting_and_its_remedies():
     assert l2["size"] < 0.9 * nothing["size"]
     assert dropout["size"] > 0.95 * nothing["size"]
     for remedy in (l1, l2, dropout):
-        assert remedy["test"]["loss"] - remedy["train"]["loss"] < nothing["test"]["loss"] - nothing["train"]["loss"]
+        assert remedy["gap"] == remedy["test"]["loss"] - remedy["train"]["loss"]
+        assert remedy["gap"] < 0.9 * nothing["gap"]
 
 
 def test_dropout_averages_all_networks_of_a_linear_layer():
@@ -349,10 +351,45 @@ def test_command(tmp_path):
     assert done.stdout.endswith(f"{tmp_path}/corner_pixels.svg\n")
 
 
-def test_without_matplotlib(monkeypatch):
+def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"jaxcnn\[plot\]"):
         corner_pixels.main({})
+    with pytest.raises(MissingExtraError, match=r"jaxcnn\[plot\]"):
+        concepts.main({"out": str(tmp_path / "new")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["overfitting", "translation", "__main__"])
+def test_commands_without_matplotlib_fail_at_once(tmp_path, module):
+    """One line, status 2, nothing computed, nothing written."""
+    code = (
+        "import runpy, sys; sys.modules['matplotlib.figure'] = None; "
+        f"sys.argv = ['concepts', 'out=new']; runpy.run_module('experiments.concepts.{module}', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: figures are drawn by matplotlib: pip install 'jaxcnn\[plot\]'\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gap_is_printed(capsys, monkeypatch):
+    """What the sentence claims can be read off: losses, the gap between them, and what is left of it."""
+    result = {"accuracy": 0.8}
+    part = {"weights": np.zeros(3), "near zero": 0.5, "size": 0.1}
+    found = {
+        name: part | {"train": result | {"loss": 0.1}, "test": result | {"loss": 0.1 + gap}, "gap": gap}
+        for name, gap in {"nothing": 0.8, "L1": 0.4, "L2": 0.2, "dropout": 0.9}.items()
+    }
+    monkeypatch.setattr(overfitting, "measure", lambda *arguments: found)
+    monkeypatch.setattr(overfitting, "draw", lambda found: None)
+    overfitting.main(overfitting.CONFIG)
+    assert "what is left of the gap: L1 50%, L2 25%, dropout 112%" in capsys.readouterr().out
 
 
 @pytest.mark.full

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from jaxcnn.data import DataError
-from jaxcnn.train import ConfigError, Run, command, override, require
+from jaxcnn.train import FIT, ConfigError, Run, command, override, require
+from jaxcnn.train._recipe import merged
 
 CONFIG = {
     "seed": 0,
@@ -263,3 +264,22 @@ def test_progress_is_sparse_where_nobody_watches(tmp_path, monkeypatch, capsys):
         run.progress(f"at {now[0]}")
     assert capsys.readouterr().out == "at 102.0\nat 104.1\n"
     assert not (run.folder / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "nearest"),
+    [
+        ({"learning_rate": 0.1}, "optimizer.learning_rate"),
+        ({"lr": 0.1}, None),
+        ({"evaluate": {"batchsize": 1}}, "evaluate.batch_size"),
+        ({"keep": 1}, "checkpoint.keep"),
+        ({"checkpoint": {"kep": 1}}, "checkpoint.keep"),
+        ({"warmup": 0.1}, "schedule.warmup"),
+        ({"epoch": 1}, "epochs"),
+    ],
+)
+def test_unknown_settings_of_fit_name_the_nearest_path(config, nearest):
+    with pytest.raises(ConfigError, match="unknown key") as raised:
+        merged(FIT, config)
+    said = str(raised.value)
+    assert said.endswith(f"did you mean '{nearest}'?") if nearest else "did you mean" not in said

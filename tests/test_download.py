@@ -1,10 +1,14 @@
 """Data sets from the network and from archives: the file that is meant, or a DataError and nothing left behind."""
 
+import contextlib
 import gzip
 import hashlib
 import io
+import os
 import pathlib
 import random
+import socket
+import stat
 import sys
 import tarfile
 import threading
@@ -100,6 +104,98 @@ def test_anything_else_leaves_nothing_behind(server, tmp_path, answer, message):
     assert list(tmp_path.iterdir()) == []
     if isinstance(answer, Answer):
         assert answer.sent <= len(CONTENT) + (2 << 20)
+
+
+def test_modes_of_what_is_written(server, tmp_path):
+    """Those that the umask leaves, so that a folder can be shared."""
+    server(Answer())
+    old = os.umask(0o022)
+    try:
+        _download.fetch(FILE, tmp_path)
+        archive(tmp_path / "x.tar.gz", ("cifar/a.bin", b"good"))
+        unpack(tmp_path / "x.tar.gz", ("cifar/a.bin",), 100)
+    finally:
+        os.umask(old)
+    for name in ("file.bin", "cifar/a.bin"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o644
+
+
+HEADER = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"
+
+
+@pytest.fixture
+def trickle(monkeypatch):
+    """Starts a server that sends bytes one by one; its answers count as if they came by https."""
+    requests = pytest.importorskip("requests")
+    pytest.importorskip("pooch")
+    done = threading.Event()
+    listeners = []
+
+    def start(at_once, slowly, pause):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(10_000)
+                connection.sendall(at_once)
+                for i in range(len(slowly)):
+                    if done.wait(pause):
+                        return
+                    connection.sendall(slowly[i : i + 1])
+                done.wait()
+
+        threading.Thread(target=serve, daemon=True).start()
+
+        def to_it(url, **options):
+            session = requests.Session()
+            session.trust_env = False
+            answer = session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", **options)
+            answer.url = url
+            return answer
+
+        monkeypatch.setattr(requests, "get", to_it)
+
+    yield start
+    done.set()
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("at_once", "slowly", "received"),
+    [
+        (HEADER, CONTENT, 0),
+        (b"", HEADER + CONTENT, 0),
+        (HEADER + CONTENT[: 1 << 16], CONTENT, 1 << 16),
+        (HEADER, b"", 0),
+        (b"", b"", 0),
+    ],
+    ids=["body", "header", "rest", "nothing of the body", "nothing"],
+)
+def test_a_server_that_sends_byte_by_byte_is_given_up(trickle, tmp_path, monkeypatch, at_once, slowly, received):
+    monkeypatch.setattr(_download, "_WINDOW", 0.3)
+    trickle(at_once, slowly, 0.02)
+    began = time.monotonic()
+    with pytest.raises(DataError, match=rf"{FILE.url}: .*(too slow: {received} bytes in \d+ s|timed out)"):
+        _download.fetch(FILE, tmp_path)
+    assert time.monotonic() - began < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_fast_enough_is_waited_for(server, tmp_path, monkeypatch):
+    """Longer than a window, in which it keeps up the lowest speed."""
+    monkeypatch.setattr(_download, "_WINDOW", 0.2)
+
+    class Steady(Answer):
+        def iter_content(self, size):
+            for chunk in super().iter_content(1 << 16):
+                time.sleep(0.01)
+                yield chunk
+
+    server(Steady())
+    assert _download.fetch(FILE, tmp_path).read_bytes() == CONTENT
 
 
 def test_a_file_that_is_not_the_one_is_replaced(server, tmp_path):

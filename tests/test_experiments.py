@@ -26,9 +26,43 @@ from experiments import (
 )
 from jaxcnn import data, explain, models, weights
 from jaxcnn.data import DataError
-from jaxcnn.train import ConfigError, override
+from jaxcnn.train import FIT, ConfigError, override
+from jaxcnn.train._config import entries
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
+EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
+
+
+@pytest.mark.parametrize("module", EXPERIMENTS)
+def test_settings_of_training_have_the_names_of_fit(module):
+    """Whether `train.fit` or a loop of its own trains, they are under "train"; only optimisers have more."""
+    known = {key for key, _ in entries(FIT)}
+    settings = {key for key, _ in entries(module.CONFIG["train"])}
+    assert {key for key in settings - known if not key.startswith("optimizer.")} == set()
+    assert settings & {"seed", "epochs", "batch_size"} == {"seed", "epochs", "batch_size"}
+    assert not {*module.CONFIG} & {*FIT, "fit", "learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "nearest"),
+    [
+        (mnist_lenet, "learning_rate", "train.optimizer.learning_rate"),
+        (mnist_lenet, "report", "train.report"),
+        (mnist_cnn, "fit.epochs", "train.epochs"),
+        (mnist_cnn, "epochs", "train.epochs"),
+        (mnist_cnn, "train.evaluate.batchsize", "train.evaluate.batch_size"),
+        (mnist_best, "train.learning_rate", "train.optimizer.learning_rate"),
+        (mnist_speedrun, "betas", "train.optimizer.betas"),
+        (write_your_own_loop, "seeds", "train.seed"),
+        (overfit_and_regularize, "dropout", "dropout_rate"),
+    ],
+)
+def test_unknown_keys_name_the_nearest_path(module, key, nearest):
+    with pytest.raises(ConfigError, match=rf"unknown key '{re.escape(key)}'; .*did you mean '{re.escape(nearest)}'\?"):
+        override(module.CONFIG, [f"{key}=1"])
 
 
 def short(folder, *assignments):
@@ -80,7 +114,7 @@ def test_the_seed_decides(one_epoch, tmp_path, monkeypatch, module, name):
     _, result, _ = one_epoch
     make = getattr(module, name)
     monkeypatch.setattr(module, name, lambda seed: make(0))
-    other = mnist_lenet.main(short(tmp_path, "seed=1"))
+    other = mnist_lenet.main(short(tmp_path, "train.seed=1"))
     assert other["loss"] != result["loss"]
     assert other["accuracy"] > 0.85
 
@@ -92,10 +126,10 @@ def test_the_seed_decides(one_epoch, tmp_path, monkeypatch, module, name):
         "train.batch_size=0",
         "train.batch_size=8001",
         "model.dropout=1",
-        "augment.shift=-1",
-        "optimizer.learning_rate=-1",
-        "regularize.l2=1e999",
-        "seed=-1",
+        "data.shift=-1",
+        "train.optimizer.learning_rate=-1",
+        "train.regularize.l2=1e999",
+        "train.seed=-1",
     ],
 )
 def test_limits(tmp_path, assignment):
@@ -136,7 +170,7 @@ def test_help():
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "python -m experiments.mnist_lenet" in done.stdout
-    assert re.search(r"^  optimizer\.learning_rate=0\.003$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  train\.optimizer\.learning_rate=0\.003$", done.stdout, re.MULTILINE)
     assert re.search(r"^  train\.epochs=20$", done.stdout, re.MULTILINE)
 
 
@@ -168,7 +202,9 @@ def small(module, folder, *assignments):
 
 
 def test_mnist_cnn(tmp_path):
-    last = small(mnist_cnn, tmp_path, "data.name=mnist_small", "model.width=4", "fit.epochs=2", 'fit.augment=["flip"]')
+    last = small(
+        mnist_cnn, tmp_path, "data.name=mnist_small", "model.width=4", "train.epochs=2", 'train.augment=["flip"]'
+    )
     assert last["test"]["accuracy"] > 0.3
     (folder,) = tmp_path.iterdir()
     assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "metrics.csv", "checkpoints"}
@@ -176,7 +212,7 @@ def test_mnist_cnn(tmp_path):
 
 def test_mnist_best(tmp_path):
     last = small(
-        mnist_best, tmp_path, "data.name=mnist_small", "model.widths=[4, 4, 8, 8]", "fit.epochs=2", "fit.augment=[]"
+        mnist_best, tmp_path, "data.name=mnist_small", "model.widths=[4, 4, 8, 8]", "train.epochs=2", "train.augment=[]"
     )
     assert last["test"]["accuracy"] > 0.3
     model = mnist_best.network(data.load("mnist_small", "test"), **mnist_best.CONFIG["model"])
@@ -189,22 +225,24 @@ def test_cifar10_resnet20(tmp_path):
         records = rng.integers(0, 256, (16, 3073), np.uint8)
         records[:, 0] %= 10
         (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
-    history = small(cifar10_resnet20, tmp_path / "runs", f"data.root={tmp_path}", "fit.epochs=2", "fit.batch_size=40")
+    history = small(
+        cifar10_resnet20, tmp_path / "runs", f"data.root={tmp_path}", "train.epochs=2", "train.batch_size=40"
+    )
     assert [record["step"] for record in history] == [2, 4]
 
 
 def test_write_your_own_loop_goes_on(tmp_path):
     pytest.importorskip("orbax.checkpoint")
-    arguments = [f"folder={tmp_path}", "batch_size=500"]
-    small(write_your_own_loop, tmp_path, *arguments, "epochs=2")
-    whole = small(write_your_own_loop, tmp_path, *arguments, "epochs=2")
+    arguments = [f"folder={tmp_path}", "train.batch_size=500"]
+    small(write_your_own_loop, tmp_path, *arguments, "train.epochs=2")
+    whole = small(write_your_own_loop, tmp_path, *arguments, "train.epochs=2")
     assert whole["accuracy"] > 0.5
-    with pytest.raises(ConfigError, match="epochs: it had 2, now 3"):
-        small(write_your_own_loop, tmp_path, *arguments, "epochs=3")
+    with pytest.raises(ConfigError, match=r"train\.epochs: it had 2, now 3"):
+        small(write_your_own_loop, tmp_path, *arguments, "train.epochs=3")
 
 
 def test_overfit_and_regularize(tmp_path):
-    result = small(overfit_and_regularize, tmp_path, "pictures=100", "epochs=2", "l1=0.01")
+    result = small(overfit_and_regularize, tmp_path, "pictures=100", "train.epochs=2", "l1=0.01")
     assert set(result) == {"nothing", "L1", "L2", "dropout", "augmentation"}
     assert result["L1"]["near_zero"] > result["nothing"]["near_zero"]
     (folder,) = tmp_path.iterdir()
@@ -255,7 +293,8 @@ def test_predict(tmp_path):
 
 def test_mnist_speedrun():
     """On an eighth of the digits."""
-    arguments = ["data.name=mnist_small", "epochs=2", "batch_size=100", "learning_rate=0.01"]
+    arguments = ["data.name=mnist_small", "train.epochs=2", "train.batch_size=100"]
+    arguments += ["train.optimizer.learning_rate=0.01"]
     assert mnist_speedrun.main(override(mnist_speedrun.CONFIG, arguments)) > 0.95
 
 
@@ -269,8 +308,8 @@ def test_cifar10_speedrun(tmp_path, monkeypatch):
             image[:, 3 * label : 3 * label + 3] += 190
         (tmp_path / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], images.reshape(100, -1)], 1).tobytes())
     monkeypatch.setitem(cifar10_speedrun.SMALL, "widths", [16, 16, 16])
-    monkeypatch.setitem(cifar10_speedrun.SMALL, "batch_size", 50)
-    monkeypatch.setitem(cifar10_speedrun.SMALL, "epochs", 4)
+    monkeypatch.setitem(cifar10_speedrun.SMALL["train"], "batch_size", 50)
+    monkeypatch.setitem(cifar10_speedrun.SMALL["train"], "epochs", 4)
     config = override(cifar10_speedrun.CONFIG, [f"data.root={tmp_path}", "small=true", "runs=2", "translate=0"])
     result = cifar10_speedrun.main(config)
     assert min(result["accuracies"]) > 0.5
@@ -300,7 +339,19 @@ def test_steps_of_muon_are_orthogonal():
 def test_image_folder(tmp_path, stream):
     pytest.importorskip("grain" if stream else "PIL")
     folder = image_folder.digits_as_files(tmp_path / "digits", count=150)
-    arguments = [f"data.path={folder}", "data.height=16", "data.width=16", "model.width=4", "fit.epochs=1"]
-    last = small(image_folder, tmp_path / "runs", *arguments, "fit.batch_size=16", f"data.stream={str(stream).lower()}")
+    arguments = [f"data.path={folder}", "data.height=16", "data.width=16", "model.width=4", "train.epochs=1"]
+    last = small(
+        image_folder, tmp_path / "runs", *arguments, "train.batch_size=16", f"data.stream={str(stream).lower()}"
+    )
     assert last["step"] == (9 if stream else 8)
     assert len(list(folder.rglob("*.png"))) == 150
+
+
+@pytest.mark.parametrize("module", [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize])
+@pytest.mark.parametrize("assignment", ["train.epochs=0", "train.optimizer.learning_rate=-1", 'train.augment=["no"]'])
+def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
+    if assignment.partition("=")[0] not in dict(entries(module.CONFIG)):
+        assignment = "train.seed=-1"
+    with pytest.raises(ConfigError, match=assignment.partition("=")[0].removeprefix("train.")):
+        small(module, tmp_path, assignment)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Exported programs, and what runs them."""
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn import batch_norm, conv, dense, dropout, global_avg_pool, serial
+from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, global_avg_pool, serial, train
 
 RUN = """
 import pathlib, sys
@@ -48,3 +49,39 @@ def test_what_is_no_input(spec, error, message):
 def test_input_without_batch():
     with pytest.raises(ValueError, match="batch dimension"):
         jaxcnn.export(serial(jnp.sin), {}, {}, jnp.float32(1))
+
+
+def test_program_for_bytes_divides_them_as_training_does(tmp_path):
+    digits = data.load("mnist_small", "test")
+    few = data.Dataset(digits.images[:200], digits.labels[:200], digits.classes)
+    model = serial(data.normalize(few), flatten, dense(10))
+    settings = {"epochs": 2, "batch_size": 50, "checkpoint": {"keep": 0}}
+    fitted = train.fit(model, few, config=settings, run=train.Run("bytes", {}, folder=tmp_path))
+    program = jaxcnn.export(model, fitted.params, fitted.state, few.images[:1], classes=few.classes)
+    loaded = jax.export.deserialize(program.serialize())
+    expected, _ = model.apply(fitted.params, fitted.state, few.images / np.float32(255), train=False)
+    np.testing.assert_allclose(loaded.call(few.images), expected, rtol=1e-5, atol=1e-5)
+    assert tuple(json.loads(loaded.fun_name)["classes"]) == few.classes
+    with pytest.raises(ValueError, match="uint8"):
+        loaded.call(few.images / np.float32(255))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint16, jnp.bool_])
+def test_only_bytes_are_divided(dtype):
+    program = jaxcnn.export(serial(lambda x: x), {}, {}, jax.ShapeDtypeStruct((1, 4), dtype), platforms=["cpu"])
+    np.testing.assert_array_equal(program.call(jnp.ones((2, 4), dtype)), np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "b\udce9", '"{}', ""])
+def test_class_names_of_all_kinds_come_back(name):
+    spec = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+    program = jaxcnn.export(serial(jnp.sin), {}, {}, spec, classes=[name, "b"], platforms=["cpu"])
+    loaded = jax.export.deserialize(program.serialize())
+    assert json.loads(loaded.fun_name) == {"classes": [name, "b"]}
+    np.testing.assert_allclose(loaded.call(jnp.ones((3, 2), jnp.float32)), np.sin(np.ones((3, 2))), rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [("a",), "abc"])
+def test_as_many_class_names_as_outputs(classes):
+    with pytest.raises(ValueError, match=r"class names for outputs of shapes \[\(batch, 2\)\]"):
+        jaxcnn.export(serial(jnp.sin), {}, {}, jax.ShapeDtypeStruct((1, 2), jnp.float32), classes=classes)

@@ -262,4 +262,6 @@ def test_names_of_timm(name, expected):
     places = _places((params, state), tables(name)[1])
     there = {key: place.layout.there for key, place in places.items()}
     assert zoo_weights.names_hash(there) == expected
-    weights.from_torch(name, {key: np.broadcast_to(np.float32(0), shape) for key, shape in there.items()})
+    options = {"norm": jaxcnn.batch_norm} if tables(name)[1].eps else {}
+    zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in there.items()}
+    weights.from_torch(name, zeros, **options)

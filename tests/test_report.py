@@ -515,10 +515,10 @@ def test_the_frame_is_around_the_patch():
 
 
 def test_an_experiment_writes_it(tmp_path):
-    mnist_lenet.main(override(mnist_lenet.CONFIG, ["report=true", "train.epochs=1", f"runs={tmp_path}"]))
+    mnist_lenet.main(override(mnist_lenet.CONFIG, ["train.report=true", "train.epochs=1", f"runs={tmp_path}"]))
     page = Page(next(tmp_path.glob("*/report.html")))
     assert "Filters of conv1" in page.text
-    assert ["optimizer.learning_rate", "0.003"] in page.tables["All settings"]
+    assert ["train.optimizer.learning_rate", "0.003"] in page.tables["All settings"]
     assert page.tables["The layers, what their units see of the picture, and what one picture costs"][1] == [
         "conv1",
         "28 x 28 x 6",

@@ -23,9 +23,9 @@ TRICKS = {
         "stem of 3x3 without stride": ["stem.size=3", "stem.stride=1"],
         "pools after norm and activation": ["pool_first=false"],
         "statistics over more steps": ["norm_decay=0.95"],
-        "no rise of the learning rate": ["rise=0"],
-        "usual averages of Adam": ["betas=[0.9, 0.999]"],
-        "no label smoothing": ["label_smoothing=0"],
+        "no rise of the learning rate": ["train.schedule.warmup=0"],
+        "usual averages of Adam": ["train.optimizer.betas=[0.9, 0.999]"],
+        "no label smoothing": ["train.label_smoothing=0"],
         "all of the compiler": ["optimization_level=3"],
     },
     "cifar10_speedrun": {
@@ -35,7 +35,7 @@ TRICKS = {
         "no dirac initialisation": ["dirac=false"],
         "SGD instead of Muon": ["muon.enabled=false"],
         "random flips": ["flip=random"],
-        "no label smoothing": ["label_smoothing=0"],
+        "no label smoothing": ["train.label_smoothing=0"],
         "one view": ["views=one"],
     },
 }
@@ -43,7 +43,7 @@ TRICKS = {
 
 def _mnist(assignments: list[str]) -> list[tuple[float, float]]:
     command = ["-m", "experiments.mnist_speedrun", *assignments]
-    return [mnist_speedrun.one([*command, f"seed={seed}"], dict(os.environ)) for seed in range(RUNS)]
+    return [mnist_speedrun.one([*command, f"train.seed={seed}"], dict(os.environ)) for seed in range(RUNS)]
 
 
 def _cifar10(assignments: list[str]) -> list[tuple[float, float]]:

@@ -55,7 +55,7 @@ def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
     import torch
     from torch.nn import functional as F
 
-    fit = config["fit"]
+    fit = config["train"]
     torch.manual_seed(fit["seed"])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     net = torch_network()
@@ -110,14 +110,14 @@ def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
 def by_jaxcnn(config) -> tuple[list[float], float]:
     """The same of jaxcnn."""
     records = cifar10_resnet20.main(config)
-    pictures = records[0]["step"] * config["fit"]["batch_size"]
+    pictures = records[0]["step"] * config["train"]["batch_size"]
     seconds = sum(pictures / record["images_per_second"] for record in records)
     return [record["test"]["accuracy"] for record in records], seconds
 
 
 def main(arguments: list[str]) -> None:
     train.reuse_memory()
-    config = train.override(cifar10_resnet20.CONFIG, ["fit.epochs=5", *arguments])
+    config = train.override(cifar10_resnet20.CONFIG, ["train.epochs=5", *arguments])
     root = config["data"]["root"] or None
     pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     rows = []
@@ -125,7 +125,7 @@ def main(arguments: list[str]) -> None:
         "jaxcnn": by_jaxcnn(config),
         "PyTorch": by_torch(config, pictures, unseen),
     }.items():
-        rows.append({"framework": name, "seed": config["fit"]["seed"], "accuracies": accuracies, "seconds": seconds})
+        rows.append({"framework": name, "seed": config["train"]["seed"], "accuracies": accuracies, "seconds": seconds})
         print(f"{name:10} {accuracies[-1]:.2%} after {len(accuracies)} epochs, {seconds:.0f} s of training")
     if not arguments:
         print(_measure.save("cifar10_accuracy", rows))

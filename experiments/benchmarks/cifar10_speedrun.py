@@ -27,8 +27,9 @@ def by_torch(config: dict) -> dict[str, list[float]]:
 
     config, arrays = cifar10_speedrun.prepared(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = torch.autocast(device, getattr(torch, config["dtype"]), enabled=config["dtype"] != "float32")
-    size, muon, sgd, shift = config["batch_size"], config["muon"], config["sgd"], config["translate"]
+    settings = config["train"]
+    half = torch.autocast(device, getattr(torch, settings["dtype"]), enabled=settings["dtype"] != "float32")
+    size, muon, sgd, shift = settings["batch_size"], config["muon"], config["sgd"], config["translate"]
     compiled = torch.compile if device == "cuda" else lambda function: function
 
     def conv(before, width):
@@ -98,7 +99,7 @@ def by_torch(config: dict) -> dict[str, list[float]]:
     def one(images, labels, unseen, unseen_labels):
         begin(images)
         steps_an_epoch = len(images) // size
-        steps = config["epochs"] * steps_an_epoch
+        steps = settings["epochs"] * steps_an_epoch
         rates = {"whitening": sgd["bias"], "bias": sgd["bias"], "head": sgd["head"]}
         trained = {"whitening": [whiten.bias], "bias": biases, "head": [head.weight]}
         groups = [
@@ -115,7 +116,9 @@ def by_torch(config: dict) -> dict[str, list[float]]:
             rows = order[place * size : (place + 1) * size]
             with half:
                 y = logits(moved(floats(images[rows]), mirrored[rows] ^ (epoch % 2 == 1)))
-            loss = F.cross_entropy(y.float(), labels[rows], label_smoothing=config["label_smoothing"], reduction="sum")
+            loss = F.cross_entropy(
+                y.float(), labels[rows], label_smoothing=settings["label_smoothing"], reduction="sum"
+            )
             net.zero_grad()
             loss.backward()
             left = 1 - step / steps
@@ -147,7 +150,7 @@ def by_torch(config: dict) -> dict[str, list[float]]:
     if config["warm_up"]:
         one(images, labels[torch.randperm(len(labels), device=device)], unseen, unseen_labels)
     accuracies, seconds = [], []
-    for seed in range(config["seed"], config["seed"] + config["runs"]):
+    for seed in range(settings["seed"], settings["seed"] + config["runs"]):
         torch.manual_seed(seed)
         began = time.perf_counter()
         accuracies.append(one(images, labels, unseen, unseen_labels))  # which waits for the device

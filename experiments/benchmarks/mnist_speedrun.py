@@ -31,7 +31,8 @@ def by_torch(config) -> float:
         with gzip.open(file) if file.endswith(".gz") else open(file, "rb") as stream:
             return torch.from_numpy(np.frombuffer(bytearray(stream.read()), np.uint8)[header:].reshape(-1, *shape))
 
-    torch.manual_seed(config["seed"])
+    settings = config["train"]
+    torch.manual_seed(settings["seed"])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     first, *others = config["widths"]
     size, stride = config["stem"]["size"], config["stem"]["stride"]
@@ -54,16 +55,17 @@ def by_torch(config) -> float:
     def floats(images):
         return (images.float() / 255 - config["mean"]) / config["deviation"]
 
-    size = config["batch_size"]
-    steps = int(config["epochs"] * len(images) / size)
-    rise = round(config["rise"] * steps)
-    optimizer = torch.optim.Adam(net.parameters(), config["learning_rate"], betas=config["betas"])
+    size = settings["batch_size"]
+    steps = int(settings["epochs"] * len(images) / size)
+    rise = round(settings["schedule"]["warmup"] * steps)
+    adam = settings["optimizer"]
+    optimizer = torch.optim.Adam(net.parameters(), adam["learning_rate"], betas=adam["betas"])
     factor = lambda i: 0.2 + 0.8 * i / rise if i < rise else (steps - i) / (steps - rise)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     epochs = -(-steps * size // len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
     for rows in order[: steps * size].split(size):
-        loss = F.cross_entropy(net(floats(images[rows])), labels[rows], label_smoothing=config["label_smoothing"])
+        loss = F.cross_entropy(net(floats(images[rows])), labels[rows], label_smoothing=settings["label_smoothing"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,9 +100,14 @@ def main(arguments: list[str]) -> None:
         script = ["-m", "experiments.mnist_speedrun", *arguments]
         one(script, cached)
         for seed in range(RUNS):
-            results["jaxcnn, nothing compiled"].append(one([*script, f"seed={seed}"], dict(os.environ)))
-            results["jaxcnn, compiled before"].append(one([*script, f"seed={seed}"], cached))
-            torch = ["-m", "experiments.benchmarks.mnist_speedrun", "--torch", json.dumps(config | {"seed": seed})]
+            results["jaxcnn, nothing compiled"].append(one([*script, f"train.seed={seed}"], dict(os.environ)))
+            results["jaxcnn, compiled before"].append(one([*script, f"train.seed={seed}"], cached))
+            torch = [
+                "-m",
+                "experiments.benchmarks.mnist_speedrun",
+                "--torch",
+                json.dumps(override(config, [f"train.seed={seed}"])),
+            ]
             results["PyTorch"].append(one(torch, dict(os.environ)))
     for name, runs in results.items():
         accuracy, seconds = zip(*runs, strict=True)

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.seeds                            all of them
     python -m experiments.benchmarks.seeds mnist_cnn                  one of them
-    python -m experiments.benchmarks.seeds mnist_cnn fit.epochs=2     with other settings, which is not kept
+    python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2     with other settings, which is not kept
 
 Three seeds each, two where one takes a quarter of an hour. Needs all of MNIST in JAXCNN_DATA.
 """
@@ -18,14 +18,14 @@ from experiments.benchmarks import _measure
 from jaxcnn.train import override
 
 EXPERIMENTS = {  # by the name of its file: the experiment with its settings, what is told the seed, and how many
-    "mnist_lenet": ("mnist_lenet", "seed", 3),
-    "mnist_lenet_all": ("mnist_lenet data.name=mnist", "seed", 3),
-    "mnist_cnn": ("mnist_cnn", "fit.seed", 3),
-    "mnist_best": ("mnist_best", "fit.seed", 2),
-    "overfit_and_regularize": ("overfit_and_regularize", "seed", 3),
+    "mnist_lenet": ("mnist_lenet", "train.seed", 3),
+    "mnist_lenet_all": ("mnist_lenet data.name=mnist", "train.seed", 3),
+    "mnist_cnn": ("mnist_cnn", "train.seed", 3),
+    "mnist_best": ("mnist_best", "train.seed", 2),
+    "overfit_and_regularize": ("overfit_and_regularize", "train.seed", 3),
     "finetune": ("finetune", "seed", 3),
-    "image_folder": ("image_folder", "fit.seed", 3),
-    "write_your_own_loop": ("write_your_own_loop", "seed", 3),
+    "image_folder": ("image_folder", "train.seed", 3),
+    "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
 }
 
 

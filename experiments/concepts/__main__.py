@@ -27,6 +27,7 @@ from experiments.concepts import (
     stride_and_padding,
     translation,
 )
+from experiments.concepts._figure import load_matplotlib
 from jaxcnn import train
 from jaxcnn.explain._page import document, tag
 
@@ -51,6 +52,7 @@ WIDTH = 600  # of a figure on the page, in pixels
 
 
 def main(config, concepts=CONCEPTS):
+    load_matplotlib()  # before there is a folder
     run = train.Run("concepts", config, folder=config["out"])
     sections = {}
     for concept in concepts:

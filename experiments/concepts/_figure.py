@@ -48,7 +48,7 @@ class Shown(NamedTuple):
         """Write the figure as `folder/name.svg`; its text is dark on light pages and light on dark ones."""
         path = pathlib.Path(folder, f"{self.name}.svg")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _matplotlib().rc_context(_STYLE):
+        with load_matplotlib().rc_context(_STYLE):
             self.figure.savefig(path, metadata={"Title": self.alt, "Date": None})
         ink = f":root{{--ink:{INK}}}@media(prefers-color-scheme:dark){{:root{{--ink:{_LIGHT_INK}}}}}"
         svg = path.read_text(encoding="utf-8").replace(INK, "var(--ink)")
@@ -59,9 +59,12 @@ class Shown(NamedTuple):
 
 def command(main: Callable[[Any], Shown], config: dict[str, Any], description: str) -> None:
     """One concept by itself: it prints its numbers, and its figure is saved in the folder `out`."""
-    train.command(
-        lambda config: print(main(config).save(config["out"])), config | {"out": "runs/concepts"}, description
-    )
+
+    def checked(config):
+        load_matplotlib()  # before anything is computed
+        print(main(config).save(config["out"]))
+
+    train.command(checked, config | {"out": "runs/concepts"}, description)
 
 
 def drawing(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
@@ -69,7 +72,7 @@ def drawing(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
     @functools.wraps(draw)
     def styled(*args):
-        with _matplotlib().rc_context(_STYLE):
+        with load_matplotlib().rc_context(_STYLE):
             return draw(*args)
 
     return styled
@@ -77,13 +80,13 @@ def drawing(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 def panels(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple["Figure", np.ndarray]:
     """A figure of width x height inches, and its axes (rows, columns)."""
-    figure = _matplotlib().figure.Figure((width, height), layout="constrained")
+    figure = load_matplotlib().figure.Figure((width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
 
 
 def mosaic(layout: Any, width: float, height: float, **grid: Any) -> tuple["Figure", dict[str, "Axes"]]:
     """The same for axes of several cells, which have names: "AAB;CCC", or lists of names."""
-    figure = _matplotlib().figure.Figure((width, height), layout="constrained")
+    figure = load_matplotlib().figure.Figure((width, height), layout="constrained")
     return figure, figure.subplot_mosaic(layout, **grid)
 
 
@@ -113,7 +116,7 @@ def picture(
 
 def frame(ax: "Axes", row: float, column: float, height: float, width: float, colour: str = VERMILLION) -> None:
     """A line around cells of a picture, from (row, column) on."""
-    box = _matplotlib().patches.Rectangle((column - 0.5, row - 0.5), width, height, fill=False, ec=colour, lw=2)
+    box = load_matplotlib().patches.Rectangle((column - 0.5, row - 0.5), width, height, fill=False, ec=colour, lw=2)
     box.set_clip_on(False)
     ax.add_patch(box)
 
@@ -121,16 +124,17 @@ def frame(ax: "Axes", row: float, column: float, height: float, width: float, co
 def signed(values: Any) -> dict[str, Any]:
     """Options of `picture` for values around zero: blue below, vermillion above, light at zero."""
     most = float(np.abs(values).max()) or 1.0
-    cmap = _matplotlib().colors.LinearSegmentedColormap.from_list("signed", [BLUE, "#eeeeee", VERMILLION])
+    cmap = load_matplotlib().colors.LinearSegmentedColormap.from_list("signed", [BLUE, "#eeeeee", VERMILLION])
     return {"cmap": cmap, "limits": (-most, most)}
 
 
 def colours(names: Sequence[str]) -> Any:
     """A map from 0, 1, .. to these colours."""
-    return _matplotlib().colors.ListedColormap(names)
+    return load_matplotlib().colors.ListedColormap(names)
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
+    """The package, with the parts that figures need, or an error that says how to install it."""
     try:
         import matplotlib.colors
         import matplotlib.figure

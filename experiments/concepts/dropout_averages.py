@@ -21,7 +21,7 @@ from experiments.concepts._digits import digits, trained
 from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, panels
 from jaxcnn import dense, dropout, flatten, serial
 
-CONFIG = {"seed": 0, "epochs": 1}
+CONFIG = {"train": {"seed": 0, "epochs": 1}}
 INPUTS, CLASSES, RATE = 8, 4, 0.5
 COUNTS = [4**k for k in range(6)]  # masks that are drawn
 LINEAR = serial(drop=dropout(RATE), head=dense(CLASSES))
@@ -100,7 +100,7 @@ def draw(linear, deep):
 
 
 def main(config):
-    linear, deep = measure(config["seed"], config["epochs"])
+    linear, deep = measure(**config["train"])
     print("one linear layer, all 256 networks")
     for name in ("mean logits", "logits", "mean", "geometric mean", "evaluation"):
         print(f"{name:20}" + "".join(f"{value:9.5f}" for value in linear[name]))

@@ -69,7 +69,7 @@ def draw(found):
 
 
 def main(config):
-    found = measure(config["seed"], config["epochs"])
+    found = measure(**config["train"])
     print("layer       output        sees     nearest mean right")
     for name, result in found.items():
         shape, sees = (" x ".join(map(str, size)) for size in (result["maps"].shape, (result["sees"],) * 2))

@@ -16,7 +16,7 @@ from experiments.concepts._digits import digits, trained
 from experiments.concepts._figure import Shown, command, drawing, panels, picture, signed
 from jaxcnn import cross_entropy, explain, models, train
 
-CONFIG = {"seed": 0, "epochs": 3}
+CONFIG = {"train": {"seed": 0, "epochs": 3}}
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def draw(found):
 
 
 def main(config):
-    found = measure(config["seed"], config["epochs"])
+    found = measure(**config["train"])
     for name, value in found["likeness"].items():
         size = np.sqrt((found["filters"][name] ** 2).mean())
         print(f"{name:6}: neighbours correlate {value:5.2f}, root mean square {size:.2f}")

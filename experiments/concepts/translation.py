@@ -16,7 +16,7 @@ from experiments.concepts._digits import digits, trained
 from experiments.concepts._figure import BLUE, GREEN, VERMILLION, Shown, command, drawing, panels
 from jaxcnn import capture, conv, dense, flatten, global_max_pool, max_pool, serial
 
-CONFIG = {"seed": 0, "epochs": 2}
+CONFIG = {"train": {"seed": 0, "epochs": 2}}
 DISTANCES = range(5)  # pixels; digits have four empty ones around them
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 NETWORKS = {
@@ -77,7 +77,7 @@ def draw(found):
 
 
 def main(config):
-    found = measure(config["seed"], config["epochs"])
+    found = measure(**config["train"])
     print(f"{'moved by':34}" + "".join(f"{distance:8}" for distance in DISTANCES))
     for what in ("change", "accuracy"):
         for name, line in found.items():

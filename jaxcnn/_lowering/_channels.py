@@ -40,7 +40,7 @@ def _plain_total(x: jax.Array) -> jax.Array:
 
 
 def _plain_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
-    rest = x - near
+    rest = x - jnp.expand_dims(near, range(x.ndim - 1))
     return jnp.stack([_plain_total(rest), _plain_total(jnp.square(rest))])
 
 
@@ -69,6 +69,7 @@ def _cpu_total(x: jax.Array) -> jax.Array:
 
 
 def _cpu_deviations(x: jax.Array, near: jax.Array) -> jax.Array:
+    near = near[None]
     return jnp.stack([_summed(x, lambda x: x - near), _summed(x, lambda x: jnp.square(x - near))])
 
 

@@ -3,6 +3,7 @@
 from jaxcnn.data import augment as augment
 from jaxcnn.data._error import DataError as DataError
 from jaxcnn.data._folder import image_folder as image_folder
+from jaxcnn.data._folder import is_hidden as is_hidden
 from jaxcnn.data._folder import read_image as read_image
 from jaxcnn.data._load import Dataset as Dataset
 from jaxcnn.data._load import load as load
@@ -17,6 +18,7 @@ __all__ = [
     "augment",
     "image_folder",
     "image_stream",
+    "is_hidden",
     "load",
     "normalize",
     "read_image",

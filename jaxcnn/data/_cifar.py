@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 
+from jaxcnn._replace import replace
 from jaxcnn.data._error import DataError
 
 _PICTURE = 3 * 32 * 32
@@ -60,9 +61,8 @@ def unpack(archive: pathlib.Path, members: tuple[str, ...], most: int) -> None:
                 content = tar.extractfile(member).read(most)
                 path = archive.parent / member.name
                 path.parent.mkdir(exist_ok=True)
-                partial = path.with_name(f"{path.name}.part")
-                partial.write_bytes(content)
-                partial.replace(path)
+                with replace(path) as file:
+                    file.write(content)
                 missing.remove(member.name)
                 if not missing:
                     return

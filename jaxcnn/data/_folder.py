@@ -1,5 +1,6 @@
 """A folder of pictures, with a folder for each class."""
 
+import collections
 import itertools
 import os
 import pathlib
@@ -10,15 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn._extra import MissingExtraError
 from jaxcnn._path import there_are
+from jaxcnn.data._decode import MOST_PIXELS, reader
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 
-# What a file may be called, and the formats it may then have. Pillow reads many more, most of them rarely tried.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MOST_PIXELS = 64_000_000
+_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
+_NOTES = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".py")  # files about images
+_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")  # which leave these beside one's own files
 
 
 class Files(NamedTuple):
@@ -44,7 +44,9 @@ def image_folder(
     height * width * channels bytes each; `image_stream` reads them as they are needed instead.
 
     Args:
-        path: a folder with a folder of pictures (.jpg, .png, .webp, .bmp) for each class, at any depth.
+        path: a folder with a folder of pictures (.jpg, .png, .webp, .bmp) for each class, at any depth. Hidden files
+            and those that systems leave there, such as Thumbs.db, are passed over; other files that are no pictures of
+            these kinds are left out with a warning that counts them.
         size: (height, width) in pixels.
         channels: 3 for colour, 1 for grey.
         classes: the classes in order, such as those of the training pictures; as a rule all folders, in the order of
@@ -53,7 +55,7 @@ def image_folder(
         most_pixels: a picture that says it has more is bad, and is not unpacked.
 
     Raises:
-        DataError: for a folder without pictures or classes, or a picture that cannot be read.
+        DataError: for a folder without pictures or classes, a class without pictures, or a picture that cannot be read.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -78,7 +80,7 @@ def image_folder(
         except DataError as error:
             if on_bad_image == "raise":
                 raise
-            return error
+            return DataError(str(error))  # the error itself would keep the picture that it was raised for
 
     images = np.empty((len(files.paths), *size, channels), np.uint8)
     good = np.ones(len(images), bool)
@@ -115,76 +117,102 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
     return reader(size, channels, MOST_PIXELS)(pathlib.Path(path))
 
 
+def is_hidden(path: str | os.PathLike) -> bool:
+    """Whether a file or folder is one of the system's by its name, as all readers of folders here pass over.
+
+    Example:
+        >>> [jaxcnn.data.is_hidden(name) for name in (".DS_Store", "._1.jpg", "Thumbs.db", "__MACOSX", "1.jpg")]
+        [True, True, True, True, False]
+    """
+    name = pathlib.Path(path).name
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
     """The pictures of a folder, in the order of their names; nothing outside of it, wherever links may lead.
 
+    A folder that is reached twice, by a link to it, counts once. What is left out is counted in a warning.
+
     Raises:
-        DataError: if there are none, or folders that are none of the classes.
+        DataError: if there are none, or none of some class, or folders that are none of the classes.
     """
     root = pathlib.Path(path).expanduser()
+    left_out: collections.Counter[str] = collections.Counter()
+    images: dict[str, list[pathlib.Path]] = {}
     try:
-        base = root.resolve(strict=True)
-        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        seen = {root.resolve(strict=True)}
+        for folder in _entries(root):
+            if folder.is_dir():
+                if _is_new(folder, root, seen):
+                    images[folder.name] = _images(folder, root, seen, left_out)
+                else:
+                    left_out["link to a folder that is read already"] += 1
+            elif folder.suffix.lower() in _SUFFIXES:
+                left_out["image in no class folder"] += 1
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}") from error
-    if not folders:
+    if not images:
         raise DataError(f"{root}: expected a folder for each class, found none")
     if classes is None:
-        classes = tuple(folders)
-    for folder in folders:
-        if folder not in classes:
-            raise DataError(f"{root}: unknown class {folder!r}; {there_are(folder, classes)}")
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        for file in sorted((root / name).rglob("*")):
-            if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file():
-                if not file.resolve().is_relative_to(base):
-                    raise DataError(f"{file}: leads out of {root}")
-                paths.append(file)
-                labels.append(label)
-    if not paths:
-        raise DataError(f"{root}: expected pictures ({', '.join(_SUFFIXES)}) in its folders, found none")
+        classes = tuple(sorted(images))
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{root}: a class is listed twice in {classes}")
+    for name in sorted(images):
+        if name not in classes:
+            raise DataError(f"{root}: unknown class {name!r}; {there_are(name, classes)}")
+    counted = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
+    without = [name for name, files in sorted(images.items()) if not files]
+    if without:
+        found = f"; left out: {counted}" if left_out else ""
+        raise DataError(
+            f"{root}: expected pictures ({', '.join(_SUFFIXES)}) in {', '.join(without)}, found none{found}"
+        )
+    if left_out:
+        warnings.warn(f"{root}: left out: {counted}", stacklevel=3)
+    paths = [file for name in classes for file in images.get(name, ())]
+    labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     return Files(paths, np.array(labels, np.int32), classes)
 
 
-def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
-    """A function from a picture's path to uint8 (height, width, channels)."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise MissingExtraError("pictures are read by pillow", "images") from error
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, got {channels}")
-    height, width = size
-
-    def read(path: pathlib.Path) -> np.ndarray:
-        try:
-            with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > most_pixels:
-                    found = f"{picture.width} x {picture.height}"
-                    raise DataError(f"{path}: expected at most {most_pixels:,} pixels, found {found}")
-                picture.draft("RGB" if channels == 3 else "L", (width, height))  # JPEG: unpack no more than needed
-                picture = ImageOps.exif_transpose(picture)
-                picture = _without_alpha(picture, Image).convert("RGB" if channels == 3 else "L")
-                picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
-                return np.asarray(picture, np.uint8).reshape(height, width, channels)
-        except DataError:
-            raise
-        except Exception as error:  # a damaged file makes pillow raise nearly anything
-            raise DataError(f"{path}: cannot be read as a picture: {error}") from error
-
-    return read
+def _images(
+    folder: pathlib.Path, root: pathlib.Path, seen: set[pathlib.Path], left_out: collections.Counter[str]
+) -> list[pathlib.Path]:
+    """The pictures of a folder, at any depth, in the order of their paths."""
+    found = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            if _is_new(entry, root, seen):
+                found += _images(entry, root, seen, left_out)
+            else:
+                left_out["link to a folder that is read already"] += 1
+        elif entry.suffix.lower() not in _SUFFIXES:
+            if entry.suffix.lower() not in _NOTES:
+                left_out[f"file {entry.suffix.lower() or 'without a suffix'}"] += 1
+        else:
+            _resolved(entry, root)
+            found.append(entry)
+    return sorted(found)
 
 
-def _without_alpha(picture: Any, image_module: Any) -> Any:
-    """Transparent parts on white; 16 bits of grey as 8."""
-    if picture.mode.startswith("I"):
-        return image_module.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = image_module.new("RGBA", picture.size, "white")
-        return image_module.alpha_composite(white, picture)
-    return picture
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What is in a folder and not hidden, links last, so that what they lead to is read under its own name."""
+    entries = (entry for entry in folder.iterdir() if not is_hidden(entry))
+    return sorted(entries, key=lambda entry: (entry.is_symlink(), entry))
+
+
+def _is_new(folder: pathlib.Path, root: pathlib.Path, seen: set[pathlib.Path]) -> bool:
+    real = _resolved(folder, root)
+    new = real not in seen
+    seen.add(real)
+    return new
+
+
+def _resolved(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
+    """Where it is when links are followed, which must be in `root`."""
+    real = pathlib.Path(os.path.realpath(path))
+    if not real.is_relative_to(root.resolve()):
+        raise DataError(f"{path}: leads out of {root}")
+    return real
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:

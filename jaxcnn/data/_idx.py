@@ -4,11 +4,11 @@ bytes 0-1 zero, byte 2 the type (8: unsigned bytes), byte 3 the rank, then each 
 """
 
 import gzip
+import io
 import math
 import pathlib
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
+def _chunks(file: gzip.GzipFile | io.BufferedReader, most: int) -> Iterator[bytes]:
     """Up to `most` bytes, in pieces, so that memory is taken only for what is there."""
     while most and (chunk := file.read(min(most, 1 << 20))):
         most -= len(chunk)

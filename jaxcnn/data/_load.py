@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcnn._layer import shown
 from jaxcnn._path import there_are
 from jaxcnn.data._cifar import read_cifar, unpack
 from jaxcnn.data._download import Remote, fetch
@@ -23,6 +24,10 @@ class Dataset(NamedTuple):
     labels: np.ndarray
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
+        return f"Dataset(images=<{shown(self.images)}>, labels=<{shown(self.labels)}>, classes=<{classes}>)"
+
 
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:
     """A data set by name.
@@ -39,7 +44,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     Args:
         name: of the data set.
         split: "train" or "test".
-        root: a folder to look in, and in no other; nothing is downloaded then.
+        root: a folder to look in, and in no other; nothing is downloaded then. Not for "mnist_small".
 
     Raises:
         DataError: for an unknown name or split, a file that is missing (it says where it was looked for) or damaged.
@@ -57,6 +62,8 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
         if value not in known:
             raise DataError(f"unknown {kind} {value!r}; {there_are(value, known)}")
     if name == "mnist_small":
+        if root is not None:
+            raise DataError(f"mnist_small is part of the package, not of root={str(root)!r}; leave root out")
         folder = pathlib.Path(__file__).parent / "mnist_small"
         images, labels = (folder / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         return _digits(images, labels, SOURCES["mnist"].classes)

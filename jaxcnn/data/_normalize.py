@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, floating
+from jaxcnn._layer import Layer, as_layer, constructor, floating
 from jaxcnn.data._load import Dataset
 
 
+@constructor
 def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None = None) -> Layer:
     """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / deviation, for each channel.
 
@@ -46,7 +47,7 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
         if x.shape[-1:] != means.shape:
             raise ValueError(f"normalize has {len(means)} channels, its input {x.shape} has {x.shape[-1:]}")
         # Statistics need more digits than bfloat16 has, and more range than float16.
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         channels = (1,) * (x.ndim - 1) + means.shape
         mean, std = (values.reshape(channels).astype(wide.dtype) for values in (means, stds))
         return ((wide - mean) / std).astype(x.dtype)

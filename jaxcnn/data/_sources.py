@@ -30,8 +30,8 @@ class Pictures(NamedTuple):
 def _digits(address: str, classes: str, *files: tuple[int, str]) -> Digits:
     """`files`: (size, SHA-256) of the training pictures and labels, and of those of the test."""
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-    remotes = [Remote(f"{address}/{name}", *file) for name, file in zip(names, files, strict=True)]
-    return Digits({"train": tuple(remotes[:2]), "test": tuple(remotes[2:])}, tuple(classes.split(",")))
+    images, labels, *test = (Remote(f"{address}/{name}", *file) for name, file in zip(names, files, strict=True))
+    return Digits({"train": (images, labels), "test": (test[0], test[1])}, tuple(classes.split(",")))
 
 
 _CIFAR100 = (

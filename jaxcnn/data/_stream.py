@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn.data._folder import MOST_PIXELS, list_images, reader
+from jaxcnn._layer import shown
+from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._folder import list_images
 
 
 class Stream(NamedTuple):
@@ -26,6 +28,10 @@ class Stream(NamedTuple):
     steps: int
     image: jax.ShapeDtypeStruct
     classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
+        return f"Stream({self.steps} batches of images=<{shown(self.image)}>, classes=<{classes}>)"
 
 
 def image_stream(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcnn._layer import floating, number
+from jaxcnn._layer import floating, number, widened
 
 
 class When(NamedTuple):
@@ -33,11 +33,11 @@ _GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness, ITU
 
 
 def _on_floats(augment: Augment) -> Augment:
-    """The augmentation of values from 0 to 1, for bytes as well, which are rounded at the end."""
+    """The augmentation, which computes with float32 from 0 to 1, for bytes and low precision, too."""
 
     def converted(key, image, when):
         if image.dtype != jnp.uint8:
-            return augment(key, floating(image, "an augmentation"), when)
+            return augment(key, widened(floating(image, "an augmentation")), when).astype(image.dtype)
         y = augment(key, image.astype(jnp.float32) / 255, when)
         return jnp.clip(jnp.round(y * 255), 0, 255).astype(jnp.uint8)
 
@@ -87,9 +87,9 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
         height, width, _ = image.shape
         if mode == "reflect" and padding >= min(height, width):
             raise ValueError(f"random_crop: a picture {image.shape} cannot be reflected by {padding} pixels")
-        row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1)
-        rows = _source(jnp.arange(height) + row - padding, height, mode)
-        columns = _source(jnp.arange(width) + column - padding, width, mode)
+        row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
+        rows = _source(jnp.arange(height, dtype=jnp.int32) + row - padding, height, mode)
+        columns = _source(jnp.arange(width, dtype=jnp.int32) + column - padding, width, mode)
         return _taken(image, rows, columns, inside=mode == "constant")
 
     return augment
@@ -103,7 +103,7 @@ def translate(pixels: int) -> Augment:
 def flip(rate: float = 0.5) -> Augment:
     """Left and right exchanged, with probability `rate`."""
     number("flip: rate", rate, 0, 1, closed=True)
-    return lambda key, image, when: jnp.where(jax.random.bernoulli(key, rate), image[:, ::-1], image)
+    return lambda key, image, when: jnp.where(jax.random.bernoulli(key, jnp.float32(rate)), image[:, ::-1], image)
 
 
 def alternating_flip(seed: int = 0) -> Augment:
@@ -116,7 +116,8 @@ def alternating_flip(seed: int = 0) -> Augment:
 
     def augment(key, image, when):
         first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index)) & 1
-        return jnp.where((first + when.epoch) % 2 == 1, image[:, ::-1], image)
+        turned = (first.astype(jnp.int32) + jnp.asarray(when.epoch).astype(jnp.int32)) % 2 == 1
+        return jnp.where(turned, image[:, ::-1], image)
 
     return augment
 
@@ -126,7 +127,7 @@ def rotate(degrees: float) -> Augment:
     number("rotate: degrees", degrees, 0)
 
     def augment(key, image, when):
-        return _warped(image, _turn(jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees))))
+        return _warped(image, _turn(jnp.deg2rad(_uniform(key, -degrees, degrees))))
 
     return _on_floats(augment)
 
@@ -146,7 +147,7 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
         number(f"affine: {name}", value, 0)
 
     def augment(key, image, when):
-        angle, slope, size, *moves = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
+        angle, slope, size, *moves = _uniform(key, -1.0, 1.0, (5,))
         turn = _turn(jnp.deg2rad(degrees * angle))
         sheared = turn.at[:, 1].add(shear * slope * turn[:, 0])
         return _warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
@@ -165,8 +166,8 @@ def cutout(size: int) -> Augment:
         height, width, _ = image.shape
         inside = jnp.ones((), bool)
         for axis, (part, n) in enumerate(zip(jax.random.split(key), (height, width), strict=True)):
-            start = jax.random.randint(part, (), 0, n) - size // 2
-            at = jnp.arange(n)
+            start = jax.random.randint(part, (), 0, n, jnp.int32) - size // 2
+            at = jnp.arange(n, dtype=jnp.int32)
             inside = inside & jnp.expand_dims((start <= at) & (at < start + size), (1, 2) if axis == 0 else (0, 2))
         return jnp.where(inside, 0, image)
 
@@ -190,13 +191,13 @@ def random_erasing(
     def augment(key, image, when):
         height, width, _ = image.shape
         keys = jax.random.split(key, 6)
-        share = jax.random.uniform(keys[0], minval=area[0], maxval=area[1])
-        shape = jnp.exp(jax.random.uniform(keys[1], minval=math.log(ratio[0]), maxval=math.log(ratio[1])))
-        erased = jax.random.bernoulli(keys[5], rate)
+        share = _uniform(keys[0], area[0], area[1])
+        shape = jnp.exp(_uniform(keys[1], math.log(ratio[0]), math.log(ratio[1])))
+        erased = jax.random.bernoulli(keys[5], jnp.float32(rate))
         for axis, (n, side) in enumerate(((height, jnp.sqrt(shape)), (width, 1 / jnp.sqrt(shape)))):
             length = jnp.clip(jnp.round(jnp.sqrt(share * height * width) * side), 1, n)
-            start = jnp.floor(jax.random.uniform(keys[2 + axis]) * (n - length + 1))
-            at = jnp.arange(n)
+            start = jnp.floor(_uniform(keys[2 + axis], 0.0, 1.0) * (n - length + 1))
+            at = jnp.arange(n, dtype=jnp.float32)
             erased = erased & jnp.expand_dims((start <= at) & (at < start + length), (1, 2) if axis == 0 else (0, 2))
         return jnp.where(erased, jax.random.uniform(keys[4], image.shape, image.dtype), image)
 
@@ -235,7 +236,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
         for part in jax.random.split(key, count) if count else ():
             which, direction = jax.random.split(part)
             sign = jax.random.rademacher(direction, (), jnp.float32)
-            image = lax.switch(jax.random.randint(which, (), 0, len(changes)), changes, image, sign)
+            image = lax.switch(jax.random.randint(which, (), 0, len(changes), jnp.int32), changes, image, sign)
         return image
 
     return _on_floats(augment)
@@ -248,13 +249,13 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
         return lambda image, sign: _blend(base(image), image, 1 + 0.9 * strength * sign)
 
     def shear(row, column):
-        slope = 0.3 * strength * jnp.array([[0, row], [column, 0]])
-        return lambda image, sign: _warped(image, jnp.eye(2) + sign * slope)
+        slope = 0.3 * strength * jnp.array([[0, row], [column, 0]], jnp.float32)
+        return lambda image, sign: _warped(image, jnp.eye(2, dtype=jnp.float32) + sign * slope)
 
     def move(axis):
         def change(image, sign):
-            offset = jnp.zeros(2).at[axis].set(0.45 * strength * image.shape[axis] * sign)
-            return _warped(image, jnp.eye(2), offset)
+            offset = jnp.zeros(2, jnp.float32).at[axis].set(0.45 * strength * image.shape[axis] * sign)
+            return _warped(image, jnp.eye(2, dtype=jnp.float32), offset)
 
         return change
 
@@ -282,7 +283,7 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
 
 def stretched(image: jax.Array) -> jax.Array:
     """Each channel from its darkest pixel, which becomes 0, to its brightest, 1; a channel of one value stays."""
-    low, high = image.min((0, 1)), image.max((0, 1))
+    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
 
 
@@ -309,11 +310,16 @@ def smoothed(image: jax.Array) -> jax.Array:
     return image.at[1:-1, 1:-1].set((sum(parts) + 4 * parts[4]) / 13)
 
 
+def _uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
+    """The same draws with and without 64-bit types."""
+    return jax.random.uniform(key, shape, jnp.float32, low, high)
+
+
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:
     number(f"{name}: amount", amount, 0)
 
     def augment(key, image, when):
-        return _blend(base(image), image, 1 + jax.random.uniform(key, minval=-amount, maxval=amount))
+        return _blend(base(image), image, 1 + _uniform(key, -amount, amount))
 
     return _on_floats(augment)
 
@@ -325,7 +331,7 @@ def _blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
 def _grey(image: jax.Array) -> jax.Array:
     """Brightness (H, W, 1)."""
     if image.shape[-1] == 3:
-        return (image * jnp.array(_GREY, image.dtype)).sum(-1, keepdims=True)
+        return (image * jnp.array(_GREY, image.dtype)[None, None]).sum(-1, keepdims=True)
     return image.mean(-1, keepdims=True)
 
 
@@ -357,8 +363,9 @@ def _turn(angle: jax.Array) -> jax.Array:
 def _warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0) -> jax.Array:
     """y[p] = image[matrix (p - middle) + middle + offset], linear between pixels, zero outside."""
     height, width, _ = image.shape
-    middle = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None]
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).reshape(2, -1)
+    middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None]
+    rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in (height, width))
+    grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
     at = jnp.matmul(matrix, grid - middle, precision=lax.Precision.HIGHEST) + middle + jnp.reshape(offset, (-1, 1))
     plane = lambda plane: map_coordinates(plane, list(at.reshape(2, height, width)), order=1, cval=0.0)
     return jax.vmap(plane, -1, -1)(image).astype(image.dtype)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State
+from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._path import paths, there_are
 from jaxcnn._transform import capture
 
@@ -66,4 +66,4 @@ def feature_maps(
 
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", 2014.
     """
-    return capture(model, pattern).apply(params, state, x, train=False)[0][1]
+    return capture(as_layer(model), pattern).apply(params, state, x, train=False)[0][1]

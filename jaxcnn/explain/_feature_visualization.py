@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State, child_key, floating, number, spatial_rank
+from jaxcnn._layer import Params, State, as_layer, child_key, floating, number, spatial_rank
 from jaxcnn._transform import capture
 from jaxcnn._window import integer
 from jaxcnn.explain._labels import checked_classes
@@ -82,7 +82,7 @@ def feature_visualization(
     if not low < high:
         raise ValueError(f"{name}: bounds must be a least and a largest value, got {bounds}")
     axes = tuple(range(1, spatial_rank(x, name) + 1))
-    probe = capture(model, re.escape(layer))
+    probe = capture(as_layer(model), re.escape(layer))
 
     def activation(x):
         a = probe.apply(params, state, x, train=False)[0][1][layer]
@@ -107,7 +107,7 @@ def feature_visualization(
         size = jnp.sqrt(jnp.square(gradient).mean(tuple(range(1, x.ndim)), keepdims=True))
         ascent = gradient / jnp.maximum(size, 1e-12)
         updates, opt_state = optimizer.update(jax.grad(penalty)(x) - ascent, opt_state)
-        return (optax.apply_updates(x, updates).clip(low, high), opt_state), a
+        return (jnp.clip(x + updates, low, high), opt_state), a
 
     start = (0.1 * jax.random.normal(child_key(key, "start"), x.shape, x.dtype)).clip(low, high)
     (x, _), activations = lax.scan(

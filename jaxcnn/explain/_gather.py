@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +28,7 @@ from jaxcnn.explain._summary import indented, summary
 from jaxcnn.explain._worked import leaves, worked
 
 _ARRAYS, _WORDS = "explain.npz", "explain.json"
-_BATCH = 256
+_BATCH, _BATCH_VALUES = 256, 2**26  # images, and values in all, of a batch, at most
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # at most
 _PICTURE, _TILE = 96, 48  # pixels, at most, on a side of a picture and of a feature map
 
@@ -58,30 +60,30 @@ def gather(
     model = as_layer(model)
     params, state = jax.tree.map(jnp.asarray, (params, state))
     predict = jit(functools.partial(model.apply, train=False))
-    parts = [(np.asarray(predict(params, state, x)[0], np.float32), labels) for x, labels in _batches(data)]
+    spec, parts = None, []
+    for x, labels in _batches(data):
+        spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+        parts.append((np.asarray(predict(params, state, x)[0], np.float32), labels))
+    if spec is None:
+        raise DataError("gather: data must have at least one example with a weight above 0")
     logits, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    mistakes = worst_mistakes(logits, labels, _MISTAKES)
-    examples = np.unique(labels, return_index=True)[1][:_EXAMPLES]  # the first of each class
-    x = jnp.asarray(_rows(data, [*examples, *np.asarray(mistakes.index)]))
-    certain = np.asarray(jax.nn.softmax(logits[examples]))
-    arrays = {f"mistakes_{name}": value for name, value in mistakes._asdict().items()} | {
-        "matrix": confusion_matrix(labels, logits.argmax(-1), logits.shape[1]),
-        "examples_index": examples,
-        "examples_label": labels[examples],
-        "examples_predicted": certain.argmax(-1),
-        "examples_probability": certain.max(-1),
-    }
-    classes = getattr(data, "classes", ())
-    classes = [*classes, *map(str, range(len(classes), logits.shape[1]))]
-    spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    words: dict[str, Any] = {"classes": classes, "size": x.shape[1:3], "maps": [], "first": None, "worked": None}
+    words: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
+    arrays: dict[str, Any] = {}
     fields = {}
-    if x.ndim == 4:
+    if spec.ndim == 4:
         fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers}
-        pictures = _visible(_shrunk(x, _PICTURE))
-        arrays |= {"examples": pictures[: len(examples)], "mistakes": pictures[len(examples) :]}
-        inside = _inside(model, params, state, x[: len(examples)], fields)
-        words, arrays = words | inside[0], arrays | inside[1]
+    if logits.ndim == 2 and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        outputs = logits.shape[1]
+        names = [str(name) for name in getattr(data, "classes", ())][:outputs]
+        index = np.flatnonzero((labels >= 0) & (labels < outputs))
+        words |= {"classes": [*names, *map(str, range(len(names), outputs))], "left_out": len(labels) - len(index)}
+        if len(index):
+            examples, arrays = _classified(logits, labels, index)
+            if spec.ndim == 4:
+                pictures = _pictures(data, [*examples, *arrays["mistakes_index"]])
+                arrays |= {"examples": pictures[: len(examples)], "mistakes": pictures[len(examples) :]}
+                inside = _inside(model, params, state, jnp.asarray(_rows(data, examples)), fields)
+                words, arrays = words | inside[0], arrays | inside[1]
     table = summary(model, spec)
     words |= {"params": table.params, "multiply_adds": table.multiply_adds}
     words["layers"] = [
@@ -97,6 +99,23 @@ def gather(
     _save(pathlib.Path(run_folder), words, {name: np.asarray(array) for name, array in arrays.items()})
 
 
+def _classified(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> tuple[list[int], dict[str, Any]]:
+    """The first example of each class, and arrays of how the examples `index` are classified."""
+    logits, labels = logits[index], labels[index]
+    mistakes = worst_mistakes(logits, labels, _MISTAKES)
+    first = np.unique(labels, return_index=True)[1][:_EXAMPLES]
+    certain = np.asarray(jax.nn.softmax(logits[first]))
+    arrays = {f"mistakes_{name}": value for name, value in mistakes._asdict().items()} | {
+        "mistakes_index": index[np.asarray(mistakes.index)],
+        "matrix": confusion_matrix(labels, logits.argmax(-1), logits.shape[1]),
+        "examples_index": index[first],
+        "examples_label": labels[first],
+        "examples_predicted": certain.argmax(-1),
+        "examples_probability": certain.max(-1),
+    }
+    return index[first].tolist(), arrays
+
+
 def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """What was kept: text and arrays; None if nothing was.
 
@@ -107,15 +126,15 @@ def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray
         return None
     try:
         words = json.loads((folder / _WORDS).read_text(encoding="utf-8"))
-        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
-            return words, dict(file)
-    except (OSError, ValueError) as error:
+        with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return words, dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call explain.gather again"
         ) from error
 
 
-def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, Any]) -> None:
     """The text last, as it says that the arrays are there."""
     (folder / _WORDS).unlink(missing_ok=True)
     partial = folder / f"{_ARRAYS}.part"
@@ -131,12 +150,16 @@ def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.nd
     """Pictures and labels, some at a time, without those that only fill up a batch."""
     if isinstance(data, Stream):
         for batch in itertools.islice(data.batches(0), data.steps):
-            there = batch.get("weight", np.ones(len(batch["label"]))) > 0
-            yield _scaled(batch["image"][there]), batch["label"][there]
+            weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["label"]))) > 0)
+            yield _scaled(batch["image"][weighted]), batch["label"][weighted]
         return
-    images, labels = data[:2] if isinstance(data, Dataset) else (np.asarray(data[name]) for name in ("image", "label"))
-    for start in range(0, len(labels), _BATCH):
-        at = slice(start, start + _BATCH)
+    if isinstance(data, Dataset):
+        data = {"image": data.images, "label": data.labels}
+    images, labels = np.asarray(data["image"]), np.asarray(data["label"])
+    there = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
+    count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
+    for start in range(0, len(there), count):
+        at = there[start : start + count]
         yield _scaled(images[at]), labels[at]
 
 
@@ -145,14 +168,25 @@ def _scaled(images: np.ndarray) -> np.ndarray:
 
 
 def _rows(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
-    """The pictures of these numbers."""
-    found, start = {}, 0
+    """The images of these numbers."""
+    found = dict(_numbered(data, index))
+    return np.stack([found[i] for i in index])
+
+
+def _pictures(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
+    """The images of these numbers as bytes, each made small when it is read."""
+    found = {i: np.asarray(_shrunk(image[None], _PICTURE)[0]) for i, image in _numbered(data, index)}
+    return _visible(np.stack([found[i] for i in index]))
+
+
+def _numbered(data: Dataset | Batch | Stream, index: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, image) for these numbers, in the order of the data."""
+    start = 0
     for images, _ in _batches(data):
-        found |= {i: images[i - start] for i in index if start <= i < start + len(images)}
+        yield from ((i, images[i - start]) for i in sorted({*index}) if start <= i < start + len(images))
         start += len(images)
         if start > max(index):
             break
-    return np.stack([found[i] for i in index])
 
 
 def _shrunk(x: Any, most: int) -> Any:
@@ -164,11 +198,11 @@ def _shrunk(x: Any, most: int) -> Any:
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear")
 
 
-def _visible(x: jax.Array) -> np.ndarray:
-    """Bytes (N, H, W, 1 or 3); pictures that are not from 0 to 1 are spread over that."""
-    x = np.nan_to_num(np.asarray(x, np.float32))
+def _visible(images: np.ndarray) -> np.ndarray:
+    """Bytes (N, H, W, 1 or 3); images that are not from 0 to 1 are spread over that."""
+    x = np.nan_to_num(np.asarray(images, np.float32)).astype(float)
     x = x if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
-    low, high = min(x.min(), 0), max(x.max(), 1)
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 1.0)
     return np.round(255 * (x - low) / (high - low)).astype(np.uint8)
 
 
@@ -186,14 +220,15 @@ def _inside(
     if not order:
         return {}, {}
     last = _outermost(order[-1], maps)
-    cam = jit(functools.partial(grad_cam, model, layer=last))(params, state, x)
+    one_cam = jit(functools.partial(grad_cam, model, layer=last))
+    cam = jnp.concatenate([one_cam(params, state, x[i : i + 1]) for i in range(len(x))])  # large images one by one
     shown = order
     if len(order) > _LAYERS:  # the last of each size
         shown = [*{maps[path].shape[1:3]: _outermost(path, maps) for path in order}.values()]
-    words = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
+    words: dict[str, Any] = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
     arrays = {f"map_{i}": _shrunk(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
     arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrunk(x, _PICTURE).shape[:3], "linear")
-    kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel")) == 4)
+    kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel", 0)) == 4)
     if (first := next(kernels, None)) is not None:
         example = {path: maps[path][0] for path in order}
         numbers, parts = worked(np.asarray(few[0], np.float32), example, fields, params, first)

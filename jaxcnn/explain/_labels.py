@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def checked_classes(name: str, values: Any, n: int, classes: int) -> Any:
@@ -12,7 +12,7 @@ def checked_classes(name: str, values: Any, n: int, classes: int) -> Any:
 
     Inside of a transformation, which values they are is not known, and only type and shape are checked.
     """
-    known = not isinstance(values, jax.core.Tracer)
+    known = not isinstance(values, Tracer)
     values = np.asarray(values) if known else values
     if not jnp.issubdtype(values.dtype, jnp.integer):
         raise TypeError(f"{name} must be an int or an array of ints ({n},), got {values.dtype} of shape {values.shape}")

@@ -14,7 +14,7 @@ from jaxcnn.explain._labels import checked_classes
 class Mistakes(NamedTuple):
     """Examples that were put into a wrong class, the largest loss first: one value of each array for each of them."""
 
-    index: jax.Array  # among all examples
+    index: jax.Array  # type: ignore[assignment]  # among all examples; tuples have a method of this name
     label: jax.Array
     predicted: jax.Array
     label_probability: jax.Array  # of its class

@@ -86,7 +86,9 @@ def tiles(*items: Html) -> Html:
     return tag("ul", *(tag("li", item) for item in items), class_="tiles", role="list")
 
 
-def chart(title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, percent: bool) -> Html:
+def chart(
+    title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, percent: bool, note: str = ""
+) -> Html:
     """Lines over epochs; pointing at an epoch, or going to it by the keyboard, shows its values.
 
     Args:
@@ -94,6 +96,7 @@ def chart(title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float
         epochs: in order.
         series: for each line, "training" or "test", a value for each epoch; NaN where there is none.
         percent: whether the values are shares.
+        note: what it means, below the chart.
     """
     values = np.array([*series.values()], float)
     known = values[np.isfinite(values)]
@@ -143,6 +146,7 @@ def chart(title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float
         "figure",
         tag("figcaption", tag("strong", title), tag("ul", *keys, class_="keys", role="list")),
         tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="group", aria_label=f"{title}, epoch by epoch"),
+        tag("p", note, class_="soft") if note else "",
         class_="chart",
     )
 
@@ -158,7 +162,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Any:
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, at least two, from at most `low` to at least `high`."""
     low, high = float(low), float(high)
-    rough = (high - low or abs(high) or 1.0) / 4
+    rough = max(high - low or abs(high) or 1.0, 1e-12) / 4  # what is smaller has no place on a label
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     first = math.floor(low / step + 1e-9)

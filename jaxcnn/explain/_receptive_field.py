@@ -20,7 +20,7 @@ from jax.extend.core import Literal
 
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
-from jaxcnn.explain._summary import indented, shapes, specs, table
+from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table
 
 
 class Field(NamedTuple):
@@ -55,7 +55,21 @@ class ReceptiveFields(NamedTuple):
     layers: tuple[LayerFields, ...]
 
     def __str__(self) -> str:
-        lines = [("layer", "output", "size", "stride", "start"), None, ("(input)", shapes(self.input), "", "", "")]
+        return table(self._lines(), "<<>>>")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return html_table(self._lines(), "<<>>>")
+
+    def _lines(self) -> list[Line]:
+        lines: list[Line] = [
+            ("layer", "output", "size", "stride", "start"),
+            None,
+            ("(input)", shapes(self.input), "", "", ""),
+        ]
         for path, output, fields in self.layers:
             figures = [
                 ("all" if field == (n, 0, 0) else f"{field.size}", f"{field.stride:g}", f"{field.start}")
@@ -64,7 +78,7 @@ class ReceptiveFields(NamedTuple):
             # One figure, if it is the same in all dimensions.
             columns = (each[:1] if len(set(each)) == 1 else each for each in zip(*figures, strict=True))
             lines.append((indented(path), shapes(output), *map(" x ".join, columns)))
-        return table(lines, "<<>>>")
+        return lines
 
 
 def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
@@ -112,7 +126,7 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
         return [probe.activations.get(r.path, y) for r in records], Probe(records=records)
 
     program, (outputs, probe) = jax.make_jaxpr(forward, return_shape=True)(x, params, state)
-    fields = [[] for _ in outputs]
+    fields: list[list[Field]] = [[] for _ in outputs]
     for axis, n in enumerate(x.shape[1:-1], 1):
         pixels = _Span(axis, n, np.arange(n), np.arange(n), 1, 1)
         seen = iter(_through(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
@@ -130,7 +144,7 @@ class _Span(NamedTuple):
     With axis=None all elements see the same. Beyond the array, each `period` of elements sees `step` positions further.
     """
 
-    axis: int | None
+    axis: Any  # an int, or None
     length: int  # of that axis
     first: np.ndarray  # for each index, and at least for a period; inf where nothing is seen
     last: np.ndarray  # -inf where nothing is seen
@@ -185,6 +199,10 @@ class _Known(NamedTuple):
     value: Callable[[], Any]
 
 
+def _known(value: Any) -> _Known:
+    return _Known(lambda: value)
+
+
 _Seen = _Span | _Known | None  # None: an array that does not depend on the input
 
 
@@ -234,10 +252,10 @@ def _through(program: Any, args: Sequence[_Seen]) -> list[_Seen]:
     """What the results of a program see, from what its arguments see."""
     jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", ())
     seen: dict[Any, _Seen] = dict(zip(jaxpr.invars, args, strict=True))
-    seen |= {var: _Known(lambda const=const: const) for var, const in zip(jaxpr.constvars, consts, strict=True)}
+    seen |= {var: _known(const) for var, const in zip(jaxpr.constvars, consts, strict=True)}
 
     def read(var):
-        return _Known(lambda: var.val) if isinstance(var, Literal) else seen[var]
+        return _known(var.val) if isinstance(var, Literal) else seen[var]
 
     for eqn in jaxpr.eqns:
         seen |= zip(eqn.outvars, _results(eqn, [read(var) for var in eqn.invars]), strict=True)
@@ -254,8 +272,9 @@ def _results(eqn: Any, seen: list[_Seen]) -> list[_Seen]:
         return _through(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], seen)
     if name == "scan":
         return _scan(eqn, seen)
-    if all(isinstance(value, _Known) for value in seen):
-        return _computed(eqn, seen)
+    known = [value for value in seen if isinstance(value, _Known)]
+    if len(known) == len(seen):
+        return [*_computed(eqn, known)]
     rule = _RULES.get(name, _unknown)
     moved = []
     for k, (var, span) in enumerate(zip(eqn.invars, seen, strict=True)):
@@ -273,7 +292,7 @@ def _computed(eqn: Any, known: list[_Known]) -> list[_Known]:
             out = eqn.primitive.bind(*(value.value() for value in known), **eqn.params)
         return out if eqn.primitive.multiple_results else [out]
 
-    return [_Known(lambda i=i: results()[i]) for i in range(len(eqn.outvars))]
+    return [_Known(functools.partial(lambda i: results()[i], i)) for i in range(len(eqn.outvars))]
 
 
 def _scan(eqn: Any, seen: list[_Seen]) -> list[_Seen]:
@@ -285,7 +304,7 @@ def _scan(eqn: Any, seen: list[_Seen]) -> list[_Seen]:
     carried = collected.count(False)
     carry = slice(sliced.count(False) - carried, sliced.count(False))
     args = [_shifted(value, -1) if is_slice else value for value, is_slice in zip(seen, sliced, strict=True)]
-    together = [None] * collected.count(True)
+    together: list[_Seen] = [None] * collected.count(True)
     for _ in range(eqn.params["length"]):
         args[carry] = (_together([value]) for value in args[carry])  # what is known at first is not so later
         results = _through(eqn.params["jaxpr"], args)

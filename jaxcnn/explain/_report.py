@@ -19,6 +19,9 @@ _EPOCHS = 200  # shown, at most
 _CLASSES = 20  # in a confusion matrix, at most
 _PAIRS = 20  # of classes that are confused, at most
 _BLUE, _NEUTRAL, _VERMILLION = np.array([[0, 114, 178], [238, 238, 238], [213, 94, 0]]) / 255
+_NOTES = {
+    "penalty": "What the regularization of the weights, l1 and l2, adds to the training loss; it is not in the loss."
+}
 _DIGITS = 3  # of numbers to check by hand
 _FRAMED = 8  # how many times larger a picture is under the frame
 
@@ -52,13 +55,11 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
         when = "are gathered when training has ended" if epochs else "were not gathered; explain.gather does it"
         sections["The network"] = tag("p", f"Pictures of what the network does {when}.")
     else:
-        words, arrays = found
-        sections["What it gets wrong"] = _mistakes(words, arrays)
-        if "examples" in arrays:
-            sections["What it sees"] = _seen(words, arrays)
-        if words["worked"]:
-            sections["One convolution by hand"] = _by_hand(words, arrays)
-        sections["The network"] = _network(words)
+        try:
+            sections |= _explained(*found)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            what = "explain.json and explain.npz are not as explain.gather writes them"
+            raise DataError(f"{folder}: {what} ({error!r}); call it again") from error
     sections["Settings"] = _settings(about)
     links = (tag("li", tag("a", title, href=f"#{_anchor(title)}")) for title in sections)
     page = document(
@@ -75,8 +76,21 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
         tag("footer", f"Made by jaxcnn.explain.report from {folder.absolute().name}."),
     )
     partial = folder / "report.html.part"
-    partial.write_text(page, encoding="utf-8", newline="\n")
+    # Names of files that are not UTF-8 have characters that cannot be written; they are shown as \udcff.
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return partial.replace(folder / "report.html")
+
+
+def _explained(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Html]:
+    """The sections on what the network does, by their titles."""
+    sections = {}
+    if "classes" in words:
+        sections["What it gets wrong"] = _mistakes(words, arrays)
+    if "examples" in arrays:
+        sections["What it sees"] = _seen(words, arrays)
+    if words["worked"]:
+        sections["One convolution by hand"] = _by_hand(words, arrays)
+    return sections | {"The network": _network(words)}
 
 
 def _about(path: pathlib.Path) -> dict[str, Any]:
@@ -84,7 +98,8 @@ def _about(path: pathlib.Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected the JSON that a train.Run writes, found {error}") from error
-    if not isinstance(about, dict) or not {"experiment", "config", "versions", "device"} <= about.keys():
+    kinds = {"experiment": str, "config": dict, "versions": dict, "device": str}
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in kinds.items()):
         raise DataError(f"{path}: expected experiment, config, versions and device, found {str(about)[:80]}")
     return about
 
@@ -101,9 +116,20 @@ def _records(path: pathlib.Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except ValueError:
             records.append(None)
-        if not isinstance(records[-1], dict):
-            raise DataError(f"{path}, line {i}: expected a JSON object, found {line[:80]!r}")
+        if not _is_record(records[-1]):
+            raise DataError(f"{path}, line {i}: expected a JSON object as train.Run.log writes it, found {line[:80]!r}")
     return [record for record in records if "epoch" in record]
+
+
+def _is_record(record: Any) -> bool:
+    """Whether these are names and numbers, null where one was not finite."""
+    if not isinstance(record, dict) or not isinstance(record.get("epoch", 0), int):
+        return False
+    metrics = (record.get(part, {}) for part in ("train", "test"))
+    numbers = (value for part in metrics if isinstance(part, dict) for value in part.values())
+    return all(isinstance(record.get(part, {}), dict) for part in ("train", "test")) and all(
+        value is None or isinstance(value, int | float) for value in (*numbers, record.get("seconds"))
+    )
 
 
 def _anchor(title: str) -> str:
@@ -122,7 +148,7 @@ def _header(
     metrics = last.get(part, {})
     figures = {f"{name} {key}": _metric(key, metrics[key]) for key in ("accuracy", "loss") if key in metrics}
     figures["epochs"] = str(last.get("epoch", 0)) + (f" of {epochs}" if epochs else "")
-    if "seconds" in last:
+    if last.get("seconds") is not None:
         figures["time"] = _time(last["seconds"])
     if words:
         figures["parameters"] = f"{words['params']:,}"
@@ -168,8 +194,9 @@ def _training(records: list[dict[str, Any]]) -> Html:
             if any(value != "" for value in line):
                 columns[f"{name} {metric}"] = [_metric(metric, value) for value in line]
                 known[name] = [math.nan if value in ("", None) else value for value in line]
-        charts.append(chart(metric, columns["epoch"], known, percent=metric == "accuracy"))
-    if all("seconds" in record for record in some):
+        note = _NOTES.get(metric, "")
+        charts.append(chart(metric, columns["epoch"], known, percent=metric == "accuracy", note=note))
+    if all(record.get("seconds") is not None for record in some):
         columns["seconds"] = [f"{record['seconds']:,.1f}" for record in some]
     skipped = "" if len(some) == len(records) else f" {len(some)} of {len(records)} epochs are shown."
     return joined(
@@ -187,17 +214,24 @@ def _training(records: list[dict[str, Any]]) -> Html:
 
 def _pace(records: list[dict[str, Any]]) -> str:
     """How long epochs took; the first one longer, as it has the compilation in it."""
-    times = [record.get("seconds") for record in records]
-    if len(times) < 3 or None in times:
+    times = [record["seconds"] for record in records if record.get("seconds") is not None]
+    if len(times) < max(3, len(records)):
         return ""
     rest = float(np.median(np.diff(times)))
     return f" The first epoch, with the compilation, took {times[0]:.1f} s, the others {rest:.2f} s (median)."
 
 
 def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
-    matrix, classes = arrays["matrix"], words["classes"]
+    classes, left_out = words["classes"], words.get("left_out", 0)
+    parts = []
+    if left_out:
+        labels = f"labels that are not from 0 to {len(classes) - 1}"
+        parts.append(tag("p", f"{left_out:,} examples have {labels}, the model's outputs, and are left out here."))
+    if "matrix" not in arrays:
+        return joined(parts)
+    matrix = arrays["matrix"]
     total, right = int(matrix.sum()), int(matrix.trace())
-    parts = [tag("p", f"Of {total:,} pictures that were shown to it, {right:,} are right ({right / total:.2%}).")]
+    parts.append(tag("p", f"Of {total:,} pictures that were shown to it, {right:,} are right ({right / total:.2%})."))
     parts.append(_matrix(matrix, classes) if len(classes) <= _CLASSES else _pairs(matrix, classes))
     index = arrays["mistakes_index"]
     if not len(index) or "mistakes" not in arrays:
@@ -378,11 +412,11 @@ def _by_hand(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         parts.append(_figure(picture(framed, alt, class_="frame"), "Where the patch lies"))
     for c in range(patch.shape[-1]):
         which = f", channel {c}" if patch.shape[-1] > 1 else ""
-        window = [range(n) for n in patch.shape[:2]]
+        down, across = (range(n) for n in patch.shape[:2])
         three = (
             grid(f"Patch{which}", patch[..., c], rows, columns, _DIGITS),
-            grid(f"Weights{which}", weights[..., c], *window, _DIGITS),
-            grid(f"Products{which}", products[..., c], *window, _DIGITS),
+            grid(f"Weights{which}", weights[..., c], down, across, _DIGITS),
+            grid(f"Products{which}", products[..., c], down, across, _DIGITS),
         )
         parts.append(tag("div", *three, class_="side"))
     parts.append(
@@ -443,9 +477,9 @@ def _settings(about: dict[str, Any]) -> Html:
     if not config:
         parts.append(tag("p", "The run has no settings on record."))
     elif defaults:
-        rows = ((path, _setting(value), _setting(defaults.get(path, ""))) for path, value in own.items())
+        changed = ((path, _setting(value), _setting(defaults.get(path, ""))) for path, value in own.items())
         caption = "Settings that are not the defaults of train.fit"
-        parts.append(table(caption, ["setting", "value", "default"], rows, class_="words"))
+        parts.append(table(caption, ["setting", "value", "default"], changed, class_="words"))
         rest = ((path, _setting(value)) for path, value in config.items() if path not in own)
         as_they_are = table("Settings that are the defaults", ["setting", "value"], rest, class_="words")
         parts.append(tag("details", tag("summary", "All others"), as_they_are))

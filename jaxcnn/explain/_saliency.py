@@ -172,7 +172,7 @@ def grad_cam(
     Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017.
     """
     x = floating(x, "grad_cam")
-    probe = capture(model, re.escape(layer))
+    probe: Any = capture(as_layer(model), re.escape(layer))
 
     def outputs(offsets):
         return probe.apply(params, state, x, train=False, offsets=offsets)[0]

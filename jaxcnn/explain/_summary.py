@@ -1,5 +1,6 @@
 """A network as a table."""
 
+import html
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from jaxcnn._layer import Layer, Params, State, as_layer, shown
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._window import integer
+
+Line = Sequence[str] | None  # cells of a table; None is a rule
 
 
 class Row(NamedTuple):
@@ -44,14 +47,26 @@ class Summary(NamedTuple):
     tree: tuple[Row, ...]
 
     def __str__(self) -> str:
-        lines = [("layer", "output", "parameters", "multiply-adds", "activations", ""), None]
+        return f"{table(self._lines(), '<<>>><')}\n{self._note()}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return html_table(self._lines(), "<<>>><", self._note())
+
+    def _note(self) -> str:
+        trainable = "all" if self.trainable == self.params else f"{self.trainable:,}"
+        return f"parameters take {_size(self.param_bytes)}; {trainable} are trainable"
+
+    def _lines(self) -> list[Line]:
+        lines: list[Line] = [("layer", "output", "parameters", "multiply-adds", "activations", ""), None]
         lines += [("(input)", shapes(self.input), "", "", "", "")]
         for row in self.tree:
             frozen = "" if row.trainable == row.params else "partly frozen" if row.trainable else "frozen"
             lines.append((indented(row.path), shapes(row.output), *_figures(row), frozen))
-        lines += [None, ("total", "", *_figures(self), "")]
-        trainable = "all" if self.trainable == self.params else f"{self.trainable:,}"
-        return f"{table(lines, '<<>>><')}\nparameters take {_size(self.param_bytes)}; {trainable} are trainable"
+        return [*lines, None, ("total", "", *_figures(self), "")]
 
 
 def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
@@ -141,15 +156,32 @@ def indented(path: str) -> str:
     return "  " * path.count("/") + path.rpartition("/")[2] or "(model)"
 
 
-def table(lines: Sequence[Sequence[str] | None], align: str) -> str:
+def table(lines: Sequence[Line], align: str) -> str:
     """Columns as wide as they need to be; None is a rule."""
     widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
-    text = [
-        line and "  ".join(f"{cell:{side}{n}}" for cell, side, n in zip(line, align, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    rule = "-" * max(len(line) for line in text if line)
-    return "\n".join(line or rule for line in text)
+
+    def text(line):
+        return "  ".join(f"{cell:{side}{n}}" for cell, side, n in zip(line, align, widths, strict=True)).rstrip()
+
+    texts = [text(line) if line else "" for line in lines]
+    rule = "-" * max(map(len, texts))
+    return "\n".join(line or rule for line in texts)
+
+
+def html_table(lines: Sequence[Line], align: str, note: str = "") -> str:
+    """The same as HTML, with all text escaped; the first line is the head."""
+
+    def row(cells, kind):
+        sides = ({"<": "left", ">": "right"}[side] for side in align)
+        texts = (html.escape(cell).replace("  ", "&emsp;") for cell in cells)
+        return "".join(
+            f'<{kind} style="text-align: {side}">{text}</{kind}>' for text, side in zip(texts, sides, strict=True)
+        )
+
+    first, *rest = filter(None, lines)
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rest)
+    caption = f"<p>{html.escape(note)}</p>" if note else ""
+    return f"<table><thead><tr>{row(first, 'th')}</tr></thead><tbody>{body}</tbody></table>{caption}"
 
 
 def _recorded(model: Layer, params: Params, state: State, x: Any) -> list[Record]:

@@ -120,7 +120,7 @@ def _taps(
 
 def _whole(taps: np.ndarray, length: int) -> np.ndarray:
     """Which windows lie inside of an input of this length."""
-    return ((taps >= 0) & (taps < length)).all(1)
+    return np.all((taps >= 0) & (taps < length), axis=1)
 
 
 def _largest(y: np.ndarray) -> tuple[int, ...]:

@@ -3,98 +3,248 @@
 Families are functions of their settings (`resnet(depths=(2, 2, 2, 2))`), and variants have names (`resnet18()`).
 """
 
-import difflib
-from collections.abc import Callable
-
-from jaxcnn._layer import Layer
-from jaxcnn.models import (
-    _alexnet,
-    _cifar_resnet,
-    _convnext,
-    _densenet,
-    _efficientnet,
-    _googlenet,
-    _inception,
-    _lenet,
-    _mnasnet,
-    _mobilenet,
-    _nin,
-    _preact_resnet,
-    _regnet,
-    _resnet,
-    _shufflenet,
-    _squeezenet,
-    _unet,
-    _vgg,
-    _wide_resnet,
-    _xception,
-)
+from jaxcnn.models._alexnet import alexnet as alexnet
+from jaxcnn.models._alexnet import alexnet_2012 as alexnet_2012
+from jaxcnn.models._alexnet import zfnet as zfnet
 from jaxcnn.models._cifar_resnet import cifar_resnet as cifar_resnet
+from jaxcnn.models._cifar_resnet import resnet20 as resnet20
+from jaxcnn.models._cifar_resnet import resnet32 as resnet32
+from jaxcnn.models._cifar_resnet import resnet44 as resnet44
+from jaxcnn.models._cifar_resnet import resnet56 as resnet56
+from jaxcnn.models._cifar_resnet import resnet110 as resnet110
 from jaxcnn.models._convnext import convnext as convnext
+from jaxcnn.models._convnext import convnext_base as convnext_base
+from jaxcnn.models._convnext import convnext_large as convnext_large
+from jaxcnn.models._convnext import convnext_small as convnext_small
+from jaxcnn.models._convnext import convnext_tiny as convnext_tiny
+from jaxcnn.models._convnext import convnextv2_atto as convnextv2_atto
+from jaxcnn.models._convnext import convnextv2_base as convnextv2_base
+from jaxcnn.models._convnext import convnextv2_femto as convnextv2_femto
+from jaxcnn.models._convnext import convnextv2_huge as convnextv2_huge
+from jaxcnn.models._convnext import convnextv2_large as convnextv2_large
+from jaxcnn.models._convnext import convnextv2_nano as convnextv2_nano
+from jaxcnn.models._convnext import convnextv2_pico as convnextv2_pico
+from jaxcnn.models._convnext import convnextv2_tiny as convnextv2_tiny
 from jaxcnn.models._densenet import densenet as densenet
+from jaxcnn.models._densenet import densenet121 as densenet121
+from jaxcnn.models._densenet import densenet161 as densenet161
+from jaxcnn.models._densenet import densenet169 as densenet169
+from jaxcnn.models._densenet import densenet201 as densenet201
 from jaxcnn.models._efficientnet import efficientnet as efficientnet
+from jaxcnn.models._efficientnet import efficientnet_b0 as efficientnet_b0
+from jaxcnn.models._efficientnet import efficientnet_b1 as efficientnet_b1
+from jaxcnn.models._efficientnet import efficientnet_b2 as efficientnet_b2
+from jaxcnn.models._efficientnet import efficientnet_b3 as efficientnet_b3
+from jaxcnn.models._efficientnet import efficientnet_b4 as efficientnet_b4
+from jaxcnn.models._efficientnet import efficientnet_b5 as efficientnet_b5
+from jaxcnn.models._efficientnet import efficientnet_b6 as efficientnet_b6
+from jaxcnn.models._efficientnet import efficientnet_b7 as efficientnet_b7
+from jaxcnn.models._efficientnet import efficientnet_v2_l as efficientnet_v2_l
+from jaxcnn.models._efficientnet import efficientnet_v2_m as efficientnet_v2_m
+from jaxcnn.models._efficientnet import efficientnet_v2_s as efficientnet_v2_s
+from jaxcnn.models._googlenet import googlenet as googlenet
+from jaxcnn.models._inception import inception_v3 as inception_v3
+from jaxcnn.models._lenet import lenet5 as lenet5
+from jaxcnn.models._lenet import lenet5_1998 as lenet5_1998
+from jaxcnn.models._lenet import tiny as tiny
 from jaxcnn.models._mnasnet import mnasnet as mnasnet
+from jaxcnn.models._mnasnet import mnasnet0_5 as mnasnet0_5
+from jaxcnn.models._mnasnet import mnasnet0_75 as mnasnet0_75
+from jaxcnn.models._mnasnet import mnasnet1_0 as mnasnet1_0
+from jaxcnn.models._mnasnet import mnasnet1_3 as mnasnet1_3
+from jaxcnn.models._mobilenet import mobilenet_v1 as mobilenet_v1
+from jaxcnn.models._mobilenet import mobilenet_v2 as mobilenet_v2
 from jaxcnn.models._mobilenet import mobilenet_v3 as mobilenet_v3
+from jaxcnn.models._mobilenet import mobilenet_v3_large as mobilenet_v3_large
+from jaxcnn.models._mobilenet import mobilenet_v3_small as mobilenet_v3_small
+from jaxcnn.models._nin import nin as nin
 from jaxcnn.models._preact_resnet import preact_resnet as preact_resnet
+from jaxcnn.models._preact_resnet import preact_resnet18 as preact_resnet18
+from jaxcnn.models._preact_resnet import preact_resnet34 as preact_resnet34
+from jaxcnn.models._preact_resnet import preact_resnet50 as preact_resnet50
+from jaxcnn.models._preact_resnet import preact_resnet101 as preact_resnet101
+from jaxcnn.models._preact_resnet import preact_resnet152 as preact_resnet152
 from jaxcnn.models._regnet import regnet as regnet
+from jaxcnn.models._regnet import regnet_x_1_6gf as regnet_x_1_6gf
+from jaxcnn.models._regnet import regnet_x_3_2gf as regnet_x_3_2gf
+from jaxcnn.models._regnet import regnet_x_8gf as regnet_x_8gf
+from jaxcnn.models._regnet import regnet_x_16gf as regnet_x_16gf
+from jaxcnn.models._regnet import regnet_x_32gf as regnet_x_32gf
+from jaxcnn.models._regnet import regnet_x_400mf as regnet_x_400mf
+from jaxcnn.models._regnet import regnet_x_800mf as regnet_x_800mf
+from jaxcnn.models._regnet import regnet_y_1_6gf as regnet_y_1_6gf
+from jaxcnn.models._regnet import regnet_y_3_2gf as regnet_y_3_2gf
+from jaxcnn.models._regnet import regnet_y_8gf as regnet_y_8gf
+from jaxcnn.models._regnet import regnet_y_16gf as regnet_y_16gf
+from jaxcnn.models._regnet import regnet_y_32gf as regnet_y_32gf
+from jaxcnn.models._regnet import regnet_y_128gf as regnet_y_128gf
+from jaxcnn.models._regnet import regnet_y_400mf as regnet_y_400mf
+from jaxcnn.models._regnet import regnet_y_800mf as regnet_y_800mf
 from jaxcnn.models._resnet import resnet as resnet
+from jaxcnn.models._resnet import resnet18 as resnet18
+from jaxcnn.models._resnet import resnet34 as resnet34
+from jaxcnn.models._resnet import resnet50 as resnet50
+from jaxcnn.models._resnet import resnet101 as resnet101
+from jaxcnn.models._resnet import resnet152 as resnet152
+from jaxcnn.models._resnet import resnext50_32x4d as resnext50_32x4d
+from jaxcnn.models._resnet import resnext101_32x8d as resnext101_32x8d
+from jaxcnn.models._resnet import resnext101_64x4d as resnext101_64x4d
+from jaxcnn.models._resnet import se_resnet18 as se_resnet18
+from jaxcnn.models._resnet import se_resnet34 as se_resnet34
+from jaxcnn.models._resnet import se_resnet50 as se_resnet50
+from jaxcnn.models._resnet import se_resnet101 as se_resnet101
+from jaxcnn.models._resnet import se_resnet152 as se_resnet152
+from jaxcnn.models._resnet import wide_resnet50_2 as wide_resnet50_2
+from jaxcnn.models._resnet import wide_resnet101_2 as wide_resnet101_2
 from jaxcnn.models._shufflenet import shufflenet_v2 as shufflenet_v2
+from jaxcnn.models._shufflenet import shufflenet_v2_x0_5 as shufflenet_v2_x0_5
+from jaxcnn.models._shufflenet import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
+from jaxcnn.models._shufflenet import shufflenet_v2_x1_5 as shufflenet_v2_x1_5
+from jaxcnn.models._shufflenet import shufflenet_v2_x2_0 as shufflenet_v2_x2_0
 from jaxcnn.models._squeezenet import squeezenet as squeezenet
+from jaxcnn.models._squeezenet import squeezenet1_0 as squeezenet1_0
+from jaxcnn.models._squeezenet import squeezenet1_1 as squeezenet1_1
+from jaxcnn.models._unet import unet as unet
+from jaxcnn.models._variant import Model as Model
+from jaxcnn.models._variant import Models
 from jaxcnn.models._vgg import vgg as vgg
+from jaxcnn.models._vgg import vgg11 as vgg11
+from jaxcnn.models._vgg import vgg11_bn as vgg11_bn
+from jaxcnn.models._vgg import vgg13 as vgg13
+from jaxcnn.models._vgg import vgg13_bn as vgg13_bn
+from jaxcnn.models._vgg import vgg16 as vgg16
+from jaxcnn.models._vgg import vgg16_bn as vgg16_bn
+from jaxcnn.models._vgg import vgg19 as vgg19
+from jaxcnn.models._vgg import vgg19_bn as vgg19_bn
 from jaxcnn.models._wide_resnet import wide_resnet as wide_resnet
-
-MODELS: dict[str, Callable[..., Layer]] = {
-    name: build
-    for family in (
-        _lenet,
-        _alexnet,
-        _nin,
-        _vgg,
-        _googlenet,
-        _resnet,
-        _cifar_resnet,
-        _preact_resnet,
-        _wide_resnet,
-        _inception,
-        _xception,
-        _densenet,
-        _squeezenet,
-        _shufflenet,
-        _mobilenet,
-        _mnasnet,
-        _efficientnet,
-        _regnet,
-        _convnext,
-        _unet,
-    )
-    for name, build in family.VARIANTS.items()
-}
+from jaxcnn.models._wide_resnet import wrn_16_4 as wrn_16_4
+from jaxcnn.models._wide_resnet import wrn_16_8 as wrn_16_8
+from jaxcnn.models._wide_resnet import wrn_28_10 as wrn_28_10
+from jaxcnn.models._wide_resnet import wrn_40_2 as wrn_40_2
+from jaxcnn.models._xception import xception as xception
 
 __all__ = [
     "MODELS",
+    "Model",
+    "alexnet",
+    "alexnet_2012",
     "cifar_resnet",
     "convnext",
+    "convnext_base",
+    "convnext_large",
+    "convnext_small",
+    "convnext_tiny",
+    "convnextv2_atto",
+    "convnextv2_base",
+    "convnextv2_femto",
+    "convnextv2_huge",
+    "convnextv2_large",
+    "convnextv2_nano",
+    "convnextv2_pico",
+    "convnextv2_tiny",
     "densenet",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
     "efficientnet",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_v2_l",
+    "efficientnet_v2_m",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "lenet5",
+    "lenet5_1998",
     "mnasnet",
+    "mnasnet0_5",
+    "mnasnet0_75",
+    "mnasnet1_0",
+    "mnasnet1_3",
+    "mobilenet_v1",
+    "mobilenet_v2",
     "mobilenet_v3",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "nin",
     "preact_resnet",
+    "preact_resnet18",
+    "preact_resnet34",
+    "preact_resnet50",
+    "preact_resnet101",
+    "preact_resnet152",
     "regnet",
+    "regnet_x_1_6gf",
+    "regnet_x_3_2gf",
+    "regnet_x_8gf",
+    "regnet_x_16gf",
+    "regnet_x_32gf",
+    "regnet_x_400mf",
+    "regnet_x_800mf",
+    "regnet_y_1_6gf",
+    "regnet_y_3_2gf",
+    "regnet_y_8gf",
+    "regnet_y_16gf",
+    "regnet_y_32gf",
+    "regnet_y_128gf",
+    "regnet_y_400mf",
+    "regnet_y_800mf",
     "resnet",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnet101",
+    "resnet110",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "se_resnet18",
+    "se_resnet34",
+    "se_resnet50",
+    "se_resnet101",
+    "se_resnet152",
     "shufflenet_v2",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
     "squeezenet",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "tiny",
+    "unet",
     "vgg",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
     "wide_resnet",
-    *MODELS,
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "wrn_16_4",
+    "wrn_16_8",
+    "wrn_28_10",
+    "wrn_40_2",
+    "xception",
+    "zfnet",
 ]
 
-
-def __getattr__(name: str) -> Callable[..., Layer]:
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name, MODELS, 3)
-    raise AttributeError(f"jaxcnn.models has no {name!r}" + (f"; near it are {', '.join(near)}" if near else ""))
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+MODELS: dict[str, Model] = Models(
+    {name: globals()[name] for name in __all__ if hasattr(globals().get(name), "input_shape")}
+)

@@ -10,12 +10,13 @@ from jaxcnn._layer import Layer
 from jaxcnn._norm import local_response_norm
 from jaxcnn._pool import adaptive_avg_pool, max_pool
 from jaxcnn.models._unit import head
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 relu = jax.nn.relu
 damp = local_response_norm(5, alpha=5e-4, beta=0.75, k=2.0)  # alpha is 1e-4 in the papers, which do not divide it by 5
 
 
+@input_shape(224, 224, 3)
 def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     """(N, H, W, 3) -> (N, classes): AlexNet on one device, as torchvision has it.
 
@@ -63,6 +64,7 @@ def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     )
 
 
+@input_shape(227, 227, 3)
 def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     """(N, 227, 227, 3) -> (N, classes): AlexNet as it won.
 
@@ -105,6 +107,7 @@ def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     )
 
 
+@input_shape(224, 224, 3)
 def zfnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     """(N, 224, 224, 3) -> (N, classes): ZFNet.
 
@@ -158,10 +161,3 @@ def dense_layers(classes: int | None, dropout: float) -> dict[str, AnyLayer]:
         "relu7": relu,
         **head(classes, dropout),
     }
-
-
-VARIANTS = (
-    variants(alexnet, {"alexnet": {}})
-    | variants(alexnet_2012, {"alexnet_2012": {}}, size=227)
-    | variants(zfnet, {"zfnet": {}})
-)

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import residual, serial
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def cifar_resnet(
     classes: int | None = 10,
     *,
@@ -84,14 +85,8 @@ def _with_zeros(x: jax.Array) -> jax.Array:
     return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)
 
 
-VARIANTS = variants(
-    cifar_resnet,
-    {
-        "resnet20": {"depth": 20},
-        "resnet32": {"depth": 32},
-        "resnet44": {"depth": 44},
-        "resnet56": {"depth": 56},
-        "resnet110": {"depth": 110},
-    },
-    size=32,
-)
+resnet20 = variant("resnet20", cifar_resnet, size=32, depth=20)
+resnet32 = variant("resnet32", cifar_resnet, size=32, depth=32)
+resnet44 = variant("resnet44", cifar_resnet, size=32, depth=44)
+resnet56 = variant("resnet56", cifar_resnet, size=32, depth=56)
+resnet110 = variant("resnet110", cifar_resnet, size=32, depth=110)

@@ -9,14 +9,15 @@ import numpy as np
 from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
-from jaxcnn._layer import Layer, leaf, stateless
+from jaxcnn._layer import Layer, constructor, leaf, stateless
 from jaxcnn._norm import global_response_norm, layer_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._transform import drop_path as dropped
 from jaxcnn.models._unit import Norm, head
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def convnext(
     classes: int | None = 1000,
     *,
@@ -105,20 +106,23 @@ def _scaled(start: float) -> Layer:
     return stateless(init, fn)
 
 
-VARIANTS = variants(
-    convnext,
-    {
-        "convnext_tiny": {"depths": (3, 3, 9, 3), "width": 96, "drop_path": 0.1},
-        "convnext_small": {"depths": (3, 3, 27, 3), "width": 96, "drop_path": 0.4},
-        "convnext_base": {"depths": (3, 3, 27, 3), "width": 128, "drop_path": 0.5},
-        "convnext_large": {"depths": (3, 3, 27, 3), "width": 192, "drop_path": 0.5},
-        "convnextv2_atto": {"depths": (2, 2, 6, 2), "width": 40, "response_norm": True, "drop_path": 0.1},
-        "convnextv2_femto": {"depths": (2, 2, 6, 2), "width": 48, "response_norm": True, "drop_path": 0.1},
-        "convnextv2_pico": {"depths": (2, 2, 6, 2), "width": 64, "response_norm": True, "drop_path": 0.1},
-        "convnextv2_nano": {"depths": (2, 2, 8, 2), "width": 80, "response_norm": True, "drop_path": 0.1},
-        "convnextv2_tiny": {"depths": (3, 3, 9, 3), "width": 96, "response_norm": True, "drop_path": 0.2},
-        "convnextv2_base": {"depths": (3, 3, 27, 3), "width": 128, "response_norm": True, "drop_path": 0.1},
-        "convnextv2_large": {"depths": (3, 3, 27, 3), "width": 192, "response_norm": True, "drop_path": 0.2},
-        "convnextv2_huge": {"depths": (3, 3, 27, 3), "width": 352, "response_norm": True, "drop_path": 0.3},
-    },
+convnext_tiny = variant("convnext_tiny", convnext, depths=(3, 3, 9, 3), width=96, drop_path=0.1)
+convnext_small = variant("convnext_small", convnext, depths=(3, 3, 27, 3), width=96, drop_path=0.4)
+convnext_base = variant("convnext_base", convnext, depths=(3, 3, 27, 3), width=128, drop_path=0.5)
+convnext_large = variant("convnext_large", convnext, depths=(3, 3, 27, 3), width=192, drop_path=0.5)
+convnextv2_atto = variant("convnextv2_atto", convnext, depths=(2, 2, 6, 2), width=40, response_norm=True, drop_path=0.1)
+convnextv2_femto = variant(
+    "convnextv2_femto", convnext, depths=(2, 2, 6, 2), width=48, response_norm=True, drop_path=0.1
+)
+convnextv2_pico = variant("convnextv2_pico", convnext, depths=(2, 2, 6, 2), width=64, response_norm=True, drop_path=0.1)
+convnextv2_nano = variant("convnextv2_nano", convnext, depths=(2, 2, 8, 2), width=80, response_norm=True, drop_path=0.1)
+convnextv2_tiny = variant("convnextv2_tiny", convnext, depths=(3, 3, 9, 3), width=96, response_norm=True, drop_path=0.2)
+convnextv2_base = variant(
+    "convnextv2_base", convnext, depths=(3, 3, 27, 3), width=128, response_norm=True, drop_path=0.1
+)
+convnextv2_large = variant(
+    "convnextv2_large", convnext, depths=(3, 3, 27, 3), width=192, response_norm=True, drop_path=0.2
+)
+convnextv2_huge = variant(
+    "convnextv2_huge", convnext, depths=(3, 3, 27, 3), width=352, response_norm=True, drop_path=0.3
 )

@@ -6,13 +6,14 @@ from jaxcnn._combine import concatenate, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import identity
 from jaxcnn._dropout import dropout as drop
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def densenet(
     classes: int | None = 1000,
     *,
@@ -77,12 +78,7 @@ def densenet(
     return serial(**layers, norm=norm(), relu=jax.nn.relu, features=global_avg_pool, **head(classes))
 
 
-VARIANTS = variants(
-    densenet,
-    {
-        "densenet121": {"depths": (6, 12, 24, 16)},
-        "densenet161": {"depths": (6, 12, 36, 24), "growth": 48},
-        "densenet169": {"depths": (6, 12, 32, 32)},
-        "densenet201": {"depths": (6, 12, 48, 32)},
-    },
-)
+densenet121 = variant("densenet121", densenet, depths=(6, 12, 24, 16))
+densenet161 = variant("densenet161", densenet, depths=(6, 12, 36, 24), growth=48)
+densenet169 = variant("densenet169", densenet, depths=(6, 12, 32, 32))
+densenet201 = variant("densenet201", densenet, depths=(6, 12, 48, 32))

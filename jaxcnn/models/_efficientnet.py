@@ -2,16 +2,17 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 
 from jaxcnn._combine import serial
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import divisible, fused_inverted_residual, inverted_residual
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 # expansion, size, stride, features and blocks of each stage; size 0 for blocks with one convolution for two
 V1 = (
@@ -53,6 +54,7 @@ SMALL_EPS = functools.partial(batch_norm, eps=1e-3)
 SMALL_EPS_SLOW = functools.partial(batch_norm, decay=0.99, eps=1e-3)
 
 
+@constructor
 def efficientnet(
     classes: int | None = 1000,
     *,
@@ -114,7 +116,7 @@ def efficientnet(
     for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
         blocks, out = [], divisible(features * width)
         for i in range(count):
-            common = {
+            common: dict[str, Any] = {
                 "stride": 1 if i else stride,
                 "norm": norm,
                 "act": act,
@@ -123,7 +125,7 @@ def efficientnet(
             if size == 0:
                 blocks.append(fused_inverted_residual(out, expand=expand, **common))
             else:
-                excite = {"squeeze": max(1, channels // 4), "squeeze_act": act}
+                excite: dict[str, Any] = {"squeeze": max(1, channels // 4), "squeeze_act": act}
                 blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **common))
             channels, done = out, done + 1
         layers[f"stage{stage}"] = serial(*blocks)
@@ -131,33 +133,24 @@ def efficientnet(
     return serial(**layers, features=global_avg_pool, **head(classes, dropout))
 
 
-VARIANTS = variants(
-    efficientnet,
-    {
-        "efficientnet_b0": {},
-        "efficientnet_b1": {"depth": 1.1, "size": 240},
-        "efficientnet_b2": {"width": 1.1, "depth": 1.2, "dropout": 0.3, "size": 288},
-        "efficientnet_b3": {"width": 1.2, "depth": 1.4, "dropout": 0.3, "size": 300},
-        "efficientnet_b4": {"width": 1.4, "depth": 1.8, "dropout": 0.4, "size": 380},
-        "efficientnet_b5": {"width": 1.6, "depth": 2.2, "dropout": 0.4, "size": 456, "norm": SMALL_EPS_SLOW},
-        "efficientnet_b6": {"width": 1.8, "depth": 2.6, "dropout": 0.5, "size": 528, "norm": SMALL_EPS_SLOW},
-        "efficientnet_b7": {"width": 2.0, "depth": 3.1, "dropout": 0.5, "size": 600, "norm": SMALL_EPS_SLOW},
-        "efficientnet_v2_s": {"stages": V2_S, "stem": 24, "top": 1280, "size": 384, "norm": SMALL_EPS},
-        "efficientnet_v2_m": {
-            "stages": V2_M,
-            "stem": 24,
-            "top": 1280,
-            "size": 480,
-            "norm": SMALL_EPS,
-            "dropout": 0.3,
-        },
-        "efficientnet_v2_l": {
-            "stages": V2_L,
-            "stem": 32,
-            "top": 1280,
-            "size": 480,
-            "norm": SMALL_EPS,
-            "dropout": 0.4,
-        },
-    },
+efficientnet_b0 = variant("efficientnet_b0", efficientnet)
+efficientnet_b1 = variant("efficientnet_b1", efficientnet, size=240, depth=1.1)
+efficientnet_b2 = variant("efficientnet_b2", efficientnet, size=288, width=1.1, depth=1.2, dropout=0.3)
+efficientnet_b3 = variant("efficientnet_b3", efficientnet, size=300, width=1.2, depth=1.4, dropout=0.3)
+efficientnet_b4 = variant("efficientnet_b4", efficientnet, size=380, width=1.4, depth=1.8, dropout=0.4)
+efficientnet_b5 = variant(
+    "efficientnet_b5", efficientnet, size=456, width=1.6, depth=2.2, dropout=0.4, norm=SMALL_EPS_SLOW
+)
+efficientnet_b6 = variant(
+    "efficientnet_b6", efficientnet, size=528, width=1.8, depth=2.6, dropout=0.5, norm=SMALL_EPS_SLOW
+)
+efficientnet_b7 = variant(
+    "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=SMALL_EPS_SLOW
+)
+efficientnet_v2_s = variant("efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=SMALL_EPS)
+efficientnet_v2_m = variant(
+    "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=SMALL_EPS, dropout=0.3
+)
+efficientnet_v2_l = variant(
+    "efficientnet_v2_l", efficientnet, size=480, stages=V2_L, stem=32, top=1280, norm=SMALL_EPS, dropout=0.4
 )

@@ -11,9 +11,10 @@ from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import adaptive_avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(224, 224, 3)
 def googlenet(
     classes: int | None = 1000,
     *,
@@ -28,8 +29,8 @@ def googlenet(
     New in 2014: each block looks through windows of several sizes and lets the next one choose; 1x1 convolutions to
     fewer channels make that cheap, and a global mean stands where AlexNet has most of its parameters. Two auxiliary
     heads give the lower layers a gradient of their own. As in torchvision, all convolutions have batch norm, and c, the
-    paper's 5x5, is 3x3. torchvision's `transform_input`, off by default there, is a scaling of the data and not a part
-    of the model.
+    paper's 5x5, is 3x3. torchvision's `transform_input`, which its builder turns on with trained weights, is a scaling
+    of the data and not a part of the model: these weights want `data.normalize([0.5] * 3, [0.5] * 3)`.
 
     Variants, for 224x224 (top-1 of torchvision's first weights; with auxiliary heads 13,004,888 parameters):
         name       parameters  multiply-adds   top-1
@@ -120,6 +121,3 @@ def _in_training(layer: Layer) -> Layer:
         return layer.apply(params, state, x, train=True, key=key) if train else (None, state)
 
     return Layer(layer.init, apply)
-
-
-VARIANTS = variants(googlenet, {"googlenet": {}})

@@ -9,9 +9,10 @@ from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._googlenet import with_auxiliary
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(299, 299, 3)
 def inception_v3(
     classes: int | None = 1000,
     *,
@@ -25,8 +26,9 @@ def inception_v3(
 
     New in 2015: a window is taken apart into smaller ones in a row, 5x5 into two of 3x3, 7x7 into 1x7 and 7x1, with a
     nonlinearity after each; where the picture shrinks, pooling and strided convolution do it side by side, so that
-    nothing is lost in between; and label smoothing. torchvision's `transform_input`, off by default there, is a scaling
-    of the data and not a part of the model.
+    nothing is lost in between; and label smoothing. torchvision's `transform_input`, which its builder turns on with
+    trained weights, is a scaling of the data and not a part of the model: these weights want
+    `data.normalize([0.5] * 3, [0.5] * 3)`.
 
     Variants, for 299x299 (top-1 of torchvision's first weights; without the auxiliary head 23,834,568 parameters):
         name          parameters  multiply-adds   top-1
@@ -139,6 +141,3 @@ def inception_v3(
         head=dense(classes),
     )
     return serial(**lower, upper=with_auxiliary(serial(**upper), aux=classifier))
-
-
-VARIANTS = variants(inception_v3, {"inception_v3": {"size": 299}})

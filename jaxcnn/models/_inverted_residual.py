@@ -1,5 +1,7 @@
 """The block of networks for phones: wide inside, narrow where it is added."""
 
+from collections.abc import Callable
+
 import jax
 
 from jaxcnn._combine import AnyLayer, residual, serial, squeeze_excite
@@ -19,8 +21,8 @@ def inverted_residual(
     squeeze: int = 0,
     norm: Norm,
     act: AnyLayer,
-    gate: AnyLayer = jax.nn.sigmoid,
-    squeeze_act: AnyLayer = jax.nn.relu,
+    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    squeeze_act: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     drop_path: float = 0.0,
 ) -> Layer:
     """(N, H, W, C) -> (N, H / stride, W / stride, features): 1x1 to `hidden` channels, depthwise, 1x1 to `features`.
@@ -39,8 +41,8 @@ def inverted_residual(
     Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
 
-    def block(shape):
-        parts = {} if hidden == shape[-1] else {"expand": unit(hidden, 1, norm=norm, act=act)}
+    def block(shape: tuple[int, ...]) -> Layer:
+        parts: dict[str, AnyLayer] = {} if hidden == shape[-1] else {"expand": unit(hidden, 1, norm=norm, act=act)}
         depthwise = depthwise_conv(size, stride=stride, padding=size // 2, bias=False)
         parts["depthwise"] = serial(conv=depthwise, norm=norm(), act=act)
         if squeeze:
@@ -61,9 +63,9 @@ def fused_inverted_residual(
     Source: Tan and Le, "EfficientNetV2: smaller models and faster training", 2021.
     """
 
-    def block(shape):
+    def block(shape: tuple[int, ...]) -> Layer:
         if expand == 1:
-            parts = {"fused": unit(features, 3, stride=stride, norm=norm, act=act)}
+            parts: dict[str, AnyLayer] = {"fused": unit(features, 3, stride=stride, norm=norm, act=act)}
         else:
             parts = {
                 "fused": unit(expand * shape[-1], 3, stride=stride, norm=norm, act=act),

@@ -11,9 +11,10 @@ from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._unit import head
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(28, 28, 1)
 def lenet5(classes: int | None = 10, *, dropout: float = 0.0) -> Layer:
     """(N, 28, 28, 1) -> (N, classes): LeNet-5 as it is built today.
 
@@ -62,6 +63,7 @@ SEEN = (
 )
 
 
+@input_shape(28, 28, 1)
 def lenet5_1998(classes: int | None = 10) -> Layer:
     """(N, 28, 28, 1) -> (N, classes): LeNet-5 as it was published, but for its output.
 
@@ -117,6 +119,7 @@ def lenet5_1998(classes: int | None = 10) -> Layer:
     )
 
 
+@input_shape(28, 28, 1)
 def tiny(classes: int | None = 10) -> Layer:
     """(N, H, W, C) -> (N, classes): a network for lessons, in which each part can be followed by hand.
 
@@ -144,10 +147,3 @@ def tiny(classes: int | None = 10) -> Layer:
         pool=global_avg_pool,
         **head(classes),
     )
-
-
-VARIANTS = (
-    variants(lenet5, {"lenet5": {}}, size=28, channels=1)
-    | variants(lenet5_1998, {"lenet5_1998": {}}, size=28, channels=1)
-    | variants(tiny, {"tiny": {}}, size=28, channels=1)
-)

@@ -7,17 +7,18 @@ import jax
 from jaxcnn._combine import serial
 from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import divisible, inverted_residual
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 # features, size, stride, expansion and blocks of the stages
 PLAN = ((24, 3, 2, 3, 3), (40, 5, 2, 3, 3), (80, 5, 2, 6, 3), (96, 3, 1, 6, 2), (192, 5, 2, 6, 4), (320, 3, 1, 6, 1))
 
 
+@constructor
 def mnasnet(
     classes: int | None = 1000,
     *,
@@ -69,12 +70,7 @@ def mnasnet(
     return serial(**layers, top=unit(1280, 1, norm=norm), features=global_avg_pool, **head(classes, dropout))
 
 
-VARIANTS = variants(
-    mnasnet,
-    {
-        "mnasnet0_5": {"width": 0.5},
-        "mnasnet0_75": {"width": 0.75},
-        "mnasnet1_0": {"width": 1.0},
-        "mnasnet1_3": {"width": 1.3},
-    },
-)
+mnasnet0_5 = variant("mnasnet0_5", mnasnet, width=0.5)
+mnasnet0_75 = variant("mnasnet0_75", mnasnet, width=0.75)
+mnasnet1_0 = variant("mnasnet1_0", mnasnet, width=1.0)
+mnasnet1_3 = variant("mnasnet1_3", mnasnet, width=1.3)

@@ -4,15 +4,15 @@ import functools
 
 import jax
 
-from jaxcnn._combine import serial
+from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import dense
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import divisible, inverted_residual
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape, variant
 
 # features and stride of the 13 blocks of version 1
 PLAN_1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * ((512, 1),), (1024, 2), (1024, 1))
@@ -51,6 +51,7 @@ SMALL = (
 )
 
 
+@input_shape(224, 224, 3)
 def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.0) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet.
 
@@ -88,6 +89,7 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     return serial(stem=stem, **blocks, features=global_avg_pool, **head(classes, dropout))
 
 
+@input_shape(224, 224, 3)
 def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.2) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet v2.
 
@@ -124,6 +126,7 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     return serial(**layers, features=global_avg_pool, **head(classes, dropout))
 
 
+@constructor
 def mobilenet_v3(
     classes: int | None = 1000,
     *,
@@ -172,18 +175,9 @@ def mobilenet_v3(
             gate=jax.nn.hard_sigmoid,
         )
     layers["top"] = unit(6 * features, 1, norm=norm, act=swish)
-    end = {"last": dense(last), "swish": swish}
+    end: dict[str, AnyLayer] = {"last": dense(last), "swish": swish}
     return serial(**layers, pool=global_avg_pool, **end, **head(classes, dropout))
 
 
-VARIANTS = (
-    variants(mobilenet_v1, {"mobilenet_v1": {}})
-    | variants(mobilenet_v2, {"mobilenet_v2": {}})
-    | variants(
-        mobilenet_v3,
-        {
-            "mobilenet_v3_large": {"blocks": LARGE, "last": 1280},
-            "mobilenet_v3_small": {"blocks": SMALL, "last": 1024},
-        },
-    )
-)
+mobilenet_v3_large = variant("mobilenet_v3_large", mobilenet_v3, blocks=LARGE, last=1280)
+mobilenet_v3_small = variant("mobilenet_v3_small", mobilenet_v3, blocks=SMALL, last=1024)

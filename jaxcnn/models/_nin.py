@@ -7,11 +7,12 @@ from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 relu = jax.nn.relu
 
 
+@input_shape(32, 32, 3)
 def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     """(N, 32, 32, 3) -> (N, classes): Network in network, for CIFAR-10.
 
@@ -35,13 +36,13 @@ def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     Source: Lin, Chen and Yan, "Network in network", 2014.
     """
 
-    def mlpconv(features, size, *others):
+    def mlpconv(features: int, size: int, *others: int) -> Layer:
         layers: dict[str, AnyLayer] = {"conv": conv(features, size, padding=size // 2), "relu": relu}
         for i, width in enumerate(others, 1):
             layers |= {f"mlp{i}": conv(width, 1), f"relu{i}": relu}
         return serial(**layers)
 
-    last = {} if classes is None else {"head": conv(classes, 1), "relu": relu}
+    last: dict[str, AnyLayer] = {} if classes is None else {"head": conv(classes, 1), "relu": relu}
     return serial(
         block1=mlpconv(192, 5, 160, 96),
         pool1=max_pool(3, stride=2, ceil_mode=True),  # 16 x 16
@@ -53,6 +54,3 @@ def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
         **last,
         pool=global_avg_pool,
     )
-
-
-VARIANTS = variants(nin, {"nin": {}}, size=32)

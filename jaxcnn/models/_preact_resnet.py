@@ -5,13 +5,14 @@ import jax
 from jaxcnn._combine import AnyLayer, residual, serial
 from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def preact_resnet(
     classes: int | None = 1000,
     *,
@@ -91,19 +92,14 @@ def basic(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str
 
 def preact_block(branch: dict[str, AnyLayer], shortcut: AnyLayer | None, norm: Norm) -> Layer:
     """x + branch(h) with h = relu(norm(x)), or with a shortcut, shortcut(h) + branch(h)."""
-    before = {"norm1": norm(), "relu1": jax.nn.relu}
+    before: dict[str, AnyLayer] = {"norm1": norm(), "relu1": jax.nn.relu}
     if shortcut is None:
         return residual(serial(**before, **branch))
     return serial(**before, sum=residual(serial(**branch), shortcut))
 
 
-VARIANTS = variants(
-    preact_resnet,
-    {
-        "preact_resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False},
-        "preact_resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False},
-        "preact_resnet50": {"depths": (3, 4, 6, 3)},
-        "preact_resnet101": {"depths": (3, 4, 23, 3)},
-        "preact_resnet152": {"depths": (3, 8, 36, 3)},
-    },
-)
+preact_resnet18 = variant("preact_resnet18", preact_resnet, depths=(2, 2, 2, 2), bottleneck=False)
+preact_resnet34 = variant("preact_resnet34", preact_resnet, depths=(3, 4, 6, 3), bottleneck=False)
+preact_resnet50 = variant("preact_resnet50", preact_resnet, depths=(3, 4, 6, 3))
+preact_resnet101 = variant("preact_resnet101", preact_resnet, depths=(3, 4, 23, 3))
+preact_resnet152 = variant("preact_resnet152", preact_resnet, depths=(3, 8, 36, 3))

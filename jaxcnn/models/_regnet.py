@@ -7,13 +7,14 @@ import numpy as np
 
 from jaxcnn._combine import residual, serial, squeeze_excite
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def regnet(
     classes: int | None = 1000,
     *,
@@ -111,35 +112,32 @@ def _stages(depth: int, width: int, slope: float, step: float, group_width: int)
     return result
 
 
-VARIANTS = variants(
-    regnet,
-    {
-        "regnet_x_400mf": {"depth": 22, "width": 24, "slope": 24.48, "step": 2.54, "group_width": 16},
-        "regnet_x_800mf": {"depth": 16, "width": 56, "slope": 35.73, "step": 2.28, "group_width": 16},
-        "regnet_x_1_6gf": {"depth": 18, "width": 80, "slope": 34.01, "step": 2.25, "group_width": 24},
-        "regnet_x_3_2gf": {"depth": 25, "width": 88, "slope": 26.31, "step": 2.25, "group_width": 48},
-        "regnet_x_8gf": {"depth": 23, "width": 80, "slope": 49.56, "step": 2.88, "group_width": 120},
-        "regnet_x_16gf": {"depth": 22, "width": 216, "slope": 55.59, "step": 2.1, "group_width": 128},
-        "regnet_x_32gf": {"depth": 23, "width": 320, "slope": 69.86, "step": 2.0, "group_width": 168},
-    }
-    | {
-        name: settings | {"excite": True}
-        for name, settings in {
-            "regnet_y_400mf": {"depth": 16, "width": 48, "slope": 27.89, "step": 2.09, "group_width": 8},
-            "regnet_y_800mf": {"depth": 14, "width": 56, "slope": 38.84, "step": 2.4, "group_width": 16},
-            "regnet_y_1_6gf": {"depth": 27, "width": 48, "slope": 20.71, "step": 2.65, "group_width": 24},
-            "regnet_y_3_2gf": {"depth": 21, "width": 80, "slope": 42.63, "step": 2.66, "group_width": 24},
-            "regnet_y_8gf": {"depth": 17, "width": 192, "slope": 76.82, "step": 2.19, "group_width": 56},
-            "regnet_y_16gf": {"depth": 18, "width": 200, "slope": 106.23, "step": 2.48, "group_width": 112},
-            "regnet_y_32gf": {"depth": 20, "width": 232, "slope": 115.89, "step": 2.53, "group_width": 232},
-            "regnet_y_128gf": {
-                "depth": 27,
-                "width": 456,
-                "slope": 160.83,
-                "step": 2.52,
-                "group_width": 264,
-                "size": 384,
-            },
-        }.items()
-    },
+regnet_x_400mf = variant("regnet_x_400mf", regnet, depth=22, width=24, slope=24.48, step=2.54, group_width=16)
+regnet_x_800mf = variant("regnet_x_800mf", regnet, depth=16, width=56, slope=35.73, step=2.28, group_width=16)
+regnet_x_1_6gf = variant("regnet_x_1_6gf", regnet, depth=18, width=80, slope=34.01, step=2.25, group_width=24)
+regnet_x_3_2gf = variant("regnet_x_3_2gf", regnet, depth=25, width=88, slope=26.31, step=2.25, group_width=48)
+regnet_x_8gf = variant("regnet_x_8gf", regnet, depth=23, width=80, slope=49.56, step=2.88, group_width=120)
+regnet_x_16gf = variant("regnet_x_16gf", regnet, depth=22, width=216, slope=55.59, step=2.1, group_width=128)
+regnet_x_32gf = variant("regnet_x_32gf", regnet, depth=23, width=320, slope=69.86, step=2.0, group_width=168)
+regnet_y_400mf = variant(
+    "regnet_y_400mf", regnet, depth=16, width=48, slope=27.89, step=2.09, group_width=8, excite=True
+)
+regnet_y_800mf = variant(
+    "regnet_y_800mf", regnet, depth=14, width=56, slope=38.84, step=2.4, group_width=16, excite=True
+)
+regnet_y_1_6gf = variant(
+    "regnet_y_1_6gf", regnet, depth=27, width=48, slope=20.71, step=2.65, group_width=24, excite=True
+)
+regnet_y_3_2gf = variant(
+    "regnet_y_3_2gf", regnet, depth=21, width=80, slope=42.63, step=2.66, group_width=24, excite=True
+)
+regnet_y_8gf = variant("regnet_y_8gf", regnet, depth=17, width=192, slope=76.82, step=2.19, group_width=56, excite=True)
+regnet_y_16gf = variant(
+    "regnet_y_16gf", regnet, depth=18, width=200, slope=106.23, step=2.48, group_width=112, excite=True
+)
+regnet_y_32gf = variant(
+    "regnet_y_32gf", regnet, depth=20, width=232, slope=115.89, step=2.53, group_width=232, excite=True
+)
+regnet_y_128gf = variant(
+    "regnet_y_128gf", regnet, size=384, depth=27, width=456, slope=160.83, step=2.52, group_width=264, excite=True
 )

@@ -5,13 +5,14 @@ import jax
 from jaxcnn._combine import residual, serial, squeeze_excite
 from jaxcnn._conv import conv
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def resnet(
     classes: int | None = 1000,
     *,
@@ -107,23 +108,18 @@ def resnet(
     return serial(**stem, **stages, features=global_avg_pool, **head(classes, dropout))
 
 
-VARIANTS = variants(
-    resnet,
-    {
-        "resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False},
-        "resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False},
-        "resnet50": {"depths": (3, 4, 6, 3)},
-        "resnet101": {"depths": (3, 4, 23, 3)},
-        "resnet152": {"depths": (3, 8, 36, 3)},
-        "resnext50_32x4d": {"depths": (3, 4, 6, 3), "groups": 32, "width": 4},
-        "resnext101_32x8d": {"depths": (3, 4, 23, 3), "groups": 32, "width": 8},
-        "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width": 4},
-        "wide_resnet50_2": {"depths": (3, 4, 6, 3), "width": 128},
-        "wide_resnet101_2": {"depths": (3, 4, 23, 3), "width": 128},
-        "se_resnet18": {"depths": (2, 2, 2, 2), "bottleneck": False, "excite": True},
-        "se_resnet34": {"depths": (3, 4, 6, 3), "bottleneck": False, "excite": True},
-        "se_resnet50": {"depths": (3, 4, 6, 3), "excite": True},
-        "se_resnet101": {"depths": (3, 4, 23, 3), "excite": True},
-        "se_resnet152": {"depths": (3, 8, 36, 3), "excite": True},
-    },
-)
+resnet18 = variant("resnet18", resnet, depths=(2, 2, 2, 2), bottleneck=False)
+resnet34 = variant("resnet34", resnet, depths=(3, 4, 6, 3), bottleneck=False)
+resnet50 = variant("resnet50", resnet, depths=(3, 4, 6, 3))
+resnet101 = variant("resnet101", resnet, depths=(3, 4, 23, 3))
+resnet152 = variant("resnet152", resnet, depths=(3, 8, 36, 3))
+resnext50_32x4d = variant("resnext50_32x4d", resnet, depths=(3, 4, 6, 3), groups=32, width=4)
+resnext101_32x8d = variant("resnext101_32x8d", resnet, depths=(3, 4, 23, 3), groups=32, width=8)
+resnext101_64x4d = variant("resnext101_64x4d", resnet, depths=(3, 4, 23, 3), groups=64, width=4)
+wide_resnet50_2 = variant("wide_resnet50_2", resnet, depths=(3, 4, 6, 3), width=128)
+wide_resnet101_2 = variant("wide_resnet101_2", resnet, depths=(3, 4, 23, 3), width=128)
+se_resnet18 = variant("se_resnet18", resnet, depths=(2, 2, 2, 2), bottleneck=False, excite=True)
+se_resnet34 = variant("se_resnet34", resnet, depths=(3, 4, 6, 3), bottleneck=False, excite=True)
+se_resnet50 = variant("se_resnet50", resnet, depths=(3, 4, 6, 3), excite=True)
+se_resnet101 = variant("se_resnet101", resnet, depths=(3, 4, 23, 3), excite=True)
+se_resnet152 = variant("se_resnet152", resnet, depths=(3, 8, 36, 3), excite=True)

@@ -4,13 +4,14 @@ import jax
 
 from jaxcnn._combine import concatenate, serial
 from jaxcnn._conv import conv, depthwise_conv
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def shufflenet_v2(
     classes: int | None = 1000,
     *,
@@ -94,12 +95,7 @@ def _shuffle(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
-VARIANTS = variants(
-    shufflenet_v2,
-    {
-        "shufflenet_v2_x0_5": {"widths": (48, 96, 192)},
-        "shufflenet_v2_x1_0": {"widths": (116, 232, 464)},
-        "shufflenet_v2_x1_5": {"widths": (176, 352, 704)},
-        "shufflenet_v2_x2_0": {"widths": (244, 488, 976), "last": 2048},
-    },
-)
+shufflenet_v2_x0_5 = variant("shufflenet_v2_x0_5", shufflenet_v2, widths=(48, 96, 192))
+shufflenet_v2_x1_0 = variant("shufflenet_v2_x1_0", shufflenet_v2, widths=(116, 232, 464))
+shufflenet_v2_x1_5 = variant("shufflenet_v2_x1_5", shufflenet_v2, widths=(176, 352, 704))
+shufflenet_v2_x2_0 = variant("shufflenet_v2_x2_0", shufflenet_v2, widths=(244, 488, 976), last=2048)

@@ -2,14 +2,15 @@
 
 import jax
 
-from jaxcnn._combine import concatenate, serial
+from jaxcnn._combine import AnyLayer, concatenate, serial
 from jaxcnn._conv import conv
 from jaxcnn._dropout import dropout as drop
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple, dropout: float = 0.5) -> Layer:
     """(N, H, W, 3) -> (N, classes): SqueezeNet.
 
@@ -38,9 +39,9 @@ def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple
     """
     pool = max_pool(3, stride=2, ceil_mode=True)
     features, size = stem
-    layers = [conv(features, size, stride=2, padding="VALID"), jax.nn.relu]
+    layers: list[AnyLayer] = [conv(features, size, stride=2, padding="VALID"), jax.nn.relu]
     layers += [pool if part == "pool" else fire(part) for part in plan]
-    end = {}
+    end: dict[str, AnyLayer] = {}
     if classes is not None:
         end = {"drop": drop(dropout), "head": conv(classes, 1), "relu": jax.nn.relu}
     return serial(features=serial(*layers), **end, pool=global_avg_pool)
@@ -55,10 +56,9 @@ def fire(squeezed: int) -> Layer:
     return serial(squeeze=conv(squeezed, 1), relu=jax.nn.relu, expand=both)
 
 
-VARIANTS = variants(
-    squeezenet,
-    {
-        "squeezenet1_0": {"stem": (96, 7), "plan": ("pool", 16, 16, 32, "pool", 32, 48, 48, 64, "pool", 64)},
-        "squeezenet1_1": {"stem": (64, 3), "plan": ("pool", 16, 16, "pool", 32, 32, "pool", 48, 48, 64, 64)},
-    },
+squeezenet1_0 = variant(
+    "squeezenet1_0", squeezenet, stem=(96, 7), plan=("pool", 16, 16, 32, "pool", 32, 48, 48, 64, "pool", 64)
+)
+squeezenet1_1 = variant(
+    "squeezenet1_1", squeezenet, stem=(64, 3), plan=("pool", 16, 16, "pool", 32, 32, "pool", 48, 48, 64, 64)
 )

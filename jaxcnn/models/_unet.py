@@ -9,9 +9,10 @@ from jaxcnn._dense import identity
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._pool import max_pool
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(572, 572, 1)
 def unet(
     classes: int | None = 2,
     *,
@@ -72,6 +73,3 @@ def beside(across: jax.Array, below: jax.Array) -> jax.Array:
     (top, left) = ((a - b) // 2 for a, b in zip(across.shape[1:3], below.shape[1:3], strict=True))
     middle = across[:, top : top + below.shape[1], left : left + below.shape[2]]
     return jnp.concatenate([middle, below], axis=-1)
-
-
-VARIANTS = variants(unet, {"unet": {}}, size=572, channels=1)

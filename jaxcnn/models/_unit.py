@@ -10,6 +10,7 @@ from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
+from jaxcnn._window import Padding
 
 Norm = Callable[[], Layer]
 
@@ -19,7 +20,7 @@ def unit(
     size: int | tuple[int, int] = 3,
     *,
     stride: int = 1,
-    padding: str | None = None,
+    padding: Padding | None = None,
     groups: int = 1,
     norm: Norm = batch_norm,
     act: AnyLayer = jax.nn.relu,
@@ -28,7 +29,8 @@ def unit(
 
     `padding` is size // 2, PyTorch's custom, or what is asked for, as in `conv`.
     """
-    padding = size // 2 if padding is None else padding
+    if padding is None:
+        padding = size // 2 if isinstance(size, int) else tuple(n // 2 for n in size)
     convolution = conv(features, size, stride=stride, padding=padding, groups=groups, bias=False)
     return serial(conv=convolution, norm=norm(), act=act)
 

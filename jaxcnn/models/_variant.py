@@ -1,28 +1,47 @@
-"""Variants of a family of networks are rows of a table; each becomes a function with a name."""
+"""Architectures by name: what makes a function of a family's settings one of its published variants."""
 
+import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 
-Build = Callable[..., Layer]
-
-
-def variants(
-    family: Build, rows: Mapping[str, Mapping[str, Any]], *, size: int = 224, channels: int = 3
-) -> dict[str, Build]:
-    """For each row a function that calls `family` with that row's settings, which the caller may override.
-
-    It has an attribute `input_shape`, (size, size, channels): that of the pictures that the published figures are for.
-    A row may have a "size" of its own.
-    """
-    return {name: _variant(family, name, {"size": size} | row, channels) for name, row in rows.items()}
+Build = TypeVar("Build", bound=Callable[..., Layer])
 
 
-def _variant(family: Build, name: str, row: Mapping[str, Any], channels: int) -> Build:
-    settings = {key: value for key, value in row.items() if key != "size"}
+class Model(Protocol):
+    """A function that builds one architecture, with its settings as keywords."""
+
+    input_shape: tuple[int, int, int]  # of the images that the published figures are for
+
+    def __call__(self, classes: int | None = ..., **settings: Any) -> Layer: ...
+
+
+class Models(dict[str, Model]):
+    """Models by name."""
+
+    def __missing__(self, name: str) -> Model:
+        close = ", ".join(map(repr, difflib.get_close_matches(str(name), self, 3)))
+        raise KeyError(
+            f"no model is called {name!r}; " + (f"did you mean {close}?" if close else "sorted(MODELS) lists all")
+        )
+
+
+def input_shape(height: int, width: int, channels: int) -> Callable[[Build], Build]:
+    """Mark a constructor as a `Model` for images of this shape."""
+
+    def mark(fn: Build) -> Build:
+        build: Any = constructor(fn)
+        build.input_shape = (height, width, channels)
+        return build
+
+    return mark
+
+
+def variant(name: str, family: Callable[..., Layer], *, size: int = 224, **settings: Any) -> Model:
+    """The family with these settings, which the caller may override, for images (size, size, 3)."""
     call = functools.partial(family, **settings)
 
     @functools.wraps(family)
@@ -31,6 +50,5 @@ def _variant(family: Build, name: str, row: Mapping[str, Any], channels: int) ->
 
     build.__name__ = build.__qualname__ = name
     build.__module__ = "jaxcnn.models"
-    build.__signature__ = inspect.signature(call)
-    build.input_shape = (row["size"], row["size"], channels)
-    return build
+    vars(build)["__signature__"] = inspect.signature(call)
+    return cast(Model, input_shape(size, size, 3)(build))

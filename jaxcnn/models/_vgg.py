@@ -2,18 +2,19 @@
 
 import jax
 
-from jaxcnn._combine import serial
+from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import adaptive_avg_pool, max_pool
 from jaxcnn.models._alexnet import dense_layers
 from jaxcnn.models._unit import Norm
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
+@constructor
 def vgg(
     classes: int | None = 1000, *, depths: tuple[int, ...], norm: Norm | None = None, dropout: float = 0.5
 ) -> Layer:
@@ -47,7 +48,7 @@ def vgg(
 
     Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015.
     """
-    layers = []
+    layers: list[AnyLayer] = []
     for width, depth in zip(WIDTHS, depths, strict=True):
         for _ in range(depth):
             layers += [conv(width, 3, padding=1), *([norm()] if norm else []), jax.nn.relu]
@@ -55,9 +56,11 @@ def vgg(
     return serial(features=serial(*layers), pool=adaptive_avg_pool(7), **dense_layers(classes, dropout))
 
 
-DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-VARIANTS = variants(
-    vgg,
-    {f"vgg{depth}": {"depths": depths} for depth, depths in DEPTHS.items()}
-    | {f"vgg{depth}_bn": {"depths": depths, "norm": batch_norm} for depth, depths in DEPTHS.items()},
-)
+vgg11 = variant("vgg11", vgg, depths=(1, 1, 2, 2, 2))
+vgg13 = variant("vgg13", vgg, depths=(2, 2, 2, 2, 2))
+vgg16 = variant("vgg16", vgg, depths=(2, 2, 3, 3, 3))
+vgg19 = variant("vgg19", vgg, depths=(2, 2, 4, 4, 4))
+vgg11_bn = variant("vgg11_bn", vgg, depths=(1, 1, 2, 2, 2), norm=batch_norm)
+vgg13_bn = variant("vgg13_bn", vgg, depths=(2, 2, 2, 2, 2), norm=batch_norm)
+vgg16_bn = variant("vgg16_bn", vgg, depths=(2, 2, 3, 3, 3), norm=batch_norm)
+vgg19_bn = variant("vgg19_bn", vgg, depths=(2, 2, 4, 4, 4), norm=batch_norm)

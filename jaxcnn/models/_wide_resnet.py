@@ -4,14 +4,15 @@ import jax
 
 from jaxcnn._combine import serial
 from jaxcnn._conv import conv
-from jaxcnn._layer import Layer
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._preact_resnet import basic, preact_block
 from jaxcnn.models._unit import Norm, head
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import variant
 
 
+@constructor
 def wide_resnet(
     classes: int | None = 10,
     *,
@@ -68,13 +69,7 @@ def wide_resnet(
     return serial(**layers, norm=norm(), relu=jax.nn.relu, features=global_avg_pool, **head(classes))
 
 
-VARIANTS = variants(
-    wide_resnet,
-    {
-        "wrn_16_4": {"depth": 16, "factor": 4},
-        "wrn_16_8": {"depth": 16, "factor": 8},
-        "wrn_28_10": {"depth": 28, "factor": 10},
-        "wrn_40_2": {"depth": 40, "factor": 2},
-    },
-    size=32,
-)
+wrn_16_4 = variant("wrn_16_4", wide_resnet, size=32, depth=16, factor=4)
+wrn_16_8 = variant("wrn_16_8", wide_resnet, size=32, depth=16, factor=8)
+wrn_28_10 = variant("wrn_28_10", wide_resnet, size=32, depth=28, factor=10)
+wrn_40_2 = variant("wrn_40_2", wide_resnet, size=32, depth=40, factor=2)

@@ -9,9 +9,10 @@ from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
-from jaxcnn.models._variant import variants
+from jaxcnn.models._variant import input_shape
 
 
+@input_shape(299, 299, 3)
 def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.5) -> Layer:
     """(N, H, W, 3) -> (N, classes): Xception.
 
@@ -71,6 +72,3 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
         features=global_avg_pool,
         **head(classes, dropout),
     )
-
-
-VARIANTS = variants(xception, {"xception": {"size": 299}})

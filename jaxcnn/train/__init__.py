@@ -15,6 +15,7 @@ from jaxcnn.train._optimizer import make_optimizer as make_optimizer
 from jaxcnn.train._optimizer import make_schedule as make_schedule
 from jaxcnn.train._optimizer import with_average as with_average
 from jaxcnn.train._recipe import FIT as FIT
+from jaxcnn.train._recipe import resolve as resolve
 from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
 from jaxcnn.train._step import TrainState as TrainState
@@ -41,6 +42,7 @@ __all__ = [
     "make_step",
     "override",
     "require",
+    "resolve",
     "reuse_memory",
     "with_average",
     "with_views",

@@ -1,9 +1,10 @@
 """Configs are plain nested dicts; a command line overrides them, strictly."""
 
 import copy
+import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxcnn._layer import shown
@@ -39,7 +40,7 @@ def override(config: Config, assignments: list[str]) -> Config:
             raise ConfigError(f"{assignment!r} is not of the form key.path=value")
         keys = [key for key, _ in entries(config)]
         if path not in keys:
-            raise ConfigError(f"unknown key {path!r}; {there_are(path, keys)}")
+            raise unknown_key(path, keys)
         *parents, leaf = path.split(".")
         node = config
         for parent in parents:
@@ -67,6 +68,16 @@ def require(config: Config, limits: dict[str, tuple[float, float]]) -> None:
     for path, (least, below) in limits.items():
         if not least <= values[path] < below:
             raise ConfigError(f"{path} must be at least {least} and below {below}, got {values[path]}")
+
+
+def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
+    """The error for a path that is not one of these, with the nearest: one of the same last part, if there is one."""
+    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    near = difflib.get_close_matches(path.rpartition(".")[2], last, 1)
+    whole = difflib.get_close_matches(path, keys, 1, cutoff=0.8)
+    return ConfigError(
+        f"unknown key {path!r}; {there_are((whole or [last[name] for name in near] or [path])[0], keys)}"
+    )
 
 
 def entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

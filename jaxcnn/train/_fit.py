@@ -46,9 +46,8 @@ from jaxcnn.train._recipe import (
     FIT,
     augmentation,
     augments_colour,
-    check,
     evaluation_loss,
-    merged,
+    resolve,
     scaled,
     training_loss,
 )
@@ -144,8 +143,7 @@ def fit(
         epoch 1: loss ...
         epoch 2: loss ...
     """
-    config = merged(FIT, config or {})
-    check(config)
+    config = resolve(config or {})
     run = run or Run("fit", config)
     return _Fit(as_layer(model), train_data, eval_data, config, run, start).train()
 
@@ -159,6 +157,7 @@ class _Fit:
         self.augment = augmentation(config)
         if config["tensorboard"]:
             _summary_writer()  # a missing package is told before training
+        explained = train_data if eval_data is None else eval_data  # with the names of its classes
         train_data, eval_data = self._as_arrays(train_data, "train_data"), self._as_arrays(eval_data, "eval_data")
         self.data = train_data if isinstance(train_data, Stream) else copied(train_data)
         self.batch_size = self._batch_size()
@@ -172,7 +171,7 @@ class _Fit:
 
         if config["dtype"] == "bfloat16":
             model = cast(model, jnp.bfloat16)
-        self.explained = model, train_data if eval_data is None else eval_data
+        self.explained = model, explained
         self.loss_fn, self.eval_loss_fn = training_loss(model, config), evaluation_loss(model, config)
         key, image = jax.random.key(config["seed"]), self._image()
         params, state = jax.eval_shape(model.init, key, image)

@@ -15,7 +15,7 @@ from jaxcnn._loss import Batch, LossFn, cross_entropy, cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
-from jaxcnn.train._config import Config, ConfigError, entries, require
+from jaxcnn.train._config import Config, ConfigError, entries, require, unknown_key
 from jaxcnn.train._devices import by_rows
 from jaxcnn.train._views import VIEWS, with_views
 
@@ -146,7 +146,7 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
             if prefix == "optimizer.":
                 result[key] = value
                 continue
-            raise ConfigError(f"unknown key {path!r}; {there_are(key, defaults)}")
+            raise unknown_key(path, [path for path, _ in entries(FIT)])
         old = defaults[key]
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = merged(old, value, f"{path}.")
@@ -155,6 +155,27 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
         else:
             raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
     return result
+
+
+def resolve(config: Config) -> Config:
+    """All settings of `fit`: the defaults of `FIT` with those of `config` in their place, checked.
+
+    `fit` does it itself; before that, it finds what is wrong before anything is written.
+
+    Args:
+        config: settings that differ from the defaults.
+
+    Raises:
+        ConfigError: for a setting that does not exist or cannot be.
+
+    Example:
+        >>> jaxcnn.train.resolve({"epochs": 3})["batch_size"]
+        128
+    """
+    config = merged(FIT, config)
+    check(config)
+    augmentation(config)
+    return config
 
 
 def check(config: Config) -> None:

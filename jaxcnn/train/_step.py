@@ -29,6 +29,14 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array
 
+    def __repr__(self) -> str:
+        try:
+            step = str(int(self.step))
+        except (TypeError, ValueError, RuntimeError):  # traced, only a shape, several, or donated
+            step = shown(self.step)
+        trees = ", ".join(f"{name}=<{_size(getattr(self, name))}>" for name in ("params", "state", "opt_state"))
+        return f"TrainState(step={step}, {trees}, key=<{shown(self.key)}>)"
+
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
         """The state before the first step, for inputs like `x` (an array or its shape)."""
@@ -76,7 +84,16 @@ def make_step(
         count, params, state, opt_state, key = train_state
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (_, (state, metrics)), gradient = grad_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return TrainState(count + 1, optax.apply_updates(params, updates), state, opt_state, key), metrics
+        # optax relies on promotion, also where the user has jax refuse it for the rest of the program.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        return TrainState(count + 1, params, state, opt_state, key), metrics
 
     return jit(step, donate_argnums=0)
+
+
+def _size(tree: Any) -> str:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    megabytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6
+    return f"{sum(leaf.size for leaf in leaves):,} values in {len(leaves)} arrays, {megabytes:.3g} MB"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, as_layer
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._path import there_are
 from jaxcnn.train._config import ConfigError
 
@@ -41,6 +41,7 @@ VIEWS: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {
 }
 
 
+@constructor
 def with_views(model: AnyLayer, name: str) -> Layer:
     """The model, whose output in evaluation is the mean over views of each picture; in training it is as it was.
 

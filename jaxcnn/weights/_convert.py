@@ -15,6 +15,8 @@ from jaxcnn.weights._tables import Table, tables
 
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"  # of each batch norm there; counts steps for an average that is not used here
+TREES = ("params", "state")  # the first part of names in files of this library
+SHOWN = 5  # names of each kind in a message
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of wrapped models: data parallel, compiled, in a training class
 
 
@@ -28,19 +30,20 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
     kernel[*k, i, o] = weight[o, i, *k];  scale = weight, mean = running_mean, var = running_var
 
     Networks of the same names are not always the same. timm's MobileNet v3 and EfficientNet b5 to b7 have an eps of
-    1e-5 in their norms, where torchvision's have 1e-3: build them with `norm=jaxcnn.batch_norm`. timm's `tf_` variants
-    pad as TensorFlow does; their weights load, but their logits are not these.
+    1e-5 in their norms, where torchvision's have 1e-3. For timm's names, say `norm=jaxcnn.batch_norm`, here and where
+    you build the model. timm's `tf_` variants pad as TensorFlow does; no model here does, so their logits differ.
 
     Args:
         model_name: a key of `MODELS`.
-        state_dict: arrays by the names of torchvision, or of timm where a table for it is there. Prefixes such as
-            "module." are removed. Tensors that `numpy.asarray` takes will do.
+        state_dict: arrays by the names of torchvision, of timm where a table for it is there, or of `save`. Prefixes
+            such as "module." are removed. Tensors that `numpy.asarray` takes will do.
         options: of the model, such as classes=10; classes=None leaves out the last layer, auxiliary=False the auxiliary
             heads, whose weights are not used.
 
     Raises:
-        WeightsError: with a list of all keys that are missing, unused or of another shape; or for a name that is not
-            in `MODELS`.
+        WeightsError: for keys that are missing, unused or of another shape, with the first of each and their number;
+            for values that are not arrays of floats; for timm's names of a model whose eps there is another, without
+            `norm`; or for a name that is not in `MODELS`.
 
     Example:
         >>> model = jaxcnn.models.lenet5()
@@ -52,16 +55,28 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
         >>> bool((again["dense1"]["kernel"] == params["dense1"]["kernel"]).all())
         True
     """
-    given = {name: np.asarray(value) for name, value in _without_prefix(state_dict).items()}
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"state_dict must map names to arrays, got {type(state_dict).__name__}; of a module: .state_dict()"
+        )
+    given = {name: _array(name, value) for name, value in _without_prefix(state_dict).items()}
     trees = _shapes(model_name, options)
-    choices = ((table, _places(trees, table)) for table in tables(model_name))
+    choices = [*((table, _places(trees, table)) for table in tables(model_name)), (None, _own_places(trees))]
     table, places = max(choices, key=lambda choice: len(given.keys() & choice[1].keys()))
-    given = {name: value for name, value in given.items() if name in places or not re.fullmatch(table.optional, name)}
+    if table is not None:
+        given = {name: x for name, x in given.items() if name in places or not re.fullmatch(table.optional, name)}
     if options.get("classes", 0) is None:
-        whole = _places(_shapes(model_name, options | {"classes": 1}), table)
+        with_head = _shapes(model_name, options | {"classes": 1})
+        whole = _own_places(with_head) if table is None else _places(with_head, table)
         given = {name: value for name, value in given.items() if name in places or name not in whole}
     _require_fit(model_name, given, places)
-    found = {place.leaf: place.layout.inverse(given[name]) for name, place in places.items()}
+    if table is not None and table.eps and "norm" not in options:
+        raise WeightsError(
+            f"these are timm's names. timm's {model_name} has eps={table.eps:g} in its norms, the model here has 1e-3, "
+            f"as torchvision's. For timm's logits, build models.{model_name}(norm=jaxcnn.batch_norm) and say "
+            "norm=jaxcnn.batch_norm here, too"
+        )
+    found = {place.leaf: _float32(name, place.layout.inverse(given[name])) for name, place in places.items()}
     return tuple(
         jax.tree.unflatten(jax.tree.structure(tree), [found[i, path] for path in paths(tree)])
         for i, tree in enumerate(trees)
@@ -106,8 +121,7 @@ class Layout(NamedTuple):
         return np.ascontiguousarray(x.reshape(self.view).transpose(self.axes)).reshape(self.there)
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        y = y.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
-        return np.ascontiguousarray(y, np.float32).reshape(self.here)
+        return y.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes)).reshape(self.here)
 
 
 class Place(NamedTuple):
@@ -124,6 +138,34 @@ def _places(trees: tuple[Params, State], table: Table) -> dict[str, Place]:
         for i, tree in enumerate(trees)
         for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
     }
+
+
+def _own_places(trees: tuple[Params, State]) -> dict[str, Place]:
+    """By the names of `save` without a model."""
+    return {
+        f"{kind}/{path}": Place((i, path), Layout(leaf.shape, leaf.shape, tuple(range(len(leaf.shape))), leaf.shape))
+        for i, (kind, tree) in enumerate(zip(TREES, trees, strict=True))
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+    }
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Mapping):
+        raise WeightsError(f"state_dict[{name!r}] is a dict of its own; pass the one that maps names to arrays")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # such as tensors of PyTorch in bfloat16 or with gradients
+        raise WeightsError(f"state_dict[{name!r}] cannot be read as an array: {error}") from error
+
+
+def _float32(name: str, array: np.ndarray) -> np.ndarray:
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise WeightsError(f"{name} is of dtype {array.dtype}, expected floats; quantized weights are not read here")
+    with np.errstate(over="raise"):
+        try:
+            return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+        except FloatingPointError as error:
+            raise WeightsError(f"{name} has values above the largest float32") from error
 
 
 def _name(path: str, table: Table) -> str:
@@ -175,6 +217,9 @@ def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def _require_fit(model_name: str, given: dict[str, np.ndarray], places: dict[str, Place]) -> None:
     shapes = {name: place.layout.there for name, place in places.items()}
     known = shapes.keys() | {*_counters(shapes)}
+    if shapes and not given.keys() & known:
+        found = f"its names are such as {_few(map(repr, given))}" if given else "it is empty"
+        raise WeightsError(f"these weights are not those of {model_name}: {found}; expected {_few(map(repr, shapes))}")
     lists = {
         "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in given],
         "unused": [f"{name} {value.shape}" for name, value in given.items() if name not in known],
@@ -185,5 +230,10 @@ def _require_fit(model_name: str, given: dict[str, np.ndarray], places: dict[str
         ],
     }
     if any(lists.values()):
-        parts = [f"{kind} ({len(names)}):\n  " + "\n  ".join(names) for kind, names in lists.items() if names]
-        raise WeightsError(f"these weights are not those of {model_name} with these options\n" + "\n".join(parts))
+        parts = [f"{kind} ({len(names)}): {_few(names)}" for kind, names in lists.items() if names]
+        raise WeightsError(f"these weights are not those of {model_name} with these options\n  " + "\n  ".join(parts))
+
+
+def _few(names: Iterable[str]) -> str:
+    names = list(names)
+    return "; ".join(names[:SHOWN]) + (f"; .. ({len(names)} in all)" if len(names) > SHOWN else "")

@@ -20,6 +20,8 @@ class Table(NamedTuple):
     ones: Mapping[str, int] = {}
     # names there, as a regular expression, that files have though the model may be without: auxiliary heads
     optional: str = ""
+    # of the norms there, if it is not that of the model here
+    eps: float | None = None
 
 
 PLAIN = Table()
@@ -300,6 +302,7 @@ MOBILENET_V3_LARGE_TIMM = Table(
         *V3_TIMM,
     ),
     ones=EXCITED_TIMM,
+    eps=1e-5,
 )
 MOBILENET_V3_SMALL_TIMM = Table(
     names=(
@@ -308,6 +311,7 @@ MOBILENET_V3_SMALL_TIMM = Table(
         *V3_TIMM,
     ),
     ones=EXCITED_TIMM,
+    eps=1e-5,
 )
 
 EFFICIENTNET_V1 = Table(
@@ -323,6 +327,7 @@ EFFICIENTNET_V1 = Table(
     ones=EXCITED,
 )
 EFFICIENTNET_V1_TIMM = Table(names=(*STAGES_TIMM, *TIMM), ones=EXCITED)
+EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5)  # and b6, b7
 EFFICIENTNET_V2 = Table(
     names=(
         *PARTS,
@@ -417,6 +422,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "mobilenet_v3_large": (MOBILENET_V3_LARGE, MOBILENET_V3_LARGE_TIMM),
     "mobilenet_v3_small": (MOBILENET_V3_SMALL, MOBILENET_V3_SMALL_TIMM),
     "mnasnet.*": (MNASNET, MNASNET_TIMM),
+    "efficientnet_b[567]": (EFFICIENTNET_V1, EFFICIENTNET_B5_TIMM),
     "efficientnet_b.": (EFFICIENTNET_V1, EFFICIENTNET_V1_TIMM),
     "efficientnet_v2_s": (EFFICIENTNET_V2_S,),
     "efficientnet_v2_.": (EFFICIENTNET_V2,),

@@ -1,0 +1,124 @@
+"""What a file is, by its content; and how to convert what is not read here."""
+
+import pathlib
+import re
+import zipfile
+
+_TORCH = """PyTorch pickle, which can run any code when it is read, and is not read here. To convert it:
+  import torch, safetensors.torch
+  def dicts(tree):
+      yield tree
+      for value in tree.values():
+          if isinstance(value, dict):
+              yield from dicts(value)
+  tree = torch.load({path!r}, map_location="cpu", weights_only=True)
+  tensors = lambda d: {{str(k): v.detach().clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}
+  safetensors.torch.save_file(max(map(tensors, dicts(tree)), key=len), {converted!r})
+If torch.load refuses it, it holds a whole module: save its state_dict() where its code is"""
+_TORCHSCRIPT = """TorchScript program, which is not read here. To convert it:
+  import torch, safetensors.torch
+  tree = torch.jit.load({path!r}, map_location="cpu").state_dict()
+  safetensors.torch.save_file({{k: v.clone().contiguous() for k, v in tree.items()}}, {converted!r})"""
+_NPZ = """NumPy archive. To load it for a model:
+  import numpy
+  weights.from_torch(model, dict(numpy.load({path!r})))"""
+_ONNX = """ONNX model, which is not read here. Its arrays by name:
+  import onnx
+  {{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load({path!r}).graph.initializer}}"""
+_MSGPACK = """msgpack file, as Flax writes it, which is not read here. Its tree of arrays:
+  import flax.serialization, pathlib
+  flax.serialization.msgpack_restore(pathlib.Path({path!r}).read_bytes())"""
+_KERAS = "Keras model, which is not read here. To get its arrays: keras.models.load_model({path!r}).get_weights()"
+_HDF5 = """HDF5 file, as Keras writes it, which is not read here. To get its arrays, whose kernels are laid out as here:
+  import h5py
+  h5py.File({path!r}).visititems(print)"""
+_SHARDS = "index of weights in several files. Read each by safetensors.numpy.load_file, merge them, use from_torch"
+_UNPACK = "{} archive. Unpack it first"
+
+_SIGNATURES = {  # how files begin
+    b"\x89HDF\r\n\x1a\n": _HDF5,
+    b"\x93NUMPY": "NumPy array. Read it with numpy.load({path!r})",
+    b"GGUF": "GGUF file, which is not read here",
+    b"version https://git-lfs": "Git LFS pointer, not the file itself. Fetch that with: git lfs pull",
+    b"\x1f\x8b": _UNPACK.format("gzip"),
+    b"BZh": _UNPACK.format("bzip2"),
+    b"\xfd7zXZ\x00": _UNPACK.format("xz"),
+    b"7z\xbc\xaf\x27\x1c": _UNPACK.format("7z"),
+    b"\x28\xb5\x2f\xfd": _UNPACK.format("zstd"),
+}
+
+
+def is_safetensors(path: pathlib.Path) -> bool:
+    """Whether a file begins as one: the length of the header, a little-endian uint64 below 2^32, then JSON."""
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and start[4:8] == bytes(4)
+
+
+def describe(path: pathlib.Path) -> str:
+    """What a file or folder that is not safetensors is, and what to do about it."""
+    text = _folder(path) if path.is_dir() else _file(path)
+    converted = path.with_suffix(".safetensors")
+    if converted == path:
+        converted = path.with_name(f"{path.stem}-converted.safetensors")
+    return text.format(path=str(path), converted=str(converted))
+
+
+def _folder(path: pathlib.Path) -> str:
+    names = {entry.name for entry in path.iterdir()}
+    if "saved_model.pb" in names:
+        return "folder with a TensorFlow SavedModel, which is not read here"
+    if names & {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "_sharding"}:
+        return "folder with an Orbax checkpoint. Read it with orbax.checkpoint.StandardCheckpointer().restore({path!r})"
+    if any(re.fullmatch(r"\d+", name) for name in names):
+        return "folder of checkpoints. Read it with jaxcnn.train.checkpoint.restore, or name a file"
+    return "folder. Name one safetensors file"
+
+
+def _file(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if not start:
+        return "empty file"
+    if start.startswith(b"PK"):
+        return _zip(path, start)
+    for signature, text in _SIGNATURES.items():
+        if start.startswith(signature):
+            return text
+    if start[4:8] == b"TFL3":
+        return "TensorFlow Lite model, which is not read here"
+    if start[257:262] == b"ustar":
+        return _UNPACK.format("tar")
+    if start[0] == 0x80 and start[1:2] in (b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _TORCH
+    if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", start):
+        return "web page, as of a download that failed"
+    if re.match(rb"\s*\{", start):
+        return _SHARDS if b'"weight_map"' in start or path.name.endswith(".index.json") else "JSON file without weights"
+    if re.match(rb"(?s)([\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9-\xdb]", start):
+        return _MSGPACK
+    if re.match(rb"\x08[\x01-\x14][\x12\x1a\x22\x2a\x32\x3a\x42]", start):
+        return _ONNX
+    return {".onnx": _ONNX, ".tflite": "TensorFlow Lite model, which is not read here", ".msgpack": _MSGPACK}.get(
+        path.suffix, _TORCH if path.suffix in (".pth", ".pt", ".ckpt", ".pkl", ".bin") else "not a safetensors file"
+    )
+
+
+def _zip(path: pathlib.Path, start: bytes) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "damaged zip archive" + (" of PyTorch. Download it again" if b"data.pkl" in start else "")
+    folders = {name.split("/")[1] for name in names if "/" in name}
+    if any(name.endswith("constants.pkl") for name in names) and "code" in folders:
+        return _TORCHSCRIPT
+    if any(name.rsplit("/", 1)[-1] == "data.pkl" for name in names):
+        return _TORCH
+    if names and all(name.endswith(".npy") for name in names):
+        return _NPZ
+    if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
+        return _KERAS
+    return _UNPACK.format("zip")
