@@ -12,7 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn._lowering import Geometry, _conv, _dense, _direct, _grouped, _plain_conv, _winograd
+import jaxcnn as cnn
+from jaxcnn._lowering import (
+    Geometry,
+    Pool,
+    _conv,
+    _dense,
+    _direct,
+    _grouped,
+    _max_pool,
+    _plain_conv,
+    _winograd,
+    deviations,
+    extreme,
+    total,
+)
 
 BAD = [np.nan, np.inf, -np.inf, 1e8, 1e30]
 
@@ -206,3 +220,175 @@ def compare(conv, name, poisoned, args, ours, lax):
     tolerance = 2e-2 if conv.dtype == "bfloat16" else 3e-6
     excess = np.abs(ours[finite] - exact[finite]) / scale[finite].clip(1e-30)
     assert excess.max(initial=0) <= tolerance, (name, poisoned, excess.max())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(150))
+def test_random_convolutions(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    rank, groups = rng.integers(1, 4), rng.choice([1, 1, 2, 4, 9])
+    draw = lambda low, high: tuple(int(n) for n in rng.integers(low, high, rank))
+    channels, features = (int(rng.choice([1, 3, 16, 32] if groups > 1 else [1, 3, 16, 32, 128])) for _ in range(2))
+    size, dilation = draw(1, 5), int(rng.integers(1, 3))
+    spatial = (max(n, dilation * (k - 1) + 1) for n, k in zip(draw(2, 14), size, strict=True))
+    conv = Conv(
+        "random",
+        (int(rng.integers(1, 9)), *spatial, int(channels * groups)),
+        (*size, channels, int(features * groups)),
+        stride=int(rng.integers(1, 4)),
+        pad=tuple(int(n) for n in rng.integers(0, 3, 2)),
+        lhs_dilation=int(rng.integers(1, 3)),
+        dilation=dilation,
+        groups=int(groups),
+        dtype=str(rng.choice(["float32", "bfloat16"])),
+    )
+    test_convolution(conv, monkeypatch)
+
+
+@pytest.mark.parametrize("features", [64, 128, 256])
+def test_outlier_of_a_trained_network(features):
+    """3x3 over 16 x 16: nine outputs of each feature see the value, all others are as if it were not there."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(3, 3, features, features)).astype(np.float32) / np.float32(3 * features**0.5)
+    clean = rng.normal(size=(4, 16, 16, features)).astype(np.float32)
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert (_winograd.dimension(w, geometry, clean.shape) is not None) == (features >= 128)
+    model = cnn.conv(features, 3, bias=False)
+    apply = jax.jit(lambda x: model.apply({"kernel": w}, {}, x, train=False)[0])
+    exact = np.asarray(jax.jit(functools.partial(_plain_conv.forward, geometry=geometry))(clean, w))
+    near = np.zeros(exact.shape, bool)
+    near[0, 7:10, 7:10] = True
+    for bad in (np.nan, np.inf, -np.inf, 1e2, 1e4, 1e6, 1e8, 1e30):
+        x = clean.copy()
+        x[0, 8, 8, 0] = bad
+        y = np.asarray(apply(x))
+        np.testing.assert_array_equal(np.isnan(y), near & np.isnan(bad))
+        np.testing.assert_array_equal(np.isinf(y), near & np.isinf(bad))
+        assert np.abs(y - exact)[~near].max() <= 2e-6 * np.abs(exact).max()
+    huge = clean * np.float32(2e37)
+    assert np.isfinite(apply(huge)).all()
+
+
+def test_groups_do_not_see_each_other():
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(3, 3, 8, 32)).astype(np.float32), rng.normal(size=(1, 9, 9, 32)).astype(np.float32)
+    x[0, 4, 4, 0] = np.nan
+    y, _ = cnn.conv(32, 3, groups=4, bias=False).apply({"kernel": w}, {}, x, train=False)
+    np.testing.assert_array_equal(np.isnan(y).any((0, 1, 2)), np.arange(32) < 8)
+    np.testing.assert_array_equal(np.isnan(y).any((0, 3))[3:6, 3:6], True)
+    assert np.isnan(y).sum() == 9 * 8
+
+
+def test_one_large_weight_stays_at_its_tap():
+    """Outputs at the edge, where its tap meets only padding, do not have its rounding errors."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
+    w[0, 0, 0, 0] = 1e8
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert _winograd.dimension(w, geometry, x.shape) is not None
+    y = jax.jit(lambda x, w: _conv.convolve(x, w, geometry))(x, w)
+    exact = _plain_conv.forward(x, w, geometry=geometry)
+    np.testing.assert_allclose(y[:, 0], exact[:, 0], atol=1e-3)
+    np.testing.assert_allclose(y[:, :, 0], exact[:, :, 0], atol=1e-3)
+
+
+# (pool, shape of its input, a pool of the same windows whose gradient reaches all of them)
+POOLS = {
+    "max": (cnn.max_pool(2), (2, 7, 8, 16), cnn.avg_pool(2)),
+    "max overlapping": (
+        cnn.max_pool(3, stride=2, padding=1),
+        (2, 9, 8, 16),
+        cnn.avg_pool(3, stride=2, padding=1),
+    ),
+    "max dilated": (
+        cnn.max_pool(2, stride=1, dilation=2, padding=1),
+        (2, 9, 8, 3),
+        cnn.avg_pool(2, stride=1, dilation=2, padding=1),
+    ),
+    "max 1-D": (cnn.max_pool(3, ceil_mode=True), (2, 11, 16), cnn.avg_pool(3, ceil_mode=True)),
+    "max 3-D": (cnn.max_pool(2, stride=1), (1, 5, 4, 6, 16), cnn.avg_pool(2, stride=1)),
+    "max large": (cnn.max_pool(9, stride=3), (1, 22, 21, 3), cnn.avg_pool(9, stride=3)),
+    "min": (cnn.min_pool(3, stride=2, padding=1), (2, 9, 8, 16), cnn.avg_pool(3, stride=2, padding=1)),
+    "avg": (cnn.avg_pool(3, stride=2, padding=1), (2, 9, 8, 16), None),
+    "avg few channels": (cnn.avg_pool(3, stride=2, padding=1), (2, 9, 8, 3), None),
+    "avg 3-D": (cnn.avg_pool(2, dilation=2, stride=1), (1, 5, 4, 6, 16), None),
+    "avg large": (cnn.avg_pool(9, stride=3), (1, 22, 21, 16), None),
+    "lp": (cnn.lp_pool(2, 3, stride=2), (2, 9, 8, 16), cnn.avg_pool(3, stride=2)),
+    "blur": (cnn.blur_pool(3), (2, 9, 8, 16), None),
+    "adaptive avg": (cnn.adaptive_avg_pool((4, 3)), (2, 9, 8, 16), None),
+    "adaptive max": (cnn.adaptive_max_pool((4, 3)), (2, 9, 8, 16), cnn.adaptive_avg_pool((4, 3))),
+    "global avg": (cnn.as_layer(cnn.global_avg_pool), (2, 5, 4, 16), None),
+    "global max": (cnn.as_layer(cnn.global_max_pool), (2, 5, 4, 16), cnn.as_layer(cnn.global_avg_pool)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", POOLS)
+def test_pool(name, dtype):
+    pool, shape, mean = POOLS[name]
+    rng = np.random.default_rng(0)
+    value = jax.jit(lambda x: pool.apply({}, {}, x, train=False)[0])
+    gradient = jax.jit(lambda x, dy: jax.vjp(value, x)[1](dy)[0])
+    reach = jax.jit(lambda x, dy: jax.vjp(lambda x: (mean or pool).apply({}, {}, x, train=False)[0], x)[1](dy)[0])
+    clean = {"x": rng.uniform(1, 2, shape).astype(dtype)}
+    y = np.asarray(value(clean["x"]))
+    clean["dy"] = rng.uniform(1, 2, y.shape).astype(dtype)
+    dx = np.asarray(gradient(**clean))
+    for place in ((0, *(n // 2 for n in shape[1:-1]), 0), (-1,) * len(shape)):
+        sees = np.asarray(value(changed(clean["x"], place, -1e3 if name == "min" else 1e3))) != y
+        touched = np.asarray(reach(clean["x"], sees.astype(dtype))) != 0
+        assert sees.any() or place[-1] == -1  # the last position may be in no window
+        assert not sees.all()
+        for bad in BAD:
+            x = changed(clean["x"], place, bad)
+            ours = np.asarray(value(x))
+            np.testing.assert_array_equal(ours[~sees], y[~sees])
+            loses = np.isinf(bad) and name.startswith(("max", "adaptive max", "global max")) and bad < 0
+            loses |= name == "min" and bad > 0
+            np.testing.assert_array_equal(np.isnan(ours), sees & np.isnan(bad))
+            np.testing.assert_array_equal(np.isinf(ours), sees & (np.isinf(bad) and not loses))
+            np.testing.assert_array_equal(np.asarray(gradient(x, clean["dy"]))[~touched], dx[~touched])
+    for place in ((0, *(n // 2 for n in y.shape[1:-1]), 0), (-1,) * y.ndim):
+        reached = np.asarray(gradient(clean["x"], changed(np.zeros_like(clean["dy"]), place, 1))) != 0
+        assert 0 < reached.sum() < reached.size
+        for bad in BAD:
+            ours = np.asarray(gradient(clean["x"], changed(clean["dy"], place, bad)))
+            np.testing.assert_array_equal(np.isnan(ours), reached & np.isnan(bad))
+            np.testing.assert_array_equal(np.isinf(ours), reached & np.isinf(bad))
+            np.testing.assert_array_equal(ours[~reached], dx[~reached])
+
+
+def changed(a, place, bad):
+    a = a.copy()
+    a[place] = bad
+    return a
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_max_pool_as_plain(channels, largest):
+    """Of infinite and equal values, the same ones win as in plain `lax`."""
+    rng = np.random.default_rng(0)
+    pool = Pool((3, 3), (2, 2), (1, 1), ((1, 1), (1, 1)), largest)
+    x = rng.integers(-2, 3, (2, 9, 8, channels)).astype(np.float32)
+    plain = jax.jit(functools.partial(_max_pool._plain_pool, pool=pool))
+    plain_back = jax.jit(functools.partial(_max_pool._plain_spread, pool=pool))
+    dy = rng.normal(size=plain(x).shape).astype(np.float32)
+    for bad in BAD:
+        bad_x = changed(x, (0, 4, 4, 0), bad)
+        y, back = jax.vjp(lambda x: extreme(x, pool), bad_x)
+        np.testing.assert_array_equal(y, plain(bad_x))
+        if not np.isnan(bad):
+            np.testing.assert_allclose(back(dy)[0], plain_back(bad_x, dy), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 16), (5, 3, 7, 3), (2, 4, 4, 4, 20)])
+def test_channels_do_not_mix(shape):
+    rng = np.random.default_rng(0)
+    x, near = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[-1:]).astype(np.float32)
+    sums = jax.jit(lambda x: jnp.vstack([total(x), deviations(x, near)]))
+    clean = np.asarray(sums(x))
+    for bad in BAD:
+        ours = np.asarray(sums(changed(x, (0,) * x.ndim, bad)))
+        np.testing.assert_array_equal(ours[:, 1:], clean[:, 1:])
+        np.testing.assert_array_equal(np.isnan(ours[:, 0]), np.isnan(bad))
