@@ -54,6 +54,16 @@ def total_on_cpu(x: jax.Array) -> jax.Array:
     return lax.optimization_barrier(rows.sum(0).astype(x.dtype))
 
 
+def abs_sum(x: jax.Array) -> jax.Array:
+    """The sum of all magnitudes: finite only if all values are."""
+    return _summed(widened(x), jnp.abs).sum()
+
+
+def square_sum(x: jax.Array) -> jax.Array:
+    """The sum of all squares."""
+    return _summed(widened(x), jnp.square).sum()
+
+
 def _cpu_total(x: jax.Array) -> jax.Array:
     return _summed(x, lambda x: x)
 

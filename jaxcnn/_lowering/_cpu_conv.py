@@ -6,14 +6,18 @@ random shapes with `lax`.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._lowering import _dense, _direct, _grouped, _plain_conv, _winograd
+from jaxcnn._lowering._channels import abs_sum
 from jaxcnn._lowering._plain_conv import Geometry, exchanged
 from jaxcnn._lowering._taps import MOST_TAPS
+
+_Formulation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -22,7 +26,8 @@ def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     if _direct.worth(w, geometry):
         return _direct.forward(x, w, geometry)
     if w.shape[-2] > 1:
-        return _grouped.blocks(x, w, geometry, _dense_forward)
+        fast = functools.partial(_grouped.blocks, geometry=geometry, convolve=_dense_forward)
+        return _if_finite(x, fast, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
     return _plain_conv.forward(x, w, geometry=geometry)
 
 
@@ -32,7 +37,10 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     if _direct.worth_phases(w, geometry):
         return _direct.backward_x(dy, w, geometry, spatial)
     if w.shape[-2] > 1 and not _direct.worth(w, geometry):
-        return _grouped.blocks(dy, w, geometry, functools.partial(_dense_backward_x, spatial=spatial))
+        dense = functools.partial(_dense_backward_x, spatial=spatial)
+        fast = functools.partial(_grouped.blocks, geometry=geometry, convolve=dense)
+        plain = functools.partial(_plain_conv.backward_x, geometry=geometry, spatial=spatial)
+        return _if_finite(dy, fast, plain, dy, w)
     return forward(dy, *_as_forward(dy, w, geometry, spatial))
 
 
@@ -48,7 +56,7 @@ def backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int,
 
 
 def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: bool = True) -> jax.Array:
-    """`whole` is false for a part of Winograd's, whose errors would multiply."""
+    """`whole` is false for a part of Winograd's, whose cost and errors would multiply."""
     if _direct.worth(w, geometry):
         return _direct.forward(x, w, geometry)
     if _by_points(w, geometry):
@@ -56,12 +64,17 @@ def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: boo
     if set(geometry.lhs_dilation) != {1}:
         return _plain_conv.forward(x, w, geometry=geometry)
     if math.prod(x.shape[1:-1]) < math.prod(w.shape[:-2]):
-        return _dense.patches(x, w, geometry)
+        y = _dense.patches(x, w, geometry)  # where most of the kernel meets padding, and infinity times zero is NaN
+        return _if_finite(y, lambda x, w: y, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
     if w.ndim == 5:
         return _dense.slices(x, w, geometry, _dense_forward)
     y = (x.shape[0], *geometry.window(w.shape[:-2]).output(x.shape[1:-1]), w.shape[-1])
     if whole and (dim := _winograd.dimension(w, geometry, y)) is not None:
-        return _winograd.forward(x, w, geometry, dim, functools.partial(_dense_forward, whole=False))
+        fast = functools.partial(
+            _winograd.forward, geometry=geometry, dim=dim, convolve=functools.partial(_dense_forward, whole=False)
+        )
+        plain = functools.partial(_plain_conv.forward, geometry=geometry)
+        return lax.cond(_winograd.accurate(x, w), fast, plain, x, w)
     return _plain_conv.forward(x, w, geometry=geometry)
 
 
@@ -71,9 +84,7 @@ def _dense_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: 
     return _dense_forward(dy, *_as_forward(dy, w, geometry, spatial))
 
 
-def _dense_backward_w(
-    x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...], *, whole: bool = True
-) -> jax.Array:
+def _dense_backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
     if set(size) == {1} and _adds_nothing(geometry):
         return _dense.points_gradient(x, dy, geometry)
     if len(size) == 3 and set(geometry.lhs_dilation) == {1}:
@@ -81,11 +92,12 @@ def _dense_backward_w(
         return _dense.slices_gradient(x, dy, geometry, size[0], flat)
     if _direct.worth_outer(x, dy, geometry, size):
         return _direct.outer(x, dy, geometry, size)
-    w = jax.ShapeDtypeStruct((*size, x.shape[-1], dy.shape[-1]), x.dtype)
-    if whole and (dim := _winograd.dimension(w, geometry, dy.shape)) is not None:
-        rest = functools.partial(_dense_backward_w, size=(*size[:dim], 1, *size[dim + 1 :]), whole=False)
-        return _winograd.backward_w(x, dy, geometry, dim, rest)
     return _dense.examples_as_channels(x, dy, geometry, size)
+
+
+def _if_finite(a: jax.Array, fast: _Formulation, plain: _Formulation, x: jax.Array, w: jax.Array) -> jax.Array:
+    """fast(x, w) if the sum of all magnitudes of `a` is finite, else plain(x, w)."""
+    return lax.cond(jnp.isfinite(abs_sum(a)), fast, plain, x, w)
 
 
 def _by_products(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:

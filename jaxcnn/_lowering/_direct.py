@@ -6,6 +6,7 @@ A compiler makes one loop over y of it, with features in the lanes of vector reg
 on 2 cores of an AMD EPYC (Zen 5), jaxlib 0.10.2; "plain" is `lax` with the options of `jaxcnn.jit`.
 """
 
+import collections
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -116,33 +117,29 @@ def backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtyp
     """
     *size, channels, features = w.shape
     *_, width, _ = dy.shape
-    bands = -(-width // _BAND)
-    columns = -(-width // bands)
+    columns = -(-width // -(-width // _BAND))
     stride = (*geometry.stride[:-1], geometry.stride[-1] * columns)
-    # Columns of zeros make all bands equal; it does not matter what they meet in x.
-    dy = _longer(widened(dy), dy.ndim - 2, bands * columns)
-    reach = geometry.rhs_dilation[-1] * (size[-1] - 1) + geometry.stride[-1] * (bands * columns - 1) + 1
 
     def gradient(x, dy):
         xs = _by_channel(x, channels, features, geometry)
-        sums = [_taps(_longer(xp, x.ndim - 2, reach), dy) for xp in xs]
+        sums = [_taps(xp, dy) for xp in xs]
         return jnp.stack([jnp.stack(taps) for taps in zip(*sums, strict=True)])
 
     def _taps(xp, dy):
         """The sum for each tap of one channel."""
         for tap in np.ndindex(*size):
             start = [d * k for d, k in zip(geometry.rhs_dilation, tap, strict=True)]
-            products = []
+            products = collections.defaultdict(list)  # by bands: the last one may have fewer columns
             for column in range(columns):
                 at = (*start[:-1], start[-1] + geometry.stride[-1] * column)
                 there = dy[..., column::columns, :]
                 ends = [a + s * (n - 1) + 1 for a, s, n in zip(at, stride, there.shape[1:-1], strict=True)]
                 here = lax.slice(xp, (0, *at, 0), (xp.shape[0], *ends, features), (1, *stride, 1))
-                products.append(here * there)
+                products[there.shape[-2]].append(here * there)
             # As one program with the total, it would not be vectorised.
-            yield total_on_cpu(lax.optimization_barrier(_summed(products)))
+            yield sum(total_on_cpu(lax.optimization_barrier(_summed(some))) for some in products.values())
 
-    return _over_examples(gradient, widened(x), dy).reshape(w.shape).astype(w.dtype)
+    return _over_examples(gradient, widened(x), widened(dy)).reshape(w.shape).astype(w.dtype)
 
 
 def _over_examples(gradient: Callable[..., jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -187,20 +184,18 @@ def outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]
         return outer(x[:, :, None], dy[:, :, None], Geometry(*wider, 1), (*size, 1))[:, 0]
     (high, wide), (down, right), (far, apart) = size, geometry.stride, geometry.rhs_dilation
     height, width, features = dy.shape[1:]
-    rows = min(height, -(-_POSITIONS // width))
-    rounds = -(-height // rows)
+    rounds = -(-height // min(height, -(-_POSITIONS // width)))
+    rows = -(-height // rounds)  # the last round may have fewer
     lanes = features + -features % _LANES
-    xp = _longer(padded(widened(x), geometry.padding), 1, down * (rounds * rows - 1) + far * (high - 1) + 1)
-    dyp = _longer(widened(dy), 1, rounds * rows)
-    xp, dyp = lax.optimization_barrier((xp, dyp))
+    xp, dyp = lax.optimization_barrier((padded(widened(x), geometry.padding), widened(dy)))
 
-    def add(sums, number):
+    def add(sums, row, rows):
         reach = down * (rows - 1) + far * (high - 1) + 1
         # Without the barrier, the slices become part of each sum, which then is not vectorised.
         here, there = lax.optimization_barrier(
             (
-                lax.dynamic_slice_in_dim(xp, number * (down * rows), reach, 1),
-                _longer(lax.dynamic_slice_in_dim(dyp, number * rows, rows, 1), 3, lanes),
+                lax.dynamic_slice_in_dim(xp, row * down, reach, 1),
+                _longer(lax.dynamic_slice_in_dim(dyp, row, rows, 1), 3, lanes),
             )
         )
         windows = (
@@ -212,10 +207,13 @@ def outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]
             for i, j in np.ndindex(rows, width)
         )
         positions = (there[:, i, j, None, None, None] for i, j in np.ndindex(rows, width))
-        return _summed((x[..., None] * dy for x, dy in zip(windows, positions, strict=True)), sums), None
+        return _summed((x[..., None] * dy for x, dy in zip(windows, positions, strict=True)), sums)
 
     sums = jnp.zeros((x.shape[0], high, wide, x.shape[-1], lanes), xp.dtype)
-    sums, _ = lax.scan(add, sums, jnp.arange(rounds))
+    whole = height - height % rows
+    sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
+    if whole < height:
+        sums = add(sums, whole, height - whole)
     dw = total_on_cpu(sums.reshape(len(sums), -1)).reshape(sums.shape[1:])
     return dw[..., :features].reshape(*size, x.shape[-1], features).astype(x.dtype)
 

@@ -1,6 +1,7 @@
 """Grouped convolution as a few dense ones: they beat many small ones, though most of their weights are zero.
 
-Groups that share at most 32 channels make a block. The times, in ms, are of 3x3, 128 channels in 4 groups, 28 x 28,
+Groups that share at most 32 channels make a block. Zeros keep the groups of a block apart only if all values are
+finite: zero times infinity is NaN. The times, in ms, are of 3x3, 128 channels in 4 groups, 28 x 28,
 batch 16, on 2 cores of an AMD EPYC (Zen 5), jaxlib 0.10.2.
 """
 
@@ -75,5 +76,7 @@ def _kernels(w: jax.Array, groups: int) -> jax.Array:
     """(blocks, *size, ..): dense kernels, zero between channels of different groups."""
     merged, per_group = _merged(w, groups), w.shape[-2]
     parts = jnp.moveaxis(w.reshape(*w.shape[:-1], groups // merged, merged, -1), -3, 0)  # (block, *size, c, group, f)
-    parts = jnp.moveaxis(parts, -2, -3)[..., None, :] * jnp.eye(merged, dtype=w.dtype)[:, None, :, None]
+    parts = jnp.moveaxis(parts, -2, -3)[..., None, :]
+    own = jnp.eye(merged, dtype=bool)[:, None, :, None]
+    parts = jnp.where(own.reshape((1,) * (parts.ndim - 4) + own.shape), parts, 0)
     return parts.reshape(*parts.shape[:-4], merged * per_group, -1)

@@ -1,61 +1,47 @@
-"""A window of three along one dimension for half of the multiplications: Winograd's F(4, 3).
+"""A window of three along one dimension for two thirds of the multiplications: Winograd's F(2, 3).
 
-Four neighbouring outputs, y, see six inputs, x, through three taps, w, and need six products instead of twelve:
+Two neighbouring outputs see four inputs, d0 to d3, through three taps, g0 to g2, and need four products instead of six:
 
-    y = A^T [(G w) * (B^T x)]        and for the gradient        dw = G^T [(B^T x) * (A dy)]
+    m1 = (d0 - d2) g0    m2 = (d1 + d2) (g0 + g1 + g2) / 2    m3 = (d2 - d1) (g0 - g1 + g2) / 2    m4 = (d1 - d3) g2
 
-Taken as polynomials, w and y are evaluated at five points and at infinity by G and A, and interpolated by B. Here the
-products are convolutions over the other dimensions, with a quarter of the positions each. 3x3 over 64 channels is off
-by 8e-7 of the largest value at most, a plain sum by 4e-7; `jax.default_matmul_precision("highest")` has the plain one.
+    y0 = m1 + m2 + m3    y1 = m2 - m3 - m4
+
+Each output is made of inputs in its own window only. Larger tiles, such as F(4, 3), and the form for the gradient of
+the kernel, F(3, 2), contain inputs that cancel only in exact arithmetic: an outlier or a NaN reaches outputs that do
+not see it. Here the products are convolutions over the other dimensions, with half of the positions each.
+`jax.default_matmul_precision("highest")` has the plain form.
 
 Source: S. Winograd (1980), Arithmetic Complexity of Computations; A. Lavin and S. Gray (2016), Fast Algorithms for
 Convolutional Neural Networks.
 """
 
-import functools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxcnn._layer import widened
+from jaxcnn._lowering._channels import abs_sum, square_sum
 from jaxcnn._lowering._plain_conv import Geometry
 from jaxcnn._lowering._taps import padded
 
-_OUT, _TAPS, _IN = 4, 3, 6
-# The usual points, 0, +-1, +-2, make errors three times as large. With these, too, the numbers in A and B are exact.
-# An infinite value becomes NaN in all four outputs that share a product with it.
-_POINTS = np.array([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2])
-
-
-def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A, B and G, with a row for each of the six products, the last of which is that at infinity."""
-    others = [np.delete(_POINTS, i) for i in range(len(_POINTS))]
-    roots = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(_POINTS)[::-1]]
-    slopes = [np.prod(point - rest) for point, rest in zip(_POINTS, others, strict=True)]
-    powers = lambda count: np.vander(_POINTS, count, increasing=True)
-    a = np.vstack([powers(_OUT), np.eye(_OUT)[-1]])
-    g = np.vstack([powers(_TAPS) / np.array(slopes)[:, None], np.eye(_TAPS)[-1]])
-    return a, np.array(roots), g
-
-
-_A, _B, _G = _matrices()
+_OUT, _TAPS, _IN = 2, 3, 4
+_MIN_CHANNELS = 128  # with fewer, transforming the inputs costs more than the products save
+_MAX_WASTE = 6 / 5  # computed positions for each one that is kept
+_MAX_PEAK = 16  # root mean square of the kernel for a mean magnitude of 1
 
 
 def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[int, ...]) -> int | None:
-    """The spatial dimension it pays to treat so for an output of shape y, if any.
+    """The spatial dimension to use F(2, 3) along for an output of shape y, or None.
 
-    It needs three taps, enough channels, and enough positions to make up for the kernel's part. With a dilation d, the
-    neighbours are d apart, so that d blocks of four lie between each other. Blocks that hang over the end are computed
-    in vain, at most a third of all.
+    It needs three taps, enough channels, and enough positions to make up for transforming the kernel. With a dilation
+    d, neighbours are d apart, so d blocks of two outputs are interleaved. Blocks that extend beyond the end are wasted.
     """
     examples, *out, _ = y
     few = isinstance(examples, int) and examples * math.prod(out) < 4 * max(w.shape[-2:])
-    if few or min(w.shape[-2:]) < 32 or jax.config.jax_default_matmul_precision in ("highest", "float32"):
+    if few or min(w.shape[-2:]) < _MIN_CHANNELS or jax.config.jax_default_matmul_precision in ("highest", "float32"):
         return None
     waste = {
         i: -(-n // (_OUT * apart)) * _OUT * apart / n
@@ -65,79 +51,51 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
         if size == _TAPS and set(steps) == {1} and n >= _TAPS
     }
     best = min(waste, key=waste.get, default=None)
-    return best if best is not None and waste[best] <= 4 / 3 else None
+    return best if best is not None and waste[best] <= _MAX_WASTE else None
+
+
+def accurate(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Whether `forward` is as accurate as a sum of products: nothing overflows, no weight is larger than all others.
+
+    NaN and infinite values, and values whose sums may overflow, give false: infinity minus infinity would be a NaN.
+    An output at the edge, where one of the taps meets padding, would have the rounding error of that tap's weight.
+    """
+    norm = jnp.sqrt(square_sum(w))  # at least the largest weight
+    finite = jnp.isfinite(2 * _IN * abs_sum(x) * norm)
+    return finite & (norm * math.sqrt(w.size) <= _MAX_PEAK * abs_sum(w))
 
 
 def forward(x: jax.Array, w: jax.Array, geometry: Geometry, dim: int, convolve: Callable[..., jax.Array]) -> jax.Array:
-    """`convolve` is for the rest: (x, w, geometry) with a window of one position along the dimension.
-
-    3x3, 64 to 64 channels, 16 x 16, batch 128: 5.5 ms, plain 7.6, PyTorch 5.0; 256 to 256, 8 x 8, batch 64: 7.1, 11.1,
-    8.9; 64 to 64 with dilation 2: 5.6, 7.5, 4.7 (Zen 5).
-    """
+    """`convolve` is for the rest: (x, w, geometry) with a window of one position along the dimension."""
     out = geometry.window(w.shape[:-2]).output(x.shape[1:-1])[dim]
     apart = geometry.rhs_dilation[dim]
-    parts = _seen(x, geometry, dim, out)
-    kernels = [_combined(row, jnp.split(widened(w), _TAPS, dim)) for row in _G]
-    products = [convolve(a, b, _across(geometry, dim)) for a, b in zip(parts, kernels, strict=True)]
-    before, after = products[0].shape[: dim + 1], products[0].shape[dim + 2 :]
-    outputs = [_combined(column, products).reshape(*before, -1, 1, apart, *after) for column in _A.T]
-    y = jnp.concatenate(outputs, dim + 2).reshape(*before, -1, *after)
+    d0, d1, d2, d3 = _inputs(x, geometry, dim, -(-out // (_OUT * apart)))
+    g0, g1, g2 = jnp.split(widened(w), _TAPS, dim)
+    parts = d0 - d2, d1 + d2, d2 - d1, d1 - d3
+    kernels = g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
+    m1, m2, m3, m4 = (convolve(a, b, _across(geometry, dim)) for a, b in zip(parts, kernels, strict=True))
+    before, after = m1.shape[: dim + 1], m1.shape[dim + 2 :]
+    pairs = [y.reshape(*before, -1, 1, apart, *after) for y in (m1 + m2 + m3, m2 - m3 - m4)]
+    y = jnp.concatenate(pairs, dim + 2).reshape(*before, -1, *after)
     # Without the barrier, each of the users of y would put it together for itself.
     return lax.optimization_barrier(lax.slice_in_dim(y, 0, out, axis=dim + 1).astype(x.dtype))
 
 
-def backward_w(
-    x: jax.Array, dy: jax.Array, geometry: Geometry, dim: int, gradient: Callable[..., jax.Array]
-) -> jax.Array:
-    """`gradient` is for the rest: (x, dy, geometry), of a window of one position along the dimension.
-
-    With the shapes of `forward`: 7.0 ms, `_dense.examples_as_channels` 8.9, PyTorch 6.3; 7.2, 12.1, 10.1.
-    """
-    there = _fourths(dy, geometry, dim, 0, _OUT, _blocks(dy.shape[dim + 1], geometry, dim))
-    parts = _seen(x, geometry, dim, dy.shape[dim + 1])
-    products = [gradient(a, _combined(row, there), _across(geometry, dim)) for a, row in zip(parts, _A, strict=True)]
-    taps = [_combined(column, products) for column in _G.T]
-    return jnp.concatenate(taps, dim).astype(x.dtype)
-
-
-def _seen(x: jax.Array, geometry: Geometry, dim: int, out: int) -> list[jax.Array]:
-    """B^T x: six arrays with one position for each block of four outputs."""
-    low, _ = geometry.padding[dim]
-    taps = _fourths(x, geometry, dim, low, _IN, _blocks(out, geometry, dim))
-    return [_combined(row, taps) for row in _B]
-
-
-def _blocks(out: int, geometry: Geometry, dim: int) -> int:
-    """How many blocks of four outputs there are, one behind the other."""
-    return -(-out // (_OUT * geometry.rhs_dilation[dim]))
-
-
-def _fourths(x: jax.Array, geometry: Geometry, dim: int, low: int, count: int, blocks: int) -> list[jax.Array]:
-    """The first values of all blocks, the second ones, and so on, with `low` zeros before x."""
-    apart = geometry.rhs_dilation[dim]
-    length = (blocks - 1) * _OUT + count
-    high = length * apart - low - x.shape[dim + 1]
+def _inputs(x: jax.Array, geometry: Geometry, dim: int, blocks: int) -> list[jax.Array]:
+    """The first inputs of all blocks, the second ones, and so on."""
+    apart, (low, _) = geometry.rhs_dilation[dim], geometry.padding[dim]
+    length = (blocks - 1) * _OUT + _IN
+    ends = (low, length * apart - low - x.shape[dim + 1])
+    around = tuple(ends if i == dim else (0, 0) for i in range(x.ndim - 2))
     # Without the barrier, what made x is computed anew for each of the parts.
-    xp = lax.optimization_barrier(padded(widened(x), _only(dim, (low, high), x.ndim - 2)))
+    xp = lax.optimization_barrier(padded(widened(x), around))
     before, after = x.shape[: dim + 1], x.shape[dim + 2 :]
     xp = xp.reshape(*before, length, apart, *after)
-    parts = (lax.slice_in_dim(xp, i, i + (blocks - 1) * _OUT + 1, _OUT, dim + 1) for i in range(count))
+    parts = (lax.slice_in_dim(xp, i, i + (blocks - 1) * _OUT + 1, _OUT, dim + 1) for i in range(_IN))
     return [part.reshape(*before, blocks * apart, *after) for part in parts]
 
 
-def _only(dim: int, ends: tuple[int, int], rank: int) -> tuple[tuple[int, int], ...]:
-    """Padding along one dimension."""
-    return tuple(ends if i == dim else (0, 0) for i in range(rank))
-
-
-def _combined(factors: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
-    """The sum of factor * part."""
-    pairs = zip(factors, parts, strict=True)
-    terms = (part if factor == 1 else part * np.array(factor, part.dtype) for factor, part in pairs if factor)
-    return functools.reduce(operator.add, terms)
-
-
 def _across(geometry: Geometry, dim: int) -> Geometry:
-    """The geometry of what is left: nothing is added along the dimension."""
+    """The geometry of the other dimensions: nothing is added along this one."""
     padding = tuple((0, 0) if i == dim else ends for i, ends in enumerate(geometry.padding))
     return geometry._replace(padding=padding)

@@ -1,0 +1,397 @@
+"""No output depends on values outside its window: one bad value reaches only those that see it, as in plain `lax`.
+
+The oracle is a sum over taps in float64 that contains no padding. For some shapes, plain `lax` multiplies the zeros of
+the padding by the kernel, so where it has a NaN beyond the oracle's, one is allowed here, too.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn._lowering import (
+    Geometry,
+    Pool,
+    _conv,
+    _dense,
+    _direct,
+    _grouped,
+    _max_pool,
+    _plain_conv,
+    _winograd,
+    deviations,
+    extreme,
+    total,
+)
+
+BAD = [np.nan, np.inf, -np.inf, 1e8, 1e30]
+
+
+class Conv(NamedTuple):
+    """A convolution, and which formulations of it must be tested: (module, function), forward or of a gradient."""
+
+    name: str
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    uses: tuple = ()
+    stride: int = 1
+    pad: tuple[int, int] = (1, 1)
+    lhs_dilation: int = 1
+    dilation: int = 1
+    groups: int = 1
+    dtype: str = "float32"
+
+    @property
+    def geometry(self) -> Geometry:
+        each = lambda value: (value,) * (len(self.x) - 2)
+        return Geometry(each(self.stride), each(self.pad), each(self.lhs_dilation), each(self.dilation), self.groups)
+
+
+WINOGRAD, BLOCKS = (_winograd, "forward"), (_grouped, "blocks")
+DIRECT, OUTER, PHASES = (_direct, "forward"), (_direct, "outer"), (_direct, "backward_x")
+PER_GROUP, COL2IM, IM2COL = (_direct, "backward_w"), (_dense, "put_back_products"), (_dense, "patches")
+SLICES, POINTWISE = (_dense, "slices"), (_dense, "points")
+
+CONVOLUTIONS = [
+    Conv("winograd", (4, 12, 11, 128), (3, 3, 128, 128), (WINOGRAD,)),
+    Conv("winograd dilated", (4, 12, 12, 128), (3, 3, 128, 128), (WINOGRAD,), pad=(2, 2), dilation=2),
+    Conv("winograd 1-D", (8, 70, 128), (3, 128, 128), (WINOGRAD,)),
+    Conv("winograd bfloat16", (4, 12, 12, 128), (3, 3, 128, 128), (WINOGRAD,), dtype="bfloat16"),
+    Conv("winograd 3-D", (1, 4, 12, 12, 128), (2, 3, 3, 128, 128), (WINOGRAD, SLICES), pad=(1, 0)),
+    Conv("winograd in groups", (8, 65, 256), (3, 128, 256), (WINOGRAD, BLOCKS), groups=2),
+    Conv("plain", (2, 9, 8, 32), (3, 3, 32, 32), ()),
+    Conv("strided", (2, 9, 8, 24), (3, 3, 24, 32), (COL2IM,), stride=2),
+    Conv("transposed", (2, 5, 6, 20), (4, 4, 20, 24), (), lhs_dilation=2, pad=(2, 2)),
+    Conv("few channels", (16, 12, 14, 8), (3, 3, 8, 32), (DIRECT, OUTER, COL2IM), pad=(0, 0)),
+    Conv("few channels bfloat16", (16, 12, 14, 8), (3, 3, 8, 32), (DIRECT, OUTER), dtype="bfloat16"),
+    Conv("signals", (40, 210, 5), (9, 5, 20), (DIRECT, OUTER, COL2IM), pad=(0, 3), stride=2),
+    Conv("small", (2, 2, 2, 32), (3, 3, 32, 32), (IM2COL,)),
+    Conv("pointwise", (2, 5, 5, 32), (1, 1, 32, 24), (POINTWISE,), pad=(0, 0), stride=2),
+    Conv("volumes", (1, 5, 6, 6, 20), (3, 3, 3, 20, 24), (SLICES,)),
+    Conv("groups", (2, 9, 9, 32), (3, 3, 8, 32), (BLOCKS, (_grouped, "backward_w")), groups=4),
+    Conv("groups strided", (2, 9, 9, 32), (3, 3, 8, 64), (BLOCKS,), stride=2, groups=4),
+    Conv("groups bfloat16", (2, 9, 9, 32), (3, 3, 8, 32), (BLOCKS,), groups=4, dtype="bfloat16"),
+    Conv("groups in a loop", (1, 5, 5, 320), (1, 3, 16, 320), (BLOCKS,), groups=20),
+    Conv("depthwise", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, PER_GROUP), groups=16),
+    Conv("depthwise wide", (1, 3, 67, 8), (1, 3, 1, 8), (DIRECT, PER_GROUP), groups=8, pad=(0, 0)),
+    Conv("depthwise strided", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, PER_GROUP, PHASES), stride=2, groups=16),
+    Conv("depthwise 5x5 strided", (2, 8, 9, 16), (5, 5, 1, 16), (PHASES,), stride=2, pad=(2, 2), groups=16),
+    Conv("depthwise 9x9", (2, 9, 9, 8), (9, 9, 1, 8), (), pad=(4, 4), groups=8),
+    Conv("few channels in groups", (2, 8, 9, 24), (3, 3, 3, 16), (DIRECT, PER_GROUP), groups=8),
+]
+
+
+def formulations(conv, plain):
+    """(x, w, dy) -> {"y", "dx", "dw"}, in one program."""
+    geometry, spatial, size = conv.geometry, conv.x[1:-1], conv.w[:-2]
+    if plain:
+        forward, backward_x, backward_w = _plain_conv.forward, _plain_conv.backward_x, gradient_by_group
+    else:
+        forward, backward_x, backward_w = _conv._forward.bind, _conv._backward_x.bind, _conv._backward_w.bind
+    return jax.jit(
+        lambda x, w, dy: {
+            "y": forward(x, w, geometry=geometry),
+            "dx": backward_x(dy, w, geometry=geometry, spatial=spatial),
+            "dw": backward_w(x, dy, geometry=geometry, size=size),
+        }
+    )
+
+
+def gradient_by_group(x, dy, *, geometry, size):
+    """The kernel's gradient by plain `lax`, each group by itself: for all at once, it spreads a NaN over several."""
+    gradient = functools.partial(_plain_conv.backward_w, size=size)
+    if geometry.groups == x.shape[-1]:
+        return gradient(x, dy, geometry=geometry)
+    groups = zip(jnp.split(x, geometry.groups, -1), jnp.split(dy, geometry.groups, -1), strict=True)
+    return jnp.concatenate([gradient(*group, geometry=geometry._replace(groups=1)) for group in groups], -1)
+
+
+def output(conv):
+    w = jax.ShapeDtypeStruct(conv.w, jnp.float32)
+    x = jax.ShapeDtypeStruct(conv.x, jnp.float32)
+    return jax.eval_shape(functools.partial(_plain_conv.forward, geometry=conv.geometry), x, w).shape
+
+
+def meetings(conv, tap):
+    """Indices of the outputs and of the inputs that meet at a tap of the kernel, padding left out."""
+    outs, ins = [], []
+    for n, o, k, s, (low, _), b, d in zip(conv.x[1:-1], output(conv)[1:-1], tap, *conv.geometry[:4], strict=True):
+        at = [(i, s * i + d * k - low) for i in range(o)]
+        pairs = [(i, a // b) for i, a in at if a % b == 0 and 0 <= a // b < n]
+        outs.append([i for i, _ in pairs])
+        ins.append([a for _, a in pairs])
+    return (slice(None), *np.ix_(*outs)), (slice(None), *np.ix_(*ins))
+
+
+def oracle(conv, name, x, w, dy):
+    """y, dx or dw as sums of products in float64, tap by tap and group by group."""
+    split = lambda a: a.reshape(*a.shape[:-1], conv.groups, -1)
+    x, dy, w = split(x), split(dy), split(w)  # (.., groups, channels of a group)
+    result = np.zeros_like({"y": dy, "dx": x, "dw": w}[name])
+    with np.errstate(invalid="ignore"):
+        for tap in np.ndindex(conv.w[:-2]):
+            outs, ins = meetings(conv, tap)
+            for group in range(conv.groups):
+                kernel = w[(*tap, slice(None), group)]
+                if name == "y":
+                    result[..., group, :][outs] += x[..., group, :][ins] @ kernel
+                elif name == "dx":
+                    result[..., group, :][ins] += dy[..., group, :][outs] @ kernel.T
+                else:
+                    seen, there = x[..., group, :][ins], dy[..., group, :][outs]
+                    seen, there = (a.reshape(-1, a.shape[-1]) for a in (seen, there))
+                    result[(*tap, slice(None), group)] = seen.T @ there
+    return result.reshape(*result.shape[:-2], -1)
+
+
+def some(conv, name, a):
+    """A few of the features of an array where there are many, so that the oracle need not compute all."""
+    if conv.groups > 1 or min(conv.w[-2:]) <= 64:
+        return a
+    few = [0, 1, -1]
+    return {"y": lambda: a[..., few], "dx": lambda: a[..., few], "dw": lambda: a[..., few, :][..., few]}[name]()
+
+
+def parts(conv, name, x, w, dy):
+    """The arguments of the oracle for `some` of the result."""
+    if conv.groups > 1 or min(conv.w[-2:]) <= 64:
+        return x, w, dy
+    few = [0, 1, -1]
+    if name == "y":
+        return x, w[..., few], dy[..., few]
+    if name == "dx":
+        return x[..., few], w[..., few, :], dy
+    return x[..., few], w[..., few, :][..., few], dy[..., few]
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=lambda conv: conv.name)
+def test_convolution(conv, monkeypatch):
+    used = set()
+    for module, name in conv.uses:
+        spy(monkeypatch, module, name, used)
+    rng = np.random.default_rng(0)
+    sizes = {"x": conv.x, "w": conv.w, "dy": output(conv)}
+    clean = {name: rng.normal(size=size).astype(conv.dtype) for name, size in sizes.items()}
+    fast, plain = formulations(conv, False), formulations(conv, True)
+    fast.lower(**clean)
+    assert used == set(conv.uses), used
+    for poisoned, size in sizes.items():
+        first, last = (-1, *(0 for _ in size[1:-1]), -1), (-1,) * len(size)
+        middle = (0, *(n // 2 for n in size[1:-1]), 0)
+        places = (middle, first, last, middle, first, last, middle)
+        for bad, place in zip([*BAD, np.nan, np.inf], places, strict=True):
+            args = {name: a.copy() for name, a in clean.items()}
+            args[poisoned][place] = bad
+            ours, lax = fast(**args), plain(**args)
+            for name in {"x": ("y", "dw"), "w": ("y", "dx"), "dy": ("dx", "dw")}[poisoned]:
+                compare(conv, name, poisoned, args, ours[name], lax[name])
+
+
+def spy(monkeypatch, module, name, used):
+    function = getattr(module, name)
+
+    def spied(*args, **kwargs):
+        used.add((module, name))
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, spied)
+
+
+def compare(conv, name, poisoned, args, ours, lax):
+    """The same NaN and infinite outputs, and errors that are small against the sum of magnitudes of each output."""
+    wide = {key: np.asarray(a, np.float64) for key, a in args.items()}
+    wide = dict(zip(wide, parts(conv, name, **wide), strict=True))
+    exact = oracle(conv, name, **wide)
+    ours, lax = (some(conv, name, np.asarray(a, np.float64)) for a in (ours, lax))
+    nan = np.isnan(ours)
+    assert (nan >= np.isnan(exact)).all()
+    allowed = np.isnan(exact) | np.isnan(lax)
+    if name == "dw":  # an infinite dy that meets padding is NaN for some shapes, but only for its own feature
+        allowed |= ~np.isfinite(wide["dy"]).all(tuple(range(wide["dy"].ndim - 1)))
+    assert (nan <= allowed).all()
+    infinite = np.isinf(exact) & ~nan
+    np.testing.assert_array_equal(ours[infinite], exact[infinite])
+    finite = np.isfinite(exact) & ~nan
+    sizes = {key: np.abs(a) for key, a in wide.items()}
+    if WINOGRAD in conv.uses and poisoned != "w":  # whose sums contain all taps along a dimension
+        sizes["w"] = np.broadcast_to(sizes["w"].max(tuple(range(len(conv.w) - 2))), sizes["w"].shape)
+    scale = oracle(conv, name, **sizes)
+    tolerance = 2e-2 if conv.dtype == "bfloat16" else 5e-6
+    excess = np.abs(ours[finite] - exact[finite]) / scale[finite].clip(1e-30)
+    assert excess.max(initial=0) <= tolerance, (name, poisoned, excess.max())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(100))
+def test_random_convolutions(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    rank, groups = rng.integers(1, 4), rng.choice([1, 1, 2, 4, 9])
+    draw = lambda low, high: tuple(int(n) for n in rng.integers(low, high, rank))
+    channels, features = (int(rng.choice([1, 3, 16, 32] if groups > 1 else [1, 3, 16, 32, 128])) for _ in range(2))
+    size, dilation = draw(1, 5), int(rng.integers(1, 3))
+    spatial = (max(n, dilation * (k - 1) + 1) for n, k in zip(draw(2, 14), size, strict=True))
+    conv = Conv(
+        "random",
+        (int(rng.integers(1, 9)), *spatial, int(channels * groups)),
+        (*size, channels, int(features * groups)),
+        stride=int(rng.integers(1, 4)),
+        pad=tuple(int(n) for n in rng.integers(0, 3, 2)),
+        lhs_dilation=int(rng.integers(1, 3)),
+        dilation=dilation,
+        groups=int(groups),
+        dtype=str(rng.choice(["float32", "bfloat16"])),
+    )
+    test_convolution(conv, monkeypatch)
+
+
+@pytest.mark.parametrize("features", [64, 128, 256])
+def test_outlier_of_a_trained_network(features):
+    """3x3 over 16 x 16: nine outputs of each feature see the value, all others are as if it were not there."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(3, 3, features, features)).astype(np.float32) / np.float32(3 * features**0.5)
+    clean = rng.normal(size=(4, 16, 16, features)).astype(np.float32)
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert (_winograd.dimension(w, geometry, clean.shape) is not None) == (features >= 128)
+    model = cnn.conv(features, 3, bias=False)
+    apply = jax.jit(lambda x: model.apply({"kernel": w}, {}, x, train=False)[0])
+    exact = np.asarray(jax.jit(functools.partial(_plain_conv.forward, geometry=geometry))(clean, w))
+    near = np.zeros(exact.shape, bool)
+    near[0, 7:10, 7:10] = True
+    for bad in (np.nan, np.inf, -np.inf, 1e2, 1e4, 1e6, 1e8, 1e30):
+        x = clean.copy()
+        x[0, 8, 8, 0] = bad
+        y = np.asarray(apply(x))
+        np.testing.assert_array_equal(np.isnan(y), near & np.isnan(bad))
+        np.testing.assert_array_equal(np.isinf(y), near & np.isinf(bad))
+        assert np.abs(y - exact)[~near].max() <= 2e-6 * np.abs(exact).max()
+    huge = clean * np.float32(2e37)
+    assert np.isfinite(apply(huge)).all()
+
+
+def test_groups_do_not_see_each_other():
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(3, 3, 8, 32)).astype(np.float32), rng.normal(size=(1, 9, 9, 32)).astype(np.float32)
+    x[0, 4, 4, 0] = np.nan
+    y, _ = cnn.conv(32, 3, groups=4, bias=False).apply({"kernel": w}, {}, x, train=False)
+    np.testing.assert_array_equal(np.isnan(y).any((0, 1, 2)), np.arange(32) < 8)
+    np.testing.assert_array_equal(np.isnan(y).any((0, 3))[3:6, 3:6], True)
+    assert np.isnan(y).sum() == 9 * 8
+
+
+def test_one_large_weight_stays_at_its_tap():
+    """Outputs at the edge, where its tap meets only padding, do not have its rounding errors."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
+    w[0, 0, 0, 0] = 1e8
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert _winograd.dimension(w, geometry, x.shape) is not None
+    y = jax.jit(lambda x, w: _conv.convolve(x, w, geometry))(x, w)
+    exact = _plain_conv.forward(x, w, geometry=geometry)
+    np.testing.assert_allclose(y[:, 0], exact[:, 0], atol=1e-3)
+    np.testing.assert_allclose(y[:, :, 0], exact[:, :, 0], atol=1e-3)
+
+
+# (pool, shape of its input, a pool of the same windows whose gradient reaches all of them)
+POOLS = {
+    "max": (cnn.max_pool(2), (2, 7, 8, 16), cnn.avg_pool(2)),
+    "max overlapping": (
+        cnn.max_pool(3, stride=2, padding=1),
+        (2, 9, 8, 16),
+        cnn.avg_pool(3, stride=2, padding=1),
+    ),
+    "max dilated": (
+        cnn.max_pool(2, stride=1, dilation=2, padding=1),
+        (2, 9, 8, 3),
+        cnn.avg_pool(2, stride=1, dilation=2, padding=1),
+    ),
+    "max 1-D": (cnn.max_pool(3, ceil_mode=True), (2, 11, 16), cnn.avg_pool(3, ceil_mode=True)),
+    "max 3-D": (cnn.max_pool(2, stride=1), (1, 5, 4, 6, 16), cnn.avg_pool(2, stride=1)),
+    "max large": (cnn.max_pool(9, stride=3), (1, 22, 21, 3), cnn.avg_pool(9, stride=3)),
+    "min": (cnn.min_pool(3, stride=2, padding=1), (2, 9, 8, 16), cnn.avg_pool(3, stride=2, padding=1)),
+    "avg": (cnn.avg_pool(3, stride=2, padding=1), (2, 9, 8, 16), None),
+    "avg few channels": (cnn.avg_pool(3, stride=2, padding=1), (2, 9, 8, 3), None),
+    "avg 3-D": (cnn.avg_pool(2, dilation=2, stride=1), (1, 5, 4, 6, 16), None),
+    "avg large": (cnn.avg_pool(9, stride=3), (1, 22, 21, 16), None),
+    "lp": (cnn.lp_pool(2, 3, stride=2), (2, 9, 8, 16), cnn.avg_pool(3, stride=2)),
+    "blur": (cnn.blur_pool(3), (2, 9, 8, 16), None),
+    "adaptive avg": (cnn.adaptive_avg_pool((4, 3)), (2, 9, 8, 16), None),
+    "adaptive max": (cnn.adaptive_max_pool((4, 3)), (2, 9, 8, 16), cnn.adaptive_avg_pool((4, 3))),
+    "global avg": (cnn.as_layer(cnn.global_avg_pool), (2, 5, 4, 16), None),
+    "global max": (cnn.as_layer(cnn.global_max_pool), (2, 5, 4, 16), cnn.as_layer(cnn.global_avg_pool)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", POOLS)
+def test_pool(name, dtype):
+    pool, shape, mean = POOLS[name]
+    rng = np.random.default_rng(0)
+    value = jax.jit(lambda x: pool.apply({}, {}, x, train=False)[0])
+    gradient = jax.jit(lambda x, dy: jax.vjp(value, x)[1](dy)[0])
+    reach = jax.jit(lambda x, dy: jax.vjp(lambda x: (mean or pool).apply({}, {}, x, train=False)[0], x)[1](dy)[0])
+    clean = {"x": rng.uniform(1, 2, shape).astype(dtype)}
+    y = np.asarray(value(clean["x"]))
+    clean["dy"] = rng.uniform(1, 2, y.shape).astype(dtype)
+    dx = np.asarray(gradient(**clean))
+    for place in ((0, *(n // 2 for n in shape[1:-1]), 0), (-1,) * len(shape)):
+        sees = np.asarray(value(changed(clean["x"], place, -1e3 if name == "min" else 1e3))) != y
+        touched = np.asarray(reach(clean["x"], sees.astype(dtype))) != 0
+        assert sees.any() or place[-1] == -1  # the last position may be in no window
+        assert not sees.all()
+        for bad in BAD:
+            x = changed(clean["x"], place, bad)
+            ours = np.asarray(value(x))
+            np.testing.assert_array_equal(ours[~sees], y[~sees])
+            loses = np.isinf(bad) and name.startswith(("max", "adaptive max", "global max")) and bad < 0
+            loses |= name == "min" and bad > 0
+            np.testing.assert_array_equal(np.isnan(ours), sees & np.isnan(bad))
+            np.testing.assert_array_equal(np.isinf(ours), sees & (np.isinf(bad) and not loses))
+            np.testing.assert_array_equal(np.asarray(gradient(x, clean["dy"]))[~touched], dx[~touched])
+    for place in ((0, *(n // 2 for n in y.shape[1:-1]), 0), (-1,) * y.ndim):
+        reached = np.asarray(gradient(clean["x"], changed(np.zeros_like(clean["dy"]), place, 1))) != 0
+        assert 0 < reached.sum() < reached.size
+        for bad in BAD:
+            ours = np.asarray(gradient(clean["x"], changed(clean["dy"], place, bad)))
+            np.testing.assert_array_equal(np.isnan(ours), reached & np.isnan(bad))
+            np.testing.assert_array_equal(np.isinf(ours), reached & np.isinf(bad))
+            np.testing.assert_array_equal(ours[~reached], dx[~reached])
+
+
+def changed(a, place, bad):
+    a = a.copy()
+    a[place] = bad
+    return a
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_max_pool_as_plain(channels, largest):
+    """Of infinite and equal values, the same ones win as in plain `lax`."""
+    rng = np.random.default_rng(0)
+    pool = Pool((3, 3), (2, 2), (1, 1), ((1, 1), (1, 1)), largest)
+    x = rng.integers(-2, 3, (2, 9, 8, channels)).astype(np.float32)
+    plain = jax.jit(functools.partial(_max_pool._plain_pool, pool=pool))
+    plain_back = jax.jit(functools.partial(_max_pool._plain_spread, pool=pool))
+    dy = rng.normal(size=plain(x).shape).astype(np.float32)
+    for bad in BAD:
+        bad_x = changed(x, (0, 4, 4, 0), bad)
+        y, back = jax.vjp(lambda x: extreme(x, pool), bad_x)
+        np.testing.assert_array_equal(y, plain(bad_x))
+        if not np.isnan(bad):
+            np.testing.assert_allclose(back(dy)[0], plain_back(bad_x, dy), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 16), (5, 3, 7, 3), (2, 4, 4, 4, 20)])
+def test_channels_do_not_mix(shape):
+    rng = np.random.default_rng(0)
+    x, near = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[-1:]).astype(np.float32)
+    sums = jax.jit(lambda x: jnp.vstack([total(x), deviations(x, near)]))
+    clean = np.asarray(sums(x))
+    for bad in BAD:
+        ours = np.asarray(sums(changed(x, (0,) * x.ndim, bad)))
+        np.testing.assert_array_equal(ours[:, 1:], clean[:, 1:])
+        np.testing.assert_array_equal(np.isnan(ours[:, 0]), np.isnan(bad))
