@@ -55,7 +55,7 @@ def divided(pictures, of_each):
 def main(config):
     train.require(config, LIMITS)
     own, model = config["data"], config["model"]
-    run = train.Run("finetune", config, config["runs"])
+    run = train.Run("finetune", config, root=config["runs"])
     common = {"seed": config["seed"], "checkpoint": {"keep": 0}}
 
     def fit(name, model, seen, unseen, settings, start=None):

@@ -47,7 +47,7 @@ def main(config, name="mnist_cnn", network=network):
     digits, unseen = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    run = train.Run(name, config, config["runs"], config["folder"])
+    run = train.Run(name, config, root=config["runs"], folder=config["folder"])
     model = network(digits, **config["model"])
     fitted = train.fit(model, digits, eval_data=unseen, config=config["fit"], run=run)
     print(fitted.outcome)

@@ -60,7 +60,7 @@ def main(config):
     few = data.Dataset(digits.images[: config["pictures"]], digits.labels[: config["pictures"]], digits.classes)
     common = {name: config[name] for name in ("seed", "epochs", "batch_size")}
     common |= {"optimizer": {"name": "adam", "learning_rate": config["learning_rate"]}, "checkpoint": {"keep": 0}}
-    run = train.Run("overfit_and_regularize", config, config["runs"])
+    run = train.Run("overfit_and_regularize", config, root=config["runs"])
     curves, weights = {}, {}
     for name, (model, differs) in remedies(config).items():
         part = train.Run(name, config, folder=run.folder / name)

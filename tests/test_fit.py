@@ -22,7 +22,7 @@ import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn._layer import child_key
 from jaxcnn.data import augment
-from jaxcnn.train import checkpoint
+from jaxcnn.train import _steps, checkpoint
 from tests import train_small
 
 DIGITS = data.load("mnist_small", "test")

@@ -141,7 +141,7 @@ def restore(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, about = _agreed(lambda: _choose(folder, step))
+    step, about = agreed(lambda: _choose(folder, step))
     if check is not None:
         check(step, about)
     if config is not None and (changed := _difference(about["config"] or {}, config)):
@@ -202,12 +202,17 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
     return json.dumps(about, allow_nan=False)
 
 
-def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]]:
-    """The step to restore, and what is known about it."""
+def recovered(folder: pathlib.Path) -> list[int]:
+    """The steps in the folder, after those that lost their names to unfinished ones have them back."""
     with _ONE_AT_A_TIME:  # so as not to recover a step that another thread is replacing
         _steps.recover(folder)
-    damaged = []
-    for candidate in [step] if step is not None else steps(folder)[::-1]:
+    return steps(folder)
+
+
+def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]]:
+    """The step to restore, and what is known about it."""
+    there, damaged = recovered(folder), []
+    for candidate in [step] if step is not None else there[::-1]:
         path = folder / str(candidate)
         problem = _steps.damage(path, candidate)
         about, _ = _steps.read_about(path)
@@ -277,16 +282,16 @@ def _together(name: str) -> None:
         multihost_utils.sync_global_devices(f"jaxcnn checkpoint {name}")
 
 
-def _agreed(choose: Any) -> tuple[int, dict[str, Any]]:
-    """What the first process chose, in all of them."""
+def agreed(compute: Callable[[], Any]) -> Any:
+    """What the first process computes, as JSON, in all of them; so is its CheckpointError."""
     if jax.process_count() == 1:
-        return choose()
+        return compute()
     from jax.experimental import multihost_utils
 
     text = b""
     if jax.process_index() == 0:
         try:
-            text = json.dumps(choose()).encode()
+            text = json.dumps([compute()]).encode()
         except CheckpointError as error:
             text = json.dumps(str(error)).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
@@ -294,4 +299,4 @@ def _agreed(choose: Any) -> tuple[int, dict[str, Any]]:
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
     if isinstance(answer, str):
         raise CheckpointError(answer)
-    return answer[0], answer[1]
+    return answer[0]
