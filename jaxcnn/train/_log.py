@@ -2,10 +2,13 @@
 
 import csv
 import json
+import math
 import pathlib
 from typing import Any
 
 from jaxcnn.train._config import entries
+
+_DEEPEST = 100  # as far as a record can be written again from anywhere
 
 
 def read_log(path: pathlib.Path) -> tuple[list[dict[str, Any]], str | None]:
@@ -54,15 +57,30 @@ def write_csv(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
 
 def _record(line: bytes) -> dict[str, Any]:
     """The record of a line; ValueError or RecursionError if it is none."""
-    record = json.loads(line.decode("utf-8"), parse_constant=_refuse)
+    record = json.loads(line.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, found {line[:40]!r}")
     step = record.get("step", 0)
     if not isinstance(step, int) or isinstance(step, bool):
         raise ValueError(f"step must be an integer, found {str(step)[:40]!r}")
-    json.dumps([dict(entries(record)), record], allow_nan=False)  # it can be written again
+    level = [record]
+    for _ in range(_DEEPEST):
+        level = [part for node in level for part in _parts(node)]
+    if level:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
     return record
+
+
+def _parts(node: Any) -> list[Any]:
+    return [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number

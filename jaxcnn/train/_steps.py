@@ -35,7 +35,7 @@ def best(folder: str | os.PathLike) -> int | None:
     for step in steps(folder):
         about, _ = read_about(pathlib.Path(folder, str(step)))
         metric = (about or {}).get("metric")
-        if isinstance(metric, int | float) and not isinstance(metric, bool) and math.isfinite(metric):
+        if isinstance(metric, int | float) and not isinstance(metric, bool) and -math.inf < metric < math.inf:
             found.append((metric, step))
     return max(found, default=(None, None))[1]
 
