@@ -30,7 +30,7 @@ def main(config):
     root = config["data"]["root"] or None
     pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     model = serial(normalize=data.normalize(pictures), net=models.resnet20(**config["model"]))
-    run = train.Run("cifar10_resnet20", config, config["runs"], config["folder"])
+    run = train.Run("cifar10_resnet20", config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model, pictures, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history

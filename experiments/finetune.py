@@ -80,7 +80,7 @@ def main(config):
         pictures = data.image_folder(own["path"], (height, width), channels=channels, on_bad_image=own["on_bad_image"])
         few, unseen = divided(pictures, own["pictures_of_each"])
         scale = data.normalize(config["mean"], config["deviation"])
-    run = train.Run("finetune", config, config["runs"])
+    run = train.Run("finetune", config, root=config["runs"])
     common = {"seed": config["train"]["seed"], "checkpoint": {"keep": 0}}
 
     def fit(name, model, seen, unseen, settings, start=None):

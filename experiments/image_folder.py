@@ -81,7 +81,7 @@ def main(config):
         print(f"{len(pictures.images):,} pictures of {len(pictures.classes)} classes: {', '.join(pictures.classes)}")
         seen, unseen = split(pictures, own["test_share"])
     model = network(pictures, config["model"]["width"])
-    run = train.Run("image_folder", config, config["runs"], config["folder"])
+    run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model, seen, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]

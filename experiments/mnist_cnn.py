@@ -49,7 +49,7 @@ def main(config, name="mnist_cnn", network=network):
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
     model = network(digits, **config["model"])
-    run = train.Run(name, config, config["runs"], config["folder"])
+    run = train.Run(name, config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model, digits, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]

@@ -68,7 +68,7 @@ def main(config):
     model = models.lenet5(**config["model"])
     loss_fn = regularized(cross_entropy(model), l2(settings["regularize"]["l2"]))
     optimizer = optax.adam(optax.cosine_decay_schedule(settings["optimizer"]["learning_rate"], epochs * steps))
-    run = train.Run("mnist_lenet", config, config["runs"])
+    run = train.Run("mnist_lenet", config, root=config["runs"])
 
     print(f"LeNet-5 on {len(digits.images):,} digits, {steps} steps an epoch; compiling ...", flush=True)
     state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), test["image"][:1])

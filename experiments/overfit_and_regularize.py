@@ -61,7 +61,7 @@ def main(config):
     train.resolve(config["train"])
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
     few = data.Dataset(digits.images[: config["pictures"]], digits.labels[: config["pictures"]], digits.classes)
-    run = train.Run("overfit_and_regularize", config, config["runs"])
+    run = train.Run("overfit_and_regularize", config, root=config["runs"])
     curves, weights = {}, {}
     for name, (model, differs) in remedies(config).items():
         part = train.Run(name, config, folder=run.folder / name)

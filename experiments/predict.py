@@ -44,7 +44,7 @@ def demonstration(config):
 
     print("no weights are given; a LeNet learns digits for them")
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
-    run = train.Run("predict", config, config["runs"])
+    run = train.Run("predict", config, root=config["runs"])
     fitted = train.fit(models.lenet5(), digits, config={"epochs": 3, "checkpoint": {"keep": 0}}, run=run)
     weights.save(run.folder / "lenet5.safetensors", fitted.params, fitted.state, model="lenet5")
     (run.folder / "names.txt").write_text("\n".join(digits.classes))

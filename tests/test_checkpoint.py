@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.train import CheckpointError, ConfigError, checkpoint
+from jaxcnn.train import CheckpointError, ConfigError, _steps, checkpoint
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -190,7 +190,7 @@ def test_manifest_of_another_step_or_format(damaged):
     about = json.loads((damaged / "1" / "about.json").read_text())
     (damaged / "1" / "about.json").write_text(json.dumps(about | {"format": 99}))
     manifest = json.loads((damaged / "1" / "manifest.json").read_text())
-    manifest["about.json"] = checkpoint._sha256(damaged / "1" / "about.json")
+    manifest["about.json"] = _steps.sha256(damaged / "1" / "about.json")
     (damaged / "1" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="not of a format that is known"):
         checkpoint.restore(damaged, tree())

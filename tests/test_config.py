@@ -191,7 +191,7 @@ def strict(text):
 
 
 def test_run_folder(tmp_path, capsys):
-    run = Run("lenet", CONFIG, str(tmp_path / "all" / "runs"))
+    run = Run("lenet", CONFIG, root=str(tmp_path / "all" / "runs"))
     assert run.folder.parent == tmp_path / "all" / "runs"
     assert run.folder.name.startswith("lenet-")
     about = strict((run.folder / "config.json").read_text())
@@ -229,8 +229,9 @@ def test_a_run_that_goes_on_forgets_what_came_after(tmp_path):
 
 
 def test_busy_breaks_the_silence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jaxcnn.train._run._SILENCE", 0.05)
-    run = Run("lenet", CONFIG, str(tmp_path))
+    monkeypatch.setattr("jaxcnn.train._run._TICK", 0.05)
+    monkeypatch.setattr("jaxcnn.train._run._WAITS", (0.05,))
+    run = Run("lenet", CONFIG, root=str(tmp_path))
     with run.busy("compiling"):
         time.sleep(0.5)
     lines = capsys.readouterr().out.splitlines()
@@ -240,14 +241,14 @@ def test_busy_breaks_the_silence(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_diverged_run_still_writes_json(tmp_path, value):
-    run = Run("lenet", CONFIG, str(tmp_path))
+    run = Run("lenet", CONFIG, root=str(tmp_path))
     run.log("epoch 1", epoch=1, train={"loss": value})
     assert strict((run.folder / "metrics.jsonl").read_text())["epoch"] == 1
 
 
 def test_runs_in_the_same_second_overwrite_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *args: "20000101-000000")
-    runs = [Run("lenet", CONFIG | {"seed": seed}, str(tmp_path)) for seed in range(3)]
+    runs = [Run("lenet", CONFIG | {"seed": seed}, root=str(tmp_path)) for seed in range(3)]
     assert len({run.folder for run in runs}) == 3
     for seed, run in enumerate(runs):
         run.log("done", seed=seed)
@@ -259,10 +260,14 @@ def test_runs_in_the_same_second_overwrite_nothing(tmp_path, monkeypatch):
 def test_progress_is_sparse_where_nobody_watches(tmp_path, monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    run = Run("lenet", CONFIG, str(tmp_path))
-    for now[0] in (101.0, 101.9, 102.0, 103.0, 103.9, 104.1):
+    run = Run("lenet", CONFIG, root=str(tmp_path))
+    for now[0] in range(101, 1500):
         run.progress(f"at {now[0]}")
-    assert capsys.readouterr().out == "at 102.0\nat 104.1\n"
+    assert capsys.readouterr().out.split("\n") == [f"at {100 + s}" for s in (10, 40, 100, 220, 520, 820, 1120)] + [""]
+    run.say("epoch 1")
+    for now[0] in range(1500, 1530):
+        run.progress(f"at {now[0]}")
+    assert capsys.readouterr().out == "epoch 1\nat 1509\n"
     assert not (run.folder / "metrics.jsonl").exists()
 
 

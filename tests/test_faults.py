@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.train import checkpoint
+from jaxcnn.train import _steps, checkpoint
 from tests import conftest
 
 pytest.importorskip("orbax.checkpoint")
@@ -145,7 +145,7 @@ def test_errors_are_one_line_and_status_2(tmp_path):
 
 def params_of(folder):
     """All numbers of the last checkpoint of a run."""
-    about = checkpoint._about(folder / str(checkpoint.steps(folder)[-1]))
+    about, _ = _steps.read_about(folder / str(checkpoint.steps(folder)[-1]))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = [jax.ShapeDtypeStruct(shape, dtype, sharding=here) for shape, dtype in about["arrays"].values()]
     import orbax.checkpoint
@@ -186,7 +186,7 @@ def test_goes_on_with_another_number_of_devices(tmp_path):
         digest(finish(process))
         for step in checkpoint.steps(folder / "checkpoints"):
             if step > 30:
-                checkpoint._remove(folder / "checkpoints" / str(step))
+                _steps.remove(folder / "checkpoints" / str(step))
         process = start(f"folder={folder}", devices=second)
         out = finish(process)
         assert "going on from step 30" in out

@@ -22,7 +22,7 @@ import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn._layer import child_key
 from jaxcnn.data import augment
-from jaxcnn.train import checkpoint
+from jaxcnn.train import _steps, checkpoint
 from tests import train_small
 
 DIGITS = data.load("mnist_small", "test")
@@ -406,7 +406,7 @@ def test_goes_on_where_it_was(tmp_path):
     assert checkpoint.steps(folder)[-1] == 24
     for step in checkpoint.steps(folder):
         if step > 20:
-            checkpoint._remove(folder / str(step))
+            _steps.remove(folder / str(step))
     resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
     done = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)  # nothing is left to do

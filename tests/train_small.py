@@ -59,7 +59,7 @@ def main(config):
         images[config["poison"]] = np.nan
     seen = {"image": images, "label": digits.labels[: config["pictures"]]}
     unseen = {"image": digits.images[-100:], "label": digits.labels[-100:]}
-    run = train.Run("train_small", config, config["runs"], config["folder"])
+    run = train.Run("train_small", config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model(), seen, eval_data=unseen, config=config["fit"], run=run)
     print("digest", digest(fitted), flush=True)
     return fitted

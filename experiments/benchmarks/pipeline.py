@@ -63,7 +63,7 @@ def fitted(model, pictures, batch_size, augment, images):
     config = {"epochs": epochs, "batch_size": batch_size, "augment": augment, "checkpoint": {"keep": 0}}
     config["optimizer"] = {"name": "adam", "learning_rate": 1e-3}
     with tempfile.TemporaryDirectory() as folder:
-        history = train.fit(model, pictures, config=config, run=train.Run("pipeline", config, folder)).history
+        history = train.fit(model, pictures, config=config, run=train.Run("pipeline", config, folder=folder)).history
     return statistics.median(record["images_per_second"] for record in history[1:])
 
 

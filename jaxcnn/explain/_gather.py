@@ -50,7 +50,7 @@ def gather(
     Example:
         >>> import tempfile
         >>> digits = jaxcnn.data.load("mnist_small", "test")
-        >>> run = jaxcnn.train.Run("example", {}, tempfile.mkdtemp())
+        >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
         >>> model = jaxcnn.models.lenet5()
         >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         >>> jaxcnn.explain.gather(run.folder, model, params, state, digits)

@@ -42,7 +42,7 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
 
     Example:
         >>> import tempfile
-        >>> run = jaxcnn.train.Run("example", {"seed": 0}, tempfile.mkdtemp())
+        >>> run = jaxcnn.train.Run("example", {"seed": 0}, folder=tempfile.mkdtemp())
         >>> run.log("epoch 1", epoch=1, train={"loss": 0.5}, test={"loss": 0.7})
         epoch 1
         >>> jaxcnn.explain.report(run.folder).name

@@ -114,8 +114,8 @@ def fit(
     differs. On several devices, in one process or in many, each has its rows of every batch and all have the
     parameters; statistics of batch norm are those of the whole batch.
 
-    If the run's folder has checkpoints, training goes on from the latest whole one. SIGTERM and SIGINT (Ctrl-C) save
-    one, too, and end the program with status 143 and 130.
+    If the run's folder has checkpoints, training goes on from the latest whole one. SIGTERM, SIGINT (Ctrl-C) and SIGHUP
+    save one, too, and end the program with status 143, 130 and 129. One `fit` at a time can write to a folder.
 
     Args:
         model: from images (N, H, W, C) to logits (N, classes).
@@ -130,12 +130,13 @@ def fit(
         ValueError: for data that do not fit the model or each other: lengths, labels, values that are not finite
             (unless "on_nonfinite" deals with them), training and evaluation in different ranges.
         NonFiniteError: for a loss or parameter that is not finite, unless the config says otherwise.
-        CheckpointError: if no checkpoint can be written, or those that are there cannot be read.
+        CheckpointError: if no checkpoint can be written, those that are there cannot be read, or another `fit` is
+            writing to the run's folder.
 
     Example:
         >>> import tempfile
         >>> digits = jaxcnn.data.load("mnist_small", "test")
-        >>> run = jaxcnn.train.Run("example", {}, tempfile.mkdtemp())
+        >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
         >>> model = jaxcnn.serial(jaxcnn.max_pool(4), jaxcnn.flatten, jaxcnn.dense(10))
         >>> config = {"epochs": 2, "optimizer": {"learning_rate": 0.01}, "checkpoint": {"keep": 0}}
         >>> fitted = jaxcnn.train.fit(model, digits, config=config, run=run)  # doctest: +ELLIPSIS
@@ -145,7 +146,8 @@ def fit(
     """
     config = resolve(config or {})
     run = run or Run("fit", config)
-    return _Fit(as_layer(model), train_data, eval_data, config, run, start).train()
+    with run.locked():
+        return _Fit(as_layer(model), train_data, eval_data, config, run, start).train()
 
 
 class _Fit:
@@ -191,6 +193,7 @@ class _Fit:
         carry = _Carry(train_state, totals, none - 1, none, none, best)
         self.carry = copied(jax.tree.map(jnp.copy, carry))  # copies, as a step takes over its memory
         self.best, self.best_epoch, self.since_best, self.rollbacks = -math.inf, 0, 0, 0
+        self.saved = -1  # the step of the last checkpoint
         self.began = time.monotonic()
         self.seconds = 0.0  # of earlier parts of the run
         self.timed = (0, 0.0)  # steps of this epoch and the seconds they took, but for the one that was compiled
@@ -375,9 +378,12 @@ class _Fit:
                     self._save(step)
                 else:
                     self._show(step)
-        params, state = self._result()
-        if self.config["report"]:
-            self._try("the report", lambda: self._report(done=True))
+            params, state = self._result()
+            if self.config["report"]:
+                self._try("the report", lambda: self._report(done=True))
+            _, signal = _agreed(0, told())
+            if signal:
+                self._stop(step, signal)
         epoch = self.best_epoch if self.carry.best else step // self.steps
         return Fitted(self.carry.train_state, params, state, self.run.records, self.run.folder, epoch)
 
@@ -485,11 +491,13 @@ class _Fit:
                 "since_best": self.since_best,
                 "rollbacks": self.rollbacks,
                 "seconds": self._elapsed(),
+                "records": self.run.records,
             }
             with self.run.busy("saving"):
                 checkpoint.save(
                     self.folder, step, self.carry, config=self.identity, metric=metric, note=note, keep=keep
                 )
+            self.saved = step
 
     def _check_identity(self, step: int, about: dict[str, Any]) -> None:
         """Refuse to go on from a checkpoint of another run; tell of other packages, with which results may differ."""
@@ -511,7 +519,7 @@ class _Fit:
 
     def _resume(self) -> int:
         """The step to begin with: that of the latest checkpoint, if there is one."""
-        if not self.config["checkpoint"]["keep"] or not checkpoint.steps(self.folder):
+        if not self.config["checkpoint"]["keep"] or not checkpoint.recovered(self.folder):
             self.run.forget_after(-1)
             return 0
         step, note = self._restore()
@@ -524,11 +532,13 @@ class _Fit:
         note = about["note"]
         self.best = -math.inf if note["best"] is None else note["best"]
         self.best_epoch, self.since_best = note["best_epoch"], note["since_best"]
-        self.run.forget_after(step)
+        self.run.forget_after(step, note.get("records"))
+        self.saved = step
         return step, note
 
     def _stop(self, step: int, signal: int) -> None:
-        self._save(step)
+        if step != self.saved:
+            self._save(step)
         saved = (
             f"saved in {self.folder}" if self.config["checkpoint"]["keep"] else "checkpoint.keep is 0, nothing is saved"
         )

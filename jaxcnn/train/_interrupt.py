@@ -13,9 +13,12 @@ class Interrupted(SystemExit):
 
 @contextlib.contextmanager
 def told_to_stop() -> Iterator[Callable[[], int]]:
-    """In its block, SIGTERM and SIGINT only set what the function returns, from 0 to the signal's number.
+    """In its block, SIGTERM, SIGINT and SIGHUP only set what the function returns, from 0 to the signal's number.
 
     The second one ends the program at once. Outside of the main thread, where Python gets no signals, it stays 0.
+
+    Raises:
+        Interrupted: at the end of the block, if a signal came after the block last asked for it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
@@ -29,9 +32,20 @@ def told_to_stop() -> Iterator[Callable[[], int]]:
             os.kill(os.getpid(), number)
         told = number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {}
     try:
+        for number in _signals():
+            before[number] = signal.signal(number, handle)
         yield lambda: told
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
+    if told:
+        raise Interrupted(128 + told)
+
+
+def _signals() -> list[signal.Signals]:
+    """Those to deal with. A terminal that closes sends SIGHUP; `nohup` ignores it, which stays so."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT] + ([] if ignored else [hangup])

@@ -1,7 +1,8 @@
 """An experiment as a command: its arguments, its folder, its progress."""
 
 import contextlib
-import csv
+import io
+import itertools
 import json
 import math
 import os
@@ -16,12 +17,16 @@ import jax
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn.data import DataError
+from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, entries, override
+from jaxcnn.train._lock import locked
+from jaxcnn.train._log import read_log, write_csv, write_log
 from jaxcnn.train._memory import reuse_memory
-from jaxcnn.train.checkpoint import CheckpointError, versions
+from jaxcnn.train.checkpoint import CheckpointError, agreed, versions
 from jaxcnn.weights import WeightsError
 
-_SILENCE = 2  # seconds, at most, between two lines where nobody watches
+_TICK = 2  # seconds between two signs of life
+_WAITS = (10, 30, 60, 120, 300)  # seconds without a line, where the output is no terminal; the last one is repeated
 
 
 def command(main: Callable[[Config], Any], config: Config, description: str) -> None:
@@ -32,6 +37,9 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
     the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Settings, data, checkpoints, weights and packages that are not
     there or cannot be are told in one line, without a traceback, and end the program with status 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what an old code page lacks must not end a program
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:
         print(description.strip() + "\n\nSettings, given as key.path=value, and their defaults:\n")
@@ -60,39 +68,53 @@ class Run:
         config: the resolved config.
         root: the folder of all runs.
         folder: instead, the run's folder itself; it may be that of a run that was ended, and which goes on.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
     """
 
-    def __init__(self, name: str, config: Config, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
+    def __init__(self, name: str, config: Config, *, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
         self.config = config
-        self.folder = pathlib.Path(folder) if folder else _new_folder(root, name)
         self._first = jax.process_index() == 0
-        self._live = sys.stdout.isatty()
+        self._live = sys.stdout is not None and sys.stdout.isatty()
         self._shown = time.monotonic()
-        self._lock = threading.Lock()
-        self._metrics = self.folder / "metrics.jsonl"
+        self._waits = iter(_WAITS)
+        self._wait = next(self._waits)
+        self._speaking = threading.Lock()
+        self._unwritten = self._told = False  # whether the files lack records, and whether that was told
         self.records: list[dict[str, Any]] = []
-        if not self._first:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        about = {
-            "experiment": name,
-            "config": config,
-            "versions": versions(),
-            "device": jax.devices()[0].device_kind,
-        }
-        if not (self.folder / "config.json").exists():
-            (self.folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+        self.folder = pathlib.Path(folder or root)  # for the message, if it cannot be written
+        try:
+            self.folder = pathlib.Path(folder) if folder else _new_folder(root, name)
+            self._metrics = self.folder / "metrics.jsonl"
+            if self._first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_config(name)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be written: {error}") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """In its block, nobody else can train in this folder: no other thread, no other process on this file system.
+
+        Raises:
+            CheckpointError: if somebody else does; it says who.
+        """
+        with contextlib.ExitStack() as stack:
+            agreed(lambda: stack.enter_context(locked(self.folder)))
+            yield
 
     def progress(self, line: str) -> None:
-        """Show where the run is: in place on a terminal, else as a line of its own every two seconds."""
-        with self._lock:
+        """Show where the run is: in place on a terminal, else as a line of its own, in growing intervals."""
+        with self._speaking:
             now = time.monotonic()
             if self._live:
                 self._say(f"\r\x1b[K{line}", end="")
-            elif now - self._shown < _SILENCE:
+            elif now - self._shown < self._wait:
                 return
             else:
                 self._say(line)
+                self._wait = next(self._waits, self._wait)
             self._shown = now
 
     @contextlib.contextmanager
@@ -102,7 +124,7 @@ class Run:
         began = time.monotonic()
 
         def speak():
-            while not done.wait(_SILENCE):
+            while not done.wait(_TICK):
                 self.progress(f"{what} ... {time.monotonic() - began:.0f} s")
 
         thread = threading.Thread(target=speak, daemon=True)
@@ -115,44 +137,109 @@ class Run:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        with self._lock:
+        with self._speaking:
             self._say(f"\r\x1b[K{line}" if self._live else line)
             self._shown = time.monotonic()
+            self._waits = iter(_WAITS)
+            self._wait = next(self._waits)
 
     def log(self, line: str, **record: Any) -> None:
-        """Print a line that stays, and add the record to the files, a number that is not finite as null."""
+        """Print a line that stays, and add the record to the files, a number that is not finite as null.
+
+        If the files cannot be written, that is told once; the records are kept in memory and written when they can be.
+        """
         self.say(line)
         finite = _finite(record)
         self.records.append(finite)
-        if self._first:
-            with self._metrics.open("a") as file:
-                file.write(json.dumps(finite, allow_nan=False) + "\n")
-            self._write_csv()
+        self._write([finite])
 
-    def forget_after(self, step: int) -> None:
-        """Go on from the records of an earlier part of this run, without those of steps after this one."""
+    def forget_after(self, step: int, records: list[dict[str, Any]] | None = None) -> None:
+        """Go on from the records of an earlier part of this run, without those of steps after this one.
+
+        Args:
+            step: the last one to keep.
+            records: as a checkpoint of this step has them. If those in the log differ, these are used, and the log is
+                moved aside.
+        """
         if not self._first:
             return
-        lines = self._metrics.read_text().splitlines() if self._metrics.exists() else []
-        self.records = [record for line in lines if (record := _record(line)) and record.get("step", 0) <= step]
-        kept = self._metrics.with_suffix(".part")
-        kept.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in self.records))
-        kept.replace(self._metrics)
-        self._write_csv()
+        found, problem = read_log(self._metrics)
+        kept = [record for record in found if record.get("step", 0) <= step]
+        if records is not None:
+            if problem is None and [record for record in kept if "step" in record] != [
+                record for record in records if "step" in record
+            ]:
+                problem = "does not have the records of the checkpoint"
+            if problem is not None:
+                kept = records
+        if problem is not None:
+            self._move_aside(problem)
+        self.records = kept
+        self._unwritten = True
+        self._write([])
 
-    def _write_csv(self) -> None:
-        rows = [dict(entries(record)) for record in self.records]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        partial = self.folder / "metrics.csv.part"
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.folder / "metrics.csv")
+    def _write_config(self, name: str) -> None:
+        """Say what the run is, unless the folder says so already."""
+        path = self.folder / "config.json"
+        if path.exists():
+            try:
+                about = _steps.read_json(path)
+            except ValueError as error:
+                about, problem = None, error
+            else:
+                problem = "expected experiment, config, versions and device"
+            if isinstance(about, dict) and {"experiment", "config", "versions", "device"} <= about.keys():
+                return
+            self.say(f"{path} is damaged and is written anew: {problem}")
+        about = {
+            "experiment": name,
+            "config": self.config,
+            "versions": versions(),
+            "device": jax.devices()[0].device_kind,
+        }
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    def _write(self, new: list[dict[str, Any]]) -> None:
+        """Add records to the files, or write all if the files lack some; a failure is told, once."""
+        if not self._first:
+            return
+        try:
+            if self._unwritten:
+                write_log(self._metrics, self.records)
+            else:
+                with self._metrics.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in new)
+            write_csv(self._metrics.with_suffix(".csv"), self.records)
+            self._unwritten = self._told = False
+        except OSError as error:
+            if not self._told:
+                self.say(f"{self._metrics}: records cannot be written and are kept in memory: {error}")
+            self._unwritten = self._told = True
+
+    def _move_aside(self, problem: str) -> None:
+        """Keep a damaged log under another name."""
+        aside = self._metrics.with_name("metrics.jsonl.damaged")
+        for again in itertools.count(2):
+            if not os.path.lexists(aside):
+                break
+            aside = self._metrics.with_name(f"metrics.jsonl.damaged-{again}")
+        try:
+            if os.path.lexists(self._metrics):
+                self._metrics.rename(aside)
+                self.say(f"{self._metrics}: {problem}; moved to {aside.name} and written anew")
+            else:
+                self.say(f"{self._metrics}: {problem}; written anew")
+        except OSError as error:
+            self.say(f"{self._metrics}: {problem}; it cannot be moved aside: {error}")
 
     def _say(self, line: str, end: str = "\n") -> None:
-        if self._first:
-            print(line, end=end, flush=True)
+        if not self._first or sys.stdout is None:
+            return
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more, which is no reason to stop
+            print(line.encode(encoding, "replace").decode(encoding), end=end, flush=True)
 
 
 def _join() -> None:
@@ -185,11 +272,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    """What a line of the log holds; the last one may have been cut off."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

@@ -11,13 +11,14 @@ A step is written under another name, flushed, hashed and renamed, so that whoev
 before it. Orbax itself does not notice a flipped bit; a manifest does, and then the step before is used.
 """
 
-import hashlib
+import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-import shutil
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,14 +28,17 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._path import paths
+from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, entries
+from jaxcnn.train._steps import best as best
+from jaxcnn.train._steps import steps as steps
 
-_FORMAT = 1
-_ARRAYS, _ABOUT, _MANIFEST = "arrays", "about.json", "manifest.json"
+_ARRAYS = "arrays"
+_ONE_AT_A_TIME = threading.RLock()  # Orbax waits for all saves of the process, not only for those of one thread
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, or none that can be read."""
+    """A checkpoint or run folder that cannot be written, or no checkpoint that can be read."""
 
 
 class Restored(NamedTuple):
@@ -61,14 +65,15 @@ def save(
 
     Args:
         folder: of all steps.
-        step: at least 0; one that is there already is replaced.
+        step: at least 0; one that is there already is replaced, and removed only after the new one is complete.
         tree: of arrays, random keys and numbers.
         config: what the arrays depend on; `restore` compares it.
         metric: the larger, the better: the best step is kept.
         note: what else should be there at `restore`, as JSON.
-        keep: how many of the latest steps to keep, at least 1; the best is kept beside them.
+        keep: how many of the latest steps to keep, at least 1; the best and this one are kept beside them.
 
     Raises:
+        TypeError, ValueError: for a metric that is not a finite number, or a config or note that JSON cannot hold.
         CheckpointError: if it cannot be written, such as on a full disk; the steps before are as they were.
         ImportError: without Orbax, `pip install 'jaxcnn[train]'`.
 
@@ -85,32 +90,28 @@ def save(
     if step < 0 or keep < 1:
         raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
     leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
-    partial = folder / f"{step}.partial"
-    about = {
-        "format": _FORMAT,
-        "step": step,
-        "config": config,
-        "metric": metric,
-        "note": note,
-        "versions": versions(),
-        "arrays": _described(tree),
-    }
-    try:
-        if jax.process_index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-        _together("partial")
-        with orbax.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / _ARRAYS, {_key(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
-        if jax.process_index() == 0:
-            _finish(partial, folder / str(step), about)
-            _prune(folder, keep)
-        _together("saved")
-    except (OSError, ValueError, RuntimeError) as error:  # Orbax tells a full disk by ValueError
-        shutil.rmtree(partial, ignore_errors=True)
-        size = sum(leaf.nbytes for leaf in leaves)
-        raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
+    about = _as_json(step, tree, config, metric, note)
+    partial = folder / f"{step}{_steps.PARTIAL}"
+    first = jax.process_index() == 0
+    with _ONE_AT_A_TIME:
+        try:
+            if first:
+                folder.mkdir(parents=True, exist_ok=True)
+                _steps.clean(folder)
+                partial.mkdir()
+            _together("partial")
+            with orbax.StandardCheckpointer() as checkpointer:
+                checkpointer.save(partial / _ARRAYS, {_key(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
+            if first:
+                _steps.finish(partial, about)
+                _steps.prune(folder, keep, step)
+            _together("saved")
+        except (OSError, ValueError, RuntimeError) as error:  # Orbax tells a full disk by ValueError
+            if first:
+                with contextlib.suppress(OSError):
+                    _steps.clean(folder)
+            size = sum(leaf.nbytes for leaf in leaves)
+            raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
 
 
 def restore(
@@ -140,7 +141,7 @@ def restore(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, about = _agreed(lambda: _choose(folder, step))
+    step, about = agreed(lambda: _choose(folder, step))
     if check is not None:
         check(step, about)
     if config is not None and (changed := _difference(about["config"] or {}, config)):
@@ -161,25 +162,12 @@ def restore(
         _key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size
     }  # Orbax knows no empty ones
     try:
-        with orbax.StandardCheckpointer() as checkpointer:
+        with _ONE_AT_A_TIME, orbax.StandardCheckpointer() as checkpointer:
             arrays = checkpointer.restore(folder / str(step) / _ARRAYS, target)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"{folder / str(step)}: cannot be read: {error}") from error
     restored = [_as(leaf, arrays.get(_key(i))) for i, leaf in enumerate(leaves)]
     return Restored(step, jax.tree.unflatten(structure, restored), about)
-
-
-def steps(folder: str | os.PathLike) -> list[int]:
-    """The steps in the folder, in order, whether they are as they were written or not."""
-    folder = pathlib.Path(folder)
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
-
-
-def best(folder: str | os.PathLike) -> int | None:
-    """The step of the largest metric, the latest of equals; None if none has a metric."""
-    found = [(about["metric"], step) for step in steps(folder) if (about := _about(pathlib.Path(folder, str(step))))]
-    return max([(metric, step) for metric, step in found if metric is not None], default=(None, None))[1]
 
 
 def versions() -> dict[str, str]:
@@ -196,100 +184,44 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
-def _finish(partial: pathlib.Path, final: pathlib.Path, about: dict[str, Any]) -> None:
-    """Make a step of a folder that has its arrays."""
-    (partial / _ABOUT).write_text(json.dumps(about, allow_nan=False))
-    hashes = {file: _sha256(partial / file, flush=True) for file in _files(partial)}
-    (partial / _MANIFEST).write_text(json.dumps(hashes, separators=(",", ":")))
-    _sha256(partial / _MANIFEST, flush=True)
-    for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
-        _flush_folder(place)
-    if final.exists():
-        _remove(final)
-    partial.rename(final)
-    _flush_folder(final.parent)
+def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, note: Any) -> str:
+    """What `restore` is to know about a step."""
+    if metric is not None:
+        metric = float(metric)
+        if not math.isfinite(metric):
+            raise ValueError(f"checkpoint.save: metric must be a finite number or None, got {metric}")
+    about = {
+        "format": _steps.FORMAT,
+        "step": int(step),
+        "config": config,
+        "metric": metric,
+        "note": note,
+        "versions": versions(),
+        "arrays": _described(tree),
+    }
+    return json.dumps(about, allow_nan=False)
 
 
-def _prune(folder: pathlib.Path, keep: int) -> None:
-    kept = {*steps(folder)[-keep:], best(folder)}
-    for step in steps(folder):
-        if step not in kept:
-            _remove(folder / str(step))
-
-
-def _remove(path: pathlib.Path) -> None:
-    """Rename, then remove, so that half a step is never taken for one."""
-    gone = path.with_name(f"{path.name}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)
-    shutil.rmtree(gone)
+def recovered(folder: pathlib.Path) -> list[int]:
+    """The steps in the folder, after those that lost their names to unfinished ones have them back."""
+    with _ONE_AT_A_TIME:  # so as not to recover a step that another thread is replacing
+        _steps.recover(folder)
+    return steps(folder)
 
 
 def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]]:
     """The step to restore, and what is known about it."""
-    there = steps(folder)
-    damaged = []
+    there, damaged = recovered(folder), []
     for candidate in [step] if step is not None else there[::-1]:
-        problem = _damage(folder / str(candidate))
-        about = None if problem else _about(folder / str(candidate))
-        if about is not None:
+        path = folder / str(candidate)
+        problem = _steps.damage(path, candidate)
+        about, _ = _steps.read_about(path)
+        if problem is None and about is not None:
             if damaged:
                 warnings.warn(f"{damaged[0]}; step {candidate} is used instead", stacklevel=3)
             return candidate, about
-        damaged.append(problem or f"{folder / str(candidate) / _ABOUT}: not of a format that is known")
+        damaged.append(problem)
     raise CheckpointError("; ".join([f"{folder}: no step that can be used", *damaged]))
-
-
-def _damage(path: pathlib.Path) -> str | None:
-    """What is wrong with a step's files, if anything is."""
-    try:
-        hashes = json.loads((path / _MANIFEST).read_text())
-        there = {*_files(path)} - {_MANIFEST}
-        if not isinstance(hashes, dict) or _ABOUT not in hashes:
-            return f"{path / _MANIFEST}: expected a hash of each file"
-        if different := there ^ {*hashes}:
-            return f"{path / min(different)}: is {'missing' if min(different) in hashes else 'not in the manifest'}"
-        for file, expected in hashes.items():
-            if _sha256(path / file) != expected:
-                return f"{path / file}: does not have the SHA-256 in the manifest"
-    except (OSError, ValueError) as error:
-        return f"{path}: cannot be read: {error}"
-    return None
-
-
-def _about(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        about = json.loads((path / _ABOUT).read_text())
-    except (OSError, ValueError):
-        return None
-    return about if isinstance(about, dict) and about.get("format") == _FORMAT else None
-
-
-def _files(path: pathlib.Path) -> list[str]:
-    """All files below, by their paths from there."""
-    found = []
-    for file in sorted(path.rglob("*")):
-        if file.is_symlink():
-            raise OSError(f"{file} is a link")
-        if file.is_file():
-            found.append(file.relative_to(path).as_posix())
-    return found
-
-
-def _sha256(path: pathlib.Path, *, flush: bool = False) -> str:
-    with path.open("rb") as file:
-        if flush:
-            os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush_folder(path: pathlib.Path) -> None:
-    if os.name == "posix":  # elsewhere, folders cannot be opened
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _difference(old: Config, new: Config) -> list[str]:
@@ -350,16 +282,16 @@ def _together(name: str) -> None:
         multihost_utils.sync_global_devices(f"jaxcnn checkpoint {name}")
 
 
-def _agreed(choose: Any) -> tuple[int, dict[str, Any]]:
-    """What the first process chose, in all of them."""
+def agreed(compute: Callable[[], Any]) -> Any:
+    """What the first process computes, as JSON, in all of them; so is its CheckpointError."""
     if jax.process_count() == 1:
-        return choose()
+        return compute()
     from jax.experimental import multihost_utils
 
     text = b""
     if jax.process_index() == 0:
         try:
-            text = json.dumps(choose()).encode()
+            text = json.dumps([compute()]).encode()
         except CheckpointError as error:
             text = json.dumps(str(error)).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
@@ -367,4 +299,4 @@ def _agreed(choose: Any) -> tuple[int, dict[str, Any]]:
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
     if isinstance(answer, str):
         raise CheckpointError(answer)
-    return answer[0], answer[1]
+    return answer[0]
