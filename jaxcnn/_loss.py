@@ -167,8 +167,8 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
-            ours = child_key(require_key(key, "mixup"), "/mixup")
-            key = child_key(key, "/inside")
+            given = require_key(key, "mixup")
+            ours, key = child_key(given, "/mixup"), child_key(given, "/inside")
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
             other = _partners(child_key(ours, "order"), batch)
             image = floating(entry(batch, "image"), "mixup")
@@ -207,8 +207,8 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
-            ours = child_key(require_key(key, "cutmix"), "/cutmix")
-            key = child_key(key, "/inside")
+            given = require_key(key, "cutmix")
+            ours, key = child_key(given, "/cutmix"), child_key(given, "/inside")
             image = jnp.asarray(entry(batch, "image"))
             spatial = image.shape[1:-1]
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)

@@ -6,7 +6,6 @@ E[x^2] - E[x]^2 loses all its digits for pixels around 10,000 with a deviation o
 """
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -366,7 +365,7 @@ def _channels(x, name: str) -> tuple[int]:
     return x.shape[-1:]
 
 
-def _from_axis(x, axis: int, name: str) -> Sequence[int]:
+def _from_axis(x, axis: int, name: str) -> tuple[int, ...]:
     rank = len(x.shape)
     if axis not in range(-rank, rank) or axis % rank == 0:
         raise ValueError(f"{name}: axis={axis} is the batch or not there in input {x.shape}")

@@ -4,7 +4,9 @@ The map shrinks, later layers see more of the picture, and a pattern that moves 
 the same output as long as it stays in its window: some tolerance to translation, and no parameters.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,7 +125,9 @@ def avg_pool(
     def mean(x, window, padding):
         total = window_sum(widened(floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
-        count = math.prod(np.ix_(*_taps(x.shape[1:-1], window, counted)))[..., None]  # (*spatial', 1)
+        count = functools.reduce(operator.mul, np.ix_(*_taps(x.shape[1:-1], window, counted)))[
+            ..., None
+        ]  # (*spatial', 1)
         count = (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
         return (total / (count[None] if count.ndim else count)).astype(x.dtype)
 
@@ -298,10 +302,9 @@ def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2)
         steps = per_dimension("blur_pool", "stride", stride, rank)
         for axis, (taps, step) in enumerate(zip(sizes, steps, strict=True), 1):
             last = x.shape[axis] - taps + 1
-            x = sum(
-                lax.slice_in_dim(x, k, k + last, step, axis) * (math.comb(taps - 1, k) / 2 ** (taps - 1))
-                for k in range(taps)
-            )
+            weights = [math.comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)]
+            terms = [lax.slice_in_dim(x, k, k + last, step, axis) * weight for k, weight in enumerate(weights)]
+            x = functools.reduce(operator.add, terms)
         return x
 
     return as_layer(fn)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxcnn._layer import shown
 from jaxcnn._path import there_are
@@ -152,7 +153,7 @@ def check_for_loss(name: str, loss_fn: Any, params: Any, state: Any, data: Any) 
 
 def is_concrete(*values: Any) -> bool:
     """Whether all are values that can be looked at, not parts of a program that is being traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _check_weights(name: str, weight: Any) -> None:

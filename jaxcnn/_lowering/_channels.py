@@ -6,7 +6,9 @@
 The gradient of spread is a total, so whatever adds or multiplies by one number for each channel gets the fast sum.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
@@ -84,7 +86,8 @@ def _summed(x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
     count = rows.shape[0]
     slices = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # a batch in `export` has no number
     parts = rows.reshape(count // slices, slices, rows.shape[-1])
-    return total_on_cpu(sum(f(parts[:, i]) for i in range(slices))).astype(x.dtype)
+    terms = (f(parts[:, i]) for i in range(slices))
+    return total_on_cpu(functools.reduce(operator.add, terms)).astype(x.dtype)
 
 
 def _rows(x: jax.Array) -> jax.Array:

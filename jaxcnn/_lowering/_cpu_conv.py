@@ -68,8 +68,8 @@ def _dense_forward(x: jax.Array, w: jax.Array, geometry: Geometry, *, whole: boo
         return _if_finite(y, lambda x, w: y, functools.partial(_plain_conv.forward, geometry=geometry), x, w)
     if w.ndim == 5:
         return _dense.slices(x, w, geometry, _dense_forward)
-    y = (x.shape[0], *geometry.window(w.shape[:-2]).output(x.shape[1:-1]), w.shape[-1])
-    if whole and (dim := _winograd.dimension(w, geometry, y)) is not None:
+    out = (x.shape[0], *geometry.window(w.shape[:-2]).output(x.shape[1:-1]), w.shape[-1])
+    if whole and (dim := _winograd.dimension(w, geometry, out)) is not None:
         fast = functools.partial(
             _winograd.forward, geometry=geometry, dim=dim, convolve=functools.partial(_dense_forward, whole=False)
         )

@@ -4,6 +4,8 @@ The times are medians on 2 cores of an AMD EPYC (Zen 5), jaxlib 0.10.2 without Y
 `python -m experiments.benchmarks.ops` measures all again.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -14,7 +16,7 @@ from jax import lax
 from jaxcnn._layer import widened
 from jaxcnn._lowering import _plain_conv
 from jaxcnn._lowering._plain_conv import Geometry
-from jaxcnn._lowering._taps import added, padded, put_together, shifts
+from jaxcnn._lowering._taps import Phases, added, padded, put_together, shifts
 
 _TAPS_AT_ONCE = 9  # whose products with all of dy are one matrix
 _COLUMNS = 30  # of such a matrix, about, where there are more taps
@@ -53,7 +55,7 @@ def put_back_products(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: 
     taps = list(np.ndindex(*size))
     in_one = len(taps) if len(taps) <= _TAPS_AT_ONCE else max(1, round(_COLUMNS / channels))
     wide, columns = widened(dy), widened(jnp.moveaxis(w, -1, 0).reshape(features, -1))
-    sums = {}
+    sums: Phases = {}
     for start in range(0, len(taps), in_one):
         some = taps[start : start + in_one]
         # The first barrier keeps a product waiting until those before are used; without the second, the products are
@@ -72,11 +74,11 @@ def slices(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Convolve) -
     3x3x3, 16 to 16 channels, 16 x 16 x 16, batch 4: 1.3 ms, plain 8.1, PyTorch 0.6.
     """
     flat = _flat(geometry)
-    y = 0
+    terms = []
     for here, tap in zip(_along_depth(x, len(w), geometry), w, strict=True):
         part = convolve(here.reshape(-1, *here.shape[2:]), tap, flat)
-        y += widened(part).reshape(*here.shape[:2], *part.shape[1:])
-    return y.astype(x.dtype)
+        terms.append(widened(part).reshape(*here.shape[:2], *part.shape[1:]))
+    return functools.reduce(operator.add, terms).astype(x.dtype)
 
 
 def slices_gradient(x: jax.Array, dy: jax.Array, geometry: Geometry, depth: int, gradient: Convolve) -> jax.Array:
@@ -96,7 +98,8 @@ def _along_depth(x: jax.Array, depth: int, geometry: Geometry) -> list[jax.Array
 
 def _flat(geometry: Geometry) -> Geometry:
     """The geometry of a slice."""
-    return Geometry(*(field[1:] for field in geometry[:4]), geometry.groups)
+    stride, padding, lhs_dilation, rhs_dilation, groups = geometry
+    return Geometry(stride[1:], padding[1:], lhs_dilation[1:], rhs_dilation[1:], groups)
 
 
 def examples_as_channels(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:

@@ -180,8 +180,9 @@ def outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]
     3.8, 7.9, 1.5; 3x3, 3 to 16: 0.9, 2.3, 0.4; 5x5, 1 to 6, 28 x 28: 0.5, 1.0, 0.3.
     """
     if len(size) == 1:  # a signal is a picture of one column
-        wider = ((*field, one) for field, one in zip(geometry[:4], (1, (0, 0), 1, 1), strict=True))
-        return outer(x[:, :, None], dy[:, :, None], Geometry(*wider, 1), (*size, 1))[:, 0]
+        stride, padding, lhs_dilation, rhs_dilation, _ = geometry
+        wider = Geometry((*stride, 1), (*padding, (0, 0)), (*lhs_dilation, 1), (*rhs_dilation, 1), 1)
+        return outer(x[:, :, None], dy[:, :, None], wider, (*size, 1))[:, 0]
     (high, wide), (down, right), (far, apart) = size, geometry.stride, geometry.rhs_dilation
     height, width, features = dy.shape[1:]
     rounds = -(-height // min(height, -(-_POSITIONS // width)))
@@ -248,6 +249,8 @@ def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.A
         if number and number % length == 0:
             start = lax.optimization_barrier(start)
         start = term if start is None else start + term
+    if start is None:
+        raise ValueError("a sum of no terms")
     return start
 
 

@@ -99,7 +99,7 @@ def _spread_taps(x: jax.Array, dy: jax.Array, *, pool: Pool) -> jax.Array:
     return put_back(parts, pool, x.shape[1:-1])
 
 
-def _taps(x: jax.Array, pool: Pool, identity: np.ndarray | float) -> Iterator[jax.Array]:
+def _taps(x: jax.Array, pool: Pool, identity: Any) -> Iterator[jax.Array]:
     """What each tap of the window sees at every place, first tap first."""
     return (seen for _, seen in shifts(padded(x, pool.padding, value=identity), pool.size, pool.stride, pool.dilation))
 

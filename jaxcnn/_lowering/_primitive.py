@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -28,12 +29,12 @@ def primitive(
             examples; any other batching maps `plain`.
     """
     prim = Primitive(name)
-    prim.plain = plain  # for who reads programs
+    vars(prim)["plain"] = plain  # for those who read programs
 
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
         out = jax.eval_shape(functools.partial(plain, **params), *specs)
-        return jax.core.ShapedArray(out.shape, out.dtype)
+        return ShapedArray(out.shape, out.dtype)
 
     def batch(args, dims, **params):
         if [dim is not None for dim in dims] != list(examples):
@@ -69,7 +70,7 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
 
     def transposed(ct, *operands, **params):
         others = (*operands[:at], *operands[at + 1 :])
-        result = [None] * len(operands)
+        result: list[Any] = [None] * len(operands)
         zero = isinstance(ct, ad.Zero)
         result[at] = ad.Zero(operands[at].aval) if zero else transpose(ct, *others, **params)
         return result

@@ -3,6 +3,8 @@
 y[n, i, c] = sum_k x[n, stride * i + dilation * k - low, c]
 """
 
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -35,7 +37,8 @@ def _cpu_sum(x: jax.Array, *, window: Any) -> jax.Array:
     if not worth_taps(x, window):
         return _plain_sum(x, window=window)
     xp = padded(x, window.padding)
-    return sum(seen for _, seen in shifts(xp, window.size, window.stride, window.dilation))
+    terms = (seen for _, seen in shifts(xp, window.size, window.stride, window.dilation))
+    return functools.reduce(operator.add, terms)
 
 
 def _plain_back(dy: jax.Array, *, window: Any, spatial: tuple[int, ...]) -> jax.Array:

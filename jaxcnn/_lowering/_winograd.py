@@ -41,7 +41,11 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
     """
     examples, *out, _ = y
     few = isinstance(examples, int) and examples * math.prod(out) < 4 * max(w.shape[-2:])
-    if few or min(w.shape[-2:]) < _MIN_CHANNELS or jax.config.jax_default_matmul_precision in ("highest", "float32"):
+    if (
+        few
+        or min(w.shape[-2:]) < _MIN_CHANNELS
+        or jax.config.values["jax_default_matmul_precision"] in ("highest", "float32")
+    ):
         return None
     waste = {
         i: -(-n // (_OUT * apart)) * _OUT * apart / n
@@ -50,7 +54,7 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
         )
         if size == _TAPS and set(steps) == {1} and n >= _TAPS
     }
-    best = min(waste, key=waste.get, default=None)
+    best = min(waste, key=lambda i: waste[i], default=None)
     return best if best is not None and waste[best] <= _MAX_WASTE else None
 
 

@@ -58,7 +58,8 @@ def unpack(archive: pathlib.Path, members: tuple[str, ...], most: int) -> None:
                     continue
                 if not member.isreg() or member.size > most:
                     raise DataError(f"{archive}: expected {member.name} to be a file of at most {most} bytes")
-                content = tar.extractfile(member).read(most)
+                file = tar.extractfile(member)
+                content = file.read(most) if file else b""
                 path = archive.parent / member.name
                 path.parent.mkdir(exist_ok=True)
                 with replace(path) as file:

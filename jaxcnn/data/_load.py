@@ -69,9 +69,10 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
         return _digits(images, labels, SOURCES["mnist"].classes)
     source = SOURCES[name]
     if isinstance(source, Digits):
-        return _digits(*_idx_files(name, source, split, root), source.classes)
+        images, labels = _idx_files(name, source, split, root)
+        return _digits(images, labels, source.classes)
     parts = [read_cifar(p, source.label_bytes, len(source.classes)) for p in _cifar_files(name, source, split, root)]
-    return Dataset(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), source.classes)
+    return Dataset(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]), source.classes)
 
 
 def _digits(images_path: pathlib.Path, labels_path: pathlib.Path, classes: tuple[str, ...]) -> Dataset:

@@ -123,7 +123,7 @@ class _Order:
             return place if place < self._examples else -1
         epoch, step = divmod(step, self.steps)
         known, order = self._last  # in one piece, as other threads may be in another epoch
-        if known != epoch:
+        if known != epoch or order is None:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._examples)
             self._last = (epoch, order)
         return int(order[step * self._batch_size + row])

@@ -23,7 +23,7 @@ from jaxcnn._layer import floating, number, widened
 class When(NamedTuple):
     """index: of the example in its data set; epoch: how often all were seen before; scalars."""
 
-    index: jax.Array | int = 0
+    index: jax.Array | int = 0  # type: ignore[assignment]  # tuple.index is not needed here
     epoch: jax.Array | int = 0
 
 

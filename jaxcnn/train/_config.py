@@ -4,7 +4,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxcnn._layer import shown
@@ -49,7 +49,7 @@ def override(config: Config, assignments: list[str]) -> Config:
     return config
 
 
-def require(config: Config, limits: dict[str, tuple[float, float]]) -> None:
+def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
     """Refuse a config with a number outside its limits.
 
     Args:

@@ -20,7 +20,7 @@ def copied(tree: Any) -> Any:
     """The arrays, which all processes have, on each device."""
 
     def copy(leaf):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         # An array of one process cannot be put on devices of another; its values can.
         return jax.device_put(leaf if jax.process_count() == 1 else np.asarray(leaf), everywhere())

@@ -10,7 +10,7 @@ import math
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -280,7 +280,7 @@ class _Fit:
         passed = after.train_state._replace(step=state.step + (bad < 0))
         return _Carry(passed, totals, bad, carry.skipped + (~good & (bad < 0)), in_a_row, carry.best)
 
-    def _in_memory(self) -> Callable[[_Carry, int], _Carry]:
+    def _in_memory(self) -> Callable[[_Carry, int, int], _Carry]:
         """(carry, step, count) -> carry after `count` steps, all in one call."""
 
         def advance(carry, data, order, epoch, count):
@@ -309,7 +309,7 @@ class _Fit:
 
         return run
 
-    def _streamed(self) -> Callable[[_Carry, int], _Carry]:
+    def _streamed(self) -> Callable[[_Carry, int, int], _Carry]:
         """The same, a call for each batch as it comes."""
 
         def advance(carry, batch, step):
@@ -317,7 +317,8 @@ class _Fit:
             return lax.cond(carry.bad < 0, lambda: self._one(carry, batch, rows), lambda: carry)
 
         compiled = jit(advance, donate_argnums=0)
-        place, batches = -1, None
+        place = -1
+        batches: Iterator[Batch] = iter(())
         state = jax.eval_shape(lambda: self.carry.train_state)
 
         def run(carry: _Carry, step: int, count: int) -> _Carry:
@@ -355,7 +356,7 @@ class _Fit:
         self.run.say("compiling ..." if step == 0 else f"going on from step {step:,}; compiling ...")
         with told_to_stop() as told:
             while step < self.total and not self._patience_is_over():
-                left = min(self.steps - step % self.steps, every - step % every if every else math.inf)
+                left = min(self.steps - step % self.steps, every - step % every if every else self.steps)
                 count, signal = _agreed(min(length, left), told())
                 if signal:
                     self._stop(step, signal)
@@ -421,7 +422,7 @@ class _Fit:
     def _end_of_epoch(self, step: int) -> None:
         if self.config["accumulate"] > 1:
             self.carry = self._apply_accumulated(self.carry)
-        record = {"epoch": step // self.steps, "step": step, "train": self._means()}
+        record: dict[str, Any] = {"epoch": step // self.steps, "step": step, "train": self._means()}
         if record["train"]["loss"] is None:
             raise NonFiniteError(f"epoch {record['epoch']}: none of its {self.steps:,} steps was finite")
         line = f"epoch {record['epoch']}: {_shown(record['train'])}"
@@ -567,7 +568,7 @@ class _Fit:
         return step
 
 
-def _rows(data: Batch) -> int:
+def _rows(data: Any) -> int:
     return len(data["image"])
 
 
@@ -614,7 +615,7 @@ def _agreed(count: int, signal: int) -> tuple[int, int]:
     return int(counts[0]), int(signals.max())
 
 
-def _shown(metrics: dict[str, float | None], *, precise: bool = False) -> str:
+def _shown(metrics: Mapping[str, float | None], *, precise: bool = False) -> str:
     digits = 2 if precise else 1
     first = {"loss": metrics["loss"]}
 
@@ -623,7 +624,7 @@ def _shown(metrics: dict[str, float | None], *, precise: bool = False) -> str:
             return f"{name} none"
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
-    return ", ".join(one(name, value) for name, value in (first | metrics).items())
+    return ", ".join(one(name, value) for name, value in (first | dict(metrics)).items())
 
 
 def _summary_writer() -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.train._config import Config, entries
@@ -51,13 +52,13 @@ def difference(saved: Config, current: Config, defaults: Config) -> list[str]:
     A setting that the saved run does not have came with a later version: it counts with its default.
     """
     saved, current = json.loads(json.dumps([saved, current]))
-    lines = {}
+    lines: dict[str, str] = {}
     for part, of_old in (("config", None), ("fit", dict(entries(defaults)))):
         before, now = dict(entries(saved.get(part) or {})), dict(entries(current[part]))
         for path in sorted({*before, *now}):
             old = before.get(path, now[path] if of_old is None else of_old.get(path, _MISSING))
-            told = any(other == path or other.endswith(f".{path}") for other in lines)
-            if old != (new := now.get(path, _MISSING)) and path.split(".")[-1] not in _FREE and not told:
+            known = any(other == path or other.endswith(f".{path}") for other in lines)
+            if old != (new := now.get(path, _MISSING)) and path.split(".")[-1] not in _FREE and not known:
                 lines[path] = f"  {path}: it had {_shown(old)}, now {_shown(new)}"
     for part in ("data", "eval_data"):
         if saved.get(part) != current[part]:
@@ -94,7 +95,7 @@ def _lines(jaxpr: Any, numbers: dict[Any, int]) -> Iterator[str]:
     """A line for each operation, the operations of inner programs below it, with variables numbered as they come."""
 
     def variable(var: Any) -> str:
-        if isinstance(var, jax.extend.core.Literal):
+        if isinstance(var, Literal):
             return f"{np.asarray(var.val).tolist()}"
         return f"{numbers.setdefault(var, len(numbers))}:{var.aval.str_short()}"
 
@@ -112,10 +113,10 @@ def _lines(jaxpr: Any, numbers: dict[Any, int]) -> Iterator[str]:
 
 def _described(value: Any, inner: list[Any]) -> str:
     """A parameter of an operation; programs in it are put into `inner`, functions are left out."""
-    if isinstance(value, jax.extend.core.ClosedJaxpr):
+    if isinstance(value, ClosedJaxpr):
         inner.append(value.jaxpr)
         return f"program {[zlib.crc32(np.asarray(const).tobytes()) for const in value.consts]}"
-    if isinstance(value, jax.extend.core.Jaxpr):
+    if isinstance(value, Jaxpr):
         inner.append(value)
         return "program"
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):

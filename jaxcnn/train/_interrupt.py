@@ -47,5 +47,6 @@ def told_to_stop() -> Iterator[Callable[[], int]]:
 def _signals() -> list[signal.Signals]:
     """Those to deal with. A terminal that closes sends SIGHUP; `nohup` ignores it, which stays so."""
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGINT] + ([] if ignored else [hangup])
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGTERM, signal.SIGINT]
+    return [signal.SIGTERM, signal.SIGINT, hangup]

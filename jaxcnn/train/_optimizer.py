@@ -169,9 +169,9 @@ def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train
 class Averaged(NamedTuple):
     """The state of `with_average`."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuple.count is not needed here
     inner: Any
-    average: Params
+    average: Any
 
 
 def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
@@ -186,7 +186,7 @@ def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax
     def init(params):
         return Averaged(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
 
-    def update(gradient, state, params):
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, inner = optimizer.update(gradient, state.inner, params)
         weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
         average = optax.incremental_update(optax.apply_updates(params, updates), state.average, weight)

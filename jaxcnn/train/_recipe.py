@@ -118,7 +118,7 @@ def augments_colour(config: Config) -> bool:
     return any((entry[0] if isinstance(entry, list) else entry) in colour for entry in config["augment"])
 
 
-AUGMENTS = {
+AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
     f.__name__: f
     for f in (
         augment.random_crop,
@@ -151,7 +151,7 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = merged(old, value, f"{path}.")
         elif type(value) is type(old) or (isinstance(old, float) and type(value) is int):
-            result[key] = type(old)(value)
+            result[key] = float(value) if isinstance(old, float) else copy.deepcopy(value)
         else:
             raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
     return result

@@ -185,7 +185,7 @@ class Run:
             try:
                 about = _steps.read_json(path)
             except ValueError as error:
-                about, problem = None, error
+                about, problem = None, str(error)
             else:
                 problem = "expected experiment, config, versions and device"
             if isinstance(about, dict) and {"experiment", "config", "versions", "device"} <= about.keys():

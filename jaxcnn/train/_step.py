@@ -87,8 +87,8 @@ def make_step(
         # optax relies on promotion, also where the user has jax refuse it for the rest of the program.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, opt_state = optimizer.update(gradient, opt_state, params)
-            params = optax.apply_updates(params, updates)
-        return TrainState(count + 1, params, state, opt_state, key), metrics
+            new = optax.apply_updates(params, updates)
+        return train_state._replace(step=count + 1, params=new, state=state, opt_state=opt_state), metrics
 
     return jit(step, donate_argnums=0)
 
