@@ -39,7 +39,7 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
     if w.shape[-2] > 1 and not _direct.worth(w, geometry):
         dense = functools.partial(_dense_backward_x, spatial=spatial)
         fast = functools.partial(_grouped.blocks, geometry=geometry, convolve=dense)
-        plain = functools.partial(_plain_conv.backward_x, geometry=geometry, spatial=spatial)
+        plain = lambda dy, w: _plain_backward_x(dy, w, geometry, spatial)
         return _if_finite(dy, fast, plain, dy, w)
     return forward(dy, *_as_forward(dy, w, geometry, spatial))
 
@@ -116,6 +116,11 @@ def _by_points(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
 def _adds_nothing(geometry: Geometry) -> bool:
     """No zeros come around or between the positions of x."""
     return not any(map(any, geometry.padding)) and set(geometry.lhs_dilation) == {1}
+
+
+def _plain_backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+    w, back = _as_forward(dy, w, geometry, spatial)
+    return _plain_conv.forward(dy, w, geometry=back)
 
 
 def _as_forward(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._lowering._taps import padded
 from jaxcnn._window import Window
 
 
@@ -32,11 +33,16 @@ def exchanged(w: jax.Array, groups: int) -> jax.Array:
 
 def forward(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     spatial = "DHW"[-(x.ndim - 2) :]
+    padding = geometry.padding
+    if set(geometry.lhs_dilation) == {1} and any(min(ends) < 0 for ends in padding):
+        # On a CPU, XLA reads beyond the end of a 1-D input that is cropped at the start and padded at the end.
+        x = padded(x, tuple((min(low, 0), min(high, 0)) for low, high in padding))
+        padding = tuple((max(low, 0), max(high, 0)) for low, high in padding)
     return lax.conv_general_dilated(
         x,
         w,
         geometry.stride,
-        geometry.padding,
+        padding,
         geometry.lhs_dilation,
         geometry.rhs_dilation,
         (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
