@@ -34,7 +34,7 @@ from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
 
 _ARRAYS = "arrays"
-_ONE_AT_A_TIME = threading.RLock()  # Orbax waits for all saves of the process, not only for those of one thread
+_ONE_AT_A_TIME = threading.RLock()  # Orbax counts the saves of all threads with one counter
 
 
 class CheckpointError(RuntimeError):
