@@ -40,6 +40,7 @@ def start(*arguments, devices=1, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where `nohup` runs the tests
     )
 
 
@@ -82,7 +83,7 @@ def test_killed_at_any_moment(tmp_path):
     print(f"\nkilled with steps {saved} of 128 saved; the result is that of an uninterrupted run to the bit")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_told_to_stop(tmp_path, number, status):
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")

@@ -155,6 +155,16 @@ def test_a_step_that_was_being_replaced_is_resumed(tmp_path, whole, capsys):
     assert "going on from step 4" in capsys.readouterr().out
 
 
+def test_a_damaged_step_is_passed_over(tmp_path, whole, capsys):
+    """It is told in a line, as a warning may be an error, as it is here."""
+    fit(tmp_path, checkpoint={"keep": 2})
+    (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "5")  # also a step of another name is none
+    assert rows(fit(tmp_path, checkpoint={"keep": 2}).history) == whole
+    out = capsys.readouterr().out
+    assert "about.json: is of step 4, not of 5; step 2 is used instead" in out
+    assert "going on from step 2" in out
+
+
 def test_a_log_that_cannot_be_written_does_not_end_a_training(tmp_path, capsys, whole):
     run = train.Run("test", {}, folder=tmp_path)
     (tmp_path / "metrics.part").mkdir()
