@@ -150,7 +150,7 @@ def fit(
 
         >>> run = jaxcnn.train.Run("example", {}, folder=folder)
         >>> again = jaxcnn.train.fit(model, digits, config=config, run=run)
-        going on from step 62; compiling ...
+        going on from step 30; compiling ...
         >>> again.history == fitted.history
         True
     """
