@@ -60,7 +60,8 @@ def _divisor(largest: jax.Array) -> jax.Array:
     """What to divide values by before they are raised to a power, given the largest |x| among them.
 
     It is a constant for the gradient: a norm does not depend on what x is divided by before and multiplied by after.
-    Where nothing is gained, for zeros, infinities and NaN, it is 1.
+    Where nothing is gained, for zeros, infinities and NaN, it is 1. XLA multiplies by the reciprocal, on a CPU without
+    subnormal numbers: beyond 1 / tiny, x / largest would be zero.
     """
-    largest = lax.stop_gradient(largest)
-    return jnp.where((largest >= jnp.finfo(largest.dtype).tiny) & (largest < jnp.inf), largest, 1)
+    largest, tiny = lax.stop_gradient(largest), jnp.finfo(largest.dtype).tiny
+    return jnp.where((largest >= tiny) & (largest < jnp.inf), jnp.minimum(largest, 1 / tiny), 1)

@@ -123,10 +123,11 @@ def damaged(two_steps, tmp_path):
     return folder
 
 
-def test_a_flipped_bit_is_never_unseen(two_steps, tmp_path):
+@pytest.mark.parametrize("trials", [50, pytest.param(300, marks=pytest.mark.full)])
+def test_a_flipped_bit_is_never_unseen(two_steps, tmp_path, trials):
     rng = random.Random(0)
     seen = harmless = 0
-    for trial in range(200):
+    for trial in range(trials):
         folder = tmp_path / str(trial)
         shutil.copytree(two_steps, folder)
         file = rng.choice(files(folder / "2"))
@@ -144,8 +145,8 @@ def test_a_flipped_bit_is_never_unseen(two_steps, tmp_path):
             assert any("step 1 is used instead" in str(warning.message) for warning in caught)
             seen += 1
         shutil.rmtree(folder)
-    print(f"{seen} of 200 flipped bits seen, {harmless} harmless, 0 silently wrong")
-    assert seen >= 195
+    print(f"{seen} of {trials} flipped bits seen, {harmless} harmless, 0 silently wrong")
+    assert seen >= 0.97 * trials
 
 
 @pytest.mark.parametrize("change", ["delete", "truncate", "empty", "longer"])

@@ -40,6 +40,7 @@ def start(*arguments, devices=1, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where `nohup` runs the tests
     )
 
 
@@ -82,7 +83,47 @@ def test_killed_at_any_moment(tmp_path):
     print(f"\nkilled with steps {saved} of 128 saved; the result is that of an uninterrupted run to the bit")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.full)])
+def test_killed_while_saving(tmp_path, keep, kills):
+    """Whatever was complete when it was killed, or the step that replaces it, is there and as it was written."""
+    rng = random.Random(keep)
+    like = {"w": jax.numpy.zeros(1000, "int32"), "again": jax.numpy.int32(0)}
+    last = 0
+    for _ in range(kills):
+        command = [sys.executable, "-m", "tests.save_many", tmp_path, str(last), str(keep)]
+        process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
+        for _ in range(rng.randint(2, 8)):
+            saving = int(process.stdout.readline().split()[1])
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        finish(process)
+        step, tree, _ = checkpoint.restore(tmp_path, like)
+        assert step >= max(last, saving - 1)
+        assert (tree["w"] == step).all()
+        last = step
+    assert len(checkpoint.steps(tmp_path)) <= keep + 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("keep", [1, 3])
+def test_killed_many_times(tmp_path, keep):
+    """Twenty kills of a training at random moments change nothing in what comes out."""
+    rng = random.Random(keep)
+    arguments = [*LONG, f"fit.checkpoint.keep={keep}"]
+    for i in range(20):
+        process = start(*arguments, f"folder={tmp_path / 'killed'}")
+        for line in process.stdout:
+            if ("compiling" in line and i < 15) or line.startswith("epoch"):
+                break
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        finish(process)
+    outs = [finish(start(*arguments, f"folder={tmp_path / name}")) for name in ("killed", "whole")]
+    assert digest(outs[0]) == digest(outs[1])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_told_to_stop(tmp_path, number, status):
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")

@@ -41,11 +41,8 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
     """
     examples, *out, _ = y
     few = isinstance(examples, int) and examples * math.prod(out) < 4 * max(w.shape[-2:])
-    if (
-        few
-        or min(w.shape[-2:]) < _MIN_CHANNELS
-        or jax.config.values["jax_default_matmul_precision"] in ("highest", "float32")
-    ):
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax adds it when it is imported
+    if few or min(w.shape[-2:]) < _MIN_CHANNELS or precision in ("highest", "float32"):
         return None
     waste = {
         i: -(-n // (_OUT * apart)) * _OUT * apart / n

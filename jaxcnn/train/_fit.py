@@ -136,13 +136,22 @@ def fit(
     Example:
         >>> import tempfile
         >>> digits = jaxcnn.data.load("mnist_small", "test")
-        >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
+        >>> folder = tempfile.mkdtemp()
         >>> model = jaxcnn.serial(jaxcnn.max_pool(4), jaxcnn.flatten, jaxcnn.dense(10))
-        >>> config = {"epochs": 2, "optimizer": {"learning_rate": 0.01}, "checkpoint": {"keep": 0}}
+        >>> config = {"epochs": 2, "optimizer": {"learning_rate": 0.01}}
+        >>> run = jaxcnn.train.Run("example", {}, folder=folder)
         >>> fitted = jaxcnn.train.fit(model, digits, config=config, run=run)  # doctest: +ELLIPSIS
         compiling ...
         epoch 1: loss ...
         epoch 2: loss ...
+
+        The same again, in the same folder, goes on from the last checkpoint, which here is that of the end:
+
+        >>> run = jaxcnn.train.Run("example", {}, folder=folder)
+        >>> again = jaxcnn.train.fit(model, digits, config=config, run=run)
+        going on from step 30; compiling ...
+        >>> again.history == fitted.history
+        True
     """
     config = resolve(config or {})
     run = run or Run("fit", config)
@@ -529,7 +538,9 @@ class _Fit:
 
     def _restore(self) -> tuple[int, dict[str, Any]]:
         """Be where the latest checkpoint was; its step, and what it notes."""
-        step, self.carry, about = checkpoint.restore(self.folder, self.carry, check=self._check_identity)
+        step, self.carry, about = checkpoint.restore(
+            self.folder, self.carry, check=self._check_identity, warn=self.run.say
+        )
         note = about["note"]
         self.best = -math.inf if note["best"] is None else note["best"]
         self.best_epoch, self.since_best = note["best_epoch"], note["since_best"]

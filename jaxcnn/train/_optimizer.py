@@ -186,8 +186,8 @@ def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax
     def init(params):
         return Averaged(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
 
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, inner = optimizer.update(gradient, state.inner, params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, inner = optimizer.update(updates, state.inner, params)
         weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
         average = optax.incremental_update(optax.apply_updates(params, updates), state.average, weight)
         return updates, Averaged(state.count + 1, inner, average)

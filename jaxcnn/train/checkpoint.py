@@ -34,7 +34,7 @@ from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
 
 _ARRAYS = "arrays"
-_ONE_AT_A_TIME = threading.RLock()  # Orbax waits for all saves of the process, not only for those of one thread
+_ONE_AT_A_TIME = threading.RLock()  # Orbax counts the saves of all threads with one counter
 
 
 class CheckpointError(RuntimeError):
@@ -121,6 +121,7 @@ def restore(
     config: Config | None = None,
     step: int | None = None,
     check: Callable[[int, dict[str, Any]], None] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Restored:
     """The arrays of the latest step that is as it was written, or of the one named.
 
@@ -134,6 +135,7 @@ def restore(
         config: must be that of the step; None for any.
         step: to restore this one or none.
         check: (step, about) -> None, called before the arrays are compared with `like`; it raises to refuse the step.
+        warn: called with a line about a damaged step that is passed over.
 
     Raises:
         CheckpointError: if there is no such step, all are damaged, or it holds another tree.
@@ -141,7 +143,7 @@ def restore(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    chosen, about = agreed(lambda: _choose(folder, step))
+    chosen, about = agreed(lambda: _choose(folder, step, warn))
     if check is not None:
         check(chosen, about)
     if config is not None and (changed := _difference(about["config"] or {}, config)):
@@ -209,7 +211,7 @@ def recovered(folder: pathlib.Path) -> list[int]:
     return steps(folder)
 
 
-def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]]:
+def _choose(folder: pathlib.Path, step: int | None, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
     """The step to restore, and what is known about it."""
     there = recovered(folder)
     damaged: list[str] = []
@@ -219,7 +221,7 @@ def _choose(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, Any]
         about, _ = _steps.read_about(path)
         if problem is None and about is not None:
             if damaged:
-                warnings.warn(f"{damaged[0]}; step {candidate} is used instead", stacklevel=3)
+                warn(f"{damaged[0]}; step {candidate} is used instead")
             return candidate, about
         damaged.append(str(problem))
     raise CheckpointError("; ".join([f"{folder}: no step that can be used", *damaged]))
