@@ -143,12 +143,12 @@ def restore(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, about = agreed(lambda: _choose(folder, step, warn))
+    chosen, about = agreed(lambda: _choose(folder, step, warn))
     if check is not None:
-        check(step, about)
+        check(chosen, about)
     if config is not None and (changed := _difference(about["config"] or {}, config)):
         raise ConfigError(
-            f"{folder / str(step)} was made under another config; go on with that, or begin in another folder:\n"
+            f"{folder / str(chosen)} was made under another config; go on with that, or begin in another folder:\n"
             + "\n".join(changed)
         )
     if (found := about["arrays"]) != (expected := _described(like)):
@@ -158,18 +158,18 @@ def restore(
             if found.get(name) != expected.get(name)
         ]
         more = [f"  and {len(different) - 5} more"] if len(different) > 5 else []
-        raise CheckpointError("\n".join([f"{folder / str(step)} holds other arrays:", *different[:5], *more]))
+        raise CheckpointError("\n".join([f"{folder / str(chosen)} holds other arrays:", *different[:5], *more]))
     leaves, structure = jax.tree.flatten(like)
     target = {
         _key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size
     }  # Orbax knows no empty ones
     try:
         with _ONE_AT_A_TIME, orbax.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(folder / str(step) / _ARRAYS, target)
+            arrays = checkpointer.restore(folder / str(chosen) / _ARRAYS, target)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{folder / str(step)}: cannot be read: {error}") from error
+        raise CheckpointError(f"{folder / str(chosen)}: cannot be read: {error}") from error
     restored = [_as(leaf, arrays.get(_key(i))) for i, leaf in enumerate(leaves)]
-    return Restored(step, jax.tree.unflatten(structure, restored), about)
+    return Restored(chosen, jax.tree.unflatten(structure, restored), about)
 
 
 def versions() -> dict[str, str]:
