@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from jaxcnn.train import CheckpointError, ConfigError, Run, _log, command, override
+from jaxcnn.train import CheckpointError, ConfigError, Run, _lock, _log, command, override
 from jaxcnn.train._lock import locked
 from tests.test_steps import mutated
 
@@ -90,6 +90,30 @@ def test_what_a_lock_file_says_is_only_told(tmp_path, content):
         (tmp_path / "lock").write_bytes(content)
         with pytest.raises(CheckpointError, match="in use by another process"), locked(tmp_path):
             pass
+
+
+def test_threads_exclude_each_other_where_the_system_has_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with locked(tmp_path), pytest.raises(CheckpointError, match=f"in use by process {os.getpid()}"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """The owner ends between the opening of its file and the lock on it."""
+    path = tmp_path / "lock"
+    real = _lock._lock
+
+    def ending(handle):
+        monkeypatch.undo()
+        path.unlink()
+        return real(handle)
+
+    path.write_text("")
+    monkeypatch.setattr(_lock, "_lock", ending)
+    with locked(tmp_path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_threads_take_turns(tmp_path):
