@@ -170,11 +170,11 @@ def lp_pool(
     def p_norm(x, window, padding):
         places = window.output(x.shape[1:-1])
         y = jnp.pad(widened(floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
-        # The norm of a window is the norm of the norms of its rows, so one dimension can be pooled after the other.
-        for axis, (out, k, s, d) in enumerate(zip(places, window.size, window.stride, window.dilation, strict=True), 1):
-            taps = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), axis, mode="clip")
-            y = norm(taps, (axis + 1,), p).squeeze(axis + 1)
-        return y.astype(x.dtype)
+        taps = []
+        for out, k, s, d in zip(places, window.size, window.stride, window.dilation, strict=True):
+            taps.append(2 * len(taps) + 2)
+            y = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), taps[-1] - 1, mode="clip")
+        return norm(y, tuple(taps), p).squeeze(taps).astype(x.dtype)  # y: (N, out, taps, .., out, taps, C)
 
     return _pool("lp_pool", p_norm, size, stride, padding, dilation, ceil_mode)
 

@@ -443,6 +443,7 @@ def test_goes_on_where_it_was(tmp_path):
         ({"on_nonfinite": "rollback"}, "needs checkpoint.keep of at least 1"),
         ({"evaluate": {"views": "all"}}, "evaluate.views: unknown 'all'"),
         ({"mixup": 0.2, "cutmix": 1.0}, "one of them must be 0"),
+        ({"patience": 2}, "patience waits for a better result of eval_data"),
         ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
     ],
 )

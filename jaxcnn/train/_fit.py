@@ -168,6 +168,8 @@ class _Fit:
         self.augment = augmentation(config)
         if config["tensorboard"]:
             _summary_writer()  # a missing package is told before training
+        if config["patience"] and eval_data is None:
+            raise ConfigError("patience waits for a better result of eval_data, and there are none; give eval_data")
         explained = train_data if eval_data is None else eval_data  # with the names of its classes
         train_data, eval_data = self._as_arrays(train_data, "train_data"), self._as_arrays(eval_data, "eval_data")
         self.data = train_data if isinstance(train_data, Stream) else copied(train_data)
