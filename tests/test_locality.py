@@ -305,6 +305,23 @@ def test_one_large_weight_stays_at_its_tap():
     np.testing.assert_allclose(y[:, :, 0], exact[:, :, 0], atol=1e-3)
 
 
+def test_masked_kernels_hide_outliers():
+    """A tap of weight zero that meets an outlier leaves the output exact."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    assert _winograd.dimension(w, geometry, x.shape) is not None
+    assert _winograd.accurate(x, w)
+    w[1, 1] = 0
+    forward = jax.jit(lambda x, w: _conv.convolve(x, w, geometry))
+    backward = jax.jit(lambda x, w: _conv._backward_x.bind(x, w, geometry=geometry, spatial=(12, 12)))
+    exact = [np.asarray(f(x, w))[0, 6, 6] for f in (forward, backward)]
+    for outlier in (1e4, 1e6, 1e8, 1e15, 1e30):
+        x[0, 6, 6, 0] = outlier
+        for f, y in zip((forward, backward), exact, strict=True):
+            np.testing.assert_allclose(f(x, w)[0, 6, 6], y, atol=1e-2 if outlier == 1e4 else 1e-4)
+
+
 # (pool, shape of its input, a pool of the same windows whose gradient reaches all of them)
 POOLS = {
     "max": (cnn.max_pool(2), (2, 7, 8, 16), cnn.avg_pool(2)),

@@ -177,14 +177,14 @@ def test_jit_changes_nothing_global():
 
 
 def test_import_is_light():
-    program = "import optax, sys, time; a = time.perf_counter(); import jaxcnn; print(time.perf_counter() - a)"
+    program = "import optax, sys, time; a = time.process_time(); import jaxcnn; print(time.process_time() - a)"
     program += "\nfor heavy in ('matplotlib', 'orbax', 'PIL', 'tqdm', 'safetensors', 'flax', 'torch', 'grain'):"
     program += "\n    assert heavy not in sys.modules, heavy"
     done = [
         float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
         for _ in range(3)
     ]
-    assert min(done) < 0.3
+    assert min(done) < 0.5  # CPU seconds, about 0.2 where nothing else runs
 
 
 def test_summary_counts():

@@ -30,7 +30,7 @@ from jaxcnn._lowering._taps import padded
 _OUT, _TAPS, _IN = 2, 3, 4
 _MIN_CHANNELS = 128  # with fewer, transforming the inputs costs more than the products save
 _MAX_WASTE = 6 / 5  # computed positions for each one that is kept
-_MAX_PEAK = 16  # root mean square of the kernel for a mean magnitude of 1
+_MAX_PEAK = 16  # root mean square of the kernel or of the inputs for a mean magnitude of 1
 
 
 def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[int, ...]) -> int | None:
@@ -56,14 +56,23 @@ def dimension(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry, y: tuple[
 
 
 def accurate(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Whether `forward` is as accurate as a sum of products: nothing overflows, no weight is larger than all others.
+    """Whether `forward` is as accurate as a sum of products: nothing overflows, no value is larger than all others.
 
     NaN and infinite values, and values whose sums may overflow, give false: infinity minus infinity would be a NaN.
-    An output at the edge, where one of the taps meets padding, would have the rounding error of that tap's weight.
+    An output whose window holds a large input at a tap of weight zero, as in a masked convolution, would have its
+    rounding error, and one at the edge, where a tap meets padding, that of a large weight.
     """
-    norm = jnp.sqrt(square_sum(w))  # at least the largest weight
-    finite = jnp.isfinite(2 * _IN * abs_sum(x) * norm)
-    return finite & (norm * math.sqrt(w.size) <= _MAX_PEAK * abs_sum(w))
+    finite = jnp.isfinite(2 * _IN * abs_sum(x) * _norm(w))  # the norm is at least the largest weight
+    return finite & _even(x) & _even(w)
+
+
+def _even(a: jax.Array) -> jax.Array:
+    """Whether the root mean square is at most `_MAX_PEAK` times the mean magnitude."""
+    return _norm(a) * jnp.sqrt(jnp.asarray(a.size, jnp.float32)) <= _MAX_PEAK * abs_sum(a)
+
+
+def _norm(a: jax.Array) -> jax.Array:
+    return jnp.sqrt(square_sum(a))
 
 
 def forward(x: jax.Array, w: jax.Array, geometry: Geometry, dim: int, convolve: Callable[..., jax.Array]) -> jax.Array:
