@@ -63,7 +63,7 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
 
 
 class _Room:
-    """So many pixels at a time; a larger picture has it for itself."""
+    """Limits how many pixels are decoded at a time; a larger image is decoded alone."""
 
     def __init__(self, pixels: int):
         self._most = self._free = pixels
@@ -71,7 +71,7 @@ class _Room:
 
     @contextlib.contextmanager
     def some(self) -> Iterator[Callable[[int], None]]:
-        """A function that waits until there is room for so many pixels, which are given back at the end."""
+        """A function that waits until this many pixels fit, and gives the room back at the end."""
         taken = 0
 
         def take(pixels: int) -> None:
