@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from jaxcnn.train import CheckpointError, ConfigError, Run, _lock, _log, command, override
+from jaxcnn.train import CheckpointError, ConfigError, Run, _flock, _log, command, override
 from jaxcnn.train._lock import locked
 from tests.test_steps import mutated
 
@@ -103,15 +103,15 @@ def test_threads_exclude_each_other_where_the_system_has_no_locks(tmp_path, monk
 def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
     """The owner ends between the opening of its file and the lock on it."""
     path = tmp_path / "lock"
-    real = _lock._lock
+    real = _flock.take
 
-    def ending(handle):
+    def ending(handle, **options):
         monkeypatch.undo()
         path.unlink()
-        return real(handle)
+        return real(handle, **options)
 
     path.write_text("")
-    monkeypatch.setattr(_lock, "_lock", ending)
+    monkeypatch.setattr(_flock, "take", ending)
     with locked(tmp_path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 

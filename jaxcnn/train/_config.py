@@ -3,7 +3,6 @@
 import copy
 import difflib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -96,7 +95,8 @@ def _parse(path: str, text: str, old: Any) -> Any:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         new = kind(text) if kind in (int, float, str) else json.loads(text)
-        if type(new) is kind and new not in (math.inf, -math.inf) and new == new:
+        json.dumps(new, allow_nan=False)  # ValueError if it, or a part of it, is not finite
+        if type(new) is kind:
             return new
     except (ValueError, KeyError, RecursionError):
         pass

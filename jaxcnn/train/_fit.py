@@ -531,7 +531,7 @@ class _Fit:
 
     def _resume(self) -> int:
         """The step to begin with: that of the latest checkpoint, if there is one."""
-        if not self.config["checkpoint"]["keep"] or not checkpoint.recovered(self.folder):
+        if not self.config["checkpoint"]["keep"] or not checkpoint.agreed(lambda: checkpoint.recovered(self.folder)):
             self.run.forget_after(-1)
             return 0
         step, note = self._restore()

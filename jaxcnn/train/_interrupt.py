@@ -45,8 +45,7 @@ def told_to_stop() -> Iterator[Callable[[], int]]:
 
 
 def _signals() -> list[signal.Signals]:
-    """Those to deal with. A terminal that closes sends SIGHUP; `nohup` ignores it, which stays so."""
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
-        return [signal.SIGTERM, signal.SIGINT]
-    return [signal.SIGTERM, signal.SIGINT, hangup]
+    """Those to deal with: not those that are ignored, as SIGHUP is by `nohup`, and SIGINT by a shell's `&`."""
+    names = ("SIGTERM", "SIGINT", "SIGHUP")  # a terminal that closes sends the last one; Windows does not have it
+    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in there if signal.getsignal(number) != signal.SIG_IGN]

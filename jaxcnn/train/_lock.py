@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jaxcnn.train import _flock
 from jaxcnn.train.checkpoint import CheckpointError
 
 _NAME = "lock"
@@ -30,14 +31,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
             raise _in_use(folder, path)
         handle = _open(folder, path)
         _held.add(path)
-    try:
-        yield
-    finally:
+
+    def release():
         with _guard:
             _held.remove(path)
             with contextlib.suppress(OSError):
                 path.unlink()  # while it is still locked, so that it is not the file of the next owner
-            os.close(handle)
+
+    with _flock.held(handle, release):
+        yield
 
 
 def _open(folder: pathlib.Path, path: pathlib.Path) -> int:
@@ -49,7 +51,7 @@ def _open(folder: pathlib.Path, path: pathlib.Path) -> int:
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be written: {error}") from error
         try:
-            if not _lock(handle):
+            if not _flock.take(handle, wait=False):
                 raise _in_use(folder, path)
             if _same_file(handle, path):
                 os.ftruncate(handle, 0)
@@ -62,21 +64,6 @@ def _open(folder: pathlib.Path, path: pathlib.Path) -> int:
             os.close(handle)
             raise
         os.close(handle)  # of a file that its owner has removed meanwhile
-
-
-def _lock(handle: int) -> bool:
-    """Whether nobody else had locked it; the system unlocks it when the process ends, however that happens."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows, only threads of one process exclude each other
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _same_file(handle: int, path: pathlib.Path) -> bool:

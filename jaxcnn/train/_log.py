@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -16,6 +17,8 @@ def read_log(path: pathlib.Path) -> tuple[list[dict[str, Any]], str | None]:
 
     That the last line was cut off is not wrong: a process was ended while it wrote it.
     """
+    if path.exists() and not path.is_file():
+        return [], "is not a file"  # reading a pipe would never end
     try:
         *lines, last = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -43,12 +46,22 @@ def write_log(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
     partial.replace(path)
 
 
+def append_log(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    """Add records, on lines of their own even if the last one in the file was cut off."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.writelines(json.dumps(record, allow_nan=False).encode() + b"\n" for record in records)
+
+
 def write_csv(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
     """Write all records as a table; a nested one has a column for each "name.of.part"."""
     rows = [dict(entries(record)) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     partial = path.with_suffix(".csv.part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import sys
 from collections.abc import Callable
 
 import jax
@@ -150,8 +151,10 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
         old = defaults[key]
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = merged(old, value, f"{path}.")
-        elif type(value) is type(old) or (isinstance(old, float) and type(value) is int):
-            result[key] = float(value) if isinstance(old, float) else copy.deepcopy(value)
+        elif type(value) is type(old):
+            result[key] = copy.deepcopy(value)
+        elif isinstance(old, float) and type(value) is int and abs(value) <= sys.float_info.max:
+            result[key] = float(value)
         else:
             raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
     return result

@@ -20,7 +20,7 @@ from jaxcnn.data import DataError
 from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, entries, override
 from jaxcnn.train._lock import locked
-from jaxcnn.train._log import read_log, write_csv, write_log
+from jaxcnn.train._log import append_log, read_log, write_csv, write_log
 from jaxcnn.train._memory import reuse_memory
 from jaxcnn.train.checkpoint import CheckpointError, agreed, versions
 from jaxcnn.weights import WeightsError
@@ -76,7 +76,7 @@ class Run:
     def __init__(self, name: str, config: Config, *, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
         self.config = config
         self._first = jax.process_index() == 0
-        self._live = sys.stdout is not None and sys.stdout.isatty()
+        self._live = _is_terminal(sys.stdout)
         self._shown = time.monotonic()
         self._waits = iter(_WAITS)
         self._wait = next(self._waits)
@@ -90,7 +90,7 @@ class Run:
             if self._first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._write_config(name)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
             raise CheckpointError(f"{self.folder}: cannot be written: {error}") from error
 
     @contextlib.contextmanager
@@ -146,10 +146,11 @@ class Run:
     def log(self, line: str, **record: Any) -> None:
         """Print a line that stays, and add the record to the files, a number that is not finite as null.
 
-        If the files cannot be written, that is told once; the records are kept in memory and written when they can be.
+        Arrays and their scalars are written as lists and numbers. If the files cannot be written, that is told
+        once; the records are kept in memory and written when they can be.
         """
+        finite = json.loads(json.dumps(_finite(record), allow_nan=False))  # as it would be read again
         self.say(line)
-        finite = _finite(record)
         self.records.append(finite)
         self._write([finite])
 
@@ -162,6 +163,7 @@ class Run:
                 moved aside.
         """
         if not self._first:
+            self.records = list(records or [])
             return
         found, problem = read_log(self._metrics)
         kept = [record for record in found if record.get("step", 0) <= step]
@@ -193,7 +195,7 @@ class Run:
             self.say(f"{path} is damaged and is written anew: {problem}")
         about = {
             "experiment": name,
-            "config": self.config,
+            "config": _finite(self.config),
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
@@ -209,8 +211,7 @@ class Run:
             if self._unwritten:
                 write_log(self._metrics, self.records)
             else:
-                with self._metrics.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in new)
+                append_log(self._metrics, new)
             write_csv(self._metrics.with_suffix(".csv"), self.records)
             self._unwritten = self._told = False
         except OSError as error:
@@ -242,6 +243,14 @@ class Run:
             print(line.encode(encoding, "replace").decode(encoding), end=end, flush=True)
 
 
+def _is_terminal(stream: Any) -> bool:
+    """Whether the stream is one: there may be none, it may be closed, or it may be any object with `write`."""
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
 def _join() -> None:
     count, number = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     jax.distributed.initialize(
@@ -271,4 +280,8 @@ def _finite(value: Any) -> Any:
     """The value in the order it has, with None for each number that JSON does not know."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if hasattr(value, "tolist"):  # of NumPy or jax
+        return _finite(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,9 +32,8 @@ def steps(folder: str | os.PathLike) -> list[int]:
 def best(folder: str | os.PathLike) -> int | None:
     """The step of the largest metric, the latest of equals; None if none has a metric that is a finite number."""
     found = []
-    for step in steps(folder):
-        about, _ = read_about(pathlib.Path(folder, str(step)))
-        metric = (about or {}).get("metric")
+    for step, about in _known(pathlib.Path(folder)).items():
+        metric = about["metric"]
         if isinstance(metric, int | float) and not isinstance(metric, bool) and -math.inf < metric < math.inf:
             found.append((metric, step))
     return max(found, default=(None, None))[1]
@@ -57,10 +56,14 @@ def finish(partial: pathlib.Path, about: str) -> None:
 
 
 def prune(folder: pathlib.Path, keep: int, written: int) -> None:
-    """Remove all steps but the latest, the best and the one just written."""
-    kept = {*steps(folder)[-keep:], best(folder), written}
+    """Of the steps up to the one just written, remove all but the latest ones and the best.
+
+    Later ones, of a part of the run that is done again, are left until that reaches them. Those that cannot be used
+    are not counted among the latest.
+    """
+    kept = {*[step for step in _known(folder) if step <= written][-keep:], best(folder), written}
     for step in steps(folder):
-        if step not in kept:
+        if step <= written and step not in kept:
             remove(folder / str(step))
 
 
@@ -70,12 +73,12 @@ def remove(path: pathlib.Path) -> None:
 
 
 def recover(folder: pathlib.Path) -> None:
-    """Give a step back its name if it lost it to a new one that was never completed."""
-    for removed in [*folder.glob(f"*{REMOVED}")]:
-        final = removed.with_suffix("")
-        if _is_step(final.name) and not os.path.lexists(final) and damage(removed, int(final.name)) is None:
+    """Give each step its name that is complete and was not renamed any more, or else the one that it was to replace."""
+    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*{REMOVED}")]:
+        final = path.with_suffix("")
+        if _is_step(final.name) and not os.path.lexists(final) and damage(path, int(final.name)) is None:
             with contextlib.suppress(OSError):  # in a folder that is read-only, it stays as it is
-                removed.rename(final)
+                path.rename(final)
 
 
 def clean(folder: pathlib.Path) -> None:
@@ -129,8 +132,16 @@ def read_about(path: pathlib.Path) -> tuple[dict[str, Any] | None, str | None]:
     return about, None
 
 
+def _known(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """What each step says about itself, of those that say that they are this step; their files may be damaged."""
+    found = {step: read_about(folder / str(step))[0] for step in steps(folder)}
+    return {step: about for step, about in found.items() if about is not None and about["step"] == step}
+
+
 def read_json(path: pathlib.Path) -> Any:
     """What a file holds. Raises OSError, or ValueError for anything but JSON that can be read."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is not a file")  # reading a pipe would never end
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except RecursionError as error:

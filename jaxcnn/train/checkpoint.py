@@ -15,6 +15,7 @@ import contextlib
 import importlib.metadata
 import json
 import math
+import operator
 import os
 import pathlib
 import platform
@@ -27,8 +28,9 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._layer import shown
 from jaxcnn._path import paths
-from jaxcnn.train import _steps
+from jaxcnn.train import _flock, _steps
 from jaxcnn.train._config import Config, ConfigError, entries
 from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
@@ -87,16 +89,18 @@ def save(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
+    step, keep = _integer("step", step), _integer("keep", keep)
     if step < 0 or keep < 1:
         raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
     leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
     about = _as_json(step, tree, config, metric, note)
     partial = folder / f"{step}{_steps.PARTIAL}"
     first = jax.process_index() == 0
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
         try:
             if first:
                 folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_flock.one_at_a_time(folder))
                 _steps.clean(folder)
                 partial.mkdir()
             _together("partial")
@@ -108,7 +112,7 @@ def save(
             _together("saved")
         except (OSError, ValueError, RuntimeError) as error:  # Orbax tells a full disk by ValueError
             if first:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     _steps.clean(folder)
             size = sum(leaf.nbytes for leaf in leaves)
             raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
@@ -189,25 +193,43 @@ def _orbax() -> Any:
 def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, note: Any) -> str:
     """What `restore` is to know about a step."""
     if metric is not None:
-        metric = float(metric)
+        try:
+            metric = float(metric)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"checkpoint.save: metric must be a number or None, got {shown(metric)}") from None
         if not math.isfinite(metric):
             raise ValueError(f"checkpoint.save: metric must be a finite number or None, got {metric}")
     about = {
         "format": _steps.FORMAT,
-        "step": int(step),
+        "step": step,
         "config": config,
         "metric": metric,
         "note": note,
         "versions": versions(),
         "arrays": _described(tree),
     }
-    return json.dumps(about, allow_nan=False)
+    try:
+        return json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"checkpoint.save: config and note must be what JSON can hold: {error}") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"checkpoint.save: {name} must be an integer, got {shown(value)}") from None
 
 
 def recovered(folder: pathlib.Path) -> list[int]:
-    """The steps in the folder, after those that lost their names to unfinished ones have them back."""
-    with _ONE_AT_A_TIME:  # so as not to recover a step that another thread is replacing
-        _steps.recover(folder)
+    """The steps in the folder, after those that lost their names to unfinished ones have them back.
+
+    It waits for who is saving there, so as not to recover a step that is being replaced.
+    """
+    if folder.is_dir():
+        with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
+            _steps.recover(folder)
     return steps(folder)
 
 
