@@ -259,7 +259,8 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
 
     def over_sigma(kernel, u):
         w = rescaled(kernel)
-        return divided(w, norm(w.reshape(-1, w.shape[-1]) @ u, (0,)))
+        (sigma,) = norm(w.reshape(-1, w.shape[-1]) @ u, (0,))
+        return divided(w, sigma)
 
     def init(key, x):
         params, state = layer.init(key, x)

@@ -293,7 +293,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("concepts")
     with pytest.MonkeyPatch.context() as patch:
         for concept in (learned_filters, feature_maps):
-            patch.setattr(concept, "CONFIG", SHORT)
+            patch.setattr(concept, "CONFIG", {"train": SHORT})
         path = concepts.main({"out": str(folder)}, QUICK)
     assert path == folder / "index.html"
     return folder, Page(path.read_text())
