@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
 from jaxcnn._layer import Initializer, Layer, as_layer, child_key, constructor, floating, leaf, spatial_rank, stateless
-from jaxcnn._lowering import biased
+from jaxcnn._lowering import biased, resample
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
 
 
@@ -136,8 +136,8 @@ def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
             for axis, factor in enumerate(factors, 1):
                 x = jnp.repeat(x, factor, axis)
             return x
-        spatial = (n * factor for n, factor in zip(x.shape[1:-1], factors, strict=True))
-        return jax.image.resize(floating(x, "upsample"), (x.shape[0], *spatial, x.shape[-1]), method)
+        spatial = tuple(n * factor for n, factor in zip(x.shape[1:-1], factors, strict=True))
+        return resample(floating(x, "upsample"), spatial, method)
 
     return as_layer(fn)
 
@@ -164,7 +164,9 @@ def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool
 
     def fn(x):
         spatial = per_dimension("resize", "size", size, spatial_rank(x := floating(x, "resize"), "resize"))
-        return jax.image.resize(x, (x.shape[0], *spatial, x.shape[-1]), method, antialias)
+        if method == "nearest":
+            return jax.image.resize(x, (x.shape[0], *spatial, x.shape[-1]), method)
+        return resample(x, spatial, method, antialias)
 
     return as_layer(fn)
 

@@ -103,8 +103,9 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
             window_strides=(1,) * (rank + 2),
             padding=((0, 0), *((block - 1, block - 1) for block in blocks), (0, 0)),
         )
-        keep = 1 - dropped
-        return (widened(x) * (keep * (keep.size / jnp.maximum(keep.sum(), 1))).astype(widened(x).dtype)).astype(x.dtype)
+        keep, wide = dropped == 0, widened(x)
+        scale = keep.size / jnp.maximum(keep.sum(dtype=wide.dtype), 1)
+        return jnp.where(keep, wide * scale, 0).astype(x.dtype)
 
     return _random("drop_block", drop_rate(rate), drop_blocks)
 

@@ -349,6 +349,13 @@ POOLS = {
     "adaptive max": (cnn.adaptive_max_pool((4, 3)), (2, 9, 8, 16), cnn.adaptive_avg_pool((4, 3))),
     "global avg": (cnn.as_layer(cnn.global_avg_pool), (2, 5, 4, 16), None),
     "global max": (cnn.as_layer(cnn.global_max_pool), (2, 5, 4, 16), cnn.as_layer(cnn.global_avg_pool)),
+    "resize linear": (cnn.resize((14, 3)), (2, 9, 8, 3), None),
+    "resize without antialias": (cnn.resize(5, antialias=False), (2, 9, 7, 3), None),
+    "resize cubic": (cnn.resize((5, 9, 3), "cubic"), (1, 15, 4, 9, 2), None),
+    "resize by many taps": (cnn.resize(3), (2, 60, 3), None),
+    "resize nearest": (cnn.resize((5, 11), "nearest"), (2, 9, 8, 3), None),
+    "upsample linear": (cnn.upsample((2, 3), "linear"), (2, 5, 4, 3), None),
+    "upsample lanczos": (cnn.upsample(2, "lanczos3"), (2, 16, 3), None),
 }
 
 
@@ -392,6 +399,19 @@ def changed(a, place, bad):
     a = a.copy()
     a[place] = bad
     return a
+
+
+@pytest.mark.parametrize("make", [cnn.dropout, cnn.spatial_dropout, functools.partial(cnn.drop_block, block_size=3)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_dropped_leaves_no_trace(make, bad):
+    layer, key = make(0.5), jax.random.key(0)
+    y, _ = layer.apply({}, {}, jnp.ones((2, 8, 8, 4)), train=True, key=key)
+    dropped = np.asarray(y == 0)
+    assert 0.2 < dropped.mean() < 0.8
+    x = np.where(dropped, np.float32(bad), np.float32(1))
+    np.testing.assert_array_equal(layer.apply({}, {}, x, train=True, key=key)[0], y)
+    gradient = jax.grad(lambda x: layer.apply({}, {}, x, train=True, key=key)[0].sum())(x)
+    np.testing.assert_array_equal(gradient, y)
 
 
 @pytest.mark.parametrize("largest", [True, False])

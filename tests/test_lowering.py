@@ -29,6 +29,7 @@ from jaxcnn._lowering import (
     convolve_transposed,
     deviations,
     extreme,
+    resample,
     settled,
     spread,
     total,
@@ -91,6 +92,25 @@ def close(a, b, tolerance=1e-4):
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
         np.testing.assert_allclose(x, y, tolerance, tolerance * max(1, np.abs(y).max(initial=0)), err_msg=str(path))
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes", "antialias"),
+    [
+        ("linear", (18, 3), True),
+        ("linear", (4, 15), False),
+        ("cubic", (4, 9), True),
+        ("lanczos3", (20, 7), True),
+        ("lanczos5", (2, 7), False),
+    ],
+)
+@pytest.mark.usefixtures("quick_compilation")
+def test_resample(method, sizes, antialias):
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 2)).astype(np.float32)
+    close(
+        everything(lambda x: resample(x, sizes, method, antialias), x),
+        everything(lambda x: jax.image.resize(x, (2, *sizes, 2), method, antialias), x),
+    )
 
 
 @small

@@ -13,6 +13,7 @@ from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._max_pool import Pool as Pool
 from jaxcnn._lowering._max_pool import extreme as extreme
 from jaxcnn._lowering._plain_conv import Geometry as Geometry
+from jaxcnn._lowering._resample import resample as resample
 from jaxcnn._lowering._settle import biased as biased
 from jaxcnn._lowering._settle import settled as settled
 from jaxcnn._lowering._sum_pool import window_sum as window_sum
@@ -25,6 +26,7 @@ __all__ = [
     "convolve_transposed",
     "deviations",
     "extreme",
+    "resample",
     "settled",
     "spread",
     "total",
