@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from experiments._settings import require_default
 from jaxcnn import batch_norm, cast, conv, cross_entropy, data, dense, flatten, jit, max_pool, serial, train
 from jaxcnn.data import augment
 
@@ -231,6 +232,8 @@ def prepared(config):
 
 def main(config):
     train.require(config, LIMITS)
+    if config["small"]:
+        require_default(config, CONFIG, ("widths", *(f"train.{key}" for key in SMALL["train"])), "with small=true")
     config, arrays = prepared(config)
     images, labels, *test = (jax.device_put(array) for array in arrays)
     run = whole_run(config, images, min(2000, len(test[0])))

@@ -298,6 +298,13 @@ def test_mnist_speedrun():
     assert mnist_speedrun.main(override(mnist_speedrun.CONFIG, arguments)) > 0.95
 
 
+@pytest.mark.parametrize("setting", ["train.epochs=3", "widths=[8,8,8]", "train.dtype=float32"])
+def test_settings_that_small_would_override_are_refused(setting):
+    config = override(cifar10_speedrun.CONFIG, [setting, "small=true"])
+    with pytest.raises(ConfigError, match=r"has no effect with small=true"):
+        cifar10_speedrun.main(config)
+
+
 def test_cifar10_speedrun(tmp_path, monkeypatch):
     """Learns stripes, in two runs on the device."""
     draw = np.random.default_rng(0)
