@@ -31,6 +31,12 @@ from jaxcnn._lowering import (
 BAD = [np.nan, np.inf, -np.inf, 1e8, 1e30]
 
 
+@pytest.fixture(autouse=True)
+def winograd_from_128_channels(monkeypatch):
+    """Not only from where it is faster: the oracle computes much less."""
+    monkeypatch.setattr(_winograd, "_MIN_CHANNELS", 128)
+
+
 class Conv(NamedTuple):
     """A convolution, and which formulations of it must be tested: (module, function), forward or of a gradient."""
 

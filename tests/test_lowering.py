@@ -273,8 +273,8 @@ def test_blocks_of_groups(groups, channels, features):
 def test_winograd(case, data):
     x, w, geometry = case
     out = jax.eval_shape(functools.partial(_plain_conv.forward, geometry=geometry), x, w).shape
-    wide = jax.ShapeDtypeStruct((*w.shape[:-2], 128, 128), jnp.float32)
-    best = _winograd.dimension(wide, geometry, (128, *out[1:]))
+    wide = jax.ShapeDtypeStruct((*w.shape[:-2], 256, 256), jnp.float32)
+    best = _winograd.dimension(wide, geometry, (256, *out[1:]))
     if best is not None:
         block = 2 * geometry.rhs_dilation[best]
         assert -(-out[best + 1] // block) * block <= 6 / 5 * out[best + 1]
@@ -284,8 +284,8 @@ def test_winograd(case, data):
 
 def test_winograd_is_as_exact_as_a_sum():
     rng = np.random.default_rng(0)
-    x = np.maximum(rng.normal(size=(4, 16, 16, 128)), 0)
-    w = rng.normal(size=(3, 3, 128, 128)) / 34
+    x = np.maximum(rng.normal(size=(4, 16, 16, 256)), 0)
+    w = rng.normal(size=(3, 3, 256, 256)) / 48
     geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
     with jax.enable_x64(True):
         exact = np.asarray(_plain_conv.forward(jnp.asarray(x), jnp.asarray(w), geometry=geometry))
@@ -314,15 +314,15 @@ def test_rules_choose_what_they_are_for():
     assert not _direct.worth_outer(shape(8, 7, 7, 8), shape(8, 7, 7, 6), one, (7, 7))
     assert not _direct.worth_outer(shape(8, 32, 32, 1), shape(8, 32, 32, 32), one, (3, 3))
     assert not _direct.worth_outer(shape(2048, 32, 32, 16), shape(2048, 32, 32, 64), one, (3, 3))
-    wide = shape(3, 3, 128, 128)
-    assert _winograd.dimension(wide, one, (16, 7, 8, 128)) == 1
-    assert _winograd.dimension(shape(3, 3, 64, 128), one, (16, 7, 8, 128)) is None
-    assert _winograd.dimension(wide, one, (1, 7, 8, 128)) is None
-    assert _winograd.dimension(wide, one, (32, 3, 7, 128)) == 1
-    assert _winograd.dimension(wide, one, (64, 3, 3, 128)) is None
-    assert _winograd.dimension(wide, one._replace(rhs_dilation=(3, 2)), (8, 11, 10, 128)) == 0
-    assert _winograd.dimension(wide, one._replace(rhs_dilation=(2, 2)), (32, 5, 5, 128)) is None
-    assert _winograd.dimension(shape(3, 5, 128, 128), one._replace(stride=(2, 1)), (16, 8, 8, 128)) is None
+    wide = shape(3, 3, 256, 256)
+    assert _winograd.dimension(wide, one, (32, 7, 8, 256)) == 1
+    assert _winograd.dimension(shape(3, 3, 128, 256), one, (32, 7, 8, 256)) is None
+    assert _winograd.dimension(wide, one, (1, 7, 8, 256)) is None
+    assert _winograd.dimension(wide, one, (64, 3, 7, 256)) == 1
+    assert _winograd.dimension(wide, one, (128, 3, 3, 256)) is None
+    assert _winograd.dimension(wide, one._replace(rhs_dilation=(3, 2)), (16, 11, 10, 256)) == 0
+    assert _winograd.dimension(wide, one._replace(rhs_dilation=(2, 2)), (64, 5, 5, 256)) is None
+    assert _winograd.dimension(shape(3, 5, 256, 256), one._replace(stride=(2, 1)), (32, 8, 8, 256)) is None
     assert _cpu_conv._by_products(shape(3, 3, 256, 256), one._replace(stride=(2, 2)))
     assert _cpu_conv._by_products(shape(3, 3, 3, 64), one)
     assert not _cpu_conv._by_products(shape(3, 3, 64, 64), one)

@@ -28,7 +28,7 @@ from jaxcnn._lowering._plain_conv import Geometry
 from jaxcnn._lowering._taps import padded
 
 _OUT, _TAPS, _IN = 2, 3, 4
-_MIN_CHANNELS = 128  # with fewer, transforming the inputs costs more than the products save
+_MIN_CHANNELS = 256  # with fewer, transforming the inputs costs as much as the products save
 _MAX_WASTE = 6 / 5  # computed positions for each one that is kept
 _MAX_PEAK = 16  # root mean square of the kernel or of the inputs for a mean magnitude of 1
 
