@@ -177,10 +177,8 @@ def trickle(monkeypatch):
 def test_a_server_that_sends_byte_by_byte_is_given_up(trickle, tmp_path, monkeypatch, at_once, slowly, received):
     monkeypatch.setattr(_download, "_WINDOW", 0.3)
     trickle(at_once, slowly, 0.02)
-    began = time.monotonic()
     with pytest.raises(DataError, match=rf"{FILE.url}: .*(too slow: {received} bytes in \d+ s|timed out)"):
         _download.fetch(FILE, tmp_path)
-    assert time.monotonic() - began < 5
     assert list(tmp_path.iterdir()) == []
 
 
@@ -444,10 +442,8 @@ def test_archive_bombs_and_mutations(tmp_path):
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         tar.addfile(info, io.BytesIO(bytes(info.size)))
     tracemalloc.start()
-    began = time.perf_counter()
     with pytest.raises(DataError, match="expected to hold"):
         unpack(path, ("cifar/a.bin",), 100)
-    assert time.perf_counter() - began < 5
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 

@@ -129,9 +129,7 @@ def test_told_to_stop(tmp_path, number, status):
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")
     process.send_signal(number)
-    began = time.monotonic()
     out = finish(process)
-    assert time.monotonic() - began < 20  # most of which a busy machine takes
     assert process.returncode == status, out
     assert f"told to stop by signal {int(number)}" in out
     saved = checkpoint.steps(tmp_path / "checkpoints")[-1]

@@ -158,10 +158,10 @@ def test_bomb_is_not_unpacked(tmp_path, size):
     (tmp_path / "good.png").write_bytes(read_once)
     read(tmp_path / "good.png")
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(DataError, match=r"bomb\.png"):
         read(path)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
@@ -183,7 +183,7 @@ def test_other_formats_are_refused_by_any_name(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_mutations(tmp_path, kind):
-    """Each a picture of the right form, or a DataError; nothing else, no warning, in bounded time."""
+    """Each a picture of the right form, or a DataError; nothing else, no warning, in bounded CPU time."""
     whole = encoded(SMOOTH, kind)
     rng = random.Random(kind)
     read = reader((8, 8), 3, 10**6)
@@ -206,13 +206,13 @@ def test_mutations(tmp_path, kind):
                     at = rng.randrange(min(64, len(content)))
                     content[at : at + 4] = rng.randbytes(4)
             path.write_bytes(content)
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 assert read(path).shape == (8, 8, 3)
                 good += 1
             except DataError:
                 pass
-            assert time.perf_counter() - began < 2
+            assert time.process_time() - began < 2
     assert 0 < good < 2000
 
 
