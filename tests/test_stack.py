@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import jaxcnn as cnn
 
@@ -170,3 +171,25 @@ def test_constant_kernels_standardise_to_zero(size, value):
     kernel = jnp.full(size if len(size) > 2 else (1, 1, *size), value)
     x = jnp.ones((1, *kernel.shape[:-1]))
     np.testing.assert_allclose(layer.apply({"kernel": kernel}, {}, x, train=False)[0], 0, atol=1e-3)
+
+
+def test_a_file_of_weights_says_what_is_stacked(tmp_path):
+    model = cnn.serial(cnn.dense(4), cnn.repeat(cnn.repeat(cnn.dense(4), 2), 3))
+    params, state = model.init(jax.random.key(0), jnp.ones((1, 4)))
+    cnn.weights.save(tmp_path / "net.safetensors", params, state)
+    loaded, _ = cnn.weights.load(tmp_path / "net.safetensors")
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    penalty = cnn.orthogonal(1.0)
+    assert float(penalty(loaded)) == float(penalty(params)) != float(penalty(json_like(params)))
+
+
+def json_like(tree):
+    return {str.__str__(name): json_like(child) for name, child in tree.items()} if isinstance(tree, dict) else tree
+
+
+@pytest.mark.parametrize("said", ["5", "[]", "{", '{"params/kernel": 3}', '{"params/kernel": 0.5}', '{"a": 1}'])
+def test_a_file_with_other_notes_is_damaged(tmp_path, said):
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file({"params/kernel": np.ones((2, 2))}, path, {"format": "jaxcnn", "stacked": said})
+    with pytest.raises(cnn.weights.WeightsError, match="'stacked' in its metadata does not fit"):
+        cnn.weights.load(path)

@@ -14,6 +14,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import Params, State
 from jaxcnn._path import paths
 from jaxcnn._replace import replace
+from jaxcnn._stack import depth, renamed
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors
 
@@ -45,7 +46,7 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
     """Writes params and state to a safetensors file, by their paths here, or by torchvision's or timm's names.
 
     The file takes the place of an old one only when it is whole. Its metadata say what it holds: {"format": "jaxcnn"},
-    or {"format": "pt", "model": model}.
+    or {"format": "pt", "model": model}. For parameters of `repeat`, {"stacked": ..} says how often each is stacked.
 
     Args:
         path: of the file.
@@ -70,6 +71,8 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         _require_storable(kind, tree)
     if model is None:
         metadata = {"format": "jaxcnn"}
+        if depths := _depths(params):
+            metadata["stacked"] = json.dumps(depths)
         arrays = {
             f"{kind}/{leaf_path}": leaf
             for kind, tree in zip(TREES, (params, state), strict=True)
@@ -124,7 +127,7 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         )
     if not arrays and metadata.get("format") != "jaxcnn":
         raise WeightsError(f"{path} has no weights in it")
-    return _nested(path, arrays)
+    return _nested(path, arrays, _stacked(path, arrays, metadata))
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -156,7 +159,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[Params, State]:
+def _depths(params: Params) -> dict[str, int]:
+    """How often the leaves that are stacked are so, by their paths in the file."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    depths = {f"params/{name}": depth(at) for name, (at, _) in zip(paths(params), leaves, strict=True)}
+    return {name: count for name, count in depths.items() if count}
+
+
+def _stacked(path: pathlib.Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:
+    """What `save` wrote of `_depths`."""
+    try:
+        depths = json.loads(metadata.get("stacked", "{}"))
+        if all(isinstance(n, int) and 0 < n <= arrays[name].ndim for name, n in depths.items()):
+            return depths
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise WeightsError(f"{path}: 'stacked' in its metadata does not fit its arrays")
+
+
+def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray], depths: dict[str, int]) -> tuple[Params, State]:
     """The trees of arrays by path."""
     trees: dict[str, Any] = {kind: {} for kind in TREES}
     for name, array in arrays.items():
@@ -168,7 +189,7 @@ def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[Params, 
                 break
         if not isinstance(at, dict) or leaf in at or not all((*parents, leaf)):
             raise WeightsError(f"{path}: the path {name!r} is in conflict with another, or a part of it is empty")
-        at[leaf] = array
+        at[renamed(leaf, depths.get(name, 0))] = array
     return trees["params"], trees["state"]
 
 
