@@ -3,6 +3,7 @@
 from jaxcnn import data as data
 from jaxcnn import explain as explain
 from jaxcnn import models as models
+from jaxcnn import report as report
 from jaxcnn import train as train
 from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
@@ -138,6 +139,7 @@ __all__ = [
     "regularized",
     "remat",
     "repeat",
+    "report",
     "residual",
     "resize",
     "rms_norm",

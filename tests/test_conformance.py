@@ -43,7 +43,7 @@ def test_the_table_is_complete():
         "orthogonal",
         "capture",
     }
-    packages = {"data", "explain", "models", "train", "weights"}
+    packages = {"data", "explain", "models", "report", "train", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
 
 

@@ -25,7 +25,7 @@ from jaxcnn.explain._mistakes import confusion_matrix, worst_mistakes
 from jaxcnn.explain._receptive_field import Field, receptive_field
 from jaxcnn.explain._saliency import grad_cam
 from jaxcnn.explain._summary import indented, summary
-from jaxcnn.explain._worked import leaves, worked
+from jaxcnn.report._worked import leaves, worked
 
 _ARRAYS, _WORDS = "explain.npz", "explain.json"
 _BATCH, _BATCH_VALUES = 256, 2**26  # images, and values in all, of a batch, at most
@@ -53,7 +53,7 @@ def gather(
         >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
         >>> model = jaxcnn.models.lenet5()
         >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-        >>> jaxcnn.explain.gather(run.folder, model, params, state, digits)
+        >>> jaxcnn.report.gather(run.folder, model, params, state, digits)
         >>> (run.folder / "explain.npz").exists()
         True
     """
@@ -130,7 +130,7 @@ def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray
             return words, dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call explain.gather again"
+            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call report.gather again"
         ) from error
 
 
