@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.core import Tracer
+
+from jaxcnn._jax import Tracer
 
 # XLA computes these once and keeps the result; all other element-wise operations it repeats where they are needed.
 _EXPENSIVE = {"erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "tanh"}

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import jaxcnn
 
@@ -69,3 +70,21 @@ def test_there_is_no_circle():
     while ready := {part for part, others in MAY_IMPORT.items() if others <= ordered} - ordered:
         ordered |= ready
     assert ordered == MAY_IMPORT.keys()
+
+
+UNDOCUMENTED = re.compile(
+    r"\bjax\.(_src|core|extend|interpreters)\b|\bfrom jax import .*\b(core|extend|interpreters)\b"
+)
+READS_JAX_ITSELF = "_lowering"  # a folder that does not use _jax.py yet
+
+
+def test_undocumented_names_of_jax_are_in_one_file():
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*.py")]
+    found = {str(path) for path in files if UNDOCUMENTED.search((ROOT / path).read_text())}
+    assert {path for path in found if not path.startswith(READS_JAX_ITSELF)} == {"_jax.py"}
+
+
+def test_each_undocumented_name_says_what_it_is_for():
+    lines = [line for line in (ROOT / "_jax.py").read_text().splitlines() if line.startswith("from ")]
+    assert len(lines) > 5
+    assert all(re.fullmatch(r"from [\w.]+ import (\w+) as \1  # .+", line) for line in lines)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
 
+from jaxcnn._jax import Literal
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.interpreters import partial_eval
 
+from jaxcnn._jax import dce_jaxpr
 from jaxcnn._layer import Layer, Params, State, as_layer, shown
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
@@ -203,7 +203,7 @@ def _trained(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
         return jax.jvp(forward, (params,), (tangents,))[1]
 
     program = jax.make_jaxpr(tangent)(params, params, state, x, jax.eval_shape(lambda: jax.random.key(0)))
-    _, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
+    _, used = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
     return used[: len(jax.tree.leaves(params))]
 
 

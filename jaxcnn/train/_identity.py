@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jaxcnn._jax import ClosedJaxpr, Jaxpr, Literal
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.train._config import Config, entries
 from jaxcnn.train.checkpoint import versions
