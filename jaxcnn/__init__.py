@@ -60,6 +60,7 @@ from jaxcnn._pool import global_max_pool as global_max_pool
 from jaxcnn._pool import lp_pool as lp_pool
 from jaxcnn._pool import max_pool as max_pool
 from jaxcnn._pool import min_pool as min_pool
+from jaxcnn._program import plain as plain
 from jaxcnn._regularize import elastic_net as elastic_net
 from jaxcnn._regularize import l1 as l1
 from jaxcnn._regularize import l2 as l2
@@ -135,6 +136,7 @@ __all__ = [
     "paths",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "plain",
     "prelu",
     "regularized",
     "remat",

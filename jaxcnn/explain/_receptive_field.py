@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._jax import Literal
 from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
+from jaxcnn._program import inner_programs, interpret, plain
 from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table
 
 
@@ -125,7 +125,7 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
         records = probe.records or (record("", params, x, y),)
         return [probe.activations.get(r.path, y) for r in records], Probe(records=records)
 
-    program, (outputs, probe) = jax.make_jaxpr(forward, return_shape=True)(x, params, state)
+    program, (outputs, probe) = jax.make_jaxpr(plain(forward), return_shape=True)(x, params, state)
     fields: list[list[Field]] = [[] for _ in outputs]
     for axis, n in enumerate(x.shape[1:-1], 1):
         pixels = _Span(axis, n, np.arange(n), np.arange(n), 1, 1)
@@ -250,26 +250,14 @@ def _both(one: _Span, other: _Span) -> _Span:
 
 def _through(program: Any, args: Sequence[_Seen]) -> list[_Seen]:
     """What the results of a program see, from what its arguments see."""
-    jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", ())
-    seen: dict[Any, _Seen] = dict(zip(jaxpr.invars, args, strict=True))
-    seen |= {var: _known(const) for var, const in zip(jaxpr.constvars, consts, strict=True)}
-
-    def read(var):
-        return _known(var.val) if isinstance(var, Literal) else seen[var]
-
-    for eqn in jaxpr.eqns:
-        seen |= zip(eqn.outvars, _results(eqn, [read(var) for var in eqn.invars]), strict=True)
-    return [read(var) for var in jaxpr.outvars]
+    return interpret(program, args, _results, _known)
 
 
 def _results(eqn: Any, seen: list[_Seen]) -> list[_Seen]:
     """What the results of an operation see, from what its operands see."""
     name = eqn.primitive.name
-    if plain := getattr(eqn.primitive, "plain", None):  # of this library
-        operands = (jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars)
-        return _through(jax.make_jaxpr(functools.partial(plain, **eqn.params))(*operands), seen)
     if name in _CALLS:
-        return _through(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], seen)
+        return _through(*inner_programs(eqn), seen)
     if name == "scan":
         return _scan(eqn, seen)
     known = [value for value in seen if isinstance(value, _Known)]
