@@ -12,7 +12,6 @@ from jaxcnn._combine import parallel as parallel
 from jaxcnn._combine import repeat as repeat
 from jaxcnn._combine import residual as residual
 from jaxcnn._combine import serial as serial
-from jaxcnn._combine import squeeze_excite as squeeze_excite
 from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
 from jaxcnn._conv import depthwise_conv as depthwise_conv
@@ -66,15 +65,16 @@ from jaxcnn._regularize import l1 as l1
 from jaxcnn._regularize import l2 as l2
 from jaxcnn._regularize import orthogonal as orthogonal
 from jaxcnn._regularize import regularized as regularized
+from jaxcnn._reparametrize import drop_connect as drop_connect
+from jaxcnn._reparametrize import spectral_norm as spectral_norm
+from jaxcnn._reparametrize import weight_norm as weight_norm
+from jaxcnn._reparametrize import weight_standardized as weight_standardized
+from jaxcnn._squeeze_excite import squeeze_excite as squeeze_excite
 from jaxcnn._transform import capture as capture
 from jaxcnn._transform import cast as cast
-from jaxcnn._transform import drop_connect as drop_connect
 from jaxcnn._transform import drop_path as drop_path
 from jaxcnn._transform import freeze as freeze
 from jaxcnn._transform import remat as remat
-from jaxcnn._transform import spectral_norm as spectral_norm
-from jaxcnn._transform import weight_norm as weight_norm
-from jaxcnn._transform import weight_standardized as weight_standardized
 from jaxcnn._transform import with_dropout as with_dropout
 from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
 

@@ -87,7 +87,7 @@ def interpret(
 
 def jaxpr_of(program: Program) -> Jaxpr:
     """The operations of a program, whether it comes with its constants or not."""
-    return getattr(program, "jaxpr", program)
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def inner_programs(equation: Any) -> list[Program]:

@@ -374,6 +374,7 @@ def test_the_same_run_gives_the_same_page(run, tmp_path):
     assert report.report(str(tmp_path / folder.name)).read_bytes() == before
     assert report.report(folder).read_bytes() == before
     assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".report*"))
 
 
 def test_the_page_while_training_goes_on(run):

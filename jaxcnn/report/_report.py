@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import Any
 
+from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.report._gather import gathered
 from jaxcnn.report._network import network_sections
@@ -63,10 +64,11 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
         ),
         tag("footer", f"Made by jaxcnn.report.report from {folder.absolute().name}."),
     )
-    partial = folder / "report.html.part"
-    # Names of files that are not UTF-8 have characters that cannot be written; they are shown as \udcff.
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
-    return partial.replace(folder / "report.html")
+    path = folder / "report.html"
+    with replace(path) as file:
+        # Names of files that are not UTF-8 have characters that cannot be written; they are shown as \udcff.
+        file.write(page.encode("utf-8", "backslashreplace"))
+    return path
 
 
 def _about(path: pathlib.Path) -> dict[str, Any]:
