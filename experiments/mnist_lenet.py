@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxcnn import cross_entropy, data, explain, l2, models, regularized, train
+from jaxcnn import cross_entropy, data, l2, models, regularized, report, train
 
 CONFIG = {
     "data": {"name": "mnist_small", "root": "", "shift": 2},  # pixels, at most, that a training picture is moved by
@@ -95,10 +95,10 @@ def main(config):
             seconds=round(time.perf_counter() - began, 2),
         )
         if settings["report"]:
-            explain.report(run.folder, epochs=epochs)
+            report.report(run.folder, epochs=epochs)
     if settings["report"]:
-        explain.gather(run.folder, model, state.params, state.state, unseen)
-        explain.report(run.folder)
+        report.gather(run.folder, model, state.params, state.state, unseen)
+        report.report(run.folder)
     print(
         f"test accuracy {result['accuracy']:.2%} after {time.perf_counter() - began:.1f} s, "
         f"of which {compiled:.1f} s until the first step was compiled and done; see {run.folder}"

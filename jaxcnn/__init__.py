@@ -3,6 +3,7 @@
 from jaxcnn import data as data
 from jaxcnn import explain as explain
 from jaxcnn import models as models
+from jaxcnn import report as report
 from jaxcnn import train as train
 from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
@@ -11,7 +12,6 @@ from jaxcnn._combine import parallel as parallel
 from jaxcnn._combine import repeat as repeat
 from jaxcnn._combine import residual as residual
 from jaxcnn._combine import serial as serial
-from jaxcnn._combine import squeeze_excite as squeeze_excite
 from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
 from jaxcnn._conv import depthwise_conv as depthwise_conv
@@ -59,20 +59,22 @@ from jaxcnn._pool import global_max_pool as global_max_pool
 from jaxcnn._pool import lp_pool as lp_pool
 from jaxcnn._pool import max_pool as max_pool
 from jaxcnn._pool import min_pool as min_pool
+from jaxcnn._program import plain as plain
 from jaxcnn._regularize import elastic_net as elastic_net
 from jaxcnn._regularize import l1 as l1
 from jaxcnn._regularize import l2 as l2
 from jaxcnn._regularize import orthogonal as orthogonal
 from jaxcnn._regularize import regularized as regularized
+from jaxcnn._reparametrize import drop_connect as drop_connect
+from jaxcnn._reparametrize import spectral_norm as spectral_norm
+from jaxcnn._reparametrize import weight_norm as weight_norm
+from jaxcnn._reparametrize import weight_standardized as weight_standardized
+from jaxcnn._squeeze_excite import squeeze_excite as squeeze_excite
 from jaxcnn._transform import capture as capture
 from jaxcnn._transform import cast as cast
-from jaxcnn._transform import drop_connect as drop_connect
 from jaxcnn._transform import drop_path as drop_path
 from jaxcnn._transform import freeze as freeze
 from jaxcnn._transform import remat as remat
-from jaxcnn._transform import spectral_norm as spectral_norm
-from jaxcnn._transform import weight_norm as weight_norm
-from jaxcnn._transform import weight_standardized as weight_standardized
 from jaxcnn._transform import with_dropout as with_dropout
 from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
 
@@ -134,10 +136,12 @@ __all__ = [
     "paths",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "plain",
     "prelu",
     "regularized",
     "remat",
     "repeat",
+    "report",
     "residual",
     "resize",
     "rms_norm",

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+
+from jaxcnn._jax import Tracer
 
 # Candidates by backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #

@@ -193,6 +193,11 @@ def child_key(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(checked_key(key), zlib.crc32(name.encode()))
 
 
+def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
+    """A key for a transform and one for the layer in it; no child has such a name, so all keys differ."""
+    return child_key(key, f"/{name}"), child_key(key, "/inside")
+
+
 def checked_key(key: Any) -> jax.Array:
     """The key itself, if it is one."""
     dtype = getattr(key, "dtype", None)

@@ -3,6 +3,13 @@
 A request rides in the `state` that `apply` is given, under a name that no layer can have. Combinators
 hand it down to their children and give it back, filled, in the new state. All other layers know nothing
 of it: they return their state or drop it, and either is right.
+
+The alternative is an identity operation for each layer that carries its path, `jax.ad_checkpoint.checkpoint_name`. It
+costs nothing after lowering and passes through `vmap`, `grad` and `scan`, but a layer does not know where it stands:
+paths would come from a global stack at tracing time, and jax traces a jitted layer once for all the places it is used
+in, so that the second one shows the path of the first. A request is an argument, of which jax keeps the traces apart.
+It also tells the input and the parameters of each layer, which `summary` needs, and leaves the program of a model that
+nobody looks into as it is.
 """
 
 import dataclasses

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.core import Tracer
+
+from jaxcnn._jax import Tracer
+from jaxcnn._program import equations, inner_programs, jaxpr_of
 
 # XLA computes these once and keeps the result; all other element-wise operations it repeats where they are needed.
 _EXPENSIVE = {"erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "tanh"}
@@ -25,7 +27,7 @@ def keeping_input(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def g(x):
         if not isinstance(x, Tracer):
             return f(x)
-        return recomputed(x) if _keeps_more(jax.make_jaxpr(f)(x).jaxpr) else f(x)
+        return recomputed(x) if _keeps_more(jax.make_jaxpr(f)(x)) else f(x)
 
     return g
 
@@ -35,18 +37,14 @@ def _kept(primitive: Any, *operands: Any, **params: Any) -> bool:
     return len(shapes) > 1 or primitive.name in _CONTRACTS
 
 
-def _keeps_more(jaxpr: Any) -> bool:
+def _keeps_more(program: Any) -> bool:
     """Whether something expensive is not the result itself, which is kept as it is: tanh, but not x * tanh(x)."""
-    if len(jaxpr.eqns) == 1 and (inner := _inner(jaxpr.eqns[0])):  # a jitted function
-        return _keeps_more(inner)
-    return any(_is_expensive(eqn) for eqn in jaxpr.eqns[:-1])
+    top = jaxpr_of(program).eqns
+    if len(top) == 1 and (inner := inner_programs(top[0])):  # a jitted function
+        return _keeps_more(inner[0])
+    return any(_is_expensive(equation) for equation in top[:-1])
 
 
-def _is_expensive(eqn: Any) -> bool:
-    inner = _inner(eqn)
-    return eqn.primitive.name in _EXPENSIVE or (inner is not None and any(map(_is_expensive, inner.eqns)))
-
-
-def _inner(eqn: Any) -> Any:
-    """The program that an operation, such as a call of a jitted function, consists of."""
-    return next((value.jaxpr for value in eqn.params.values() if hasattr(value, "jaxpr")), None)
+def _is_expensive(equation: Any) -> bool:
+    inside = (each for program in inner_programs(equation) for each in equations(program))
+    return any(each.primitive.name in _EXPENSIVE for each in (equation, *inside))

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
+from jaxcnn._jax import Tracer
 from jaxcnn._layer import shown
 from jaxcnn._path import there_are
 

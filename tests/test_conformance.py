@@ -42,8 +42,9 @@ def test_the_table_is_complete():
         "count_params",
         "orthogonal",
         "capture",
+        "plain",
     }
-    packages = {"data", "explain", "models", "train", "weights"}
+    packages = {"data", "explain", "models", "report", "train", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
 
 

@@ -479,7 +479,7 @@ def test_what_goes_wrong_in_the_report_does_not_lose_the_training(tmp_path, monk
     def broken(*args, **kwargs):
         raise IndexError("deep inside")
 
-    monkeypatch.setattr(cnn.explain, name, broken)
+    monkeypatch.setattr(cnn.report, name, broken)
     with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
         fitted = fit(tmp_path, unseen=UNSEEN, report=True)
     assert len(fitted.history) == 2

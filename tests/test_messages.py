@@ -659,7 +659,7 @@ def test_mistake(mistake, error, message):
 
 PUBLIC = [
     pytest.param(value, id=f"{module.__name__}.{name}")
-    for module in (jaxcnn, jaxcnn.data, jaxcnn.explain, jaxcnn.models, jaxcnn.train)
+    for module in (jaxcnn, jaxcnn.data, jaxcnn.explain, jaxcnn.models, jaxcnn.report, jaxcnn.train)
     for name in module.__all__
     if inspect.isfunction(value := getattr(module, name)) or value is jaxcnn.Layer
 ]

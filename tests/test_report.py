@@ -16,9 +16,9 @@ import pytest
 
 import jaxcnn as cnn
 from experiments import mnist_lenet
-from jaxcnn import data, explain, train
+from jaxcnn import data, explain, report, train
 from jaxcnn.data import DataError, Dataset, Stream
-from jaxcnn.explain import _page, _report
+from jaxcnn.report import _by_hand, _page
 from jaxcnn.train import override
 
 DIGITS = data.load("mnist_small", "test")
@@ -269,7 +269,7 @@ def test_numbers_by_hand_of_other_layers(tmp_path, layer, pool):
     assert window[worked["pool"]["rows"].index(i), worked["pool"]["columns"].index(j)] == pytest.approx(worked["value"])
     reduce = {"largest": np.max, "mean": np.mean}[worked["pool"]["is"]]
     assert reduce(window) == pytest.approx(worked["pool"]["value"], abs=1e-4)
-    assert len([caption for caption in Page(explain.report(tmp_path)).tables if caption.startswith("Products")]) == 3
+    assert len([caption for caption in Page(report.report(tmp_path)).tables if caption.startswith("Products")]) == 3
 
 
 def test_what_is_not_the_sum_is_not_shown(tmp_path):
@@ -278,7 +278,7 @@ def test_what_is_not_the_sum_is_not_shown(tmp_path):
     )
     words, _ = gathered(tmp_path, net)
     assert words["worked"] is None
-    page = Page(explain.report(tmp_path))
+    page = Page(report.report(tmp_path))
     assert "Filters of conv" in page.text
     assert "by hand" not in page.text
 
@@ -295,7 +295,7 @@ def gathered(folder, net, *, channels=1, classes=10, shape=None):
     rng = np.random.default_rng(0)
     x = rng.random((30, *(shape or (12, 12, channels))), np.float32)
     params, state = net.init(jax.random.key(0), x)
-    explain.gather(folder, net, params, state, {"image": x, "label": rng.integers(0, classes, 30)})
+    report.gather(folder, net, params, state, {"image": x, "label": rng.integers(0, classes, 30)})
     with np.load(folder / "explain.npz") as arrays:
         return json.loads((folder / "explain.json").read_text()), dict(arrays)
 
@@ -313,7 +313,7 @@ def gathered(folder, net, *, channels=1, classes=10, shape=None):
 def test_networks_with_less_to_see(tmp_path, net, shape):
     words, _ = gathered(tmp_path, net, shape=shape)
     assert words["maps"] == []
-    page = Page(explain.report(tmp_path))
+    page = Page(report.report(tmp_path))
     assert any(caption.startswith("Confusion") for caption in page.tables)
     assert ("What it sees" in page.text) == (len(shape) == 3)
 
@@ -322,14 +322,14 @@ def test_values_that_are_not_finite(tmp_path):
     diverged = cnn.serial(double=lambda x: x * jnp.nan, conv=cnn.conv(4), flat=cnn.flatten, head=cnn.dense(10))
     words, _ = gathered(tmp_path, diverged)
     assert words["worked"] is None
-    page = Page(explain.report(tmp_path))
+    page = Page(report.report(tmp_path))
     assert page.tables["Metrics after each epoch"][1] == ["1", "not finite", "50.00%"]
 
 
 def test_many_classes_are_told_as_pairs(tmp_path):
     net = cnn.serial(cnn.flatten, cnn.dense(30))
     _, arrays = gathered(tmp_path, net, classes=30)
-    rows = Page(explain.report(tmp_path)).tables["The most frequent confusions"][1:]
+    rows = Page(report.report(tmp_path)).tables["The most frequent confusions"][1:]
     assert 0 < len(rows) <= 20
     for label, guess, count, _ in rows:
         assert arrays["matrix"][int(label), int(guess)] == int(count) > 0
@@ -362,8 +362,8 @@ def test_a_stream_is_the_same_as_its_pictures(tmp_path):
     pages = []
     for name, source in {"stream": stream, "whole": few}.items():
         new_run(tmp_path / name / "run")
-        explain.gather(tmp_path / name / "run", net, params, state, source)
-        pages.append(explain.report(tmp_path / name / "run").read_bytes())
+        report.gather(tmp_path / name / "run", net, params, state, source)
+        pages.append(report.report(tmp_path / name / "run").read_bytes())
     assert pages[0] == pages[1]
 
 
@@ -371,9 +371,10 @@ def test_the_same_run_gives_the_same_page(run, tmp_path):
     folder = run[0].folder
     before = (folder / "report.html").read_bytes()
     shutil.copytree(folder, tmp_path / folder.name)
-    assert explain.report(str(tmp_path / folder.name)).read_bytes() == before
-    assert explain.report(folder).read_bytes() == before
+    assert report.report(str(tmp_path / folder.name)).read_bytes() == before
+    assert report.report(folder).read_bytes() == before
     assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".report*"))
 
 
 def test_the_page_while_training_goes_on(run):
@@ -398,11 +399,11 @@ def test_a_run_that_is_over_gets_its_page(tmp_path):
 
 def test_without_pictures(tmp_path):
     new_run(tmp_path)
-    page = Page(explain.report(tmp_path))
-    assert "were not gathered; explain.gather does it" in page.text
+    page = Page(report.report(tmp_path))
+    assert "were not gathered; report.gather does it" in page.text
     assert page.found("img") == []
     assert "The run has no settings on record" in page.text
-    assert Page(explain.report(tmp_path, epochs=1)).text.count("Training goes on") == 0
+    assert Page(report.report(tmp_path, epochs=1)).text.count("Training goes on") == 0
 
 
 def test_long_runs_are_thinned(tmp_path):
@@ -410,7 +411,7 @@ def test_long_runs_are_thinned(tmp_path):
     for epoch in range(1, 302):
         run.records.append({"epoch": epoch, "train": {"loss": 1 / epoch}})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in run.records))
-    page = Page(explain.report(tmp_path))
+    page = Page(report.report(tmp_path))
     rows = page.tables["Metrics after each epoch"][1:]
     assert len(rows) == 200
     assert (rows[0][0], rows[-1][0]) == ("1", "301")
@@ -422,13 +423,17 @@ def test_long_runs_are_thinned(tmp_path):
     ("name", "content", "message"),
     [
         ("metrics.jsonl", None, r"metrics\.jsonl: expected the records of a run"),
-        ("metrics.jsonl", '{"epoch": 1}\n{"epo\n{"epoch": 3}\n', r"""metrics\.jsonl, line 2: .* found '{"epo'"""),
-        ("metrics.jsonl", "[1]\n", r"line 1: expected a JSON object"),
+        (
+            "metrics.jsonl",
+            '{"epoch": 1}\n{"epo\n{"epoch": 3}\n',
+            r"metrics\.jsonl: .*, line 2 is damaged",
+        ),
+        ("metrics.jsonl", "[1]\n", r"line 1 is damaged: expected a JSON object"),
         ("metrics.jsonl", b"\xff\xfe\n", r"metrics\.jsonl: expected the records"),
         ("config.json", None, r"config\.json: expected the JSON that a train\.Run writes"),
         ("config.json", "{", r"config\.json: expected the JSON"),
         ("config.json", "{}", r"config\.json: expected experiment, config, versions and device"),
-        ("explain.json", "{", r"explain\.json and explain\.npz cannot be read .* explain\.gather again"),
+        ("explain.json", "{", r"explain\.json and explain\.npz cannot be read .* report\.gather again"),
         ("explain.npz", "no archive", r"cannot be read"),
         ("explain.npz", None, r"cannot be read"),
     ],
@@ -441,7 +446,7 @@ def test_damaged_files(run, tmp_path, name, content, message):
     else:
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError, match=message):
-        explain.report(folder)
+        report.report(folder)
     assert not list(folder.glob("report.html*"))
 
 
@@ -449,7 +454,7 @@ def test_a_last_record_that_was_cut_off_is_left_out(tmp_path):
     new_run(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "tra')
-    assert len(Page(explain.report(tmp_path)).tables["Metrics after each epoch"]) == 2
+    assert len(Page(report.report(tmp_path)).tables["Metrics after each epoch"]) == 2
 
 
 def test_pictures_are_what_pillow_reads():
@@ -504,7 +509,7 @@ def test_grad_cam_is_where_the_layer_sees_it(run, page):
 
 def test_the_frame_is_around_the_patch():
     pixels = np.zeros((6, 7, 1))
-    large = _report._framed(pixels, [1, 3], [2, 3, 4])
+    large = _by_hand.framed(pixels, [1, 3], [2, 3, 4])
     assert large.shape == (48, 56, 3)
     line = large.any(-1)
     outside = np.ones_like(line)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn import explain, train
+from jaxcnn import report, train
 from jaxcnn.data import DataError, Dataset, Stream
 from tests.test_report import Page
 
@@ -26,8 +26,8 @@ def gathered(folder, images, labels, classes, outputs=3, data=None):
     run = train.Run("unusual", {"seed": 0}, folder=folder)
     run.log("", epoch=1, train={"loss": 1.0}, seconds=73.4)
     data = Dataset(images, np.asarray(labels, np.int32), classes) if data is None else data
-    explain.gather(run.folder, net, params, state, data)
-    return Page(explain.report(run.folder))
+    report.gather(run.folder, net, params, state, data)
+    return Page(report.report(run.folder))
 
 
 def bytes_of(*shape):
@@ -90,7 +90,7 @@ def test_streams_like_arrays(tmp_path):
 
 
 def test_large_images_are_read_a_few_at_a_time(tmp_path, monkeypatch):
-    from jaxcnn.explain import _gather
+    from jaxcnn.report import _gather
 
     monkeypatch.setattr(_gather, "_BATCH_VALUES", 2 * 40 * 30 * 3)
     seen = []
@@ -124,7 +124,7 @@ def test_nothing_that_a_file_says_becomes_html(tmp_path):
         (folder / name).write_text(json.dumps(hostile(json.loads((folder / name).read_text()))))
     record = {"epoch": 1, "train": {HOSTILE: 1.0, "loss": 2.0, "accuracy": 0.5}, "test": {HOSTILE: None, "loss": None}}
     (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-    page = Page(explain.report(folder))
+    page = Page(report.report(folder))
     assert page.text.count(HOSTILE) > 10
     assert [tag for tag, _ in page.tags if tag == "meta"] == [tag for tag, _ in plain.tags if tag == "meta"]
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
@@ -144,7 +144,7 @@ def test_class_names_that_are_not_utf8(tmp_path):
 def test_settings_that_are_not_utf8(tmp_path, surrogate):
     run = train.Run(f"run {surrogate}", {"path": f"photos/{surrogate}"}, folder=tmp_path)
     run.log("", epoch=1, train={"loss": 0.5})
-    assert "\\ud" in Page(explain.report(tmp_path)).source
+    assert "\\ud" in Page(report.report(tmp_path)).source
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_records_without_numbers(tmp_path, records):
     for record in records:
         run.log("", **record)
     (tmp_path / "metrics.jsonl").touch()
-    page = Page(explain.report(tmp_path))
+    page = Page(report.report(tmp_path))
     assert ("There is no epoch on record yet." in page.text) == (not any("epoch" in record for record in records))
 
 
@@ -181,8 +181,8 @@ def test_records_without_numbers(tmp_path, records):
 def test_records_of_another_kind(tmp_path, line):
     train.Run("run", {}, folder=tmp_path)
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl, line 1: expected a JSON object as train\.Run\.log writes it"):
-        explain.report(tmp_path)
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 1: expected a record as train\.Run\.log writes it"):
+        report.report(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"layers": 3}, {"maps": [["conv"]]}, {"worked": {}}, {"classes": []}])
@@ -192,10 +192,10 @@ def test_damaged_text_of_the_network(tmp_path, change):
     words = json.loads(file.read_text())
     file.write_text(json.dumps(words | change))
     if change == {"worked": {}}:  # none, as with a network that has no convolution
-        assert "One convolution by hand" not in Page(explain.report(tmp_path / "run")).text
+        assert "One convolution by hand" not in Page(report.report(tmp_path / "run")).text
         return
-    with pytest.raises(DataError, match=r"not as explain\.gather writes them .* call it again"):
-        explain.report(tmp_path / "run")
+    with pytest.raises(DataError, match=r"not as report\.gather writes them .* call it again"):
+        report.report(tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", [slice(0, 200), slice(100, None)])
@@ -203,14 +203,14 @@ def test_damaged_arrays_of_the_network(tmp_path, damage):
     gathered(tmp_path / "run", bytes_of(3, 4, 4, 1), [0, 1, 2], ("a", "b", "c"))
     file = tmp_path / "run" / "explain.npz"
     file.write_bytes(file.read_bytes()[damage])
-    with pytest.raises(DataError, match=r"call explain\.gather again"):
-        explain.report(tmp_path / "run")
+    with pytest.raises(DataError, match=r"call report\.gather again"):
+        report.report(tmp_path / "run")
 
 
 def test_the_penalty_is_explained_and_the_time_is_that_of_the_record(tmp_path):
     run = train.Run("run", {}, folder=tmp_path)
     run.log("", epoch=1, train={"loss": 0.5, "penalty": 0.1}, seconds=73.4)
-    assert "adds to the training loss" in (page := Page(explain.report(tmp_path))).text
+    assert "adds to the training loss" in (page := Page(report.report(tmp_path))).text
     assert "1 min 13 s" in page.text
     run.log("", epoch=2, train={"loss": 0.4}, seconds=119.0)
-    assert "1 min 59 s" in Page(explain.report(tmp_path)).text
+    assert "1 min 59 s" in Page(report.report(tmp_path)).text

@@ -278,6 +278,15 @@ def test_gradient_for_a_captured_activation():
     np.testing.assert_allclose(numeric, gradients["stage/layer/conv"][1, 0, 2, 3, 1], 0.05, 1e-4)
 
 
+def test_a_jitted_layer_in_two_places_has_two_paths():
+    inner = cnn.serial(act=jnp.sin)
+    jitted = cnn.Layer(inner.init, jax.jit(inner.apply, static_argnames="train"))
+    net = cnn.capture(cnn.serial(first=jitted, second=jitted), ".*")
+    (y, activations), _ = net.apply({}, {}, jnp.ones(2), train=False)
+    assert [*activations] == ["first/act", "first", "second/act", "second"]
+    np.testing.assert_array_equal(activations["second/act"], y)
+
+
 def test_capture_of_nothing_names_the_layers():
     with pytest.raises(ValueError, match=re.escape("did you mean 'stem'?")):
         cnn.capture(NET, "stm").apply(*net(), X, train=False)

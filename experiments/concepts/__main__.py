@@ -29,7 +29,7 @@ from experiments.concepts import (
 )
 from experiments.concepts._figure import load_matplotlib
 from jaxcnn import train
-from jaxcnn.explain._page import document, tag
+from jaxcnn.report._page import document, tag
 
 CONCEPTS = (
     convolution_of_boxes,

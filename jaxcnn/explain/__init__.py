@@ -3,7 +3,6 @@
 from jaxcnn.explain._activations import feature_maps as feature_maps
 from jaxcnn.explain._activations import filters as filters
 from jaxcnn.explain._feature_visualization import feature_visualization as feature_visualization
-from jaxcnn.explain._gather import gather as gather
 from jaxcnn.explain._mistakes import Mistakes as Mistakes
 from jaxcnn.explain._mistakes import confusion_matrix as confusion_matrix
 from jaxcnn.explain._mistakes import worst_mistakes as worst_mistakes
@@ -17,7 +16,6 @@ from jaxcnn.explain._plot import plot_pictures as plot_pictures
 from jaxcnn.explain._plot import plot_saliency as plot_saliency
 from jaxcnn.explain._receptive_field import ReceptiveFields as ReceptiveFields
 from jaxcnn.explain._receptive_field import receptive_field as receptive_field
-from jaxcnn.explain._report import report as report
 from jaxcnn.explain._saliency import grad_cam as grad_cam
 from jaxcnn.explain._saliency import integrated_gradients as integrated_gradients
 from jaxcnn.explain._saliency import saliency as saliency
@@ -33,7 +31,6 @@ __all__ = [
     "feature_maps",
     "feature_visualization",
     "filters",
-    "gather",
     "grad_cam",
     "integrated_gradients",
     "plot_confusion_matrix",
@@ -45,7 +42,6 @@ __all__ = [
     "plot_pictures",
     "plot_saliency",
     "receptive_field",
-    "report",
     "saliency",
     "smooth_grad",
     "summary",

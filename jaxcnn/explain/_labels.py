@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+
+from jaxcnn._jax import Tracer
 
 
 def checked_classes(name: str, values: Any, n: int, classes: int) -> Any:

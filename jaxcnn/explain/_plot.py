@@ -13,15 +13,24 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxcnn._extra import MissingExtraError
 from jaxcnn.explain._mistakes import Mistakes
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#7a7a7a"  # its contrast is 4.3 with white, 4.4 with #121212
-_BLUE, _NEUTRAL, _VERMILLION = "#0072b2", "#eeeeee", "#d55e00"
+from jaxcnn.explain._figure import (
+    BLUE,
+    INK,
+    VERMILLION,
+    colour_bar,
+    diverging,
+    mosaic,
+    new_figure,
+    number_tiles,
+    overlaid,
+    require_matplotlib,
+    show,
+)
 
 
 def plot_filters(kernels: Any) -> "Figure":
@@ -53,17 +62,17 @@ def plot_filters(kernels: Any) -> "Figure":
         tiles = kernels.transpose(3, 0, 1, 2)[..., None]
         row_numbers, row_label = np.arange(rows), "input channel"
     tile = min(0.7, 12 / columns)
-    figure, [[axes]] = _figure(1, 1, tile * columns + 1.8, tile * rows + 1)
-    image = _mosaic(tiles)
+    figure, [[axes]] = new_figure(1, 1, tile * columns + 1.8, tile * rows + 1)
+    image = mosaic(tiles)
     if channels == 3:
         there = ~np.isnan(image[..., :1])
         axes.imshow(np.concatenate([np.nan_to_num(0.5 + 0.5 * image / most), there], axis=-1))
     else:
-        drawn = axes.imshow(image, cmap=_diverging(), vmin=-most, vmax=most)
-        _colour_bar(figure, drawn, axes, "weight")
+        drawn = axes.imshow(image, cmap=diverging(), vmin=-most, vmax=most)
+        colour_bar(figure, drawn, axes, "weight")
     axes.set(title=f"{features} filters of {height} x {width} x {channels}", xlabel="filter", ylabel=row_label)
-    _number_tiles(axes.xaxis, np.arange(columns), width, image.shape[1])
-    _number_tiles(axes.yaxis, row_numbers, height, image.shape[0])
+    number_tiles(axes.xaxis, np.arange(columns), width, image.shape[1])
+    number_tiles(axes.yaxis, row_numbers, height, image.shape[0])
     axes.spines[:].set_visible(False)
     return figure
 
@@ -92,17 +101,17 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
             raise ValueError(f"plot_feature_maps needs (N, H, W, C) or (N, features), {path!r} is {maps[path].shape}")
     channels = min(channels, max((row.shape[-1] for row in rows.values() if row.ndim == 3), default=1))
     heights = [0.65 if row.ndim == 3 else 0.3 for row in rows.values()]
-    figure, axes = _figure(len(rows), 1, 10, sum(heights) + 0.35 * len(rows), height_ratios=heights)
+    figure, axes = new_figure(len(rows), 1, 10, sum(heights) + 0.35 * len(rows), height_ratios=heights)
     for ax, (path, row) in zip(axes[:, 0], rows.items(), strict=True):
         title = f"{path} {row.shape}, from {row.min():.3g} to {row.max():.3g}"
-        ax.set_title(title, loc="left", color=_INK, size=10)
+        ax.set_title(title, loc="left", color=INK, size=10)
         ax.set(xticks=[], yticks=[])
         if row.ndim == 1:
             ax.imshow(row[None], cmap="viridis", aspect="auto")
             continue
         tiles = np.full((1, channels, *row.shape[:2], 1), np.nan)  # of one size in all rows
         tiles[0, : row.shape[-1], ..., 0] = row[..., :channels].transpose(2, 0, 1)
-        ax.imshow(_mosaic(tiles), cmap="viridis", vmin=row.min(), vmax=row.max())
+        ax.imshow(mosaic(tiles), cmap="viridis", vmin=row.min(), vmax=row.max())
         ax.spines[:].set_visible(False)
     return figure
 
@@ -127,11 +136,11 @@ def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
         raise ValueError(f"plot_pictures needs (N, H, W, C), got shape {x.shape}")
     columns = min(len(x), 8)
     rows = math.ceil(len(x) / columns)
-    figure, axes = _figure(rows, columns, 1.5 * columns + 0.2, 1.8 * rows + 0.2)
+    figure, axes = new_figure(rows, columns, 1.5 * columns + 0.2, 1.8 * rows + 0.2)
     for ax in axes.flat[len(x) :]:
         ax.set_axis_off()
     for i, (ax, picture) in enumerate(zip(axes.flat, x, strict=False)):
-        _show(ax, picture)
+        show(ax, picture)
         ax.set_title(str(i) if titles is None else titles[i])
     return figure
 
@@ -156,7 +165,7 @@ def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None
     attributions = np.asarray(attributions, float)
     if attributions.shape != np.shape(x):
         raise ValueError(f"plot_saliency: attributions {attributions.shape} must have the shape of x, {np.shape(x)}")
-    return _overlaid(x, attributions.sum(-1), titles, signed=True)
+    return overlaid(x, attributions.sum(-1), titles, signed=True)
 
 
 def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Figure":
@@ -179,7 +188,7 @@ def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Fi
     if maps.ndim != 3 or len(maps) != len(x):
         raise ValueError(f"plot_grad_cam: maps must be (N, H, W) for x of shape {np.shape(x)}, got shape {maps.shape}")
     maps = np.asarray(jax.image.resize(maps, np.shape(x)[:-1], "linear"))
-    return _overlaid(x, maps, titles, signed=False)
+    return overlaid(x, maps, titles, signed=False)
 
 
 def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> "Figure":
@@ -206,8 +215,8 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         raise ValueError(f"plot_confusion_matrix: there are {n} classes, but {len(names)} names")
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(max(0.5 * n, 3), 9)
-    figure, [[axes]] = _figure(1, 1, side + 1.5, side + 0.6)
-    drawn = axes.imshow(shares, cmap="cividis", norm=_matplotlib().colors.PowerNorm(0.5, 0, 1))
+    figure, [[axes]] = new_figure(1, 1, side + 1.5, side + 0.6)
+    drawn = axes.imshow(shares, cmap="cividis", norm=require_matplotlib().colors.PowerNorm(0.5, 0, 1))
     right = matrix.trace() / max(matrix.sum(), 1)
     axes.set(title=f"{right:.2%} of {matrix.sum():,} are right", xlabel="predicted class", ylabel="class")
     ticks = np.arange(0, n, math.ceil(n / 25))
@@ -218,7 +227,7 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         for (row, column), share in np.ndenumerate(shares):
             text = f"{matrix[row, column]:,}" if matrix[row, column] else ""
             axes.text(column, row, text, ha="center", va="center", size=8, color="black" if share > 0.3 else "white")
-    _colour_bar(figure, drawn, axes, "share of the class")
+    colour_bar(figure, drawn, axes, "share of the class")
     return figure
 
 
@@ -240,13 +249,13 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
     n = len(mistakes.index)
     columns = max(min(n, 5), 1)
     rows = max(math.ceil(n / columns), 1)
-    figure, axes = _figure(rows, columns, max(2 * columns, 4), 2.5 * rows + 0.4)
-    figure.suptitle(f"{n} mistakes, with the model's probabilities" if n else "No mistakes", color=_INK)
+    figure, axes = new_figure(rows, columns, max(2 * columns, 4), 2.5 * rows + 0.4)
+    figure.suptitle(f"{n} mistakes, with the model's probabilities" if n else "No mistakes", color=INK)
     for ax in axes.flat[n:]:
         ax.set_axis_off()
     for ax, index, *pair, p_label, p_predicted in zip(axes.flat, *map(np.asarray, mistakes), strict=False):
         label, predicted = (str(i) if classes is None else classes[i] for i in pair)
-        _show(ax, np.asarray(images)[index])
+        show(ax, np.asarray(images)[index])
         ax.set_title(f"class {label}: {p_label:.1%}\ntaken for {predicted}: {p_predicted:.1%}", size=9)
         ax.set_xlabel(f"example {index}", size=9)
     return figure
@@ -268,104 +277,15 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
     metrics = sorted({name for record in history for name in record["train"]}, key=lambda name: (name != "loss", name))
     if not metrics:
         raise ValueError("plot_curves needs the records of at least one epoch, got none")
-    figure, axes = _figure(1, len(metrics), 4.5 * len(metrics), 3.2)
+    figure, axes = new_figure(1, len(metrics), 4.5 * len(metrics), 3.2)
     for ax, metric in zip(axes[0], metrics, strict=True):
-        for part, colour, line in (("train", _BLUE, "o-"), ("test", _VERMILLION, "s--")):
+        for part, colour, line in (("train", BLUE, "o-"), ("test", VERMILLION, "s--")):
             known = [(record["epoch"], record[part][metric]) for record in history if metric in record.get(part, ())]
             if known:
                 epochs, values = np.array(known, float).T  # None, which was not finite, as NaN
                 ax.plot(epochs, values, line, color=colour, label=part, markersize=4)
         ax.set(title=metric, xlabel="epoch", ylabel=metric)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(color=_INK, alpha=0.25)
-        ax.legend(labelcolor=_INK, frameon=False)
-    return figure
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib.colors
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingExtraError("figures are drawn by matplotlib", "plot") from error
-    return matplotlib
-
-
-def _figure(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple["Figure", np.ndarray]:
-    """A figure of width x height inches with rows x columns of axes."""
-    figure = _matplotlib().figure.Figure((width, height), dpi=150, layout="constrained", facecolor="none")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
-    for ax in axes.flat:
-        ax.set_facecolor("none")
-        ax.tick_params(colors=_INK, labelsize=9)
-        ax.spines[:].set_color(_INK)
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            text.set(color=_INK, size=10)
-    return figure, axes
-
-
-def _diverging() -> Any:
-    """Colours from -1 to 1, light at zero."""
-    return _matplotlib().colors.LinearSegmentedColormap.from_list("diverging", [_BLUE, _NEUTRAL, _VERMILLION])
-
-
-def _fading(signed: bool) -> Any:
-    """Colours that are transparent at zero: from -1 to 1, or viridis from 0 to 1."""
-    matplotlib = _matplotlib()
-    if signed:
-        stops = [(0, _BLUE), (0.5, f"{_BLUE}00"), (0.5, f"{_VERMILLION}00"), (1, _VERMILLION)]
-        return matplotlib.colors.LinearSegmentedColormap.from_list("fading", stops)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256))
-    colours[:, 3] = np.linspace(0, 1, 256)
-    return matplotlib.colors.ListedColormap(colours)
-
-
-def _colour_bar(figure: "Figure", drawn: Any, axes: Any, label: str) -> None:
-    bar = figure.colorbar(drawn, ax=axes)
-    bar.set_label(label, color=_INK)
-    bar.ax.tick_params(colors=_INK, labelsize=9)
-    bar.outline.set_color(_INK)
-    bar.ax.set_facecolor("0.55")  # as under an overlay, where colours are transparent
-
-
-def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """(rows, columns, H, W, C) -> one picture, with NaN between the tiles."""
-    rows, columns, height, width, channels = tiles.shape
-    gap = max(1, width // 10)
-    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=np.nan)
-    return tiles.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
-
-
-def _number_tiles(axis: Any, numbers: np.ndarray, size: int, length: int) -> None:
-    """Numbers at the centres of the tiles of `size` in a mosaic of `length`; at most 32 of them."""
-    centres = np.linspace((size - 1) / 2, length - (size + 1) / 2, len(numbers))
-    some = slice(None, None, math.ceil(len(numbers) / 32))
-    axis.set_ticks(centres[some], numbers[some])
-
-
-def _show(ax: "Axes", picture: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
-    """A picture (H, W, 1) or (H, W, 3), its values spread over those of a screen, or from `low` to `high` of them."""
-    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
-        raise ValueError(f"a picture to be drawn has 1 or 3 channels, (H, W, C), got shape {picture.shape}")
-    picture = picture.astype(float) - picture.min()
-    picture = low + (high - low) * picture / (picture.max() or 1)
-    ax.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)))
-    ax.set(xticks=[], yticks=[])
-
-
-def _overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed: bool) -> "Figure":
-    """A row of pictures, and below it the same in pale grey under the values (N, H, W), each by its largest."""
-    x, n = np.asarray(x), len(x)
-    figure, axes = _figure(2, n, 1.5 * n + 1.2, 3.4)
-    colours = _fading(signed)
-    for i, (above, below) in enumerate(axes.T):
-        _show(above, x[i])
-        above.set_title(str(i) if titles is None else titles[i])
-        _show(below, x[i].mean(-1, keepdims=True), 0.35, 0.75)
-        relative = values[i] / (np.abs(values[i]).max() or 1)
-        drawn = below.imshow(relative, cmap=colours, vmin=-1 if signed else 0, vmax=1)
-    axes[0, 0].set_ylabel("picture")
-    axes[1, 0].set_ylabel("attribution" if signed else "Grad-CAM")
-    _colour_bar(figure, drawn, axes[1], "relative to largest")
+        ax.grid(color=INK, alpha=0.25)
+        ax.legend(labelcolor=INK, frameon=False)
     return figure

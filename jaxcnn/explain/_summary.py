@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.interpreters import partial_eval
 
 from jaxcnn._layer import Layer, Params, State, as_layer, shown
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
+from jaxcnn._program import inputs_used
 from jaxcnn._window import integer
 
 Line = Sequence[str] | None  # cells of a table; None is a rule
@@ -203,8 +203,7 @@ def _trained(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
         return jax.jvp(forward, (params,), (tangents,))[1]
 
     program = jax.make_jaxpr(tangent)(params, params, state, x, jax.eval_shape(lambda: jax.random.key(0)))
-    _, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
-    return used[: len(jax.tree.leaves(params))]
+    return inputs_used(program)[: len(jax.tree.leaves(params))]
 
 
 def _with_inner(row: Row, following: Sequence[Row]) -> Row:

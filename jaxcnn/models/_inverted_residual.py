@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import jax
 
-from jaxcnn._combine import AnyLayer, residual, serial, squeeze_excite
+from jaxcnn._combine import AnyLayer, residual, serial
 from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, by_shape
+from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn._transform import drop_path as dropped
 from jaxcnn.models._unit import Norm, unit
 

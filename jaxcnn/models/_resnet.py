@@ -2,12 +2,13 @@
 
 import jax
 
-from jaxcnn._combine import residual, serial, squeeze_excite
+from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
+from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn.models._unit import Norm, head, unit
 from jaxcnn.models._variant import variant
 

@@ -480,14 +480,14 @@ class _Fit:
         """The page of the run so far; at its end, with what the network does."""
         if jax.process_index():
             return
-        from jaxcnn import explain  # which itself needs this package
+        from jaxcnn import report  # which itself needs this package
 
         if done:
             model, data = self.explained
             params, state = jax.device_get(self._result())
             with self.run.busy("looking at the network"):
-                explain.gather(self.run.folder, model, params, state, data)
-        explain.report(self.run.folder, epochs=None if done else self.config["epochs"])
+                report.gather(self.run.folder, model, params, state, data)
+        report.report(self.run.folder, epochs=None if done else self.config["epochs"])
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.began

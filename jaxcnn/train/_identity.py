@@ -3,20 +3,18 @@
 import collections
 import hashlib
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jaxcnn._program import listing
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.train._config import Config, entries
 from jaxcnn.train.checkpoint import versions
 
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
 _MISSING = "(none)"
 _FREE = ("runs", "folder", "report", "tensorboard")  # settings that training does not depend on
 
@@ -28,7 +26,7 @@ def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
     and a closure with another rate or activation has another.
     """
     closed = jax.make_jaxpr(fn)(*specs)
-    lines = list(_lines(closed.jaxpr, {}))
+    lines = listing(closed)
     counts = collections.Counter(line.split(" ", 1)[0] for line in lines)
     text = "\n".join(lines).encode() + b"".join(np.asarray(const).tobytes() for const in closed.consts)
     return {"hash": hashlib.sha256(text).hexdigest()[:16], "operations": dict(sorted(counts.items()))}
@@ -89,43 +87,6 @@ def model_difference(saved: Config, current: Config) -> list[str]:
         what = ", ".join(counts[:6]) or "the same operations with other constants, shapes or order"
         lines.append(f"  model in {part}: {what}")
     return lines
-
-
-def _lines(jaxpr: Any, numbers: dict[Any, int]) -> Iterator[str]:
-    """A line for each operation, the operations of inner programs below it, with variables numbered as they come."""
-
-    def variable(var: Any) -> str:
-        if isinstance(var, Literal):
-            return f"{np.asarray(var.val).tolist()}"
-        return f"{numbers.setdefault(var, len(numbers))}:{var.aval.str_short()}"
-
-    yield "inputs " + " ".join(variable(var) for var in [*jaxpr.constvars, *jaxpr.invars])
-    for eqn in jaxpr.eqns:
-        inner: list[Any] = []
-        params = [f"{name}={_described(value, inner)}" for name, value in sorted(eqn.params.items())]
-        operands = " ".join(variable(var) for var in eqn.invars)
-        results = " ".join(variable(var) for var in eqn.outvars)
-        yield f"{eqn.primitive.name} {operands} -> {results} {' '.join(params)}"
-        for program in inner:
-            yield from _lines(program, {})
-    yield "outputs " + " ".join(variable(var) for var in jaxpr.outvars)
-
-
-def _described(value: Any, inner: list[Any]) -> str:
-    """A parameter of an operation; programs in it are put into `inner`, functions are left out."""
-    if isinstance(value, ClosedJaxpr):
-        inner.append(value.jaxpr)
-        return f"program {[zlib.crc32(np.asarray(const).tobytes()) for const in value.consts]}"
-    if isinstance(value, Jaxpr):
-        inner.append(value)
-        return "program"
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return f"[{', '.join(_described(part, inner) for part in value)}]"
-    if callable(value) and not isinstance(value, type):
-        return "function"
-    if isinstance(value, np.ndarray | jax.Array):
-        return f"{value.dtype}{value.shape} {zlib.crc32(np.asarray(value).tobytes()):08x}"
-    return _ADDRESS.sub("0x", repr(value))
 
 
 def _array_fingerprint(name: str, array: Any) -> str:

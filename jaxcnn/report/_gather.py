@@ -19,13 +19,15 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._loss import Batch
+from jaxcnn._replace import replace
 from jaxcnn.data import DataError, Dataset, Stream
 from jaxcnn.explain._activations import feature_maps, filters
 from jaxcnn.explain._mistakes import confusion_matrix, worst_mistakes
 from jaxcnn.explain._receptive_field import Field, receptive_field
 from jaxcnn.explain._saliency import grad_cam
 from jaxcnn.explain._summary import indented, summary
-from jaxcnn.explain._worked import leaves, worked
+from jaxcnn.report._worked import leaves, worked
+from jaxcnn.train._steps import read_json
 
 _ARRAYS, _WORDS = "explain.npz", "explain.json"
 _BATCH, _BATCH_VALUES = 256, 2**26  # images, and values in all, of a batch, at most
@@ -53,7 +55,7 @@ def gather(
         >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
         >>> model = jaxcnn.models.lenet5()
         >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-        >>> jaxcnn.explain.gather(run.folder, model, params, state, digits)
+        >>> jaxcnn.report.gather(run.folder, model, params, state, digits)
         >>> (run.folder / "explain.npz").exists()
         True
     """
@@ -125,25 +127,22 @@ def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray
     if not (folder / _WORDS).exists():
         return None
     try:
-        words = json.loads((folder / _WORDS).read_text(encoding="utf-8"))
+        words = read_json(folder / _WORDS)
         with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return words, dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call explain.gather again"
+            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call report.gather again"
         ) from error
 
 
 def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, Any]) -> None:
     """The text last, as it says that the arrays are there."""
     (folder / _WORDS).unlink(missing_ok=True)
-    partial = folder / f"{_ARRAYS}.part"
-    with partial.open("wb") as file:
+    with replace(folder / _ARRAYS) as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(folder / _ARRAYS)
-    partial = folder / f"{_WORDS}.part"
-    partial.write_text(json.dumps(words, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(folder / _WORDS)
+    with replace(folder / _WORDS) as file:
+        file.write(json.dumps(words, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,6 +16,7 @@ _LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # a line
 _WIDTH, _HEIGHT = 420, 250  # of a chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 408, 30, 214  # of what is drawn in it
 _STOPS = 40  # epochs, at most, that can be pointed at
+VERMILLION = np.array([213, 94, 0]) / 255  # of pixels that are pointed out
 
 
 class Html(str):
@@ -72,6 +73,10 @@ def share(value: float) -> str:
     if math.isnan(value):
         return "not finite"
     return f"{value:.1%}" if 5e-4 <= value < 0.9995 else "below 0.1%" if value < 0.5 else "above 99.9%"
+
+
+def figure(image: Html, *caption: Any) -> Html:
+    return tag("figure", image, tag("figcaption", *caption))
 
 
 def picture(pixels: np.ndarray, alt: str, **attributes: Any) -> Html:

@@ -1,0 +1,200 @@
+"""The one reader of jaxprs, the programs that jax traces: an interpreter, and what its clients need to know.
+
+interpret(program, args, rule)     a program evaluated with another meaning of its operations
+equations(program)                 all its operations, those of inner programs included
+inputs_used(program)               which of its inputs the results need
+listing(program)                   a line of text for each operation
+plain(fn)                          a function in terms of `lax` alone
+"""
+
+import functools
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn._jax import ClosedJaxpr, Jaxpr, Literal, dce_jaxpr
+
+Program = ClosedJaxpr | Jaxpr
+Rule = Callable[[Any, list[Any]], Sequence[Any]]  # (equation, operands) -> results
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function fn in terms of `lax` alone, for tools that read or convert jaxprs.
+
+    plain(fn)(*args) = fn(*args)
+
+    Convolutions, pools and sums are primitives of this library, which are lowered in the fastest way for each backend.
+    Here each is replaced by the `lax` operations that it stands for, inside `jit`, `scan`, `cond`, `remat` and
+    functions with derivatives of their own as well. The result may be transformed like any other function. Derivatives
+    are best taken before, as in `plain(jax.grad(f))`: `lax` has none of a dilated max pool, and a rule given to
+    `jax.custom_vjp` is used as it is.
+
+    Args:
+        fn: a function of arrays. All its arguments are traced; fix others, as in
+            `plain(functools.partial(model.apply, train=False))`.
+
+    Raises:
+        TypeError: for what is not a function.
+
+    Example:
+        >>> pool = lambda x: jaxcnn.max_pool(2).apply({}, {}, x, train=False)[0]
+        >>> x = jnp.ones((1, 4, 4, 1))
+        >>> [equation.primitive.name for equation in jax.make_jaxpr(pool)(x).eqns]
+        ['jaxcnn_pool']
+        >>> [equation.primitive.name for equation in jax.make_jaxpr(jaxcnn.plain(pool))(x).eqns]
+        ['reduce_window_max']
+    """
+    if not callable(fn):
+        raise TypeError(f"plain needs a function of arrays, got {type(fn).__name__}; of a layer, give its apply")
+
+    @functools.wraps(fn)
+    def in_lax(*args, **kwargs):
+        program, out = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        results = interpret(program, jax.tree.leaves((args, kwargs)), _in_lax)
+        return jax.tree.unflatten(jax.tree.structure(out), results)
+
+    return in_lax
+
+
+def interpret(
+    program: Program, args: Sequence[Any], rule: Rule, constant: Callable[[Any], Any] = lambda value: value
+) -> list[Any]:
+    """The results of a program on values of any kind.
+
+    Args:
+        program: what `jax.make_jaxpr` gives, or a program inside of one.
+        args: a value for each of its inputs.
+        rule: the meaning of an operation, (equation, values of its operands) -> values of its results.
+        constant: from an array in the program to its value.
+    """
+    jaxpr = jaxpr_of(program)
+    values = dict(zip(jaxpr.invars, args, strict=True))
+    values |= zip(jaxpr.constvars, map(constant, getattr(program, "consts", ())), strict=True)
+
+    def read(var):
+        return constant(var.val) if isinstance(var, Literal) else values[var]
+
+    for equation in jaxpr.eqns:
+        values |= zip(equation.outvars, rule(equation, [read(var) for var in equation.invars]), strict=True)
+    return [read(var) for var in jaxpr.outvars]
+
+
+def jaxpr_of(program: Program) -> Jaxpr:
+    """The operations of a program, whether it comes with its constants or not."""
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
+
+
+def inner_programs(equation: Any) -> list[Program]:
+    """The programs among the parameters of an operation, such as the body of a loop or the branches of a choice."""
+    return _programs([*equation.params.values()])
+
+
+def equations(program: Program) -> Iterator[Any]:
+    """All operations of a program in order, each followed by those of the programs inside it."""
+    for equation in jaxpr_of(program).eqns:
+        yield equation
+        for inner in inner_programs(equation):
+            yield from equations(inner)
+
+
+def inputs_used(program: ClosedJaxpr) -> list[bool]:
+    """For each input, whether any result needs it."""
+    _, used = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
+    return used
+
+
+def listing(program: ClosedJaxpr) -> list[str]:
+    """A line for each operation, those of inner programs below it, with variables numbered in order of appearance.
+
+    Programs that compute the same in the same way have the same listing, whatever their functions are called.
+    """
+    return [*_lines(program)]
+
+
+def _in_lax(equation: Any, operands: list[Any]) -> Sequence[Any]:
+    """The results of an operation by `lax` alone."""
+    primitive, params = equation.primitive, equation.params
+    if form := _lax_form(primitive):
+        return [plain(functools.partial(form, **params))(*operands)]
+    if any(map(_uses_library, inner_programs(equation))):
+        params = {name: _with_programs_in_lax(value) for name, value in params.items()}
+        if primitive.name == "remat2":  # its program has no place for constants: they become operands
+            params["jaxpr"], consts = _without_consts(params["jaxpr"])
+            operands = [*consts, *operands]
+    results = primitive.bind(*operands, **primitive.get_bind_params(params))
+    return results if primitive.multiple_results else [results]
+
+
+def _lax_form(primitive: Any) -> Callable[..., Any] | None:
+    """The function of `lax` that a primitive of this library stands for; None for the primitives of jax."""
+    return getattr(primitive, "plain", None)
+
+
+def _uses_library(program: Program) -> bool:
+    return any(_lax_form(equation.primitive) for equation in equations(program))
+
+
+def _with_programs_in_lax(value: Any) -> Any:
+    """A parameter of an operation, in which all programs are by `lax` alone."""
+    if not _programs(value):
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(map(_with_programs_in_lax, value))
+    shapes = (var.aval for var in jaxpr_of(value).invars)
+    return jax.make_jaxpr(lambda *args: interpret(value, args, _in_lax))(*shapes)
+
+
+def _without_consts(program: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
+    """The program with its constants as its first operands, and these."""
+    given = lambda consts, args: interpret(ClosedJaxpr(program.jaxpr, consts), args, _in_lax)
+    return jax.make_jaxpr(given)(program.consts, program.in_avals).jaxpr, program.consts
+
+
+def _programs(value: Any) -> list[Program]:
+    if isinstance(value, ClosedJaxpr | Jaxpr):
+        return [value]
+    return [program for part in value for program in _programs(part)] if isinstance(value, tuple | list) else []
+
+
+def _lines(program: Program) -> Iterator[str]:
+    jaxpr = jaxpr_of(program)
+    numbers: dict[Any, int] = {}
+
+    def variables(these: Sequence[Any]) -> str:
+        return " ".join(
+            f"{np.asarray(var.val).tolist()}"
+            if isinstance(var, Literal)
+            else f"{numbers.setdefault(var, len(numbers))}:{var.aval.str_short()}"
+            for var in these
+        )
+
+    yield f"inputs {variables([*jaxpr.constvars, *jaxpr.invars])}"
+    for equation in jaxpr.eqns:
+        params = dict(sorted(equation.params.items()))
+        operands, results = variables(equation.invars), variables(equation.outvars)
+        described = " ".join(f"{name}={_described(value)}" for name, value in params.items())
+        yield f"{equation.primitive.name} {operands} -> {results} {described}"
+        for inner in _programs([*params.values()]):
+            yield from _lines(inner)
+    yield f"outputs {variables(jaxpr.outvars)}"
+
+
+def _described(value: Any) -> str:
+    """A parameter of an operation; of a program in it the constants, of a function nothing."""
+    if isinstance(value, ClosedJaxpr):
+        return f"program {[zlib.crc32(np.asarray(const).tobytes()) for const in value.consts]}"
+    if isinstance(value, Jaxpr):
+        return "program"
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return f"[{', '.join(map(_described, value))}]"
+    if callable(value) and not isinstance(value, type):
+        return "function"
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{value.shape} {zlib.crc32(np.asarray(value).tobytes()):08x}"
+    return _ADDRESS.sub("0x", repr(value))

@@ -1,0 +1,263 @@
+"""Transforms of layers that compute each kernel from other weights: dropped, normalised or standardised ones.
+
+A kernel is `kernel` at any depth of the layer's parameters; inside of a `repeat`, each of the n is treated by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._dropout import drop
+from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key, transform_keys
+from jaxcnn._numeric import aligned, centred, divided, norm, rescaled, unit
+from jaxcnn._path import KERNELS, mask
+from jaxcnn._stack import depth, depths, each, renamed
+from jaxcnn._window import integer
+
+
+@constructor
+def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
+    """The layer with some of its weights zero, drawn anew at each training step.
+
+    w' = w * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each weight
+
+    Args:
+        layer: a layer with parameters.
+        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+        where: regular expression on the paths of the parameters to drop from, by default all kernels.
+
+    Raises:
+        ValueError: for another rate, in training without a key, or if `where` matches nothing.
+
+    Example:
+        >>> layer = jaxcnn.drop_connect(jaxcnn.dense(1, bias=False), 0.5)
+        >>> params = {"kernel": jnp.ones((1, 1))}
+        >>> float(layer.apply(params, {}, jnp.ones((1, 1)), train=True, key=jax.random.key(0))[0][0, 0]) in (0.0, 2.0)
+        True
+
+    Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
+    """
+    layer = as_layer(layer)
+    if drop_rate(rate) == 0:
+        return layer
+
+    def apply(params, state, x, *, train, key=None):
+        if train:
+            ours, key = transform_keys(require_key(key, "drop_connect"), "drop_connect")
+            chosen = mask(params, where)
+
+            def thinned(path, w, hit):
+                return drop(child_key(ours, jax.tree_util.keystr(path)), rate, w) if hit else w
+
+            params = jax.tree_util.tree_map_with_path(thinned, params, chosen)
+        return layer.apply(params, state, x, train=train, key=key)
+
+    return Layer(layer.init, apply)
+
+
+@constructor
+def weight_norm(layer: AnyLayer) -> Layer:
+    """The layer with length and direction of each filter as parameters of their own.
+
+    w' = scale * w / |w|,  the norm over all dimensions of a kernel but the last, for each feature
+
+    The scale starts at |w|, so that the layer starts as it was.
+
+    Args:
+        layer: a layer with kernels that have no scale beside them.
+
+    Params:
+        those of the layer, and beside each kernel (.., features) a scale (features,).
+
+    Raises:
+        ValueError: if the layer has no kernel, or one that has a scale already.
+
+    Example:
+        >>> params, _ = jaxcnn.weight_norm(jaxcnn.dense(3)).init(jax.random.key(0), jnp.zeros((1, 5)))
+        >>> jaxcnn.paths(params)
+        ['bias', 'kernel', 'scale']
+
+    Source: Salimans and Kingma, "Weight normalization", 2016.
+    """
+    layer = as_layer(layer)
+
+    def with_scale(leaves, depth):
+        if "scale" in leaves:
+            raise ValueError("weight_norm: a kernel has a scale beside it already")
+        name = next(name for name in leaves if name == "kernel")  # which says whether it is stacked
+        return leaves | {renamed("scale", getattr(name, "depth", 0)): each(_lengths, depth)(leaves["kernel"])}
+
+    def scaled(leaves, depth):
+        kernel = leaves["kernel"]
+        scale = leaf("weight_norm", leaves, "scale", (*kernel.shape[:depth], kernel.shape[-1]), kernel)
+        rest = {name: child for name, child in leaves.items() if name != "scale"}
+        return rest | {"kernel": each(with_length, depth)(kernel, scale)}
+
+    def with_length(kernel, scale):
+        return aligned(scale, kernel) * unit(kernel, tuple(range(kernel.ndim - 1)))
+
+    def init(key, x):
+        params, state = layer.init(key, x)
+        return _at_kernels("weight_norm", layer, params, x, with_scale), state
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(_at_kernels("weight_norm", layer, params, x, scaled), state, x, train=train, key=key)
+
+    return Layer(init, apply)
+
+
+@constructor
+def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
+    """The layer with each filter brought to mean 0 and variance 1.
+
+    w' = (w - mean) / sqrt(var + eps),  over all dimensions of a kernel but the last, for each feature
+
+    Args:
+        layer: a layer with kernels.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: if the layer has no kernel.
+
+    Example:
+        >>> layer = jaxcnn.weight_standardized(jaxcnn.dense(1, bias=False), eps=0.0)
+        >>> layer.apply({"kernel": jnp.array([[1.0], [3.0]])}, {}, jnp.array([[1.0, 0.0]]), train=False)[0]
+        Array([[-1.]], dtype=float32)
+
+    Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
+    """
+    layer = as_layer(layer)
+
+    def standardized(kernel):
+        rest, var = centred(kernel, tuple(range(kernel.ndim - 1)))
+        return rest * lax.rsqrt(var + eps)
+
+    def change(leaves, depth):
+        return leaves | {"kernel": each(standardized, depth)(leaves["kernel"])}
+
+    def apply(params, state, x, *, train, key=None):
+        params = _at_kernels("weight_standardized", layer, params, x, change)
+        return layer.apply(params, state, x, train=train, key=key)
+
+    return Layer(layer.init, apply)
+
+
+@constructor
+def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
+    """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
+
+    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features), u its first right singular vector
+
+    u comes from power iteration, u <- w^T w u / |w^T w u|, which goes on in training.
+
+    Args:
+        layer: a layer with kernels.
+        steps: of power iteration in each training step.
+
+    State:
+        that of the layer, and "spectral_norm": {.. kernel: (features,)}, the vectors u at the paths of the kernels;
+        (n, features) inside of a `repeat`, whose kernels are each divided by their own sigma.
+
+    Raises:
+        ValueError: if the layer has no kernel.
+
+    Example:
+        >>> layer = jaxcnn.spectral_norm(jaxcnn.dense(2, bias=False))
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 2)))
+        >>> y, _ = layer.apply({"kernel": jnp.diag(jnp.array([8.0, 8.0]))}, state, jnp.ones((1, 2)), train=False)
+        >>> [round(float(v), 4) for v in y.ravel()]
+        [1.0, 1.0]
+
+    Source: Miyato et al., "Spectral normalization for generative adversarial networks", 2018.
+    """
+    layer = as_layer(layer)
+    integer("spectral_norm", "steps", steps)
+
+    def iterate(kernel, u, times):
+        w = rescaled(kernel.reshape(-1, kernel.shape[-1]))
+        for _ in range(times):
+            new = unit(unit(w @ u, (0,)) @ w, (0,))
+            u = jnp.where(new.any(), new, u)  # a kernel of zeros must not end the iteration for ever
+        return lax.stop_gradient(u)
+
+    def over_sigma(kernel, u):
+        w = rescaled(kernel)
+        (sigma,) = norm(w.reshape(-1, w.shape[-1]) @ u, (0,))
+        return divided(w, sigma)
+
+    def init(key, x):
+        params, state = layer.init(key, x)
+        if "spectral_norm" in state:
+            raise ValueError("spectral_norm: the layer is normalised already")
+        _require_kernel("spectral_norm", params)
+
+        def start(path, w):
+            stack = w.shape[: depth(path)]
+            ours = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
+            u = jax.random.normal(ours, (*stack, w.shape[-1]), jnp.float32)
+            return each(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
+
+        vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
+        return params, state | {"spectral_norm": vectors}
+
+    def apply(params, state, x, *, train, key=None):
+        inner = {name: child for name, child in state.items() if name != "spectral_norm"}
+        if "spectral_norm" not in state:
+            raise ValueError(
+                f"spectral_norm: no 'spectral_norm' among {sorted(state)}; give the state that init returned"
+            )
+        vectors, stacks = state["spectral_norm"], _kernels(depths(layer, x))
+        if train:
+            advance = lambda u, w, depth: each(lambda w, u: iterate(w, u, steps), depth)(w, u)
+            vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
+        normed = jax.tree.map(lambda u, w, depth: each(over_sigma, depth)(w, u), vectors, _kernels(params), stacks)
+        y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
+        return y, inner | {"spectral_norm": vectors}
+
+    return Layer(init, apply)
+
+
+def _kernels(params: Params) -> Params:
+    """The tree of all kernels in `params`, and of nothing else."""
+    found = {}
+    for part, child in params.items():
+        if isinstance(child, dict):
+            if below := _kernels(child):
+                found[part] = below
+        elif part == "kernel":
+            found[part] = child
+    return found
+
+
+def _require_kernel(name: str, params: Params) -> None:
+    if not _kernels(params):
+        raise ValueError(f"{name}: the layer has no kernel")
+
+
+def _at_kernels(name: str, layer: Layer, params: Params, x: Any, change: Callable[[Params, int], Params]) -> Params:
+    """`params` with every dict that holds a kernel changed, by what it holds and how often the kernel is stacked."""
+    _require_kernel(name, params)
+
+    def walk(node, depths):
+        node = {
+            part: walk(child, depths.get(part, {})) if isinstance(child, dict) else child
+            for part, child in node.items()
+        }
+        return change(node, depths.get("kernel", 0)) if "kernel" in node else node
+
+    return walk(params, depths(layer, x))
+
+
+def _merged(params: Params, new: Params) -> Params:
+    """`params` with the leaves of `new` in the place of theirs."""
+    return params | {
+        name: _merged(params[name], child) if isinstance(child, dict) else child for name, child in new.items()
+    }
+
+
+def _lengths(kernel: jax.Array) -> jax.Array:
+    return norm(kernel, tuple(range(kernel.ndim - 1))).ravel()

@@ -1,0 +1,65 @@
+"""Squeeze-and-excitation: channels weighted by what all of them contain."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._combine import parallel, serial
+from jaxcnn._dense import dense, identity
+from jaxcnn._layer import Layer, by_shape, constructor
+from jaxcnn._pool import global_avg_pool
+from jaxcnn._window import integer
+
+
+@constructor
+def squeeze_excite(
+    reduction: int = 16,
+    *,
+    features: int | None = None,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+) -> Layer:
+    """(N, *spatial, C) -> the same: each channel weighted by what all of them contain on average.
+
+    y = x * gate(expand(activation(squeeze(mean_i x[n, i]))))
+
+    Args:
+        reduction: the hidden layer has C / reduction units, at least one.
+        features: its units, where they are not a fraction of C.
+        activation, gate: functions on arrays.
+
+    Params:
+        weights/squeeze/kernel (C, units), weights/squeeze/bias (units,);
+        weights/expand/kernel (units, C), weights/expand/bias (C,), with C / reduction units.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a wrong rank.
+
+    Example:
+        >>> params, _ = jaxcnn.squeeze_excite(16).init(jax.random.key(0), jnp.zeros((1, 8, 8, 64)))
+        >>> params["weights"]["squeeze"]["kernel"].shape
+        (64, 4)
+
+    Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
+    """
+    integer("squeeze_excite", "reduction", reduction)
+    if features is not None:
+        integer("squeeze_excite", "features", features)
+
+    def scale(x, weights):
+        return x * jnp.expand_dims(weights, tuple(range(1, x.ndim - 1)))
+
+    def block(shape):
+        channels = shape[-1]
+        weights = serial(
+            pool=global_avg_pool,
+            squeeze=dense(features or max(channels // reduction, 1)),
+            activation=activation,
+            expand=dense(channels),
+            gate=gate,
+        )
+        return parallel(scale, input=identity, weights=weights)
+
+    return by_shape(block)

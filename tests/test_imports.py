@@ -1,0 +1,90 @@
+"""Imports between the parts of jaxcnn point one way, at the top of a module as well as inside functions."""
+
+import ast
+import pathlib
+import re
+
+import jaxcnn
+
+ROOT = pathlib.Path(jaxcnn.__file__).parent
+CORE = "core"  # the modules right in jaxcnn/, and _lowering/
+MAY_IMPORT = {
+    CORE: set(),
+    "data": {CORE},
+    "models": {CORE},
+    "weights": {CORE, "models"},
+    "explain": {CORE},
+    "train": {CORE, "data", "weights"},
+    "report": {CORE, "data", "explain", "train"},
+}
+EXCEPTIONS = {("train", "report")}  # until fit finds the report in a registry of callbacks
+
+
+def part_of(names):
+    """The part that a module's path, as names below jaxcnn, belongs to."""
+    return names[0] if names and names[0] in MAY_IMPORT else CORE
+
+
+def imported(tree):
+    """(line, names below jaxcnn) of all that a module imports from jaxcnn."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [[*(node.module or "").split("."), alias.name] for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, names[1:]) for names in found if names[0] == "jaxcnn")
+
+
+def edges():
+    """(where, part that imports, part that is imported), without imports in a part of its own modules."""
+    for path in sorted(ROOT.rglob("*.py")):
+        here = path.relative_to(ROOT)
+        if here == pathlib.Path("__init__.py"):  # it gathers the public names of all parts
+            continue
+        for line, names in imported(ast.parse(path.read_text())):
+            if (source := part_of(here.parts)) != (target := part_of(names)):
+                yield f"{here}:{line}", source, target
+
+
+def test_every_folder_is_a_known_part():
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders == MAY_IMPORT.keys() - {CORE} | {"_lowering"}
+
+
+def test_arrows_point_one_way():
+    found = list(edges())
+    assert len(found) > 50
+    wrong = [edge for edge in found if edge[2] not in MAY_IMPORT[edge[1]] and edge[1:] not in EXCEPTIONS]
+    assert not wrong
+
+
+def test_exceptions_are_needed():
+    assert {edge[1:] for edge in edges()} >= EXCEPTIONS
+
+
+def test_there_is_no_circle():
+    """What may be imported can be put in an order in which each part imports only earlier ones."""
+    ordered = set()
+    while ready := {part for part, others in MAY_IMPORT.items() if others <= ordered} - ordered:
+        ordered |= ready
+    assert ordered == MAY_IMPORT.keys()
+
+
+UNDOCUMENTED = re.compile(
+    r"\bjax\.(_src|core|extend|interpreters)\b|\bfrom jax import .*\b(core|extend|interpreters)\b"
+)
+READS_JAX_ITSELF = "_lowering"  # a folder that does not use _jax.py yet
+
+
+def test_undocumented_names_of_jax_are_in_one_file():
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*.py")]
+    found = {str(path) for path in files if UNDOCUMENTED.search((ROOT / path).read_text())}
+    assert {path for path in found if not path.startswith(READS_JAX_ITSELF)} == {"_jax.py"}
+
+
+def test_each_undocumented_name_says_what_it_is_for():
+    lines = [line for line in (ROOT / "_jax.py").read_text().splitlines() if line.startswith("from ")]
+    assert len(lines) > 5
+    assert all(re.fullmatch(r"from [\w.]+ import (\w+) as \1  # .+", line) for line in lines)
