@@ -12,7 +12,7 @@ from jax.interpreters import ad
 
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._as_convolution import swap_in_out_channels
-from jaxcnn._lowering._rules import chosen
+from jaxcnn._lowering._rules import by_rules
 from jaxcnn._window import Window
 
 
@@ -26,10 +26,10 @@ def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int,
     return _input_gradient.bind(x, swap_in_out_channels(w, groups), window=window, groups=groups, spatial=spatial)
 
 
-_forward = chosen("jaxcnn_conv", _problem.forward, examples=(True, False))
-_input_gradient = chosen("jaxcnn_conv_input_gradient", _problem.input_gradient, examples=(True, False))
+_forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))
+_input_gradient = by_rules("jaxcnn_conv_input_gradient", _problem.input_gradient, examples=(True, False))
 # Each kernel's gradient is its own: examples cannot be merged.
-_kernel_gradient = chosen("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
+_kernel_gradient = by_rules("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
 
 
 def _dx(dy: Any, x: Any, w: Any, window: Window, groups: int) -> jax.Array:

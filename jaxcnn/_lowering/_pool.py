@@ -13,7 +13,7 @@ from jax.interpreters import ad
 from jaxcnn._lowering import _window_pooling
 from jaxcnn._lowering._primitive import linear_in, primitive
 from jaxcnn._lowering._problem import pool
-from jaxcnn._lowering._rules import chosen
+from jaxcnn._lowering._rules import by_rules
 from jaxcnn._window import Window
 
 
@@ -32,8 +32,8 @@ def window_min(x: jax.Array, window: Window) -> jax.Array:
     return _extreme.bind(x, window=window, kind="min pool")
 
 
-_sum = chosen("jaxcnn_window_sum", lambda x, *, window: pool("sum pool", x, window), examples=(True,))
-_sum_gradient = chosen(
+_sum = by_rules("jaxcnn_window_sum", lambda x, *, window: pool("sum pool", x, window), examples=(True,))
+_sum_gradient = by_rules(
     "jaxcnn_window_sum_gradient",
     lambda dy, *, window, spatial: pool("sum pool gradient", dy, window, spatial),
     examples=(True,),
@@ -41,13 +41,13 @@ _sum_gradient = chosen(
 ad.deflinear2(_sum, lambda dy, x, *, window: [_sum_gradient.bind(dy, window=window, spatial=x.aval.shape[1:-1])])
 ad.deflinear2(_sum_gradient, lambda dx, dy, *, window, spatial: [_sum.bind(dx, window=window)])
 
-_extreme = chosen("jaxcnn_pool", lambda x, *, window, kind: pool(kind, x, window), examples=(True,))
+_extreme = by_rules("jaxcnn_pool", lambda x, *, window, kind: pool(kind, x, window), examples=(True,))
 _gather = primitive(
     "jaxcnn_pool_gather",
     lambda x, dx, *, window, kind: _window_pooling.gather_winners(x, dx, pool(kind, x, window)),
     examples=(True, True),
 )
-_scatter = chosen(
+_scatter = by_rules(
     "jaxcnn_pool_scatter",
     lambda x, dy, *, window, kind: pool(f"{kind} gradient", x, window),
     examples=(True, True),

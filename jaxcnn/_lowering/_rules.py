@@ -87,7 +87,7 @@ def forced(name: str) -> Iterator[None]:
         yield
 
 
-def chosen(name: str, describe: Callable[..., Problem], *, examples: tuple[bool, ...]) -> Primitive:
+def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[bool, ...]) -> Primitive:
     """A primitive that is computed by the rule for the problem that `describe(*operands, **params)` returns."""
 
     def by(rule_for: Callable[[Problem], Rule]) -> Callable[..., jax.Array]:
