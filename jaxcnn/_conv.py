@@ -1,12 +1,11 @@
-"""Convolution: one small kernel slides over the signal or picture and is used at every position.
+"""Convolution: one small kernel slides over the signal or image and is used at every position.
 
-A dense layer from a 100x100x3 picture to as many features has one weight for each pair of an input
-and an output; a convolution has one for each tap of its kernel, 75 for a 5x5x3 filter, wherever it
-is used (parameter sharing), and each output sees only the pixels under the kernel (sparsity).
+A dense layer from a 100x100x3 image to as many features has one weight for each pair of an input and an output; a
+convolution has one for each tap of its kernel, 75 for a 5x5x3 filter, wherever it is used (parameter sharing), and each
+output sees only the pixels under the kernel (sparsity).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from jaxcnn._layer import (
     spatial_rank,
     stateless,
 )
-from jaxcnn._lowering import Geometry, biased, convolve, convolve_transposed
+from jaxcnn._lowering import add_bias, convolve, convolve_transposed
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
 
 
@@ -47,9 +46,9 @@ def conv(
 
     y[n, i, f] = bias[f] + sum_k sum_c x[n, stride * i + dilation * k - low, c] * kernel[k, c, f]
 
-    with i and k running over all spatial dimensions, `low` the padding before the first position, and
-    spatial' = floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1. The kernel is not
-    flipped: the field calls this cross-correlation "convolution".
+    with i and k running over all spatial dimensions, `low` the padding before the first position, and spatial' =
+    floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1. The kernel is not flipped: the field calls
+    this cross-correlation "convolution".
 
     Args:
         features: number of filters, the channels of the output.
@@ -71,10 +70,10 @@ def conv(
         TypeError: for input that is not floating-point.
         ValueError: for a wrong rank, channels or features not divisible by groups, or a window larger than the input.
 
-    Example: a filter that finds where a picture turns from light to dark.
-        >>> picture = jnp.array([[9.0, 9.0, 9.0, 0.0, 0.0, 0.0]] * 3).reshape(1, 3, 6, 1)
+    Example: a filter that finds where an image turns from light to dark.
+        >>> image = jnp.array([[9.0, 9.0, 9.0, 0.0, 0.0, 0.0]] * 3).reshape(1, 3, 6, 1)
         >>> edge = jnp.array([[1.0, 0.0, -1.0]] * 3).reshape(3, 3, 1, 1)
-        >>> y, _ = jaxcnn.conv(1, 3, padding="VALID", bias=False).apply({"kernel": edge}, {}, picture, train=False)
+        >>> y, _ = jaxcnn.conv(1, 3, padding="VALID", bias=False).apply({"kernel": edge}, {}, image, train=False)
         >>> y[0, 0, :, 0]
         Array([ 0., 27., 27.,  0.], dtype=float32)
 
@@ -93,13 +92,11 @@ def conv(
         rank = spatial_rank(x := floating(x, "conv"), "conv")
         window = place("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
         kernel = leaf("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
-        pads = window.padding
         if padding_mode != "zeros":  # the convolution itself can only add zeros
-            x = jnp.pad(x, ((0, 0), *pads, (0, 0)), PAD_MODES[padding_mode])
-            pads = ((0, 0),) * rank
-        geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
-        y = convolve(x, kernel.astype(x.dtype), geometry)  # lax.conv_general_dilated, or what equals it
-        return biased(y, leaf("conv", params, "bias", (features,), x)) if bias else y
+            x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
+            window = window._replace(padding=((0, 0),) * rank)
+        y = convolve(x, kernel.astype(x.dtype), window, groups)  # lax.conv_general_dilated, or what equals it
+        return add_bias(y, leaf("conv", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -176,8 +173,8 @@ def separable_conv(
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features): a depthwise convolution, then a 1x1 convolution.
 
-    Space and channels are mixed one after the other. For a k x k kernel this takes about
-    1 / features + 1 / k^2 of the weights of a full convolution.
+    Space and channels are mixed one after the other. For a k x k kernel this takes about 1 / features + 1 / k^2 of the
+    weights of a full convolution.
 
     Args:
         features: channels of the output.
@@ -238,9 +235,9 @@ def conv_transpose(
 
     Args:
         features, size, dilation, groups, bias, kernel_init, bias_init: as in `conv`.
-        stride: positions from one copy to the next: the picture grows by this factor.
-        padding: what is cut off the output. "SAME": spatial' = stride * spatial; "VALID": nothing; "CAUSAL":
-            1-D, only at the end, spatial' = stride * spatial; an int or pairs: so much at each end, as in PyTorch.
+        stride: positions from one copy to the next: the image grows by this factor.
+        padding: what is cut off the output. "SAME": spatial' = stride * spatial; "VALID": nothing; "CAUSAL": 1-D, only
+            at the end, spatial' = stride * spatial; an int or pairs: so much at each end, as in PyTorch.
         output_padding: positions added at the end of the output.
 
     Params:
@@ -278,9 +275,8 @@ def conv_transpose(
             (n - 1) * step + span - low - high
             for n, step, span, (low, high) in zip(x.shape[1:-1], window.stride, window.span, pads, strict=True)
         )
-        geometry = Geometry(window.stride, pads, (1,) * rank, window.dilation, groups)
-        y = convolve_transposed(x, kernel.astype(x.dtype), geometry, spatial)
-        return biased(y, leaf(name, params, "bias", (features,), x)) if bias else y
+        y = convolve_transposed(x, kernel.astype(x.dtype), window._replace(padding=pads), groups, spatial)
+        return add_bias(y, leaf(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -292,17 +288,13 @@ def _check_groups(name: str, features: int, groups: int) -> None:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 
 
-def _channels(name: str, x: Any, groups: int) -> int:
+def _channels(name: str, x: jax.Array, groups: int) -> int:
     """The channels that one group of filters sees."""
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
     return x.shape[-1] // groups
 
 
-def _init(
-    key: jax.Array, shape: tuple[int, ...], bias: bool, kernel_init: Initializer, bias_init: Initializer
-) -> Params:
-    params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
-    if bias:
-        params["bias"] = bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)
-    return params
+def _init(key: jax.Array, shape: tuple, bias: bool, kernel_init: Initializer, bias_init: Initializer) -> Params:
+    kernel = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
+    return kernel | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias else {})

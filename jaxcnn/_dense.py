@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
 from jaxcnn._layer import Initializer, Layer, as_layer, child_key, constructor, floating, leaf, spatial_rank, stateless
-from jaxcnn._lowering import biased, resample
+from jaxcnn._lowering import add_bias, resample
 from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
 
 
@@ -36,9 +36,9 @@ def dense(
         TypeError: for input that is not floating-point.
         ValueError: for parameters made for inputs of another length, such as flattened feature maps.
 
-    Example: 100 units that see all of a 100 x 100 x 3 picture. A 5 x 5 x 3 filter has 75 weights.
-        >>> picture = jax.ShapeDtypeStruct((1, 100 * 100 * 3), jnp.float32)
-        >>> params, _ = jax.eval_shape(jaxcnn.dense(100).init, jax.random.key(0), picture)
+    Example: 100 units that see all of a 100 x 100 x 3 image. A 5 x 5 x 3 filter has 75 weights.
+        >>> image = jax.ShapeDtypeStruct((1, 100 * 100 * 3), jnp.float32)
+        >>> params, _ = jax.eval_shape(jaxcnn.dense(100).init, jax.random.key(0), image)
         >>> jaxcnn.count_params(params, "kernel")
         3000000
 
@@ -58,7 +58,7 @@ def dense(
         x = floating(x, "dense")
         kernel = leaf("dense", params, "kernel", (*x.shape[-1:], features), x)
         y = x @ kernel.astype(x.dtype)
-        return biased(y, leaf("dense", params, "bias", (features,), x)) if bias else y
+        return add_bias(y, leaf("dense", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -148,8 +148,8 @@ def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool
 
     Args:
         size: positions in each spatial dimension, one int for all or one for each.
-        method: "nearest", "linear" (bilinear for pictures), "cubic" (Keys, a = -1/2), "lanczos3" or "lanczos5".
-        antialias: whether to widen the filter when the picture shrinks (PyTorch's default is not to).
+        method: "nearest", "linear" (bilinear for images), "cubic" (Keys, a = -1/2), "lanczos3" or "lanczos5".
+        antialias: whether to widen the filter when the image shrinks (PyTorch's default is not to).
 
     Raises:
         TypeError: for input that is not floating-point.

@@ -1,20 +1,17 @@
-"""Normalisation: bring activations to a mean and deviation of their own choosing, then scale and shift.
+"""Normalisation: bring activations to a mean and std of their own choosing, then scale and shift.
 
 All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
 variance are taken over. Statistics are computed in float32 at least, and of x less a value near its mean:
-E[x^2] - E[x]^2 loses all its digits for pixels around 10,000 with a deviation of 1.
+E[x^2] - E[x]^2 loses all its digits for pixels around 10,000 with an std of 1.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, as_layer, constructor, floating, leaf, number, spatial_rank, stateless, widened
-from jaxcnn._lowering import deviations, settled, spread, total
-from jaxcnn._numeric import aligned, centred, norm
+from jaxcnn._layer import Layer, Params, constructor, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._lowering import batch_moments, normalize
+from jaxcnn._numeric import aligned, centred
 from jaxcnn._window import integer
 
 
@@ -58,26 +55,21 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     def init(key, x):
         shape = _channels(x, "batch_norm")
         state = {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
-        return _affine_init(shape, center, scale), state
+        return affine_init(shape, center, scale), state
 
     def apply(params, state, x, *, train, key=None):
         shape = _channels(x := floating(x, "batch_norm"), "batch_norm")
         old = {name: leaf("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = widened(x)
         if train:
-            near, shift, var = _batch_moments(wide)
-            batch = {"mean": near + shift, "var": var}
+            mean, var = batch_moments(wide)  # the mean as a sum of two numbers: as one, it would lose digits
+            batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
-            near, shift, var = old["mean"], 0.0, old["var"]
-        factor = lax.rsqrt(var + eps)
-        if scale:
-            factor = factor * leaf("batch_norm", params, "scale", shape, x)
-        offset = -shift * factor
-        if center:
-            offset = offset + leaf("batch_norm", params, "bias", shape, x)
-        y = settled((wide - spread(near, wide)) * spread(factor, wide) + spread(offset, wide))
-        return y.astype(x.dtype), state
+            mean, var = (old["mean"], 0.0), old["var"]
+        weight = leaf("batch_norm", params, "scale", shape, x) if scale else None
+        bias = leaf("batch_norm", params, "bias", shape, x) if center else None
+        return normalize(wide, mean, var, eps, weight, bias).astype(x.dtype), state
 
     return Layer(init, apply)
 
@@ -112,7 +104,7 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     """
 
     def init(key, x):
-        return _affine_init(_from_axis(floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
+        return affine_init(_from_axis(floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
 
     def fn(params, x):
         shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
@@ -210,95 +202,13 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """
 
     def init(key, x):
-        return _affine_init(_from_axis(floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
+        return affine_init(_from_axis(floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
 
     def fn(params, x):
         shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
         wide = widened(x)
         square = jnp.square(wide).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
         return _normalise("rms_norm", x, wide, square, eps, params, shape, False, scale)
-
-    return stateless(init, fn)
-
-
-@constructor
-def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
-
-    y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
-
-    Args:
-        size: number of channels summed over.
-        alpha, beta, k: as in the equation. (Krizhevsky's alpha is not divided by size: pass size * alpha.)
-
-    Raises:
-        TypeError: for input that is not floating-point.
-
-    Example:
-        >>> layer = jaxcnn.local_response_norm(3, alpha=3.0, beta=1.0)
-        >>> layer.apply({}, {}, jnp.array([[1.0, 1.0, 1.0]]), train=False)[0]
-        Array([[0.33333334, 0.25      , 0.33333334]], dtype=float32)
-
-    Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
-    """
-    integer("local_response_norm", "size", size)
-
-    def fn(x):
-        x = floating(x, "local_response_norm")
-        wide = widened(x)
-        alone = ((0, 0),) * (x.ndim - 1)
-        total = lax.reduce_window(
-            jnp.square(wide),
-            np.zeros((), wide.dtype),
-            lax.add,
-            window_dimensions=(1,) * len(alone) + (size,),
-            window_strides=(1,) * x.ndim,
-            padding=(*alone, (size // 2, (size - 1) // 2)),
-        )
-        return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
-
-    return as_layer(fn)
-
-
-@constructor
-def global_response_norm(*, eps: float = 1e-6) -> Layer:
-    """(N, *spatial, C) -> the same: channels compete by their overall strength.
-
-    y = x + scale * x * g / (mean_c(g) + eps) + bias,  g[n, c] = sqrt(sum_i x[n, i, c]^2)
-
-    Args:
-        eps: added to the mean strength, in units of x.
-
-    Params:
-        scale (C,), zeros; bias (C,), zeros: the layer starts as the identity.
-
-    Raises:
-        TypeError: for input that is not floating-point.
-        ValueError: for input without spatial dimensions.
-
-    Example:
-        >>> x = jnp.ones((1, 4, 2))
-        >>> layer = jaxcnn.global_response_norm()
-        >>> bool((layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0] == x).all())
-        True
-
-    Source: Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders", 2023.
-    """
-    name = "global_response_norm"
-
-    def init(key, x):
-        spatial_rank(floating(x, name), name)
-        return _affine_init(x.shape[-1:], center=True, scale=True, start=0.0)
-
-    def fn(params, x):
-        rank = spatial_rank(x := floating(x, name), name)
-        wide = widened(x)
-        strength = norm(wide, tuple(range(1, rank + 1)))
-        relative = strength / (strength.mean(-1, keepdims=True) + eps)
-        scale, bias = (
-            aligned(leaf(name, params, part, x.shape[-1:], x), x).astype(wide.dtype) for part in ("scale", "bias")
-        )
-        return (wide + scale * wide * relative + bias).astype(x.dtype)
 
     return stateless(init, fn)
 
@@ -317,7 +227,7 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         return shape
 
     def init(key, x):
-        return _affine_init(channels_of(floating(x, name)), center, scale)
+        return affine_init(channels_of(floating(x, name)), center, scale)
 
     def fn(params, x):
         (channels,) = channels_of(x := floating(x, name))
@@ -328,19 +238,6 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         return _normalise(name, x, rest.reshape(x.shape), var, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
-
-
-def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A constant near the mean of each channel, what is missing to the mean, and the variance.
-
-    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2, in one pass over x. With
-    c the mean of a part of the values, here the first row of each picture, little is lost to rounding: the variance
-    cannot be much smaller than (mean - c)^2 times the share of that part.
-    """
-    part = x[:, :1] if x.ndim > 2 else x[:1]
-    near = lax.stop_gradient(total(part) / math.prod(part.shape[:-1]))
-    shift, square = deviations(x, near) / math.prod(x.shape[:-1])
-    return near, shift, jnp.maximum(square - jnp.square(shift), 0)
 
 
 def _normalise(name, x, rest, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
@@ -354,7 +251,7 @@ def _normalise(name, x, rest, var, eps, params: Params, shape, center: bool, sca
     return y.astype(x.dtype)
 
 
-def _affine_init(shape: tuple[int, ...], center: bool, scale: bool, start: float = 1.0) -> Params:
+def affine_init(shape: tuple[int, ...], center: bool, scale: bool, start: float = 1.0) -> Params:
     params = {"scale": jnp.full(shape, start, jnp.float32)} if scale else {}
     return params | ({"bias": jnp.zeros(shape, jnp.float32)} if center else {})
 

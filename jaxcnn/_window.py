@@ -4,8 +4,11 @@ Along one dimension, a window of `size` taps, `dilation` apart, spans `dilation 
 It moves over an input of length n, with `low` and `high` positions added around it, in steps of `stride`:
 
     out = floor((n + low + high - span) / stride) + 1
+
+The transpose of a strided convolution has zeros between its inputs, which are then `input_dilation` apart.
 """
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -20,12 +23,18 @@ PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "ci
 
 
 class Window(NamedTuple):
-    """A window with all its options given for each spatial dimension."""
+    """A window of a convolution or a pool; each field has one entry for each spatial dimension."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
+    input_dilation: tuple[int, ...]
+
+    @property
+    def taps(self) -> int:
+        """The number of positions of the input that the window sees at a time."""
+        return math.prod(self.size)
 
     @property
     def span(self) -> tuple[int, ...]:
@@ -35,8 +44,10 @@ class Window(NamedTuple):
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """The number of places the window can stand in, by the formula above."""
         return tuple(
-            (n + low + high - span) // s + 1
-            for n, (low, high), span, s in zip(spatial, self.padding, self.span, self.stride, strict=True)
+            ((n - 1) * apart + 1 + low + high - span) // s + 1
+            for n, apart, (low, high), span, s in zip(
+                spatial, self.input_dilation, self.padding, self.span, self.stride, strict=True
+            )
         )
 
     def hanging_over(self, spatial: Sequence[int]) -> "Window":
@@ -164,7 +175,8 @@ def check(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | 
 def _window(layer: str, rank: int, size: Any, stride: Any, dilation: Any) -> Window:
     sizes = per_dimension(layer, "size", size, rank)
     strides = per_dimension(layer, "stride", stride, rank)
-    return Window(sizes, strides, per_dimension(layer, "dilation", dilation, rank), ((0, 0),) * rank)
+    dilations = per_dimension(layer, "dilation", dilation, rank)
+    return Window(sizes, strides, dilations, ((0, 0),) * rank, (1,) * rank)
 
 
 def _pair(layer: str, padding: Padding, entry: Any) -> tuple[int, int]:

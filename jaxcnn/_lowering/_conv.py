@@ -1,6 +1,6 @@
-"""Convolution as three bilinear primitives, of which each is the transpose of the others.
+"""Convolution as three bilinear primitives; each is the transpose of the others.
 
-    y = forward(x, w)    dx = backward_x(dy, w)    dw = backward_w(x, dy)
+    y = forward(x, w)    dx = input_gradient(dy, w)    dw = kernel_gradient(x, dy)
 
 so that derivatives of any order and in both modes stay among them, and each can be computed in its own best way.
 """
@@ -10,50 +10,44 @@ from typing import Any
 import jax
 from jax.interpreters import ad
 
-from jaxcnn._lowering import _cpu_conv, _plain_conv
-from jaxcnn._lowering._plain_conv import Geometry, exchanged
-from jaxcnn._lowering._primitive import primitive
+from jaxcnn._lowering import _problem
+from jaxcnn._lowering._as_convolution import swap_in_out_channels
+from jaxcnn._lowering._rules import by_rules
+from jaxcnn._window import Window
 
 
-def convolve(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Array:
     """(N, *spatial, C), (*size, C / groups, F) -> (N, *spatial', F): `lax.conv_general_dilated`, channels last."""
-    return _forward.bind(x, w, geometry=geometry)
+    return _forward.bind(x, w, window=window, groups=groups)
 
 
-def convolve_transposed(x: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
+def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
-    return _backward_x.bind(x, exchanged(w, geometry.groups), geometry=geometry, spatial=spatial)
+    return _input_gradient.bind(x, swap_in_out_channels(w, groups), window=window, groups=groups, spatial=spatial)
 
 
-_forward = primitive("jaxcnn_conv", _plain_conv.forward, cpu=_cpu_conv.forward, examples=(True, False))
-_backward_x = primitive(
-    "jaxcnn_conv_backward_x", _plain_conv.backward_x, cpu=_cpu_conv.backward_x, examples=(True, False)
-)
-_backward_w = primitive(  # each kernel's gradient is its own: examples cannot be merged
-    "jaxcnn_conv_backward_w", _plain_conv.backward_w, cpu=_cpu_conv.backward_w, examples=(False, False)
-)
+_forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))
+_input_gradient = by_rules("jaxcnn_conv_input_gradient", _problem.input_gradient, examples=(True, False))
+# Each kernel's gradient is its own: examples cannot be merged.
+_kernel_gradient = by_rules("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
 
 
-def _dx(dy: Any, x: Any, w: Any, geometry: Geometry) -> jax.Array:
-    return _backward_x.bind(dy, w, geometry=geometry, spatial=x.aval.shape[1:-1])
-
-
-def _dw(dy: Any, x: Any, w: Any, geometry: Geometry) -> jax.Array:
-    return _backward_w.bind(x, dy, geometry=geometry, size=w.aval.shape[:-2])
+def _dx(dy: Any, x: Any, w: Any, window: Window, groups: int) -> jax.Array:
+    return _input_gradient.bind(dy, w, window=window, groups=groups, spatial=x.aval.shape[1:-1])
 
 
 ad.defbilinear(
     _forward,
-    lambda dy, x, w, *, geometry: _dx(dy, x, w, geometry),
-    lambda dy, x, w, *, geometry: _dw(dy, x, w, geometry),
+    lambda dy, x, w, *, window, groups: _dx(dy, x, w, window, groups),
+    lambda dy, x, w, *, window, groups: _kernel_gradient.bind(x, dy, window=window, groups=groups),
 )
 ad.defbilinear(
-    _backward_x,
-    lambda dx, dy, w, *, geometry, spatial: _forward.bind(dx, w, geometry=geometry),
-    lambda dx, dy, w, *, geometry, spatial: _dw(dy, dx, w, geometry),
+    _input_gradient,
+    lambda dx, dy, w, *, window, groups, spatial: _forward.bind(dx, w, window=window, groups=groups),
+    lambda dx, dy, w, *, window, groups, spatial: _kernel_gradient.bind(dx, dy, window=window, groups=groups),
 )
 ad.defbilinear(
-    _backward_w,
-    lambda dw, x, dy, *, geometry, size: _dx(dy, x, dw, geometry),
-    lambda dw, x, dy, *, geometry, size: _forward.bind(x, dw, geometry=geometry),
+    _kernel_gradient,
+    lambda dw, x, dy, *, window, groups: _dx(dy, x, dw, window, groups),
+    lambda dw, x, dy, *, window, groups: _forward.bind(x, dw, window=window, groups=groups),
 )

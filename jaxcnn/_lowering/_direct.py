@@ -2,13 +2,11 @@
 
     y[n, i, f] = sum over taps k and channels c of a group of x[n, stride * i + dilation * k - low, c] * w[k, c, f]
 
-A compiler makes one loop over y of it, with features in the lanes of vector registers. The times, in ms, are medians
-on 2 cores of an AMD EPYC (Zen 5), jaxlib 0.10.2; "plain" is `lax` with the options of `jaxcnn.jit`.
+A compiler makes one loop over y of it, with features in the lanes of vector registers.
 """
 
 import collections
 import itertools
-import math
 from collections.abc import Callable, Iterable
 
 import jax
@@ -17,82 +15,55 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import widened
-from jaxcnn._lowering._channels import total_on_cpu
-from jaxcnn._lowering._plain_conv import Geometry
-from jaxcnn._lowering._taps import MOST_TAPS, interleaved, padded, put_back, shifts
+from jaxcnn._lowering._channels import vectorized_channel_sum
+from jaxcnn._lowering._materialize import materialized
+from jaxcnn._lowering._problem import Problem
+from jaxcnn._lowering._taps import interleave, overlap_add, padded, tap_slices
+from jaxcnn._window import Window
 
-_LANES = 16  # of float32 in the widest registers there are
-_TERMS = 24  # of a sum in one loop, about: their factors stay in registers; with all 144 of 3x3 16->16, 6.7 ms for 2.6
-_MOST_TERMS = 160  # above, the programs get long
+LANES = 16  # of float32 in the widest registers there are
+_TERMS = 24  # of a sum in one loop, about: their factors stay in registers
 _BAND = 32  # columns whose products are written out as one sum
-_POSITIONS = 48  # of dy in one round of a loop
-_CACHED = 2**21  # values that stay in a cache between one use and the next
+POSITIONS = 48  # of dy in one round of a loop
+CACHED = 2**21  # values that stay in a cache between one use and the next
 
 
-def worth(w: jax.Array | jax.ShapeDtypeStruct, geometry: Geometry) -> bool:
-    """For groups of up to 4 channels, and without groups for 8, or 16 if there are no more features than that."""
-    *size, channels, features = w.shape
-    terms = math.prod(size) * channels
-    if geometry.groups > 1:
-        return channels <= 4 and terms <= MOST_TAPS
-    few = channels <= 8 or channels <= 16 >= features
-    return few and terms <= _MOST_TERMS and set(geometry.lhs_dilation) == {1}
-
-
-def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """The equation above.
-
-    This, plain, PyTorch: depthwise 3x3, 128 channels, 28 x 28, batch 16: 0.5, 31, 0.2; 7x7, 96 channels: 0.9, 54, 0.4;
-    3x3, 128 channels in 32 groups: 2.4, 25, 1.2; 3x3, 3 to 16, 32 x 32, batch 128: 0.7, 2.5, 0.6; 5x5, 1 to 6, 28 x 28,
-    batch 128: 0.4, 2.5, 0.4; 3x3, 16 to 16, 32 x 32, batch 128: 2.6, 3.5, 2.0.
-    """
-    *size, channels, features = w.shape
+def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """The equation above."""
+    features, terms = problem.features, problem.window.taps * problem.channels_per_group
     # Lanes that are left over are computed one by one, unless there is something to compute in them.
-    fills = geometry.groups == 1 < features and (features > _LANES or _loops(math.prod(size) * channels) > 1)
-    spare = -features % _LANES if fills else 0
+    fills = problem.groups == 1 < features and (features > LANES or _loops(terms) > 1)
+    spare = -features % LANES if fills else 0
     wide = jnp.pad(widened(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
-    seen = (
+    products = (
         _times(here, _factor(wide, (*tap, channel)))
-        for channel, xp in enumerate(_by_channel(widened(x), channels, features, geometry))
-        for tap, here in shifts(xp, tuple(size), geometry.stride, geometry.rhs_dilation)
+        for channel, xp in enumerate(_by_channel(widened(x), problem))
+        for tap, here in tap_slices(xp, problem.window)
     )
-    # Without the barrier, each of the users of y would compute it for itself.
-    return lax.optimization_barrier(_summed(seen)[..., :features].astype(x.dtype))
+    return materialized(_summed(products)[..., :features].astype(x.dtype))
 
 
-def worth_phases(w: jax.Array, geometry: Geometry) -> bool:
-    """For strided depthwise kernels, whose gradient would meet mostly zeros between the positions of dy."""
-    return (
-        worth(w, geometry)
-        and w.shape[-2:] == (1, geometry.groups)
-        and set(geometry.stride) != {1}
-        and set(geometry.lhs_dilation) == {1}
-    )
+def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """Depthwise: dx[a] = sum of dy[i] * w[k] over all i and k that meet at a, stride * i + dilation * k - low = a.
 
-
-def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[int, ...]) -> jax.Array:
-    """dx[a] = sum of dy[i] * w[k] over all i and k that meet at a, stride * i + dilation * k - low = a.
-
-    Positions with the same remainder by the stride meet the same taps. 3x3/2, 128 channels, 28 x 28, batch 16: 0.2 ms,
-    with zeros in dy 0.6, PyTorch 0.2; 5x5/2, 96 channels: 0.2, 1.0, 0.2.
+    Positions with the same remainder by the stride meet the same taps.
     """
-    *size, _, _ = w.shape
-    dy, wide = lax.optimization_barrier(widened(dy)), widened(w)
-    if math.prod(size) <= 9:  # above, XLA does not vectorise what `put_back` makes
-        products = [_times(dy, _factor(wide, (*tap, 0))) for tap in np.ndindex(*size)]
-        dx = put_back(products, geometry.window(tuple(size)), spatial)
-        return lax.optimization_barrier(dx.astype(w.dtype))
-    counts = [-(-n // s) for n, s in zip(spatial, geometry.stride, strict=True)]
+    window, spatial = problem.window, problem.spatial
+    dy, wide = materialized(widened(dy)), widened(w)
+    if window.taps <= 9:  # above, XLA does not vectorise what `overlap_add` makes
+        products = [_times(dy, _factor(wide, (*tap, 0))) for tap in np.ndindex(*window.size)]
+        return materialized(overlap_add(products, window, spatial).astype(w.dtype))
+    counts = [-(-n // s) for n, s in zip(spatial, window.stride, strict=True)]
     meetings = [
         [[(k, (r + low - d * k) // s) for k in range(n) if (r + low - d * k) % s == 0] for r in range(s)]
-        for n, s, d, (low, _) in zip(size, geometry.stride, geometry.rhs_dilation, geometry.padding, strict=True)
+        for n, s, d, (low, _), _ in zip(*window, strict=True)
     ]
     lows = [max(0, *(-at for phase in dim for _, at in phase)) for dim in meetings]
     highs = [
         max(0, *(count + at - n for phase in dim for _, at in phase))
         for dim, count, n in zip(meetings, counts, dy.shape[1:-1], strict=True)
     ]
-    dyp = lax.optimization_barrier(padded(dy, tuple(zip(lows, highs, strict=True))))
+    dyp = materialized(padded(dy, tuple(zip(lows, highs, strict=True))))
 
     def met(tap, at):
         start = [low + a for low, a in zip(lows, at, strict=True)]
@@ -104,96 +75,73 @@ def backward_x(dy: jax.Array, w: jax.Array, geometry: Geometry, spatial: tuple[i
         _summed((met(*zip(*pairs, strict=True)) for pairs in itertools.product(*phase)), nothing)
         for phase in itertools.product(*meetings)
     ]
-    dx = interleaved(phases, geometry.stride)[(slice(None), *map(slice, spatial))]
-    return lax.optimization_barrier(dx.astype(w.dtype))
+    dx = interleave(phases, window.stride)[(slice(None), *map(slice, spatial))]
+    return materialized(dx.astype(w.dtype))
 
 
-def backward_w(x: jax.Array, dy: jax.Array, geometry: Geometry, w: jax.ShapeDtypeStruct) -> jax.Array:
+def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
     """With groups: dw[k, c, f] = sum of what tap k of channel c sees, times dy, over all positions.
 
     Up to 32 columns are added up in one expression, which is vectorised over channels as a reduction is not; the rest
-    is a sum over examples and rows. This, plain, PyTorch: depthwise 3x3, 128 channels, 28 x 28, batch 16: 1.0, 15, 0.2;
-    7x7, 96 channels: 3.5, 31, 4.4.
+    is a sum over examples and rows.
     """
-    *size, channels, features = w.shape
-    *_, width, _ = dy.shape
+    window, features, width = problem.window, problem.features, dy.shape[-2]
     columns = -(-width // -(-width // _BAND))
-    stride = (*geometry.stride[:-1], geometry.stride[-1] * columns)
+    stride = (*window.stride[:-1], window.stride[-1] * columns)
 
     def gradient(x, dy):
-        xs = _by_channel(x, channels, features, geometry)
-        sums = [_taps(xp, dy) for xp in xs]
+        sums = [sums_of_taps(xp, dy) for xp in _by_channel(x, problem)]
         return jnp.stack([jnp.stack(taps) for taps in zip(*sums, strict=True)])
 
-    def _taps(xp, dy):
+    def sums_of_taps(xp, dy):
         """The sum for each tap of one channel."""
-        for tap in np.ndindex(*size):
-            start = [d * k for d, k in zip(geometry.rhs_dilation, tap, strict=True)]
+        for tap in np.ndindex(*window.size):
+            start = [d * k for d, k in zip(window.dilation, tap, strict=True)]
             products = collections.defaultdict(list)  # by bands: the last one may have fewer columns
             for column in range(columns):
-                at = (*start[:-1], start[-1] + geometry.stride[-1] * column)
+                at = (*start[:-1], start[-1] + window.stride[-1] * column)
                 there = dy[..., column::columns, :]
                 ends = [a + s * (n - 1) + 1 for a, s, n in zip(at, stride, there.shape[1:-1], strict=True)]
                 here = lax.slice(xp, (0, *at, 0), (xp.shape[0], *ends, features), (1, *stride, 1))
                 products[there.shape[-2]].append(here * there)
-            # As one program with the total, it would not be vectorised.
-            yield sum(total_on_cpu(lax.optimization_barrier(_summed(some))) for some in products.values())
+            yield sum(vectorized_channel_sum(materialized(_summed(some))) for some in products.values())
 
-    return _over_examples(gradient, widened(x), widened(dy)).reshape(w.shape).astype(w.dtype)
+    return _over_examples(gradient, widened(x), widened(dy)).reshape(problem.kernel_shape).astype(x.dtype)
 
 
 def _over_examples(gradient: Callable[..., jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
-    """gradient(x, dy), in a loop over as many examples as a cache holds: 112 x 112, 64 channels: 9 ms, at once 32."""
+    """gradient(x, dy), in a loop over as many examples as a cache holds."""
     examples = dy.shape[0]
-    if not isinstance(examples, int) or x.size <= _CACHED:
+    if not isinstance(examples, int) or x.size <= CACHED:
         return gradient(x, dy)
-    most = max(1, _CACHED * examples // x.size)
+    most = max(1, CACHED * examples // x.size)
     few = max(n for n in range(1, most + 1) if examples % n == 0)
     parts = [a.reshape(-1, few, *a.shape[1:]) for a in (x, dy)]
     zero = jnp.zeros_like(jax.eval_shape(gradient, *(part[0] for part in parts)))
     return lax.scan(lambda dw, part: (dw + gradient(*part), None), zero, parts)[0]
 
 
-def worth_outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> bool:
-    """For up to 16 channels or features, in rows that are not too long, if all sums fit into a cache.
-
-    There must be enough of them to make up for the rounds of the loop (1-D, 9 taps, 1 to 32 channels, batch 32: 3.3 ms
-    for 2.0), and enough positions to make up for the sums of each example (7x7, 8 to 6, on 7 x 7: 1.6 for 0.3).
-    """
-    examples, channels, features = x.shape[0], x.shape[-1], dy.shape[-1]
-    return (
-        len(size) <= 2
-        and set(geometry.lhs_dilation) == {1}
-        and min(channels, features) <= _LANES
-        and (len(size) == 1 or dy.shape[2] <= 256)
-        and math.prod(dy.shape[1:-1]) >= 2 * _POSITIONS
-        and isinstance(examples, int)
-        and 2**15 <= examples * math.prod(size) * channels * max(features, _LANES) <= 2 * _CACHED
-    )
-
-
-def outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]) -> jax.Array:
+def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
     """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], some rows at a time.
 
     As in `forward`, dy's positions taking the part of the taps: each example has its own sums, in a cache, and adds to
-    them the products of 24 positions in one loop. This, as a convolution, PyTorch: 3x3, 16 to 16, 32 x 32, batch 128:
-    3.8, 7.9, 1.5; 3x3, 3 to 16: 0.9, 2.3, 0.4; 5x5, 1 to 6, 28 x 28: 0.5, 1.0, 0.3.
+    them the outer products of 24 positions in one loop.
     """
-    if len(size) == 1:  # a signal is a picture of one column
-        stride, padding, lhs_dilation, rhs_dilation, _ = geometry
-        wider = Geometry((*stride, 1), (*padding, (0, 0)), (*lhs_dilation, 1), (*rhs_dilation, 1), 1)
-        return outer(x[:, :, None], dy[:, :, None], wider, (*size, 1))[:, 0]
-    (high, wide), (down, right), (far, apart) = size, geometry.stride, geometry.rhs_dilation
+    if len(problem.spatial) == 1:  # a signal is an image of one column
+        size, stride, dilation, padding, input_dilation = problem.window
+        window = Window((*size, 1), (*stride, 1), (*dilation, 1), (*padding, (0, 0)), (*input_dilation, 1))
+        problem = problem._replace(spatial=(*problem.spatial, 1), window=window)
+        return kernel_gradient_by_position(x[:, :, None], dy[:, :, None], problem)[:, 0]
+    (high, wide), (down, right), (far, apart), padding, _ = problem.window
     height, width, features = dy.shape[1:]
-    rounds = -(-height // min(height, -(-_POSITIONS // width)))
+    rounds = -(-height // min(height, -(-POSITIONS // width)))
     rows = -(-height // rounds)  # the last round may have fewer
-    lanes = features + -features % _LANES
-    xp, dyp = lax.optimization_barrier((padded(widened(x), geometry.padding), widened(dy)))
+    lanes = features + -features % LANES
+    xp, dyp = materialized((padded(widened(x), padding), widened(dy)))
 
     def add(sums, row, rows):
         reach = down * (rows - 1) + far * (high - 1) + 1
-        # Without the barrier, the slices become part of each sum, which then is not vectorised.
-        here, there = lax.optimization_barrier(
+        here, there = materialized(
             (
                 lax.dynamic_slice_in_dim(xp, row * down, reach, 1),
                 _longer(lax.dynamic_slice_in_dim(dyp, row, rows, 1), 3, lanes),
@@ -215,20 +163,21 @@ def outer(x: jax.Array, dy: jax.Array, geometry: Geometry, size: tuple[int, ...]
     sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
     if whole < height:
         sums = add(sums, whole, height - whole)
-    dw = total_on_cpu(sums.reshape(len(sums), -1)).reshape(sums.shape[1:])
-    return dw[..., :features].reshape(*size, x.shape[-1], features).astype(x.dtype)
+    dw = vectorized_channel_sum(sums.reshape(len(sums), -1)).reshape(sums.shape[1:])
+    return dw[..., :features].astype(x.dtype)
 
 
-def _by_channel(x: jax.Array, channels: int, features: int, geometry: Geometry) -> list[jax.Array]:
+def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:
     """Padded x for each channel of a group, as often as the group has features; without groups, once."""
-    pad = lambda x: padded(x, geometry.padding, geometry.lhs_dilation)
-    if geometry.groups == 1:
-        xp = lax.optimization_barrier(pad(x))
+    pad = lambda x: padded(x, problem.window.padding, problem.window.input_dilation)
+    channels, features, groups = problem.channels_per_group, problem.features, problem.groups
+    if groups == 1:
+        xp = materialized(pad(x))
         return [xp[..., c : c + 1] for c in range(channels)]
-    grouped = x.reshape(*x.shape[:-1], geometry.groups, channels)
-    wide = (*grouped.shape[:-1], features // geometry.groups)
+    grouped = x.reshape(*x.shape[:-1], groups, channels)
+    wide = (*grouped.shape[:-1], features // groups)
     repeated = [jnp.broadcast_to(grouped[..., c, None], wide) for c in range(channels)]
-    return lax.optimization_barrier([pad(part.reshape(*x.shape[:-1], features)) for part in repeated])
+    return materialized([pad(part.reshape(*x.shape[:-1], features)) for part in repeated])
 
 
 def _factor(w: jax.Array, at: tuple[int, ...]) -> jax.Array:
@@ -247,7 +196,7 @@ def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.A
     length = -(-len(terms) // _loops(len(terms)))
     for number, term in enumerate(terms):
         if number and number % length == 0:
-            start = lax.optimization_barrier(start)
+            start = materialized(start)
         start = term if start is None else start + term
     if start is None:
         raise ValueError("a sum of no terms")

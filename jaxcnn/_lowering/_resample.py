@@ -17,10 +17,7 @@ _UNROLLED = 16  # taps; more of them are a loop, as they would take long to comp
 
 
 def resample(x: jax.Array, sizes: tuple[int, ...], method: str, antialias: bool = True) -> jax.Array:
-    """(N, *spatial, C) -> (N, *sizes, C): interpolated as by `jax.image.resize`.
-
-    Linear, 64 x 64 to 128 x 128, 32 channels, batch 8: 0.8 ms on 2 cores of an Intel Xeon, `jax.image.resize` 10 to 15.
-    """
+    """(N, *spatial, C) -> (N, *sizes, C): interpolated as by `jax.image.resize`."""
     for axis, size in enumerate(sizes, 1):
         if size != x.shape[axis]:
             grid = {"axis": axis, "sizes": (x.shape[axis], size), "method": method, "antialias": antialias}

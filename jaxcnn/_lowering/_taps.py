@@ -1,6 +1,5 @@
-"""A window taken apart: what each of its taps sees, as one strided slice of the input, and slices put together."""
+"""A window tap by tap: what each tap sees, as one strided slice of the input, and the transpose of that."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,30 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-MOST_TAPS = 64  # above, writing out each tap takes too long to compile
+from jaxcnn._window import Window
+
+Phases = dict[tuple[int, ...], jax.Array]
 
 
 def padded(
-    x: jax.Array, padding: tuple[tuple[int, int], ...], dilation: tuple[int, ...] | None = None, value: float = 0
+    x: jax.Array, padding: tuple[tuple[int, int], ...], dilation: tuple[int, ...] | None = None, value: Any = 0
 ) -> jax.Array:
     """(N, *spatial, C) with `value` around its spatial dimensions, and dilation - 1 times between their positions."""
     around = ((*ends, d - 1) for ends, d in zip(padding, dilation or (1,) * len(padding), strict=True))
     return lax.pad(x, np.array(value, x.dtype), ((0, 0, 0), *around, (0, 0, 0)))
 
 
-def shifts(
-    xp: jax.Array, size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
-) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+def tap_slices(xp: jax.Array, window: Window) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
     """(tap, what it sees at every place) for each tap of the window over the padded input, first tap first."""
-    options = zip(xp.shape[1:-1], size, stride, dilation, strict=True)
-    out = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in options]
-    for tap in np.ndindex(*size):
+    stride, dilation = window.stride, window.dilation
+    out = [(n - span) // s + 1 for n, span, s in zip(xp.shape[1:-1], window.span, stride, strict=True)]
+    for tap in np.ndindex(*window.size):
         start = [d * k for k, d in zip(tap, dilation, strict=True)]
         stop = [a + s * (o - 1) + 1 for a, s, o in zip(start, stride, out, strict=True)]
         yield tap, lax.slice(xp, (0, *start, 0), (xp.shape[0], *stop, xp.shape[-1]), (1, *stride, 1))
 
 
-def interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
+def interleave(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
     """Arrays in the order of their remainders, last dimension fastest, as one with `stride` times as many positions."""
     _, *spatial, _ = phases[0].shape
     for axis in range(len(stride), 0, -1):
@@ -43,32 +42,19 @@ def interleaved(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
     return phases[0].reshape(phases[0].shape[0], *longer, phases[0].shape[-1])
 
 
-def worth_taps(x: jax.Array, window: Any) -> bool:
-    """Whether a CPU pools faster by one slice for each tap than by lax.reduce_window.
-
-    Not with small windows that hang over the edge, few channels, or in 1-D.
-    """
-    taps = math.prod(window.size)
-    small = taps <= 4 and any(map(any, window.padding))
-    return taps <= MOST_TAPS and not small and len(window.size) > 1 and x.shape[-1] >= 16
-
-
-def put_back(parts: list[jax.Array], window: Any, spatial: tuple[int, ...]) -> jax.Array:
-    """(N, *spatial, C): the transpose of `padded` and `shifts`, for what each tap gives back at every place.
+def overlap_add(parts: list[jax.Array], window: Window, spatial: tuple[int, ...]) -> jax.Array:
+    """(N, *spatial, C): the transpose of `padded` and `tap_slices`, given a part for each tap.
 
     Positions with the same remainder by the stride are seen by the same taps, so each such phase is a sum of whole
     arrays, and the phases are interleaved at the end.
     """
-    return put_together(added({}, parts, np.ndindex(*window.size), window, spatial), window, spatial)
+    return interleave_phases(add_to_phases({}, parts, np.ndindex(*window.size), window, spatial), window, spatial)
 
 
-Phases = dict[tuple[int, ...], jax.Array]
-
-
-def added(
-    sums: Phases, parts: Iterable[jax.Array], taps: Iterable[tuple[int, ...]], window: Any, spatial: tuple[int, ...]
+def add_to_phases(
+    sums: Phases, parts: Iterable[jax.Array], taps: Iterable[tuple[int, ...]], window: Window, spatial: tuple[int, ...]
 ) -> Phases:
-    """The phases with what some of the taps give back."""
+    """The phases with the parts of some of the taps added."""
     sums = dict(sums)
     lengths = [n + low + high for n, (low, high) in zip(spatial, window.padding, strict=True)]
     lengths = [-(-n // s) for n, s in zip(lengths, window.stride, strict=True)]
@@ -82,10 +68,10 @@ def added(
     return sums
 
 
-def put_together(sums: Phases, window: Any, spatial: tuple[int, ...]) -> jax.Array:
+def interleave_phases(sums: Phases, window: Window, spatial: tuple[int, ...]) -> jax.Array:
     """The phases as one array, without the padding."""
     nothing = jnp.zeros_like(next(iter(sums.values())))
-    x = interleaved([sums.get(phase, nothing) for phase in np.ndindex(*window.stride)], window.stride)
+    x = interleave([sums.get(phase, nothing) for phase in np.ndindex(*window.stride)], window.stride)
     start = [low for low, _ in window.padding]
     stop = [low + n for low, n in zip(start, spatial, strict=True)]
     x = padded(x, tuple((0, max(b - n, 0)) for b, n in zip(stop, x.shape[1:-1], strict=True)))

@@ -6,6 +6,9 @@ from jaxcnn.explain._feature_visualization import feature_visualization as featu
 from jaxcnn.explain._mistakes import Mistakes as Mistakes
 from jaxcnn.explain._mistakes import confusion_matrix as confusion_matrix
 from jaxcnn.explain._mistakes import worst_mistakes as worst_mistakes
+from jaxcnn.explain._plan import Plan as Plan
+from jaxcnn.explain._plan import PlanRow as PlanRow
+from jaxcnn.explain._plan import plan as plan
 from jaxcnn.explain._plot import plot_confusion_matrix as plot_confusion_matrix
 from jaxcnn.explain._plot import plot_curves as plot_curves
 from jaxcnn.explain._plot import plot_feature_maps as plot_feature_maps
@@ -25,6 +28,8 @@ from jaxcnn.explain._summary import summary as summary
 
 __all__ = [
     "Mistakes",
+    "Plan",
+    "PlanRow",
     "ReceptiveFields",
     "Summary",
     "confusion_matrix",
@@ -33,6 +38,7 @@ __all__ = [
     "filters",
     "grad_cam",
     "integrated_gradients",
+    "plan",
     "plot_confusion_matrix",
     "plot_curves",
     "plot_feature_maps",

@@ -2,13 +2,14 @@
 
 import jax
 
+from jaxcnn._adaptive_pool import adaptive_avg_pool
 from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import dense, flatten
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
-from jaxcnn._norm import local_response_norm
-from jaxcnn._pool import adaptive_avg_pool, max_pool
+from jaxcnn._pool import max_pool
+from jaxcnn._response_norm import local_response_norm
 from jaxcnn.models._unit import head
 from jaxcnn.models._variant import input_shape
 

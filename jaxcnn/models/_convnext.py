@@ -10,8 +10,9 @@ from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._layer import Layer, constructor, leaf, stateless
-from jaxcnn._norm import global_response_norm, layer_norm
+from jaxcnn._norm import layer_norm
 from jaxcnn._pool import global_avg_pool
+from jaxcnn._response_norm import global_response_norm
 from jaxcnn._transform import drop_path as dropped
 from jaxcnn.models._unit import Norm, head
 from jaxcnn.models._variant import variant

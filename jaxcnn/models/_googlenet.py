@@ -4,12 +4,13 @@ import functools
 
 import jax
 
+from jaxcnn._adaptive_pool import adaptive_avg_pool
 from jaxcnn._combine import concatenate, parallel, serial
 from jaxcnn._dense import dense, flatten
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
-from jaxcnn._pool import adaptive_avg_pool, global_avg_pool, max_pool
+from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn.models._unit import Norm, head, unit
 from jaxcnn.models._variant import input_shape
 

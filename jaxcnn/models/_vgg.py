@@ -2,11 +2,12 @@
 
 import jax
 
+from jaxcnn._adaptive_pool import adaptive_avg_pool
 from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
-from jaxcnn._pool import adaptive_avg_pool, max_pool
+from jaxcnn._pool import max_pool
 from jaxcnn.models._alexnet import dense_layers
 from jaxcnn.models._unit import Norm
 from jaxcnn.models._variant import variant

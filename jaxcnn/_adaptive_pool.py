@@ -1,0 +1,103 @@
+"""Pools over a grid of bins, whose number is the same for any size of the input."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
+from jaxcnn._pool import avg_pool, first_max, max_pool
+from jaxcnn._window import integer
+
+
+@constructor
+def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
+    """(N, *spatial, C) -> (N, *output_size, C): the mean of each of `output_size` bins, for any input size.
+
+    y[n, i, c] = mean of x[n, floor(i * spatial / out) : ceil((i + 1) * spatial / out), c]
+
+    Neighbouring bins overlap where `out` does not divide `spatial`: PyTorch's rule.
+
+    Args:
+        output_size: bins in each spatial dimension, one int for all or one for each; None keeps the size.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a wrong rank.
+
+    Example:
+        >>> x = jnp.array([0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0]).reshape(1, 7, 1)
+        >>> y, _ = jaxcnn.adaptive_avg_pool(3).apply({}, {}, x, train=False)
+        >>> [round(float(v), 2) for v in y.ravel()]
+        [1.67, 9.67, 25.67]
+
+    Source: He et al., "Spatial pyramid pooling in deep convolutional networks", 2014.
+    """
+
+    def mean(x, starts, ends, axis):
+        at, inside = _bins(starts, ends)
+        inside = inside.reshape((1,) * axis + inside.shape + (1,) * (x.ndim - axis - 1))
+        total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
+        return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
+
+    return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
+
+
+@constructor
+def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
+    """(N, *spatial, C) -> (N, *output_size, C): the largest value of each bin, for any input size.
+
+    y[n, i, c] = max of x[n, floor(i * spatial / out) : ceil((i + 1) * spatial / out), c]
+
+    Args:
+        output_size: as in `adaptive_avg_pool`.
+
+    Raises:
+        ValueError: for a wrong rank.
+
+    Example:
+        >>> x = jnp.array([3.0, 1.0, 4.0, 1.0, 5.0]).reshape(1, 5, 1)
+        >>> jaxcnn.adaptive_max_pool(2).apply({}, {}, x, train=False)[0].ravel()
+        Array([4., 5.], dtype=float32)
+
+    Source: He et al., "Spatial pyramid pooling in deep convolutional networks", 2014.
+    """
+
+    def largest(x, starts, ends, axis):
+        at, _ = _bins(starts, ends)  # what a short bin repeats changes no maximum
+        return first_max(jnp.take(x, at, axis), axis + 1)
+
+    return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
+
+
+def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of each bin as rows of one length, short ones filled with their last; and which are not filling."""
+    at = starts[:, None] + np.arange((ends - starts).max())
+    return np.minimum(at, ends[:, None] - 1), at < ends[:, None]
+
+
+def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[..., Layer]) -> Layer:
+    """A pool over bins: `even` where all are of one size, else `reduce(x, starts, ends, axis)` one axis at a time."""
+    for entry in output_size if isinstance(output_size, Sequence) else (output_size,):
+        if entry is not None:
+            integer(name, "output_size", entry)
+
+    def fn(x):
+        x = jnp.asarray(x) if even is max_pool else floating(x, name)
+        rank = spatial_rank(x, name)
+        spatial = x.shape[1:-1]
+        wanted = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
+        if len(wanted) != rank:
+            raise ValueError(f"{name}: output_size={output_size!r} has {len(wanted)} entries for input {x.shape}")
+        outs = [n if out is None else out for n, out in zip(spatial, wanted, strict=True)]
+        if all(n % out == 0 for n, out in zip(spatial, outs, strict=True)):
+            size = tuple(n // out for n, out in zip(spatial, outs, strict=True))
+            return even(size).apply({}, {}, x, train=False)[0]
+        for axis in range(rank, 0, -1):  # last axis first, so that among equal values the first in the image wins
+            n, out = spatial[axis - 1], outs[axis - 1]
+            i = np.arange(out)
+            x = reduce(x, i * n // out, -(-(i + 1) * n // out), axis)
+        return x
+
+    return as_layer(fn)

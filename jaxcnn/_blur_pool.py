@@ -1,0 +1,54 @@
+"""Subsampling after smoothing, without aliasing."""
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank
+from jaxcnn._window import check, per_dimension
+
+
+@constructor
+def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2) -> Layer:
+    """(N, *spatial, C) -> (N, ceil(spatial / stride), C): smooth with a binomial filter, then keep every stride-th.
+
+    y[n, i, c] = sum_k x[n, stride * i + k - (size - 1) // 2, c] * b[k],  b = binomial(size - 1, k) / 2^(size - 1)
+
+    with reflected borders. Without smoothing, subsampling folds fine detail into coarse patterns (aliasing).
+
+    Args:
+        size: taps of the filter: 3 is [1, 2, 1] / 4.
+        stride: positions from one output to the next.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a wrong rank.
+
+    Example:
+        >>> x = jnp.array([0.0, 0.0, 4.0, 0.0, 0.0]).reshape(1, 5, 1)
+        >>> jaxcnn.blur_pool(3, stride=2).apply({}, {}, x, train=False)[0].ravel()
+        Array([0., 2., 0.], dtype=float32)
+
+    Source: Zhang, "Making convolutional networks shift-invariant again", 2019.
+    """
+    check("blur_pool", size=size, stride=stride)
+
+    def fn(x):
+        rank = spatial_rank(x := floating(x, "blur_pool"), "blur_pool")
+        sizes = per_dimension("blur_pool", "size", size, rank)
+        pads = [(0, 0), *(((k - 1) // 2, k // 2) for k in sizes), (0, 0)]
+        x = jnp.pad(x, pads, "reflect")
+        # The filter is a product of one for each dimension, so one dimension can be smoothed after the other.
+        steps = per_dimension("blur_pool", "stride", stride, rank)
+        for axis, (taps, step) in enumerate(zip(sizes, steps, strict=True), 1):
+            last = x.shape[axis] - taps + 1
+            weights = [math.comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)]
+            terms = [lax.slice_in_dim(x, k, k + last, step, axis) * weight for k, weight in enumerate(weights)]
+            x = functools.reduce(operator.add, terms)
+        return x
+
+    return as_layer(fn)

@@ -1,0 +1,92 @@
+"""Normalisation by the response of channels: they compete, as neighbours or by their overall strength."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn._layer import Layer, as_layer, constructor, floating, leaf, spatial_rank, stateless, widened
+from jaxcnn._norm import affine_init
+from jaxcnn._numeric import aligned, norm
+from jaxcnn._window import integer
+
+
+@constructor
+def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
+    """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
+
+    y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
+
+    Args:
+        size: number of channels summed over.
+        alpha, beta, k: as in the equation. (Krizhevsky's alpha is not divided by size: pass size * alpha.)
+
+    Raises:
+        TypeError: for input that is not floating-point.
+
+    Example:
+        >>> layer = jaxcnn.local_response_norm(3, alpha=3.0, beta=1.0)
+        >>> layer.apply({}, {}, jnp.array([[1.0, 1.0, 1.0]]), train=False)[0]
+        Array([[0.33333334, 0.25      , 0.33333334]], dtype=float32)
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
+    """
+    integer("local_response_norm", "size", size)
+
+    def fn(x):
+        x = floating(x, "local_response_norm")
+        wide = widened(x)
+        alone = ((0, 0),) * (x.ndim - 1)
+        total = lax.reduce_window(
+            jnp.square(wide),
+            np.zeros((), wide.dtype),
+            lax.add,
+            window_dimensions=(1,) * len(alone) + (size,),
+            window_strides=(1,) * x.ndim,
+            padding=(*alone, (size // 2, (size - 1) // 2)),
+        )
+        return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
+
+    return as_layer(fn)
+
+
+@constructor
+def global_response_norm(*, eps: float = 1e-6) -> Layer:
+    """(N, *spatial, C) -> the same: channels compete by their overall strength.
+
+    y = x + scale * x * g / (mean_c(g) + eps) + bias,  g[n, c] = sqrt(sum_i x[n, i, c]^2)
+
+    Args:
+        eps: added to the mean strength, in units of x.
+
+    Params:
+        scale (C,), zeros; bias (C,), zeros: the layer starts as the identity.
+
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for input without spatial dimensions.
+
+    Example:
+        >>> x = jnp.ones((1, 4, 2))
+        >>> layer = jaxcnn.global_response_norm()
+        >>> bool((layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0] == x).all())
+        True
+
+    Source: Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders", 2023.
+    """
+    name = "global_response_norm"
+
+    def init(key, x):
+        spatial_rank(floating(x, name), name)
+        return affine_init(x.shape[-1:], center=True, scale=True, start=0.0)
+
+    def fn(params, x):
+        rank = spatial_rank(x := floating(x, name), name)
+        wide = widened(x)
+        strength = norm(wide, tuple(range(1, rank + 1)))
+        relative = strength / (strength.mean(-1, keepdims=True) + eps)
+        scale, bias = (
+            aligned(leaf(name, params, part, x.shape[-1:], x), x).astype(wide.dtype) for part in ("scale", "bias")
+        )
+        return (wide + scale * wide * relative + bias).astype(x.dtype)
+
+    return stateless(init, fn)

@@ -1,0 +1,191 @@
+"""Which algorithm computes each layer, and how fast."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._jit import jit
+from jaxcnn._layer import Layer, as_layer
+from jaxcnn._lowering import choose
+from jaxcnn._window import one_of
+from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
+
+_RUNS = 7
+_SECONDS = 0.02  # of one run, at least
+_PEAK = 1024  # rows and columns of the matrices of which a product shows what the machine can do
+
+
+class PlanRow(NamedTuple):
+    """A convolution or a pool of a layer, for the whole batch.
+
+    path: of the layer.
+    algorithm: the name of the rule that computes it.
+    gradients: those for the gradients of its input and, for a convolution, of its kernel.
+    multiply_adds: of a convolution; 0 for a pool.
+    bytes: of all operands and of the result, each read or written once.
+    milliseconds: of the forward pass, compiled alone; None if it was not measured.
+    """
+
+    path: str
+    algorithm: str
+    gradients: tuple[str, ...]
+    multiply_adds: int
+    bytes: int
+    milliseconds: float | None = None
+
+    @property
+    def intensity(self) -> float:
+        """Multiply-adds for each byte."""
+        return self.multiply_adds / self.bytes
+
+
+class Plan(NamedTuple):
+    """The convolutions and pools of a network in the order in which they run; as text, a table.
+
+    backend: that the algorithms are for.
+    rows: one for each convolution or pool.
+    peak: multiply-adds in a second of a product of matrices, the fastest of several; None if it was not measured.
+    """
+
+    backend: str
+    rows: tuple[PlanRow, ...]
+    peak: float | None = None
+
+    def peak_fraction(self, row: PlanRow) -> float | None:
+        """The row's multiply-adds in a second, as a fraction of the peak; None if it was not measured."""
+        if row.milliseconds is None or self.peak is None:
+            return None
+        return row.multiply_adds / (row.milliseconds / 1000) / self.peak
+
+    def __str__(self) -> str:
+        return f"{table(self._lines(), self._align())}\n{self._note()}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return html_table(self._lines(), self._align(), self._note())
+
+    def _align(self) -> str:
+        return "<<<>>>" + (">>" if self.peak else "")
+
+    def _note(self) -> str:
+        peak = f"; a product of matrices reaches {self.peak:.3g} multiply-adds a second" if self.peak else ""
+        return f"algorithms for {self.backend}{peak}"
+
+    def _lines(self) -> list[Line]:
+        head = ["layer", "algorithm", "gradients", "multiply-adds", "bytes", "per byte"]
+        lines: list[Line] = [head + (["milliseconds", "of the peak"] if self.peak else []), None]
+        for row in self.rows:
+            counts = (f"{row.multiply_adds:,}", f"{row.intensity:.3g}") if row.multiply_adds else ("", "")
+            line = [row.path or indented(""), row.algorithm, ", ".join(row.gradients)]
+            line += [counts[0], _size(row.bytes), counts[1]]
+            if self.peak:
+                fraction = self.peak_fraction(row)
+                line += [f"{row.milliseconds:.3g}", f"{fraction:.0%}" if fraction else ""]
+            lines.append(line)
+        return lines
+
+
+def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = False) -> Plan:
+    """The algorithm that each convolution and pool of `model` gets for an input like `x`, with its work and traffic.
+
+    From shapes alone, of the network in evaluation: no array is made and nothing is computed. Multiply-adds and bytes
+    are those of the whole batch. Few multiply-adds for each byte, the arithmetic intensity, mean that memory limits a
+    layer, many that arithmetic does. What is in `repeat` counts as often as it runs.
+
+    Args:
+        model: a layer.
+        x: an input with a batch dimension, or a `jax.ShapeDtypeStruct`.
+        backend: "cpu", "gpu" or "tpu"; None stands for the default backend.
+        measure: whether to compile each one alone and time it on this machine: medians, and the fraction of what a
+            product of matrices reaches here and now.
+
+    Raises:
+        TypeError: for an input without a shape.
+        ValueError: for an unknown backend, or to measure on another than the default one.
+
+    Example:
+        >>> net = jaxcnn.serial(conv1=jaxcnn.conv(8), pool=jaxcnn.max_pool(2), conv2=jaxcnn.conv(32))
+        >>> print(jaxcnn.explain.plan(net, jnp.zeros((1, 32, 32, 3)), backend="cpu"))
+        layer  algorithm  gradients              multiply-adds    bytes  per byte
+        -------------------------------------------------------------------------
+        conv1  direct     col2im, over examples        221,184  45.9 kB      4.82
+        pool   lax        tap slices                              41 kB
+        conv2  direct     col2im, over examples        589,824  50.2 kB      11.8
+        algorithms for cpu
+
+    Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model", 2009 (intensity).
+    """
+    if backend is not None:
+        one_of("plan", "backend", backend, ("cpu", "gpu", "tpu"))
+    if measure and backend not in (None, jax.default_backend()):
+        raise ValueError(f"plan: measure=True is for the default backend, {jax.default_backend()}, not for {backend!r}")
+    backend = backend or jax.default_backend()
+    model = as_layer(model)
+    x, params, state = specs(model, x, "plan")
+    program = jax.make_jaxpr(lambda params, state, x: model.apply(params, state, x, train=False)[0])(params, state, x)
+    rows = tuple(_row(*call, backend, measure) for call in _calls(program.jaxpr))
+    return Plan(backend, rows, _peak() if measure else None)
+
+
+def _calls(jaxpr: Any, path: str = "", times: int = 1) -> Iterator[tuple[str, int, Any]]:
+    """(path of the layer, how often it runs, equation) of each operation that has rules, also in inner programs."""
+    for eqn in jaxpr.eqns:
+        here = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
+        if hasattr(eqn.primitive, "problem"):
+            yield here, times, eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner := getattr(inner, "jaxpr", inner), "eqns"):
+                    yield from _calls(inner, here, times * eqn.params.get("length", 1))
+
+
+def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRow:
+    operands = [var.aval for var in eqn.invars]
+    problem = eqn.primitive.problem(*operands, **eqn.params)
+    convolutions = ("forward", "input gradient", "kernel gradient")
+    if problem.operation in convolutions:
+        gradients = tuple(operation for operation in convolutions if operation != problem.operation)
+    else:
+        gradients = (f"{problem.operation} gradient",)
+    name = lambda problem: choose(problem, backend=backend).name
+    run = lambda *args: eqn.primitive.bind(*args, **eqn.params)
+    return PlanRow(
+        path,
+        name(problem),
+        tuple(name(problem._replace(operation=operation)) for operation in gradients),
+        times * problem.multiply_adds if problem.operation in convolutions else 0,
+        times * sum(aval.size * aval.dtype.itemsize for aval in (*operands, eqn.outvars[0].aval)),
+        times * statistics.median(_milliseconds(run, operands)) if measure else None,
+    )
+
+
+def _milliseconds(f: Callable[..., jax.Array], operands: Any) -> list[float]:
+    """Those of a call in several runs, each of as many calls as take long enough to be timed."""
+    keys = jax.random.split(jax.random.key(0), len(operands))
+    args = [jax.random.normal(key, aval.shape, aval.dtype) for key, aval in zip(keys, operands, strict=True)]
+    compiled = jit(f).lower(*args).compile()
+
+    def run(calls):
+        start = time.perf_counter()
+        for _ in range(calls):
+            y = compiled(*args)
+        jax.block_until_ready(y)
+        return (time.perf_counter() - start) / calls
+
+    run(1)
+    calls = math.ceil(_SECONDS / run(1))
+    return [1000 * run(calls) for _ in range(_RUNS)]
+
+
+def _peak() -> float:
+    """Multiply-adds in a second of a product of two float32 matrices."""
+    matrix = jax.ShapeDtypeStruct((_PEAK, _PEAK), jnp.float32)
+    return _PEAK**3 / (min(_milliseconds(jnp.matmul, [matrix, matrix])) / 1000)
