@@ -2,6 +2,7 @@
 
 from jaxcnn import data as data
 from jaxcnn import explain as explain
+from jaxcnn import metrics as metrics
 from jaxcnn import models as models
 from jaxcnn import train as train
 from jaxcnn import weights as weights
@@ -125,6 +126,7 @@ __all__ = [
     "mask",
     "max_pool",
     "mean_squared_error",
+    "metrics",
     "min_pool",
     "mixup",
     "models",

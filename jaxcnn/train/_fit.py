@@ -23,7 +23,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key
 from jaxcnn._loss import Batch
-from jaxcnn._path import count_params, there_are
+from jaxcnn._path import count_params
 from jaxcnn._transform import cast
 from jaxcnn._validate import (
     check_batch,
@@ -53,6 +53,7 @@ from jaxcnn.train._recipe import (
 )
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
+from jaxcnn.weights import transplant
 
 _MOST_IN_A_ROW = 10  # steps that are not finite, or rollbacks, before training gives up
 _DISPATCH = 0.5  # seconds of work, about, for each call
@@ -195,7 +196,7 @@ class _Fit:
         self.identity = self._identify(train_data, eval_data, (params, state, batch))
 
         for tree, part in zip((params, state), start or (), strict=False):
-            _over(tree, part, "")  # here, an error is not one in a compiled function
+            transplant(tree, part)  # here, an error is not one in a compiled function
         train_state = TrainState.create(_begun(model, start), self.optimizer, key, image)
         metrics = jax.eval_shape(self.step, train_state, batch).metrics
         none = jnp.int32(0)
@@ -591,22 +592,9 @@ def _begun(model: Layer, start: tuple[Params, State] | None) -> Layer:
         return model
 
     def init(key, x):
-        return tuple(_over(tree, part, "") for tree, part in zip(model.init(key, x), start, strict=True))
+        return tuple(transplant(tree, part) for tree, part in zip(model.init(key, x), start, strict=True))
 
     return Layer(init, model.apply)
-
-
-def _over(tree: Any, part: Any, path: str) -> Any:
-    if isinstance(tree, dict):
-        if not isinstance(part, dict):
-            raise ValueError(f"start: {path[:-1] or 'each part'} must be a dict; {there_are('', tree)}")
-        for name in part:
-            if name not in tree:
-                raise ValueError(f"start: the model has no {path}{name}; {there_are(name, tree)}")
-        return {name: _over(old, part[name], f"{path}{name}/") if name in part else old for name, old in tree.items()}
-    if np.shape(part) != tree.shape:
-        raise ValueError(f"start: {path[:-1]} has shape {np.shape(part)}, the model needs {tree.shape}")
-    return jnp.asarray(part, tree.dtype)
 
 
 def _sample(data: Any) -> np.ndarray | None:
