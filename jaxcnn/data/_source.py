@@ -22,7 +22,7 @@ class Source(NamedTuple):
     spec: the shape and dtype of each entry of a batch, of all processes together.
     steps: batches in an epoch.
     shuffle: whether each epoch has another order; if not, each epoch has all rows, and its last batch is filled up
-        with rows of weight 0. A stream has its own order.
+        with rows of weight 0; all batches have weights. A stream has its own order.
     arrays: all rows of data in memory; None for a stream.
     stream: step -> its batches from that step on; None for data in memory.
     description: what a stream says of itself.
@@ -53,7 +53,8 @@ class Source(NamedTuple):
         key: of the orders of data in memory that are shuffled, `jax.random.key(0)` by default.
         """
         if self.stream is not None:
-            return map(as_batch, self.stream(step))
+            batches = map(as_batch, self.stream(step))
+            return batches if self.shuffle else map(_weighted, batches)
         return self._shuffled(step, key) if self.shuffle else self._in_order(step)
 
     def order(self, key: jax.Array, epoch: Any) -> jax.Array:
@@ -73,7 +74,7 @@ class Source(NamedTuple):
     def _in_order(self, step: int) -> Iterator[Batch]:
         arrays, size = self.arrays or {}, self.batch_size
         count = len(next(iter(arrays.values())))
-        arrays = {"weight": np.ones(count, np.float32)} | arrays
+        arrays = _weighted(arrays)
         for place in itertools.count(step):
             at = place % self.steps * size + np.arange(size)
             inside = at < count
@@ -129,6 +130,11 @@ def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
 def as_batch(batch: Any) -> Any:
     """A pair (image, label) as a dict; anything else as it is."""
     return {"image": batch[0], "label": batch[1]} if isinstance(batch, tuple) and len(batch) == 2 else batch
+
+
+def _weighted(batch: Batch) -> Batch:
+    """The batch with a weight of 1 for each row, unless it has weights."""
+    return {"weight": np.ones(len(next(iter(batch.values()))), np.float32)} | batch
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from jaxcnn.explain._activations import feature_maps as feature_maps
 from jaxcnn.explain._activations import filters as filters
+from jaxcnn.explain._callback import write_report as write_report
 from jaxcnn.explain._feature_visualization import feature_visualization as feature_visualization
 from jaxcnn.explain._gather import gather as gather
 from jaxcnn.explain._mistakes import Mistakes as Mistakes
@@ -50,4 +51,5 @@ __all__ = [
     "smooth_grad",
     "summary",
     "worst_mistakes",
+    "write_report",
 ]
