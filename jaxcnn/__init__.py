@@ -38,9 +38,9 @@ from jaxcnn._layer import as_layer as as_layer
 from jaxcnn._layer import stateless as stateless
 from jaxcnn._loss import LossFn as LossFn
 from jaxcnn._loss import cross_entropy as cross_entropy
-from jaxcnn._loss import cutmix as cutmix
 from jaxcnn._loss import mean_squared_error as mean_squared_error
-from jaxcnn._loss import mixup as mixup
+from jaxcnn._mix import cutmix as cutmix
+from jaxcnn._mix import mixup as mixup
 from jaxcnn._norm import batch_norm as batch_norm
 from jaxcnn._norm import global_response_norm as global_response_norm
 from jaxcnn._norm import group_norm as group_norm

@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, shown
-from jaxcnn._loss import Batch, LossFn, check_loss, cutmix, mixup
+from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._mix import cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
