@@ -131,7 +131,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     hooks.append(cb.log)
     if config["tensorboard"]:
         hooks.append(cb.tensorboard(run.folder / "tensorboard"))
-    hooks += [cb.progress, checkpoints.save]
+    hooks += [checkpoints.save, cb.progress]
     if config["report"] and "report" in cb.FACTORIES:
         hooks.append(cb.tolerant("the report", cb.FACTORIES["report"](model, explained)))
 

@@ -18,8 +18,8 @@ THE ORDER MATTERS. `fit` calls them in this order, and those of the user where i
     the user's       they see the result of the evaluation; what they add is logged and saved
     early_stopping   ends the training; also one that had ended, and is resumed
     log, tensorboard write the record of the epoch
-    progress         says how far it is
     save             all that happened in the epoch is in its checkpoint
+    progress         says how far it is
     the report       of what was logged
     signals          last, when all is saved
 """
