@@ -2,6 +2,8 @@
 
 import functools
 import json
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -220,3 +222,9 @@ def test_the_registered_report_is_used(tmp_path, monkeypatch):
     fit(tmp_path, config={"report": True})
     assert kinds[0] == "start"
     assert kinds[-1] == "end"
+
+
+def test_training_imports_no_reports():
+    folder = pathlib.Path(train.__file__).parent
+    for path in folder.rglob("*.py"):
+        assert not re.search(r"import.* (explain|report)\b|jaxcnn\.(explain|report)\b", path.read_text()), path

@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        return self.spec["image"].shape[0]
+        return next(iter(self.spec.values())).shape[0]
 
     @property
     def fingerprint(self) -> str:
@@ -59,7 +59,9 @@ class Source(NamedTuple):
 
     def order(self, key: jax.Array, epoch: Any) -> jax.Array:
         """The rows of data in memory in the order of an epoch."""
-        rows = 0 if self.arrays is None else len(self.arrays["image"])
+        if self.arrays is None:
+            raise ValueError("a stream has an order of its own")
+        rows = len(next(iter(self.arrays.values())))
         return jax.random.permutation(jax.random.fold_in(child_key(key, "order"), epoch), rows)
 
     def _shuffled(self, step: int, key: jax.Array | None) -> Iterator[Batch]:
@@ -119,7 +121,7 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
 
 
 def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
-    """The source of arrays that were checked before; "image" and "label" need not be there unless they are shuffled."""
+    """The source of arrays that were checked before, whatever their names."""
     count = len(next(iter(arrays.values())))
     size = min(batch_size, count)
     canonical = jax.dtypes.canonicalize_dtype

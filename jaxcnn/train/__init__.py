@@ -6,11 +6,11 @@ from jaxcnn.train._config import ConfigError as ConfigError
 from jaxcnn.train._config import override as override
 from jaxcnn.train._config import require as require
 from jaxcnn.train._evaluate import evaluate as evaluate
+from jaxcnn.train._event import Carry as Carry
+from jaxcnn.train._event import Event as Event
 from jaxcnn.train._fit import fit as fit
 from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
-from jaxcnn.train._loop import Carry as Carry
-from jaxcnn.train._loop import Event as Event
 from jaxcnn.train._loop import loop as loop
 from jaxcnn.train._memory import reuse_memory as reuse_memory
 from jaxcnn.train._optimizer import averaged as averaged

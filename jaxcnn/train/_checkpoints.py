@@ -6,8 +6,8 @@ from collections.abc import Callable
 from jaxcnn.train import checkpoint
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import gathered
+from jaxcnn.train._event import Event
 from jaxcnn.train._interrupt import Interrupted
-from jaxcnn.train._loop import Event
 
 
 class Checkpoints:

@@ -39,6 +39,7 @@ def placed(source: Source) -> Source:
     """The source on the devices: data in memory are copied to each, the batches of a stream are split over them."""
     if source.stream is None:
         return source._replace(arrays=copied(source.arrays))
+    # Rows have their weights, if they need some, before they are split.
     return source._replace(stream=lambda step: map(joined, source.batches(step)), shuffle=True)
 
 

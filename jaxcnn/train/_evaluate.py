@@ -53,7 +53,7 @@ def evaluate(
         check_batch("evaluate", data, required=())
         batches = in_memory(data, batch_size, shuffle=False)
     if batches.arrays is None:
-        batches = placed(with_check("evaluate", batches, check))
+        batches = placed(with_checked_batches("evaluate", batches, check))
     else:
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
@@ -102,7 +102,7 @@ def mean_metrics(
     return result | {name: float(metric.compute(sums[name])) for name, metric in metrics.items()}
 
 
-def with_check(name: str, data: Source, check: Callable[[Batch], None]) -> Source:
+def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:
     """The source; if it is a stream, each batch is checked before it is used."""
     if data.stream is None:
         return data

@@ -11,7 +11,8 @@ from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch, cross_entropy
 from jaxcnn._path import there_are
 from jaxcnn._transform import cast
-from jaxcnn.data import Dataset, Source, Stream
+from jaxcnn.data import Dataset, Stream
+from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
 from jaxcnn.train._config import Config, ConfigError
@@ -29,7 +30,7 @@ from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._views import with_views
 from jaxcnn.weights import transplant
 
-Data = Dataset | Batch | tuple[Any, Any] | Stream | Source
+Data = Dataset | Batch | tuple[Any, Any] | Stream
 
 
 def fit(
@@ -101,7 +102,7 @@ def fit(
 
 
 def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start) -> FitResult:
-    explained = train_data if eval_data is None else eval_data  # with the names of its classes
+    explained = as_batch(train_data if eval_data is None else eval_data)  # with the names of its classes
     seen, unseen = sources(train_data, eval_data, config)
     if config["dtype"] == "bfloat16":
         model = cast(model, jnp.bfloat16)

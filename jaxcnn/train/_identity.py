@@ -17,7 +17,7 @@ from jaxcnn.train._config import Config, ConfigError, changed, first_lines
 from jaxcnn.train.checkpoint import versions
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-_FREE = ("runs", "folder", "report", "tensorboard")  # settings that training does not depend on
+_FREE = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that training does not depend on
 _GO_ON = "go on with that, or begin in another folder"
 
 

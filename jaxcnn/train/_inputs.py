@@ -10,7 +10,7 @@ from jaxcnn._loss import LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
 from jaxcnn.data import Source, source
 from jaxcnn.train._config import Config, ConfigError, require
-from jaxcnn.train._evaluate import with_check
+from jaxcnn.train._evaluate import with_checked_batches
 from jaxcnn.train._recipe import augments_colour
 from jaxcnn.train._run import Run
 
@@ -64,8 +64,8 @@ def checked(
         check_same_range(*samples)
     if augments_colour(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
         raise ValueError("train_data: augmentations of colour need images of bytes, or of floats from 0 to 1")
-    unseen = unseen and with_check("eval_data", unseen, check("eval_data"))
-    return with_check("train_data", seen, check("train_data")), unseen
+    unseen = unseen and with_checked_batches("eval_data", unseen, check("eval_data"))
+    return with_checked_batches("train_data", seen, check("train_data")), unseen
 
 
 def _sample(data: Source | None) -> np.ndarray | None:

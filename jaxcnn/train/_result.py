@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxcnn._layer import Params, State
 from jaxcnn._path import count_params
-from jaxcnn.train._loop import Event
+from jaxcnn.train._event import Event
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 

@@ -40,8 +40,8 @@ from jaxcnn.train._checkpoints import Checkpoints as Checkpoints
 from jaxcnn.train._checkpoints import signals as signals
 from jaxcnn.train._config import entries
 from jaxcnn.train._devices import copied
+from jaxcnn.train._event import Event, nonfinite_leaf
 from jaxcnn.train._guard import NonFiniteError
-from jaxcnn.train._loop import Event, nonfinite_leaf
 from jaxcnn.train._optimizer import apply_accumulated
 
 Callback = Callable[[Event], None]
