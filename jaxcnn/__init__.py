@@ -2,6 +2,7 @@
 
 from jaxcnn import data as data
 from jaxcnn import explain as explain
+from jaxcnn import metrics as metrics
 from jaxcnn import models as models
 from jaxcnn import report as report
 from jaxcnn import train as train
@@ -40,9 +41,9 @@ from jaxcnn._layer import as_layer as as_layer
 from jaxcnn._layer import stateless as stateless
 from jaxcnn._loss import LossFn as LossFn
 from jaxcnn._loss import cross_entropy as cross_entropy
-from jaxcnn._loss import cutmix as cutmix
 from jaxcnn._loss import mean_squared_error as mean_squared_error
-from jaxcnn._loss import mixup as mixup
+from jaxcnn._mix import cutmix as cutmix
+from jaxcnn._mix import mixup as mixup
 from jaxcnn._norm import batch_norm as batch_norm
 from jaxcnn._norm import group_norm as group_norm
 from jaxcnn._norm import instance_norm as instance_norm
@@ -127,6 +128,7 @@ __all__ = [
     "mask",
     "max_pool",
     "mean_squared_error",
+    "metrics",
     "min_pool",
     "mixup",
     "models",

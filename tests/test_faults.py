@@ -67,7 +67,7 @@ def test_killed_at_any_moment(tmp_path):
     saved = []
     for epoch in sorted(rng.sample(range(1, 11), 5)):
         process = start(*LONG, f"folder={tmp_path / 'killed'}")
-        wait_for(process, f"epoch {epoch}:")
+        wait_for(process, f"epoch {epoch}: loss")
         time.sleep(rng.uniform(0, 0.2))
         process.kill()
         finish(process)

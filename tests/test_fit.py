@@ -101,10 +101,10 @@ def test_twice_the_same_is_the_same_and_the_seed_decides(tmp_path):
 
 
 def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
-    from jaxcnn.train import _fit
+    from jaxcnn.train import _loop
 
     first = fit(tmp_path, train_small.model(), name="1")
-    monkeypatch.setattr(_fit, "_DISPATCH", 0.0)  # one step a call
+    monkeypatch.setattr(_loop, "_DISPATCH", 0.0)  # one step a call
     assert train_small.digest(first) == train_small.digest(fit(tmp_path, train_small.model(), name="2"))
 
 
@@ -300,7 +300,7 @@ def test_outcome_without_evaluation(tmp_path):
     fitted = fit(tmp_path)
     accuracy = fitted.history[-1]["train"]["accuracy"]
     assert fitted.outcome.startswith(f"training accuracy {accuracy:.2%} after ")
-    assert repr(fitted).startswith("Fitted(500 parameters of epoch 2: training accuracy ")
+    assert repr(fitted).startswith("FitResult(500 parameters of epoch 2: training accuracy ")
     assert len(repr(fitted)) < 300
 
 
@@ -479,7 +479,7 @@ def test_what_goes_wrong_in_the_report_does_not_lose_the_training(tmp_path, monk
     def broken(*args, **kwargs):
         raise IndexError("deep inside")
 
-    monkeypatch.setattr(cnn.report, name, broken)
+    monkeypatch.setattr(f"jaxcnn.report._callback.{name}", broken)
     with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
         fitted = fit(tmp_path, unseen=UNSEEN, report=True)
     assert len(fitted.history) == 2

@@ -9,7 +9,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn import data, train
-from jaxcnn.train import _fit, checkpoint
+from jaxcnn.train import _fit, callbacks, checkpoint
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -20,9 +20,13 @@ CONFIG = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 1}}
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 
 
-def fit(folder, **config):
+def fit(folder, callbacks=(), **config):
     run = train.Run("test", {}, folder=folder)
-    return train.fit(MODEL, FEW, eval_data=FEW, config=CONFIG | config, run=run)
+    return train.fit(MODEL, FEW, eval_data=FEW, callbacks=callbacks, config=CONFIG | config, run=run)
+
+
+def stop_after_an_epoch(event):
+    event.stop = event.kind == "epoch"
 
 
 def rows(history):
@@ -56,7 +60,7 @@ def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, st
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_fit.checkpoint, "save", saving)
+        patch.setattr(checkpoint, "save", saving)
         with pytest.raises(train.Interrupted) as caught:
             fit(tmp_path)
     assert caught.value.code == status
@@ -78,9 +82,16 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
         case "evaluation":
             monkeypatch.setattr(_fit, "mean_metrics", kill)
         case "report":
-            monkeypatch.setattr(_fit._Fit, "_report", lambda self, done: done and os.kill(os.getpid(), number))
+            at_end = lambda event: event.kind == "end" and os.kill(os.getpid(), number)
+            monkeypatch.setitem(callbacks.FACTORIES, "report", lambda model, data: at_end)
         case "end":  # after the last time that training asked for a signal
-            monkeypatch.setattr(_fit, "_agreed", lambda n, told: (n, 0) if n else (os.kill(os.getpid(), number), 0))
+            asking = callbacks.signals
+
+            def signals(told, checkpoints):
+                ask = asking(told, checkpoints)
+                return lambda event: (ask(event), event.kind == "end" and os.kill(os.getpid(), number))
+
+            monkeypatch.setattr(callbacks, "signals", signals)
     with pytest.raises(train.Interrupted) as caught:
         fit(tmp_path, report=where == "report", epochs=1)
     assert caught.value.code == status
@@ -134,9 +145,7 @@ def test_threads_that_fit(tmp_path, whole):
 
 @pytest.mark.parametrize("line", [b"\xff\n", b"[" * 50_000 + b"\n"])
 def test_a_damaged_log_does_not_stop_a_resume(tmp_path, monkeypatch, whole, line):
-    monkeypatch.setattr(_fit._Fit, "_patience_is_over", lambda self: self.run.records != [])  # after an epoch
-    fit(tmp_path)
-    monkeypatch.undo()
+    fit(tmp_path, callbacks=[stop_after_an_epoch])
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(line + path.read_bytes())
     (tmp_path / "config.json").write_text("")

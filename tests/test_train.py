@@ -91,6 +91,15 @@ def test_evaluate_is_the_mean_over_all_examples(batch_size):
     assert len(traces) == 1
 
 
+def test_evaluate_data_of_any_names():
+    def loss_fn(params, state, batch, *, train, key=None):
+        error = (jnp.square(batch["x"] - batch["y"]) * batch["weight"]).sum() / batch["weight"].sum()
+        return error, (state, {"error": error})
+
+    data = {"x": np.arange(5.0), "y": np.zeros(5)}
+    assert train.evaluate(loss_fn, {}, {}, data, batch_size=2)["error"] == pytest.approx(6)
+
+
 def test_evaluate_with_weights():
     params, state = jax.jit(MODEL.init)(KEY, X)
     weight = (np.arange(20) < 13).astype(np.float32)

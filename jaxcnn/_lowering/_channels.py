@@ -15,8 +15,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.interpreters import ad
 
+from jaxcnn._jax import ad
 from jaxcnn._layer import widened
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._primitive import linear_in, primitive

@@ -8,8 +8,8 @@ so that derivatives of any order and in both modes stay among them, and each can
 from typing import Any
 
 import jax
-from jax.interpreters import ad
 
+from jaxcnn._jax import ad
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._as_convolution import swap_in_out_channels
 from jaxcnn._lowering._rules import by_rules

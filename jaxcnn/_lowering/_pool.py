@@ -8,8 +8,8 @@ in x.
 """
 
 import jax
-from jax.interpreters import ad
 
+from jaxcnn._jax import ad
 from jaxcnn._lowering import _window_pooling
 from jaxcnn._lowering._primitive import linear_in, primitive
 from jaxcnn._lowering._problem import pool

@@ -6,10 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
+from jaxcnn._jax import Primitive, ShapedArray, ad, batching, mlir
 from jaxcnn._jit import jit
 
 

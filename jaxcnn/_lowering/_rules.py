@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
-from jax.extend.core import Primitive
 
+from jaxcnn._jax import Primitive, Tracer
 from jaxcnn._lowering import (
     _as_convolution,
     _depth_slices,

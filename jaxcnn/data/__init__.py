@@ -8,12 +8,15 @@ from jaxcnn.data._folder import read_image as read_image
 from jaxcnn.data._load import Dataset as Dataset
 from jaxcnn.data._load import load as load
 from jaxcnn.data._normalize import normalize as normalize
+from jaxcnn.data._source import Source as Source
+from jaxcnn.data._source import source as source
 from jaxcnn.data._stream import Stream as Stream
 from jaxcnn.data._stream import image_stream as image_stream
 
 __all__ = [
     "DataError",
     "Dataset",
+    "Source",
     "Stream",
     "augment",
     "image_folder",
@@ -22,4 +25,5 @@ __all__ = [
     "load",
     "normalize",
     "read_image",
+    "source",
 ]

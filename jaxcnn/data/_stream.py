@@ -19,12 +19,14 @@ class Stream(NamedTuple):
     """Batches in a fixed order, that can be read from any place on.
 
     batches: step -> an iterator over the batches from that step on, without end. A batch is a dict with "image" and
-        "label", and "weight" if some rows count less, of this process's share of the rows. As it is a function of the
-        step, training resumes where it was.
+        "label", and "weight" if some rows count less, or a pair (image, label), of this process's share of the rows. As
+        it is a function of the step, training resumes where it was.
     steps: batches in an epoch.
     image: the shape and dtype of a batch's pictures, all processes' rows together.
     classes: the name of each label.
     fingerprint: another for other examples, labels or orders; a run does not go on with another one. May be empty.
+    others: the shapes and dtypes of a batch's other entries, of all processes together; by default only "label", an
+        integer class for each picture.
     """
 
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -32,6 +34,7 @@ class Stream(NamedTuple):
     image: jax.ShapeDtypeStruct
     classes: tuple[str, ...]
     fingerprint: str = ""
+    others: dict[str, jax.ShapeDtypeStruct] | None = None
 
     def __repr__(self) -> str:
         classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"

@@ -15,9 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.ndimage import map_coordinates
 
 from jaxcnn._layer import floating, number, widened
+from jaxcnn.data._pixels import blend, grey, rotation, rows_and_columns, source_positions, warped
+from jaxcnn.data._pixels import equalized as equalized
+from jaxcnn.data._pixels import smoothed as smoothed
+from jaxcnn.data._pixels import stretched as stretched
 
 
 class When(NamedTuple):
@@ -28,8 +31,6 @@ class When(NamedTuple):
 
 
 Augment = Callable[[jax.Array, jax.Array, When], jax.Array]
-
-_GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness, ITU-R BT.601
 
 
 def _on_floats(augment: Augment) -> Augment:
@@ -88,9 +89,9 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
         if mode == "reflect" and padding >= min(height, width):
             raise ValueError(f"random_crop: a picture {image.shape} cannot be reflected by {padding} pixels")
         row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
-        rows = _source(jnp.arange(height, dtype=jnp.int32) + row - padding, height, mode)
-        columns = _source(jnp.arange(width, dtype=jnp.int32) + column - padding, width, mode)
-        return _taken(image, rows, columns, inside=mode == "constant")
+        rows = source_positions(jnp.arange(height, dtype=jnp.int32) + row - padding, height, mode)
+        columns = source_positions(jnp.arange(width, dtype=jnp.int32) + column - padding, width, mode)
+        return rows_and_columns(image, rows, columns, inside=mode == "constant")
 
     return augment
 
@@ -127,7 +128,7 @@ def rotate(degrees: float) -> Augment:
     number("rotate: degrees", degrees, 0)
 
     def augment(key, image, when):
-        return _warped(image, _turn(jnp.deg2rad(_uniform(key, -degrees, degrees))))
+        return warped(image, rotation(jnp.deg2rad(_uniform(key, -degrees, degrees))))
 
     return _on_floats(augment)
 
@@ -148,9 +149,9 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
 
     def augment(key, image, when):
         angle, slope, size, *moves = _uniform(key, -1.0, 1.0, (5,))
-        turn = _turn(jnp.deg2rad(degrees * angle))
+        turn = rotation(jnp.deg2rad(degrees * angle))
         sheared = turn.at[:, 1].add(shear * slope * turn[:, 0])
-        return _warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
+        return warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(moves))
 
     return _on_floats(augment)
 
@@ -211,12 +212,12 @@ def brightness(amount: float) -> Augment:
 
 def contrast(amount: float) -> Augment:
     """The distance from the mean brightness of the picture times a factor, uniform in [1 - amount, 1 + amount]."""
-    return _jitter("contrast", amount, lambda image: jnp.broadcast_to(_grey(image).mean(), image.shape))
+    return _jitter("contrast", amount, lambda image: jnp.broadcast_to(grey(image).mean(), image.shape))
 
 
 def saturation(amount: float) -> Augment:
     """The distance from grey of each pixel times a factor, uniform in [1 - amount, 1 + amount]."""
-    return _jitter("saturation", amount, lambda image: jnp.broadcast_to(_grey(image), image.shape))
+    return _jitter("saturation", amount, lambda image: jnp.broadcast_to(grey(image), image.shape))
 
 
 def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
@@ -246,21 +247,21 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
     """The 14 of RandAugment: (image, -1 or 1) -> image."""
 
     def toward(base):  # 0.9 is the largest change of the factor
-        return lambda image, sign: _blend(base(image), image, 1 + 0.9 * strength * sign)
+        return lambda image, sign: blend(base(image), image, 1 + 0.9 * strength * sign)
 
     def shear(row, column):
         slope = 0.3 * strength * jnp.array([[0, row], [column, 0]], jnp.float32)
-        return lambda image, sign: _warped(image, jnp.eye(2, dtype=jnp.float32) + sign * slope)
+        return lambda image, sign: warped(image, jnp.eye(2, dtype=jnp.float32) + sign * slope)
 
     def move(axis):
         def change(image, sign):
             offset = jnp.zeros(2, jnp.float32).at[axis].set(0.45 * strength * image.shape[axis] * sign)
-            return _warped(image, jnp.eye(2, dtype=jnp.float32), offset)
+            return warped(image, jnp.eye(2, dtype=jnp.float32), offset)
 
         return change
 
     def turn(image, sign):
-        return _warped(image, _turn(math.radians(30) * strength * sign))
+        return warped(image, rotation(math.radians(30) * strength * sign))
 
     levels = 2 ** (8 - round(4 * strength))
     return [
@@ -273,41 +274,12 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
         move(0),
         move(1),
         toward(lambda image: jnp.zeros_like(image)),
-        toward(lambda image: jnp.broadcast_to(_grey(image).mean(), image.shape)),
-        toward(lambda image: jnp.broadcast_to(_grey(image), image.shape)),
+        toward(lambda image: jnp.broadcast_to(grey(image).mean(), image.shape)),
+        toward(lambda image: jnp.broadcast_to(grey(image), image.shape)),
         toward(smoothed),
         lambda image, sign: jnp.floor(image * 255 / (256 // levels) + 1e-3) * (256 // levels) / 255,
         lambda image, sign: jnp.where(image < 1 - strength, image, 1 - image),
     ]
-
-
-def stretched(image: jax.Array) -> jax.Array:
-    """Each channel from its darkest pixel, which becomes 0, to its brightest, 1; a channel of one value stays."""
-    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
-    return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
-
-
-def equalized(image: jax.Array) -> jax.Array:
-    """Each channel with a histogram as even as 256 levels allow."""
-
-    def channel(plane):
-        level = jnp.round(plane * 255).astype(jnp.int32)
-        counts = jnp.zeros(256, jnp.int32).at[level.ravel()].add(1)
-        last = counts[255 - jnp.argmax(counts[::-1] > 0)]
-        step = (plane.size - last) // 255  # pixels for each level, without those of the brightest
-        table = jnp.clip((jnp.cumsum(counts) - counts + step // 2) // jnp.maximum(step, 1), 0, 255)
-        return jnp.where(step > 0, (table[level] / 255).astype(plane.dtype), plane)
-
-    return jax.vmap(channel, -1, -1)(image)
-
-
-def smoothed(image: jax.Array) -> jax.Array:
-    """Each pixel as the mean of its neighbours, itself five times; the border as it was."""
-    height, width, _ = image.shape
-    if min(height, width) < 3:
-        return image
-    parts = [image[i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3)]
-    return image.at[1:-1, 1:-1].set((sum(parts) + 4 * parts[4]) / 13)
 
 
 def _uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -319,53 +291,6 @@ def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) ->
     number(f"{name}: amount", amount, 0)
 
     def augment(key, image, when):
-        return _blend(base(image), image, 1 + _uniform(key, -amount, amount))
+        return blend(base(image), image, 1 + _uniform(key, -amount, amount))
 
     return _on_floats(augment)
-
-
-def _blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
-    return jnp.clip(base + factor * (image - base), 0, 1).astype(image.dtype)
-
-
-def _grey(image: jax.Array) -> jax.Array:
-    """Brightness (H, W, 1)."""
-    if image.shape[-1] == 3:
-        return (image * jnp.array(_GREY, image.dtype)[None, None]).sum(-1, keepdims=True)
-    return image.mean(-1, keepdims=True)
-
-
-def _source(at: jax.Array, n: int, mode: str) -> jax.Array:
-    """The positions of a dimension of n that stand at the positions of the padded one; -1 for those outside."""
-    match mode:
-        case "reflect":
-            at = jnp.abs(at)
-            return jnp.where(at < n, at, 2 * (n - 1) - at)
-        case "edge":
-            return jnp.clip(at, 0, n - 1)
-        case "wrap":
-            return at % n
-    return jnp.where(at < n, jnp.maximum(at, -1), -1)
-
-
-def _taken(image: jax.Array, rows: jax.Array, columns: jax.Array, *, inside: bool) -> jax.Array:
-    """Those rows and columns; with `inside`, zeros where one is -1."""
-    y = image[rows][:, columns]
-    if inside:
-        y = jnp.where((rows >= 0)[:, None, None] & (columns >= 0)[None, :, None], y, 0)
-    return y
-
-
-def _turn(angle: jax.Array) -> jax.Array:
-    return jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
-
-
-def _warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0) -> jax.Array:
-    """y[p] = image[matrix (p - middle) + middle + offset], linear between pixels, zero outside."""
-    height, width, _ = image.shape
-    middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None]
-    rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in (height, width))
-    grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
-    at = jnp.matmul(matrix, grid - middle, precision=lax.Precision.HIGHEST) + middle + jnp.reshape(offset, (-1, 1))
-    plane = lambda plane: map_coordinates(plane, list(at.reshape(2, height, width)), order=1, cval=0.0)
-    return jax.vmap(plane, -1, -1)(image).astype(image.dtype)

@@ -1,6 +1,7 @@
 """A run on one page of HTML: `report`, and `gather` for what it shows of the trained network."""
 
+from jaxcnn.report._callback import write_report as write_report
 from jaxcnn.report._gather import gather as gather
 from jaxcnn.report._report import report as report
 
-__all__ = ["gather", "report"]
+__all__ = ["gather", "report", "write_report"]

@@ -1,14 +1,17 @@
-"""Training: one compiled step, evaluation, checkpoints, and `fit`, which puts them together."""
+"""Training: one compiled step, the loop of steps, evaluation, checkpoints, and `fit`, which puts them together."""
 
+from jaxcnn.train import callbacks as callbacks
 from jaxcnn.train import checkpoint as checkpoint
 from jaxcnn.train._config import ConfigError as ConfigError
 from jaxcnn.train._config import override as override
 from jaxcnn.train._config import require as require
 from jaxcnn.train._evaluate import evaluate as evaluate
-from jaxcnn.train._fit import Fitted as Fitted
+from jaxcnn.train._event import Carry as Carry
+from jaxcnn.train._event import Event as Event
 from jaxcnn.train._fit import fit as fit
 from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
+from jaxcnn.train._loop import loop as loop
 from jaxcnn.train._memory import reuse_memory as reuse_memory
 from jaxcnn.train._optimizer import averaged as averaged
 from jaxcnn.train._optimizer import make_optimizer as make_optimizer
@@ -16,6 +19,8 @@ from jaxcnn.train._optimizer import make_schedule as make_schedule
 from jaxcnn.train._optimizer import with_average as with_average
 from jaxcnn.train._recipe import FIT as FIT
 from jaxcnn.train._recipe import resolve as resolve
+from jaxcnn.train._result import Best as Best
+from jaxcnn.train._result import FitResult as FitResult
 from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
 from jaxcnn.train._step import TrainState as TrainState
@@ -25,18 +30,23 @@ from jaxcnn.train.checkpoint import CheckpointError as CheckpointError
 
 __all__ = [
     "FIT",
+    "Best",
+    "Carry",
     "CheckpointError",
     "ConfigError",
-    "Fitted",
+    "Event",
+    "FitResult",
     "Interrupted",
     "NonFiniteError",
     "Run",
     "TrainState",
     "averaged",
+    "callbacks",
     "checkpoint",
     "command",
     "evaluate",
     "fit",
+    "loop",
     "make_optimizer",
     "make_schedule",
     "make_step",

@@ -3,13 +3,15 @@
 import copy
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxcnn._layer import shown
 from jaxcnn._path import there_are
 
 Config = dict[str, Any]
+
+_MISSING = "(none)"
 
 
 class ConfigError(ValueError):
@@ -86,6 +88,28 @@ def entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from entries(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def changed(old: Config, new: Config, defaults: Config) -> dict[str, str]:
+    """By path, a line for each setting that differs; one that `old` does not have counts with its default."""
+    before, now, default = (dict(entries(config)) for config in (old, new, defaults))
+    lines = {}
+    for path in sorted({*before, *now}):
+        was, is_now = before.get(path, default.get(path, _MISSING)), now.get(path, _MISSING)
+        if was != is_now:
+            lines[path] = f"  {path}: it had {_short(was)}, now {_short(is_now)}"
+    return lines
+
+
+def first_lines(lines: Iterable[str]) -> str:
+    """The first lines, and how many more there are."""
+    lines = list(lines)
+    return "\n".join(lines[:8] + ([f"  and {len(lines) - 8} more"] if len(lines) > 8 else []))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _parse(path: str, text: str, old: Any) -> Any:

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.data import Source
+
 
 def everywhere() -> jax.NamedSharding:
     """The sharding of what each device of each process has a copy of."""
@@ -31,6 +33,23 @@ def copied(tree: Any) -> Any:
 def joined(rows: Any) -> Any:
     """One batch of the rows that each process has, split over the devices."""
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(by_rows(), np.asarray(part)), rows)
+
+
+def placed(source: Source) -> Source:
+    """The source on the devices: data in memory are copied to each, the batches of a stream are split over them."""
+    if source.stream is None:
+        return source._replace(arrays=copied(source.arrays))
+    # Rows have their weights, if they need some, before they are split.
+    return source._replace(stream=lambda step: map(joined, source.batches(step)), shuffle=True)
+
+
+def gathered(value: int) -> list[int]:
+    """The value that each process has."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(np.int64(value)).reshape(-1).tolist()
 
 
 def _mesh() -> jax.sharding.Mesh:

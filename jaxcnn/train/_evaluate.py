@@ -2,22 +2,25 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn._jit import jit
-from jaxcnn._layer import Params, State
+from jaxcnn._layer import Layer, Params, State
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
-from jaxcnn.data import Stream
-from jaxcnn.train._devices import joined
+from jaxcnn.data import Source, Stream, source
+from jaxcnn.data._source import in_memory
+from jaxcnn.metrics import Metric
+from jaxcnn.train._devices import placed
+from jaxcnn.train._recipe import scaled
 
 
 def evaluate(
-    loss_fn: LossFn, params: Params, state: State, data: Batch | Stream, *, batch_size: int = 256
+    loss_fn: LossFn, params: Params, state: State, data: Batch | tuple[Any, Any] | Stream, *, batch_size: int = 256
 ) -> dict[str, float]:
     """The mean of each metric over all examples.
 
@@ -26,8 +29,8 @@ def evaluate(
     Args:
         loss_fn: as `cross_entropy` makes it; it is called with train=False.
         params, state: of the model.
-        data: arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, or a stream, of
-            which one epoch is read.
+        data: arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair of these two,
+            or a stream, of which one epoch is read.
         batch_size: examples at a time; a stream has its own.
 
     Raises:
@@ -43,52 +46,73 @@ def evaluate(
     check_loss("evaluate", loss_fn)
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
-    if not isinstance(data, Stream):
+    check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
+    if isinstance(data, tuple):  # a pair, or a stream
+        batches = source(data, batch_size, shuffle=False, name="evaluate")
+    else:
         check_batch("evaluate", data, required=())
-        for name, value in data.items():
-            check_finite(f"evaluate: {name}", value, data.get("weight"))
-        check_for_loss("evaluate", loss_fn, params, state, data)
-    return mean_metrics(loss_fn, params, state, data, batch_size)
+        batches = in_memory(data, batch_size, shuffle=False)
+    if batches.arrays is None:
+        batches = placed(with_checked_batches("evaluate", batches, check))
+    else:
+        for name, value in batches.arrays.items():
+            check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
+        check(batches.arrays)
+    # jax keeps what it compiled for a function as long as that function exists, and no longer.
+    compiled = jit(loss_fn, static_argnames="train")
+    return mean_metrics(lambda *args: (compiled(*args, train=False)[1][1], {}), {}, params, state, batches)
+
+
+def measurement(
+    loss_fn: LossFn, model: Layer, metrics: Mapping[str, Metric]
+) -> Callable[[Params, State, Batch], tuple[Any, Any]]:
+    """(params, state, batch) -> the metrics of the loss, and the sums of the other metrics, compiled."""
+
+    @functools.wraps(loss_fn)
+    def measure(params, state, batch):
+        _, (_, means) = loss_fn(params, state, batch, train=False)
+        if not metrics:
+            return means, {}
+        output, _ = model.apply(params, state, scaled(batch)["image"], train=False)
+        return means, {name: metric.update(output, batch) for name, metric in metrics.items()}
+
+    return jit(measure)
 
 
 def mean_metrics(
-    loss_fn: LossFn, params: Params, state: State, data: Batch | Stream, batch_size: int
+    measure: Callable[[Params, State, Batch], tuple[Any, Any]],
+    metrics: Mapping[str, Metric],
+    params: Params,
+    state: State,
+    data: Source,
 ) -> dict[str, float]:
-    """`evaluate` of data in memory that were checked before; a stream is checked batch by batch."""
-    # jax keeps what it compiled for a function as long as that function exists, and no longer.
-    compiled = jit(loss_fn, static_argnames="train")
-    if isinstance(data, Stream):
-        batches = _streamed(data, functools.partial(check_for_loss, "evaluate", loss_fn, params, state))
-    else:
-        batches = _in_memory(data, batch_size)
+    """The metrics over an epoch of batches that were checked before."""
     totals: dict[str, Any] = {}
+    sums: Any = None
     counted = 0.0
-    for batch in batches:
-        _, (_, metrics) = compiled(params, state, batch, train=False)
+    for batch in itertools.islice(data.batches(), data.steps):
+        means, added = measure(params, state, batch)
         weight = float(_sum(batch["weight"]))
         counted += weight
-        totals = {name: totals.get(name, 0.0) + weight * value for name, value in metrics.items()}
+        totals = {name: totals.get(name, 0.0) + weight * value for name, value in means.items()}
+        sums = added if sums is None else jax.tree.map(jnp.add, sums, added)
     if counted == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
-    return {name: float(total) / counted for name, total in totals.items()}
+    result = {name: float(total) / counted for name, total in totals.items()}
+    return result | {name: float(metric.compute(sums[name])) for name, metric in metrics.items()}
 
 
-def _in_memory(data: Batch, batch_size: int) -> Iterator[Batch]:
-    n = len(next(iter(data.values())))
-    data = {"weight": np.ones(n, np.float32)} | data
-    batch_size = min(batch_size, n)
-    for start in range(0, n, batch_size):
-        at = np.arange(start, start + batch_size)
-        inside = at < n
-        batch = {name: value[np.where(inside, at, 0)] for name, value in data.items()}
-        yield batch | {"weight": batch["weight"] * inside}
+def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:
+    """The source; if it is a stream, each batch is checked before it is used."""
+    if data.stream is None:
+        return data
 
-
-def _streamed(data: Stream, check: Callable[[Batch], None]) -> Iterator[Batch]:
-    for batch in itertools.islice(data.batches(0), data.steps):
-        check_batch("evaluate", batch)
+    def checked(batch):
+        check_batch(name, batch)
         check(batch)
-        yield joined({"weight": np.ones(len(batch["label"]), np.float32)} | batch)
+        return batch
+
+    return data._replace(stream=lambda step: map(checked, data.batches(step)))
 
 
 _sum = jit(jnp.sum)

@@ -1,9 +1,9 @@
-"""What a run is: fingerprints of its model's program and of its data, and how they differ from a checkpoint's."""
+"""What a run is: its settings, data, and the program of its model, and how they differ from a checkpoint's."""
 
 import collections
 import hashlib
 import json
-import zlib
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +11,11 @@ import jax
 import numpy as np
 
 from jaxcnn._program import listing
-from jaxcnn.data import Dataset, Stream
-from jaxcnn.train._config import Config, entries
+from jaxcnn.train._config import Config, ConfigError, changed, first_lines
 from jaxcnn.train.checkpoint import versions
 
-_MISSING = "(none)"
-_FREE = ("runs", "folder", "report", "tensorboard")  # settings that training does not depend on
+_FREE = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that training does not depend on
+_GO_ON = "go on with that, or begin in another folder"
 
 
 def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
@@ -32,37 +31,41 @@ def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
     return {"hash": hashlib.sha256(text).hexdigest()[:16], "operations": dict(sorted(counts.items()))}
 
 
-def data_fingerprint(data: Any) -> str:
-    """Another for other values, shapes or types, very probably; of a stream, what it says of itself."""
-    if data is None:
-        return "none"
-    if isinstance(data, Stream):
-        shape = "x".join(map(str, data.image.shape))
-        return f"{data.steps} batches {shape} {data.image.dtype} {data.fingerprint}".rstrip()
-    if isinstance(data, Dataset):
-        data = {"image": data.images, "label": data.labels}
-    return " ".join(_array_fingerprint(name, data[name]) for name in sorted(data))
-
-
-def difference(saved: Config, current: Config, defaults: Config) -> list[str]:
+def difference(saved: Config, current: Config, defaults: Config) -> str:
     """A line for each setting, and for the data, if they are not the same; none if training can go on.
 
     A setting that the saved run does not have came with a later version: it counts with its default.
     """
     saved, current = json.loads(json.dumps([saved, current]))
     lines: dict[str, str] = {}
-    for part, of_old in (("config", None), ("fit", dict(entries(defaults)))):
-        before, now = dict(entries(saved.get(part) or {})), dict(entries(current[part]))
-        for path in sorted({*before, *now}):
-            old = before.get(path, now[path] if of_old is None else of_old.get(path, _MISSING))
+    for part, default in (("config", current["config"]), ("fit", defaults)):
+        for path, line in changed(saved.get(part) or {}, current[part], default).items():
             known = any(other == path or other.endswith(f".{path}") for other in lines)
-            if old != (new := now.get(path, _MISSING)) and path.split(".")[-1] not in _FREE and not known:
-                lines[path] = f"  {path}: it had {_shown(old)}, now {_shown(new)}"
+            if path.split(".")[-1] not in _FREE and not known:
+                lines[path] = line
     for part in ("data", "eval_data"):
         if saved.get(part) != current[part]:
             lines[part] = f"  {part}: it had {saved.get(part)}, now {current[part]}"
-    told = list(lines.values())
-    return told[:8] + ([f"  and {len(told) - 8} more"] if len(told) > 8 else [])
+    return first_lines(lines.values())
+
+
+def refuse_another_run(
+    where: pathlib.Path, about: Config, current: Config, defaults: Config, say: Callable[[str], None]
+) -> None:
+    """Refuse to go on from a checkpoint of another run; say which packages, with which results may differ, are others.
+
+    Raises:
+        ConfigError: for other settings, data, or programs of the model.
+    """
+    saved = about["config"] or {}
+    if lines := difference(saved, current, defaults):
+        raise ConfigError(f"{where} was made under another config; {_GO_ON}:\n{lines}")
+    packages = version_difference(about["versions"])
+    model = model_difference(saved, current)
+    if model and "jax" not in " ".join(packages):
+        raise ConfigError(f"{where} was made with another model; {_GO_ON}:\n" + "\n".join(model))
+    if packages:
+        say(f"{where} was made with other packages, so results may differ:\n" + "\n".join(packages))
 
 
 def version_difference(saved: dict[str, str]) -> list[str]:
@@ -87,14 +90,3 @@ def model_difference(saved: Config, current: Config) -> list[str]:
         what = ", ".join(counts[:6]) or "the same operations with other constants, shapes or order"
         lines.append(f"  model in {part}: {what}")
     return lines
-
-
-def _array_fingerprint(name: str, array: Any) -> str:
-    array = np.ascontiguousarray(array)
-    shape = "x".join(map(str, array.shape))
-    return f"{name} {array.dtype} {shape} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -12,13 +13,14 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, shown
-from jaxcnn._loss import Batch, LossFn, cross_entropy, cutmix, mixup
+from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._mix import cutmix, mixup
 from jaxcnn._path import there_are
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError, entries, require, unknown_key
 from jaxcnn.train._devices import by_rows
-from jaxcnn.train._views import VIEWS, with_views
+from jaxcnn.train._views import VIEWS
 
 FIT: Config = {
     "seed": 0,
@@ -37,7 +39,9 @@ FIT: Config = {
     "dtype": "float32",  # or "bfloat16": activations; parameters stay float32
     "augment": [],  # [name, argument, ...] of jaxcnn.data.augment, one after the other
     "evaluate": {"batch_size": 256, "views": "one"},
-    "patience": 0,  # epochs without a better result after which training ends; 0: never
+    "watch": "",  # metric of eval_data that decides which epoch is best, "-loss": the least loss; "": accuracy or -loss
+    "patience": 0,  # epochs without a better result after which training ends, and gives the best epoch's; 0: never
+    "restore_best": False,  # the result is the best epoch's, without patience as well
     "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint and go on with other batches
     "checkpoint": {"every": 0, "keep": 3},  # steps, beside the end of each epoch; keep 0: no checkpoints
     "tensorboard": False,
@@ -66,8 +70,16 @@ _LIMITS = {
 }
 
 
-def training_loss(model: Layer, config: Config) -> LossFn:
-    loss_fn = cross_entropy(model, label_smoothing=config["label_smoothing"])
+Loss = Callable[..., LossFn]  # of a model
+
+
+def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
+    """The loss of the model with label smoothing, regularisation and mixtures, as the config has them."""
+    if smoothing := config["label_smoothing"]:
+        if "label_smoothing" not in inspect.signature(loss).parameters:
+            raise ConfigError(f"label_smoothing must be 0, as {shown(loss)} has no such argument, got {smoothing}")
+        loss = functools.partial(loss, label_smoothing=smoothing)
+    loss_fn = _with_loss_as_metric(loss(model))
     scales = config["regularize"]
     penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if scales[name]]
     if penalties:
@@ -79,9 +91,9 @@ def training_loss(model: Layer, config: Config) -> LossFn:
     return loss_fn
 
 
-def evaluation_loss(model: Layer, config: Config) -> LossFn:
-    """Cross entropy of pictures as they were read, of which each device computes some rows, if they can be shared."""
-    loss_fn = cross_entropy(with_views(model, config["evaluate"]["views"]))
+def evaluation_loss(loss: Loss, model: Layer) -> LossFn:
+    """The loss of images as they were read, of which each device computes some rows, if they can be shared."""
+    loss_fn = _with_loss_as_metric(loss(model))
 
     @functools.wraps(loss_fn)
     def shared(params, state, batch, *, train, key=None):
@@ -90,6 +102,18 @@ def evaluation_loss(model: Layer, config: Config) -> LossFn:
         return loss_fn(params, state, scaled(batch), train=train, key=key)
 
     return shared
+
+
+def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
+    """The loss, which is also its metric "loss" if it has no metric of that name."""
+    check_loss("fit", loss_fn)
+
+    @functools.wraps(loss_fn)
+    def with_loss(params, state, batch, *, train, key=None):
+        loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
+        return loss, (state, {"loss": loss} | metrics)
+
+    return with_loss
 
 
 def scaled(batch: Batch) -> Batch:

@@ -29,9 +29,9 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import shown
-from jaxcnn._path import paths
 from jaxcnn.train import _flock, _steps
-from jaxcnn.train._config import Config, ConfigError, entries
+from jaxcnn.train._arrays import described, disk_name, orbax_spec, plain, restored_as
+from jaxcnn.train._config import Config, ConfigError, changed, first_lines
 from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
 
@@ -92,7 +92,7 @@ def save(
     step, keep = _integer("step", step), _integer("keep", keep)
     if step < 0 or keep < 1:
         raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
-    leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [plain(leaf) for leaf in jax.tree.leaves(tree)]
     about = _as_json(step, tree, config, metric, note)
     partial = folder / f"{step}{_steps.PARTIAL}"
     first = jax.process_index() == 0
@@ -105,7 +105,7 @@ def save(
                 partial.mkdir()
             _together("partial")
             with orbax.StandardCheckpointer() as checkpointer:
-                checkpointer.save(partial / _ARRAYS, {_key(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
+                checkpointer.save(partial / _ARRAYS, {disk_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
             if first:
                 _steps.finish(partial, about)
                 _steps.prune(folder, keep, step)
@@ -150,12 +150,12 @@ def restore(
     chosen, about = agreed(lambda: _choose(folder, step, warn))
     if check is not None:
         check(chosen, about)
-    if config is not None and (changed := _difference(about["config"] or {}, config)):
+    if config is not None and (lines := changed(about["config"] or {}, json.loads(json.dumps(config)), {})):
         raise ConfigError(
             f"{folder / str(chosen)} was made under another config; go on with that, or begin in another folder:\n"
-            + "\n".join(changed)
+            + first_lines(lines.values())
         )
-    if (found := about["arrays"]) != (expected := _described(like)):
+    if (found := about["arrays"]) != (expected := described(like)):
         different = [
             f"  {name}: expected {expected.get(name)}, found {found.get(name)}"
             for name in sorted({*found, *expected})
@@ -165,14 +165,14 @@ def restore(
         raise CheckpointError("\n".join([f"{folder / str(chosen)} holds other arrays:", *different[:5], *more]))
     leaves, structure = jax.tree.flatten(like)
     target = {
-        _key(i): shape for i, leaf in enumerate(leaves) if (shape := _target(leaf)).size
+        disk_name(i): shape for i, leaf in enumerate(leaves) if (shape := orbax_spec(leaf)).size
     }  # Orbax knows no empty ones
     try:
         with _ONE_AT_A_TIME, orbax.StandardCheckpointer() as checkpointer:
             arrays = checkpointer.restore(folder / str(chosen) / _ARRAYS, target)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"{folder / str(chosen)}: cannot be read: {error}") from error
-    restored = [_as(leaf, arrays.get(_key(i))) for i, leaf in enumerate(leaves)]
+    restored = [restored_as(leaf, arrays.get(disk_name(i))) for i, leaf in enumerate(leaves)]
     return Restored(chosen, jax.tree.unflatten(structure, restored), about)
 
 
@@ -206,7 +206,7 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
         "metric": metric,
         "note": note,
         "versions": versions(),
-        "arrays": _described(tree),
+        "arrays": described(tree),
     }
     try:
         return json.dumps(about, allow_nan=False)
@@ -247,56 +247,6 @@ def _choose(folder: pathlib.Path, step: int | None, warn: Callable[[str], None])
             return candidate, about
         damaged.append(str(problem))
     raise CheckpointError("; ".join([f"{folder}: no step that can be used", *damaged]))
-
-
-def _difference(old: Config, new: Config) -> list[str]:
-    """A line for each setting that is not the same."""
-    missing = "(none)"
-    before, after = dict(entries(old)), dict(entries(json.loads(json.dumps(new))))
-    changed = [
-        f"  {path}: it had {before.get(path, missing)}, now {after.get(path, missing)}"
-        for path in sorted({*before, *after})
-        if before.get(path, missing) != after.get(path, missing)
-    ]
-    return changed[:8] + ([f"  and {len(changed) - 8} more"] if len(changed) > 8 else [])
-
-
-def _key(i: int) -> str:
-    """The name of an array on disk: no path comes from the names of parameters."""
-    return f"{i:06}"
-
-
-def _described(tree: Any) -> dict[str, list[Any]]:
-    """path: [shape, dtype] of each array."""
-    leaves = (jax.eval_shape(_plain, leaf) for leaf in jax.tree.leaves(tree))
-    return {path: [[*leaf.shape], leaf.dtype.name] for path, leaf in zip(paths(tree), leaves, strict=True)}
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else jax.numpy.asarray(leaf)
-
-
-def _target(leaf: Any) -> Any:
-    """What Orbax should make of an array: its shape, and the devices it goes to."""
-    plain = jax.eval_shape(_plain, leaf)
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    elif _is_key(leaf):
-        sharding = _plain(leaf).sharding
-    return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
-
-
-def _as(like: Any, array: Any) -> Any:
-    if _is_key(like):
-        impls = ("threefry2x32", "rbg", "unsafe_rbg")
-        dtypes = {jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype: impl for impl in impls}  # noqa: B023
-        return jax.random.wrap_key_data(array, impl=dtypes[like.dtype])
-    return jax.numpy.zeros(like.shape, like.dtype) if array is None else jax.numpy.asarray(array)
 
 
 def _together(name: str) -> None:

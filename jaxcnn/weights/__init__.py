@@ -5,5 +5,6 @@ from jaxcnn.weights._convert import from_torch as from_torch
 from jaxcnn.weights._convert import to_torch as to_torch
 from jaxcnn.weights._file import load as load
 from jaxcnn.weights._file import save as save
+from jaxcnn.weights._transplant import transplant as transplant
 
-__all__ = ["WeightsError", "from_torch", "load", "save", "to_torch"]
+__all__ = ["WeightsError", "from_torch", "load", "save", "to_torch", "transplant"]

@@ -1,0 +1,148 @@
+"""Data of any kind as one: batches by step."""
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcnn._layer import child_key, shown
+from jaxcnn._validate import check_batch
+from jaxcnn.data._load import Dataset
+from jaxcnn.data._stream import Stream
+
+Batch = dict[str, Any]
+
+
+class Source(NamedTuple):
+    """Batches by step, whatever they come from; `source` makes one.
+
+    spec: the shape and dtype of each entry of a batch, of all processes together.
+    steps: batches in an epoch.
+    shuffle: whether each epoch has another order; if not, each epoch has all rows, and its last batch is filled up
+        with rows of weight 0; all batches have weights. A stream has its own order.
+    arrays: all rows of data in memory; None for a stream.
+    stream: step -> its batches from that step on; None for data in memory.
+    description: what a stream says of itself.
+    """
+
+    spec: dict[str, jax.ShapeDtypeStruct]
+    steps: int
+    shuffle: bool
+    arrays: dict[str, Any] | None = None
+    stream: Callable[[int], Iterator[Batch]] | None = None
+    description: str = ""
+
+    @property
+    def batch_size(self) -> int:
+        return next(iter(self.spec.values())).shape[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Another for other values, shapes or types, very probably; of a stream, what it says of itself."""
+        if self.arrays is None:
+            image = self.spec["image"]
+            return f"{self.steps} batches {_by(image.shape)} {image.dtype} {self.description}".rstrip()
+        return " ".join(_array_fingerprint(name, self.arrays[name]) for name in sorted(self.arrays))
+
+    def batches(self, step: int = 0, key: jax.Array | None = None) -> Iterator[Batch]:
+        """The batches from a step on, without end.
+
+        key: of the orders of data in memory that are shuffled, `jax.random.key(0)` by default.
+        """
+        if self.stream is not None:
+            batches = map(as_batch, self.stream(step))
+            return batches if self.shuffle else map(_weighted, batches)
+        return self._shuffled(step, key) if self.shuffle else self._in_order(step)
+
+    def order(self, key: jax.Array, epoch: Any) -> jax.Array:
+        """The rows of data in memory in the order of an epoch."""
+        if self.arrays is None:
+            raise ValueError("a stream has an order of its own")
+        rows = len(next(iter(self.arrays.values())))
+        return jax.random.permutation(jax.random.fold_in(child_key(key, "order"), epoch), rows)
+
+    def _shuffled(self, step: int, key: jax.Array | None) -> Iterator[Batch]:
+        arrays, size = self.arrays or {}, self.batch_size
+        key = jax.random.key(0) if key is None else key
+        for epoch in itertools.count(step // self.steps):
+            order = np.asarray(self.order(key, epoch))[: self.steps * size].reshape(self.steps, size)
+            for rows in order[step % self.steps :]:
+                yield {name: value[rows] for name, value in arrays.items()}
+            step = 0
+
+    def _in_order(self, step: int) -> Iterator[Batch]:
+        arrays, size = self.arrays or {}, self.batch_size
+        count = len(next(iter(arrays.values())))
+        arrays = _weighted(arrays)
+        for place in itertools.count(step):
+            at = place % self.steps * size + np.arange(size)
+            inside = at < count
+            batch = {name: value[np.where(inside, at, 0)] for name, value in arrays.items()}
+            yield batch | {"weight": batch["weight"] * inside}
+
+
+def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str = "data") -> Source:
+    """Batches of any data that `train.fit` takes, by step.
+
+    Args:
+        data: a `Dataset`, a `Stream`, a dict of arrays of one length with "image" and "label", or a pair of these two.
+        batch_size: rows of a batch, at most as many as the data have; a stream has its own.
+        shuffle: a new order for each epoch, without the rows that fill no batch; else all rows in their order, and the
+            last batch is filled up with rows of weight 0. A stream has its own order.
+        name: of the data in messages.
+
+    Raises:
+        TypeError, ValueError: for anything else, entries of different lengths, or weights that are negative.
+
+    Example:
+        >>> seen = jaxcnn.data.source((jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int)), 2)
+        >>> seen.steps, seen.spec["image"].shape, next(seen.batches())["label"].shape
+        (2, (2, 8, 8, 1), (2,))
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, Stream):
+        label = jax.ShapeDtypeStruct(data.image.shape[:1], np.int32)
+        spec = {"image": data.image, "label": label} | (data.others or {})
+        return Source(spec, data.steps, shuffle, stream=data.batches, description=data.fingerprint)
+    if isinstance(data, Dataset):
+        data = {"image": data.images, "label": data.labels}
+    data = as_batch(data)
+    if not isinstance(data, dict) or not {"image", "label"} <= {*data} or np.size(data["image"]) == 0:
+        raise TypeError(
+            f'{name}: fit needs a Dataset, a Stream, or a dict with "image" and "label" that is not empty, or a pair '
+            f"(image, label), got {shown(data)}"
+        )
+    check_batch(name, data)
+    return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)
+
+
+def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
+    """The source of arrays that were checked before, whatever their names."""
+    count = len(next(iter(arrays.values())))
+    size = min(batch_size, count)
+    canonical = jax.dtypes.canonicalize_dtype
+    spec = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), canonical(x.dtype)) for name, x in arrays.items()}
+    return Source(spec, count // size if shuffle else -(-count // size), shuffle, arrays)
+
+
+def as_batch(batch: Any) -> Any:
+    """A pair (image, label) as a dict; anything else as it is."""
+    return {"image": batch[0], "label": batch[1]} if isinstance(batch, tuple) and len(batch) == 2 else batch
+
+
+def _weighted(batch: Batch) -> Batch:
+    """The batch with a weight of 1 for each row, unless it has weights."""
+    return {"weight": np.ones(len(next(iter(batch.values()))), np.float32)} | batch
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _array_fingerprint(name: str, array: Any) -> str:
+    array = np.ascontiguousarray(array)
+    return f"{name} {array.dtype} {_by(array.shape)} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"

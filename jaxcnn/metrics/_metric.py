@@ -1,0 +1,45 @@
+"""What a metric is, and the fraction of right answers as the first one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Metric(NamedTuple):
+    """A number about a whole data set, which need not be a mean over batches.
+
+    value = compute(sum over batches of update(output, batch))
+
+    update: (output, batch) -> a tree of arrays, which adds up over batches and devices. `output` is the model's in
+        evaluation; `batch` a dict, whose "weight" (N,) is 0 for rows that fill up the last batch and must add nothing.
+    compute: the sums -> a scalar.
+
+    Example:
+        >>> def update(output, batch):
+        ...     error = jnp.abs(output - batch["label"]).max(-1)
+        ...     return {"error": (error * batch["weight"]).sum(), "count": batch["weight"].sum()}
+        >>> largest_error = jaxcnn.metrics.Metric(update, lambda sums: sums["error"] / sums["count"])
+    """
+
+    update: Callable[[Any, dict[str, Any]], Any]
+    compute: Callable[[Any], Any]
+
+
+def accuracy() -> Metric:
+    """The fraction of examples whose largest logit is that of the label, a class (N,) or fractions (N, classes).
+
+    Example:
+        >>> metric = jaxcnn.metrics.accuracy()
+        >>> batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.ones(3)}
+        >>> round(float(metric.compute(metric.update(jnp.eye(3), batch))), 4)
+        0.6667
+    """
+
+    def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        label, weight = batch["label"], batch["weight"]
+        right = output.argmax(-1) == (label.argmax(-1) if label.ndim == 2 else label)
+        return {"right": (right * weight).sum(), "weight": weight.sum()}
+
+    return Metric(update, lambda sums: sums["right"] / jnp.maximum(sums["weight"], 1e-30))

@@ -1,0 +1,230 @@
+"""`fit` with losses, metrics and callbacks of the user, and the callbacks of its own."""
+
+import functools
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn import data, train
+from jaxcnn.metrics import Metric, accuracy
+from jaxcnn.train import callbacks
+
+DIGITS = data.load("mnist_small", "test")
+IMAGES, LABELS = DIGITS.images[:96], DIGITS.labels[:96]
+SEEN, UNSEEN = (IMAGES[:64], LABELS[:64]), (IMAGES[64:], LABELS[64:])
+MODEL = cnn.serial(cnn.max_pool(7), cnn.flatten, cnn.dense(10))
+CONFIG = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
+
+
+def fit(folder, seen=SEEN, unseen=UNSEEN, model=MODEL, config=None, **options):
+    run = train.Run("test", {}, folder=folder)
+    return train.fit(model, seen, eval_data=unseen, config=CONFIG | (config or {}), run=run, **options)
+
+
+# Losses
+
+
+def test_regression(tmp_path):
+    """Float labels, which are no class fractions."""
+    target = np.stack([IMAGES.mean((1, 2, 3)), IMAGES.std((1, 2, 3))], 1).astype(np.float32) / 100
+    model = cnn.serial(cnn.avg_pool(7), cnn.flatten, cnn.dense(2))
+    config = {"epochs": 60, "optimizer": {"learning_rate": 0.02}}
+    result = fit(tmp_path, (IMAGES, target), (IMAGES, target), model, config, loss=cnn.mean_squared_error)
+    assert result.history[-1]["test"]["loss"] < 0.1 * result.history[0]["test"]["loss"]
+    assert {*result.history[-1]["test"]} == {"loss"}
+    assert result.outcome.startswith("test loss 0.0")
+    assert result.best.metrics["loss"] == min(record["test"]["loss"] for record in result.history)
+
+
+def weighted_pixels(model, *, scale=1.0):
+    """A loss with an entry of its own, no metric named "loss", and none of a batch's other names."""
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        y, state = model.apply(params, state, batch["image"], train=train, key=key)
+        chosen = jnp.take_along_axis(y, batch["label"][:, None], 1)[:, 0]
+        return scale * jnp.mean(batch["importance"] * (chosen - 1) ** 2), (state, {"mean_output": y.mean()})
+
+    return loss_fn
+
+
+def test_a_loss_of_the_user_gets_the_other_entries_of_a_batch(tmp_path):
+    seen, unseen = ({"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (SEEN, UNSEEN))
+    config = {"augment": ["flip"], "regularize": {"l2": 1e-3}}
+    result = fit(tmp_path, seen, unseen, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
+    assert {*result.history[-1]["train"]} == {"loss", "mean_output", "penalty"}
+    assert {*result.history[-1]["test"]} == {"loss", "mean_output"}
+    seen["importance"] = 0 * seen["importance"]
+    still = fit(tmp_path / "0", seen, unseen, loss=weighted_pixels)
+    assert still.history[-1]["train"]["loss"] == 0
+
+
+def test_a_stream_may_have_other_entries(tmp_path):
+    def batches(step):
+        while True:
+            yield {"image": IMAGES[:32], "label": LABELS[:32], "importance": np.full(32, step, np.float32)}
+
+    others = {"label": jax.ShapeDtypeStruct((32,), np.int32), "importance": jax.ShapeDtypeStruct((32,), np.float32)}
+    image = jax.ShapeDtypeStruct((32, 28, 28, 1), np.uint8)
+    stream = data.Stream(batches, 2, image, (), "", others)
+    assert fit(tmp_path, stream, stream, loss=weighted_pixels).history[-1]["test"]["loss"] == 0  # of step 0
+
+
+def test_the_loss_is_part_of_the_run(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    config = {"checkpoint": {"keep": 1}}
+    fit(tmp_path, config=config)
+    with pytest.raises(train.ConfigError, match="another model"):
+        fit(tmp_path, config=config, loss=functools.partial(cnn.cross_entropy, auxiliary=0.1, label_smoothing=0.2))
+
+
+def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"label_smoothing must be 0, as .*mean_squared_error.* has no such"):
+        fit(tmp_path, config={"label_smoothing": 0.1}, loss=cnn.mean_squared_error)
+    with pytest.raises(TypeError, match=r"fit needs a loss, such as cross_entropy\(model\)"):
+        fit(tmp_path, loss=lambda model: model)
+
+
+# Metrics
+
+
+def test_metrics_are_of_all_examples(tmp_path):
+    """In batches of another size than the data, whose last is filled up."""
+
+    def update(output, batch):
+        wrong = (output.argmax(-1) != batch["label"]) * batch["weight"]
+        return {"wrong": wrong.sum(), "worst": jnp.zeros(10).at[batch["label"]].add(wrong)}
+
+    metrics = {"errors": Metric(update, lambda sums: sums["worst"].sum()), "top_1": accuracy()}
+    config = {"evaluate": {"batch_size": 20, "views": "mirror"}}
+    for record in fit(tmp_path, config=config, metrics=metrics).history:
+        assert record["test"]["top_1"] == pytest.approx(record["test"]["accuracy"])
+        assert record["test"]["errors"] == round(32 * (1 - record["test"]["accuracy"]))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["test"] == record["test"]
+
+
+# The best epoch
+
+UNSTEADY = {"epochs": 8, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "schedule": {"name": "constant"}}
+
+
+@pytest.mark.parametrize("watch", ["", "accuracy", "-loss", "-errors"])
+def test_the_best_epoch(tmp_path, watch):
+    errors = Metric(lambda y, batch: ((y.argmax(-1) != batch["label"]) * batch["weight"]).sum(), lambda sums: sums)
+    go = lambda name, **config: fit(tmp_path / name, config=UNSTEADY | config, metrics={"errors": errors})
+    last = go("last", watch=watch)
+    name, sign = (watch or "accuracy").lstrip("-"), -1 if watch.startswith("-") else 1
+    epoch = 1 + int(np.argmax([sign * record["test"][name] for record in last.history]))
+    assert (last.epoch, last.best.epoch) == (8, epoch)
+    assert last.best.metrics == last.history[epoch - 1]["test"]
+    best = go("best", watch=watch, restore_best=True)
+    assert best.epoch == best.best.epoch == epoch
+    for one, other in ((best.params, last.best.params), (best.train_state.params, last.params)):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    test = {"image": UNSEEN[0] / np.float32(255), "label": UNSEEN[1]}
+    loss = train.evaluate(cnn.cross_entropy(MODEL), best.params, best.state, test)["loss"]
+    assert loss == pytest.approx(best.best.metrics["loss"])
+
+
+def test_the_best_epoch_needs_a_metric_that_is_there(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"watch: there is no metric 'acuracy'; .*did you mean 'accuracy'"):
+        fit(tmp_path, config={"watch": "acuracy"})
+    for config in ({"watch": "accuracy"}, {"restore_best": True}):
+        with pytest.raises(train.ConfigError, match="needs the results of eval_data, and there are none"):
+            fit(tmp_path, unseen=None, config=config)
+    assert fit(tmp_path, unseen=None).best is None
+
+
+def test_an_epoch_that_is_not_finite_is_not_the_best():
+    assert callbacks.watched("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
+    assert callbacks.watched("", {"loss": np.nan, "accuracy": 0.25}) is None
+    assert callbacks.watched("", {"loss": 0.5}) == -0.5
+
+
+# Callbacks of the user
+
+
+def test_a_callback_sees_all_and_is_logged(tmp_path):
+    seen = []
+
+    def callback(event):
+        seen.append((event.kind, event.step))
+        if event.kind == "epoch":
+            kernel = event.params["2"]["kernel"]
+            event.record["norm"] = float(jnp.linalg.norm(kernel))
+            assert event.record["test"]["accuracy"] == event.metric
+            assert event.run.folder == tmp_path
+
+    result = fit(tmp_path, callbacks=[callback])
+    assert seen[0] == ("start", 0)
+    assert [step for kind, step in seen if kind == "epoch"] == [2, 4]
+    assert seen[-1] == ("end", 4)
+    assert result.history[-1]["norm"] == pytest.approx(float(jnp.linalg.norm(result.params["2"]["kernel"])))
+
+
+def test_a_callback_ends_training(tmp_path):
+    def enough(event):
+        event.stop = event.kind == "epoch" and event.metric > 0
+
+    result = fit(tmp_path, callbacks=[enough], config={"epochs": 50})
+    assert len(result.history) < 50
+    assert result.history[-1]["test"]["accuracy"] > 0
+
+
+def test_an_error_of_a_callback_ends_training(tmp_path):
+    def broken(event):
+        if event.kind == "epoch":
+            raise IndexError("of the user")
+
+    with pytest.raises(IndexError, match="of the user"):
+        fit(tmp_path, callbacks=[broken])
+    fit(tmp_path)  # the folder is free again
+
+
+def test_what_a_callback_notes_is_there_after_a_resume(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    found = []
+
+    def counting(event, last):
+        if event.kind == "start":
+            found.append(event.note.get("count", 0))
+        if event.kind == "epoch":
+            event.note["count"] = event.note.get("count", 0) + 1
+            event.stop = event.epoch == last
+
+    config = {"epochs": 4, "checkpoint": {"keep": 1}}
+    for last in (2, 4):
+        result = fit(tmp_path, config=config, callbacks=[functools.partial(counting, last=last)])
+    assert found == [0, 2]
+    assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
+
+
+def test_a_callback_without_a_run_says_so():
+    step = train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))
+    source = data.source(SEEN, 32)
+    state = train.TrainState.create(MODEL, optax.sgd(0.1), jax.random.key(0), IMAGES[:1] / np.float32(1))
+    event = next(train.loop(step, state, source, epochs=1))
+    with pytest.raises(ValueError, match=r"this callback needs a run; give train\.loop one"):
+        callbacks.progress(event)
+
+
+def test_the_registered_report_is_used(tmp_path, monkeypatch):
+    kinds = []
+    monkeypatch.setitem(callbacks.FACTORIES, "report", lambda model, data: lambda event: kinds.append(event.kind))
+    fit(tmp_path)
+    assert kinds == []
+    fit(tmp_path, config={"report": True})
+    assert kinds[0] == "start"
+    assert kinds[-1] == "end"
+
+
+def test_training_imports_no_reports():
+    folder = pathlib.Path(train.__file__).parent
+    for path in folder.rglob("*.py"):
+        assert not re.search(r"import.* (explain|report)\b|jaxcnn\.(explain|report)\b", path.read_text()), path

@@ -1,0 +1,64 @@
+"""Data of any kind are one thing for training: batches by step."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import data
+
+IMAGES = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+LABELS = np.arange(10)
+PAIR = {"image": IMAGES, "label": LABELS}
+
+
+def labels(source, step, count, **options):
+    return [batch["label"].tolist() for batch in itertools.islice(source.batches(step, **options), count)]
+
+
+@pytest.mark.parametrize("given", [PAIR, (IMAGES, LABELS), [*PAIR.items()], data.Dataset(IMAGES, LABELS, ())])
+def test_kinds_of_data_in_memory(given):
+    if isinstance(given, list):
+        with pytest.raises(TypeError, match=r"seen: fit needs a Dataset, a Stream, or a dict .* got \["):
+            data.source(given, name="seen")
+        return
+    source = data.source(given, 4)
+    assert (source.steps, source.batch_size) == (2, 4)
+    assert source.spec["image"] == jax.ShapeDtypeStruct((4, 1, 1, 1), np.float32)
+    assert source.spec["label"] == jax.ShapeDtypeStruct((4,), np.int32)
+    assert data.source(source) is source
+
+
+def test_each_epoch_has_another_order_and_any_step_can_be_the_first():
+    source = data.source(PAIR, 3)
+    whole = labels(source, 0, 9)
+    assert [whole[step:] for step in range(9)] == [labels(source, step, 9 - step) for step in range(9)]
+    epochs = [[*itertools.chain(*whole[i : i + 3])] for i in (0, 3, 6)]
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert labels(source, 0, 3, key=jax.random.key(1)) != whole[:3]
+    np.testing.assert_array_equal(source.order(jax.random.key(0), 1)[:9], epochs[1])
+
+
+def test_in_order_the_last_batch_is_filled_up():
+    source = data.source(PAIR | {"weight": np.full(10, 2.0)}, 4, shuffle=False)
+    assert source.steps == 3
+    assert labels(source, 0, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0], [0, 1, 2, 3]]
+    batches = itertools.islice(source.batches(), 3)
+    assert [batch["weight"].tolist() for batch in batches] == [[2] * 4, [2] * 4, [2, 2, 0, 0]]
+
+
+def test_a_stream_may_have_other_entries_and_pairs():
+    masks = jax.ShapeDtypeStruct((2, 8, 8), np.float32)
+    image = jax.ShapeDtypeStruct((2, 8, 8, 1), np.uint8)
+
+    def batches(step):
+        for i in itertools.count(step):
+            yield np.full((2, 8, 8, 1), i, np.uint8), np.zeros((2, 8, 8), np.float32)
+
+    source = data.source(data.Stream(batches, 5, image, (), "abc", {"label": masks}))
+    assert source.spec == {"image": image, "label": masks}
+    assert source.steps == 5
+    assert source.fingerprint == "5 batches 2x8x8x1 uint8 abc"
+    assert next(source.batches(7))["image"].max() == 7
