@@ -258,8 +258,8 @@ def floating(x: Any, layer: str) -> Any:
     if not hasattr(x, "dtype"):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {shown(x)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        picture = jnp.issubdtype(x.dtype, jnp.integer)
-        hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if picture else ""
+        integers = jnp.issubdtype(x.dtype, jnp.integer)
+        hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if integers else ""
         raise TypeError(f"{layer} needs floating-point input, got {shown(x)}{hint}")
     return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
@@ -274,7 +274,7 @@ def spatial_rank(x: Any, layer: str) -> int:
     rank = len(x.shape) - 2
     if not 1 <= rank <= 3:
         raise ValueError(
-            f"{layer} needs (N, *spatial, C) with 1 to 3 spatial dimensions, such as pictures (N, H, W, C), "
+            f"{layer} needs (N, *spatial, C) with 1 to 3 spatial dimensions, such as images (N, H, W, C), "
             f"got shape {x.shape}"
         )
     return rank

@@ -215,7 +215,7 @@ def test_mistakes_are_the_models(run, page):
     right = fitted.history[-1]["test"]["accuracy"]
     assert f"{expected.trace()} are right ({right:.2%})" in page.text
     wrong = {i for i in range(200) if guesses[i] != UNSEEN.labels[i]}
-    told = {int(m[1]) for i in page.found("img") if (m := re.match(r"Picture (\d+), .* taken for", i["alt"]))}
+    told = {int(m[1]) for i in page.found("img") if (m := re.match(r"Image (\d+), .* taken for", i["alt"]))}
     assert len(told) == min(len(wrong), 12)
     assert told <= wrong
 
@@ -345,7 +345,7 @@ def test_a_deep_network_is_shown_once_for_each_size(tmp_path):
     assert arrays["cam"].shape == (10, 12, 12)
 
 
-def test_a_stream_is_the_same_as_its_pictures(tmp_path):
+def test_a_stream_is_the_same_as_its_images(tmp_path):
     few = Dataset(DIGITS.images[:50], DIGITS.labels[:50], DIGITS.classes)
 
     def batches(step):
@@ -394,10 +394,10 @@ def test_a_run_that_is_over_gets_its_page(tmp_path):
         run = train.Run("test", {}, folder=tmp_path / "run")
         train.fit(linear, FEW, config={"epochs": 1, "report": wanted}, run=run)
         assert (run.folder / "report.html").exists() == wanted
-    assert "Of 300 pictures" in Page(run.folder / "report.html").text
+    assert "Of 300 images" in Page(run.folder / "report.html").text
 
 
-def test_without_pictures(tmp_path):
+def test_without_images(tmp_path):
     new_run(tmp_path)
     page = Page(report.report(tmp_path))
     assert "were not gathered; report.gather does it" in page.text
@@ -457,7 +457,7 @@ def test_a_last_record_that_was_cut_off_is_left_out(tmp_path):
     assert len(Page(report.report(tmp_path)).tables["Metrics after each epoch"]) == 2
 
 
-def test_pictures_are_what_pillow_reads():
+def test_images_are_what_pillow_reads():
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     for channels in (1, 3):
@@ -467,7 +467,7 @@ def test_pictures_are_what_pillow_reads():
 
 
 def shown(page, alt):
-    """The pictures (H, W, channels) whose text begins so."""
+    """The images (H, W, channels) whose text begins so."""
     image = pytest.importorskip("PIL.Image")
     files = [i["src"].partition(",")[2] for i in page.found("img") if i["alt"].startswith(alt)]
     return [np.asarray(image.open(io.BytesIO(base64.b64decode(file))), int) for file in files]
@@ -475,18 +475,18 @@ def shown(page, alt):
 
 def test_filters_are_orange_where_they_are_positive(run, page):
     kernels = explain.filters(run[0].params, "block/conv")[..., 0]
-    pictures = shown(page, "Filter")
-    assert len(pictures) == 6
-    for kernel, pixels in zip(kernels, pictures, strict=True):
+    images = shown(page, "Filter")
+    assert len(images) == 6
+    for kernel, pixels in zip(kernels, images, strict=True):
         redder = pixels[..., 0] - pixels[..., 2]
         np.testing.assert_allclose(redder / np.where(redder > 0, 213, 178), kernel / jnp.abs(kernels).max(), atol=0.01)
 
 
-def test_maps_and_their_pictures(run, page):
-    """The pictures are the first of their classes; a map is drawn from its layer's least to its largest value."""
-    assert [f"A picture of the class {name}" in page.text for name in NASTY[:3]] == [True, True, False]
+def test_maps_and_their_images(run, page):
+    """The images are the first of their classes; a map is drawn from its layer's least to its largest value."""
+    assert [f"An image of the class {name}" in page.text for name in NASTY[:3]] == [True, True, False]
     x = UNSEEN.images[FIRST[:2]]
-    np.testing.assert_array_equal(np.stack(shown(page, "The picture itself")), x[..., 0])
+    np.testing.assert_array_equal(np.stack(shown(page, "The image itself")), x[..., 0])
     fitted = run[0]
     maps = explain.feature_maps(model(), fitted.params, fitted.state, x / np.float32(255), "block/pool")["block/pool"]
     drawn = np.stack(shown(page, "block/pool, channel")).reshape(2, 6, *maps.shape[1:3])
@@ -524,7 +524,7 @@ def test_an_experiment_writes_it(tmp_path):
     page = Page(next(tmp_path.glob("*/report.html")))
     assert "Filters of conv1" in page.text
     assert ["train.optimizer.learning_rate", "0.003"] in page.tables["All settings"]
-    assert page.tables["The layers, what their units see of the picture, and what one picture costs"][1] == [
+    assert page.tables["The layers, what their units see of the image, and what one image costs"][1] == [
         "conv1",
         "28 x 28 x 6",
         "5 x 5",

@@ -47,7 +47,7 @@ def bytes_of(*shape):
 )
 def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, classes, kept, left_out):
     page = gathered(tmp_path / "run", bytes_of(4, 6, 6, 3), labels, classes)
-    assert (f"Of {kept} pictures that were shown to it" in page.text) == (kept > 0)
+    assert (f"Of {kept} images that were shown to it" in page.text) == (kept > 0)
     assert (f"{left_out} examples have labels that are not from 0 to 2" in page.text) == (left_out > 0)
     if kept:
         (matrix,) = (rows for caption, rows in page.tables.items() if caption.startswith("Confusion matrix"))
@@ -60,19 +60,19 @@ def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, cl
 )
 def test_inputs_of_all_ranks_and_channels(tmp_path, shape):
     page = gathered(tmp_path / "run", bytes_of(6, *shape), [0, 1, 2, 0, 1, 2], ("a", "b", "c"))
-    assert "Of 6 pictures" in page.text
+    assert "Of 6 images" in page.text
     assert ("What it sees" in page.text) == (len(shape) == 3)
 
 
 def test_floats_that_are_not_finite(tmp_path):
     images = RNG.standard_normal((6, 5, 5, 3)).astype(np.float32)
     images[0, 0, 0, 0], images[1] = np.nan, np.inf
-    assert "Of 6 pictures" in gathered(tmp_path / "run", images, [0, 1, 2, 0, 1, 2], ("a", "b", "c")).text
+    assert "Of 6 images" in gathered(tmp_path / "run", images, [0, 1, 2, 0, 1, 2], ("a", "b", "c")).text
 
 
 def test_rows_of_weight_zero_are_not_shown(tmp_path):
     batch = {"image": bytes_of(5, 4, 4, 1), "label": np.array([0, 1, 2, 0, 1]), "weight": np.array([1, 0, 1, 1, 0.0])}
-    assert "Of 3 pictures" in gathered(tmp_path / "run", batch["image"], [], (), data=batch).text
+    assert "Of 3 images" in gathered(tmp_path / "run", batch["image"], [], (), data=batch).text
     with pytest.raises(DataError, match="at least one example"):
         gathered(tmp_path / "none", batch["image"], [], (), data=batch | {"weight": np.zeros(5)})
 
@@ -96,7 +96,7 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path, monkeypatch):
     seen = []
     whole = _gather._batches
     monkeypatch.setattr(_gather, "_batches", lambda data: (seen.append(len(x)) or (x, y) for x, y in whole(data)))
-    assert "Of 5 pictures" in gathered(tmp_path / "run", bytes_of(5, 40, 30, 3), [0, 1, 2, 0, 1], ()).text
+    assert "Of 5 images" in gathered(tmp_path / "run", bytes_of(5, 40, 30, 3), [0, 1, 2, 0, 1], ()).text
     assert max(seen) == 2
 
 
@@ -111,7 +111,7 @@ def hostile(value):
 
 
 KEYS = {"size", "left_out", "params", "multiply_adds", "name", "output", "sees", "before", "position", "channel", "cam"}
-KEYS |= {"bias", "value", "rows", "columns", "of_picture", "steps", "pool", "path", "is"}
+KEYS |= {"bias", "value", "rows", "columns", "of_image", "steps", "pool", "path", "is"}
 
 
 def test_nothing_that_a_file_says_becomes_html(tmp_path):

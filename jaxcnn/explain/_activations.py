@@ -1,4 +1,4 @@
-"""What a network looks for, and what it finds in a picture."""
+"""What a network looks for, and what it finds in an image."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
     Args:
         params: of a model.
         path: of the layer, such as "conv1"; by default the convolution with the fewest input channels, as a rule the
-            one that sees the picture. (Not the first: jax sorts a tree by name.)
+            one that sees the image. (Not the first: jax sorts a tree by name.)
 
     Raises:
         ValueError: if there is no convolution of that path, or by default not one with the fewest channels.

@@ -32,27 +32,27 @@ def feature_visualization(
     jitter: int = 2,
     bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> tuple[jax.Array, jax.Array]:
-    """Pictures (N, *spatial, C) that make a channel of a layer as active as can be, and the activations (steps, N).
+    """Images (N, *spatial, C) that make a channel of a layer as active as can be, and the activations (steps, N).
 
     x <- clip(x + Adam(u - d/dx [l2 * sum_i x[i]^2 + total_variation * sum_i |x[i + 1] - x[i]|])),
     u[n] = g[n] / rms(g[n]),  g[n] = d/dx of mean_i a[n, i, channel], for x moved at random
 
-    with a the output of the layer. In each step, the pictures are moved by up to `jitter` positions, and what leaves on
+    with a the output of the layer. In each step, the images are moved by up to `jitter` positions, and what leaves on
     one side comes back on the other. The penalties and the moves keep out patterns that excite the network and look
     like nothing. As u has size 1, the same weights do for every layer. After a `relu`, a channel that is zero
     everywhere has no gradient: take the layer before.
 
     Args:
         model, params, state: a layer made by combinators, in evaluation, and what belongs to it.
-        x: the pictures have its shape (N, *spatial, C): an array or a `jax.ShapeDtypeStruct`.
+        x: the images have its shape (N, *spatial, C): an array or a `jax.ShapeDtypeStruct`.
         layer: the path of a layer of the model.
-        channel: of its output, an int or one for each picture (N,).
-        key: of the noise that the pictures begin with, and of the moves.
+        channel: of its output, an int or one for each image (N,).
+        key: of the noise that the images begin with, and of the moves.
         steps: of Adam.
-        learning_rate: of Adam, in units of the pictures' values.
+        learning_rate: of Adam, in units of the images' values.
         l2, total_variation: weights of the penalties.
-        jitter: positions, at most, that the pictures are moved by in each dimension.
-        bounds: the least and the largest value in a picture; None for any.
+        jitter: positions, at most, that the images are moved by in each dimension.
+        bounds: the least and the largest value in an image; None for any.
 
     Raises:
         TypeError: for an x that is no floating-point array or its shape.
@@ -62,10 +62,10 @@ def feature_visualization(
         >>> net = jaxcnn.serial(flatten=jaxcnn.flatten, head=jaxcnn.dense(1))
         >>> params = {"head": {"kernel": jnp.array([[1.0], [-1.0]]), "bias": jnp.zeros(1)}}
         >>> like = jax.ShapeDtypeStruct((1, 2, 1), jnp.float32)
-        >>> pictures, activations = jaxcnn.explain.feature_visualization(
+        >>> images, activations = jaxcnn.explain.feature_visualization(
         ...     net, params, {}, like, "head", 0, key=jax.random.key(0), jitter=0
         ... )
-        >>> pictures.ravel()
+        >>> images.ravel()
         Array([1., 0.], dtype=float32)
 
     Source: Erhan et al., "Visualizing higher-layer features of a deep network", 2009; Mahendran and Vedaldi,

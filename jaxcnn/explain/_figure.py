@@ -65,7 +65,7 @@ def colour_bar(figure: "Figure", drawn: Any, axes: Any, label: str) -> None:
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:
-    """(rows, columns, H, W, C) -> one picture, with NaN between the tiles."""
+    """(rows, columns, H, W, C) -> one image, with NaN between the tiles."""
     rows, columns, height, width, channels = tiles.shape
     gap = max(1, width // 10)
     tiles = np.pad(tiles, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=np.nan)
@@ -79,18 +79,18 @@ def number_tiles(axis: Any, numbers: np.ndarray, size: int, length: int) -> None
     axis.set_ticks(centres[some], numbers[some])
 
 
-def show(ax: "Axes", picture: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
-    """A picture (H, W, 1) or (H, W, 3), its values spread over those of a screen, or from `low` to `high` of them."""
-    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
-        raise ValueError(f"a picture to be drawn has 1 or 3 channels, (H, W, C), got shape {picture.shape}")
-    picture = picture.astype(float) - picture.min()
-    picture = low + (high - low) * picture / (picture.max() or 1)
-    ax.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
+    """An image (H, W, 1) or (H, W, 3), its values spread over those of a screen, or from `low` to `high` of them."""
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(f"an image to be drawn has 1 or 3 channels, (H, W, C), got shape {image.shape}")
+    image = image.astype(float) - image.min()
+    image = low + (high - low) * image / (image.max() or 1)
+    ax.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
     ax.set(xticks=[], yticks=[])
 
 
 def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed: bool) -> "Figure":
-    """A row of pictures, and below it the same in pale grey under the values (N, H, W), each by its largest."""
+    """A row of images, and below it the same in pale grey under the values (N, H, W), each by its largest."""
     x, n = np.asarray(x), len(x)
     figure, axes = new_figure(2, n, 1.5 * n + 1.2, 3.4)
     colours = fading(signed)
@@ -100,7 +100,7 @@ def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed
         show(below, x[i].mean(-1, keepdims=True), 0.35, 0.75)
         relative = values[i] / (np.abs(values[i]).max() or 1)
         drawn = below.imshow(relative, cmap=colours, vmin=-1 if signed else 0, vmax=1)
-    axes[0, 0].set_ylabel("picture")
+    axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("attribution" if signed else "Grad-CAM")
     colour_bar(figure, drawn, axes[1], "relative to largest")
     return figure

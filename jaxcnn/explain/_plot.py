@@ -78,7 +78,7 @@ def plot_filters(kernels: Any) -> "Figure":
 
 
 def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: int = 16) -> "Figure":
-    """What the layers find in one picture, as `feature_maps` gives it: a row for each, a tile for each channel.
+    """What the layers find in one image, as `feature_maps` gives it: a row for each, a tile for each channel.
 
     Colours reach from the least to the largest value in the row. Outputs (N, features) are one row of cells.
 
@@ -117,16 +117,16 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
 
 
 def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Pictures (N, H, W, C), such as those of `feature_visualization` or of a dataset, up to eight in a row.
+    """Images (N, H, W, C), such as those of `feature_visualization` or of a dataset, up to eight in a row.
 
     The values of each are spread from black to white.
 
     Args:
-        x: pictures with 1 or 3 channels.
+        x: images with 1 or 3 channels.
         titles: a line for each; their numbers if there are none.
 
     Raises:
-        ValueError: for other shapes, or no picture.
+        ValueError: for other shapes, or no image.
 
     Example:
         >>> figure = jaxcnn.explain.plot_pictures(jnp.ones((2, 8, 8, 1)), ["one", "two"])
@@ -139,22 +139,22 @@ def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
     figure, axes = new_figure(rows, columns, 1.5 * columns + 0.2, 1.8 * rows + 0.2)
     for ax in axes.flat[len(x) :]:
         ax.set_axis_off()
-    for i, (ax, picture) in enumerate(zip(axes.flat, x, strict=False)):
-        show(ax, picture)
+    for i, (ax, image) in enumerate(zip(axes.flat, x, strict=False)):
+        show(ax, image)
         ax.set_title(str(i) if titles is None else titles[i])
     return figure
 
 
 def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Pictures (N, H, W, C) and, on them, attributions of the same shape: of `saliency` and its relatives.
+    """Images (N, H, W, C) and, on them, attributions of the same shape: of `saliency` and its relatives.
 
     They are summed over channels, and each is divided by its largest absolute value. What speaks for the class is
     vermillion, what speaks against it is blue.
 
     Args:
-        x: pictures with 1 or 3 channels.
+        x: images with 1 or 3 channels.
         attributions: of the shape of x.
-        titles: a line for each picture.
+        titles: a line for each image.
 
     Raises:
         ValueError: for other shapes.
@@ -169,14 +169,14 @@ def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None
 
 
 def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Pictures (N, H, W, C) and, on them, maps (N, H', W') of `grad_cam`, brought to their size.
+    """Images (N, H, W, C) and, on them, maps (N, H', W') of `grad_cam`, brought to their size.
 
     Each map is divided by its largest value.
 
     Args:
-        x: pictures with 1 or 3 channels.
+        x: images with 1 or 3 channels.
         maps: for each, of any size.
-        titles: a line for each picture.
+        titles: a line for each image.
 
     Raises:
         ValueError: for other shapes.
@@ -194,7 +194,7 @@ def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Fi
 def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> "Figure":
     """A matrix (classes, classes), as `confusion_matrix` gives it: a row for each class, a column for each prediction.
 
-    Colours are shares of the row, on a scale that spreads the small ones; up to 20 classes have counts in the cells.
+    Colours are fractions of the row, on a scale that spreads the small ones; up to 20 classes have counts in the cells.
 
     Args:
         matrix: counts.
@@ -213,10 +213,10 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
     names = [str(name) for name in (range(n) if classes is None else classes)]
     if len(names) != n:
         raise ValueError(f"plot_confusion_matrix: there are {n} classes, but {len(names)} names")
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(max(0.5 * n, 3), 9)
     figure, [[axes]] = new_figure(1, 1, side + 1.5, side + 0.6)
-    drawn = axes.imshow(shares, cmap="cividis", norm=require_matplotlib().colors.PowerNorm(0.5, 0, 1))
+    drawn = axes.imshow(fractions, cmap="cividis", norm=require_matplotlib().colors.PowerNorm(0.5, 0, 1))
     right = matrix.trace() / max(matrix.sum(), 1)
     axes.set(title=f"{right:.2%} of {matrix.sum():,} are right", xlabel="predicted class", ylabel="class")
     ticks = np.arange(0, n, math.ceil(n / 25))
@@ -224,15 +224,15 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
     axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(ticks, names)
     if n <= 20:
-        for (row, column), share in np.ndenumerate(shares):
+        for (row, column), fraction in np.ndenumerate(fractions):
             text = f"{matrix[row, column]:,}" if matrix[row, column] else ""
-            axes.text(column, row, text, ha="center", va="center", size=8, color="black" if share > 0.3 else "white")
-    colour_bar(figure, drawn, axes, "share of the class")
+            axes.text(column, row, text, ha="center", va="center", size=8, color="black" if fraction > 0.3 else "white")
+    colour_bar(figure, drawn, axes, "fraction of the class")
     return figure
 
 
 def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None = None) -> "Figure":
-    """The pictures among `images` of which `worst_mistakes` tells: their class, and the one that they were taken for.
+    """Those of `images` that `worst_mistakes` names: their class, and the one that they were taken for.
 
     Args:
         images: those of all examples, (N, H, W, C) with 1 or 3 channels.
@@ -240,7 +240,7 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
         classes: their names, in order.
 
     Raises:
-        ValueError: for pictures of other shapes.
+        ValueError: for images of other shapes.
 
     Example:
         >>> mistakes = jaxcnn.explain.worst_mistakes(jnp.eye(3), [1, 1, 1], 10)

@@ -1,4 +1,4 @@
-"""Where a network looks: how much the score of a class depends on each part of a picture.
+"""Where a network looks: how much the score of a class depends on each part of an image.
 
 The score is the logit of the class, s[n] = logits[n, label[n]]. All are pure functions; under `jax.jit`, one that is
 called again is compiled once. Two cautions: a map can look right and say nothing, so compare it with that of random
@@ -22,21 +22,21 @@ from jaxcnn.explain._labels import checked_classes
 
 
 def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, label: Any = None) -> jax.Array:
-    """(N, *spatial, C) -> the same: the gradient of a class's score for the picture.
+    """(N, *spatial, C) -> the same: the gradient of a class's score for the image.
 
     g[n] = d s[n] / d x[n],  s[n] = logits[n, label[n]]
 
-    A change dx of the picture changes the score by the sum of g dx, as long as it is small. The map of the source is
+    A change dx of the image changes the score by the sum of g dx, as long as it is small. The map of the source is
     max_c |g|.
 
     Args:
-        model: from pictures to logits (N, classes), in evaluation.
+        model: from images to logits (N, classes), in evaluation.
         params, state: of the model.
-        x: pictures (N, *spatial, C).
-        label: the class, an int or one for each picture (N,); by default the one with the largest logit.
+        x: images (N, *spatial, C).
+        label: the class, an int or one for each image (N,); by default the one with the largest logit.
 
     Raises:
-        TypeError: for pictures or labels of another kind.
+        TypeError: for images or labels of another kind.
         ValueError: for a label that is no class, or outputs that are not logits (N, classes).
 
     Example:
@@ -62,14 +62,14 @@ def smooth_grad(
     noise: float = 0.15,
     samples: int = 32,
 ) -> jax.Array:
-    """(N, *spatial, C) -> the same: the mean gradient of a class's score around the picture.
+    """(N, *spatial, C) -> the same: the mean gradient of a class's score around the image.
 
     g = 1 / samples sum_k ds/dx at x + sigma * e_k,  e_k ~ Normal(0, 1),  sigma[n] = noise * (max x[n] - min x[n])
 
     Args:
-        model, params, state, x, label: as in `saliency`; the default label is that of the picture without noise.
+        model, params, state, x, label: as in `saliency`; the default label is that of the image without noise.
         key: of the noise.
-        noise: its deviation, as a share of the picture's range; the source suggests 0.1 to 0.2.
+        noise: its std, as a fraction of the image's range; the source suggests 0.1 to 0.2.
         samples: of the noise.
 
     Raises:
@@ -115,7 +115,7 @@ def integrated_gradients(
 
     Args:
         model, params, state, x, label: as in `saliency`; the default label is that of x.
-        baseline: b, the picture that says nothing: a number, or an array of the shape of x or of one picture.
+        baseline: b, the image that says nothing: a number, or an array of the shape of x or of one image.
         steps: points at which the gradient is taken.
 
     Raises:
@@ -152,7 +152,7 @@ def grad_cam(
     map[n] = relu(sum_c w[n, c] a[n, :, c]),  w[n, c] = mean over i of ds[n] / da[n, i, c]
 
     with a the output of the layer. As a rule it is the last one with spatial dimensions: its channels mean most, and
-    its positions still have a place in the picture. To bring the maps to the pictures' size:
+    its positions still have a place in the image. To bring the maps to the images' size:
     `jax.image.resize(maps, x.shape[:-1], "linear")`.
 
     Args:
@@ -203,7 +203,7 @@ def _explained(logits: jax.Array, label: Any) -> jax.Array:
 
 
 def _score(logits: jax.Array, label: Any) -> jax.Array:
-    """The scores of all examples, summed: none depends on another's picture, so the gradient is that of each."""
+    """The scores of all examples, summed: none depends on another's image, so the gradient is that of each."""
     return jnp.take_along_axis(logits, _explained(logits, label)[:, None], axis=1).sum()
 
 

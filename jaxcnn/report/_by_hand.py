@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.report._page import VERMILLION, Html, figure, grid, joined, number, picture, tag
+from jaxcnn.report._page import VERMILLION, Html, figure, grid, image, joined, number, tag
 
 _DIGITS = 3  # of numbers to check by hand
-_FRAMED = 8  # how many times larger a picture is under the frame
+_FRAMED = 8  # how many times larger an image is under the frame
 
 
 def by_hand(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
     worked = words["worked"]
     rows, columns, (i, j), channel = (worked[name] for name in ("rows", "columns", "position", "channel"))
-    source = f"the output of {worked['before']}" if worked["before"] else "the picture"
+    source = f"the output of {worked['before']}" if worked["before"] else "the image"
     patch, weights = (np.round(arrays[name].astype(float), _DIGITS) for name in ("patch", "weights"))
     products = np.round(patch * weights, _DIGITS)
     total, bias = products.sum(), round(worked["bias"], _DIGITS)
@@ -26,11 +26,11 @@ def by_hand(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
             f"bias. Numbers are rounded to {_DIGITS} digits before they are used, so that it can be checked by hand.",
         )
     ]
-    if worked["of_picture"] and arrays["examples"].shape[1:3] == tuple(words["size"]):
+    if worked["of_image"] and arrays["examples"].shape[1:3] == tuple(words["size"]):
         label = words["classes"][arrays["examples_label"][0]]
-        alt = f"A picture of the class {label}, a frame around rows {_span(rows)}, columns {_span(columns)}"
+        alt = f"An image of the class {label}, a frame around rows {_span(rows)}, columns {_span(columns)}"
         larger = framed(arrays["examples"][0] / 255, rows, columns)
-        parts.append(figure(picture(larger, alt, class_="frame"), "Where the patch lies"))
+        parts.append(figure(image(larger, alt, class_="frame"), "Where the patch lies"))
     for c in range(patch.shape[-1]):
         which = f", channel {c}" if patch.shape[-1] > 1 else ""
         down, across = (range(n) for n in patch.shape[:2])
@@ -67,7 +67,7 @@ def _span(places: Sequence[int]) -> str:
 
 
 def framed(pixels: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-    """A picture, larger, with a line around these rows and columns."""
+    """An image, larger, with a line around these rows and columns."""
     large = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).repeat(_FRAMED, 0).repeat(_FRAMED, 1)
     outer, inner = (
         tuple(slice(_FRAMED * at[0] + line, _FRAMED * (at[-1] + 1) - line) for at in (rows, columns)) for line in (0, 2)

@@ -32,7 +32,7 @@ from jaxcnn.train._steps import read_json
 _ARRAYS, _WORDS = "explain.npz", "explain.json"
 _BATCH, _BATCH_VALUES = 256, 2**26  # images, and values in all, of a batch, at most
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # at most
-_PICTURE, _TILE = 96, 48  # pixels, at most, on a side of a picture and of a feature map
+_IMAGE, _TILE = 96, 48  # pixels, at most, on a side of an image and of a feature map
 
 
 def gather(
@@ -40,14 +40,14 @@ def gather(
 ) -> None:
     """Keep in a run's folder what `report` shows of a trained network: `explain.npz`, and what is text, `explain.json`.
 
-    These are its layers, confusion matrix and worst mistakes; for pictures (N, H, W, C) also the filters of the first
+    These are its layers, confusion matrix and worst mistakes; for images (N, H, W, C) also the filters of the first
     convolution, feature maps, Grad-CAM, and one position of that convolution in numbers.
 
     Args:
         run_folder: of a `train.Run`.
         model: from images to logits (N, classes).
         params, state: of the model, trained.
-        data: that it was not trained on, as `train.fit` takes it. Pictures of bytes are divided by 255.
+        data: that it was not trained on, as `train.fit` takes it. Images of bytes are divided by 255.
 
     Example:
         >>> import tempfile
@@ -82,8 +82,8 @@ def gather(
         if len(index):
             examples, arrays = _classified(logits, labels, index)
             if spec.ndim == 4:
-                pictures = _pictures(data, [*examples, *arrays["mistakes_index"]])
-                arrays |= {"examples": pictures[: len(examples)], "mistakes": pictures[len(examples) :]}
+                images = _images(data, [*examples, *arrays["mistakes_index"]])
+                arrays |= {"examples": images[: len(examples)], "mistakes": images[len(examples) :]}
                 inside = _inside(model, params, state, jnp.asarray(_rows(data, examples)), fields)
                 words, arrays = words | inside[0], arrays | inside[1]
     table = summary(model, spec)
@@ -146,7 +146,7 @@ def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, Any]) -
 
 
 def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and labels, some at a time, without those that only fill up a batch."""
+    """Images and labels, some at a time, without those that only fill up a batch."""
     if isinstance(data, Stream):
         for batch in itertools.islice(data.batches(0), data.steps):
             weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["label"]))) > 0)
@@ -172,9 +172,9 @@ def _rows(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
     return np.stack([found[i] for i in index])
 
 
-def _pictures(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
+def _images(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
     """The images of these numbers as bytes, each made small when it is read."""
-    found = {i: np.asarray(_shrunk(image[None], _PICTURE)[0]) for i, image in _numbered(data, index)}
+    found = {i: np.asarray(_shrunk(image[None], _IMAGE)[0]) for i, image in _numbered(data, index)}
     return _visible(np.stack([found[i] for i in index]))
 
 
@@ -226,7 +226,7 @@ def _inside(
         shown = [*{maps[path].shape[1:3]: _outermost(path, maps) for path in order}.values()]
     words: dict[str, Any] = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
     arrays = {f"map_{i}": _shrunk(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
-    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrunk(x, _PICTURE).shape[:3], "linear")
+    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrunk(x, _IMAGE).shape[:3], "linear")
     kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel", 0)) == 4)
     if (first := next(kernels, None)) is not None:
         example = {path: maps[path][0] for path in order}
@@ -237,7 +237,7 @@ def _inside(
 
 
 def _is_map(y: Any, x: jax.Array) -> bool:
-    """Whether an output has positions, for each of the pictures x."""
+    """Whether an output has positions, for each of the images x."""
     return isinstance(y, jax.Array) and (y.ndim, len(y)) == (4, len(x)) and math.prod(y.shape[1:3]) > 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.report._by_hand import by_hand
-from jaxcnn.report._page import VERMILLION, Html, figure, joined, number, picture, share, table, tag, tiles
+from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
 
 _CLASSES = 20  # in a confusion matrix, at most
 _PAIRS = 20  # of classes that are confused, at most
@@ -35,14 +35,14 @@ def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         return joined(parts)
     matrix = arrays["matrix"]
     total, right = int(matrix.sum()), int(matrix.trace())
-    parts.append(tag("p", f"Of {total:,} pictures that were shown to it, {right:,} are right ({right / total:.2%})."))
+    parts.append(tag("p", f"Of {total:,} images that were shown to it, {right:,} are right ({right / total:.2%})."))
     parts.append(_matrix(matrix, classes) if len(classes) <= _CLASSES else _pairs(matrix, classes))
     index = arrays["mistakes_index"]
     if not len(index) or "mistakes" not in arrays:
         return joined(parts)
     parts += [
         tag("h3", "The worst mistakes"),
-        tag("p", "The pictures to whose class the network gives the smallest probability."),
+        tag("p", "The images to whose class the network gives the smallest probability."),
     ]
     names = ("label", "predicted", "label_probability", "predicted_probability")
     rows = zip(index, arrays["mistakes"], *(arrays[f"mistakes_{name}"] for name in names), strict=True)
@@ -52,13 +52,13 @@ def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
             tiles(
                 *(
                     figure(
-                        picture(
+                        image(
                             pixels / 255,
-                            f"Picture {i}, of the class {classes[label]}, that is taken for {classes[predicted]}",
+                            f"Image {i}, of the class {classes[label]}, that is taken for {classes[predicted]}",
                         ),
                         tag("strong", f"{classes[label]}, taken for {classes[predicted]}"),
-                        tag("span", f"{classes[label]}: {share(p)}"),
-                        tag("span", f"{classes[predicted]}: {share(q)}"),
+                        tag("span", f"{classes[label]}: {percentage(p)}"),
+                        tag("span", f"{classes[predicted]}: {percentage(q)}"),
                     )
                     for i, pixels, label, predicted, p, q in rows
                 )
@@ -70,10 +70,10 @@ def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
 
 
 def _matrix(matrix: np.ndarray, classes: Sequence[str]) -> Html:
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
 
     def cell(i, j):
-        level = int(np.ceil(5 * (shares[i, j] if i == j else shares[i, j] ** 0.5)))
+        level = int(np.ceil(5 * (fractions[i, j] if i == j else fractions[i, j] ** 0.5)))
         kinds = ["right"] * (i == j) + [f"m{level}" if level else "zero"]
         return tag("td", f"{matrix[i, j]:,}", class_=" ".join(kinds))
 
@@ -89,7 +89,7 @@ def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
     most = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
     pairs = [np.unravel_index(k, wrong.shape) for k in most if wrong.flat[k]]
     rows = ((classes[i], classes[j], f"{wrong[i, j]:,}", f"{matrix[i].sum():,}") for i, j in pairs)
-    return table("The most frequent confusions", ["class", "taken for", "pictures", "of"], rows, class_="words")
+    return table("The most frequent confusions", ["class", "taken for", "images", "of"], rows, class_="words")
 
 
 def _seen(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
@@ -98,7 +98,7 @@ def _seen(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         parts += _filters(words["first"], arrays["filters"])
     if words["maps"]:
         parts += _maps(words, arrays) + _cam(words, arrays)
-    return joined(parts) if parts else tag("p", "It has no layer whose outputs have positions in the picture.")
+    return joined(parts) if parts else tag("p", "It has no layer whose outputs have positions in the image.")
 
 
 def _filters(path: str, filters: np.ndarray) -> list[Html]:
@@ -114,7 +114,7 @@ def _filters(path: str, filters: np.ndarray) -> list[Html]:
         colours = _NEUTRAL + np.abs(relative) * (end - _NEUTRAL)
         drawn = "orange for positive weights, blue for negative ones" + ", averaged over channels" * (channels > 1)
     images = (
-        picture(colours[i], f"Filter {i} of {path}, weights from {number(w.min(), 2)} to {number(w.max(), 2)}")
+        image(colours[i], f"Filter {i} of {path}, weights from {number(w.min(), 2)} to {number(w.max(), 2)}")
         for i, w in enumerate(filters)
     )
     return [
@@ -127,14 +127,12 @@ def _filters(path: str, filters: np.ndarray) -> list[Html]:
 def _maps(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
     parts = [
         tag("h3", "Feature maps"),
-        tag(
-            "p", "What each layer finds, a picture for each channel: black for the least, white for the largest value."
-        ),
+        tag("p", "What each layer finds, an image for each channel: black for the least, white for the largest value."),
     ]
     for n in range(len(arrays["map_0"])):
         name = words["classes"][arrays["examples_label"][n]]
-        known = tag("li", picture(arrays["examples"][n] / 255, f"The picture itself, of the class {name}"))
-        parts.append(tag("h3", f"A picture of the class {name}"))
+        known = tag("li", image(arrays["examples"][n] / 255, f"The image itself, of the class {name}"))
+        parts.append(tag("h3", f"An image of the class {name}"))
         parts.append(tag("ul", known, class_="tiles", role="list"))
         for i, (path, shape) in enumerate(words["maps"]):
             values = arrays[f"map_{i}"][n]
@@ -144,7 +142,7 @@ def _maps(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
             parts.append(
                 tiles(
                     *(
-                        picture(
+                        image(
                             relative[..., c : c + 1],
                             f"{path}, channel {c}: from {number(values[..., c].min(), 2)} "
                             f"to {number(values[..., c].max(), 2)}, largest {_where(values[..., c])}",
@@ -169,16 +167,16 @@ def _cam(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
         where = f"most {_where(cam)}" if cam.any() else "nothing in this layer"
         both = tag(
             "span",
-            picture(pixels, f"Picture {index}, of the class {words['classes'][label]}"),
-            picture(over, f"What speaks for {guess} in it: {where}"),
+            image(pixels, f"Image {index}, of the class {words['classes'][label]}"),
+            image(over, f"What speaks for {guess} in it: {where}"),
             class_="both",
         )
         said = [tag("span", f"but it is {name}")] if (name := words["classes"][label]) != guess else []
         said += [] if cam.any() else [tag("span", "nothing in this layer speaks for it")]
-        items.append(figure(both, tag("strong", guess), f" {share(probability)}", *said))
+        items.append(figure(both, tag("strong", guess), f" {percentage(probability)}", *said))
     return [
         tag("h3", f"Grad-CAM of {words['cam']}"),
-        tag("p", "What speaks for the class that the network puts a picture into, in orange: where the layer sees it."),
+        tag("p", "What speaks for the class that the network puts an image into, in orange: where the layer sees it."),
         tag("div", tiles(*items), class_="large pair"),
     ]
 
@@ -198,5 +196,5 @@ def _network(words: dict[str, Any]) -> Html:
     ]
     columns = ["layer", "output", "sees", "parameters", "multiply-adds"]
     return table(
-        "The layers, what their units see of the picture, and what one picture costs", columns, rows, class_="tree"
+        "The layers, what their units see of the image, and what one image costs", columns, rows, class_="tree"
     )

@@ -36,7 +36,7 @@ def joined(parts: Iterable[Any]) -> Html:
 
 
 def document(title: str, *body: Html) -> str:
-    """The page; its policy lets a browser load and run nothing but this style and pictures that are in it."""
+    """The page; its policy lets a browser load and run nothing but this style and images that are in it."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = tag(
@@ -69,7 +69,7 @@ def number(value: float, digits: int) -> str:
     return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def share(value: float) -> str:
+def percentage(value: float) -> str:
     if math.isnan(value):
         return "not finite"
     return f"{value:.1%}" if 5e-4 <= value < 0.9995 else "below 0.1%" if value < 0.5 else "above 99.9%"
@@ -79,7 +79,7 @@ def figure(image: Html, *caption: Any) -> Html:
     return tag("figure", image, tag("figcaption", *caption))
 
 
-def picture(pixels: np.ndarray, alt: str, **attributes: Any) -> Html:
+def image(pixels: np.ndarray, alt: str, **attributes: Any) -> Html:
     """An image of (H, W, 1 or 3) from 0 to 1, with pixels that stay sharp; what is not a number is black."""
     data = base64.b64encode(_png(np.round(255 * np.nan_to_num(pixels).clip(0, 1)).astype(np.uint8))).decode()
     height, width, _ = pixels.shape
@@ -100,7 +100,7 @@ def chart(
         title: what is drawn.
         epochs: in order.
         series: for each line, "training" or "test", a value for each epoch; NaN where there is none.
-        percent: whether the values are shares.
+        percent: whether the values are fractions.
         note: what it means, below the chart.
     """
     values = np.array([*series.values()], float)

@@ -42,7 +42,7 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
     sections = {"Training": training(records)}
     if found is None:
         when = "are gathered when training has ended" if epochs else "were not gathered; report.gather does it"
-        sections["The network"] = tag("p", f"Pictures of what the network does {when}.")
+        sections["The network"] = tag("p", f"Images of what the network does {when}.")
     else:
         try:
             sections |= network_sections(*found)

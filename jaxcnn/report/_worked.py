@@ -13,11 +13,11 @@ def worked(
 ) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """The convolution `path` at the position of its largest output, what follows, and the arrays that are in it.
 
-    Where a window lies follows from what the layer and the one before see of the picture. What is not found to be what
+    Where a window lies follows from what the layer and the one before see of the image. What is not found to be what
     the network computes, such as with a kernel that is normalised before its use, is left out: None, or no pool.
 
     Args:
-        x: a picture (H, W, C).
+        x: an image (H, W, C).
         maps: the outputs (H, W, C) for it of layers without layers in them, by path, as they run.
         fields: what they see.
         params: of the model.
@@ -50,7 +50,7 @@ def worked(
         "value": float(y[place]),
         "rows": rows[i].tolist(),
         "columns": columns[j].tolist(),
-        "of_picture": before.shape[:2] == x.shape[:2],
+        "of_image": before.shape[:2] == x.shape[:2],
         "steps": [],
         "pool": None,
     }
