@@ -35,7 +35,7 @@ def test_regression(tmp_path):
     """Float labels, which are no class fractions."""
     target = np.stack([IMAGES.mean((1, 2, 3)), IMAGES.std((1, 2, 3))], 1).astype(np.float32) / 100
     model = cnn.serial(cnn.avg_pool(7), cnn.flatten, cnn.dense(2))
-    config = {"epochs": 60, "optimizer": {"learning_rate": 0.02}}
+    config = {"epochs": 20, "optimizer": {"learning_rate": 0.1}}
     result = fit(tmp_path, (IMAGES, target), (IMAGES, target), model, config, loss=cnn.mean_squared_error)
     assert result.history[-1]["test"]["loss"] < 0.1 * result.history[0]["test"]["loss"]
     assert {*result.history[-1]["test"]} == {"loss"}
@@ -114,7 +114,7 @@ def test_metrics_are_of_all_examples(tmp_path):
 UNSTEADY = {"epochs": 8, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "schedule": {"name": "constant"}}
 
 
-@pytest.mark.parametrize("watch", ["", "accuracy", "-loss", "-errors"])
+@pytest.mark.parametrize("watch", ["", "-loss", "-errors"])
 def test_the_best_epoch(tmp_path, watch):
     errors = Metric(lambda y, batch: ((y.argmax(-1) != batch["label"]) * batch["weight"]).sum(), lambda sums: sums)
     go = lambda name, **config: fit(tmp_path / name, config=UNSTEADY | config, metrics={"errors": errors})

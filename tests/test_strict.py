@@ -182,6 +182,7 @@ SETTINGS = {
         "schedule": {"name": "linear", "warmup": 0.3, "end": 1e-4},
     },
     "regularize": {"regularize": {"l1": 0.01, "l2": 0.01}},
+    "restore_best": {"restore_best": True, "watch": "-loss"},
     "rollback": {"on_nonfinite": "rollback"},
     "skip": {"on_nonfinite": "skip", "checkpoint": {"every": 1, "keep": 1}},
     "rest": {"seed": 3, "epochs": 2, "batch_size": 5, "tensorboard": False, "report": False},

@@ -12,7 +12,7 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
-from jaxcnn.data import Source, Stream, source
+from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric
 from jaxcnn.train._devices import placed
@@ -47,7 +47,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
-    if isinstance(data, tuple):  # a pair, or a stream
+    if isinstance(data, tuple) and not isinstance(data, Dataset):  # whose bytes the model does not take
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
         check_batch("evaluate", data, required=())
