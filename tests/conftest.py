@@ -1,6 +1,7 @@
 """Set-up of all tests: compiled programs are kept, so that a second run, or a second worker, need not wait."""
 
 import pathlib
+import signal
 
 import jax
 import pytest
@@ -21,6 +22,17 @@ def no_network(monkeypatch):
         raise jaxcnn.data.DataError(f"{remote.url} is not downloaded in tests")
 
     monkeypatch.setattr("jaxcnn.data._load.fetch", fetch)
+
+
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored():
+    """As in a terminal, also where the tests run in the background or under nohup; programs that tests start, too."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -124,8 +124,6 @@ def test_killed_many_times(tmp_path, keep):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_told_to_stop(tmp_path, number, status):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("the tests run under nohup")
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")
     process.send_signal(number)

@@ -38,13 +38,6 @@ def whole(tmp_path_factory):
     return rows(fit(tmp_path_factory.mktemp("whole")).history)
 
 
-@pytest.fixture(autouse=True)
-def hangup_is_not_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("save", [1, 2])
 def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, status, save):
