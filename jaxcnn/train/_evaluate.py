@@ -50,8 +50,9 @@ def evaluate(
     if isinstance(data, tuple) and not isinstance(data, Dataset):  # whose bytes the model does not take
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
-        check_batch("evaluate", data, required=())
-        batches = in_memory(data, batch_size, shuffle=False)
+        arrays: Any = data
+        check_batch("evaluate", arrays, required=())
+        batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
         batches = placed(with_checked_batches("evaluate", batches, check))
     else:
