@@ -45,6 +45,13 @@ SMALL = {
     "convnext_tiny",
     "convnextv2_atto",
 }
+# In training: one for each kind of state, auxiliary head and shuffle.
+SMALL_IN_TRAINING = {"googlenet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2", "convnext_tiny"}
+# Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
+LARGE = re.compile(
+    r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
+    r"|regnet_._(\d|16|32|128|3_2|1_6)+gf|convnext(v2)?_(base|large|huge|small)"
+)
 # So deep that rounding grows on the way: in training, PyTorch's own float32 is off by 2e-3 of the largest logit.
 DEEP = {
     "resnet101",
@@ -92,7 +99,7 @@ def state_dict(name, **options):
     return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", zoo_weights.full_but({name for name in MODELS if not LARGE.fullmatch(name)}, MODELS))
 def test_figures(name):
     """Parameters and multiply-adds, to the digits given, of the model's documentation and of torchvision."""
     rows = {row[1]: row.groups()[1:] for row in ROW.finditer(MODELS[name].__doc__)}
@@ -115,9 +122,15 @@ def test_all_of_torchvision_is_here():
     assert set(TORCHVISION) <= set(GOLDENS)
 
 
-@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, GOLDENS))
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_logits_of_torch(name, mode):
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        pytest.param(mode, name, marks=() if name in small else pytest.mark.full)
+        for mode, small in (("eval", SMALL), ("train", SMALL_IN_TRAINING))
+        for name in GOLDENS
+    ],
+)
+def test_logits_of_torch(mode, name):
     """In training with the statistics of the batch and without dropout; the deep ones then in float64."""
     options = compared(name)
     model = MODELS[name](**without_chance(name, **options))
@@ -135,7 +148,7 @@ def test_logits_of_torch(name, mode):
     assert np.abs(y - expected).max() <= (1e-6 if wide else 1e-4) * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", zoo_weights.full_but({name for name in GOLDENS if not LARGE.fullmatch(name)}, GOLDENS))
 def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
         expected = str(golden["names"])
