@@ -91,6 +91,20 @@ def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
         fit(tmp_path, loss=lambda model: model)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"loss": "mse"}, TypeError, "loss: 'mse' is not a function"),
+        ({"callbacks": [None]}, TypeError, "callbacks: None is not a function"),
+        ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
+        ({"metrics": {"a": cnn.metrics.accuracy()}, "unseen": None}, train.ConfigError, "computed on eval_data"),
+    ],
+)
+def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        fit(tmp_path, **options)
+
+
 # Metrics
 
 

@@ -68,6 +68,7 @@ def fit(
         start: params and state to begin with, such as those of a trained backbone; parts of the trees will do.
 
     Raises:
+        TypeError: for a loss, metric or callback that is none.
         ConfigError: for a setting that does not exist or cannot be, or checkpoints of another config, model or data.
         ValueError: for data that do not fit the model or each other: lengths, labels, values that are not finite
             (unless "on_nonfinite" deals with them), training and evaluation in different ranges.
@@ -95,6 +96,15 @@ def fit(
         >>> again.history == result.history
         True
     """
+    for name, functions in (("loss", [loss]), ("callbacks", callbacks)):
+        for function in functions:
+            if not callable(function):
+                raise TypeError(f"{name}: {function!r} is not a function")
+    for name, metric in (metrics or {}).items():
+        if not isinstance(metric, Metric):
+            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}")
+    if metrics and eval_data is None:
+        raise ConfigError("metrics are computed on eval_data, and there are none; give eval_data")
     config = resolve(config or {})
     run = run or Run("fit", config)
     with run.locked():

@@ -53,6 +53,8 @@ def checked(
         if data is None or data.arrays is None:
             continue
         image, weight = data.arrays["image"], data.arrays.get("weight")
+        if weight is not None and not np.any(weight):
+            raise ValueError(f"{name}: the weights of all examples are 0; leave them out, or the data")
         if name == "train_data" and config["on_nonfinite"] != "raise":
             if first := first_nonfinite(image, weight):
                 run.say(f"train_data: image{[*first]} is {image[first]}; steps that meet such values are undone")
