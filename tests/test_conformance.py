@@ -44,7 +44,7 @@ def test_the_table_is_complete():
         "capture",
         "plain",
     }
-    packages = {"data", "explain", "models", "report", "train", "weights"}
+    packages = {"data", "explain", "metrics", "models", "report", "train", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
 
 

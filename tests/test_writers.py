@@ -37,18 +37,19 @@ LOCK_AND_FORK = """
 import os, pathlib, sys, time
 from jaxcnn.train._lock import locked
 folder = pathlib.Path(sys.argv[1])
+say = lambda text: os.write(1, f"{text}\\n".encode())  # in one piece, as two processes share the pipe
 with locked(folder):
     child = os.fork()
     if child:
-        print(child, flush=True)
+        say(child)
         time.sleep(60)
     try:
         with locked(folder):
             pass
     except Exception:
-        print("refused", flush=True)
+        say("refused")
 # The child leaves the block, which must not remove the lock of its parent.
-print(folder.joinpath("lock").exists(), flush=True)
+say(folder.joinpath("lock").exists())
 time.sleep(60)
 """
 

@@ -1,5 +1,7 @@
 """How PyTorch's libraries name the parameters of each architecture: tables, first torchvision's, then timm's.
 
+The file is long because it is data: a few lines for each family of models.
+
 A table turns the path of a leaf of `params` or `state` into a name there. Layouts follow from the rank: kernels
 (*window, in, out) are weights (out, in, *window).
 """
