@@ -262,7 +262,7 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Loss, accuracy and whatever else was recorded, epoch by epoch: `FitResult.history`, or the lines of metrics.jsonl.
+    """Loss, accuracy and whatever else was recorded, by epoch: `FitResult.history`, or the lines of metrics.jsonl.
 
     Args:
         history: for each epoch a record with "epoch", "train" and perhaps "test", of metrics by name.
