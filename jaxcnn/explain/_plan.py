@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, as_layer
 from jaxcnn._lowering import choose
+from jaxcnn._program import Program, inner_programs, jaxpr_of
 from jaxcnn._window import one_of
 from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
 
@@ -131,20 +132,18 @@ def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = Fa
     model = as_layer(model)
     x, params, state = specs(model, x, "plan")
     program = jax.make_jaxpr(lambda params, state, x: model.apply(params, state, x, train=False)[0])(params, state, x)
-    rows = tuple(_row(*call, backend, measure) for call in _calls(program.jaxpr))
+    rows = tuple(_row(*call, backend, measure) for call in _calls(program))
     return Plan(backend, rows, _peak() if measure else None)
 
 
-def _calls(jaxpr: Any, path: str = "", times: int = 1) -> Iterator[tuple[str, int, Any]]:
+def _calls(program: Program, path: str = "", times: int = 1) -> Iterator[tuple[str, int, Any]]:
     """(path of the layer, how often it runs, equation) of each operation that has rules, also in inner programs."""
-    for eqn in jaxpr.eqns:
+    for eqn in jaxpr_of(program).eqns:
         here = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
         if hasattr(eqn.primitive, "problem"):
             yield here, times, eqn
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if hasattr(inner := getattr(inner, "jaxpr", inner), "eqns"):
-                    yield from _calls(inner, here, times * eqn.params.get("length", 1))
+        for inner in inner_programs(eqn):
+            yield from _calls(inner, here, times * eqn.params.get("length", 1))
 
 
 def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRow:
