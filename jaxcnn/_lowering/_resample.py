@@ -59,7 +59,8 @@ def _taps(
     with jax.ensure_compile_time_eval():
         matrix = np.asarray(jax.image.resize(jnp.eye(n, dtype=dtype), (n, size), method, antialias))
     matrix = matrix.T if transposed else matrix
-    used = matrix != 0
+    used = np.abs(matrix) > 8 * jnp.finfo(dtype).eps  # at the end of the filter, 0 may come out as a rounding error
+    matrix = np.where(used, matrix, 0)
     indices = np.argsort(~used, axis=0, kind="stable")[: max(1, used.sum(0).max())].astype(np.int32)
     weights = np.take_along_axis(matrix, indices, 0)
     return np.where(weights == 0, indices[0], indices), weights
