@@ -213,6 +213,7 @@ def test_a_signal_that_was_ignored_stays_so(number):
         ({"step": "3"}, TypeError, "step must be an integer, got '3'"),
         ({"keep": 1.5}, TypeError, "keep must be an integer, got 1.5"),
         ({"metric": "high"}, TypeError, "metric must be a number or None, got 'high'"),
+        ({"metric": "0.5"}, TypeError, "metric must be a number or None, got '0.5'"),
         ({"metric": 10**400}, TypeError, "metric must be a number or None, got 1000"),
         ({"metric": float("nan")}, ValueError, "metric must be a finite number or None, got nan"),
         ({"note": {1, 2}}, TypeError, "config and note must be what JSON can hold: .*set"),

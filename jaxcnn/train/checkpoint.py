@@ -194,7 +194,7 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
     """What `restore` is to know about a step."""
     if metric is not None:
         try:
-            metric = float(metric)
+            metric = float(1.0 * metric)  # the product refuses text
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"checkpoint.save: metric must be a number or None, got {shown(metric)}") from None
         if not math.isfinite(metric):
