@@ -86,13 +86,14 @@ def main(config):
                 run.progress(f"epoch {epoch}, step {i}/{steps}: loss {loss:.3f}, accuracy {accuracy:.1%}")
         seen = {name: float(np.mean([metrics[name] for metrics in history])) for name in metrics}
         result = train.evaluate(loss_fn, state.params, state.state, test)
+        seconds = round(time.perf_counter() - began, 2)
         run.log(
             f"epoch {epoch:2}: loss {seen['loss']:.3f}, accuracy {seen['accuracy']:.1%}; "
             f"test loss {result['loss']:.4f}, accuracy {result['accuracy']:.2%}",
             epoch=epoch,
             train=seen,
             test=result,
-            seconds=round(time.perf_counter() - began, 2),
+            seconds=seconds,
         )
         if settings["report"]:
             report.report(run.folder, epochs=epochs)
@@ -100,7 +101,7 @@ def main(config):
         report.gather(run.folder, model, state.params, state.state, unseen)
         report.report(run.folder)
     print(
-        f"test accuracy {result['accuracy']:.2%} after {time.perf_counter() - began:.1f} s, "
+        f"test accuracy {result['accuracy']:.2%} after {seconds:.1f} s, "
         f"of which {compiled:.1f} s until the first step was compiled and done; see {run.folder}"
     )
     return result
