@@ -130,7 +130,7 @@ def test_threads_that_fit(tmp_path, whole):
     assert results[0] == whole
     if results[1] != results[2]:  # else one began when the other had ended
         assert whole in (results[1], results[2])
-        assert any("in use by process" in str(results[name]) for name in (1, 2))
+        assert any("in use by process" in str(results[name]) for name in (1, 2)), results
     for folder in "ab":
         lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
