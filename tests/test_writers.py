@@ -203,6 +203,24 @@ def test_a_signal_that_was_ignored_stays_so(number):
         signal.signal(number, before)
 
 
+def test_runs_that_begin_at_once_in_one_folder(tmp_path):
+    begun = []
+    for number in range(50):
+        together = threading.Barrier(3)
+
+        def work(folder=tmp_path / str(number), together=together):
+            together.wait()
+            begun.append(Run("test", {"seed": 1}, folder=folder))
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [path.name for path in (tmp_path / str(number)).iterdir()] == ["config.json"]
+    assert len(begun) == 150
+
+
 # Arguments and records
 
 

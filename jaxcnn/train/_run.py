@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, entries, override
@@ -199,9 +200,8 @@ class Run:
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with replace(path) as file:  # another process may begin in the same folder
+            file.write(f"{json.dumps(about, indent=2)}\n".encode())
 
     def _write(self, new: list[dict[str, Any]]) -> None:
         """Add records to the files, or write all if the files lack some; a failure is told, once."""
