@@ -195,7 +195,8 @@ def test_option_a_has_zeros_on_the_way_around():
     state = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), state)
     probe = jaxcnn.capture(model, "stem")
     x = np.random.default_rng(1).standard_normal(x.shape, np.float32)
-    (y, found), _ = jax.jit(lambda x: probe.apply(params, state, x, train=False))(x)
+    # YNNPACK, which jax.jit uses in jaxlib 0.10, compiles one in 30 of these programs to one that returns zeros.
+    (y, found), _ = jaxcnn.jit(lambda x: probe.apply(params, state, x, train=False))(x)
     np.testing.assert_allclose(y[:, :16], found["stem"][:, ::4, ::4].mean((1, 2)), atol=1e-5)
     assert (y[:, 16:] == 0).all()
 
