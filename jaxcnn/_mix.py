@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import child_key, floating, number, require_key
+from jaxcnn._layer import child_key, floating, number, require_key, transform_keys
 from jaxcnn._loss import Batch, LossFn, MixedLabel, check_loss, entry
 
 
@@ -30,30 +31,19 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
 
     Source: Zhang et al., "mixup: beyond empirical risk minimization", 2018.
     """
-    check_loss("mixup", loss_fn)
-    _positive("mixup", alpha)
 
-    @functools.wraps(loss_fn)
-    def mixed(params, state, batch, *, train, key=None):
-        if train:
-            given = require_key(key, "mixup")
-            ours, key = child_key(given, "/mixup"), child_key(given, "/inside")
-            share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
-            other = _partners(child_key(ours, "order"), batch)
-            image = floating(entry(batch, "image"), "mixup")
-            share_x = share.astype(image.dtype)
-            image = share_x * image + (1 - share_x) * image[other]
-            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
-        return loss_fn(params, state, batch, train=train, key=key)
+    def mix(key, image, other, share):
+        share_x = share.astype(floating(image, "mixup").dtype)
+        return share_x * image + (1 - share_x) * other, share
 
-    return mixed
+    return _mixing("mixup", loss_fn, alpha, mix)
 
 
 def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
-    """The loss in training on pictures with a box from another picture pasted in.
+    """The loss in training on images with a box from another image pasted in.
 
     x' = x outside the box and x[shuffled] inside; the labels are mixed by area. The box takes 1 - share of
-    the picture, share ~ Beta(alpha, alpha), around a uniform centre, cut at the borders; one for the batch.
+    the image, share ~ Beta(alpha, alpha), around a uniform centre, cut at the borders; one for the batch.
 
     Args:
         loss_fn: as `cross_entropy` makes it.
@@ -70,29 +60,46 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
 
     Source: Yun et al., "CutMix: regularization strategy to train strong classifiers", 2019.
     """
-    check_loss("cutmix", loss_fn)
-    _positive("cutmix", alpha)
+
+    def mix(key, image, other, share):
+        spatial = image.shape[1:-1]
+        centre = jax.random.uniform(child_key(key, "centre"), (len(spatial),), jnp.float32)
+        half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the image's
+        inside = jnp.ones((1,) * image.ndim, bool)
+        for axis, n in enumerate(spatial, 1):
+            low, high = jnp.round((centre[axis - 1] - half) * n), jnp.round((centre[axis - 1] + half) * n)
+            at = jnp.arange(n, dtype=jnp.float32)
+            along = (low <= at) & (at < high)
+            inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
+        return jnp.where(inside, other, image), 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
+
+    return _mixing("cutmix", loss_fn, alpha, mix)
+
+
+def _mixing(
+    name: str,
+    loss_fn: LossFn,
+    alpha: float,
+    mix: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> LossFn:
+    """The loss in training on a batch mixed with its own examples in another order.
+
+    Args:
+        mix: (key, images, their partners, share ~ Beta(alpha, alpha)) -> the mixed images, and the share of `images`.
+    """
+    check_loss(name, loss_fn)
+    if not number(f"{name}: alpha", alpha) > 0:
+        raise ValueError(f"{name}: alpha must be above 0, got {alpha}")
 
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
-            given = require_key(key, "cutmix")
-            ours, key = child_key(given, "/cutmix"), child_key(given, "/inside")
-            image = jnp.asarray(entry(batch, "image"))
-            spatial = image.shape[1:-1]
+            ours, key = transform_keys(require_key(key, name), name)
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
-            other = _partners(child_key(ours, "order"), batch)
-            centre = jax.random.uniform(child_key(ours, "centre"), (len(spatial),), jnp.float32)
-            half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the picture's
-            inside = jnp.ones((1,) * image.ndim, bool)
-            for axis, n in enumerate(spatial, 1):
-                low, high = jnp.round((centre[axis - 1] - half) * n), jnp.round((centre[axis - 1] + half) * n)
-                at = jnp.arange(n, dtype=jnp.float32)
-                along = (low <= at) & (at < high)
-                inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
-            share = 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
-            image = jnp.where(inside, image[other], image)
-            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), other, share)}
+            order = _partners(child_key(ours, "order"), batch)
+            image = jnp.asarray(entry(batch, "image"))
+            image, share = mix(ours, image, image[order], share)
+            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), order, share)}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
@@ -115,8 +122,3 @@ def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
     # Classes cannot be mixed before their number is known, and only the loss sees the logits.
     shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[other] if jnp.ndim(leaf) else leaf, label)
     return MixedLabel(label, shuffled, share)
-
-
-def _positive(name: str, alpha: float) -> None:
-    if not number(f"{name}: alpha", alpha) > 0:
-        raise ValueError(f"{name}: alpha must be above 0, got {alpha}")

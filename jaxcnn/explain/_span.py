@@ -77,7 +77,7 @@ Seen = Span | Known | None  # None: an array that does not depend on the input
 
 
 def together(seen: Sequence[Seen]) -> Span | None:
-    """What an element sees that is made of those in the same place."""
+    """What an element sees that is computed from those at the same position."""
     spans = [value for value in seen if isinstance(value, Span)]
     return functools.reduce(_both, spans) if spans else None
 
@@ -93,7 +93,7 @@ def _both(one: Span, other: Span) -> Span:
 
 
 def shifted(seen: Seen, by: int) -> Span | None:
-    """The same in an array with so many more dimensions in front."""
+    """The same in an array with `by` more dimensions in front."""
     span = together([seen])
     if span is None or span.axis is None:
         return span

@@ -30,7 +30,7 @@ def evaluate(
         loss_fn: as `cross_entropy` makes it; it is called with train=False.
         params, state: of the model.
         data: arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair of these two,
-            or a stream, of which one epoch is read.
+            or a stream, from which one epoch is read.
         batch_size: examples at a time; a stream has its own.
 
     Raises:

@@ -43,7 +43,7 @@ def loop(
         augmentation: (key, images, when) -> images, as `data.augment.compose` makes it.
         skip: how many steps in a row may be undone because they are not finite. One more is an event "nonfinite"; if
             nothing replaces `event.carry` then, it is an error.
-        every: a call also ends at each multiple of so many steps.
+        every: a call also ends at each multiple of this number of steps; 0: only at the end of an epoch.
         run: to show what takes long.
 
     Raises:

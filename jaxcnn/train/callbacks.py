@@ -110,7 +110,7 @@ def watched(watch: str, metrics: Mapping[str, float]) -> float | None:
 
 
 def early_stopping(patience: int) -> Callback:
-    """End the training after so many epochs that were no better than the best."""
+    """End the training after `patience` epochs in a row that were not better than the best one before."""
 
     def callback(event):
         if event.kind in ("start", "epoch") and event.note["since_best"] >= patience:
