@@ -31,7 +31,7 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
     """Refuse weights without a model and images that they are for, and settings for them without weights.
 
     Args:
-        config: with "weights", "model", "mean", "deviation".
+        config: with "weights", "model", "mean", "std".
         defaults: of all keys.
         images: the key.path of where the images are.
         keys: key.paths that have an effect with weights alone, besides those above.
@@ -41,7 +41,7 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
     """
     file, model = config["weights"], config["model"]
     if not file:
-        require_default(config, defaults, ("model", images, "mean", "deviation", *keys), "without weights=FILE")
+        require_default(config, defaults, ("model", images, "mean", "std", *keys), "without weights=FILE")
         return
     for key in ("model", images):
         if not _at(config, key):
@@ -50,7 +50,7 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
         near = difflib.get_close_matches(model, MODELS, 3)
         raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS; near it are {', '.join(near) or 'none'}")
     channels = MODELS[model].input_shape[2]
-    for key, least in (("mean", -float("inf")), ("deviation", 0)):
+    for key, least in (("mean", -float("inf")), ("std", 0)):
         values = config[key]
         if len(values) != channels or not all(isinstance(v, (int, float)) and v > least for v in values):
             raise ConfigError(f"{key} must have a number for each of {channels} channels of {model}, got {values}")

@@ -28,10 +28,10 @@ CONFIG = {
 def main(config):
     train.resolve(config["train"])
     root = config["data"]["root"] or None
-    pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
-    model = serial(normalize=data.normalize(pictures), net=models.resnet20(**config["model"]))
+    images, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
+    model = serial(normalize=data.normalize(images), net=models.resnet20(**config["model"]))
     run = train.Run("cifar10_resnet20", config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model, pictures, eval_data=unseen, config=config["train"], run=run)
+    fitted = train.fit(model, images, eval_data=unseen, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history
 

@@ -1,13 +1,13 @@
 """94 % of CIFAR-10 in seconds on one GPU: the recipe of the record (Jordan's "airbench94_muon", 2025), in JAX.
 
-    python -m experiments.cifar10_speedrun runs=50           on a GPU: mean and deviation of accuracy and time
+    python -m experiments.cifar10_speedrun runs=50           on a GPU: mean and std of accuracy and time
     python -m experiments.cifar10_speedrun small=true        any machine: a short, narrow run that shows that it works
     python -m experiments.cifar10_speedrun train.dtype=float32 warm_up=false    on a CPU, for its accuracy
 
 The first convolution is fixed: it makes neighbouring pixels uncorrelated (whitening). The others begin as identities
-(dirac) and are trained by Muon, whose steps are orthogonal matrices; what else there is, by SGD. A picture is mirrored
+(dirac) and are trained by Muon, whose steps are orthogonal matrices; what else there is, by SGD. An image is mirrored
 in every other epoch, and the test looks at six views. All epochs are one program on the device.
-Timed as the record is: from pictures on the device to the test accuracy, with whitening, training and evaluation;
+Timed as the record is: from images on the device to the test accuracy, with whitening, training and evaluation;
 without compilation and a run to warm up, which sees random labels. Needs CIFAR-10 in data.root or JAXCNN_DATA.
 """
 
@@ -38,12 +38,12 @@ CONFIG = {
     "sgd": {"bias": 0.053, "head": 0.67, "kernel": 0.02, "momentum": 0.85, "decay": 0.004},  # rates, by what is trained
     "flip": "alternating",  # or "random"
     "translate": 2,
-    "views": "mirror_and_shift",
+    "tta": "flip_and_shift",
 }
 LIMITS = {"runs": (1, 10**6), "train.epochs": (1, 10**6), "train.batch_size": (1, 50001), "translate": (0, 32)}
 SMALL = {"widths": [16, 32, 32], "train": {"epochs": 2, "batch_size": 250, "dtype": "float32"}}
 SMALL_IMAGES = 4000
-MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 SPREAD = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # as PyTorch begins
 
 
@@ -85,7 +85,7 @@ def network(config):
         head=dense(10, bias=False, kernel_init=unit_deviation),
         scale=lambda x: x / config["widths"][-1],
     )
-    return serial(normalize=data.normalize(MEAN, DEVIATION), net=cast(net, config["train"]["dtype"]))
+    return serial(normalize=data.normalize(MEAN, STD), net=cast(net, config["train"]["dtype"]))
 
 
 def whitening(images):
@@ -185,7 +185,7 @@ def whole_run(config, images, count_test):
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), jnp.float32)
     optimizer = make_optimizer(config, epochs * steps, jax.eval_shape(model.init, jax.random.key(0), shape)[0])
     step = train.make_step(loss_fn, optimizer)
-    views = train.with_views(model, config["views"])
+    views = train.with_tta(model, config["tta"])
 
     def floats(images):
         return images.astype(jnp.float32) / 255
@@ -193,7 +193,7 @@ def whole_run(config, images, count_test):
     def run(key, images, labels, unseen, unseen_labels):
         state = train.TrainState.create(model, optimizer, key, shape)
         if config["whitening"]["enabled"]:
-            first = (floats(images[: config["whitening"]["images"]]) - jnp.array(MEAN)) / jnp.array(DEVIATION)
+            first = (floats(images[: config["whitening"]["images"]]) - jnp.array(MEAN)) / jnp.array(STD)
             state.params["net"]["whiten"]["kernel"] = whitening(first)
 
         def epoch(state, number):
@@ -202,16 +202,16 @@ def whole_run(config, images, count_test):
 
             def one(state, at):
                 i, rows = at
-                pictures = change(jax.random.fold_in(key_change, i), floats(images[rows]), augment.When(rows, number))
-                return step(state, {"image": pictures, "label": labels[rows]})
+                augmented = change(jax.random.fold_in(key_change, i), floats(images[rows]), augment.When(rows, number))
+                return step(state, {"image": augmented, "label": labels[rows]})
 
             return lax.scan(one, state, (jnp.arange(steps), order))
 
         state, metrics = lax.scan(epoch, state, jnp.arange(epochs))
 
         def right(part):
-            pictures, labels = part
-            logits, _ = views.apply(state.params, state.state, floats(pictures), train=False)
+            test_images, labels = part
+            logits, _ = views.apply(state.params, state.state, floats(test_images), train=False)
             return (logits.argmax(-1) == labels).mean()
 
         parts = jax.tree.map(lambda a: a.reshape(-1, count_test, *a.shape[1:]), (unseen, unseen_labels))
@@ -221,7 +221,7 @@ def whole_run(config, images, count_test):
 
 
 def prepared(config):
-    """The config and pictures, labels, test pictures and test labels, all of them smaller if the config says so."""
+    """The config and images, labels, test images and test labels, all of them smaller if the config says so."""
     parts = (data.load("cifar10", split, root=config["data"]["root"] or None) for split in ("train", "test"))
     arrays = [array for part in parts for array in (part.images, part.labels)]
     if not config["small"]:

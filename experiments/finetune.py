@@ -1,13 +1,13 @@
-"""What a network learned of some pictures helps with others: a frozen backbone and a new head, from few pictures.
+"""What a network learned of some images helps with others: a frozen backbone and a new head, from few images.
 
     python -m experiments.finetune data.path=photos model=resnet18 weights=resnet18.safetensors
     python -m experiments.finetune                           digits, half a minute on 2 cores
 
 From scratch, then with a new head on the frozen features of the given weights, then all of it trained on from there.
-`data.path` is a folder with a folder of pictures for each class, of which some are learned from and the others are
-the test. Without weights, a small network learns the digits 0 to 4 from thousands of pictures first, and is then to
+`data.path` is a folder with a folder of images for each class, of which some are learned from and the others are
+the test. Without weights, a small network learns the digits 0 to 4 from thousands of images first, and is then to
 learn 5 to 9 from five of each, where its features help by 7 points: strokes and bends are the same.
-Mean and deviation are as for `experiments.predict`, and so is eps.
+Mean and std are as for `experiments.predict`, and so is eps.
 Needs pip install '.[train,images,weights]'.
 """
 
@@ -21,12 +21,12 @@ from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
 
 CONFIG = {
-    "data": {"path": "", "pictures_of_each": 5, "on_bad_image": "raise"},  # to learn from; or "skip"
+    "data": {"path": "", "images_per_class": 5, "on_bad_image": "raise"},  # to learn from; or "skip"
     "model": "",  # that the weights are for
     "weights": "",
     "eps": 0.0,  # of the model's batch norms; 0 for its own
-    "mean": [0.485, 0.456, 0.406],  # and deviation, of the pictures that the weights were trained on
-    "deviation": [0.229, 0.224, 0.225],
+    "mean": [0.485, 0.456, 0.406],  # and std, of the images that the weights were trained on
+    "std": [0.229, 0.224, 0.225],
     "pretrain": {
         "epochs": 8,
         "optimizer": {"learning_rate": 2e-3},
@@ -36,7 +36,7 @@ CONFIG = {
     "runs": "runs",
 }
 LIMITS = {
-    "data.pictures_of_each": (1, 10**6),
+    "data.images_per_class": (1, 10**6),
     "eps": (0, 1),
     "pretrain.epochs": (1, 10**6),
     "pretrain.optimizer.learning_rate": (0, math.inf),
@@ -56,13 +56,13 @@ def digits_of(split, first, last):
     return data.Dataset(digits.images[at], digits.labels[at] - first, digits.classes[first : last + 1])
 
 
-def divided(pictures, of_each):
+def divided(images, of_each):
     """The first so many of each class, and the others."""
-    few = np.concatenate([np.flatnonzero(pictures.labels == label)[:of_each] for label in range(len(pictures.classes))])
-    rest = np.setdiff1d(np.arange(len(pictures.labels)), few)
+    few = np.concatenate([np.flatnonzero(images.labels == label)[:of_each] for label in range(len(images.classes))])
+    rest = np.setdiff1d(np.arange(len(images.labels)), few)
     if not len(rest):
-        raise data.DataError(f"none of {len(few)} pictures is left for the test; lower data.pictures_of_each")
-    return (data.Dataset(pictures.images[at], pictures.labels[at], pictures.classes) for at in (np.sort(few), rest))
+        raise data.DataError(f"none of {len(few)} images is left for the test; lower data.images_per_class")
+    return (data.Dataset(images.images[at], images.labels[at], images.classes) for at in (np.sort(few), rest))
 
 
 def main(config):
@@ -77,9 +77,9 @@ def main(config):
         learned = weights.load(config["weights"], model, classes=None, **options)
         backbone = models.MODELS[model](None, **options)
         height, width, channels = models.MODELS[model].input_shape
-        pictures = data.image_folder(own["path"], (height, width), channels=channels, on_bad_image=own["on_bad_image"])
-        few, unseen = divided(pictures, own["pictures_of_each"])
-        scale = data.normalize(config["mean"], config["deviation"])
+        images = data.image_folder(own["path"], (height, width), channels=channels, on_bad_image=own["on_bad_image"])
+        few, unseen = divided(images, own["images_per_class"])
+        scale = data.normalize(config["mean"], config["std"])
     run = train.Run("finetune", config, root=config["runs"])
     common = {"seed": config["train"]["seed"], "checkpoint": {"keep": 0}}
 
@@ -90,7 +90,7 @@ def main(config):
 
     if not config["weights"]:
         backbone = serial(block1=block(16), block2=block(32), block3=block(64), flatten=flatten)
-        few, _ = divided(digits_of("train", 5, 9), own["pictures_of_each"])
+        few, _ = divided(digits_of("train", 5, 9), own["images_per_class"])
         unseen = digits_of("test", 5, 9)
         scale = data.normalize(few)
         net = serial(scale=scale, backbone=backbone, head=dense(5))
@@ -108,7 +108,7 @@ def main(config):
         net = serial(scale=scale, backbone=part, head=dense(len(few.classes)))
         result[name] = fit(name, net, few, unseen, config["train"], begun).history[-1]["test"]
     for name, metrics in result.items():
-        print(f"{name:16} {metrics['accuracy']:.1%} of {len(unseen.images):,} pictures from {len(few.images)}")
+        print(f"{name:16} {metrics['accuracy']:.1%} of {len(unseen.images):,} images from {len(few.images)}")
     run.log(f"see {run.folder}", **result)
     return result
 

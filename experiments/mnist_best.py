@@ -2,7 +2,7 @@
 
     python -m experiments.mnist_best          needs all of MNIST in data.root or JAXCNN_DATA
 
-Half a million parameters; pictures turned, moved, zoomed and sheared a little; an average of the parameters of the last
+Half a million parameters; images turned, moved, zoomed and sheared a little; an average of the parameters of the last
 epochs.
 """
 
@@ -22,7 +22,7 @@ CONFIG = {
         "weight_decay": {"rate": 0.03, "where": "(.*/)?kernel"},
         "augment": [["affine", 15, 3, 0.15, 0.15]],  # degrees, pixels, zoom, shear
         "label_smoothing": 0.05,
-        "average": 0.999,
+        "ema": 0.999,
     },
     "runs": "runs",
     "folder": "",

@@ -20,7 +20,7 @@ CONFIG = {
         "schedule": {"name": "cosine", "warmup": 0.1, "end": 0.0},
         "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
         "augment": [["rotate", 10], ["translate", 2]],
-        "average": 0.99,
+        "ema": 0.99,
     },
     "runs": "runs",
     "folder": "",

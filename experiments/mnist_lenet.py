@@ -17,7 +17,7 @@ import optax
 from jaxcnn import cross_entropy, data, l2, models, regularized, report, train
 
 CONFIG = {
-    "data": {"name": "mnist_small", "root": "", "shift": 2},  # pixels, at most, that a training picture is moved by
+    "data": {"name": "mnist_small", "root": "", "shift": 2},  # pixels, at most, that a training image is moved by
     "model": {"dropout": 0.25},
     "train": {
         "seed": 0,
@@ -40,7 +40,7 @@ LIMITS = {
 
 
 def batches(images, labels, batch_size, shift, rng):
-    """The pictures of one epoch in a new order, each moved a little; a last partial batch is left out."""
+    """The images of one epoch in a new order, each moved a little; a last partial batch is left out."""
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
     order = rng.permutation(len(images))

@@ -35,7 +35,7 @@ CONFIG = {
     "optimization_level": 1,  # of LLVM, 3 as a rule: compilation 3.7 -> 2.5 s, and no slower a program here
 }
 LIMITS = {"train.batch_size": (1, 8001), "train.epochs": (0.01, 1e6), "train.schedule.warmup": (0, 1)}
-MEAN, DEVIATION = (0.1307,), (0.3081,)
+MEAN, STD = (0.1307,), (0.3081,)
 TEST_BATCH = 500
 
 
@@ -47,7 +47,7 @@ def network(config):
     for i, width in enumerate(others, 1):
         after = (max_pool(2), active) if config["pool_first"] else (active, max_pool(2))
         layers[f"block{i}"] = serial(conv(width, bias=False), *after)
-    return serial(normalize=data.normalize(MEAN, DEVIATION), **layers, flatten=flatten, head=dense(10))
+    return serial(normalize=data.normalize(MEAN, STD), **layers, flatten=flatten, head=dense(10))
 
 
 def schedule(config, steps):
@@ -59,7 +59,7 @@ def schedule(config, steps):
 
 
 def program(config, count):
-    """(key, images, labels, test images, test labels) -> test accuracy, for `count` training pictures."""
+    """(key, images, labels, test images, test labels) -> test accuracy, for `count` training images."""
     settings = config["train"]
     size = settings["batch_size"]
     steps = int(settings["epochs"] * count / size)

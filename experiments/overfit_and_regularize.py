@@ -1,4 +1,4 @@
-"""One network on few pictures, five times: it learns them by heart unless something keeps it from that.
+"""One network on few images, five times: it learns them by heart unless something keeps it from that.
 
     python -m experiments.overfit_and_regularize             a minute on 2 cores
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxcnn import conv, data, dense, dropout, flatten, identity, max_pool, serial, train
 
 CONFIG = {
-    "pictures": 500,
+    "images": 500,
     "train": {
         "seed": 0,
         "epochs": 60,
@@ -31,7 +31,7 @@ CONFIG = {
     "runs": "runs",
 }
 LIMITS = {
-    "pictures": (50, 8001),
+    "images": (50, 8001),
     "l1": (0, math.inf),
     "l2": (0, math.inf),
     "dropout_rate": (0, 1),
@@ -60,7 +60,7 @@ def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
     digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
-    few = data.Dataset(digits.images[: config["pictures"]], digits.labels[: config["pictures"]], digits.classes)
+    few = data.Dataset(digits.images[: config["images"]], digits.labels[: config["images"]], digits.classes)
     run = train.Run("overfit_and_regularize", config, root=config["runs"])
     curves, weights = {}, {}
     for name, (model, differs) in remedies(config).items():

@@ -1,11 +1,11 @@
-"""What is in a picture: a file of weights and pictures in, the five likeliest classes out.
+"""What is in an image: a file of weights and images in, the five likeliest classes out.
 
-    python -m experiments.predict weights=resnet50.safetensors model=resnet50 pictures=photos names=imagenet.txt
+    python -m experiments.predict weights=resnet50.safetensors model=resnet50 images=photos class_names=imagenet.txt
     python -m experiments.predict                            digits, by a LeNet that is trained for it first; 10 s
 
-Weights are a safetensors file with the names of torchvision, timm or `jaxcnn.weights.save`; pictures a file or all of a
+Weights are a safetensors file with the names of torchvision, timm or `jaxcnn.weights.save`; images a file or all of a
 folder, where those that cannot be read are reported and left out; names a text file with a class a line. Mean and
-deviation are those that models of ImageNet are trained with; torchvision's GoogLeNet and Inception v3 have 0.5 for all.
+std are those that models of ImageNet are trained with; torchvision's GoogLeNet and Inception v3 have 0.5 for all.
 timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
 Needs pip install '.[train,images,weights]'.
 """
@@ -25,17 +25,17 @@ CONFIG = {
     "classes": 1000,
     "eps": 0.0,  # of its batch norms; 0 for the model's own
     "weights": "",
-    "pictures": "",
+    "images": "",
     "on_bad_image": "skip",  # or "raise"
-    "names": "",
+    "class_names": "",
     "mean": [0.485, 0.456, 0.406],
-    "deviation": [0.229, 0.224, 0.225],
+    "std": [0.229, 0.224, 0.225],
     "top": 5,
     "runs": "runs",
 }
 BAR = 30  # characters of a bar for 100 %
-OF_WEIGHTS = ("classes", "eps", "on_bad_image", "names")
-MARGIN = 0.875  # pictures are scaled to cover a square, of which this part around the middle is seen
+OF_WEIGHTS = ("classes", "eps", "on_bad_image", "class_names")
+MARGIN = 0.875  # images are scaled to cover a square, of which this part around the middle is seen
 
 
 def demonstration(config):
@@ -48,18 +48,18 @@ def demonstration(config):
     fitted = train.fit(models.lenet5(), digits, config={"epochs": 3, "checkpoint": {"keep": 0}}, run=run)
     weights.save(run.folder / "lenet5.safetensors", fitted.params, fitted.state, model="lenet5")
     (run.folder / "names.txt").write_text("\n".join(digits.classes))
-    (run.folder / "pictures").mkdir()
+    (run.folder / "images").mkdir()
     for i in range(3):
-        picture = np.pad(unseen.images[i, ..., 0], 2)  # whose margin is not seen
-        Image.fromarray(picture).save(run.folder / "pictures" / f"{digits.classes[unseen.labels[i]]}_{i}.png")
+        image = np.pad(unseen.images[i, ..., 0], 2)  # whose margin is not seen
+        Image.fromarray(image).save(run.folder / "images" / f"{digits.classes[unseen.labels[i]]}_{i}.png")
     return config | {
         "model": "lenet5",
         "classes": 10,
         "weights": str(run.folder / "lenet5.safetensors"),
-        "pictures": str(run.folder / "pictures"),
-        "names": str(run.folder / "names.txt"),
+        "images": str(run.folder / "images"),
+        "class_names": str(run.folder / "names.txt"),
         "mean": [0.0],
-        "deviation": [1.0],
+        "std": [1.0],
     }
 
 
@@ -70,12 +70,12 @@ def files_of(path):
         return [path]
     files = sorted(file for file in path.iterdir() if file.is_file() and not data.is_hidden(file))
     if not files:
-        raise data.DataError(f"{path}: expected pictures, found none")
+        raise data.DataError(f"{path}: expected images, found none")
     return files
 
 
 def read(path, shape, on_bad_image):
-    """The files' names and their pictures, the middle of each, from 0 to 1."""
+    """The files' names and their images, the middle of each, from 0 to 1."""
     whole = round(shape[0] / MARGIN)
     margin = (whole - shape[0]) // 2
     seen = slice(margin, margin + shape[0])
@@ -88,14 +88,14 @@ def read(path, shape, on_bad_image):
                 raise
             print(f"left out: {error}", file=sys.stderr)
     if not images:
-        raise data.DataError(f"{path}: none of its pictures can be read")
+        raise data.DataError(f"{path}: none of its images can be read")
     return list(images), np.stack(list(images.values())) / np.float32(255)
 
 
 def main(config):
     train.require(config, {"classes": (1, 10**6), "top": (1, 10**6), "eps": (0, 1)})
     require_one_of(config, "on_bad_image", ("raise", "skip"))
-    require_weights(config, CONFIG, "pictures", OF_WEIGHTS)
+    require_weights(config, CONFIG, "images", OF_WEIGHTS)
     if not config["weights"]:
         config = demonstration(config)
     options = {"classes": config["classes"]}
@@ -103,16 +103,16 @@ def main(config):
         options["norm"] = functools.partial(batch_norm, eps=config["eps"])
     params, state = weights.load(config["weights"], config["model"], **options)
     build = models.MODELS[config["model"]]
-    names, images = read(config["pictures"], build.input_shape, config["on_bad_image"])
+    names, images = read(config["images"], build.input_shape, config["on_bad_image"])
     classes = [f"class {i}" for i in range(config["classes"])]
-    if config["names"]:
+    if config["class_names"]:
         try:
-            classes = pathlib.Path(config["names"]).read_text(encoding="utf-8").splitlines()
+            classes = pathlib.Path(config["class_names"]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeError) as error:
-            raise data.DataError(f"{config['names']}: cannot be read: {error}") from error
+            raise data.DataError(f"{config['class_names']}: cannot be read: {error}") from error
         if len(classes) != config["classes"]:
-            raise data.DataError(f"{config['names']}: {len(classes)} lines, for {config['classes']} classes")
-    model = serial(normalize=data.normalize(config["mean"], config["deviation"]), net=build(**options))
+            raise data.DataError(f"{config['class_names']}: {len(classes)} lines, for {config['classes']} classes")
+    model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))
     apply = jit(model.apply, static_argnames="train")
     result = {}
     for name, image in zip(names, images, strict=True):

@@ -32,11 +32,11 @@ class LossFn(Protocol):
 
 
 class MixedLabel(NamedTuple):
-    """The labels of a batch of which each example was mixed from two, the first with weight `share`."""
+    """The labels of a batch of which each example was mixed from two, the first with `weight`."""
 
     first: Any
     second: Any
-    share: jax.Array
+    weight: jax.Array
 
 
 def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: float = 0.3) -> LossFn:
@@ -227,7 +227,7 @@ def _class_fractions(label: Any, logits: jax.Array, weight: jax.Array | None) ->
     """The labels as class fractions (N, classes); NaN for those that are none, zeros where the weight is 0."""
     if isinstance(label, MixedLabel):
         first, second = (_class_fractions(part, logits, weight) for part in (label.first, label.second))
-        share = label.share.astype(logits.dtype)
+        share = label.weight.astype(logits.dtype)
         return share * first + (1 - share) * second
     _check_label("cross_entropy", label, logits.shape, weight)
     label, classes = jnp.asarray(label), logits.shape[-1]

@@ -139,12 +139,12 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
     Source: Bansal, Chen and Wang, "Can we gain more from orthogonality regularizations in training deep CNNs?", 2018.
     """
 
-    def deviation(w):
+    def squared_distance(w):
         w = w.reshape(-1, w.shape[-1])
         gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
         return jnp.square(gram - jnp.eye(len(gram), dtype=gram.dtype)).sum()
 
-    return _penalty("orthogonal", strength, where, deviation)
+    return _penalty("orthogonal", strength, where, squared_distance)
 
 
 def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:

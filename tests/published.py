@@ -1,4 +1,4 @@
-"""Parameters, 10^9 multiply-adds and sides of pictures as torchvision 0.29 states them with its weights."""
+"""Parameters, 10^9 multiply-adds and sides of images as torchvision 0.29 states them with its weights."""
 
 TORCHVISION = {
     "alexnet": (61_100_840, 0.714, 224),

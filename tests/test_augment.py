@@ -11,8 +11,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from jaxcnn.data import augment
 from jaxcnn.data.augment import When
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-IMAGE = jnp.asarray(PICTURE, jnp.float32) / 255
+BYTES = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+IMAGE = jnp.asarray(BYTES, jnp.float32) / 255
 NUMPY_MODE = {"reflect": "reflect", "constant": "constant", "edge": "edge", "wrap": "wrap"}
 ALL = {
     "random_crop": augment.random_crop(3),
@@ -61,7 +61,7 @@ def test_random_crop(mode):
     seen = set()
     for key in keys(40):
         row, column = np.asarray(jax.random.randint(key, (2,), 0, 7))
-        padded = np.pad(PICTURE, ((3, 3), (3, 3), (0, 0)), mode)
+        padded = np.pad(BYTES, ((3, 3), (3, 3), (0, 0)), mode)
         expected = padded[row : row + 9, column : column + 12] / np.float32(255)
         np.testing.assert_allclose(augment.random_crop(3, mode=mode)(key, IMAGE, When()), expected, atol=1e-7)
         seen.add((row, column))
@@ -76,7 +76,7 @@ def test_translate_is_a_crop_of_zeros():
 
 def test_flip():
     for key in keys(10):
-        expected = PICTURE[:, ::-1] if jax.random.bernoulli(key, 0.5) else PICTURE
+        expected = BYTES[:, ::-1] if jax.random.bernoulli(key, 0.5) else BYTES
         np.testing.assert_allclose(augment.flip()(key, IMAGE, When()), expected / np.float32(255))
         np.testing.assert_array_equal(augment.flip(0.0)(key, IMAGE, When()), IMAGE)
         np.testing.assert_array_equal(augment.flip(1.0)(key, IMAGE, When()), IMAGE[:, ::-1])
@@ -175,13 +175,13 @@ def test_jitter(name, enhance):
     for key in keys(5):
         factor = float(1 + jax.random.uniform(key, minval=-0.6, maxval=0.6))
         y = getattr(augment, name)(0.6)(key, IMAGE, When())
-        np.testing.assert_allclose(y, pillow(enhance(Image.fromarray(PICTURE)).enhance(factor)), atol=2.5 / 255)
+        np.testing.assert_allclose(y, pillow(enhance(Image.fromarray(BYTES)).enhance(factor)), atol=2.5 / 255)
 
 
 def test_whole_histogram():
-    picture = Image.fromarray(PICTURE // 3 + 40)
-    image = jnp.asarray(picture, jnp.float32) / 255
-    np.testing.assert_allclose(augment.stretched(image), pillow(ImageOps.autocontrast(picture)), atol=1.01 / 255)
+    dark = Image.fromarray(BYTES // 3 + 40)
+    image = jnp.asarray(dark, jnp.float32) / 255
+    np.testing.assert_allclose(augment.stretched(image), pillow(ImageOps.autocontrast(dark)), atol=1.01 / 255)
     for size in (30, 9):
         noise = np.random.default_rng(1).normal(120, 25, (size, size, 3)).clip(0, 255).astype(np.uint8)
         expected = pillow(ImageOps.equalize(Image.fromarray(noise)))
@@ -191,7 +191,7 @@ def test_whole_histogram():
 
 
 def test_smoothed():
-    expected = pillow(Image.fromarray(PICTURE).filter(ImageFilter.SMOOTH))
+    expected = pillow(Image.fromarray(BYTES).filter(ImageFilter.SMOOTH))
     np.testing.assert_allclose(augment.smoothed(IMAGE), expected, atol=1.01 / 255)
 
 
@@ -206,12 +206,12 @@ def test_the_changes_of_rand_augment():
         5: bilinear(image, np.array([[1, 0], [0.15, 1]])),
         6: bilinear(image, np.eye(2), (0.225 * 9, 0)),
         7: bilinear(image, np.eye(2), (0, 0.225 * 12)),
-        8: pillow(ImageEnhance.Brightness(Image.fromarray(PICTURE)).enhance(1.45)),
-        9: pillow(ImageEnhance.Contrast(Image.fromarray(PICTURE)).enhance(1.45)),
-        10: pillow(ImageEnhance.Color(Image.fromarray(PICTURE)).enhance(1.45)),
-        11: pillow(ImageEnhance.Sharpness(Image.fromarray(PICTURE)).enhance(1.45)),
-        12: pillow(ImageOps.posterize(Image.fromarray(PICTURE), 6)),
-        13: pillow(ImageOps.solarize(Image.fromarray(PICTURE), 128)),
+        8: pillow(ImageEnhance.Brightness(Image.fromarray(BYTES)).enhance(1.45)),
+        9: pillow(ImageEnhance.Contrast(Image.fromarray(BYTES)).enhance(1.45)),
+        10: pillow(ImageEnhance.Color(Image.fromarray(BYTES)).enhance(1.45)),
+        11: pillow(ImageEnhance.Sharpness(Image.fromarray(BYTES)).enhance(1.45)),
+        12: pillow(ImageOps.posterize(Image.fromarray(BYTES), 6)),
+        13: pillow(ImageOps.solarize(Image.fromarray(BYTES), 128)),
     }
     for i, y in expected.items():
         np.testing.assert_allclose(changes[i](IMAGE, jnp.float32(1)), y, atol=2.5 / 255, err_msg=str(i))
@@ -224,7 +224,7 @@ def test_rand_augment_draws_all_and_needs_none():
     assert 20 <= len(distinct) <= 28  # 14, most with two directions, some of which look the same
 
 
-def test_compose_gives_each_picture_a_key_and_its_place():
+def test_compose_gives_each_image_a_key_and_its_place():
     change = augment.compose(augment.flip(), augment.brightness(0.5), lambda key, image, when: image + when.index)
     images = jnp.stack([IMAGE] * 6)
     y = change(jax.random.key(0), images, When(jnp.arange(6), 2))

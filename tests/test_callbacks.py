@@ -116,7 +116,7 @@ def test_metrics_are_of_all_examples(tmp_path):
         return {"wrong": wrong.sum(), "worst": jnp.zeros(10).at[batch["label"]].add(wrong)}
 
     metrics = {"errors": Metric(update, lambda sums: sums["worst"].sum()), "top_1": accuracy()}
-    config = {"evaluate": {"batch_size": 20, "views": "mirror"}}
+    config = {"evaluate": {"batch_size": 20, "tta": "flip"}}
     for record in fit(tmp_path, config=config, metrics=metrics).history:
         assert record["test"]["top_1"] == pytest.approx(record["test"]["accuracy"])
         assert record["test"]["errors"] == round(32 * (1 - record["test"]["accuracy"]))

@@ -55,12 +55,12 @@ def test_sliding_kernel_adds_up_nine_products():
     assert found["products"].shape == (3, 3, 3, 3)
     np.testing.assert_array_equal(found["products"].sum((2, 3)), found["output"])
     np.testing.assert_array_equal(found["output"], [[5, 1, 2], [1, 2, 4], [2, 3, 2]])
-    np.testing.assert_array_equal(sliding_kernel.PICTURE[:3, :3], sliding_kernel.KERNEL)  # where the output is largest
+    np.testing.assert_array_equal(sliding_kernel.IMAGE[:3, :3], sliding_kernel.KERNEL)  # where the output is largest
 
 
 def test_edges_are_found_where_they_are_and_nowhere_else():
     answers = edge_detection.responses(edge_detection.HALF)
-    # The picture turns dark between columns 2 and 3: only the windows from columns 1 and 2 on see both sides.
+    # The image turns dark between columns 2 and 3: only the windows from columns 1 and 2 on see both sides.
     np.testing.assert_array_equal(answers["vertical edges"], [[0, 30, 30, 0]] * 4)
     np.testing.assert_array_equal(answers["Sobel, vertical"], [[0, 40, 40, 0]] * 4)
     np.testing.assert_array_equal(answers["horizontal edges"], np.zeros((4, 4)))
@@ -200,7 +200,7 @@ def test_receptive_fields_grow_with_depth():
 
 @pytest.mark.full
 def test_overfitting_and_its_remedies():
-    found = overfitting.measure(overfitting.CONFIG["pictures"], overfitting.CONFIG["train"])
+    found = overfitting.measure(overfitting.CONFIG["images"], overfitting.CONFIG["train"])
     nothing, l1, l2, dropout = found.values()
     assert nothing["train"]["accuracy"] > 0.98
     assert nothing["test"]["accuracy"] < 0.9

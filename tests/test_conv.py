@@ -270,8 +270,8 @@ def test_edge_detector():
     ],
 )
 def test_parameter_sharing(layer, weights):
-    picture = jax.ShapeDtypeStruct((1, 100, 100, 3), jnp.float32)
-    params, state = jax.eval_shape(layer.init, jax.random.key(0), picture)
+    image = jax.ShapeDtypeStruct((1, 100, 100, 3), jnp.float32)
+    params, state = jax.eval_shape(layer.init, jax.random.key(0), image)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == weights
     assert state == {}
 

@@ -1,4 +1,4 @@
-"""Data sets are what they claim to be, and no file, however damaged, gives anything but pictures or a DataError."""
+"""Data sets are what they claim to be, and no file, however damaged, gives anything but images or a DataError."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ def header(*sizes):
     return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
 
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (4, 3, 5), np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3, 5), np.uint8)
 DIGITS = np.array([3, 1, 4, 9], np.uint8)
 
 
@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
     return target
 
 
-def fill(folder, images=idx(PICTURES), labels=idx(DIGITS)):
+def fill(folder, images=idx(PIXELS), labels=idx(DIGITS)):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / IMAGES).write_bytes(images)
     (folder / LABELS).write_bytes(labels)
@@ -121,7 +121,7 @@ def test_reads_what_was_written(folder, compress):
             (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
             (folder / name).unlink()
     digits = read(folder)
-    np.testing.assert_array_equal(digits.images, PICTURES[..., None])
+    np.testing.assert_array_equal(digits.images, PIXELS[..., None])
     np.testing.assert_array_equal(digits.labels, DIGITS)
     assert digits.images.dtype == np.uint8
     assert digits.labels.dtype == np.int32
@@ -132,18 +132,18 @@ def test_reads_what_was_written(folder, compress):
     ("name", "content", "message"),
     [
         (IMAGES, b"", "expected an IDX header.*found b''"),
-        (IMAGES, b"\x00\x00\x09" + idx(PICTURES)[3:], "expected an IDX header.*rank 3.*found"),
-        (IMAGES, b"\x1f\x8b" + idx(PICTURES)[2:], "expected an IDX header"),
+        (IMAGES, b"\x00\x00\x09" + idx(PIXELS)[3:], "expected an IDX header.*rank 3.*found"),
+        (IMAGES, b"\x1f\x8b" + idx(PIXELS)[2:], "expected an IDX header"),
         (IMAGES, idx(DIGITS), "of rank 3.*found"),
-        (LABELS, idx(PICTURES), "of rank 1.*found"),
-        (IMAGES, idx(PICTURES)[:-1], r"expected 60 bytes after the header for \(4, 3, 5\), found only 59"),
+        (LABELS, idx(PIXELS), "of rank 1.*found"),
+        (IMAGES, idx(PIXELS)[:-1], r"expected 60 bytes after the header for \(4, 3, 5\), found only 59"),
         (IMAGES, header(4, 3, 5), "expected 60 bytes .* found only 0"),
-        (IMAGES, idx(PICTURES) + b"\x00", "expected 60 bytes .* found more"),
+        (IMAGES, idx(PIXELS) + b"\x00", "expected 60 bytes .* found more"),
         (IMAGES, header(2**32 - 1, 2**32 - 1, 2**32 - 1) + bytes(60), "expected at most .* found a header for"),
         (IMAGES, header(2**16, 2**16, 1) + bytes(60), "expected at most .* found a header for"),
         (IMAGES, header(0, 2**32 - 1, 2**32 - 1), "expected"),
-        (LABELS, idx(DIGITS[:3]), "expected a label for each of 4 pictures, found 3"),
-        (LABELS, idx([0, 1, 2, 3, 4]), "expected a label for each of 4 pictures, found 5"),
+        (LABELS, idx(DIGITS[:3]), "expected a label for each of 4 images, found 3"),
+        (LABELS, idx([0, 1, 2, 3, 4]), "expected a label for each of 4 images, found 5"),
         (LABELS, idx([0, 1, 10, 3]), "expected labels from 0 to 9, found 10"),
     ],
     ids=[
@@ -174,7 +174,7 @@ def test_hostile_file(folder, name, content, message, compress):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "whole"), [(IMAGES, idx(PICTURES)), (LABELS, idx(DIGITS))], ids=["images", "labels"])
+@pytest.mark.parametrize(("name", "whole"), [(IMAGES, idx(PIXELS)), (LABELS, idx(DIGITS))], ids=["images", "labels"])
 def test_truncated_anywhere(folder, name, whole):
     for n in range(len(whole)):
         (folder / name).write_bytes(whole[:n])
@@ -183,7 +183,7 @@ def test_truncated_anywhere(folder, name, whole):
 
 
 def test_compressed_truncated_anywhere(folder):
-    whole = gzip.compress(idx(PICTURES))
+    whole = gzip.compress(idx(PIXELS))
     (folder / IMAGES).unlink()
     for n in range(len(whole)):
         (folder / f"{IMAGES}.gz").write_bytes(whole[:n])
@@ -196,12 +196,12 @@ def test_compressed_truncated_anywhere(folder):
     [
         b"",
         b"not compressed at all",
-        idx(PICTURES),
-        gzip.compress(idx(PICTURES))[:-8] + bytes(8),
-        gzip.compress(idx(PICTURES)) + b"more",
-        gzip.compress(idx(PICTURES)) * 2,
-        b"\x1f\x8b\x07" + gzip.compress(idx(PICTURES))[3:],
-        gzip.compress(idx(PICTURES))[:10] + b"\xff" * 40,
+        idx(PIXELS),
+        gzip.compress(idx(PIXELS))[:-8] + bytes(8),
+        gzip.compress(idx(PIXELS)) + b"more",
+        gzip.compress(idx(PIXELS)) * 2,
+        b"\x1f\x8b\x07" + gzip.compress(idx(PIXELS))[3:],
+        gzip.compress(idx(PIXELS))[:10] + b"\xff" * 40,
     ],
     ids=["empty", "text", "plain", "wrong checksum", "trailing", "twice", "unknown method", "bad deflate"],
 )
@@ -267,7 +267,7 @@ def mutate(blob, rng):
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize(
-    ("name", "content", "rank"), [(IMAGES, idx(PICTURES), 3), (LABELS, idx(DIGITS), 1)], ids=["images", "labels"]
+    ("name", "content", "rank"), [(IMAGES, idx(PIXELS), 3), (LABELS, idx(DIGITS), 1)], ids=["images", "labels"]
 )
 def test_mutations(folder, name, content, rank, compress):
     rng = random.Random(f"{name} {compress}")

@@ -275,7 +275,7 @@ def test_sets_with_files_of_the_same_names_do_not_mix(home, monkeypatch):
 
 
 def records(labels, label_bytes=1, seed=0):
-    """A file of records, and the pictures in it."""
+    """A file of records, and the images in it."""
     images = np.random.default_rng(seed).integers(0, 256, (len(labels), 32, 32, 3), np.uint8)
     planes = images.transpose(0, 3, 1, 2).reshape(len(labels), -1)
     coarse = np.full((len(labels), label_bytes - 1), 7, np.uint8)
@@ -288,11 +288,11 @@ def test_cifar10(home):
     parts = [records([i, 9 - i], seed=i) for i in range(1, 6)]
     for i, (content, _) in enumerate(parts, 1):
         (folder / f"data_batch_{i}.bin").write_bytes(content)
-    pictures = load("cifar10", "train")
-    np.testing.assert_array_equal(pictures.images, np.concatenate([images for _, images in parts]))
-    np.testing.assert_array_equal(pictures.labels, [1, 8, 2, 7, 3, 6, 4, 5, 5, 4])
-    assert pictures.labels.dtype == np.int32
-    assert pictures.classes[:2] == ("airplane", "automobile")
+    dataset = load("cifar10", "train")
+    np.testing.assert_array_equal(dataset.images, np.concatenate([images for _, images in parts]))
+    np.testing.assert_array_equal(dataset.labels, [1, 8, 2, 7, 3, 6, 4, 5, 5, 4])
+    assert dataset.labels.dtype == np.int32
+    assert dataset.classes[:2] == ("airplane", "automobile")
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_3\.bin: cannot be read"):
         load("cifar10", "train")
@@ -302,10 +302,10 @@ def test_cifar100_has_two_labels_of_which_the_second_counts(home):
     (home / "data").mkdir()
     content, images = records([99, 3], label_bytes=2)
     (home / "data" / "test.bin").write_bytes(content)
-    pictures = load("cifar100", "test", root=home / "data")
-    np.testing.assert_array_equal(pictures.labels, [99, 3])
-    np.testing.assert_array_equal(pictures.images, images)
-    assert pictures.classes[99] == "worm"
+    dataset = load("cifar100", "test", root=home / "data")
+    np.testing.assert_array_equal(dataset.labels, [99, 3])
+    np.testing.assert_array_equal(dataset.images, images)
+    assert dataset.classes[99] == "worm"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
 
 
 def test_cifar_mutations(tmp_path):
-    """2,000 files: pictures exactly where the file is a whole number of records of known labels."""
+    """2,000 files: images exactly where the file is a whole number of records of known labels."""
     whole, _ = records([3, 1, 4, 1, 5])
     rng = random.Random(0)
     good = 0

@@ -139,7 +139,7 @@ def test_limits(tmp_path, assignment):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batches_are_every_picture_once_moved_by_no_more_than_shift():
+def test_batches_are_every_image_once_moved_by_no_more_than_shift():
     n, shift = 23, 2
     images = np.zeros((n, 9, 9, 1), np.uint8)
     images[:, 4, 4, 0] = np.arange(n) + 1
@@ -242,7 +242,7 @@ def test_write_your_own_loop_goes_on(tmp_path):
 
 
 def test_overfit_and_regularize(tmp_path):
-    result = small(overfit_and_regularize, tmp_path, "pictures=100", "train.epochs=2", "l1=0.01")
+    result = small(overfit_and_regularize, tmp_path, "images=100", "train.epochs=2", "l1=0.01")
     assert set(result) == {"nothing", "L1", "L2", "dropout", "augmentation"}
     assert result["L1"]["near_zero"] > result["nothing"]["near_zero"]
     (folder,) = tmp_path.iterdir()
@@ -258,27 +258,27 @@ def test_finetune(tmp_path):
     assert set(small(finetune, tmp_path, "pretrain.epochs=1", "train.epochs=1")) == CASES
 
 
-def test_finetune_on_a_folder_of_pictures_with_weights_from_a_file(tmp_path):
+def test_finetune_on_a_folder_of_images_with_weights_from_a_file(tmp_path):
     folder = image_folder.digits_as_files(tmp_path / "digits", count=60)
     params, state = models.lenet5(classes=7).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
-    arguments = [f"data.path={folder}", "data.pictures_of_each=2", "model=lenet5", f"weights={tmp_path}/w.safetensors"]
-    result = small(finetune, tmp_path / "runs", *arguments, "mean=[0.1]", "deviation=[0.3]", "train.epochs=1")
+    arguments = [f"data.path={folder}", "data.images_per_class=2", "model=lenet5", f"weights={tmp_path}/w.safetensors"]
+    result = small(finetune, tmp_path / "runs", *arguments, "mean=[0.1]", "std=[0.3]", "train.epochs=1")
     assert set(result) == CASES
 
 
 def test_predict(tmp_path):
-    """What a file of weights says of pictures is what the model says; the margin of a picture is not seen."""
+    """What a file of weights says of images is what the model says; the margin of an image is not seen."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (2, 32, 32), np.uint8)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for i, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
     (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
     params, state = models.lenet5().init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
-    arguments = ["model=lenet5", "classes=10", f"weights={tmp_path}/w.safetensors", f"pictures={tmp_path}/pictures"]
-    arguments += [f"names={tmp_path}/names.txt", "mean=[0.5]", "deviation=[0.25]", "top=2"]
+    arguments = ["model=lenet5", "classes=10", f"weights={tmp_path}/w.safetensors", f"images={tmp_path}/images"]
+    arguments += [f"class_names={tmp_path}/names.txt", "mean=[0.5]", "std=[0.25]", "top=2"]
     result = predict.main(override(predict.CONFIG, arguments))
     seen = (images[:, 2:-2, 2:-2, None] / np.float32(255) - 0.5) / 0.25
     shares = jax.nn.softmax(models.lenet5().apply(params, state, seen.astype(np.float32), train=False)[0])

@@ -59,12 +59,12 @@ def test_smooth_grad_without_noise_is_the_gradient():
 
 
 def test_smooth_grad_is_a_mean_over_noise_of_the_stated_size():
-    """For the sum of squares it is 2 (x + mean of the noise), whose deviation is 2 sigma / sqrt(samples)."""
+    """For the sum of squares it is 2 (x + mean of the noise), whose std is 2 sigma / sqrt(samples)."""
     model = cnn.serial(flatten=cnn.flatten, square=jnp.square, sum=lambda x: x.sum(-1, keepdims=True))
     x = draw(2, 40, 40, 1) * np.array([1, 10], np.float32).reshape(2, 1, 1, 1)
     error = np.asarray(explain.smooth_grad(model, {}, {}, x, key=KEY, noise=0.2, samples=25)) - 2 * x
-    for picture, off in zip(x, error, strict=True):
-        assert off.std() == pytest.approx(2 * 0.2 * np.ptp(picture) / 5, rel=0.1)
+    for image, off in zip(x, error, strict=True):
+        assert off.std() == pytest.approx(2 * 0.2 * np.ptp(image) / 5, rel=0.1)
         assert abs(off.mean()) < 0.1 * off.std()
 
 
@@ -74,8 +74,8 @@ def test_integrated_gradients_add_up_to_the_difference(baseline):
     params, state = started(SMOOTH, x)
     attributions = explain.integrated_gradients(SMOOTH, params, state, x, label=2, baseline=baseline)
     logits, at_baseline = (
-        SMOOTH.apply(params, state, jnp.asarray(np.broadcast_to(picture, x.shape), jnp.float32), train=False)[0]
-        for picture in (x, baseline)
+        SMOOTH.apply(params, state, jnp.asarray(np.broadcast_to(image, x.shape), jnp.float32), train=False)[0]
+        for image in (x, baseline)
     )
     difference = (logits - at_baseline)[:, 2]
     assert np.abs(difference).min() > 0.1
@@ -90,8 +90,8 @@ def test_integrated_gradients_of_a_linear_model_are_weight_times_change():
     np.testing.assert_allclose(found, (x - 0.5) * weights, atol=1e-6)
 
 
-def test_the_class_is_that_of_the_picture_itself():
-    """Of x, not of the noisy pictures or of those on the way from the baseline, where another logit is the largest."""
+def test_the_class_is_that_of_the_image_itself():
+    """Of x, not of the noisy images or of those on the way from the baseline, where another logit is the largest."""
     model = cnn.serial(flatten=cnn.flatten, scores=lambda x: jnp.concatenate([x, 0.9 + 0 * x], axis=1))
     x = np.ones((1, 1, 1), np.float32)
     np.testing.assert_allclose(explain.integrated_gradients(model, {}, {}, x), x)
@@ -162,7 +162,7 @@ def trained(model, image, label, steps, batch_size=64):
 
 
 def test_random_parameters_destroy_the_maps():
-    """What a map shows is learned, and no property of the picture: Adebayo et al., 2018."""
+    """What a map shows is learned, and no property of the image: Adebayo et al., 2018."""
     model = cnn.serial(
         conv1=cnn.conv(8), relu1=jax.nn.relu, pool1=cnn.max_pool(2), conv2=cnn.conv(16), relu2=jax.nn.relu,
         pool2=cnn.max_pool(2), flatten=cnn.flatten, head=cnn.dense(10),
@@ -227,7 +227,7 @@ def test_filters_are_the_kernel_filter_first():
     assert explain.filters(bare).shape == (4, 3, 3, 2)
 
 
-def test_filters_of_the_layer_that_sees_the_picture():
+def test_filters_of_the_layer_that_sees_the_image():
     """In a tree sorted by name, it is the last: `stem`, after `stage1` to `stage4`."""
     params, _ = jax.eval_shape(cnn.models.MODELS["resnet18"]().init, KEY, np.zeros((1, 32, 32, 3)))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), params)
@@ -257,27 +257,27 @@ def test_feature_visualization_finds_the_filters_of_a_linear_detector(model):
     layer = next(reversed(params))
     kernels = np.moveaxis(params[layer]["kernel"], -1, 0)
     channel = np.array([2, 0, 1])
-    pictures, activations = explain.feature_visualization(
+    images, activations = explain.feature_visualization(
         model, params, state, like, layer, channel, key=KEY, l2=0.5, total_variation=0, jitter=0, bounds=None
     )
-    assert pictures.shape == like.shape
+    assert images.shape == like.shape
     assert activations.shape == (256, 3)
     assert (np.asarray(activations[-1]) > np.asarray(activations[0]) + 1).all()
-    for picture, i in zip(pictures, channel, strict=True):
-        assert cosine(picture, kernels[i]) > 0.999
-        assert np.sqrt(np.square(picture).mean()) == pytest.approx(1, rel=0.01)  # where u = 2 l2 x
+    for image, i in zip(images, channel, strict=True):
+        assert cosine(image, kernels[i]) > 0.999
+        assert np.sqrt(np.square(image).mean()) == pytest.approx(1, rel=0.01)  # where u = 2 l2 x
 
 
 def test_feature_visualization_raises_the_activation():
     like = draw(2, 12, 12, 1)
     params, state = started(CAM, like)
     run = functools.partial(explain.feature_visualization, CAM, params, state, like, "head", 1, steps=60)
-    pictures, activations = run(key=KEY)
+    images, activations = run(key=KEY)
     assert (activations[-1] > activations[0] + 0.1).all()
-    assert pictures.min() >= 0
-    assert pictures.max() == 1
+    assert images.min() >= 0
+    assert images.max() == 1
     again, _ = run(key=KEY)
-    np.testing.assert_array_equal(pictures, again)
+    np.testing.assert_array_equal(images, again)
     _, others = run(key=jax.random.key(1))
     assert (others[0] != activations[0]).all()
 
@@ -291,23 +291,23 @@ def test_feature_visualization_is_smoother_with_more_total_variation():
         )[0]
         for weight in (0.0, 1.0)
     )
-    variation = lambda picture: sum(np.abs(np.diff(picture, axis=axis)).sum() for axis in (1, 2))
+    variation = lambda image: sum(np.abs(np.diff(image, axis=axis)).sum() for axis in (1, 2))
     assert variation(smooth) < 0.5 * variation(rough)
 
 
-def test_feature_visualization_moves_the_pictures():
-    """What looks at one position gets a picture that excites it from wherever it is moved."""
+def test_feature_visualization_moves_the_images():
+    """What looks at one position gets an image that excites it from wherever it is moved."""
     like = jax.ShapeDtypeStruct((1, 7, 7, 1), jnp.float32)
     kernel = np.zeros((7, 7, 1), np.float32)
     kernel[3, 2] = 1
     params = {"head": {"kernel": kernel.reshape(-1, 1), "bias": np.zeros(1)}}
     model = cnn.serial(flatten=cnn.flatten, head=cnn.dense(1))
-    pictures, _ = explain.feature_visualization(
+    images, _ = explain.feature_visualization(
         model, params, {}, like, "head", 0, key=KEY, total_variation=0, jitter=1, learning_rate=0.01
     )
     expected = np.zeros((7, 7), bool)
     expected[2:5, 1:4] = True
-    np.testing.assert_array_equal(pictures[0, ..., 0] > 0.5, expected)
+    np.testing.assert_array_equal(images[0, ..., 0] > 0.5, expected)
 
 
 # Mistakes

@@ -91,7 +91,7 @@ def test_is_the_loop_one_would_write(tmp_path):
 
 def test_twice_the_same_is_the_same_and_the_seed_decides(tmp_path):
     model = train_small.model()
-    config = {"augment": ["flip"], "average": 0.9}
+    config = {"augment": ["flip"], "ema": 0.9}
     first = fit(tmp_path, model, unseen=UNSEEN, name="1", **config)
     second = fit(tmp_path, model, unseen=UNSEEN, name="2", **config)
     assert train_small.digest(first) == train_small.digest(second)
@@ -110,7 +110,7 @@ def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
 
 def test_compiles_once_for_training_and_once_for_evaluation(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        fit(tmp_path, train_small.model(), unseen=UNSEEN, epochs=3, evaluate={"batch_size": 32, "views": "one"})
+        fit(tmp_path, train_small.model(), unseen=UNSEEN, epochs=3, evaluate={"batch_size": 32, "tta": "none"})
     messages = [record.getMessage() for record in caplog.records]
     compiled = lambda name: sum(m.startswith(f"Compiling {name}") or f"Compiling jit({name})" in m for m in messages)
     assert compiled("advance") == 1
@@ -180,7 +180,7 @@ SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": 
 def test_accumulation_loses_no_step(tmp_path, steps):
     """The last update of an epoch has fewer steps; the EMA moves with the updates, not with the steps."""
     seen = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
-    fitted = fit(tmp_path, seen=seen, batch_size=8, accumulate=2, average=0.9, epochs=2, **SGD)
+    fitted = fit(tmp_path, seen=seen, batch_size=8, accumulate=2, ema=0.9, epochs=2, **SGD)
     key = jax.random.key(0)
     state = train.TrainState.create(LINEAR, optax.sgd(0.1), key, jax.ShapeDtypeStruct((8, 28, 28, 1), jnp.float32))
     params = ema = state.params
@@ -201,7 +201,7 @@ def test_accumulation_loses_no_step(tmp_path, steps):
 
 
 def test_accumulation_goes_on_where_it_was(tmp_path):
-    config = {"epochs": 3, "accumulate": 4, "average": 0.9, "checkpoint": {"every": 2, "keep": 9}}
+    config = {"epochs": 3, "accumulate": 4, "ema": 0.9, "checkpoint": {"every": 2, "keep": 9}}
     whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
     folder = tmp_path / "part" / "checkpoints"
     fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
@@ -224,7 +224,7 @@ def test_clipping(tmp_path):
 
 def test_average_of_the_parameters():
     params = {"w": jnp.array(1.0)}
-    optimizer = train.with_average(optax.sgd(1.0), 0.5)
+    optimizer = train.with_ema(optax.sgd(1.0), 0.5)
     state = optimizer.init(params)
     expected = 1.0
     for step in range(20):
@@ -232,14 +232,14 @@ def test_average_of_the_parameters():
         params = optax.apply_updates(params, updates)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * float(params["w"])
-    np.testing.assert_allclose(train.averaged(state)["w"], expected, rtol=1e-6)
-    assert train.averaged(optax.sgd(1.0).init(params)) is None
+    np.testing.assert_allclose(train.ema_params(state)["w"], expected, rtol=1e-6)
+    assert train.ema_params(optax.sgd(1.0).init(params)) is None
 
 
 def test_average_is_what_is_evaluated_and_returned(tmp_path):
-    fitted = fit(tmp_path, unseen=UNSEEN, average=0.9)
+    fitted = fit(tmp_path, unseen=UNSEEN, ema=0.9)
     assert not np.array_equal(fitted.params["2"]["kernel"], fitted.train_state.params["2"]["kernel"])
-    same(fitted.params, train.averaged(fitted.train_state.opt_state))
+    same(fitted.params, train.ema_params(fitted.train_state.opt_state))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_average_is_what_is_evaluated_and_returned(tmp_path):
         {"regularize": {"l1": 1e-3, "l2": 1e-3}},
         {"dtype": "bfloat16"},
         {"augment": [["rand_augment", 1, 5]]},
-        {"evaluate": {"views": "mirror_and_shift"}},
+        {"evaluate": {"tta": "flip_and_shift"}},
     ],
 )
 def test_settings_change_what_is_trained_and_it_still_trains(tmp_path, config):
@@ -282,7 +282,7 @@ def test_patience(tmp_path):
 @pytest.mark.parametrize("keep", [0, 2])
 def test_patience_gives_the_best_epoch(tmp_path, keep):
     """A learning rate that is far too large: accuracy falls and rises by chance."""
-    config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "average": 0.5}
+    config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "ema": 0.5}
     config |= {"schedule": {"name": "constant"}, "checkpoint": {"keep": keep}}
     fitted = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
     accuracies = [record["test"]["accuracy"] for record in fitted.history]
@@ -353,9 +353,9 @@ def test_an_epoch_without_a_finite_step_is_no_loss_of_0(tmp_path, epochs):
 
 
 def test_not_finite_is_rolled_back(tmp_path, capsys):
-    """A picture of NaN that is left out of some epochs: the run goes on with an order in which it is not met."""
+    """An image of NaN that is left out of some epochs: the run goes on with an order in which it is not met."""
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
-    seen = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the pictures
+    seen = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the images
     fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
     assert int(fitted.train_state.step) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
@@ -366,7 +366,7 @@ def test_not_finite_is_rolled_back(tmp_path, capsys):
 
 
 def test_a_rollback_into_an_epoch_draws_another_order(tmp_path):
-    """The picture of NaN is met in the fourth of five steps; with the order as it was, it would be met for ever."""
+    """The image of NaN is met in the fourth of five steps; with the order as it was, it would be met for ever."""
     key = child_key(child_key(jax.random.key(0), "steps"), "order")
     where = int(jax.random.permutation(jax.random.fold_in(key, 0), 100)[65])
     seen = {name: value[:100] for name, value in poisoned(where).items()}
@@ -441,7 +441,7 @@ def test_goes_on_where_it_was(tmp_path):
         ({"augment": [["translate"]]}, r"augment\[0\]: .*missing"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
         ({"on_nonfinite": "rollback"}, "needs checkpoint.keep of at least 1"),
-        ({"evaluate": {"views": "all"}}, "evaluate.views: unknown 'all'"),
+        ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
         ({"mixup": 0.2, "cutmix": 1.0}, "one of them must be 0"),
         ({"patience": 2}, "patience waits for a better result of eval_data"),
         ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
@@ -458,20 +458,18 @@ def test_refuses_other_data(tmp_path):
             fit(tmp_path, seen=seen)
 
 
-def test_views():
+def test_tta():
     x = jax.random.uniform(jax.random.key(0), (2, 5, 6, 1))
-    outputs = {name: train.with_views(cnn.flatten, name).apply({}, {}, x, train=False)[0] for name in ("mirror", "one")}
-    np.testing.assert_array_equal(outputs["one"], cnn.flatten(x))
-    np.testing.assert_allclose(outputs["mirror"], cnn.flatten(x + x[:, :, ::-1]) / 2)
+    outputs = {name: train.with_tta(cnn.flatten, name).apply({}, {}, x, train=False)[0] for name in ("flip", "none")}
+    np.testing.assert_array_equal(outputs["none"], cnn.flatten(x))
+    np.testing.assert_allclose(outputs["flip"], cnn.flatten(x + x[:, :, ::-1]) / 2)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
     moved = [padded[:, :5, :6], padded[:, 2:, 2:]]
     both = lambda x: (x + x[:, :, ::-1]) / 2
     expected = both(x) / 2 + sum(map(both, moved)) / 4
-    y = train.with_views(cnn.flatten, "mirror_and_shift").apply({}, {}, x, train=False)[0]
+    y = train.with_tta(cnn.flatten, "flip_and_shift").apply({}, {}, x, train=False)[0]
     np.testing.assert_allclose(y, cnn.flatten(expected), rtol=1e-6)
-    np.testing.assert_array_equal(
-        train.with_views(cnn.flatten, "mirror").apply({}, {}, x, train=True)[0], cnn.flatten(x)
-    )
+    np.testing.assert_array_equal(train.with_tta(cnn.flatten, "flip").apply({}, {}, x, train=True)[0], cnn.flatten(x))
 
 
 @pytest.mark.parametrize("name", ["gather", "report"])

@@ -135,7 +135,7 @@ def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
     step, about = stored(tmp_path)
     del (
         about["config"]["fit"]["patience"],
-        about["config"]["fit"]["evaluate"]["views"],
+        about["config"]["fit"]["evaluate"]["tta"],
         about["config"]["config"]["depth"],
     )
     store(step, about)

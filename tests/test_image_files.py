@@ -37,7 +37,7 @@ def turned(orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 def test_a_turned_jpeg_is_as_sharp_as_one_that_is_not(tmp_path, orientation, kind):
-    """Fine stripes, read at a tenth of the size of an oblong picture."""
+    """Fine stripes, read at a tenth of the size of an oblong image."""
     upright = np.tile((np.arange(1600) // 20 % 2 * 255).astype(np.uint8)[None, :, None], (400, 1, 3))
     stored = Image.fromarray(upright)
     if orientation > 1:  # what the camera has turned back
@@ -188,7 +188,7 @@ def test_damaged_images_give_their_room_back(tmp_path, monkeypatch):
         if i % 3:
             content = (tmp_path / "a" / f"{i:02}.png").read_bytes()
             (tmp_path / "a" / f"{i:02}.png").write_bytes(content[:-30])
-    with pytest.warns(UserWarning, match="8 of 12 pictures left out"):
+    with pytest.warns(UserWarning, match="8 of 12 images left out"):
         assert len(image_folder(tmp_path, (8, 8), on_bad_image="skip").images) == 4
 
 
@@ -251,7 +251,7 @@ def test_a_class_of_other_files_is_not_silently_empty(folder, suffix, classes):
     (folder / "eel").mkdir()
     (folder / "eel" / f"1{suffix}").write_bytes(b"")
     with pytest.raises(
-        DataError, match=rf"expected pictures .* in eel, found none; left out: 1 x file {suffix or 'without'}"
+        DataError, match=rf"expected images .* in eel, found none; left out: 1 x file {suffix or 'without'}"
     ):
         image_folder(folder, (8, 8), classes=classes)
 
@@ -259,7 +259,7 @@ def test_a_class_of_other_files_is_not_silently_empty(folder, suffix, classes):
 def test_an_empty_class_is_refused_a_missing_one_is_not(folder):
     assert len(list_images(folder, ("cat", "dog", "eel")).paths) == 6
     (folder / "eel").mkdir()
-    with pytest.raises(DataError, match=r"expected pictures .* in eel, found none$"):
+    with pytest.raises(DataError, match=r"expected images .* in eel, found none$"):
         list_images(folder)
 
 
@@ -299,7 +299,7 @@ def test_a_link_to_nothing_is_a_bad_image(folder):
     os.symlink(folder / "cat" / "round.png", folder / "cat" / "round.png")
     with pytest.raises(DataError, match=r"link\.png: cannot be read"):
         image_folder(folder, (8, 8))
-    with pytest.warns(UserWarning, match="2 of 8 pictures left out"):
+    with pytest.warns(UserWarning, match="2 of 8 images left out"):
         assert len(image_folder(folder, (8, 8), on_bad_image="skip").images) == 6
 
 

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is in them; and no file, however damaged, gives anything but a picture or a DataError."""
+"""Folders of images: what is in them; and no file, however damaged, gives anything but an image or a DataError."""
 
 import io
 import os
@@ -20,9 +20,9 @@ from jaxcnn.data._folder import list_images, reader
 SMOOTH = (np.add.outer(np.arange(40), np.arange(60))[..., None] * np.array([1, 2, 0]) % 256).astype(np.uint8)
 
 
-def encoded(picture, kind="PNG", **options):
+def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, **options)
+    Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -39,8 +39,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_reads_every_picture_with_its_class(folder):
-    (folder / "cat" / "notes.txt").write_text("no picture")
+def test_reads_every_image_with_its_class(folder):
+    (folder / "cat" / "notes.txt").write_text("no image")
     (folder / "cat" / ".hidden.png").write_bytes(b"")
     (folder / ".git").mkdir()
     write(folder / "dog" / "deeper" / "9.JPG", encoded(np.full((8, 8, 3), 77, np.uint8), "JPEG"))
@@ -62,15 +62,15 @@ def test_classes_in_a_given_order(folder):
 
 
 def test_scales_until_it_covers_and_cuts_around_the_middle(tmp_path):
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[:, 10:50] = 200  # what is left after the sides are cut
-    write(tmp_path / "a" / "1.png", encoded(picture))
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 10:50] = 200  # what is left after the sides are cut
+    write(tmp_path / "a" / "1.png", encoded(image))
     y = image_folder(tmp_path, (20, 20)).images[0]
     assert (y[:, 2:-2] == 200).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turns_a_picture_as_its_camera_says(tmp_path, orientation):
+def test_turns_a_image_as_its_camera_says(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     write(tmp_path / "a" / "1.jpg", encoded(SMOOTH, "JPEG", exif=exif, quality=95, subsampling=0))
@@ -83,7 +83,7 @@ def test_turns_a_picture_as_its_camera_says(tmp_path, orientation):
     assert np.abs(y.astype(int) - expected).mean() < 3
 
 
-def test_every_kind_of_picture_becomes_rgb(tmp_path):
+def test_every_kind_of_image_becomes_rgb(tmp_path):
     colour = np.full((8, 8, 3), (200, 100, 50), np.uint8)
     palette = Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE)
     palette.save(tmp_path / "palette.png")
@@ -102,18 +102,18 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
         assert np.abs(read(tmp_path / name)[4, 4].astype(int) - pixel).max() <= 3, name
 
 
-def test_bad_pictures(folder):
+def test_bad_images(folder):
     write(folder / "cat" / "1.png", encoded(SMOOTH)[:60])
     write(folder / "eel" / "2.png", b"")
-    with pytest.raises(DataError, match=r"1\.png: cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"1\.png: cannot be read as an image"):
         image_folder(folder, (8, 8))
-    with pytest.warns(UserWarning, match=r"2 of 9 pictures left out, such as .*1\.png"):
+    with pytest.warns(UserWarning, match=r"2 of 9 images left out, such as .*1\.png"):
         pets = image_folder(folder, (8, 8), on_bad_image="skip")
     np.testing.assert_array_equal(pets.images[:, 0, 0, 0], [0, 2, 20, 21, 22, 40, 41])
     np.testing.assert_array_equal(pets.labels, [0, 0, 1, 1, 1, 2, 2])
     for path in folder.rglob("*.png"):
         path.write_bytes(b"none")
-    with pytest.raises(DataError, match="none of 9 pictures can be read"):
+    with pytest.raises(DataError, match="none of 9 images can be read"):
         image_folder(folder, (8, 8), on_bad_image="skip")
     with pytest.raises(ValueError, match="on_bad_image must be 'raise' or 'skip'"):
         image_folder(folder, (8, 8), on_bad_image="ignore")
@@ -125,7 +125,7 @@ def test_empty_or_missing_folder(tmp_path):
     with pytest.raises(DataError, match="expected a folder for each class, found none"):
         image_folder(tmp_path, (8, 8))
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match="expected pictures"):
+    with pytest.raises(DataError, match="expected images"):
         image_folder(tmp_path, (8, 8))
 
 
@@ -177,13 +177,13 @@ def test_other_formats_are_refused_by_any_name(tmp_path):
     for kind in ("GIF", "TIFF", "PPM", "ICO"):
         path = tmp_path / f"{kind}.png"
         path.write_bytes(encoded(SMOOTH, kind))
-        with pytest.raises(DataError, match="cannot be read as a picture"):
+        with pytest.raises(DataError, match="cannot be read as an image"):
             reader((8, 8), 3, 10**6)(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_mutations(tmp_path, kind):
-    """Each a picture of the right form, or a DataError; nothing else, no warning, in bounded CPU time."""
+    """Each an image of the right form, or a DataError; nothing else, no warning, in bounded CPU time."""
     whole = encoded(SMOOTH, kind)
     rng = random.Random(kind)
     read = reader((8, 8), 3, 10**6)
@@ -221,7 +221,7 @@ def take(stream, step, count):
     return [next(batches) for _ in range(count)]
 
 
-def test_stream_is_every_picture_once_an_epoch_and_a_function_of_the_step(folder):
+def test_stream_is_every_image_once_an_epoch_and_a_function_of_the_step(folder):
     stream = image_stream(folder, (8, 8), batch_size=3, seed=1)
     assert stream.steps == 3
     assert stream.image == jax.ShapeDtypeStruct((3, 8, 8, 3), np.uint8)
@@ -251,5 +251,5 @@ def test_stream_leaves_out_a_partial_batch_but_for_evaluation(folder):
 
 @pytest.mark.parametrize("batch_size", [0, 10])
 def test_stream_refuses(folder, batch_size):
-    with pytest.raises(ValueError, match="batch_size must be a multiple of 1 processes, from 1 to 9 pictures"):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 1 processes, from 1 to 9 images"):
         image_stream(folder, (8, 8), batch_size=batch_size)

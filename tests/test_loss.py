@@ -277,7 +277,7 @@ def test_mixup():
     x, label = np.arange(6.0, dtype=np.float32).reshape(6, 1), np.arange(6)
     cnn.mixup(recorded(seen), 1.0)({}, {}, {"image": x, "label": label}, train=True, key=KEY)
     (batch, key), mixed = seen[0], seen[0][0]["label"]
-    share = float(mixed.share)
+    share = float(mixed.weight)
     assert 0 < share < 1
     assert sorted(np.asarray(mixed.second)) == list(range(6))
     np.testing.assert_allclose(batch["image"], share * x + (1 - share) * x[mixed.second], 1e-5)
@@ -314,11 +314,11 @@ def test_cutmix_shares_are_areas():
             inside = image[n] != n
             assert set(np.unique(image[n])) <= {n, other}
             if other != n:
-                np.testing.assert_allclose(1 - inside.mean(), mixed.share, 1e-5)
+                np.testing.assert_allclose(1 - inside.mean(), mixed.weight, 1e-5)
                 rows, columns = inside.any(1), inside.any(0)
                 assert (inside == rows[:, None] & columns).all()
                 assert np.count_nonzero(np.diff(rows)) <= 2
-        shares.append(float(mixed.share))
+        shares.append(float(mixed.weight))
     assert len(set(shares)) == 5
 
 

@@ -51,7 +51,7 @@ from jaxcnn.models import lenet5
 from jaxcnn.train import TrainState, evaluate, make_step
 
 KEY = jax.random.key(0)
-PICTURE = (2, 8, 8, 3)
+IMAGE = (2, 8, 8, 3)
 NET = serial(conv=conv(4), norm=batch_norm(), flat=flatten, head=dense(10))
 CONV = {"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}}
 LOGITS, CLASSES = np.zeros((4, 10), np.float32), np.zeros(4, int)
@@ -75,7 +75,7 @@ def use(layer, made_for, given=None, *, dtype=jnp.float32, state=None, **options
     return jax.eval_shape(program, spec(made_for), spec(given or made_for, dtype))
 
 
-def lend(owner, borrower, shape=PICTURE, other=None):
+def lend(owner, borrower, shape=IMAGE, other=None):
     """Apply one network with the parameters and the state of another."""
 
     def program(x, y):
@@ -85,7 +85,7 @@ def lend(owner, borrower, shape=PICTURE, other=None):
 
 
 def loss(output, label, make=cross_entropy, transform=identity, train=False, key=None, **rest):
-    """The loss of a model that gives `output` for any picture."""
+    """The loss of a model that gives `output` for any image."""
     loss_fn = transform(make(as_layer(identity)))
     return loss_fn({}, {}, {"image": output, "label": label} | rest, train=train, key=key)[0]
 
@@ -95,8 +95,8 @@ def zeros(*shape):
 
 
 def step(loss_fn, optimizer, key=KEY):
-    train_state = TrainState.create(NET, optax.sgd(0.1), key, spec(PICTURE))
-    return make_step(loss_fn, optimizer)(train_state, {"image": zeros(*PICTURE), "label": np.zeros(2, int)})
+    train_state = TrainState.create(NET, optax.sgd(0.1), key, spec(IMAGE))
+    return make_step(loss_fn, optimizer)(train_state, {"image": zeros(*IMAGE), "label": np.zeros(2, int)})
 
 
 def table(*rows):
@@ -107,11 +107,11 @@ SHAPES = table(
     ("no batch, no channels", lambda: use(conv(4), (28, 28)), ValueError, rf"conv needs {SPACE}.*\(28, 28\)"),
     ("a scalar", lambda: use(conv(4), ()), ValueError, rf"conv needs {SPACE}"),
     ("four spatial dimensions", lambda: use(conv(4), (1,) * 6), ValueError, r"1 to 3 spatial dimensions.*1, 1, 1, 1"),
-    ("no batch", lambda: use(NET, PICTURE, (8, 8, 3)), ValueError, r"(?s)conv: .*\(8, 8, 3\).*in layer 'conv'"),
-    ("no channels", lambda: use(NET, PICTURE, (2, 8, 8)), ValueError, r"(?s)conv: .*\(2, 8, 8\).*in layer 'conv'"),
+    ("no batch", lambda: use(NET, IMAGE, (8, 8, 3)), ValueError, r"(?s)conv: .*\(8, 8, 3\).*in layer 'conv'"),
+    ("no channels", lambda: use(NET, IMAGE, (2, 8, 8)), ValueError, r"(?s)conv: .*\(2, 8, 8\).*in layer 'conv'"),
     (
         "NCHW",
-        lambda: use(NET, PICTURE, (2, 3, 8, 8)),
+        lambda: use(NET, IMAGE, (2, 3, 8, 8)),
         ValueError,
         r"(?s)kernel .*channels-last.*\(3, 3, 8, 4\).*in layer 'conv'",
     ),
@@ -122,33 +122,33 @@ SHAPES = table(
         ValueError,
         r"(?s)conv: .*\(1, 3, 8, 8\).*channels-last.*in layer 'dw'",
     ),
-    ("other size", lambda: use(NET, PICTURE, (2, 9, 9, 3)), ValueError, r"(?s)dense.*\(2, 324\).*in layer 'head'"),
+    ("other size", lambda: use(NET, IMAGE, (2, 9, 9, 3)), ValueError, r"(?s)dense.*\(2, 324\).*in layer 'head'"),
     ("too small", lambda: use(lenet5(), (1, 8, 8, 1)), ValueError, r"(?s)window \(5, 5\).*\(1, 4, 4, 6\).*'conv2'"),
-    ("channels / groups", lambda: use(conv(4, groups=2), PICTURE), ValueError, r"conv: the 3 channels.*groups=2"),
+    ("channels / groups", lambda: use(conv(4, groups=2), IMAGE), ValueError, r"conv: the 3 channels.*groups=2"),
     ("features / groups", lambda: conv(5, groups=2), ValueError, r"conv: features=5 .* groups=2"),
     ("group_norm", lambda: use(jaxcnn.group_norm(4), (1, 2, 6)), ValueError, r"group_norm: the 6 channels.*groups=4"),
     (
         "conv window",
-        lambda: use(conv(4, 9, padding="VALID"), PICTURE),
+        lambda: use(conv(4, 9, padding="VALID"), IMAGE),
         ValueError,
         r"conv: the window \(9, 9\).*larger",
     ),
     (
         "dilated conv window",
-        lambda: use(conv(4, dilation=4, padding="VALID"), PICTURE),
+        lambda: use(conv(4, dilation=4, padding="VALID"), IMAGE),
         ValueError,
         r"conv: the window \(9, 9\) \(size \(3, 3\) dilated by \(4, 4\)\) is larger.*\(2, 8, 8, 3\)",
     ),
-    ("pool window", lambda: use(max_pool(9), PICTURE), ValueError, r"max_pool: the window \(9, 9\).*\(2, 8, 8, 3\)"),
+    ("pool window", lambda: use(max_pool(9), IMAGE), ValueError, r"max_pool: the window \(9, 9\).*\(2, 8, 8, 3\)"),
     (
         "dilated pool window",
-        lambda: use(jaxcnn.avg_pool(3, dilation=4), PICTURE),
+        lambda: use(jaxcnn.avg_pool(3, dilation=4), IMAGE),
         ValueError,
         r"avg_pool: the window \(9, 9\) .*dilated by \(4, 4\)",
     ),
     (
         "pool of padding",
-        lambda: use(max_pool(2, padding=2), PICTURE),
+        lambda: use(max_pool(2, padding=2), IMAGE),
         ValueError,
         r"max_pool: .*\(2, 2\).*only padding",
     ),
@@ -162,24 +162,24 @@ SHAPES = table(
     ),
     (
         "adaptive sizes",
-        lambda: use(jaxcnn.adaptive_avg_pool((2, 2, 2)), PICTURE),
+        lambda: use(jaxcnn.adaptive_avg_pool((2, 2, 2)), IMAGE),
         ValueError,
         r"adaptive_avg_pool: output_size=\(2, 2, 2\) has 3 entries for input \(2, 8, 8, 3\)",
     ),
     ("upsample rank", lambda: use(jaxcnn.upsample(2), (8, 3)), ValueError, rf"upsample needs {SPACE}.*\(8, 3\)"),
-    ("pixel_shuffle", lambda: use(pixel_shuffle(2), PICTURE), ValueError, r"pixel_shuffle: the 3 channels.* 4"),
+    ("pixel_shuffle", lambda: use(pixel_shuffle(2), IMAGE), ValueError, r"pixel_shuffle: the 3 channels.* 4"),
     (
         "pixel_unshuffle",
-        lambda: use(jaxcnn.pixel_unshuffle(3), PICTURE),
+        lambda: use(jaxcnn.pixel_unshuffle(3), IMAGE),
         ValueError,
         r"pixel_unshuffle: the spatial dimensions of input \(2, 8, 8, 3\).* 3",
     ),
     ("instance_norm rank", lambda: use(jaxcnn.instance_norm(), (2, 3)), ValueError, rf"instance_norm needs {SPACE}"),
     ("batch_norm rank", lambda: use(batch_norm(), (3,)), ValueError, r"batch_norm needs \(N, \*spatial, C\).*\(3,\)"),
-    ("layer_norm axis", lambda: use(layer_norm(axis=4), PICTURE), ValueError, r"layer_norm: axis=4 .*\(2, 8, 8, 3\)"),
+    ("layer_norm axis", lambda: use(layer_norm(axis=4), IMAGE), ValueError, r"layer_norm: axis=4 .*\(2, 8, 8, 3\)"),
     ("layer_norm of a scalar", lambda: use(layer_norm(), ()), ValueError, r"layer_norm: axis=-1 .*\(\)"),
-    ("layer_norm batch", lambda: use(layer_norm(axis=0), PICTURE), ValueError, r"layer_norm: axis=0 is the batch"),
-    ("sizes", lambda: use(conv(3, (3, 3, 3)), PICTURE), ValueError, r"conv: size=\(3, 3, 3\) has 3 entries for 2"),
+    ("layer_norm batch", lambda: use(layer_norm(axis=0), IMAGE), ValueError, r"layer_norm: axis=0 is the batch"),
+    ("sizes", lambda: use(conv(3, (3, 3, 3)), IMAGE), ValueError, r"conv: size=\(3, 3, 3\) has 3 entries for 2"),
     (
         "dense on a map",
         lambda: lend(dense(3), dense(3), (2, 48), (2, 4, 4, 3)),
@@ -188,20 +188,20 @@ SHAPES = table(
     ),
     (
         "residual",
-        lambda: use(serial(block=residual(conv(8))), PICTURE),
+        lambda: use(serial(block=residual(conv(8))), IMAGE),
         ValueError,
         r"(?s)residual: .*\(2, 8, 8, 8\).*shortcut.*\(2, 8, 8, 3\).*in layer 'block'",
     ),
-    ("repeat", lambda: use(repeat(conv(8), 3), PICTURE), ValueError, r"repeat: .*\(2, 8, 8, 8\).*\(2, 8, 8, 3\)"),
+    ("repeat", lambda: use(repeat(conv(8), 3), IMAGE), ValueError, r"repeat: .*\(2, 8, 8, 8\).*\(2, 8, 8, 3\)"),
     (
         "concatenate",
-        lambda: use(concatenate(conv(3), conv(3, stride=2)), PICTURE),
+        lambda: use(concatenate(conv(3), conv(3, stride=2)), IMAGE),
         (TypeError, ValueError),
         r"(?s)concatenate: .*\(2, 8, 8, 3\).*\(2, 4, 4, 3\)",
     ),
     (
         "parallel",
-        lambda: use(parallel(operator.add, conv(3), conv(4)), PICTURE),
+        lambda: use(parallel(operator.add, conv(3), conv(4)), IMAGE),
         (TypeError, ValueError),
         r"(?s)\(2, 8, 8, 3\).*\(2, 8, 8, 4\)",
     ),
@@ -240,14 +240,14 @@ OPTIONS = table(
     ("padding None", lambda: conv(3, padding=None), TypeError, r"conv: padding .*got None"),
     (
         "padding of three",
-        lambda: use(conv(3, padding=(1, 1, 1)), PICTURE),
+        lambda: use(conv(3, padding=(1, 1, 1)), IMAGE),
         ValueError,
         r"\(1, 1, 1\) has 3 entries for 2",
     ),
     ("padding in triples", lambda: conv(3, padding=((1, 1, 1),) * 2), ValueError, r"padding .*\(low, high\) pairs"),
     (
-        "CAUSAL pictures",
-        lambda: use(conv(3, padding="CAUSAL"), PICTURE),
+        "CAUSAL images",
+        lambda: use(conv(3, padding="CAUSAL"), IMAGE),
         ValueError,
         r"conv: CAUSAL .*1-D.*2 dimensions",
     ),
@@ -262,7 +262,7 @@ OPTIONS = table(
     ("output_padding", lambda: conv_transpose(3, output_padding=-1), ValueError, r"output_padding .*got -1"),
     (
         "nothing left",
-        lambda: use(conv_transpose(3, padding=9), PICTURE),
+        lambda: use(conv_transpose(3, padding=9), IMAGE),
         ValueError,
         r"conv_transpose: .*padding.*\(2, 8, 8, 3\)",
     ),
@@ -301,41 +301,41 @@ OPTIONS = table(
 )
 
 DTYPES = table(
-    ("conv", lambda: use(conv(3), PICTURE, dtype=jnp.uint8), TypeError, f"conv needs floating-point input, {SCALE}"),
-    ("dense", lambda: use(dense(3), PICTURE, dtype=jnp.uint8), TypeError, f"dense needs .*{SCALE}"),
-    ("batch_norm", lambda: use(batch_norm(), PICTURE, dtype=jnp.uint8), TypeError, f"batch_norm needs .*{SCALE}"),
-    ("avg_pool", lambda: use(jaxcnn.avg_pool(2), PICTURE, dtype=jnp.uint8), TypeError, f"avg_pool needs .*{SCALE}"),
+    ("conv", lambda: use(conv(3), IMAGE, dtype=jnp.uint8), TypeError, f"conv needs floating-point input, {SCALE}"),
+    ("dense", lambda: use(dense(3), IMAGE, dtype=jnp.uint8), TypeError, f"dense needs .*{SCALE}"),
+    ("batch_norm", lambda: use(batch_norm(), IMAGE, dtype=jnp.uint8), TypeError, f"batch_norm needs .*{SCALE}"),
+    ("avg_pool", lambda: use(jaxcnn.avg_pool(2), IMAGE, dtype=jnp.uint8), TypeError, f"avg_pool needs .*{SCALE}"),
     (
         "init",
-        lambda: NET.init(KEY, np.zeros(PICTURE, np.uint8)),
+        lambda: NET.init(KEY, np.zeros(IMAGE, np.uint8)),
         TypeError,
         f"(?s)conv needs .*{SCALE}.*in layer 'conv'",
     ),
     (
         "summary",
-        lambda: summary(NET, spec(PICTURE, jnp.uint8)),
+        lambda: summary(NET, spec(IMAGE, jnp.uint8)),
         TypeError,
         f"(?s)conv needs .*{SCALE}.*in layer 'conv'",
     ),
     (
         "mixup",
-        lambda: loss(np.zeros(PICTURE, np.uint8), np.zeros(2, int), transform=mixup, train=True, key=KEY),
+        lambda: loss(np.zeros(IMAGE, np.uint8), np.zeros(2, int), transform=mixup, train=True, key=KEY),
         TypeError,
         f"mixup needs .*{SCALE}",
     ),
 )
 
 APPLY = table(
-    ("train forgotten", lambda: NET.apply(CONV, {}, zeros(*PICTURE)), TypeError, r"missing .*keyword.*'train'"),
+    ("train forgotten", lambda: NET.apply(CONV, {}, zeros(*IMAGE)), TypeError, r"missing .*keyword.*'train'"),
     (
         "no key",
-        lambda: use(serial(block1=serial(conv=conv(3), drop=dropout(0.5))), PICTURE, train=True),
+        lambda: use(serial(block1=serial(conv=conv(3), drop=dropout(0.5))), IMAGE, train=True),
         ValueError,
         r"(?s)dropout is random in training: .*key=jax\.random\.key.*in layer 'block1/drop'",
     ),
     (
         "no key, transforms",
-        lambda: use(serial(block1=serial(conv=with_dropout(conv(3), 0.5))), PICTURE, train=True),
+        lambda: use(serial(block1=serial(conv=with_dropout(conv(3), 0.5))), IMAGE, train=True),
         ValueError,
         r"(?s)with_dropout is random in training.*in layer 'block1/conv'",
     ),
@@ -353,7 +353,7 @@ APPLY = table(
     ),
     (
         "last layer of a block",
-        lambda: serial(block1=serial(conv=conv(3), pool=max_pool(9)), flat=flatten).init(KEY, spec(PICTURE)),
+        lambda: serial(block1=serial(conv=conv(3), pool=max_pool(9)), flat=flatten).init(KEY, spec(IMAGE)),
         ValueError,
         r"(?s)max_pool: the window.*in layer 'block1/pool'",
     ),
@@ -363,7 +363,7 @@ APPLY = table(
         ValueError,
         r"mixup .*key=jax\.random",
     ),
-    ("key 0, init", lambda: NET.init(0, spec(PICTURE)), TypeError, r"key must be a random key such as .*got 0"),
+    ("key 0, init", lambda: NET.init(0, spec(IMAGE)), TypeError, r"key must be a random key such as .*got 0"),
     (
         "key 0, dropout",
         lambda: dropout(0.5).apply({}, {}, LOGITS, train=True, key=0),
@@ -382,10 +382,10 @@ APPLY = table(
         TypeError,
         r"key must be a random key such as .*got 0",
     ),
-    ("key None, init", lambda: NET.init(None, spec(PICTURE)), TypeError, r"key must be a random key such as"),
+    ("key None, init", lambda: NET.init(None, spec(IMAGE)), TypeError, r"key must be a random key such as"),
     (
         "train traced",
-        lambda: jaxcnn.jit(NET.apply)({}, {"norm": {"mean": zeros(4)}}, zeros(*PICTURE), train=True),
+        lambda: jaxcnn.jit(NET.apply)({}, {"norm": {"mean": zeros(4)}}, zeros(*IMAGE), train=True),
         Exception,
         r"static_argnames",
     ),
@@ -394,7 +394,7 @@ APPLY = table(
 TREES = table(
     (
         "another network",
-        lambda: NET.apply({"cnv": CONV["conv"]}, {}, zeros(*PICTURE), train=False),
+        lambda: NET.apply({"cnv": CONV["conv"]}, {}, zeros(*IMAGE), train=False),
         ValueError,
         r"params has an entry 'cnv'.*there are conv, norm, flat, head; did you mean 'conv'",
     ),
@@ -440,7 +440,7 @@ TREES = table(
     ("repeat of another n", lambda: lend(repeat(dense(3), 2), repeat(dense(3), 3)), ValueError, r"repeat: .*n=3"),
     (
         "pair for params",
-        lambda: NET.apply((CONV, {}), {}, zeros(*PICTURE), train=False),
+        lambda: NET.apply((CONV, {}), {}, zeros(*IMAGE), train=False),
         TypeError,
         r"params must be the dict that init returned, got \(\{'conv'",
     ),
@@ -452,19 +452,19 @@ TREES = table(
     ),
     (
         "state None",
-        lambda: NET.apply(CONV, None, zeros(*PICTURE), train=False),
+        lambda: NET.apply(CONV, None, zeros(*IMAGE), train=False),
         TypeError,
         r"state must be the dict that init returned, got None",
     ),
     (
         "state forgotten",
-        lambda: use(NET, PICTURE, state={}),
+        lambda: use(NET, IMAGE, state={}),
         (KeyError, ValueError),
         r"(?s)batch_norm: no 'mean' .*give the params and the state that init returned.*in layer 'norm'",
     ),
     (
         "state forgotten, one layer",
-        lambda: use(batch_norm(), PICTURE, state={}),
+        lambda: use(batch_norm(), IMAGE, state={}),
         ValueError,
         r"batch_norm: no 'mean' .*the state that init returned",
     ),
@@ -480,7 +480,7 @@ TREES = table(
         ValueError,
         r"weight_norm: no 'scale' among \['bias', 'kernel'\]; give the params .*that init returned",
     ),
-    ("weight_norm of flatten", lambda: use(weight_norm(flatten), PICTURE), ValueError, r"weight_norm: .*no kernel"),
+    ("weight_norm of flatten", lambda: use(weight_norm(flatten), IMAGE), ValueError, r"weight_norm: .*no kernel"),
     (
         "spectral_norm twice",
         lambda: use(spectral_norm(spectral_norm(dense(3))), (2, 3)),
@@ -510,20 +510,20 @@ PATTERNS = table(
     ("count_params, invalid", lambda: count_params(CONV, "["), ValueError, r"'\[' is not a regular expression"),
     (
         "drop_connect",
-        lambda: use(jaxcnn.drop_connect(conv(3), 0.5, where="weight"), PICTURE, train=True, key=KEY),
+        lambda: use(jaxcnn.drop_connect(conv(3), 0.5, where="weight"), IMAGE, train=True, key=KEY),
         ValueError,
         r"'weight' matches .* no parameter; there are bias, kernel",
     ),
     (
         "capture",
-        lambda: use(capture(NET, "cnv"), PICTURE),
+        lambda: use(capture(NET, "cnv"), IMAGE),
         ValueError,
         r"'cnv' matches .* no layer.*did you mean 'conv'",
     ),
-    ("capture, invalid", lambda: use(capture(NET, "["), PICTURE), ValueError, r"'\[' is not a regular expression"),
+    ("capture, invalid", lambda: use(capture(NET, "["), IMAGE), ValueError, r"'\[' is not a regular expression"),
     (
         "capture, offset",
-        lambda: use(capture(NET, "conv"), PICTURE, offsets={"cov": 0.0}),
+        lambda: use(capture(NET, "conv"), IMAGE, offsets={"cov": 0.0}),
         ValueError,
         r"no activation for offset 'cov'; .*did you mean 'conv'",
     ),
@@ -532,22 +532,22 @@ PATTERNS = table(
 COMPOSITION = table(
     (
         "uncalled dense",
-        lambda: use(serial(flatten, dense), PICTURE),
+        lambda: use(serial(flatten, dense), IMAGE),
         TypeError,
         r"(?s)dense.*call it, as in dense\(.*'1'",
     ),
-    ("uncalled conv", lambda: use(serial(first=conv), PICTURE), TypeError, r"(?s)call it, as in conv\(.*'first'"),
+    ("uncalled conv", lambda: use(serial(first=conv), IMAGE), TypeError, r"(?s)call it, as in conv\(.*'first'"),
     (
         "uncalled batch_norm",
-        lambda: use(serial(batch_norm), PICTURE),
+        lambda: use(serial(batch_norm), IMAGE),
         TypeError,
         r"(?s)call it, as in batch_norm\(.*'0'",
     ),
-    ("uncalled dropout", lambda: use(serial(dropout), PICTURE), Exception, r"(?s)call it, as in dropout\(.*'0'"),
-    ("uncalled lenet5", lambda: use(lenet5, PICTURE), TypeError, r"call it, as in lenet5\("),
+    ("uncalled dropout", lambda: use(serial(dropout), IMAGE), Exception, r"(?s)call it, as in dropout\(.*'0'"),
+    ("uncalled lenet5", lambda: use(lenet5, IMAGE), TypeError, r"call it, as in lenet5\("),
     (
         "uncalled, eagerly",
-        lambda: serial(identity, dense).apply({}, {}, zeros(*PICTURE), train=False),
+        lambda: serial(identity, dense).apply({}, {}, zeros(*IMAGE), train=False),
         TypeError,
         r"(?s)call it, as in dense\(.*'1'",
     ),
@@ -582,7 +582,7 @@ COMPOSITION = table(
     ("train a model", lambda: step(NET, optax.sgd(0.1)), TypeError, r"loss_fn|LossFn|cross_entropy"),
     ("optimiser uncalled", lambda: step(cross_entropy(NET), optax.sgd), TypeError, r"optimizer"),
     ("learning rate as optimiser", lambda: step(cross_entropy(NET), 0.1), TypeError, r"optimizer.*0\.1"),
-    ("summary of params", lambda: summary(CONV, spec(PICTURE)), TypeError, r"expected a Layer"),
+    ("summary of params", lambda: summary(CONV, spec(IMAGE)), TypeError, r"expected a Layer"),
 )
 
 LABELS = table(
@@ -679,8 +679,8 @@ def test_typo_covers_the_constructors():
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (max_pool(9), PICTURE),
-        (pixel_shuffle(2), PICTURE),
+        (max_pool(9), IMAGE),
+        (pixel_shuffle(2), IMAGE),
         (jaxcnn.upsample(2), (8, 3)),
         (serial(pool=jaxcnn.global_max_pool), (8, 3)),
         (jaxcnn.squeeze_excite(2), (8, 3)),
@@ -699,7 +699,7 @@ def test_plain_function_is_a_model_for_a_loss():
 
 
 def test_plain_function_is_a_model_for_summary():
-    assert [layer.output.shape for layer in summary(flatten, spec(PICTURE)).layers] == [(2, 192)]
+    assert [layer.output.shape for layer in summary(flatten, spec(IMAGE)).layers] == [(2, 192)]
 
 
 @pytest.mark.parametrize("label", [10, -1, 2**31 - 1])

@@ -42,8 +42,8 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def lenet():
-    picture = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
-    return jax.eval_shape(models.lenet5().init, jax.random.key(0), picture)[0]
+    image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    return jax.eval_shape(models.lenet5().init, jax.random.key(0), image)[0]
 
 
 def by_hand(tree, prefix=""):

@@ -34,8 +34,8 @@ FIGURES = {
     "filters, colour": lambda: explain.plot_filters(draw(20, 7, 7, 3)),
     "filters, channels": lambda: explain.plot_filters(draw(40, 3, 5, 6)),
     "feature maps": lambda: explain.plot_feature_maps({"conv": draw(2, 8, 8, 20), "head": draw(2, 10)}, 1),
-    "pictures": lambda: explain.plot_pictures(draw(11, 8, 8, 3)),
-    "pictures, one": lambda: explain.plot_pictures(draw(1, 8, 8, 1), ["first"]),
+    "images": lambda: explain.plot_images(draw(11, 8, 8, 3)),
+    "images, one": lambda: explain.plot_images(draw(1, 8, 8, 1), ["first"]),
     "saliency": lambda: explain.plot_saliency(draw(3, 8, 8, 1), draw(3, 8, 8, 1), CLASSES),
     "saliency, colour": lambda: explain.plot_saliency(draw(1, 8, 8, 3), draw(1, 8, 8, 3)),
     "saliency, nothing": lambda: explain.plot_saliency(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
@@ -123,8 +123,8 @@ def test_feature_maps_are_rows_of_channels():
     assert [ax.get_title("left").split(" ")[0] for ax in figure.axes] == ["conv", "head"]
 
 
-def test_pictures_are_spread_from_black_to_white():
-    first, last = images(explain.plot_pictures(np.array([[[[2.0], [3.0], [6.0]]], [[[0.0], [1.0], [1.0]]]])))
+def test_images_are_spread_from_black_to_white():
+    first, last = images(explain.plot_images(np.array([[[[2.0], [3.0], [6.0]]], [[[0.0], [1.0], [1.0]]]])))
     assert first[0, :, 0].tolist() == [0, 0.25, 1]
     assert last[0, :, 0].tolist() == [0, 1, 1]
 
@@ -137,9 +137,9 @@ def test_saliency_is_transparent_at_zero_and_tells_the_signs_apart():
         explain.plot_saliency(draw(1, 2, 2, 2), attributions)
     attributions = attributions.sum(-1, keepdims=True)
     figure = explain.plot_saliency(draw(1, 2, 2, 1), attributions)
-    picture, below, overlay = images(figure)
+    background, below, overlay = images(figure)
     np.testing.assert_allclose(overlay, [[1, 0], [0, -0.5]])
-    assert (picture.min(), picture.max()) == (0, 1)
+    assert (background.min(), background.max()) == (0, 1)
     assert below.min() > 0.3
     image = figure.axes[1].images[1]
     against, nothing, for_it = image.to_rgba(np.array([-1.0, 0.0, 1.0]))
@@ -148,7 +148,7 @@ def test_saliency_is_transparent_at_zero_and_tells_the_signs_apart():
     assert nothing[3] < 0.01
 
 
-def test_grad_cam_is_brought_to_the_size_of_the_picture():
+def test_grad_cam_is_brought_to_the_size_of_the_image():
     maps = np.abs(draw(2, 4, 4))
     *_, overlay = images(explain.plot_grad_cam(draw(2, 8, 8, 1), maps))
     assert overlay.shape == (8, 8)
@@ -227,8 +227,8 @@ def test_without_matplotlib(name, monkeypatch):
         ),
         (lambda: explain.plot_feature_maps({"a": draw(2, 5, 3)}), r"plot_feature_maps needs .*'a' is \(2, 5, 3\)"),
         (lambda: explain.plot_feature_maps({}), r"at least one layer, got none"),
-        (lambda: explain.plot_pictures(draw(8, 8, 1)), r"plot_pictures needs \(N, H, W, C\), got shape \(8, 8, 1\)"),
-        (lambda: explain.plot_pictures(draw(0, 8, 8, 1)), r"got shape \(0, 8, 8, 1\)"),
+        (lambda: explain.plot_images(draw(8, 8, 1)), r"plot_images needs \(N, H, W, C\), got shape \(8, 8, 1\)"),
+        (lambda: explain.plot_images(draw(0, 8, 8, 1)), r"got shape \(0, 8, 8, 1\)"),
         (lambda: explain.plot_saliency(draw(2, 8, 8, 1), draw(2, 8, 8)), r"attributions \(2, 8, 8\) .*\(2, 8, 8, 1\)"),
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 1), draw(8, 8)), r"maps must be \(N, H, W\) .*got shape \(8, 8\)"),
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 2), draw(2, 4, 4)), r"1 or 3 channels.*\(8, 8, 2\)"),

@@ -365,8 +365,8 @@ def test_mean_of_many_float16_does_not_overflow(layer):
 def test_translation_tolerance(options):
     """A pattern that moves within its window changes nothing; one that leaves it moves the output by one."""
     layer, windows = jaxcnn.max_pool(2, **options), placed(np.zeros((1, 8, 8, 1)), 2, **options)[1]
-    pictures = np.eye(64, dtype=np.float32).reshape(64, 8, 8, 1)  # one bright pixel at each position
-    y = np.asarray(run(layer, pictures))[..., 0]
+    images = np.eye(64, dtype=np.float32).reshape(64, 8, 8, 1)  # one bright pixel at each position
+    y = np.asarray(run(layer, images))[..., 0]
     for place, (positions, _) in windows.items():
         seen_at = {(i // 8, i % 8) for i in np.flatnonzero(y[:, *place])}
         assert seen_at == set(positions)

@@ -60,7 +60,7 @@ def check(layer, shape, draws=1):
 
 
 def operation(rng, rank):
-    """A random layer that keeps positive pictures positive."""
+    """A random layer that keeps positive images positive."""
     each = lambda *choices: tuple(int(rng.choice(choices)) for _ in range(rank))
     pairs = tuple((int(rng.integers(3)), int(rng.integers(3))) for _ in range(rank))
     padding = ("SAME", "SAME_LOWER", "VALID", pairs)[rng.integers(4)]
@@ -257,9 +257,9 @@ def positive(path, leaf, draw):
 
 @pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "squeezenet1_1", "mobilenet_v1"}, MODELS))
 def test_models_by_their_gradients(name):
-    """The deepest layer that sees less than all the picture: what its middle unit depends on is just its field.
+    """The deepest layer that sees less than all the image: what its middle unit depends on is just its field.
 
-    A maximum depends on the largest alone, so that it takes more than one picture to see all.
+    A maximum depends on the largest alone, so that it takes more than one image to see all.
     """
     n = max(224, zoo_weights.size_of(name))
     model, shape = MODELS[name](), (1, n, n, MODELS[name].input_shape[-1])
@@ -285,15 +285,15 @@ def test_models_by_their_gradients(name):
     def gradient(x, i, j):
         return jax.grad(lambda x: (apply(params, state, x, train=False)[0][0, i, j] * weight).sum())(x)
 
-    # In a picture that grows along a dimension all maps do, so that each maximum is at the end of its window.
+    # In an image that grows along a dimension all maps do, so that each maximum is at the end of its window.
     grows = np.linspace(0.5, 1.5, n, dtype=np.float32)
     ramps = [np.broadcast_to(ramp, shape) for g in (grows, grows[::-1]) for ramp in (g[:, None, None], g[:, None])]
-    pictures = [*ramps, *(draw.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(10))]
+    images = [*ramps, *(draw.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(10))]
     reached = np.zeros((2, 2), bool)
     for aside in (0, 1):  # after an upsampling, neighbours differ
         unit = [round((n / 2 - field.centre) / field.stride) + aside for field in layer.fields]
         seen = np.zeros((n, n), bool)
-        for x in pictures:
+        for x in images:
             with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around it
                 found = gradient(x, *unit)
             assert np.isfinite(found).all()

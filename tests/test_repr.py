@@ -50,7 +50,7 @@ CALLS = [
     (cnn.as_layer(functools.partial(jnp.clip, max=1)), "as_layer(partial(clip, max=1))"),
     (cnn.capture(cnn.serial(a=jnp.sin), "a"), "capture(serial(a=sin), 'a')"),
     (data.normalize([0.5], [0.25]), "normalize([0.5], [0.25])"),
-    (train.with_views(cnn.flatten, "mirror"), "with_views(flatten, 'mirror')"),
+    (train.with_tta(cnn.flatten, "flip"), "with_tta(flatten, 'flip')"),
     (scaled(2.0), "Layer(init=scaled.init, apply=scaled.apply)"),
     (cnn.serial(scaled(2.0)), "serial(Layer(init=scaled.init, apply=scaled.apply))"),
     (models.resnet18(classes=10), "resnet18(classes=10)"),

@@ -32,15 +32,15 @@ def run(module, folder, *assignments):
 
 
 def for_lenet(folder, *others):
-    arguments = [f"weights={folder}/w.safetensors", "model=lenet5", "classes=10", "mean=[0.5]", "deviation=[0.25]"]
-    return [*arguments, f"pictures={folder}/images", *others]
+    arguments = [f"weights={folder}/w.safetensors", "model=lenet5", "classes=10", "mean=[0.5]", "std=[0.25]"]
+    return [*arguments, f"images={folder}/images", *others]
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        *("pictures=x.png", "model=resnet18", "names=x.txt", "classes=10", "eps=0.1"),
-        *("on_bad_image=raise", "mean=[0.5]", "deviation=[0.5]"),
+        *("images=x.png", "model=resnet18", "class_names=x.txt", "classes=10", "eps=0.1"),
+        *("on_bad_image=raise", "mean=[0.5]", "std=[0.5]"),
     ],
 )
 def test_predict_without_weights(tmp_path, setting):
@@ -54,15 +54,15 @@ def test_predict_without_weights(tmp_path, setting):
     ("settings", "message"),
     [
         (["model="], "needs model="),
-        (["pictures="], "needs pictures="),
+        (["images="], "needs images="),
         (["model=lenet55"], "model=lenet55 is not in .*near it are lenet5"),
         (["mean=[0.5, 0.5, 0.5]"], r"mean must have a number for each of 1 channels of lenet5, got \[0.5, 0.5, 0.5\]"),
-        (["deviation=[0]"], "deviation must have a number for each of 1 channels"),
+        (["std=[0]"], "std must have a number for each of 1 channels"),
         (['mean=["a"]'], "mean must have a number"),
         (["on_bad_image=ignore"], "on_bad_image must be one of raise, skip, got 'ignore'"),
-        (["names=/nonexistent"], "/nonexistent: cannot be read"),
+        (["class_names=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
-        (["pictures=/nonexistent"], "none of its pictures can be read"),
+        (["images=/nonexistent"], "none of its images can be read"),
     ],
 )
 def test_predict_with_weights(files, settings, message):
@@ -77,7 +77,7 @@ def test_predict_passes_over_what_is_no_image(files, capsys):
     (files / "images" / "bad.png").write_bytes(b"not an image")
     assert set(run(predict, files, *for_lenet(files))) == {"0.png", "1.png"}
     reported = capsys.readouterr().err
-    assert re.fullmatch(r"left out: .*bad\.png: cannot be read as a picture: .*\n", reported)
+    assert re.fullmatch(r"left out: .*bad\.png: cannot be read as an image: .*\n", reported)
     with pytest.raises(DataError, match=r"bad\.png"):
         run(predict, files, *for_lenet(files, "on_bad_image=raise"))
 
@@ -101,7 +101,7 @@ def test_predict_with_the_eps_of_the_weights(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     safetensors.save_file(timm("mobilenet_v3_small"), tmp_path / "w.safetensors")
     Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / "x.png")
-    arguments = [f"weights={tmp_path}/w.safetensors", "model=mobilenet_v3_small", f"pictures={tmp_path}/x.png"]
+    arguments = [f"weights={tmp_path}/w.safetensors", "model=mobilenet_v3_small", f"images={tmp_path}/x.png"]
     with pytest.raises(WeightsError, match="eps=1e-05"):
         run(predict, tmp_path, *arguments)
     assert len(run(predict, tmp_path, *arguments, "eps=1e-5")["x.png"]) == 5
@@ -109,7 +109,7 @@ def test_predict_with_the_eps_of_the_weights(tmp_path):
 
 @pytest.mark.parametrize(
     "setting",
-    ["data.path=/nonexistent", "data.on_bad_image=skip", "model=resnet18", "eps=0.1", "mean=[0.5]", "deviation=[0.5]"],
+    ["data.path=/nonexistent", "data.on_bad_image=skip", "model=resnet18", "eps=0.1", "mean=[0.5]", "std=[0.5]"],
 )
 def test_finetune_without_weights(tmp_path, setting):
     with pytest.raises(ConfigError, match=rf"^{setting.partition('=')[0]}=.* has no effect without weights=FILE$"):
@@ -125,14 +125,14 @@ def test_finetune_without_weights(tmp_path, setting):
         (["data.path=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
         (["data.on_bad_image=no"], r"data\.on_bad_image must be one of raise, skip"),
-        (["data.pictures_of_each=9"], "none of 2 pictures is left for the test"),
+        (["data.images_per_class=9"], "none of 2 images is left for the test"),
     ],
 )
 def test_finetune_with_weights(files, settings, message):
     (files / "images" / "a").mkdir()
     for i in range(2):
         (files / "images" / f"{i}.png").rename(files / "images" / "a" / f"{i}.png")
-    arguments = [*for_lenet(files)[:2], "mean=[0.5]", "deviation=[0.5]", f"data.path={files}/images", *settings]
+    arguments = [*for_lenet(files)[:2], "mean=[0.5]", "std=[0.5]", f"data.path={files}/images", *settings]
     with pytest.raises((ConfigError, DataError, WeightsError), match=message):
         run(finetune, files, *arguments)
     assert not (files / "runs").exists()
@@ -143,7 +143,7 @@ def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
         run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 
-@pytest.mark.parametrize("setting", ["data.on_bad_image=skip", "data.test_share=0.5"])
+@pytest.mark.parametrize("setting", ["data.on_bad_image=skip", "data.test_fraction=0.5"])
 def test_image_folder_as_a_stream(tmp_path, setting):
     with pytest.raises(ConfigError, match=rf"^{setting} has no effect with data\.stream=true"):
         run(image_folder, tmp_path, "data.stream=true", setting)
@@ -160,7 +160,7 @@ def test_one_line_and_status_2():
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_scale_of_torchvisions_transform_input(name):
-    """What it does to images of the usual mean and deviation is what the documentation says instead."""
+    """What it does to images of the usual mean and std is what the documentation says instead."""
     x = np.random.default_rng(0).random((1, 4, 4, 3), np.float32)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     there = (x - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5  # torchvision/models/googlenet.py

@@ -170,12 +170,12 @@ def test_zeros_give_no_nan(case: Case):
 
 
 SETTINGS = {
-    "accumulate": {"accumulate": 2, "average": 0.9},
+    "accumulate": {"accumulate": 2, "ema": 0.9},
     "augment": {"augment": [["affine", 5, 1], "flip", ["rand_augment", 1, 5], ["random_erasing", 0.5]]},
     "clip": {"clip_norm": 1.0, "weight_decay": {"rate": 0.1, "where": ".*/kernel"}},
     "cutmix": {"cutmix": 1.0},
     "bfloat16": {"dtype": "bfloat16"},
-    "evaluate": {"evaluate": {"batch_size": 7, "views": "mirror_and_shift"}, "patience": 2},
+    "evaluate": {"evaluate": {"batch_size": 7, "tta": "flip_and_shift"}, "patience": 2},
     "mixup": {"mixup": 0.3, "label_smoothing": 0.1},
     "optimizer": {
         "optimizer": {"name": "sgd", "momentum": 0.9},

@@ -135,7 +135,7 @@ def test_logits_of_torch(mode, name):
     options = compared(name)
     model = MODELS[name](**without_chance(name, **options))
     size = zoo_weights.size_of(name)
-    x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
+    x = zoo_weights.images((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
     arrays = *weights.from_torch(name, state_dict(name, **options), **options), x
     wide = mode == "train" and name in DEEP
     with jax.enable_x64(wide):
@@ -174,8 +174,8 @@ def test_gradients_are_finite(name):
     params, state = weights.from_torch(name, state_dict(name, **options), **options)
     height, _, channels = MODELS[name].input_shape
     size = min(height, zoo_weights.size_of(name))
-    x = zoo_weights.pictures((2, size, size, channels))
-    # Without chance: a block that is left out for both pictures has a gradient of zeros.
+    x = zoo_weights.images((2, size, size, channels))
+    # Without chance: a block that is left out for both images has a gradient of zeros.
     model = jaxcnn.cast(MODELS[name](**without_chance(name, **options)), jnp.bfloat16)
 
     @jaxcnn.jit

@@ -9,14 +9,14 @@ import numpy as np
 from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, serial, train
 
 CONFIG = {
-    "pictures": 256,
-    "poison": -1,  # a picture of NaN
+    "images": 256,
+    "poison": -1,  # an image of NaN
     "fit": train.FIT
     | {
         "epochs": 4,
         "batch_size": 32,
         "augment": [["translate", 2], ["alternating_flip"]],
-        "average": 0.9,
+        "ema": 0.9,
         "label_smoothing": 0.1,
         "checkpoint": {"every": 3, "keep": 2},
     },
@@ -53,11 +53,11 @@ def digest(fitted):
 
 def main(config):
     digits = data.load("mnist_small", "test")
-    images = digits.images[: config["pictures"]]
+    images = digits.images[: config["images"]]
     if config["poison"] >= 0:
         images = images / np.float32(255)
         images[config["poison"]] = np.nan
-    seen = {"image": images, "label": digits.labels[: config["pictures"]]}
+    seen = {"image": images, "label": digits.labels[: config["images"]]}
     unseen = {"image": digits.images[-100:], "label": digits.labels[-100:]}
     run = train.Run("train_small", config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model(), seen, eval_data=unseen, config=config["fit"], run=run)

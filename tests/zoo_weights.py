@@ -12,7 +12,7 @@ BATCH = 4
 
 
 def size_of(model_name: str) -> int:
-    """The side of the pictures on which a model is compared: small, but legal."""
+    """The side of the images on which a model is compared: small, but legal."""
     larger = {"inception_v3": 299, "xception": 71, "alexnet_2012": 227, "zfnet": 224, "unet": 188}
     return larger.get(model_name, 64)
 
@@ -22,9 +22,9 @@ def full_but(small: set[str], names: Iterable[str]) -> list:
     return [name if name in small else pytest.param(name, marks=pytest.mark.full) for name in names]
 
 
-def pictures(shape: tuple[int, ...]) -> np.ndarray:
+def images(shape: tuple[int, ...]) -> np.ndarray:
     """(N, H, W, C), standard normal."""
-    return _generator("pictures").standard_normal(shape, np.float32)
+    return _generator("images").standard_normal(shape, np.float32)
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -140,10 +140,10 @@ def _processor() -> str:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean and deviation; of a percentage, both in percent."""
+    """Mean and std; of a percentage, both in percent."""
     scale, form = (100, form.replace("%", "f")) if form.endswith("%") else (1, form)
-    deviation = f" ± {scale * statistics.stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{scale * statistics.mean(values):{form}}{' %' if scale > 1 else ''}{deviation}"
+    std = f" ± {scale * statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{scale * statistics.mean(values):{form}}{' %' if scale > 1 else ''}{std}"
 
 
 def reached(accuracies: Sequence[float], seconds: Sequence[float], form: str = ".2f") -> str:

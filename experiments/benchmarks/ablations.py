@@ -36,7 +36,7 @@ TRICKS = {
         "SGD instead of Muon": ["muon.enabled=false"],
         "random flips": ["flip=random"],
         "no label smoothing": ["train.label_smoothing=0"],
-        "one view": ["views=one"],
+        "no test-time augmentation": ["tta=none"],
     },
 }
 

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.cifar10_accuracy [key.path=value ...]
 
 The recipe is that of `experiments.cifar10_resnet20`, whose settings it takes; five epochs as a rule. In PyTorch it is
-written as its users write it, with pictures moved and mirrored by tensors, channels last. Needs CIFAR-10 in
+written as its users write it, with images moved and mirrored by tensors, channels last. Needs CIFAR-10 in
 JAXCNN_DATA.
 """
 
@@ -50,7 +50,7 @@ def torch_network(classes: int = 10):
     return net.to(memory_format=torch.channels_last)
 
 
-def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
+def by_torch(config, dataset, unseen) -> tuple[list[float], float]:
     """Test accuracy after each epoch, and the seconds of training without evaluation."""
     import torch
     from torch.nn import functional as F
@@ -65,16 +65,16 @@ def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
         fit["optimizer"]["momentum"],
         weight_decay=fit["weight_decay"]["rate"],
     )
-    steps = len(pictures.images) // fit["batch_size"]
+    steps = len(dataset.images) // fit["batch_size"]
     total = fit["epochs"] * steps
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], 0.1)
-    mean, deviation = pictures.images.mean((0, 1, 2)) / 255, pictures.images.std((0, 1, 2)) / 255
+    mean, std = dataset.images.mean((0, 1, 2)) / 255, dataset.images.std((0, 1, 2)) / 255
 
     def ready(images):
-        images = (images.astype(np.float32) / 255 - mean.astype(np.float32)) / deviation.astype(np.float32)
+        images = (images.astype(np.float32) / 255 - mean.astype(np.float32)) / std.astype(np.float32)
         return torch.tensor(images).permute(0, 3, 1, 2)
 
-    images, labels = ready(pictures.images), torch.tensor(pictures.labels, dtype=torch.long)
+    images, labels = ready(dataset.images), torch.tensor(dataset.labels, dtype=torch.long)
     black = ready(np.zeros((1, 1, 1, 3), np.uint8))
     test, test_labels = ready(unseen.images), torch.tensor(unseen.labels, dtype=torch.long)
     accuracies, seconds = [], 0.0
@@ -83,7 +83,7 @@ def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
         began = time.perf_counter()
         order = torch.randperm(len(images))
         for at in order[: steps * fit["batch_size"]].split(fit["batch_size"]):
-            batch = F.pad(images[at] - black, (4, 4, 4, 4)) + black  # zeros of the picture as it was
+            batch = F.pad(images[at] - black, (4, 4, 4, 4)) + black  # zeros of the image as it was
             rows, columns = torch.randint(0, 9, (2, len(at), 1))
             near = torch.arange(32)
             batch = batch.permute(0, 2, 3, 1)[
@@ -110,8 +110,8 @@ def by_torch(config, pictures, unseen) -> tuple[list[float], float]:
 def by_jaxcnn(config) -> tuple[list[float], float]:
     """The same of jaxcnn."""
     records = cifar10_resnet20.main(config)
-    pictures = records[0]["step"] * config["train"]["batch_size"]
-    seconds = sum(pictures / record["images_per_second"] for record in records)
+    image_count = records[0]["step"] * config["train"]["batch_size"]
+    seconds = sum(image_count / record["images_per_second"] for record in records)
     return [record["test"]["accuracy"] for record in records], seconds
 
 
@@ -119,11 +119,11 @@ def main(arguments: list[str]) -> None:
     train.reuse_memory()
     config = train.override(cifar10_resnet20.CONFIG, ["train.epochs=5", *arguments])
     root = config["data"]["root"] or None
-    pictures, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
+    dataset, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     rows = []
     for name, (accuracies, seconds) in {
         "jaxcnn": by_jaxcnn(config),
-        "PyTorch": by_torch(config, pictures, unseen),
+        "PyTorch": by_torch(config, dataset, unseen),
     }.items():
         rows.append({"framework": name, "seed": config["train"]["seed"], "accuracies": accuracies, "seconds": seconds})
         print(f"{name:10} {accuracies[-1]:.2%} after {len(accuracies)} epochs, {seconds:.0f} s of training")

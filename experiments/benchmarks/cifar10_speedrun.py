@@ -15,7 +15,7 @@ from experiments import cifar10_speedrun
 from experiments.benchmarks import _measure
 from jaxcnn.train import override
 
-TRICKS = ("whitening.enabled=true", "dirac=true", "muon.enabled=true", "flip=alternating", "views=mirror_and_shift")
+TRICKS = ("whitening.enabled=true", "dirac=true", "muon.enabled=true", "flip=alternating", "tta=flip_and_shift")
 
 
 def by_torch(config: dict) -> dict[str, list[float]]:
@@ -52,13 +52,12 @@ def by_torch(config: dict) -> dict[str, list[float]]:
     biases = [layer.bias for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     logits = compiled(lambda x: net(x) / head.in_features)
 
-    mean, deviation = (
-        torch.tensor(values, device=device).view(3, 1, 1)
-        for values in (cifar10_speedrun.MEAN, cifar10_speedrun.DEVIATION)
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1) for values in (cifar10_speedrun.MEAN, cifar10_speedrun.STD)
     )
 
     def floats(images):
-        return ((images / 255 - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        return ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def begin(images):
         """All parameters anew."""
@@ -85,7 +84,7 @@ def by_torch(config: dict) -> dict[str, list[float]]:
         return (x.T if tall else x).float()
 
     def moved(images, mirrored):
-        """Each picture from a place of its own in a frame of its reflection, and some of them mirrored."""
+        """Each image from a place of its own in a frame of its reflection, and some of them mirrored."""
         framed = F.pad(images, (shift,) * 4, "reflect")
         count, _, height, width = images.shape
         rows, columns = (
@@ -93,8 +92,8 @@ def by_torch(config: dict) -> dict[str, list[float]]:
             for n in (height, width)
         )
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        picture = torch.arange(count, device=device)[:, None, None]
-        return framed.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        image = torch.arange(count, device=device)[:, None, None]
+        return framed.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     def one(images, labels, unseen, unseen_labels):
         begin(images)
@@ -137,8 +136,8 @@ def by_torch(config: dict) -> dict[str, list[float]]:
         net.eval()
         right = 0
         with torch.no_grad(), half:
-            for pictures, truth in zip(unseen.split(2000), unseen_labels.split(2000), strict=True):
-                x = floats(pictures)
+            for batch, truth in zip(unseen.split(2000), unseen_labels.split(2000), strict=True):
+                x = floats(batch)
                 framed = F.pad(x, (1, 1, 1, 1), "reflect")
                 views = (0.5, x), (0.25, framed[:, :, :32, :32]), (0.25, framed[:, :, 2:, 2:])
                 total = sum(part * (logits(view) + logits(view.flip(3))) for part, view in views)

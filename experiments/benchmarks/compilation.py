@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.compilation [networks ...]
 
 Seconds of the first call less those of the second, each in a process of its own without a compilation cache, medians
-of 3. ResNet-50 has one picture of 224x224, the others what they have in `nets`.
+of 3. ResNet-50 has one image of 224x224, the others what they have in `nets`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.imagenet_throughput [networks ...]
 
-On a GPU: training and inference in bfloat16 on random pictures, each at the batch size that is best for it, against
+On a GPU: training and inference in bfloat16 on random images, each at the batch size that is best for it, against
 torchvision's models in channels last with autocast and `torch.compile`; and the share of the multiplications that the
 GPU does in a large product of matrices. On a CPU: inference in float32 at batch 1 and 8, against the best of eager
 and compiled PyTorch, channels first and last.
@@ -30,13 +30,13 @@ BATCHES = {"gpu": (64, 128, 256, 512), "cpu": (1, 8)}
 Call = Callable[[], Any]
 
 
-def pictures(batch: int) -> tuple[np.ndarray, np.ndarray]:
+def random_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     return draw.standard_normal((batch, 224, 224, 3), np.float32), draw.integers(0, 1000, batch, np.int32)
 
 
 def ours(name: str, batch: int, dtype: Any, training: bool) -> Call:
-    images, labels = map(jnp.asarray, pictures(batch))
+    images, labels = map(jnp.asarray, random_batch(batch))
     model = jaxcnn.cast(MODELS[name](), dtype)
     if training:
         optimizer = optax.sgd(1e-3, 0.9)
@@ -60,7 +60,7 @@ def theirs(name: str, batch: int, *, half: bool, training: bool, compiled: bool,
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images, labels = (torch.from_numpy(array).to(device) for array in pictures(batch))
+    images, labels = (torch.from_numpy(array).to(device) for array in random_batch(batch))
     images = images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
     net = _torchvision.models().get_model(name, weights=None).to(device, memory_format=layout).train(training)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9)
@@ -129,7 +129,7 @@ def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     on_gpu = jax.default_backend() == "gpu"
     most = peak() if on_gpu else None
-    # A GPU gets the batch that suits it; on a CPU, one picture and a few are asked for.
+    # A GPU gets the batch that suits it; on a CPU, one image and a few are asked for.
     groups = [BATCHES["gpu"]] if on_gpu else [(batch,) for batch in BATCHES["cpu"]]
     rows = []
     table = _measure.Table(("images a second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")

@@ -53,7 +53,7 @@ def by_torch(config) -> float:
     labels, test_labels = (read(f"{part}-labels-idx1-ubyte", 8).long() for part in ("train", "t10k"))
 
     def floats(images):
-        return (images.float() / 255 - config["mean"]) / config["deviation"]
+        return (images.float() / 255 - config["mean"]) / config["std"]
 
     size = settings["batch_size"]
     steps = int(settings["epochs"] * len(images) / size)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
     from experiments.benchmarks import _measure
     from jaxcnn.train import override
 
-    constants = {"mean": mnist_speedrun.MEAN[0], "deviation": mnist_speedrun.DEVIATION[0]}
+    constants = {"mean": mnist_speedrun.MEAN[0], "std": mnist_speedrun.STD[0]}
     config = override(mnist_speedrun.CONFIG, arguments) | constants
     results = {"jaxcnn, nothing compiled": [], "jaxcnn, compiled before": [], "PyTorch": []}
     with tempfile.TemporaryDirectory() as cache:

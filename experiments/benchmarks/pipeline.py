@@ -28,7 +28,7 @@ COLOUR = data.Dataset(
     np.arange(4096, dtype=np.int32) % 10,
     ("",) * 10,
 )
-CASES = {  # model, pictures, batch size, augmentation
+CASES = {  # model, data set, batch size, augmentation
     "LeNet-5": (models.lenet5(), DIGITS, 128, []),
     "LeNet-5, translated": (models.lenet5(), DIGITS, 128, [["translate", 2]]),
     "mnist_cnn, as it is trained": (network(DIGITS, 24, 0.4), DIGITS, 128, [["rotate", 10], ["translate", 2]]),
@@ -36,10 +36,10 @@ CASES = {  # model, pictures, batch size, augmentation
 }
 
 
-def bare(model, pictures, batch_size):
+def bare(model, dataset, batch_size):
     """Images a second of `make_step` alone."""
     optimizer = optax.adam(1e-3)
-    batch = {"image": pictures.images[:batch_size] / np.float32(255), "label": pictures.labels[:batch_size]}
+    batch = {"image": dataset.images[:batch_size] / np.float32(255), "label": dataset.labels[:batch_size]}
     batch = jax.tree.map(jax.numpy.asarray, batch)
     state = train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
     step = train.make_step(cross_entropy(model), optimizer)
@@ -57,13 +57,13 @@ def bare(model, pictures, batch_size):
     return measure
 
 
-def fitted(model, pictures, batch_size, augment, images):
+def fitted(model, dataset, batch_size, augment, images):
     """Images a second of a run of `fit` over about so many."""
-    epochs = max(2, round(images / len(pictures.images)))
+    epochs = max(2, round(images / len(dataset.images)))
     config = {"epochs": epochs, "batch_size": batch_size, "augment": augment, "checkpoint": {"keep": 0}}
     config["optimizer"] = {"name": "adam", "learning_rate": 1e-3}
     with tempfile.TemporaryDirectory() as folder:
-        history = train.fit(model, pictures, config=config, run=train.Run("pipeline", config, folder=folder)).history
+        history = train.fit(model, dataset, config=config, run=train.Run("pipeline", config, folder=folder)).history
     return statistics.median(record["images_per_second"] for record in history[1:])
 
 
@@ -71,12 +71,12 @@ def main(names: list[str]) -> None:
     train.reuse_memory()
     rows = []
     for name in _measure.chosen(names, CASES):
-        model, pictures, batch_size, augment = CASES[name]
-        measure = bare(model, pictures, batch_size)
+        model, dataset, batch_size, augment = CASES[name]
+        measure = bare(model, dataset, batch_size)
         turns = []
         for _ in range(TURNS):
             alone = measure()
-            turns.append((fitted(model, pictures, batch_size, augment, SECONDS * alone), alone))
+            turns.append((fitted(model, dataset, batch_size, augment, SECONDS * alone), alone))
         ratio = statistics.median(whole / alone for whole, alone in turns)
         rows.append({"case": name, "images_per_second": turns, "ratio": ratio})
         print(f"{name:30} {ratio:.0%} of the bare step's images a second")

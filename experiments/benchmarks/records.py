@@ -135,7 +135,7 @@ def ablation(name: str, device: str) -> str:
     text = f"\n## Tricks of `{name}`, on a {device.upper()}\n\n"
     text += f"`python -m experiments.benchmarks.ablations {name}`, {len(rows[0]['runs'])} runs each"
     text += "".join(f", `{setting}`" for setting in rows[0]["settings"])
-    text += "; what differs by less than the deviations may be chance.\n\n"
+    text += "; what differs by less than the stds may be chance.\n\n"
     text += "| what is other | accuracy | seconds |\n|---|---|---|\n"
     for row in rows:
         accuracy, seconds = zip(*row["runs"], strict=True)

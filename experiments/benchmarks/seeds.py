@@ -1,4 +1,4 @@
-"""Experiments over several seeds, each run in a process of its own: mean and deviation of what they reach.
+"""Experiments over several seeds, each run in a process of its own: mean and std of what they reach.
 
     python -m experiments.benchmarks.seeds                            all of them
     python -m experiments.benchmarks.seeds mnist_cnn                  one of them

@@ -8,7 +8,7 @@ from jaxcnn import cross_entropy, data, train
 
 
 def digits(split):
-    """Pictures (N, 28, 28, 1) from 0 to 1, and their labels."""
+    """Images (N, 28, 28, 1) from 0 to 1, and their labels."""
     found = data.load("mnist_small", split)
     return found.images.astype(np.float32) / 255, found.labels
 

@@ -1,4 +1,4 @@
-"""What all concepts share: how a figure looks, how a picture with numbers is drawn, and how it is saved."""
+"""What all concepts share: how a figure looks, how an image with numbers is drawn, and how it is saved."""
 
 import functools
 import pathlib
@@ -90,7 +90,7 @@ def mosaic(layout: Any, width: float, height: float, **grid: Any) -> tuple["Figu
     return figure, figure.subplot_mosaic(layout, **grid)
 
 
-def picture(
+def image(
     ax: "Axes",
     values: Any,
     title: str = "",
@@ -115,14 +115,14 @@ def picture(
 
 
 def frame(ax: "Axes", row: float, column: float, height: float, width: float, colour: str = VERMILLION) -> None:
-    """A line around cells of a picture, from (row, column) on."""
+    """A line around cells of an image, from (row, column) on."""
     box = load_matplotlib().patches.Rectangle((column - 0.5, row - 0.5), width, height, fill=False, ec=colour, lw=2)
     box.set_clip_on(False)
     ax.add_patch(box)
 
 
 def signed(values: Any) -> dict[str, Any]:
-    """Options of `picture` for values around zero: blue below, vermillion above, light at zero."""
+    """Options of `image` for values around zero: blue below, vermillion above, light at zero."""
     most = float(np.abs(values).max()) or 1.0
     cmap = load_matplotlib().colors.LinearSegmentedColormap.from_list("signed", [BLUE, "#eeeeee", VERMILLION])
     return {"cmap": cmap, "limits": (-most, most)}

@@ -83,7 +83,7 @@ def main(config):
     for name in ("impulse", "cross-correlation", "convolution"):
         print(f"{name:17}:", *found[name].astype(int))
     alt = (
-        "Five pictures of an outlined box sliding over a filled one; they share 1, 3, 5, 3, 1. Below, what they share "
+        "Five images of an outlined box sliding over a filled one; they share 1, 3, 5, 3, 1. Below, what they share "
         "at nine positions is a triangle with its peak of 5 in the middle. At the bottom, an impulse and the kernel "
         "1, 2, 3 make 3, 2, 1 by cross-correlation and 1, 2, 3 by convolution."
     )

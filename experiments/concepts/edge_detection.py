@@ -1,4 +1,4 @@
-"""Nine numbers find edges: [[1, 0, -1]] * 3 answers where a picture turns from light to dark, and nowhere else.
+"""Nine numbers find edges: [[1, 0, -1]] * 3 answers where an image turns from light to dark, and nowhere else.
 
     python -m experiments.concepts.edge_detection
 
@@ -12,7 +12,7 @@ it learns them.
 import numpy as np
 
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import GREEN, Shown, command, drawing, frame, mosaic, picture, signed
+from experiments.concepts._figure import GREEN, Shown, command, drawing, frame, image, mosaic, signed
 from jaxcnn import conv
 
 KERNELS = {
@@ -28,7 +28,7 @@ HALF = np.repeat([[10, 10, 10, 0, 0, 0]], 6, axis=0)  # light on the left, dark 
 
 
 def responses(image):
-    """What each kernel answers to a picture (H, W): {name: (H - 2, W - 2)}."""
+    """What each kernel answers to an image (H, W): {name: (H - 2, W - 2)}."""
     kernel = np.stack([*KERNELS.values()], axis=-1)[:, :, None].astype(np.float32)  # (3, 3, 1, 7)
     layer = conv(len(KERNELS), 3, padding="VALID", bias=False)
     y, _ = layer.apply({"kernel": kernel}, {}, image[None, :, :, None].astype(np.float32), train=False)
@@ -46,23 +46,23 @@ def draw(found):
     layout = "LLLLKKKKOOOO;...aaabbbccc;xxxAAABBBCCC;dddeeefffggg;DDDEEEFFFGGG"
     figure, axes = mosaic(layout, 6.4, 7.9, height_ratios=[1.5, 0.65, 1.2, 0.65, 1.2])
     vertical, edge = KERNELS["vertical edges"], found["of half"]["vertical edges"]
-    picture(axes["L"], HALF, "light and dark", numbers=str, limits=(-4, 12))
+    image(axes["L"], HALF, "light and dark", numbers=str, limits=(-4, 12))
     frame(axes["L"], 0, 1, 3, 3, GREEN)
-    picture(axes["K"], vertical, "kernel", numbers=str, **signed(vertical))
-    picture(axes["O"], edge, "output: the edge", numbers="{:.0f}".format, **signed(edge))
+    image(axes["K"], vertical, "kernel", numbers=str, **signed(vertical))
+    image(axes["O"], edge, "output: the edge", numbers="{:.0f}".format, **signed(edge))
     frame(axes["O"], 0, 1, 1, 1, GREEN)
-    picture(axes["x"], found["digit"], "a digit")
+    image(axes["x"], found["digit"], "a digit")
     for letter, (name, kernel) in zip("abcdefg", KERNELS.items(), strict=True):
         above, below = axes[letter], axes[letter.upper()]
         answer = found["of digit"][name]
         if name == "blur":
-            picture(above, np.ones((3, 3)), f"{name}: a ninth of", numbers="{:.0f}".format, size=7, **signed(kernel))
+            image(above, np.ones((3, 3)), f"{name}: a ninth of", numbers="{:.0f}".format, size=7, **signed(kernel))
         else:
-            picture(above, kernel, name, numbers=str, size=7, **signed(kernel))
+            image(above, kernel, name, numbers=str, size=7, **signed(kernel))
         if name in ("blur", "sharpen"):
-            picture(below, answer.clip(0, 1))
+            image(below, answer.clip(0, 1))
         else:
-            picture(below, answer, **signed(answer))
+            image(below, answer, **signed(answer))
     return figure
 
 
@@ -75,7 +75,7 @@ def main(config):
         share = (np.abs(found["of digit"][name]) > 0.2).mean()
         print(f"{name:18}{np.sum(KERNELS[name]):7.0f}  {row}   {share:.0%}")
     alt = (
-        "A picture of 6 x 6, tens on the left and zeros on the right, and the kernel 1, 0, -1 give a stripe of 30 in "
+        "An image of 6 x 6, tens on the left and zeros on the right, and the kernel 1, 0, -1 give a stripe of 30 in "
         "the middle, zero at both sides. Below, seven kernels and what they make of a handwritten 4: vertical "
         "strokes, horizontal strokes, outlines, a blurred and a sharpened digit."
     )

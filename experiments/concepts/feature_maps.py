@@ -11,7 +11,7 @@ the nearest mean. The deeper the layer, the more digits are put right.
 import numpy as np
 
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import Shown, command, drawing, mosaic, picture
+from experiments.concepts._figure import Shown, command, drawing, image, mosaic
 from experiments.concepts.learned_filters import CONFIG, lenet
 from jaxcnn import explain
 
@@ -58,7 +58,7 @@ def draw(found):
         for i in columns[: 1 if strip else None]:
             ax = axes[f"{name} {i}"]
             if i < len(largest):
-                picture(ax, tiles[largest[i]], limits=(0, maps.max()))
+                image(ax, tiles[largest[i]], limits=(0, maps.max()))
             else:
                 ax.set_axis_off()
         if strip:

@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from experiments.concepts._digits import digits, trained
-from experiments.concepts._figure import Shown, command, drawing, panels, picture, signed
+from experiments.concepts._figure import Shown, command, drawing, image, panels, signed
 from jaxcnn import cross_entropy, explain, models, train
 
 CONFIG = {"train": {"seed": 0, "epochs": 3}}
@@ -50,7 +50,7 @@ def draw(found):
     for row, name in zip(axes, ("before", "added", "after"), strict=True):
         filters, right = found["filters"][name], found["accuracy"].get(name)
         for ax, weights in zip(row, filters, strict=True):
-            picture(ax, weights, **signed(filters))
+            image(ax, weights, **signed(filters))
         row[0].set_ylabel(f"{name}\n{right:.0%} right" if right else "what training\nadded")
     return figure
 

@@ -22,14 +22,14 @@ from experiments.concepts._digits import digits
 from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, mosaic
 from jaxcnn import cross_entropy, train
 
-CONFIG = {"pictures": 200, "train": {"seed": 0, "epochs": 25}}
+CONFIG = {"images": 200, "train": {"seed": 0, "epochs": 25}}
 STRONGER = {"l1": 2e-3, "l2": 1e-2}  # than there, as training is shorter
 NEAR_ZERO = 1e-3
 
 
-def measure(pictures, own):
+def measure(images, own):
     """For each remedy: loss and accuracy on both sets of digits, and all weights of the network."""
-    few = {name: values[:pictures] for name, values in zip(("image", "label"), digits("train"), strict=True)}
+    few = {name: values[:images] for name, values in zip(("image", "label"), digits("train"), strict=True)}
     unseen = dict(zip(("image", "label"), digits("test"), strict=True))
     settings = overfit_and_regularize.CONFIG | STRONGER
     common = settings["train"] | own
@@ -81,7 +81,7 @@ def draw(found):
 
 
 def main(config):
-    found = measure(config["pictures"], config["train"])
+    found = measure(config["images"], config["train"])
     print(f"{'':8}    loss seen   new   gap   accuracy seen    new   weights near zero   root mean square")
     for name, result in found.items():
         seen, new = result["train"], result["test"]

@@ -21,8 +21,8 @@ from experiments.concepts._figure import (
     command,
     drawing,
     frame,
+    image,
     panels,
-    picture,
 )
 from jaxcnn import as_layer, avg_pool, global_avg_pool, global_max_pool, max_pool
 
@@ -55,12 +55,12 @@ def draw(found):
     figure, axes = panels(2, 5, 6.4, 3.1)
     colours = (BLUE, VERMILLION, GREEN, ORANGE)
     as_fraction = lambda value: str(Fraction(float(value)))
-    picture(axes[0, 0], MAP, "feature map", limits=(-4, 9), numbers=str)
+    image(axes[0, 0], MAP, "feature map", limits=(-4, 9), numbers=str)
     axes[1, 0].set_axis_off()
     axes[1, 0].text(0.5, 0.5, "where the\ngradient goes", ha="center", va="center", transform=axes[1, 0].transAxes)
     for (above, below), (name, result) in zip(axes.T[1:], found.items(), strict=True):
-        picture(above, result["output"], name, limits=(-4, 9), numbers="{:g}".format)
-        picture(below, result["gradient"], cmap="cividis", limits=(0, 1), numbers=as_fraction, size=7)
+        image(above, result["output"], name, limits=(-4, 9), numbers="{:g}".format)
+        image(below, result["gradient"], cmap="cividis", limits=(0, 1), numbers=as_fraction, size=7)
     for n, colour in enumerate(colours):
         i, j = divmod(n, 2)
         frame(axes[0, 0], 2 * i, 2 * j, 2, 2, colour)

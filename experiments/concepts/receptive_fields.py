@@ -1,4 +1,4 @@
-"""Every layer sees more of the picture: 2 pixels more with windows of 3 x 3, and twice as many after every halving.
+"""Every layer sees more of the image: 2 pixels more with windows of 3 x 3, and twice as many after every halving.
 
     python -m experiments.concepts.receptive_fields
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, GREEN, VERMILLION, Shown, command, drawing, mosaic, picture
+from experiments.concepts._figure import BLUE, GREEN, VERMILLION, Shown, command, drawing, image, mosaic
 from jaxcnn import avg_pool, conv, explain, serial
 
 SIDE, DEPTHS = 96, (1, 2, 3, 4)
@@ -67,7 +67,7 @@ def draw(found):
         rows, columns = (np.flatnonzero(derivative.any(axis)).mean().round().astype(int) for axis in (1, 0))
         half = max(one["width"] for one in found.values()) // 2 + 1
         part = derivative[rows - half : rows + half, columns - half : columns + half]
-        picture(axes[letter], np.sqrt(part / part.max()), f"{result['width']} pixels", cmap="cividis")
+        image(axes[letter], np.sqrt(part / part.max()), f"{result['width']} pixels", cmap="cividis")
         if depth == 1:
             axes[letter].set_ylabel(name)
     for letter, depth in zip("IJKL", DEPTHS, strict=True):

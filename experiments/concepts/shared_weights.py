@@ -1,4 +1,4 @@
-"""A filter of 5 x 5 x 3 has 75 weights on pictures of any size; 100 dense units on 100 x 100 x 3 have 3,000,000.
+"""A filter of 5 x 5 x 3 has 75 weights on images of any size; 100 dense units on 100 x 100 x 3 have 3,000,000.
 
     python -m experiments.concepts.shared_weights
 
@@ -13,22 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, VERMILLION, Shown, colours, command, drawing, mosaic, picture
+from experiments.concepts._figure import BLUE, VERMILLION, Shown, colours, command, drawing, image, mosaic
 from jaxcnn import conv, count_params, dense, flatten, serial
 
-SIDE = 6  # of the picture whose matrix is drawn
+SIDE = 6  # of the image whose matrix is drawn
 # The nine taps of a kernel: rows by hue, columns by lightness.
 TAPS = ["#9ecae9", "#3a9bd9", "#00518a", "#a6dbc4", "#2fb68c", "#006b4c", "#f7bd94", "#e97a2b", "#9c4300"]
 
 
 def weights(model, shape, pattern=".*"):
-    """How many parameters a model has for pictures of this shape, from shapes alone."""
+    """How many parameters a model has for images of this shape, from shapes alone."""
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return count_params(params, pattern)
 
 
 def matrix(kernel, side):
-    """The matrix (outputs, inputs) of a convolution with this kernel (k, k), on pictures of side x side."""
+    """The matrix (outputs, inputs) of a convolution with this kernel (k, k), on images of side x side."""
     layer = conv(1, kernel.shape, padding="VALID", bias=False)
 
     def flat(x):
@@ -56,9 +56,9 @@ def draw(found):
     figure, axes = mosaic("AB;CC", 6.4, 4, height_ratios=[1, 1.1])
     rows, columns = found["matrix"].shape
     every = np.random.default_rng(0).normal(size=(rows, columns))
-    picture(axes["A"], every, f"dense: {every.size} weights", cmap="cividis")
+    image(axes["A"], every, f"dense: {every.size} weights", cmap="cividis")
     title, cmap = f"convolution: 9 weights, {zeros(found):.0%} zeros", colours(["#eeeeee", *TAPS])
-    picture(axes["B"], found["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
+    image(axes["B"], found["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
     for name in "AB":
         axes[name].set(xlabel=f"{columns} inputs", ylabel=f"{rows} outputs")
     bars = axes["C"]
@@ -66,7 +66,7 @@ def draw(found):
         bars.barh(i, found[name] - 1, left=1, color=VERMILLION if "dense" in name else BLUE, height=0.4)
         bars.text(1.2, i + 0.25, f"{name}: {found[name]:,}", va="bottom")
     bars.set(xscale="log", xlim=(1, 1e7), ylim=(-0.3, 2.8), yticks=[], xlabel="weights")
-    bars.set_title("weights for a picture of 100 x 100 x 3, on a logarithmic scale")
+    bars.set_title("weights for an image of 100 x 100 x 3, on a logarithmic scale")
     return figure
 
 

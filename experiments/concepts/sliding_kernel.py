@@ -1,17 +1,17 @@
-"""Every output of a convolution is a patch of the picture times the kernel, added up: nine weights, used nine times.
+"""Every output of a convolution is a patch of the image times the kernel, added up: nine weights, used nine times.
 
     python -m experiments.concepts.sliding_kernel
 
-A kernel of 3 x 3 has nine places on a picture of 5 x 5. Here it is a cross, and so is the pattern at the top left of
-the picture: where patch and kernel agree, the sum is largest. A kernel is a pattern that is looked for.
+A kernel of 3 x 3 has nine places on an image of 5 x 5. Here it is a cross, and so is the pattern at the top left of
+the image: where patch and kernel agree, the sum is largest. A kernel is a pattern that is looked for.
 """
 
 import numpy as np
 
-from experiments.concepts._figure import Shown, command, drawing, frame, panels, picture
+from experiments.concepts._figure import Shown, command, drawing, frame, image, panels
 from jaxcnn import conv
 
-PICTURE = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 1, 0, 1], [0, 1, 0, 0, 1]])
+IMAGE = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 1, 0, 1], [0, 1, 0, 0, 1]])
 KERNEL = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])
 
 
@@ -30,7 +30,7 @@ def convolve(image, kernel):
 
 
 def measure():
-    return {"products": steps(PICTURE, KERNEL), "output": convolve(PICTURE, KERNEL)}
+    return {"products": steps(IMAGE, KERNEL), "output": convolve(IMAGE, KERNEL)}
 
 
 @drawing
@@ -39,11 +39,11 @@ def draw(found):
     for (i, j), value in np.ndenumerate(found["output"]):
         ax = axes[i, j]
         terms = "+".join(str(term) for term in found["products"][i, j].ravel())
-        picture(ax, PICTURE, f"{terms} = {value:.0f}", limits=(-0.6, 1.2), numbers=str)
+        image(ax, IMAGE, f"{terms} = {value:.0f}", limits=(-0.6, 1.2), numbers=str)
         ax.title.set_size(7.5)
         frame(ax, i, j, 3, 3)
-    picture(axes[0, 3], KERNEL, "kernel", limits=(-0.6, 1.2), numbers=str)
-    picture(axes[1, 3], found["output"], "output", cmap="cividis", numbers="{:.0f}".format)
+    image(axes[0, 3], KERNEL, "kernel", limits=(-0.6, 1.2), numbers=str)
+    image(axes[1, 3], found["output"], "output", cmap="cividis", numbers="{:.0f}".format)
     axes[2, 3].set_axis_off()
     return figure
 
@@ -53,9 +53,9 @@ def main(config):
     for (i, j), value in np.ndenumerate(found["output"]):
         print(f"row {i}, column {j}:", " + ".join(map(str, found["products"][i, j].ravel())), f"= {value:.0f}")
     alt = (
-        "Nine copies of a picture of 5 x 5 zeros and ones, a frame of 3 x 3 around another place in each, with the "
+        "Nine copies of an image of 5 x 5 zeros and ones, a frame of 3 x 3 around another place in each, with the "
         "nine products and their sum. Beside them the kernel, a cross of five ones, and the output of 3 x 3, largest "
-        "at the top left, where the picture has the same cross."
+        "at the top left, where the image has the same cross."
     )
     return Shown("sliding_kernel", draw(found), alt)
 

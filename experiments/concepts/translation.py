@@ -2,7 +2,7 @@
 
     python -m experiments.concepts.translation
 
-A convolution alone moves its answer along with the picture. Three networks are trained on digits in the middle, and
+A convolution alone moves its answer along with the image. Three networks are trained on digits in the middle, and
 tested on other digits that are moved by up to four pixels. The first two have the same layers, shapes and number of
 weights: one takes every second output of its convolutions, the other the largest of each four. The third takes the
 largest of each whole map, and hardly cares where the digit is: least of all if it moves by two or four pixels, which
@@ -33,7 +33,7 @@ NETWORKS = {
 
 
 def moved(images, down, right):
-    """Pictures whose content is moved; what comes in is zero."""
+    """Images whose content is moved; what comes in is zero."""
     most = max(DISTANCES)
     padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
     height, width = images.shape[1:3]

@@ -1,4 +1,4 @@
-"""Data sets of pictures as plain arrays, read from files whose every header is checked."""
+"""Data sets of images as plain arrays, read from files whose every header is checked."""
 
 from jaxcnn.data import augment as augment
 from jaxcnn.data._error import DataError as DataError

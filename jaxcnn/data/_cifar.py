@@ -1,7 +1,7 @@
-"""The binary layout of CIFAR: records of labels and a picture, one after the other, without a header.
+"""The binary layout of CIFAR: records of labels and an image, one after the other, without a header.
 
-CIFAR-10: 1 byte label, 3,072 bytes picture; CIFAR-100: 1 byte coarse label, 1 byte label, 3,072 bytes picture.
-A picture is 32 rows of 32 red values, then as many green and blue ones.
+CIFAR-10: 1 byte label, 3,072 bytes image; CIFAR-100: 1 byte coarse label, 1 byte label, 3,072 bytes image.
+An image is 32 rows of 32 red values, then as many green and blue ones.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import numpy as np
 from jaxcnn._replace import replace
 from jaxcnn.data._error import DataError
 
-_PICTURE = 3 * 32 * 32
+_IMAGE = 3 * 32 * 32
 _MOST = 100_000  # records; more than any such file has, less than would hurt
 
 
@@ -23,7 +23,7 @@ def read_cifar(path: pathlib.Path, label_bytes: int, classes: int) -> tuple[np.n
     Raises:
         DataError: if the file is not a whole number of records, or a label is not one of the classes.
     """
-    record = label_bytes + _PICTURE
+    record = label_bytes + _IMAGE
     try:
         with path.open("rb") as file:
             body = file.read(_MOST * record + 1)

@@ -18,11 +18,11 @@ _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF, and its values for a 
 
 
 def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
-    """A function from a picture's path to uint8 (height, width, channels), for any number of threads."""
+    """A function from an image's path to uint8 (height, width, channels), for any number of threads."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise MissingExtraError("pictures are read by pillow", "images") from error
+        raise MissingExtraError("images are read by pillow", "images") from error
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     height, width = size
@@ -30,7 +30,7 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
     room = _Room(DECODED_PIXELS)
 
     def as_stored(image: Any) -> tuple[int, int]:
-        """(width, height) that becomes `size` when the picture is turned as its camera says."""
+        """(width, height) that becomes `size` when the image is turned as its camera says."""
         return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
 
     def decode(path: pathlib.Path, take: Callable[[int], None]) -> np.ndarray:
@@ -52,12 +52,12 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:
-            with room.some() as take:  # until `decode` has let go of its pictures
+            with room.some() as take:  # until `decode` has let go of its images
                 return decode(path, take)
         except DataError:
             raise
         except Exception as error:  # a damaged file makes pillow raise nearly anything
-            raise DataError(f"{path}: cannot be read as a picture: {error}") from error
+            raise DataError(f"{path}: cannot be read as an image: {error}") from error
 
     return read
 

@@ -1,4 +1,4 @@
-"""A folder of pictures, with a folder for each class."""
+"""A folder of images, with a folder for each class."""
 
 import collections
 import itertools
@@ -22,7 +22,7 @@ _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")  # which l
 
 
 class Files(NamedTuple):
-    """paths of pictures, the label of each (N,), and the classes, which are the names of their folders."""
+    """paths of images, the label of each (N,), and the classes, which are the names of their folders."""
 
     paths: list[pathlib.Path]
     labels: np.ndarray
@@ -38,24 +38,24 @@ def image_folder(
     on_bad_image: str = "raise",
     most_pixels: int = MOST_PIXELS,
 ) -> Dataset:
-    """All pictures of a folder in memory: `path/cat/1.jpg`, `path/dog/2.png`, ...
+    """All images of a folder in memory: `path/cat/1.jpg`, `path/dog/2.png`, ...
 
-    Each picture is turned as its camera says, scaled until it covers `size`, and cut to it around its middle. They take
+    Each image is turned as its camera says, scaled until it covers `size`, and cut to it around its middle. They take
     height * width * channels bytes each; `image_stream` reads them as they are needed instead.
 
     Args:
-        path: a folder with a folder of pictures (.jpg, .png, .webp, .bmp) for each class, at any depth. Hidden files
-            and those that systems leave there, such as Thumbs.db, are passed over; other files that are no pictures of
+        path: a folder with a folder of images (.jpg, .png, .webp, .bmp) for each class, at any depth. Hidden files
+            and those that systems leave there, such as Thumbs.db, are passed over; other files that are no images of
             these kinds are left out with a warning that counts them.
         size: (height, width) in pixels.
         channels: 3 for colour, 1 for grey.
-        classes: the classes in order, such as those of the training pictures; as a rule all folders, in the order of
+        classes: the classes in order, such as those of the training images; as a rule all folders, in the order of
             their names.
-        on_bad_image: "raise", or "skip" to leave out a picture that cannot be read, with a warning that counts them.
-        most_pixels: a picture that says it has more is bad, and is not unpacked.
+        on_bad_image: "raise", or "skip" to leave out an image that cannot be read, with a warning that counts them.
+        most_pixels: an image that says it has more is bad, and is not unpacked.
 
     Raises:
-        DataError: for a folder without pictures or classes, a class without pictures, or a picture that cannot be read.
+        DataError: for a folder without images or classes, a class without images, or an image that cannot be read.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -80,7 +80,7 @@ def image_folder(
         except DataError as error:
             if on_bad_image == "raise":
                 raise
-            return DataError(str(error))  # the error itself would keep the picture that it was raised for
+            return DataError(str(error))  # the error itself would keep the image that it was raised for
 
     images = np.empty((len(files.paths), *size, channels), np.uint8)
     good = np.ones(len(images), bool)
@@ -94,14 +94,14 @@ def image_folder(
                 images[i] = image
     if bad:
         if len(bad) == len(images):
-            raise DataError(f"{path}: none of {len(images)} pictures can be read, such as {bad[0]}")
-        warnings.warn(f"{len(bad)} of {len(images)} pictures left out, such as {bad[0]}", stacklevel=2)
+            raise DataError(f"{path}: none of {len(images)} images can be read, such as {bad[0]}")
+        warnings.warn(f"{len(bad)} of {len(images)} images left out, such as {bad[0]}", stacklevel=2)
         images = images[good]
     return Dataset(images, files.labels[good], files.classes)
 
 
 def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
-    """One picture, uint8 (height, width, channels), brought to `size` as `image_folder` does it.
+    """One image, uint8 (height, width, channels), brought to `size` as `image_folder` does it.
 
     Args:
         path: a file (.jpg, .png, .webp, .bmp).
@@ -109,7 +109,7 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
         channels: 3 for colour, 1 for grey.
 
     Raises:
-        DataError: for a file that is no picture of these kinds, is damaged, or has more than 64 million pixels.
+        DataError: for a file that is no image of these kinds, is damaged, or has more than 64 million pixels.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]`, the middle, as ImageNet is evaluated.
@@ -129,7 +129,7 @@ def is_hidden(path: str | os.PathLike) -> bool:
 
 
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
-    """The pictures of a folder, in the order of their names; nothing outside of it, wherever links may lead.
+    """The images of a folder, in the order of their names; nothing outside of it, wherever links may lead.
 
     A folder that is reached twice, by a link to it, counts once. What is left out is counted in a warning.
 
@@ -164,9 +164,7 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     without = [name for name, files in sorted(images.items()) if not files]
     if without:
         found = f"; left out: {counted}" if left_out else ""
-        raise DataError(
-            f"{root}: expected pictures ({', '.join(_SUFFIXES)}) in {', '.join(without)}, found none{found}"
-        )
+        raise DataError(f"{root}: expected images ({', '.join(_SUFFIXES)}) in {', '.join(without)}, found none{found}")
     if left_out:
         warnings.warn(f"{root}: left out: {counted}", stacklevel=3)
     paths = [file for name in classes for file in images.get(name, ())]
@@ -177,7 +175,7 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
 def _images(
     folder: pathlib.Path, root: pathlib.Path, seen: set[pathlib.Path], left_out: collections.Counter[str]
 ) -> list[pathlib.Path]:
-    """The pictures of a folder, at any depth, in the order of their paths."""
+    """The images of a folder, at any depth, in the order of their paths."""
     found = []
     for entry in _entries(folder):
         if entry.is_dir():

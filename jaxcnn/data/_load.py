@@ -12,7 +12,7 @@ from jaxcnn.data._cifar import read_cifar, unpack
 from jaxcnn.data._download import Remote, fetch
 from jaxcnn.data._error import DataError
 from jaxcnn.data._idx import read_idx
-from jaxcnn.data._sources import SOURCES, SPLITS, Digits, Pictures
+from jaxcnn.data._sources import SOURCES, SPLITS, Digits, Images
 
 _LONGEST = 200_000_000  # bytes of a file in an archive
 
@@ -32,10 +32,10 @@ class Dataset(NamedTuple):
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:
     """A data set by name.
 
-    "mnist_small": 8,000 training and 2,000 test pictures of handwritten digits, part of this package.
-    "mnist", "fashion_mnist", "kmnist": 60,000 and 10,000 pictures (28, 28, 1), from the files of the originals,
+    "mnist_small": 8,000 training and 2,000 test images of handwritten digits, part of this package.
+    "mnist", "fashion_mnist", "kmnist": 60,000 and 10,000 images (28, 28, 1), from the files of the originals,
     `train-images-idx3-ubyte` and so on, compressed with gzip or not.
-    "cifar10", "cifar100": 50,000 and 10,000 pictures (32, 32, 3), from the binary version of the originals.
+    "cifar10", "cifar100": 50,000 and 10,000 images (32, 32, 3), from the binary version of the originals.
 
     The files are looked for in `root`, the folder in the environment variable JAXCNN_DATA, and ~/.cache/jaxcnn, there
     in a folder of the data set's name (for MNIST also there itself, for CIFAR in its archive's folder). What is not
@@ -78,14 +78,14 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
 def _digits(images_path: pathlib.Path, labels_path: pathlib.Path, classes: tuple[str, ...]) -> Dataset:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise DataError(f"{labels_path}: expected a label for each of {len(images)} pictures, found {len(labels)}")
+        raise DataError(f"{labels_path}: expected a label for each of {len(images)} images, found {len(labels)}")
     if len(labels) and labels.max() >= len(classes):
         raise DataError(f"{labels_path}: expected labels from 0 to {len(classes) - 1}, found {labels.max()}")
     return Dataset(images[..., None], labels.astype(np.int32), classes)
 
 
 def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
-    """The files of pictures and of labels."""
+    """The files of images and of labels."""
     # The files of all such sets have the same names, so that a folder of several is taken for MNIST's.
     itself = ("",) if root is not None or name == "mnist" else ()
     folders = [base / inner for base in _bases(root) for inner in (name, *itself)]
@@ -97,7 +97,7 @@ def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | 
     return found
 
 
-def _cifar_files(name: str, source: Pictures, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
+def _cifar_files(name: str, source: Images, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
     """The files of all records, in order."""
     folders = [base / inner for base in _bases(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")]
     for folder in folders:

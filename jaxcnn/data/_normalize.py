@@ -10,19 +10,19 @@ from jaxcnn.data._load import Dataset
 
 
 @constructor
-def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None = None) -> Layer:
-    """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / deviation, for each channel.
+def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = None) -> Layer:
+    """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / std, for each channel.
 
     A layer, as a model that begins with it takes the same images, from 0 to 1, in training, in use and when exported.
     Bytes are divided by 255 first, as `fit` does it.
 
     Args:
         mean: of each channel; or a data set, whose mean and standard deviation are taken.
-        deviation: the standard deviation of each channel.
+        std: the standard deviation of each channel.
 
     Raises:
         TypeError: for images that are neither floating-point nor uint8.
-        ValueError: for values that are not finite, deviations that are not above 0, or images of other channels.
+        ValueError: for values that are not finite, a std that is not above 0, or images of other channels.
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.data.normalize([0.5], [0.25]), jaxcnn.flatten)
@@ -30,14 +30,13 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
         [[2.0]]
     """
     if isinstance(mean, Dataset):
-        mean, deviation = _statistics(mean.images)
-    if deviation is None:
+        mean, std = _statistics(mean.images)
+    if std is None:
         raise TypeError("normalize needs a mean and a standard deviation for each channel, or a data set")
-    means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, deviation))
+    means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, std))
     if len(means) != len(stds) or not np.isfinite([*means, *stds]).all() or not (stds > 0).all():
         raise ValueError(
-            "normalize needs a finite mean and a standard deviation above 0 for each channel, "
-            f"got {mean} and {deviation}"
+            f"normalize needs a finite mean and a standard deviation above 0 for each channel, got {mean} and {std}"
         )
 
     def apply(x):
@@ -49,8 +48,8 @@ def normalize(mean: Sequence[float] | Dataset, deviation: Sequence[float] | None
         # Statistics need more digits than bfloat16 has, and more range than float16.
         wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         channels = (1,) * (x.ndim - 1) + means.shape
-        mean, std = (values.reshape(channels).astype(wide.dtype) for values in (means, stds))
-        return ((wide - mean) / std).astype(x.dtype)
+        mean_, std_ = (values.reshape(channels).astype(wide.dtype) for values in (means, stds))
+        return ((wide - mean_) / std_).astype(x.dtype)
 
     return as_layer(apply)
 

@@ -13,11 +13,11 @@ SPLITS = ("train", "test")
 class Digits(NamedTuple):
     """Four IDX files as those of MNIST, at one address."""
 
-    files: dict[str, tuple[Remote, Remote]]  # by split: pictures, labels
+    files: dict[str, tuple[Remote, Remote]]  # by split: images, labels
     classes: tuple[str, ...]
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     """Files of CIFAR's binary layout from one archive."""
 
     archive: Remote
@@ -28,7 +28,7 @@ class Pictures(NamedTuple):
 
 
 def _digits(address: str, classes: str, *files: tuple[int, str]) -> Digits:
-    """`files`: (size, SHA-256) of the training pictures and labels, and of those of the test."""
+    """`files`: (size, SHA-256) of the training images and labels, and of those of the test."""
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     images, labels, *test = (Remote(f"{address}/{name}", *file) for name, file in zip(names, files, strict=True))
     return Digits({"train": (images, labels), "test": (test[0], test[1])}, tuple(classes.split(",")))
@@ -44,7 +44,7 @@ _CIFAR100 = (
     "wardrobe,whale,willow_tree,wolf,woman,worm"
 )
 
-SOURCES: dict[str, Digits | Pictures] = {
+SOURCES: dict[str, Digits | Images] = {
     "mnist": _digits(
         "https://storage.googleapis.com/cvdf-datasets/mnist",
         "0,1,2,3,4,5,6,7,8,9",
@@ -69,7 +69,7 @@ SOURCES: dict[str, Digits | Pictures] = {
         (3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
         (5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
     ),
-    "cifar10": Pictures(
+    "cifar10": Images(
         Remote(
             "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             170052171,
@@ -80,7 +80,7 @@ SOURCES: dict[str, Digits | Pictures] = {
         1,
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
-    "cifar100": Pictures(
+    "cifar100": Images(
         Remote(
             "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
             168513733,

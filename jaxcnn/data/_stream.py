@@ -1,4 +1,4 @@
-"""Batches that are read while the network trains: for more pictures than memory holds."""
+"""Batches that are read while the network trains: for more images than memory holds."""
 
 import os
 import pathlib
@@ -22,11 +22,11 @@ class Stream(NamedTuple):
         "label", and "weight" if some rows count less, or a pair (image, label), of this process's share of the rows. As
         it is a function of the step, training resumes where it was.
     steps: batches in an epoch.
-    image: the shape and dtype of a batch's pictures, all processes' rows together.
+    image: the shape and dtype of a batch's images, all processes' rows together.
     classes: the name of each label.
     fingerprint: another for other examples, labels or orders; a run does not go on with another one. May be empty.
     others: the shapes and dtypes of a batch's other entries, of all processes together; by default only "label", an
-        integer class for each picture.
+        integer class for each image.
     """
 
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -53,21 +53,21 @@ def image_stream(
     shuffle: bool = True,
     threads: int = 16,
 ) -> Stream:
-    """The pictures of a folder as `image_folder` reads them, in a new order each epoch, decoded in the background.
+    """The images of a folder as `image_folder` reads them, in a new order each epoch, decoded in the background.
 
-    A last partial batch is left out; the next epoch has other pictures at its end. With several processes, each reads
+    A last partial batch is left out; the next epoch has other images at its end. With several processes, each reads
     its own share of every batch.
 
     Args:
         path, size, channels, classes, most_pixels: as for `image_folder`.
         batch_size: rows of a batch, of all processes together.
         seed: of the orders.
-        shuffle: False for evaluation: each epoch has all pictures in the order of their names, and fills its last batch
-            up with pictures of weight 0.
+        shuffle: False for evaluation: each epoch has all images in the order of their names, and fills its last batch
+            up with images of weight 0.
         threads: that read and decode.
 
     Raises:
-        DataError: as `image_folder`; a picture that cannot be read ends the training.
+        DataError: as `image_folder`; an image that cannot be read ends the training.
         ImportError: without grain, `pip install 'jaxcnn[grain]'`.
 
     Example:
@@ -77,12 +77,12 @@ def image_stream(
     try:
         import grain
     except ImportError as error:
-        raise MissingExtraError("pictures are streamed by grain", "grain") from error
+        raise MissingExtraError("images are streamed by grain", "grain") from error
     files = list_images(path, classes)
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(
             f"image_stream: batch_size must be a multiple of {jax.process_count()} processes, from 1 to "
-            f"{len(files.paths)} pictures, got {batch_size}"
+            f"{len(files.paths)} images, got {batch_size}"
         )
     read = reader(size, channels, most_pixels)
     share = batch_size // jax.process_count()

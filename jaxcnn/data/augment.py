@@ -1,8 +1,8 @@
-"""Training pictures changed at random, in ways that keep their meaning: pure, compiled, a key for each picture.
+"""Training images changed at random, in ways that keep their meaning: pure, compiled, a key for each image.
 
-An augmentation is a function `(key, image, when) -> image` on one picture (H, W, C) of floats from 0 to 1, or of bytes
+An augmentation is a function `(key, image, when) -> image` on one image (H, W, C) of floats from 0 to 1, or of bytes
 from 0 to 255, which stay bytes; `when` says which example it is, in which epoch. `compose` makes one of several and
-gives each picture of a batch its own key.
+gives each image of a batch its own key.
 A function of your own works as well:
 
     brighter = lambda key, image, when: image * jax.random.uniform(key, minval=0.9, maxval=1.1)
@@ -46,7 +46,7 @@ def _on_floats(augment: Augment) -> Augment:
 
 
 def compose(*augments: Augment) -> Callable[..., jax.Array]:
-    """(key, images (N, H, W, C), when=When()) -> images: one augmentation after the other, for each picture by itself.
+    """(key, images (N, H, W, C), when=When()) -> images: one augmentation after the other, for each image by itself.
 
     Args:
         augments: from this module, or of the same form. `when` of the result has arrays (N,) or scalars.
@@ -70,7 +70,7 @@ def compose(*augments: Augment) -> Callable[..., jax.Array]:
 
 
 def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
-    """A window of the picture's size at a random place of the padded picture.
+    """A window of the image's size at a random place of the padded image.
 
     y[i, j] = padded[i + a, j + b],  a and b uniform from 0 to 2 * padding
 
@@ -87,7 +87,7 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
     def augment(key, image, when):
         height, width, _ = image.shape
         if mode == "reflect" and padding >= min(height, width):
-            raise ValueError(f"random_crop: a picture {image.shape} cannot be reflected by {padding} pixels")
+            raise ValueError(f"random_crop: an image {image.shape} cannot be reflected by {padding} pixels")
         row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
         rows = source_positions(jnp.arange(height, dtype=jnp.int32) + row - padding, height, mode)
         columns = source_positions(jnp.arange(width, dtype=jnp.int32) + column - padding, width, mode)
@@ -97,7 +97,7 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
 
 
 def translate(pixels: int) -> Augment:
-    """The picture moved by up to that many pixels each way, with zeros where it came from: `random_crop` of zeros."""
+    """The image moved by up to that many pixels each way, with zeros where it came from: `random_crop` of zeros."""
     return random_crop(pixels, mode="constant")
 
 
@@ -110,7 +110,7 @@ def flip(rate: float = 0.5) -> Augment:
 def alternating_flip(seed: int = 0) -> Augment:
     """Left and right exchanged in every other epoch; at random for each example in the first.
 
-    Two epochs in a row see both sides of every picture, which `flip` leaves to chance.
+    Two epochs in a row see both sides of every image, which `flip` leaves to chance.
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
@@ -124,7 +124,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
 
 def rotate(degrees: float) -> Augment:
-    """The picture turned around its middle by an angle uniform in [-degrees, degrees], with zeros around it."""
+    """The image turned around its middle by an angle uniform in [-degrees, degrees], with zeros around it."""
     number("rotate: degrees", degrees, 0)
 
     def augment(key, image, when):
@@ -134,7 +134,7 @@ def rotate(degrees: float) -> Augment:
 
 
 def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: float = 0.0) -> Augment:
-    """The picture turned, sheared, zoomed and moved at once, around its middle, with zeros where nothing was.
+    """The image turned, sheared, zoomed and moved at once, around its middle, with zeros where nothing was.
 
     y[p] = x[A (p - middle) + middle + b],  A = [[cos t, sin t], [-sin t, cos t]] [[1, s], [0, 1]] z
 
@@ -178,11 +178,11 @@ def cutout(size: int) -> Augment:
 def random_erasing(
     rate: float = 0.5, *, area: tuple[float, float] = (0.02, 1 / 3), ratio: tuple[float, float] = (0.3, 1 / 0.3)
 ) -> Augment:
-    """A rectangle of uniform noise somewhere inside of the picture, with probability `rate`.
+    """A rectangle of uniform noise somewhere inside of the image, with probability `rate`.
 
     Args:
         rate: the probability.
-        area: the least and largest share of the picture's area; uniform.
+        area: the least and largest share of the image's area; uniform.
         ratio: the least and largest height / width; uniform in its logarithm.
 
     Source: Zhong et al., "Random erasing data augmentation", 2020.
@@ -211,7 +211,7 @@ def brightness(amount: float) -> Augment:
 
 
 def contrast(amount: float) -> Augment:
-    """The distance from the mean brightness of the picture times a factor, uniform in [1 - amount, 1 + amount]."""
+    """The distance from the mean brightness of the image times a factor, uniform in [1 - amount, 1 + amount]."""
     return _jitter("contrast", amount, lambda image: jnp.broadcast_to(grey(image).mean(), image.shape))
 
 
@@ -225,7 +225,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
 
     Turned, sheared and moved each way, brighter or darker, of more or less contrast, colour and sharpness, with fewer
     bits, with bright pixels inverted, stretched to the full range, and with an even histogram; where a change has a
-    direction, it is drawn. All 14 are computed for each picture, so it costs about as much as a small network.
+    direction, it is drawn. All 14 are computed for each image, so it costs about as much as a small network.
 
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """

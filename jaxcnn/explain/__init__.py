@@ -14,8 +14,8 @@ from jaxcnn.explain._plot import plot_curves as plot_curves
 from jaxcnn.explain._plot import plot_feature_maps as plot_feature_maps
 from jaxcnn.explain._plot import plot_filters as plot_filters
 from jaxcnn.explain._plot import plot_grad_cam as plot_grad_cam
+from jaxcnn.explain._plot import plot_images as plot_images
 from jaxcnn.explain._plot import plot_mistakes as plot_mistakes
-from jaxcnn.explain._plot import plot_pictures as plot_pictures
 from jaxcnn.explain._plot import plot_saliency as plot_saliency
 from jaxcnn.explain._receptive_field import ReceptiveFields as ReceptiveFields
 from jaxcnn.explain._receptive_field import receptive_field as receptive_field
@@ -44,8 +44,8 @@ __all__ = [
     "plot_feature_maps",
     "plot_filters",
     "plot_grad_cam",
+    "plot_images",
     "plot_mistakes",
-    "plot_pictures",
     "plot_saliency",
     "receptive_field",
     "saliency",

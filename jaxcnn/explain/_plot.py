@@ -116,7 +116,7 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
     return figure
 
 
-def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
+def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
     """Images (N, H, W, C), such as those of `feature_visualization` or of a dataset, up to eight in a row.
 
     The values of each are spread from black to white.
@@ -129,11 +129,11 @@ def plot_pictures(x: Any, titles: Sequence[str] | None = None) -> "Figure":
         ValueError: for other shapes, or no image.
 
     Example:
-        >>> figure = jaxcnn.explain.plot_pictures(jnp.ones((2, 8, 8, 1)), ["one", "two"])
+        >>> figure = jaxcnn.explain.plot_images(jnp.ones((2, 8, 8, 1)), ["one", "two"])
     """
     x = np.asarray(x)
     if x.ndim != 4 or not len(x):
-        raise ValueError(f"plot_pictures needs (N, H, W, C), got shape {x.shape}")
+        raise ValueError(f"plot_images needs (N, H, W, C), got shape {x.shape}")
     columns = min(len(x), 8)
     rows = math.ceil(len(x) / columns)
     figure, axes = new_figure(rows, columns, 1.5 * columns + 0.2, 1.8 * rows + 0.2)

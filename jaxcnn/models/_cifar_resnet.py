@@ -1,4 +1,4 @@
-"""Residual networks for small pictures: the first that were trained with more than a hundred layers."""
+"""Residual networks for small images: the first that were trained with more than a hundred layers."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def cifar_resnet(
 
     y = relu(shortcut(x) + f(x))
 
-    The same idea as in `resnet`, made for pictures of 32x32 and a comparison of depths: f only has to learn what is
+    The same idea as in `resnet`, made for images of 32x32 and a comparison of depths: f only has to learn what is
     to be changed, and the gradient has a way around it. Three stages of 16, 32 and 64 channels in blocks of two 3x3
     convolutions.
 

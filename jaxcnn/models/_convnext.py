@@ -35,8 +35,8 @@ def convnext(
 
     New in 2022: the choices of vision transformers, one after the other, in a ResNet: patches for a stem, depthwise
     windows of 7x7, four times the channels inside of a block instead of outside, one layer norm and one GELU in each,
-    layers of their own where the picture shrinks. The scales, one for each channel, start at 1e-6. In v2 (2023), which
-    is made for training on masked pictures, `global_response_norm` after the GELU lets the channels compete, and the
+    layers of their own where the image shrinks. The scales, one for each channel, start at 1e-6. In v2 (2023), which
+    is made for training on masked images, `global_response_norm` after the GELU lets the channels compete, and the
     scales are gone.
 
     Variants, for 224x224 (top-1 of torchvision's first weights; v2 of the paper, trained on ImageNet-1K alone):

@@ -1,4 +1,4 @@
-"""EfficientNet: one network, made deeper, wider and its pictures larger by one rule."""
+"""EfficientNet: one network, made deeper, wider and its images larger by one rule."""
 
 import functools
 import math
@@ -71,11 +71,11 @@ def efficientnet(
 
     block(x) = x + drop_path(project(excite(silu(depthwise(silu(expand(x)))))))
 
-    New in 2019: b0 was found by a search, b1 to b7 by scaling: depth by 1.2^k, width by 1.1^k and pictures by 1.15^k
+    New in 2019: b0 was found by a search, b1 to b7 by scaling: depth by 1.2^k, width by 1.1^k and images by 1.15^k
     belong together. New in 2021 (v2): a search for the time of training, which chose blocks with one convolution for
-    the expansion and the depthwise one where pictures are large.
+    the expansion and the depthwise one where images are large.
 
-    Variants, for the sizes of pictures that they are evaluated on, 224 to 600 (top-1 of torchvision's first weights):
+    Variants, for the sizes of images that they are evaluated on, 224 to 600 (top-1 of torchvision's first weights):
         name               parameters  multiply-adds   top-1
         efficientnet_b0     5,288,548        0.386 G  77.692
         efficientnet_b1     7,794,184        0.687 G  78.642

@@ -25,7 +25,7 @@ def inception_v3(
     y = [f_1(x), .., f_n(x)] along the channels, with a 7x7 window as column(row(x)): 14 weights for 49
 
     New in 2015: a window is taken apart into smaller ones in a row, 5x5 into two of 3x3, 7x7 into 1x7 and 7x1, with a
-    nonlinearity after each; where the picture shrinks, pooling and strided convolution do it side by side, so that
+    nonlinearity after each; where the image shrinks, pooling and strided convolution do it side by side, so that
     nothing is lost in between; and label smoothing. torchvision's `transform_input`, which its builder turns on with
     trained weights, is a scaling of the data and not a part of the model: these weights want
     `data.normalize([0.5] * 3, [0.5] * 3)`.
@@ -36,7 +36,7 @@ def inception_v3(
 
     Args:
         classes: number of classes; None gives the features (N, 2048), without the auxiliary head.
-        auxiliary: whether to give (logits, logits of the auxiliary head) in training; it needs pictures of at least
+        auxiliary: whether to give (logits, logits of the auxiliary head) in training; it needs images of at least
             299x299. In evaluation the output is the logits alone. `cross_entropy` makes one loss of them.
         norm: a constructor of a normalisation.
         dropout: rate of dropout before the last layer.

@@ -59,7 +59,7 @@ def fused_inverted_residual(
 ) -> Layer:
     """(N, H, W, C) -> (N, H / stride, W / stride, features): expansion and depthwise convolution as one of 3x3.
 
-    Faster than two where pictures are large and channels few; without expansion it is all there is.
+    Faster than two where images are large and channels few; without expansion it is all there is.
 
     Source: Tan and Le, "EfficientNetV2: smaller models and faster training", 2021.
     """

@@ -16,7 +16,7 @@ relu = jax.nn.relu
 def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     """(N, 32, 32, 3) -> (N, classes): Network in network, for CIFAR-10.
 
-    New in 2013: after each convolution two 1x1 convolutions, a small dense network that slides over the picture; and in
+    New in 2013: after each convolution two 1x1 convolutions, a small dense network that slides over the image; and in
     the place of dense layers one map for each class, whose mean is the logit (global average pooling).
 
     Variants, for 32x32 (the paper's error on CIFAR-10 with augmentation):

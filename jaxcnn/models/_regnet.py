@@ -38,7 +38,7 @@ def regnet(
     the same width; Y weights the channels between the last two.
 
     Variants, for 224x224, regnet_y_128gf for 384x384 (top-1 of torchvision's first weights, whose regnet_y_128gf has
-    seen billions of other pictures before):
+    seen billions of other images before):
         name             parameters  multiply-adds   top-1
         regnet_x_400mf    5,495,976        413.8 M  72.834
         regnet_x_800mf    7,259,656        799.7 M  75.212

@@ -32,7 +32,7 @@ def resnet(
     New in 2015: f learns only what is to be changed, and the gradient has a way around it, so that 152 layers
     train as well as 18. f is two 3x3 convolutions, or a bottleneck: 1x1 to fewer channels, 3x3, 1x1 to more. ResNeXt
     (2017) splits the 3x3 into groups, Wide ResNet (2016) gives it more channels, SE-ResNet (2018) weights the
-    channels of f(x) by what the whole picture contains. The stride is in the 3x3, as in torchvision (the paper: the
+    channels of f(x) by what the whole image contains. The stride is in the 3x3, as in torchvision (the paper: the
     first 1x1).
 
     Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet of timm's):

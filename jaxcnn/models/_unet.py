@@ -24,7 +24,7 @@ def unet(
 
     level(x) = convs([crop(a), up(level'(pool(a)))]),  a = convs(x),  with level' one deeper and twice as wide
 
-    New in 2015: a path down to wide, coarse maps that see much of the picture, a path up again, and at each level the
+    New in 2015: a path down to wide, coarse maps that see much of the image, a path up again, and at each level the
     fine maps of the path down beside the coarse ones. Without padding the result is smaller: 572x572 gives 388x388.
 
     Variants, for 572x572 with one channel:
@@ -34,7 +34,7 @@ def unet(
     Args:
         classes: number of classes; None gives the features (N, H', W', widths[0]).
         widths: channels of each level.
-        padding: "VALID" as in the paper, or "SAME", for pictures whose sides are multiples of 2^(levels - 1).
+        padding: "VALID" as in the paper, or "SAME", for images whose sides are multiples of 2^(levels - 1).
         dropout: rate of dropout in the lowest two levels, at the end of the way down.
 
     Example:

@@ -1,4 +1,4 @@
-"""Wide residual networks for small pictures: fewer layers with more channels."""
+"""Wide residual networks for small images: fewer layers with more channels."""
 
 import jax
 

@@ -13,10 +13,10 @@ from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
 from jaxcnn.train._loop import loop as loop
 from jaxcnn.train._memory import reuse_memory as reuse_memory
-from jaxcnn.train._optimizer import averaged as averaged
+from jaxcnn.train._optimizer import ema_params as ema_params
 from jaxcnn.train._optimizer import make_optimizer as make_optimizer
 from jaxcnn.train._optimizer import make_schedule as make_schedule
-from jaxcnn.train._optimizer import with_average as with_average
+from jaxcnn.train._optimizer import with_ema as with_ema
 from jaxcnn.train._recipe import FIT as FIT
 from jaxcnn.train._recipe import resolve as resolve
 from jaxcnn.train._result import Best as Best
@@ -25,7 +25,7 @@ from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
 from jaxcnn.train._step import TrainState as TrainState
 from jaxcnn.train._step import make_step as make_step
-from jaxcnn.train._views import with_views as with_views
+from jaxcnn.train._tta import with_tta as with_tta
 from jaxcnn.train.checkpoint import CheckpointError as CheckpointError
 
 __all__ = [
@@ -40,10 +40,10 @@ __all__ = [
     "NonFiniteError",
     "Run",
     "TrainState",
-    "averaged",
     "callbacks",
     "checkpoint",
     "command",
+    "ema_params",
     "evaluate",
     "fit",
     "loop",
@@ -54,6 +54,6 @@ __all__ = [
     "require",
     "resolve",
     "reuse_memory",
-    "with_average",
-    "with_views",
+    "with_ema",
+    "with_tta",
 ]

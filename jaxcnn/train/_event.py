@@ -8,7 +8,7 @@ import jax
 
 from jaxcnn._layer import Params, State
 from jaxcnn.train._guard import leaf_name
-from jaxcnn.train._optimizer import averaged
+from jaxcnn.train._optimizer import ema_params
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 
@@ -77,8 +77,8 @@ class Event:
     @property
     def params(self) -> Params:
         """What to evaluate: the EMA of the parameters, if the optimiser keeps one."""
-        average = averaged(self.train_state.opt_state)
-        return self.train_state.params if average is None else average
+        ema = ema_params(self.train_state.opt_state)
+        return self.train_state.params if ema is None else ema
 
     @property
     def state(self) -> State:

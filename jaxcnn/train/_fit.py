@@ -27,7 +27,7 @@ from jaxcnn.train._recipe import FIT, Loss, augmentation, evaluation_loss, resol
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
-from jaxcnn.train._views import with_views
+from jaxcnn.train._tta import with_tta
 from jaxcnn.weights import transplant
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
@@ -180,7 +180,7 @@ def _identity(loss_fn, specs: tuple[Params, State, Batch], seen, unseen, config:
 
 def _evaluate(loss, model, metrics, unseen, params, state, config) -> Callable[[Params, State], dict[str, float]]:
     """(params, state) -> all metrics on `unseen`."""
-    model = with_views(model, config["evaluate"]["views"])
+    model = with_tta(model, config["evaluate"]["tta"])
     measure = measurement(evaluation_loss(loss, model), model, metrics)
     if watch := config["watch"].removeprefix("-"):
         batch = unseen.spec | {"weight": jax.ShapeDtypeStruct((unseen.batch_size,), jnp.float32)}

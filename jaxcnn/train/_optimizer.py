@@ -103,7 +103,7 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
         config: such as `FIT`: "optimizer" with "name", "learning_rate", and arguments of that function of optax;
             "schedule", as for `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for paths;
             "clip_norm", the largest length of the whole gradient, 0 for any; "accumulate", steps for each update, of
-            which the last in each of the "epochs" may have fewer (`apply_accumulated`); "average", as `with_average`.
+            which the last in each of the "epochs" may have fewer (`apply_accumulated`); "ema", as `with_ema`.
         steps: of the whole training.
         params: of the model, whose paths "where" is compared with.
 
@@ -138,8 +138,8 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
     parts.append(make(make_schedule(config["schedule"], rate, updates), **options))
     optimizer = optax.chain(*parts)
-    if config["average"]:
-        optimizer = with_average(optimizer, config["average"])
+    if config["ema"]:
+        optimizer = with_ema(optimizer, config["ema"])
     if every > 1:
         optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()
     return optimizer
@@ -166,37 +166,49 @@ def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train
     return lax.cond(train_state.opt_state.mini_step > 0, update, lambda same: same, train_state)
 
 
-class Averaged(NamedTuple):
-    """The state of `with_average`."""
+class EmaState(NamedTuple):
+    """The state of `with_ema`."""
 
     count: jax.Array  # type: ignore[assignment]  # tuple.count is not needed here
     inner: Any
-    average: Any
+    ema: Params
 
 
-def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    """The optimiser, which also keeps average = decay * average + (1 - decay) * params, from the first params on.
+def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """The optimizer, which also keeps an exponential moving average (EMA) of the parameters.
 
-    At first the decay is (1 + steps) / (10 + steps), so that the first parameters are soon forgotten. `averaged` finds
-    the average in the optimiser's state.
+    ema = d * ema + (1 - d) * params after each update, with d = min(decay, (1 + updates) / (10 + updates)), so that
+    the initial parameters are forgotten early. The EMA starts at the initial parameters.
+
+    Args:
+        optimizer: any optax transformation.
+        decay: weight of the old EMA, in [0, 1).
+
+    Example:
+        >>> optimizer = jaxcnn.train.with_ema(optax.sgd(1.0), 0.9)
+        >>> params = {"w": jnp.array(1.0)}
+        >>> state = optimizer.init(params)
+        >>> _, state = optimizer.update({"w": jnp.array(1.0)}, state, params)
+        >>> round(jaxcnn.train.ema_params(state)["w"].item(), 6)  # 0.1 * 1.0 + 0.9 * (1.0 - 1.0)
+        0.1
 
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
     """
 
     def init(params):
-        return Averaged(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
+        return EmaState(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, inner = optimizer.update(updates, state.inner, params)
         weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
-        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, weight)
-        return updates, Averaged(state.count + 1, inner, average)
+        ema = optax.incremental_update(optax.apply_updates(params, updates), state.ema, weight)
+        return updates, EmaState(state.count + 1, inner, ema)
 
     return optax.GradientTransformation(init, update)
 
 
-def averaged(opt_state: Any) -> Params | None:
-    """The averaged parameters, if the optimiser keeps them."""
+def ema_params(opt_state: Any) -> Params | None:
+    """The EMA of the parameters in the state of an optimizer made by `with_ema`; None if it has none."""
     if isinstance(opt_state, optax.MultiStepsState):
         opt_state = opt_state.inner_opt_state
-    return opt_state.average if isinstance(opt_state, Averaged) else None
+    return opt_state.ema if isinstance(opt_state, EmaState) else None

@@ -20,25 +20,25 @@ from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError, entries, require, unknown_key
 from jaxcnn.train._devices import by_rows
-from jaxcnn.train._views import VIEWS
+from jaxcnn.train._tta import TTA
 
 FIT: Config = {
     "seed": 0,
     "epochs": 10,
     "batch_size": 128,  # of all devices together
     "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and arguments of that function of optax
-    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: share of all steps
+    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps
     "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
     "regularize": {"l1": 0.0, "l2": 0.0},
     "clip_norm": 0.0,  # 0: not clipped
     "accumulate": 1,  # steps for each update; the last update of an epoch may have fewer
-    "average": 0.0,  # decay of an average of the parameters, which is then what is evaluated; 0: none
+    "ema": 0.0,  # decay of the EMA of the parameters, which is evaluated and returned instead of them; 0: no EMA
     "label_smoothing": 0.0,
     "mixup": 0.0,  # alpha; 0: not
     "cutmix": 0.0,
     "dtype": "float32",  # or "bfloat16": activations; parameters stay float32
     "augment": [],  # [name, argument, ...] of jaxcnn.data.augment, one after the other
-    "evaluate": {"batch_size": 256, "views": "one"},
+    "evaluate": {"batch_size": 256, "tta": "none"},
     "watch": "",  # metric of eval_data that decides which epoch is best, "-loss": the least loss; "": accuracy or -loss
     "patience": 0,  # epochs without a better result after which training ends, and gives the best epoch's; 0: never
     "restore_best": False,  # the result is the best epoch's, without patience as well
@@ -59,7 +59,7 @@ _LIMITS = {
     "regularize.l2": (0, math.inf),
     "clip_norm": (0, math.inf),
     "accumulate": (1, 10**9),
-    "average": (0, 1),
+    "ema": (0, 1),
     "label_smoothing": (0, 1),
     "mixup": (0, math.inf),
     "cutmix": (0, math.inf),
@@ -117,7 +117,7 @@ def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
 
 
 def scaled(batch: Batch) -> Batch:
-    """The batch with pictures from 0 to 1, if they are bytes."""
+    """The batch with images from 0 to 1, if they are bytes."""
     image = batch["image"]
     return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
 
@@ -210,7 +210,7 @@ def check(config: Config) -> None:
     for path, known in (
         ("dtype", ("float32", "bfloat16")),
         ("on_nonfinite", ("raise", "skip", "rollback")),
-        ("evaluate.views", VIEWS),
+        ("evaluate.tta", TTA),
     ):
         value = dict(entries(config))[path]
         if value not in known:

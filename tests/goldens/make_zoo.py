@@ -71,7 +71,7 @@ def golden(name: str) -> dict[str, np.ndarray]:
     net.load_state_dict(weights)
     net = net.double()
     size = zoo_weights.size_of(name)
-    x = zoo_weights.pictures((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
+    x = zoo_weights.images((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
     x = torch.from_numpy(x).permute(0, 3, 1, 2).double()
     result = {"names": np.array(zoo_weights.names_hash(shapes))}
     for mode in ("eval", "train"):

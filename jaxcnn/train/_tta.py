@@ -1,0 +1,74 @@
+"""Test-time augmentation (TTA): the mean output over several views of each image."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._layer import Layer, as_layer, constructor
+from jaxcnn._path import there_are
+from jaxcnn.train._config import ConfigError
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _flipped(x: jax.Array) -> jax.Array:
+    return x[:, :, ::-1]
+
+
+def _shifted(pixels: int) -> Callable[[jax.Array], jax.Array]:
+    """Shifts images by 1 or -1 pixel in height and width, with reflect padding."""
+
+    def shift(x):
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        return padded[:, 1 - pixels :, 1 - pixels :][:, : x.shape[1], : x.shape[2]]
+
+    return shift
+
+
+TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  # weights and views
+    "none": ((1, _same),),
+    "flip": ((1 / 2, _same), (1 / 2, _flipped)),
+    "flip_and_shift": (
+        (1 / 4, _same),
+        (1 / 4, _flipped),
+        *((1 / 8, lambda x, shift=_shifted(pixels): shift(x)) for pixels in (-1, 1)),
+        *((1 / 8, lambda x, shift=_shifted(pixels): _flipped(shift(x))) for pixels in (-1, 1)),
+    ),
+}
+
+
+@constructor
+def with_tta(model: AnyLayer, name: str) -> Layer:
+    """The model with test-time augmentation: in evaluation, its output is the weighted mean over views of each image.
+
+    In training it is the model itself.
+
+    Args:
+        model: takes images (N, H, W, C).
+        name: "none"; "flip", the mean over the image and its horizontal flip; "flip_and_shift", these two with weight
+            1/4 each, and both shifted by one pixel along the diagonal in either direction with weight 1/8 each.
+
+    Raises:
+        ConfigError: for another name.
+
+    Example:
+        >>> model = jaxcnn.train.with_tta(jaxcnn.flatten, "flip")
+        >>> model.apply({}, {}, jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1), train=False)[0].tolist()
+        [[2.0, 2.0]]
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
+    """
+    if name not in TTA:
+        raise ConfigError(f"unknown tta {name!r}; {there_are(name, TTA)}")
+    model = as_layer(model)
+
+    def apply(params, state, x, *, train, key=None):
+        if train:
+            return model.apply(params, state, x, train=True, key=key)
+        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in TTA[name]), state
+
+    return Layer(model.init, apply)
