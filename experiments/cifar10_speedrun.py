@@ -4,7 +4,7 @@
     python -m experiments.cifar10_speedrun small=true        any machine: a short, narrow run that shows that it works
     python -m experiments.cifar10_speedrun train.dtype=float32 warm_up=false    on a CPU, for its accuracy
 
-The first convolution is fixed: it makes neighbouring pixels uncorrelated (whitening). The others begin as identities
+The first convolution is fixed: it makes neighboring pixels uncorrelated (whitening). The others begin as identities
 (dirac) and are trained by Muon, whose steps are orthogonal matrices; what else there is, by SGD. An image is mirrored
 in every other epoch, and the test looks at six views. All epochs are one program on the device.
 Timed as the record is: from images on the device to the test accuracy, with whitening, training and evaluation;

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, constructor, floating, leaf, stateless
-from jaxcnn._numeric import aligned
+from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
+from jaxcnn._numeric import align_trailing
 
 
 @constructor
@@ -31,11 +31,11 @@ def prelu(*, slope: float = 0.25) -> Layer:
     """
 
     def init(key, x):
-        return {"scale": jnp.full(floating(x, "prelu").shape[-1:], slope, jnp.float32)}
+        return {"scale": jnp.full(as_floating(x, "prelu").shape[-1:], slope, jnp.float32)}
 
     def fn(params, x):
-        x = floating(x, "prelu")
-        scale = leaf("prelu", params, "scale", x.shape[-1:], x)
-        return jnp.where(x > 0, x, aligned(scale.astype(x.dtype), x) * x)
+        x = as_floating(x, "prelu")
+        scale = get_param("prelu", params, "scale", x.shape[-1:], x)
+        return jnp.where(x > 0, x, align_trailing(scale.astype(x.dtype), x) * x)
 
     return stateless(init, fn)

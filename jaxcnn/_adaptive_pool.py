@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._pool import avg_pool, first_max, max_pool
-from jaxcnn._window import integer
+from jaxcnn._window import check_integer
 
 
 @constructor
@@ -17,7 +17,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
 
     y[n, i, c] = mean of x[n, floor(i * spatial / out) : ceil((i + 1) * spatial / out), c]
 
-    Neighbouring bins overlap where `out` does not divide `spatial`: PyTorch's rule.
+    Neighboring bins overlap where `out` does not divide `spatial`: PyTorch's rule.
 
     Args:
         output_size: bins in each spatial dimension, one int for all or one for each; None keeps the size.
@@ -38,7 +38,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     def mean(x, starts, ends, axis):
         at, inside = _bins(starts, ends)
         inside = inside.reshape((1,) * axis + inside.shape + (1,) * (x.ndim - axis - 1))
-        total = jnp.where(inside, jnp.take(widened(x), at, axis), 0).sum(axis + 1)
+        total = jnp.where(inside, jnp.take(at_least_float32(x), at, axis), 0).sum(axis + 1)
         return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
@@ -81,10 +81,10 @@ def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[...,
     """A pool over bins: `even` where all are of one size, else `reduce(x, starts, ends, axis)` one axis at a time."""
     for entry in output_size if isinstance(output_size, Sequence) else (output_size,):
         if entry is not None:
-            integer(name, "output_size", entry)
+            check_integer(name, "output_size", entry)
 
     def fn(x):
-        x = jnp.asarray(x) if even is max_pool else floating(x, name)
+        x = jnp.asarray(x) if even is max_pool else as_floating(x, name)
         rank = spatial_rank(x, name)
         spatial = x.shape[1:-1]
         wanted = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank

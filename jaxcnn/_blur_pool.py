@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank
-from jaxcnn._window import check, per_dimension
+from jaxcnn._layer import Layer, as_floating, as_layer, constructor, spatial_rank
+from jaxcnn._window import check_window_options, per_dimension
 
 
 @constructor
@@ -35,10 +35,10 @@ def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2)
 
     Source: Zhang, "Making convolutional networks shift-invariant again", 2019.
     """
-    check("blur_pool", size=size, stride=stride)
+    check_window_options("blur_pool", size=size, stride=stride)
 
     def fn(x):
-        rank = spatial_rank(x := floating(x, "blur_pool"), "blur_pool")
+        rank = spatial_rank(x := as_floating(x, "blur_pool"), "blur_pool")
         sizes = per_dimension("blur_pool", "size", size, rank)
         pads = [(0, 0), *(((k - 1) // 2, k // 2) for k in sizes), (0, 0)]
         x = jnp.pad(x, pads, "reflect")

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer, as_layer, checked_key, child_key, constructor, in_layer, shown
-from jaxcnn._path import paths, there_are
+from jaxcnn._layer import Layer, as_layer, check_key, child_key, constructor, in_layer, short_repr
+from jaxcnn._path import expected_one_of, paths
 from jaxcnn._probe import SLOT
-from jaxcnn._stack import stacked
-from jaxcnn._window import integer
+from jaxcnn._stack import mark_stacked
+from jaxcnn._window import check_integer
 
 AnyLayer = Layer | Callable[[Any], Any]
 
@@ -72,7 +72,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
         Array([0.], dtype=float32)
     """
     if isinstance(combine, Layer) or not callable(combine):
-        raise TypeError(f"parallel needs a function that combines the outputs first, got {shown(combine)}")
+        raise TypeError(f"parallel needs a function that combines the outputs first, got {short_repr(combine)}")
     return _compose(_named(layers, named), combine)
 
 
@@ -162,12 +162,12 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         (3, 4, 4)
     """
     layer = as_layer(layer)
-    integer("repeat", "n", n)
+    check_integer("repeat", "n", n)
 
     def init(key, x):
-        checked_key(key)
+        check_key(key)
         params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
-        return stacked(params), state
+        return mark_stacked(params), state
 
     def apply(params, state, x, *, train, key=None):
         for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
@@ -220,7 +220,7 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
     def apply(params, state, x, *, train, key=None):
         if not isinstance(train, bool):
             raise TypeError(
-                f"train must be True or False; under jit, make it one of static_argnames; got {shown(train)}"
+                f"train must be True or False; under jit, make it one of static_argnames; got {short_repr(train)}"
             )
         _expect(params, layers, "params")
         _expect(state, layers, "state")
@@ -252,7 +252,9 @@ def _prune(tree: dict[str, Any]) -> dict[str, Any]:
 def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
     """Refuse parameters or state that belong to another network."""
     if not isinstance(tree, dict):
-        raise TypeError(f"{kind} must be the dict that init returned, got {shown(tree)}")
+        raise TypeError(f"{kind} must be the dict that init returned, got {short_repr(tree)}")
     for name in tree:
         if name not in layers and name != SLOT:
-            raise ValueError(f"{kind} has an entry {name!r}, but no layer here is called so; {there_are(name, layers)}")
+            raise ValueError(
+                f"{kind} has an entry {name!r}, but the model has no such layer; {expected_one_of(name, layers)}"
+            )

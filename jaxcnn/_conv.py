@@ -16,16 +16,25 @@ from jaxcnn._layer import (
     Initializer,
     Layer,
     Params,
-    by_shape,
+    as_floating,
     child_key,
     constructor,
-    floating,
-    leaf,
+    from_input_shape,
+    get_param,
     spatial_rank,
     stateless,
 )
 from jaxcnn._lowering import add_bias, convolve, convolve_transposed
-from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, place, place_transposed
+from jaxcnn._window import (
+    PAD_MODES,
+    Padding,
+    check_choice,
+    check_integer,
+    check_window_options,
+    make_transposed_window,
+    make_window,
+    per_dimension,
+)
 
 
 @constructor
@@ -80,23 +89,23 @@ def conv(
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998.
     """
     _check_groups("conv", features, groups)
-    check("conv", size=size, stride=stride, padding=padding, dilation=dilation)
-    one_of("conv", "padding_mode", padding_mode, PAD_MODES)
+    check_window_options("conv", size=size, stride=stride, padding=padding, dilation=dilation)
+    check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 
     def init(key, x):
-        rank = spatial_rank(floating(x, "conv"), "conv")
+        rank = spatial_rank(as_floating(x, "conv"), "conv")
         shape = (*per_dimension("conv", "size", size, rank), _channels("conv", x, groups), features)
         return _init(key, shape, bias, kernel_init, bias_init)
 
     def fn(params, x):
-        rank = spatial_rank(x := floating(x, "conv"), "conv")
-        window = place("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
-        kernel = leaf("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
+        rank = spatial_rank(x := as_floating(x, "conv"), "conv")
+        window = make_window("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
+        kernel = get_param("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
         if padding_mode != "zeros":  # the convolution itself can only add zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
         y = convolve(x, kernel.astype(x.dtype), window, groups)  # lax.conv_general_dilated, or what equals it
-        return add_bias(y, leaf("conv", params, "bias", (features,), x)) if bias else y
+        return add_bias(y, get_param("conv", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -137,7 +146,7 @@ def depthwise_conv(
 
     Source: Sifre, "Rigid-motion scattering for image classification", 2014.
     """
-    integer("depthwise_conv", "multiplier", multiplier)
+    check_integer("depthwise_conv", "multiplier", multiplier)
 
     def groups_of(channels):
         return conv(
@@ -154,7 +163,7 @@ def depthwise_conv(
         )
 
     groups_of(1)  # refuses at once what no number of channels could make right
-    return by_shape(lambda shape: groups_of(shape[-1]))
+    return from_input_shape(lambda shape: groups_of(shape[-1]))
 
 
 @constructor
@@ -257,33 +266,33 @@ def conv_transpose(
     """
     name = "conv_transpose"
     _check_groups(name, features, groups)
-    check(name, size=size, stride=stride, padding=padding, dilation=dilation)
-    check(name, least=0, output_padding=output_padding)
+    check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
+    check_window_options(name, least=0, output_padding=output_padding)
 
     def init(key, x):
-        rank = spatial_rank(floating(x, name), name)
+        rank = spatial_rank(as_floating(x, name), name)
         shape = (*per_dimension(name, "size", size, rank), _channels(name, x, groups), features)
         return _init(key, shape, bias, kernel_init, bias_init)
 
     def fn(params, x):
-        rank = spatial_rank(x := floating(x, name), name)
-        window = place_transposed(name, x.shape, size, stride, dilation, padding)
+        rank = spatial_rank(x := as_floating(x, name), name)
+        window = make_transposed_window(name, x.shape, size, stride, dilation, padding)
         extra = per_dimension(name, "output_padding", output_padding, rank, 0)
-        kernel = leaf(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
+        kernel = get_param(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
         pads = tuple((low, high - more) for (low, high), more in zip(window.padding, extra, strict=True))
         spatial = tuple(
             (n - 1) * step + span - low - high
             for n, step, span, (low, high) in zip(x.shape[1:-1], window.stride, window.span, pads, strict=True)
         )
         y = convolve_transposed(x, kernel.astype(x.dtype), window._replace(padding=pads), groups, spatial)
-        return add_bias(y, leaf(name, params, "bias", (features,), x)) if bias else y
+        return add_bias(y, get_param(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
 
 def _check_groups(name: str, features: int, groups: int) -> None:
-    integer(name, "features", features)
-    integer(name, "groups", groups)
+    check_integer(name, "features", features)
+    check_integer(name, "groups", groups)
     if features % groups:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 

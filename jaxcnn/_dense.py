@@ -7,9 +7,27 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from jaxcnn._layer import Initializer, Layer, as_layer, child_key, constructor, floating, leaf, spatial_rank, stateless
+from jaxcnn._layer import (
+    Initializer,
+    Layer,
+    as_floating,
+    as_layer,
+    child_key,
+    constructor,
+    get_param,
+    spatial_rank,
+    stateless,
+)
 from jaxcnn._lowering import add_bias, resample
-from jaxcnn._window import PAD_MODES, Padding, check, integer, one_of, per_dimension, resolve
+from jaxcnn._window import (
+    PAD_MODES,
+    Padding,
+    check_choice,
+    check_integer,
+    check_window_options,
+    per_dimension,
+    resolve_padding,
+)
 
 
 @constructor
@@ -44,10 +62,10 @@ def dense(
 
     Source: Rosenblatt, "The perceptron", 1958.
     """
-    integer("dense", "features", features)
+    check_integer("dense", "features", features)
 
     def init(key, x):
-        if len(floating(x, "dense").shape) < 1:
+        if len(as_floating(x, "dense").shape) < 1:
             raise ValueError("dense needs (..., C), got a scalar")
         params = {"kernel": kernel_init(child_key(key, "kernel"), (x.shape[-1], features), jnp.float32)}
         if bias:
@@ -55,10 +73,10 @@ def dense(
         return params
 
     def fn(params, x):
-        x = floating(x, "dense")
-        kernel = leaf("dense", params, "kernel", (*x.shape[-1:], features), x)
+        x = as_floating(x, "dense")
+        kernel = get_param("dense", params, "kernel", (*x.shape[-1:], features), x)
         y = x @ kernel.astype(x.dtype)
-        return add_bias(y, leaf("dense", params, "bias", (features,), x)) if bias else y
+        return add_bias(y, get_param("dense", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
@@ -102,11 +120,11 @@ def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
     """
     if isinstance(padding, str):
         raise ValueError(f"pad: padding={padding!r} needs a window; give an int or pairs (low, high)")
-    check("pad", padding=padding)
-    one_of("pad", "mode", mode, PAD_MODES)
+    check_window_options("pad", padding=padding)
+    check_choice("pad", "mode", mode, PAD_MODES)
 
     def fn(x):
-        pads = resolve("pad", padding, spatial_rank(x, "pad"))
+        pads = resolve_padding("pad", padding, spatial_rank(x, "pad"))
         return jnp.pad(x, ((0, 0), *pads, (0, 0)), PAD_MODES[mode])
 
     return as_layer(fn)
@@ -127,8 +145,8 @@ def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
         >>> jaxcnn.upsample(2).apply({}, {}, jnp.array([1.0, 2.0]).reshape(1, 2, 1), train=False)[0].ravel()
         Array([1., 1., 2., 2.], dtype=float32)
     """
-    check("upsample", scale=scale)
-    one_of("upsample", "method", method, _METHODS)
+    check_window_options("upsample", scale=scale)
+    check_choice("upsample", "method", method, _METHODS)
 
     def fn(x):
         factors = per_dimension("upsample", "scale", scale, spatial_rank(x, "upsample"))
@@ -137,14 +155,14 @@ def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
                 x = jnp.repeat(x, factor, axis)
             return x
         spatial = tuple(n * factor for n, factor in zip(x.shape[1:-1], factors, strict=True))
-        return resample(floating(x, "upsample"), spatial, method)
+        return resample(as_floating(x, "upsample"), spatial, method)
 
     return as_layer(fn)
 
 
 @constructor
 def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool = True) -> Layer:
-    """(N, *spatial, C) -> (N, *size, C): sampled anew on another grid, pixel centres at i + 1/2.
+    """(N, *spatial, C) -> (N, *size, C): sampled anew on another grid, pixel centers at i + 1/2.
 
     Args:
         size: positions in each spatial dimension, one int for all or one for each.
@@ -159,11 +177,11 @@ def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool
         >>> jaxcnn.resize(4).apply({}, {}, jnp.array([0.0, 4.0]).reshape(1, 2, 1), train=False)[0].ravel()
         Array([0., 1., 3., 4.], dtype=float32)
     """
-    check("resize", size=size)
-    one_of("resize", "method", method, _METHODS)
+    check_window_options("resize", size=size)
+    check_choice("resize", "method", method, _METHODS)
 
     def fn(x):
-        spatial = per_dimension("resize", "size", size, spatial_rank(x := floating(x, "resize"), "resize"))
+        spatial = per_dimension("resize", "size", size, spatial_rank(x := as_floating(x, "resize"), "resize"))
         if method == "nearest":
             return jax.image.resize(x, (x.shape[0], *spatial, x.shape[-1]), method)
         return resample(x, spatial, method, antialias)
@@ -193,7 +211,7 @@ def pixel_shuffle(scale: int) -> Layer:
     Source: Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
     convolutional neural network", 2016.
     """
-    integer("pixel_shuffle", "scale", scale)
+    check_integer("pixel_shuffle", "scale", scale)
 
     def fn(x):
         rank = spatial_rank(x, "pixel_shuffle")
@@ -226,7 +244,7 @@ def pixel_unshuffle(scale: int) -> Layer:
         >>> jaxcnn.pixel_unshuffle(2).apply({}, {}, x, train=False)[0].shape
         (1, 1, 1, 4)
     """
-    integer("pixel_unshuffle", "scale", scale)
+    check_integer("pixel_unshuffle", "scale", scale)
 
     def fn(x):
         rank = spatial_rank(x, "pixel_unshuffle")

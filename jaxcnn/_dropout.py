@@ -10,8 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, constructor, drop_rate, floating, number, require_key, spatial_rank, widened
-from jaxcnn._window import integer
+from jaxcnn._layer import (
+    Layer,
+    as_floating,
+    at_least_float32,
+    check_number,
+    check_rate,
+    constructor,
+    require_key,
+    spatial_rank,
+)
+from jaxcnn._window import check_integer
 
 
 @constructor
@@ -34,7 +43,7 @@ def dropout(rate: float) -> Layer:
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
     """
-    return _random("dropout", drop_rate(rate), drop)
+    return _random("dropout", check_rate(rate), drop)
 
 
 @constructor
@@ -43,7 +52,7 @@ def spatial_dropout(rate: float) -> Layer:
 
     y[n, :, c] = x[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
 
-    Neighbouring pixels say nearly the same, so dropping single ones hides little.
+    Neighboring pixels say nearly the same, so dropping single ones hides little.
 
     Args:
         rate: probability of dropping, in [0, 1).
@@ -59,7 +68,7 @@ def spatial_dropout(rate: float) -> Layer:
 
     Source: Tompson et al., "Efficient object localization using convolutional networks", 2015.
     """
-    return _random("spatial_dropout", drop_rate(rate), drop_channels)
+    return _random("spatial_dropout", check_rate(rate), drop_channels)
 
 
 @constructor
@@ -84,7 +93,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
 
     Source: Ghiasi, Lin and Le, "DropBlock: a regularization method for convolutional networks", 2018.
     """
-    integer("drop_block", "block_size", block_size)
+    check_integer("drop_block", "block_size", block_size)
 
     def drop_blocks(key, rate, x):
         rank = spatial_rank(x, "drop_block")
@@ -103,11 +112,11 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
             window_strides=(1,) * (rank + 2),
             padding=((0, 0), *((block - 1, block - 1) for block in blocks), (0, 0)),
         )
-        keep, wide = dropped == 0, widened(x)
+        keep, wide = dropped == 0, at_least_float32(x)
         scale = keep.size / jnp.maximum(keep.sum(dtype=wide.dtype), 1)
         return jnp.where(keep, wide * scale, 0).astype(x.dtype)
 
-    return _random("drop_block", drop_rate(rate), drop_blocks)
+    return _random("drop_block", check_rate(rate), drop_blocks)
 
 
 @constructor
@@ -137,7 +146,7 @@ def gaussian_dropout(rate: float) -> Layer:
     def multiply(key, rate, x):
         return x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))
 
-    return _random("gaussian_dropout", drop_rate(rate), multiply)
+    return _random("gaussian_dropout", check_rate(rate), multiply)
 
 
 @constructor
@@ -159,7 +168,7 @@ def gaussian_noise(stddev: float) -> Layer:
 
     Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
     """
-    number("stddev", stddev)
+    check_number("stddev", stddev)
 
     def add(key, stddev, x):
         return x + stddev * jax.random.normal(key, x.shape, x.dtype)
@@ -197,7 +206,7 @@ def alpha_dropout(rate: float) -> Layer:
         keep = bernoulli(key, q, x.shape)
         return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
 
-    return _random("alpha_dropout", drop_rate(rate), drop_to_saturation)
+    return _random("alpha_dropout", check_rate(rate), drop_to_saturation)
 
 
 def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
@@ -228,6 +237,6 @@ def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Arr
     def apply(params, state, x, *, train, key=None):
         if not train or amount == 0:
             return x, state
-        return noise(require_key(key, name), amount, floating(x, name)), state
+        return noise(require_key(key, name), amount, as_floating(x, name)), state
 
     return Layer(lambda key, x: ({}, {}), apply)

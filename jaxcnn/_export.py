@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, Params, State, as_layer, shown
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -57,7 +57,7 @@ def export(
     """
     model = as_layer(model)
     if not (hasattr(input_spec, "shape") and hasattr(input_spec, "dtype")):
-        raise TypeError(f"export needs an input, or a jax.ShapeDtypeStruct, got {shown(input_spec)}")
+        raise TypeError(f"export needs an input, or a jax.ShapeDtypeStruct, got {short_repr(input_spec)}")
     if not input_spec.shape:
         raise ValueError("export needs an input_spec with a batch dimension, got that of a scalar")
     (batch,) = jax.export.symbolic_shape("batch")

@@ -51,7 +51,7 @@ class Layer(_Pair):
     """A layer, a block or a whole network: a pair of pure functions.
 
     `params` is a nested dict of float32 arrays, all differentiable, with leaves named `kernel`, `bias`
-    and `scale`. `state` is a second nested dict, which no optimiser sees, with leaves such as `mean`
+    and `scale`. `state` is a second nested dict, which no optimizer sees, with leaves such as `mean`
     and `var`. Empty dicts are dropped from both.
 
     A layer of your own needs no base class:
@@ -114,7 +114,7 @@ def _argument(value: Any) -> Call | str:
         return _call_of(value)
     if isinstance(value, functools.partial):
         return _call("partial", (value.func, *value.args), value.keywords, {})
-    return _name(value) if callable(value) else shown(value)
+    return _name(value) if callable(value) else short_repr(value)
 
 
 def _call_of(layer: Layer) -> Call:
@@ -161,7 +161,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return layer
     if not callable(layer):
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
-        raise TypeError(f"expected a Layer or a function x -> y, got {shown(layer)}{hint}")
+        raise TypeError(f"expected a Layer or a function x -> y, got {short_repr(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
     uncalled = TypeError(f"{name} makes layers and is no function x -> y: call it, as in {name}(...)")
     if getattr(layer, "__annotations__", {}).get("return") is Layer:
@@ -179,7 +179,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     return result
 
 
-def by_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
+def from_input_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
     """A layer whose options follow from the shape of its input."""
 
     def apply(params, state, x, *, train, key=None):
@@ -190,7 +190,7 @@ def by_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
 
 def child_key(key: jax.Array, name: str) -> jax.Array:
     """The key of the part called `name`: it depends on the name alone, so new siblings change nothing."""
-    return jax.random.fold_in(checked_key(key), zlib.crc32(name.encode()))
+    return jax.random.fold_in(check_key(key), zlib.crc32(name.encode()))
 
 
 def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
@@ -198,11 +198,11 @@ def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
     return child_key(key, f"/{name}"), child_key(key, "/inside")
 
 
-def checked_key(key: Any) -> jax.Array:
+def check_key(key: Any) -> jax.Array:
     """The key itself, if it is one."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a random key such as jax.random.key(0), got {shown(key)}")
+        raise TypeError(f"key must be a random key such as jax.random.key(0), got {short_repr(key)}")
     return key
 
 
@@ -210,13 +210,13 @@ def require_key(key: jax.Array | None, layer: str) -> jax.Array:
     """The key of a random layer in training, or an error that says how to give one."""
     if key is None:
         raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
-    return checked_key(key)
+    return check_key(key)
 
 
-def leaf(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
+def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
     """`tree[name]`, if it is there and has the shape that input `x` needs."""
     if not isinstance(tree, dict):
-        raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {shown(tree)}")
+        raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {short_repr(tree)}")
     if name not in tree:
         raise ValueError(f"{layer}: no {name!r} among {sorted(tree)}; give the params and the state that init returned")
     if tree[name].shape != shape:
@@ -227,7 +227,7 @@ def leaf(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x:
     return tree[name]
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as it stands in a message: an array by its shape, all else by its start."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} of shape {value.shape}"
@@ -253,18 +253,18 @@ def in_layer(name: str) -> Iterator[None]:
         raise
 
 
-def floating(x: Any, layer: str) -> Any:
+def as_floating(x: Any, layer: str) -> Any:
     """`x` itself, if `layer` can compute with it: a floating-point array, or the shape of one."""
     if not hasattr(x, "dtype"):
-        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {shown(x)}")
+        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         integers = jnp.issubdtype(x.dtype, jnp.integer)
         hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if integers else ""
-        raise TypeError(f"{layer} needs floating-point input, got {shown(x)}{hint}")
+        raise TypeError(f"{layer} needs floating-point input, got {short_repr(x)}{hint}")
     return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
 
-def widened(x: jax.Array) -> jax.Array:
+def at_least_float32(x: jax.Array) -> jax.Array:
     """`x` in float32, or in float64 if it is: sums and statistics need more digits than bfloat16 has."""
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
@@ -280,17 +280,17 @@ def spatial_rank(x: Any, layer: str) -> int:
     return rank
 
 
-def number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
+def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
     """`value`, if it is a number from `least` to, but not including, `below`; `closed` includes it."""
     real: Any = numbers.Real  # type checkers know no comparison of it with a float
     if not isinstance(value, real):
-        raise TypeError(f"{name} must be a number, got {shown(value)}")
+        raise TypeError(f"{name} must be a number, got {short_repr(value)}")
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
         raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
     return value
 
 
-def drop_rate(value: Any) -> Any:
+def check_rate(value: Any) -> Any:
     """`value`, if it is a probability of dropping."""
-    return number("rate, the probability of dropping,", value, 0, 1)
+    return check_number("rate, the probability of dropping,", value, 0, 1)

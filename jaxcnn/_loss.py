@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcnn._layer import Layer, Params, State, as_layer, number, shown, widened
-from jaxcnn._path import there_are
+from jaxcnn._layer import Layer, Params, State, as_layer, at_least_float32, check_number, short_repr
+from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, check_labels, fraction_tolerance, is_concrete, with_check
 
 Batch = dict[str, Any]
@@ -73,14 +73,14 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
     architecture for computer vision", 2016 (label smoothing).
     """
     model = as_layer(model)
-    number("label_smoothing", label_smoothing, 0, 1)
-    number("auxiliary, the weight of auxiliary heads,", auxiliary)
+    check_number("label_smoothing", label_smoothing, 0, 1)
+    check_number("auxiliary, the weight of auxiliary heads,", auxiliary)
 
     def loss_fn(params, state, batch, *, train, key=None):
         image, weight = _inputs(batch)
         output, state = model.apply(params, state, image, train=train, key=key)
         logits, *heads = (_masked(y, weight) for y in _logits(output))
-        target = _class_fractions(entry(batch, "label"), logits, weight)
+        target = _class_fractions(batch_entry(batch, "label"), logits, weight)
         right = (logits.argmax(-1) == target.argmax(-1)).astype(logits.dtype)
         if train:
             target = optax.smooth_labels(target, label_smoothing)
@@ -124,9 +124,9 @@ def mean_squared_error(model: Layer) -> LossFn:
     def loss_fn(params, state, batch, *, train, key=None):
         image, weight = _inputs(batch)
         y, state = model.apply(params, state, image, train=train, key=key)
-        label = jnp.asarray(entry(batch, "label"))
+        label = jnp.asarray(batch_entry(batch, "label"))
         _check_same_shape(y.shape, label.shape)
-        wide = widened(y)
+        wide = at_least_float32(y)
         difference = _masked(wide - label.astype(wide.dtype), weight)
         loss = _mean(jnp.square(difference).reshape(len(y), -1).mean(1), weight)
         return loss, (state, {"loss": loss})
@@ -144,21 +144,21 @@ def mean_squared_error(model: Layer) -> LossFn:
 def check_loss(name: str, loss_fn: Any) -> None:
     """Refuse what is no LossFn, such as the model itself."""
     if isinstance(loss_fn, Layer) or not callable(loss_fn):
-        raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {shown(loss_fn)}")
+        raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
 
 
-def entry(batch: Batch, name: str) -> Any:
+def batch_entry(batch: Batch, name: str) -> Any:
     """`batch[name]`, or an error that says what a batch is."""
     if not isinstance(batch, dict):
-        raise TypeError(f'a batch is a dict with "image" and "label", got {shown(batch)}')
+        raise TypeError(f'a batch is a dict with "image" and "label", got {short_repr(batch)}')
     if name not in batch:
-        raise ValueError(f"the batch has no {name!r}; {there_are(name, batch)}")
+        raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
     return batch[name]
 
 
 def _inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
     """The images, zeros in place of those of weight 0, and the weights, if the batch has any."""
-    image = entry(batch, "image")
+    image = batch_entry(batch, "image")
     if "weight" not in batch:
         return image, None
     weight = jnp.asarray(batch["weight"]).astype(jnp.float32)
@@ -200,14 +200,14 @@ def _logits(output: Any) -> list[Any]:
     if len(set(shapes)) != 1 or not shapes[0] or len(shapes[0]) != 2:
         raise ValueError(
             "cross_entropy needs logits (N, classes), or a tuple of such from a model with auxiliary heads, the model "
-            f"gives {', '.join(map(shown, outputs)) or ()}; end it in flatten or a global pool and a dense layer"
+            f"gives {', '.join(map(short_repr, outputs)) or ()}; end it in flatten or a global pool and a dense layer"
         )
     if shapes[0][1] < 2:
         raise ValueError(
             f"cross_entropy needs logits of at least 2 classes, the model gives {shapes[0]}, whose softmax is 1; "
             "end it in dense(2) for two classes, or use mean_squared_error for regression"
         )
-    return [y if isinstance(y, jax.ShapeDtypeStruct) else widened(y) for y in outputs]
+    return [y if isinstance(y, jax.ShapeDtypeStruct) else at_least_float32(y) for y in outputs]
 
 
 def _check_label(name: str, label: Any, logits: tuple[int, ...], weight: Any) -> None:

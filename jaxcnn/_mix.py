@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import child_key, floating, number, require_key, transform_keys
-from jaxcnn._loss import Batch, LossFn, MixedLabel, check_loss, entry
+from jaxcnn._layer import as_floating, check_number, child_key, require_key, transform_keys
+from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
@@ -33,7 +33,7 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
     """
 
     def mix(key, image, other, share):
-        share_x = share.astype(floating(image, "mixup").dtype)
+        share_x = share.astype(as_floating(image, "mixup").dtype)
         return share_x * image + (1 - share_x) * other, share
 
     return _mixing("mixup", loss_fn, alpha, mix)
@@ -43,7 +43,7 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     """The loss in training on images with a box from another image pasted in.
 
     x' = x outside the box and x[shuffled] inside; the labels are mixed by area. The box takes 1 - share of
-    the image, share ~ Beta(alpha, alpha), around a uniform centre, cut at the borders; one for the batch.
+    the image, share ~ Beta(alpha, alpha), around a uniform center, cut at the borders; one for the batch.
 
     Args:
         loss_fn: as `cross_entropy` makes it.
@@ -63,11 +63,11 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
 
     def mix(key, image, other, share):
         spatial = image.shape[1:-1]
-        centre = jax.random.uniform(child_key(key, "centre"), (len(spatial),), jnp.float32)
+        center = jax.random.uniform(child_key(key, "centre"), (len(spatial),), jnp.float32)
         half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the image's
         inside = jnp.ones((1,) * image.ndim, bool)
         for axis, n in enumerate(spatial, 1):
-            low, high = jnp.round((centre[axis - 1] - half) * n), jnp.round((centre[axis - 1] + half) * n)
+            low, high = jnp.round((center[axis - 1] - half) * n), jnp.round((center[axis - 1] + half) * n)
             at = jnp.arange(n, dtype=jnp.float32)
             along = (low <= at) & (at < high)
             inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
@@ -88,7 +88,7 @@ def _mixing(
         mix: (key, images, their partners, share ~ Beta(alpha, alpha)) -> the mixed images, and the share of `images`.
     """
     check_loss(name, loss_fn)
-    if not number(f"{name}: alpha", alpha) > 0:
+    if not check_number(f"{name}: alpha", alpha) > 0:
         raise ValueError(f"{name}: alpha must be above 0, got {alpha}")
 
     @functools.wraps(loss_fn)
@@ -97,9 +97,9 @@ def _mixing(
             ours, key = transform_keys(require_key(key, name), name)
             share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
             order = _partners(child_key(ours, "order"), batch)
-            image = jnp.asarray(entry(batch, "image"))
+            image = jnp.asarray(batch_entry(batch, "image"))
             image, share = mix(ours, image, image[order], share)
-            batch = batch | {"image": image, "label": _mix_labels(entry(batch, "label"), order, share)}
+            batch = batch | {"image": image, "label": _mix_labels(batch_entry(batch, "label"), order, share)}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
@@ -107,7 +107,7 @@ def _mixing(
 
 def _partners(key: jax.Array, batch: Batch) -> jax.Array:
     """The example that each one is mixed with, drawn at random; itself where that has weight 0."""
-    count = len(entry(batch, "image"))
+    count = len(batch_entry(batch, "image"))
     other = jax.random.permutation(key, count)
     if "weight" not in batch:
         return other

@@ -1,4 +1,4 @@
-"""Normalisation: bring activations to a mean and std of their own choosing, then scale and shift.
+"""Normalization: bring activations to a mean and std of their own choosing, then scale and shift.
 
 All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
 variance are taken over. Statistics are computed in float32 at least, and of x less a value near its mean:
@@ -9,10 +9,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, Params, constructor, floating, leaf, number, spatial_rank, stateless, widened
+from jaxcnn._layer import (
+    Layer,
+    Params,
+    as_floating,
+    at_least_float32,
+    check_number,
+    constructor,
+    get_param,
+    spatial_rank,
+    stateless,
+)
 from jaxcnn._lowering import batch_moments, normalize
-from jaxcnn._numeric import aligned, centred
-from jaxcnn._window import integer
+from jaxcnn._numeric import align_trailing, center_and_variance
+from jaxcnn._window import check_integer
 
 
 @constructor
@@ -49,7 +59,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    if number("batch_norm: decay", decay) > 1:
+    if check_number("batch_norm: decay", decay) > 1:
         raise ValueError(f"batch_norm: decay, the weight of the old statistic, must be at most 1, got {decay}")
 
     def init(key, x):
@@ -58,17 +68,17 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         return affine_init(shape, center, scale), state
 
     def apply(params, state, x, *, train, key=None):
-        shape = _channels(x := floating(x, "batch_norm"), "batch_norm")
-        old = {name: leaf("batch_norm", state, name, shape, x) for name in ("mean", "var")}
-        wide = widened(x)
+        shape = _channels(x := as_floating(x, "batch_norm"), "batch_norm")
+        old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
+        wide = at_least_float32(x)
         if train:
             mean, var = batch_moments(wide)  # the mean as a sum of two numbers: as one, it would lose digits
             batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
             mean, var = (old["mean"], 0.0), old["var"]
-        weight = leaf("batch_norm", params, "scale", shape, x) if scale else None
-        bias = leaf("batch_norm", params, "bias", shape, x) if center else None
+        weight = get_param("batch_norm", params, "scale", shape, x) if scale else None
+        bias = get_param("batch_norm", params, "bias", shape, x) if center else None
         return normalize(wide, mean, var, eps, weight, bias).astype(x.dtype), state
 
     return Layer(init, apply)
@@ -81,7 +91,7 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions from `axis` on
 
     Args:
-        axis: the first dimension of those that are normalised together; the batch, 0, is none of them.
+        axis: the first dimension of those that are normalized together; the batch, 0, is none of them.
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
         scale: whether to learn a scale.
@@ -104,19 +114,19 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     """
 
     def init(key, x):
-        return affine_init(_from_axis(floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
+        return affine_init(_from_axis(as_floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
 
     def fn(params, x):
-        shape = _from_axis(x := floating(x, "layer_norm"), axis, "layer_norm")
-        rest, var = centred(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalise("layer_norm", x, rest, var, eps, params, shape, center, scale)
+        shape = _from_axis(x := as_floating(x, "layer_norm"), axis, "layer_norm")
+        rest, var = center_and_variance(x, tuple(range(x.ndim - len(shape), x.ndim)))
+        return _normalize("layer_norm", x, rest, var, eps, params, shape, center, scale)
 
     return stateless(init, fn)
 
 
 @constructor
 def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
-    """(N, *spatial, C) -> the same: each group of C / groups neighbouring channels of an example over all positions.
+    """(N, *spatial, C) -> the same: each group of C / groups neighboring channels of an example over all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial, C / groups)
 
@@ -141,7 +151,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
     Source: Wu and He, "Group normalization", 2018.
     """
-    integer("group_norm", "groups", groups)
+    check_integer("group_norm", "groups", groups)
     return _grouped("group_norm", lambda channels: groups, eps, center, scale)
 
 
@@ -181,7 +191,7 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions from `axis` on
 
     Args:
-        axis: the first dimension of those that are normalised together; the batch, 0, is none of them.
+        axis: the first dimension of those that are normalized together; the batch, 0, is none of them.
         eps: added to the mean square, in units of x^2.
         scale: whether to learn a scale.
 
@@ -202,19 +212,19 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """
 
     def init(key, x):
-        return affine_init(_from_axis(floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
+        return affine_init(_from_axis(as_floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
 
     def fn(params, x):
-        shape = _from_axis(x := floating(x, "rms_norm"), axis, "rms_norm")
-        wide = widened(x)
+        shape = _from_axis(x := as_floating(x, "rms_norm"), axis, "rms_norm")
+        wide = at_least_float32(x)
         square = jnp.square(wide).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
-        return _normalise("rms_norm", x, wide, square, eps, params, shape, False, scale)
+        return _normalize("rms_norm", x, wide, square, eps, params, shape, False, scale)
 
     return stateless(init, fn)
 
 
 def _grouped(name, groups_of, eps, center, scale) -> Layer:
-    """Normalise each of `groups_of(C)` groups of channels of each example."""
+    """Normalize each of `groups_of(C)` groups of channels of each example."""
 
     def channels_of(x):
         if name == "instance_norm":
@@ -227,27 +237,27 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         return shape
 
     def init(key, x):
-        return affine_init(channels_of(floating(x, name)), center, scale)
+        return affine_init(channels_of(as_floating(x, name)), center, scale)
 
     def fn(params, x):
-        (channels,) = channels_of(x := floating(x, name))
+        (channels,) = channels_of(x := as_floating(x, name))
         groups = groups_of(channels)
         split = x.reshape(*x.shape[:-1], groups, channels // groups)
-        rest, var = centred(split, (*range(1, x.ndim - 1), x.ndim))
+        rest, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
         var = jnp.repeat(var[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
-        return _normalise(name, x, rest.reshape(x.shape), var, eps, params, (channels,), center, scale)
+        return _normalize(name, x, rest.reshape(x.shape), var, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
 
 
-def _normalise(name, x, rest, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
+def _normalize(name, x, rest, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
     """rest / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
     factor = lax.rsqrt(var + eps)
     if scale:
-        factor = factor * aligned(leaf(name, params, "scale", shape, x), x).astype(rest.dtype)
+        factor = factor * align_trailing(get_param(name, params, "scale", shape, x), x).astype(rest.dtype)
     y = rest * factor
     if center:
-        y = y + aligned(leaf(name, params, "bias", shape, x), x).astype(y.dtype)
+        y = y + align_trailing(get_param(name, params, "bias", shape, x), x).astype(y.dtype)
     return y.astype(x.dtype)
 
 

@@ -4,21 +4,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 
 
-def aligned(v: jax.Array, x: jax.Array) -> jax.Array:
+def align_trailing(v: jax.Array, x: jax.Array) -> jax.Array:
     """(*tail,) -> (1, .., 1, *tail): v with as many dimensions as x, of whose last dimensions it has one value each."""
     return lax.expand_dims(v, range(x.ndim - v.ndim))
 
 
-def centred(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def center_and_variance(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """x - mean, and the variance over `axes`, which stay as dimensions of size 1.
 
     The mean is near + shift, but as one number it would be rounded: near 10,000, by up to 5e-4. x - near is exact for x
     close to near, so the two are subtracted one after the other.
     """
-    wide = widened(x)
+    wide = at_least_float32(x)
     rest = wide - lax.stop_gradient(wide.mean(axes, keepdims=True))
     shift = rest.mean(axes, keepdims=True)
     return rest - shift, jnp.maximum(jnp.square(rest).mean(axes, keepdims=True) - jnp.square(shift), 0)
@@ -36,13 +36,13 @@ def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
     return scale * jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / p))
 
 
-def unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def scale_to_unit_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """x / |x|, the norm over `axes`; zeros stay zeros."""
-    x = rescaled(x, axes)
-    return divided(x, norm(x, axes))
+    x = scale_to_unit_max(x, axes)
+    return divide_or_keep(x, norm(x, axes))
 
 
-def rescaled(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+def scale_to_unit_max(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     """x / max |x|, the maximum a constant for the gradient: in front of what does not depend on the magnitude.
 
     What is below 1e-30 counts as zero and stays as it is: its gradient, with the factor 1 / max |x|, would overflow.
@@ -51,7 +51,7 @@ def rescaled(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     return x / _divisor(jnp.where(largest < 1e-30, 0, largest))
 
 
-def divided(x: jax.Array, length: jax.Array) -> jax.Array:
+def divide_or_keep(x: jax.Array, length: jax.Array) -> jax.Array:
     """x / length, or x itself where the length is zero."""
     return x / jnp.where(length < 1e-12, 1, length)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-KERNELS = "(.*/)?kernel"  # every leaf called kernel: the weights that regularisers and decay act on
+KERNELS = "(.*/)?kernel"  # every leaf called kernel: the weights that regularizers and decay act on
 
 
 def paths(tree: Any) -> list[str]:
@@ -58,14 +58,14 @@ def count_params(params: Any, pattern: str = ".*") -> int:
 
 def matching(names: list[str], pattern: str, kind: str) -> list[str]:
     """Those of `names` that match `pattern` as a whole; none is an error that names the nearest."""
-    expression = compiled(pattern)
+    expression = compile_pattern(pattern)
     chosen = [name for name in names if expression.fullmatch(name)]
     if not chosen:
-        raise ValueError(f"{pattern!r} matches the whole path of no {kind}; {there_are(pattern, names)}")
+        raise ValueError(f"{pattern!r} matches the whole path of no {kind}; {expected_one_of(pattern, names)}")
     return chosen
 
 
-def compiled(pattern: str) -> re.Pattern:
+def compile_pattern(pattern: str) -> re.Pattern:
     """The regular expression, or an error that shows it."""
     try:
         return re.compile(pattern)
@@ -73,12 +73,14 @@ def compiled(pattern: str) -> re.Pattern:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def there_are(name: Any, names: Iterable[str]) -> str:
-    """`there are a, b; did you mean 'a'?`: the first of `names`, and the one closest to `name`."""
+def expected_one_of(name: Any, names: Iterable[str]) -> str:
+    """`expected one of: a, b; did you mean 'a'?`: the first of `names`, and the one closest to `name`."""
     names = list(names)
+    if not names:
+        return "none exist"
     some = ", ".join(names[:12]) + (f", .. ({len(names)} in all)" if len(names) > 12 else "")
     close = difflib.get_close_matches(str(name), names, 1)
-    return f"there are {some or 'none'}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"expected one of: {some}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _join(path: tuple) -> str:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, constructor, floating, spatial_rank, widened
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._lowering import window_max, window_min, window_sum
 from jaxcnn._numeric import norm
-from jaxcnn._window import Padding, Window, check, place
+from jaxcnn._window import Padding, Window, check_window_options, make_window
 
 
 @constructor
@@ -122,7 +122,7 @@ def avg_pool(
     """
 
     def mean(x, window, padding):
-        total = window_sum(widened(floating(x, "avg_pool")), window)
+        total = window_sum(at_least_float32(as_floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
         count = functools.reduce(operator.mul, np.ix_(*_taps(x.shape[1:-1], window, counted)))[
             ..., None
@@ -168,7 +168,7 @@ def lp_pool(
 
     def p_norm(x, window, padding):
         places = window.output(x.shape[1:-1])
-        y = jnp.pad(widened(floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
+        y = jnp.pad(at_least_float32(as_floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
         taps = []
         for out, k, s, d in zip(places, window.size, window.stride, window.dilation, strict=True):
             taps.append(2 * len(taps) + 2)
@@ -189,7 +189,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
     Source: Lin, Chen and Yan, "Network in network", 2014.
     """
-    x = floating(x, "global_avg_pool")
+    x = as_floating(x, "global_avg_pool")
     rank = spatial_rank(x, "global_avg_pool")
     return x.mean(tuple(range(1, rank + 1)))
 
@@ -224,12 +224,12 @@ def _pool(
 ) -> Layer:
     """A pool that reduces each window by `reduce(x, window, padding)`, with `padding` as it was asked for."""
     stride = size if stride is None else stride
-    check(name, size=size, stride=stride, padding=padding, dilation=dilation)
+    check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
 
     def fn(x):
         x = jnp.asarray(x)
         spatial_rank(x, name)
-        asked = place(name, x.shape, size, stride, dilation, padding)
+        asked = make_window(name, x.shape, size, stride, dilation, padding)
         window = (asked.hanging_over(x.shape[1:-1]) if ceil_mode else asked).on(name, x.shape)
         nothing = ((0, 0),) * len(asked.padding)
         if any((taps == 0).any() for taps in _taps(x.shape[1:-1], window, nothing)):

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import number, shown
+from jaxcnn._layer import check_number, short_repr
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._path import KERNELS, mask
-from jaxcnn._stack import depth, each
+from jaxcnn._stack import stack_depth, vmap_stacked
 
 Penalty = Callable[[Any], jax.Array]
 
@@ -41,15 +41,17 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
     check_loss("regularized", loss_fn)
     for penalty in penalties:
         if not callable(penalty):
-            raise TypeError(f"regularized needs functions params -> scalar, such as l2(1e-4), got {shown(penalty)}")
+            raise TypeError(
+                f"regularized needs functions params -> scalar, such as l2(1e-4), got {short_repr(penalty)}"
+            )
 
     @functools.wraps(loss_fn)
-    def penalised(params, state, batch, *, train, key=None):
+    def penalized(params, state, batch, *, train, key=None):
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
         penalty = sum(penalty(params) for penalty in penalties)
         return loss + penalty, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
 
-    return penalised
+    return penalized
 
 
 def l1(strength: float, where: str = KERNELS) -> Penalty:
@@ -110,8 +112,8 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 
     Source: Zou and Hastie, "Regularization and variable selection via the elastic net", 2005.
     """
-    number("elastic_net: l1", l1)
-    number("elastic_net: l2", l2)
+    check_number("elastic_net: l1", l1)
+    check_number("elastic_net: l2", l2)
     return _penalty("elastic_net", 1.0, where, lambda w: l1 * _absolute(w) + l2 * jnp.square(w).sum())
 
 
@@ -148,12 +150,12 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
 
 def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:
-    number(f"{name}: the strength", strength)
+    check_number(f"{name}: the strength", strength)
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
         leaves = zip(jax.tree_util.tree_leaves_with_path(params), chosen, strict=True)
-        sums = [each(measure, depth(path))(jnp.asarray(w)).sum() for (path, w), hit in leaves if hit]
+        sums = [vmap_stacked(measure, stack_depth(path))(jnp.asarray(w)).sum() for (path, w), hit in leaves if hit]
         return strength * functools.reduce(jnp.add, sums)
 
     return penalty

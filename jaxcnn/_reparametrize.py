@@ -1,4 +1,4 @@
-"""Transforms of layers that compute each kernel from other weights: dropped, normalised or standardised ones.
+"""Transforms of layers that compute each kernel from other weights: dropped, normalized or standardized ones.
 
 A kernel is `kernel` at any depth of the layer's parameters; inside of a `repeat`, each of the n is treated by itself.
 """
@@ -12,11 +12,28 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop
-from jaxcnn._layer import Layer, Params, as_layer, child_key, constructor, drop_rate, leaf, require_key, transform_keys
-from jaxcnn._numeric import aligned, centred, divided, norm, rescaled, unit
+from jaxcnn._layer import (
+    Layer,
+    Params,
+    as_layer,
+    check_rate,
+    child_key,
+    constructor,
+    get_param,
+    require_key,
+    transform_keys,
+)
+from jaxcnn._numeric import (
+    align_trailing,
+    center_and_variance,
+    divide_or_keep,
+    norm,
+    scale_to_unit_max,
+    scale_to_unit_norm,
+)
 from jaxcnn._path import KERNELS, mask
-from jaxcnn._stack import depth, depths, each, renamed
-from jaxcnn._window import integer
+from jaxcnn._stack import stack_depth, stack_depths, stacked_name, vmap_stacked
+from jaxcnn._window import check_integer
 
 
 @constructor
@@ -42,7 +59,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
     """
     layer = as_layer(layer)
-    if drop_rate(rate) == 0:
+    if check_rate(rate) == 0:
         return layer
 
     def apply(params, state, x, *, train, key=None):
@@ -89,16 +106,18 @@ def weight_norm(layer: AnyLayer) -> Layer:
         if "scale" in leaves:
             raise ValueError("weight_norm: a kernel has a scale beside it already")
         name = next(name for name in leaves if name == "kernel")  # which says whether it is stacked
-        return leaves | {renamed("scale", getattr(name, "depth", 0)): each(_lengths, depth)(leaves["kernel"])}
+        return leaves | {
+            stacked_name("scale", getattr(name, "depth", 0)): vmap_stacked(_lengths, depth)(leaves["kernel"])
+        }
 
     def scaled(leaves, depth):
         kernel = leaves["kernel"]
-        scale = leaf("weight_norm", leaves, "scale", (*kernel.shape[:depth], kernel.shape[-1]), kernel)
+        scale = get_param("weight_norm", leaves, "scale", (*kernel.shape[:depth], kernel.shape[-1]), kernel)
         rest = {name: child for name, child in leaves.items() if name != "scale"}
-        return rest | {"kernel": each(with_length, depth)(kernel, scale)}
+        return rest | {"kernel": vmap_stacked(with_length, depth)(kernel, scale)}
 
     def with_length(kernel, scale):
-        return aligned(scale, kernel) * unit(kernel, tuple(range(kernel.ndim - 1)))
+        return align_trailing(scale, kernel) * scale_to_unit_norm(kernel, tuple(range(kernel.ndim - 1)))
 
     def init(key, x):
         params, state = layer.init(key, x)
@@ -133,11 +152,11 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     layer = as_layer(layer)
 
     def standardized(kernel):
-        rest, var = centred(kernel, tuple(range(kernel.ndim - 1)))
+        rest, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))
         return rest * lax.rsqrt(var + eps)
 
     def change(leaves, depth):
-        return leaves | {"kernel": each(standardized, depth)(leaves["kernel"])}
+        return leaves | {"kernel": vmap_stacked(standardized, depth)(leaves["kernel"])}
 
     def apply(params, state, x, *, train, key=None):
         params = _at_kernels("weight_standardized", layer, params, x, change)
@@ -175,31 +194,31 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     Source: Miyato et al., "Spectral normalization for generative adversarial networks", 2018.
     """
     layer = as_layer(layer)
-    integer("spectral_norm", "steps", steps)
+    check_integer("spectral_norm", "steps", steps)
 
     def iterate(kernel, u, times):
-        w = rescaled(kernel.reshape(-1, kernel.shape[-1]))
+        w = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1]))
         for _ in range(times):
-            new = unit(unit(w @ u, (0,)) @ w, (0,))
+            new = scale_to_unit_norm(scale_to_unit_norm(w @ u, (0,)) @ w, (0,))
             u = jnp.where(new.any(), new, u)  # a kernel of zeros must not end the iteration for ever
         return lax.stop_gradient(u)
 
     def over_sigma(kernel, u):
-        w = rescaled(kernel)
+        w = scale_to_unit_max(kernel)
         (sigma,) = norm(w.reshape(-1, w.shape[-1]) @ u, (0,))
-        return divided(w, sigma)
+        return divide_or_keep(w, sigma)
 
     def init(key, x):
         params, state = layer.init(key, x)
         if "spectral_norm" in state:
-            raise ValueError("spectral_norm: the layer is normalised already")
+            raise ValueError("spectral_norm: the layer is normalized already")
         _require_kernel("spectral_norm", params)
 
         def start(path, w):
-            stack = w.shape[: depth(path)]
+            stack = w.shape[: stack_depth(path)]
             ours = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
             u = jax.random.normal(ours, (*stack, w.shape[-1]), jnp.float32)
-            return each(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
+            return vmap_stacked(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
 
         vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
         return params, state | {"spectral_norm": vectors}
@@ -210,11 +229,13 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
             raise ValueError(
                 f"spectral_norm: no 'spectral_norm' among {sorted(state)}; give the state that init returned"
             )
-        vectors, stacks = state["spectral_norm"], _kernels(depths(layer, x))
+        vectors, stacks = state["spectral_norm"], _kernels(stack_depths(layer, x))
         if train:
-            advance = lambda u, w, depth: each(lambda w, u: iterate(w, u, steps), depth)(w, u)
+            advance = lambda u, w, depth: vmap_stacked(lambda w, u: iterate(w, u, steps), depth)(w, u)
             vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
-        normed = jax.tree.map(lambda u, w, depth: each(over_sigma, depth)(w, u), vectors, _kernels(params), stacks)
+        normed = jax.tree.map(
+            lambda u, w, depth: vmap_stacked(over_sigma, depth)(w, u), vectors, _kernels(params), stacks
+        )
         y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}
 
@@ -249,7 +270,7 @@ def _at_kernels(name: str, layer: Layer, params: Params, x: Any, change: Callabl
         }
         return change(node, depths.get("kernel", 0)) if "kernel" in node else node
 
-    return walk(params, depths(layer, x))
+    return walk(params, stack_depths(layer, x))
 
 
 def _merged(params: Params, new: Params) -> Params:

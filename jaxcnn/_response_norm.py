@@ -1,18 +1,27 @@
-"""Normalisation by the response of channels: they compete, as neighbours or by their overall strength."""
+"""Normalization by the response of channels: they compete, as neighbors or by their overall strength."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, constructor, floating, leaf, spatial_rank, stateless, widened
+from jaxcnn._layer import (
+    Layer,
+    as_floating,
+    as_layer,
+    at_least_float32,
+    constructor,
+    get_param,
+    spatial_rank,
+    stateless,
+)
 from jaxcnn._norm import affine_init
-from jaxcnn._numeric import aligned, norm
-from jaxcnn._window import integer
+from jaxcnn._numeric import align_trailing, norm
+from jaxcnn._window import check_integer
 
 
 @constructor
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """(N, ..., C) -> the same: each value is damped by its neighbours in the channel dimension.
+    """(N, ..., C) -> the same: each value is damped by its neighbors in the channel dimension.
 
     y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
 
@@ -30,11 +39,11 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
     """
-    integer("local_response_norm", "size", size)
+    check_integer("local_response_norm", "size", size)
 
     def fn(x):
-        x = floating(x, "local_response_norm")
-        wide = widened(x)
+        x = as_floating(x, "local_response_norm")
+        wide = at_least_float32(x)
         alone = ((0, 0),) * (x.ndim - 1)
         total = lax.reduce_window(
             jnp.square(wide),
@@ -76,16 +85,17 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     name = "global_response_norm"
 
     def init(key, x):
-        spatial_rank(floating(x, name), name)
+        spatial_rank(as_floating(x, name), name)
         return affine_init(x.shape[-1:], center=True, scale=True, start=0.0)
 
     def fn(params, x):
-        rank = spatial_rank(x := floating(x, name), name)
-        wide = widened(x)
+        rank = spatial_rank(x := as_floating(x, name), name)
+        wide = at_least_float32(x)
         strength = norm(wide, tuple(range(1, rank + 1)))
         relative = strength / (strength.mean(-1, keepdims=True) + eps)
         scale, bias = (
-            aligned(leaf(name, params, part, x.shape[-1:], x), x).astype(wide.dtype) for part in ("scale", "bias")
+            align_trailing(get_param(name, params, part, x.shape[-1:], x), x).astype(wide.dtype)
+            for part in ("scale", "bias")
         )
         return (wide + scale * wide * relative + bias).astype(x.dtype)
 

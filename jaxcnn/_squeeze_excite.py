@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import parallel, serial
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, by_shape, constructor
+from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._pool import global_avg_pool
-from jaxcnn._window import integer
+from jaxcnn._window import check_integer
 
 
 @constructor
@@ -44,9 +44,9 @@ def squeeze_excite(
 
     Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
     """
-    integer("squeeze_excite", "reduction", reduction)
+    check_integer("squeeze_excite", "reduction", reduction)
     if features is not None:
-        integer("squeeze_excite", "features", features)
+        check_integer("squeeze_excite", "features", features)
 
     def scale(x, weights):
         return x * jnp.expand_dims(weights, tuple(range(1, x.ndim - 1)))
@@ -62,4 +62,4 @@ def squeeze_excite(
         )
         return parallel(scale, input=identity, weights=weights)
 
-    return by_shape(block)
+    return from_input_shape(block)

@@ -14,8 +14,8 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, as_layer, constructor, drop_rate, require_key, transform_keys
-from jaxcnn._path import compiled, matching, there_are
+from jaxcnn._layer import Layer, as_layer, check_rate, constructor, require_key, transform_keys
+from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
 
 
@@ -94,7 +94,7 @@ def freeze(layer: AnyLayer) -> Layer:
     """The layer as it is in evaluation, a constant for the gradient.
 
     No gradient reaches its parameters, running statistics stand still, dropout is off; gradients pass
-    through to what comes before. An optimiser with weight decay still shrinks the parameters: mask them
+    through to what comes before. An optimizer with weight decay still shrinks the parameters: mask them
     there too.
 
     Args:
@@ -210,7 +210,7 @@ def capture(model: Layer, pattern: str) -> Layer:
     """
 
     model = as_layer(model)
-    compiled(pattern)
+    compile_pattern(pattern)
 
     def apply(params, state, x, *, train, key=None, offsets=None):
         request = Probe(pattern, offsets=offsets or {})
@@ -220,7 +220,7 @@ def capture(model: Layer, pattern: str) -> Layer:
         kept = matching(layers, pattern, "layer of the model")
         for path in request.offsets:
             if path not in kept:
-                raise ValueError(f"capture: no activation for offset {path!r}; {there_are(path, kept)}")
+                raise ValueError(f"capture: no activation for offset {path!r}; {expected_one_of(path, kept)}")
         return (y, found.activations), {name: child for name, child in state.items() if name != SLOT}
 
     return Layer(model.init, apply)
@@ -230,7 +230,7 @@ def _drop_output(
     name: str, layer: AnyLayer, rate: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]
 ) -> Layer:
     layer = as_layer(layer)
-    if drop_rate(rate) == 0:
+    if check_rate(rate) == 0:
         return layer
 
     def apply(params, state, x, *, train, key=None):

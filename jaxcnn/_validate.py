@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from jaxcnn._jax import Tracer
-from jaxcnn._layer import shown
-from jaxcnn._path import there_are
+from jaxcnn._layer import short_repr
+from jaxcnn._path import expected_one_of
 
 _CHUNK = 1 << 22  # values looked at in one pass, so that no copy of the whole array is made
 _LARGEST_RATIO = 16  # of the mean |x| of training and evaluation data; 255 / 16 still separates bytes from fractions
@@ -26,15 +26,17 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
         ValueError: for a missing entry, no examples, entries of different lengths, or bad weights.
     """
     if not isinstance(batch, dict):
-        raise TypeError(f'{name} must be a dict with "image" and "label", got {shown(batch)}')
+        raise TypeError(f'{name} must be a dict with "image" and "label", got {short_repr(batch)}')
     for entry in required:
         if entry not in batch:
-            raise ValueError(f"{name} has no {entry!r}; {there_are(entry, batch)}")
+            raise ValueError(f"{name} has no {entry!r}; {expected_one_of(entry, batch)}")
     for entry, value in batch.items():
         if np.ndim(value) == 0:
-            raise TypeError(f"{name}: {entry!r} must be an array with one row for each example, got {shown(value)}")
+            raise TypeError(
+                f"{name}: {entry!r} must be an array with one row for each example, got {short_repr(value)}"
+            )
         if not _is_numeric(value):
-            raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {shown(np.asarray(value))}")
+            raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
         raise ValueError(f"{name} needs entries of one length that is not 0, got {lengths}")

@@ -13,8 +13,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxcnn._layer import shown
-from jaxcnn._path import there_are
+from jaxcnn._layer import short_repr
+from jaxcnn._path import expected_one_of
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -71,7 +71,7 @@ class Window(NamedTuple):
         return self
 
 
-def place(
+def make_window(
     layer: str,
     shape: Sequence[int],
     size: int | Sequence[int],
@@ -87,10 +87,10 @@ def place(
         max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, window.stride, window.span, strict=True)
     )
     causal = tuple((span - 1, 0) for span in window.span)
-    return window._replace(padding=resolve(layer, padding, len(spatial), tuple(same), causal))
+    return window._replace(padding=resolve_padding(layer, padding, len(spatial), tuple(same), causal))
 
 
-def place_transposed(
+def make_transposed_window(
     layer: str,
     shape: Sequence[int],
     size: int | Sequence[int],
@@ -103,14 +103,14 @@ def place_transposed(
     # "SAME" makes the output `stride` times as long as the input.
     same = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
     causal = tuple((0, cut) for cut in same)
-    window = window._replace(padding=resolve(layer, padding, len(same), same, causal))
+    window = window._replace(padding=resolve_padding(layer, padding, len(same), same, causal))
     whole = ((n - 1) * s + span for n, s, span in zip(shape[1:-1], window.stride, window.span, strict=True))
     if any(n <= low + high for n, (low, high) in zip(whole, window.padding, strict=True)):
         raise ValueError(f"{layer}: padding {window.padding} cuts off all of the output of input {tuple(shape)}")
     return window
 
 
-def resolve(
+def resolve_padding(
     layer: str, padding: Padding, rank: int, same: tuple[int, ...] = (), causal: tuple[tuple[int, int], ...] = ()
 ) -> tuple[tuple[int, int], ...]:
     """`padding` as (low, high) for each dimension, where "SAME" needs `same` positions in all."""
@@ -139,37 +139,37 @@ def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) 
     values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
     if len(values) != rank:
         raise ValueError(f"{layer}: {name}={value!r} has {len(values)} entries for {rank} spatial dimensions")
-    return tuple(integer(layer, name, entry, least) for entry in values)
+    return tuple(check_integer(layer, name, entry, least) for entry in values)
 
 
-def integer(layer: str, name: str, value: Any, least: int = 1) -> int:
+def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
     """`value` as an int, or an error that says which argument of which layer is wrong."""
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{layer}: {name} must be made of ints, got {shown(value)}") from error
+        raise TypeError(f"{layer}: {name} must be made of ints, got {short_repr(value)}") from error
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
     return number
 
 
-def one_of(layer: str, name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(layer: str, name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a `value` that is none of `choices`."""
     if value not in choices:
-        raise ValueError(f"{layer}: no {name} is called {value!r}; {there_are(value, choices)}")
+        raise ValueError(f"{layer}: unknown {name} {value!r}; {expected_one_of(value, choices)}")
 
 
-def check(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:
+def check_window_options(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:
     """Refuse at construction what no input could make right."""
     for name, value in options.items():
         per_dimension(layer, name, value, len(value) if isinstance(value, Sequence) else 1, least)
     if isinstance(padding, str):
-        one_of(layer, "padding", padding.upper(), ("SAME", "SAME_LOWER", "VALID", "CAUSAL"))
+        check_choice(layer, "padding", padding.upper(), ("SAME", "SAME_LOWER", "VALID", "CAUSAL"))
     elif isinstance(padding, Sequence):
         for entry in padding:
             _pair(layer, padding, entry)
     else:
-        integer(layer, "padding", padding, 0)
+        check_integer(layer, "padding", padding, 0)
 
 
 def _window(layer: str, rank: int, size: Any, stride: Any, dilation: Any) -> Window:
@@ -184,5 +184,5 @@ def _pair(layer: str, padding: Padding, entry: Any) -> tuple[int, int]:
         entry = (entry, entry)
     if isinstance(entry, str) or len(entry) != 2:
         raise ValueError(f"{layer}: padding must be a name, an int or (low, high) pairs, got {padding!r}")
-    low, high = (integer(layer, "padding", side, 0) for side in entry)
+    low, high = (check_integer(layer, "padding", side, 0) for side in entry)
     return low, high

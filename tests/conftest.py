@@ -37,7 +37,7 @@ def signals_are_not_ignored():
 
 @pytest.fixture
 def quick_compilation():
-    """Without most optimisations, which would take longer than the many small programs of `check_grads` run."""
+    """Without most optimizations, which would take longer than the many small programs of `check_grads` run."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

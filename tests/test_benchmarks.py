@@ -78,7 +78,7 @@ def test_a_network_is_measured(capsys):
 def test_names_that_there_are():
     assert _measure.chosen([], _networks.NETWORKS) == list(_networks.NETWORKS)
     assert _measure.chosen(["vgg", "lenet5"], _networks.NETWORKS) == ["vgg", "lenet5"]
-    with pytest.raises(SystemExit, match="no lenet6, vvg; there are lenet5, small, "):
+    with pytest.raises(SystemExit, match="no lenet6, vvg; expected one of: lenet5, small, "):
         _measure.chosen(["vvg", "lenet5", "lenet6"], _networks.NETWORKS)
 
 

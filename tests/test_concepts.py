@@ -324,7 +324,7 @@ def test_page_needs_nothing_from_elsewhere(page):
     assert not page.all("script") + page.all("link")
 
 
-def test_figures_are_small_and_follow_the_colours_of_the_page(page):
+def test_figures_are_small_and_follow_the_colors_of_the_page(page):
     folder, _ = page
     for path in folder.glob("*.svg"):
         svg = path.read_text()

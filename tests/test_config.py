@@ -11,7 +11,7 @@ import pytest
 
 from jaxcnn.data import DataError
 from jaxcnn.train import FIT, ConfigError, Run, command, override, require
-from jaxcnn.train._recipe import merged
+from jaxcnn.train._recipe import merge
 
 CONFIG = {
     "seed": 0,
@@ -93,7 +93,7 @@ def test_the_last_of_several_counts():
         ("epochs=3", r"unknown key 'epochs'; .*did you mean 'train\.epochs'"),
         ("--train.epochs=3", r"unknown key '--train\.epochs'; .*did you mean 'train\.epochs'"),
         ("Seed=3", r"unknown key 'Seed'; .*did you mean 'seed'"),
-        ("zzz=3", r"unknown key 'zzz'; there are seed, train\.epochs, .*widths$"),
+        ("zzz=3", r"unknown key 'zzz'; expected one of: seed, train\.epochs, .*widths$"),
         ("train.epochs.x=3", r"unknown key 'train\.epochs\.x'"),
         ("train=3", r"unknown key 'train'.*train\.epochs"),
         ("optimizer.schedule={}", r"unknown key 'optimizer\.schedule'.*optimizer\.schedule\.kind"),
@@ -285,6 +285,6 @@ def test_progress_is_sparse_where_nobody_watches(tmp_path, monkeypatch, capsys):
 )
 def test_unknown_settings_of_fit_name_the_nearest_path(config, nearest):
     with pytest.raises(ConfigError, match="unknown key") as raised:
-        merged(FIT, config)
+        merge(FIT, config)
     said = str(raised.value)
     assert said.endswith(f"did you mean '{nearest}'?") if nearest else "did you mean" not in said

@@ -108,10 +108,10 @@ def test_package_is_small_and_says_what_it_may_be_used_for():
     files = [path for path in PACKAGED.rglob("*") if path.is_file()]
     assert len(files) == 5
     assert sum(path.stat().st_size for path in files) < 2_000_000
-    licence = (PACKAGED / "README.md").read_text()
-    assert "Creative Commons Attribution-ShareAlike 3.0" in licence
-    assert "https://creativecommons.org/licenses/by-sa/3.0/" in licence
-    assert "LeCun" in licence
+    license = (PACKAGED / "README.md").read_text()
+    assert "Creative Commons Attribution-ShareAlike 3.0" in license
+    assert "https://creativecommons.org/licenses/by-sa/3.0/" in license
+    assert "LeCun" in license
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -380,7 +380,7 @@ def test_plain_file_wins_over_a_compressed_one(folder):
         ("../mnist", "train", "unknown data set '../mnist'"),
         (None, "train", "unknown data set None"),
         ("mnist_small", "tset", "unknown split 'tset'; .*did you mean 'test'"),
-        ("mnist_small", "validation", "unknown split 'validation'; there are train, test"),
+        ("mnist_small", "validation", "unknown split 'validation'; expected one of: train, test"),
     ],
 )
 def test_unknown(name, split, message):

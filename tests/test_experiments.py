@@ -27,7 +27,7 @@ from experiments import (
 from jaxcnn import data, explain, models, weights
 from jaxcnn.data import DataError
 from jaxcnn.train import FIT, ConfigError, override
-from jaxcnn.train._config import entries
+from jaxcnn.train._config import flat_entries
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -38,9 +38,9 @@ EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
 def test_settings_of_training_have_the_names_of_fit(module):
-    """Whether `train.fit` or a loop of its own trains, they are under "train"; only optimisers have more."""
-    known = {key for key, _ in entries(FIT)}
-    settings = {key for key, _ in entries(module.CONFIG["train"])}
+    """Whether `train.fit` or a loop of its own trains, they are under "train"; only optimizers have more."""
+    known = {key for key, _ in flat_entries(FIT)}
+    settings = {key for key, _ in flat_entries(module.CONFIG["train"])}
     assert {key for key in settings - known if not key.startswith("optimizer.")} == set()
     assert settings & {"seed", "epochs", "batch_size"} == {"seed", "epochs", "batch_size"}
     assert not {*module.CONFIG} & {*FIT, "fit", "learning_rate"}
@@ -324,7 +324,7 @@ def test_cifar10_speedrun(tmp_path, monkeypatch):
 
 
 def test_whitening():
-    """The kernel makes neighbouring pixels uncorrelated, with variance 1."""
+    """The kernel makes neighboring pixels uncorrelated, with variance 1."""
     draw = np.random.default_rng(0)
     images = np.cumsum(draw.standard_normal((50, 32, 32, 3)), axis=2).astype(np.float32)
     kernel = np.asarray(cifar10_speedrun.whitening(images))
@@ -357,7 +357,7 @@ def test_image_folder(tmp_path, stream):
 @pytest.mark.parametrize("module", [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize])
 @pytest.mark.parametrize("assignment", ["train.epochs=0", "train.optimizer.learning_rate=-1", 'train.augment=["no"]'])
 def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
-    if assignment.partition("=")[0] not in dict(entries(module.CONFIG)):
+    if assignment.partition("=")[0] not in dict(flat_entries(module.CONFIG)):
         assignment = "train.seed=-1"
     with pytest.raises(ConfigError, match=assignment.partition("=")[0].removeprefix("train.")):
         small(module, tmp_path, assignment)

@@ -385,7 +385,7 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
             ValueError,
             r"baseline .*\(6, 6, 1\) or \(2, 6, 6, 1\), got .*\(6,\)",
         ),
-        (lambda: cam("convo"), ValueError, r"no layer of the model; there are conv, act.*mean 'conv'"),
+        (lambda: cam("convo"), ValueError, r"no layer of the model; expected one of: conv, act.*mean 'conv'"),
         (
             lambda: cam("head"),
             ValueError,
@@ -397,9 +397,9 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
             r"'blocks/conv' is \(2, 2, 6, 6, 1\)",
         ),
         (lambda: explain.feature_maps(SMOOTH, PARAMS, STATE, X, "cnov"), ValueError, r"did you mean 'conv'"),
-        (lambda: explain.filters(PARAMS, "head"), ValueError, r"no convolution is called 'head'; there are conv"),
-        (lambda: explain.filters({"head": PARAMS["head"]}), ValueError, r"needs the path .*there are none"),
-        (lambda: explain.filters(TWINS), ValueError, r"needs the path of a convolution; there are a, b"),
+        (lambda: explain.filters(PARAMS, "head"), ValueError, r"no convolution 'head'; expected one of: conv"),
+        (lambda: explain.filters({"head": PARAMS["head"]}), ValueError, r"needs the path .*none exist"),
+        (lambda: explain.filters(TWINS), ValueError, r"needs the path of a convolution; expected one of: a, b"),
         (
             lambda: explain.feature_visualization(SMOOTH, PARAMS, STATE, X[0, 0], "head", 0, key=KEY),
             ValueError,

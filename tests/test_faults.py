@@ -162,15 +162,15 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
 
 
 def test_signals_are_as_before_afterwards():
-    from jaxcnn.train._interrupt import told_to_stop
+    from jaxcnn.train._interrupt import stop_signal
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with told_to_stop() as told:
+    with stop_signal() as told:
         assert told() == 0
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     result = []
-    thread = threading.Thread(target=lambda: result.append(told_to_stop().__enter__()()))
+    thread = threading.Thread(target=lambda: result.append(stop_signal().__enter__()()))
     thread.start()
     thread.join()
     assert result == [0]

@@ -310,9 +310,9 @@ def test_start(tmp_path):
     fitted = fit(tmp_path, start=({"2": {"kernel": kernel}}, {}), **still)
     np.testing.assert_array_equal(fitted.params["2"]["kernel"], kernel)
     for part, message in (
-        ({"2": {"kernle": kernel}}, "the model has no 2/kernle; there are .*kernel.*; did you mean 'kernel'"),
+        ({"2": {"kernle": kernel}}, "the model has no 2/kernle; expected one of: .*kernel.*; did you mean 'kernel'"),
         ({"2": {"kernel": kernel[:9]}}, r"2/kernel has shape \(9, 10\), the model needs \(49, 10\)"),
-        ({"2": kernel}, "2 must be a dict; there are .*kernel"),
+        ({"2": kernel}, "2 must be a dict; expected one of: .*kernel"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(tmp_path, start=(part, {}), name="other", **still)

@@ -56,7 +56,7 @@ def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
         fit(tmp_path, scaled(9))
 
 
-def relabelled():
+def relabeled():
     labels = FEW.labels.copy()
     labels[3] = (labels[3] + 1) % 10
     return data.Dataset(FEW.images, labels, FEW.classes)
@@ -65,7 +65,7 @@ def relabelled():
 @pytest.mark.parametrize(
     ("seen", "unseen", "part"),
     [
-        (relabelled(), UNSEEN, "data"),
+        (relabeled(), UNSEEN, "data"),
         (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), UNSEEN, "data"),
         ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, UNSEEN, "data"),
         (FEW, FEW, "eval_data"),

@@ -71,7 +71,7 @@ def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(bits, colour, pixels, *chunks):
+def png(bits, color, pixels, *chunks):
     """A PNG of these values, (H, W) or (H, W, C), of any depth."""
     height, width = pixels.shape[:2]
     rows = []
@@ -80,7 +80,7 @@ def png(bits, colour, pixels, *chunks):
             rows.append(row.astype(f">u{bits // 8}").tobytes())
         else:
             rows.append(np.packbits((row[:, None] >> np.arange(bits)[::-1] & 1).astype(np.uint8)).tobytes())
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
@@ -95,7 +95,7 @@ def halves(left, right):
     ("bits", "clear", "solid"),
     [(1, 1, 0), (1, 0, 1), (2, 1, 2), (4, 5, 10), (8, 100, 50), (16, 0x6432, 0x2010), (16, 0x6432, 0x6433)],
 )
-def test_the_transparent_value_of_a_grey_png(tmp_path, bits, clear, solid, channels):
+def test_the_transparent_value_of_a_gray_png(tmp_path, bits, clear, solid, channels):
     (tmp_path / "x.png").write_bytes(png(bits, 0, halves(clear, solid), chunk(b"tRNS", struct.pack(">H", clear))))
     seen = read_image(tmp_path / "x.png", (8, 8), channels=channels)
     assert (seen[:, :3] == 255).all()
@@ -103,7 +103,7 @@ def test_the_transparent_value_of_a_grey_png(tmp_path, bits, clear, solid, chann
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_the_transparent_value_of_a_colour_png(tmp_path, bits):
+def test_the_transparent_value_of_a_color_png(tmp_path, bits):
     clear, solid = (np.array(v) * (257 if bits == 16 else 1) for v in ((100, 50, 7), (10, 20, 30)))
     clear[1] += bits == 16  # whose low byte is another
     (tmp_path / "x.png").write_bytes(png(bits, 2, halves(clear, solid), chunk(b"tRNS", struct.pack(">3H", *clear))))
@@ -112,12 +112,12 @@ def test_the_transparent_value_of_a_colour_png(tmp_path, bits):
     assert (seen[:, 5:] == (10, 20, 30)).all()
 
 
-@pytest.mark.parametrize(("bits", "colour", "scale"), [(8, 4, 1), (16, 4, 257), (8, 6, 1), (16, 6, 257)])
-def test_channels_of_transparency(tmp_path, bits, colour, scale):
-    grey = (90,) if colour == 4 else (90, 90, 90)
-    pixels = halves(np.array((*grey, 0)) * scale, np.array((*grey, 255)) * scale)
+@pytest.mark.parametrize(("bits", "color", "scale"), [(8, 4, 1), (16, 4, 257), (8, 6, 1), (16, 6, 257)])
+def test_channels_of_transparency(tmp_path, bits, color, scale):
+    gray = (90,) if color == 4 else (90, 90, 90)
+    pixels = halves(np.array((*gray, 0)) * scale, np.array((*gray, 255)) * scale)
     pixels[:, -1, -1] = 128 * scale
-    (tmp_path / "x.png").write_bytes(png(bits, colour, pixels))
+    (tmp_path / "x.png").write_bytes(png(bits, color, pixels))
     seen = read_image(tmp_path / "x.png", (8, 8))
     assert (seen[:, :3] == 255).all()
     assert (seen[:, 5:7] == 90).all()
@@ -125,7 +125,7 @@ def test_channels_of_transparency(tmp_path, bits, colour, scale):
 
 
 @pytest.mark.parametrize("alphas", [b"\x00", b"\xff\x00", b"\x00\xff", b"\x80\xff"])
-def test_transparent_colours_of_a_palette(tmp_path, alphas):
+def test_transparent_colors_of_a_palette(tmp_path, alphas):
     palette = chunk(b"PLTE", bytes([90, 90, 90, 30, 30, 30]))
     (tmp_path / "x.png").write_bytes(png(8, 3, halves(0, 1), palette, chunk(b"tRNS", alphas)))
     seen = read_image(tmp_path / "x.png", (8, 8))
@@ -135,15 +135,15 @@ def test_transparent_colours_of_a_palette(tmp_path, alphas):
 
 
 def test_first_frame_of_an_animation(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((200, 0, 0), (0, 0, 200))]
+    frames = [Image.new("RGB", (8, 8), color) for color in ((200, 0, 0), (0, 0, 200))]
     for name, options in (("x.png", {}), ("x.apng", {}), ("x.webp", {"lossless": True})):
         kind = {"format": "PNG"} if name.endswith("png") else {}
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **kind, **options)
         assert (read_image(tmp_path / name, (8, 8)) == (200, 0, 0)).all()
 
 
-def test_colours_of_transparent_pixels_do_not_bleed(tmp_path):
-    """When an image is made smaller: red that is not seen, beside grey."""
+def test_colors_of_transparent_pixels_do_not_bleed(tmp_path):
+    """When an image is made smaller: red that is not seen, beside gray."""
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[:, ::2], pixels[:, 1::2] = (255, 0, 0, 0), (60, 60, 60, 255)
     Image.fromarray(pixels).save(tmp_path / "x.png")

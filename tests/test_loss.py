@@ -256,8 +256,8 @@ def test_law_of_regularized_gradients():
     def gradient(f):
         return jax.grad(lambda params: f(params, state, batch, train=True)[0])(params)
 
-    plain, penalised = gradient(bare), gradient(both)
-    for path, a, b, w in zip(paths(params), *map(jax.tree.leaves, (plain, penalised, params)), strict=True):
+    plain, penalized = gradient(bare), gradient(both)
+    for path, a, b, w in zip(paths(params), *map(jax.tree.leaves, (plain, penalized, params)), strict=True):
         expected = a + 2 * s * w * path.endswith("kernel") + t * jnp.sign(w) * path.startswith("head")
         np.testing.assert_allclose(b, expected, 1e-4, 1e-6, err_msg=path)
     loss, (_, metrics) = both(params, state, batch, train=True)

@@ -111,7 +111,7 @@ NORMS = {
 }
 
 
-def normalised(x, groups, axes):
+def normalized(x, groups, axes):
     wide = np.asarray(x, np.float64).reshape(*x.shape[:-1], groups, -1)
     rest = wide - wide.mean(axes, keepdims=True)
     return (rest / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)).reshape(x.shape)
@@ -123,7 +123,7 @@ def test_norms_far_from_zero(name, mean):
     layer, groups, axes = NORMS[name]
     x = (mean + RNG.normal(size=(3, 9, 8, 8))).astype(np.float32)
     y, _ = jax.jit(functools.partial(layer.apply, train=True))(*layer.init(KEY, x), x)
-    np.testing.assert_allclose(y, normalised(x, groups, axes), 1e-6, 2e-6)
+    np.testing.assert_allclose(y, normalized(x, groups, axes), 1e-6, 2e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -133,7 +133,7 @@ def test_norms_of_short_floats_far_from_zero(name, dtype):
     x = jnp.asarray(1e4 + 300 * RNG.normal(size=(3, 9, 8, 8)), dtype)
     y, _ = jax.jit(functools.partial(layer.apply, train=True))(*layer.init(KEY, x), x)
     assert y.dtype == dtype
-    np.testing.assert_allclose(np.asarray(y, np.float64), normalised(x, groups, axes), 2.0**-8, 1e-5)
+    np.testing.assert_allclose(np.asarray(y, np.float64), normalized(x, groups, axes), 2.0**-8, 1e-5)
 
 
 @pytest.mark.parametrize("mean", [1e4, -1e6])

@@ -122,7 +122,7 @@ def test_lenet5_of_1998():
     np.testing.assert_allclose(found["s2"], scale * mean + bias, atol=1e-5)
 
 
-def test_alexnet_damps_by_neighbours():
+def test_alexnet_damps_by_neighbors():
     """y[c] = x[c] / (2 + 1e-4 sum of x[j]^2 for j from c - 2 to c + 2)^0.75, with no division by the number."""
     model, params, state, x = whole("alexnet_2012", classes=None)
     params = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), params)

@@ -1,4 +1,4 @@
-"""Normalisations against their formulas in NumPy float64."""
+"""Normalizations against their formulas in NumPy float64."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def affine(*shape):
     return {"scale": 1 + draw(*shape), "bias": draw(*shape, seed=1)}
 
 
-def normalised(x, axes, eps=EPS):
+def normalized(x, axes, eps=EPS):
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
 
@@ -65,13 +65,13 @@ class Norm(NamedTuple):
 
 
 NORMS = {
-    "batch": Norm(jaxcnn.batch_norm, lambda x: normalised(x, tuple(range(x.ndim - 1)))),
-    "layer": Norm(jaxcnn.layer_norm, lambda x: normalised(x, -1)),
-    "layer-1": Norm(functools.partial(jaxcnn.layer_norm, axis=1), lambda x: normalised(x, tuple(range(1, x.ndim))), 1),
-    "layer--2": Norm(functools.partial(jaxcnn.layer_norm, axis=-2), lambda x: normalised(x, (-2, -1)), -2, (1, 2)),
+    "batch": Norm(jaxcnn.batch_norm, lambda x: normalized(x, tuple(range(x.ndim - 1)))),
+    "layer": Norm(jaxcnn.layer_norm, lambda x: normalized(x, -1)),
+    "layer-1": Norm(functools.partial(jaxcnn.layer_norm, axis=1), lambda x: normalized(x, tuple(range(1, x.ndim))), 1),
+    "layer--2": Norm(functools.partial(jaxcnn.layer_norm, axis=-2), lambda x: normalized(x, (-2, -1)), -2, (1, 2)),
     "group-1": Norm(functools.partial(jaxcnn.group_norm, 1), lambda x: grouped(x, 1)),
     "group-3": Norm(functools.partial(jaxcnn.group_norm, 3), lambda x: grouped(x, 3)),
-    "instance": Norm(jaxcnn.instance_norm, lambda x: normalised(x, tuple(range(1, x.ndim - 1))), ranks=(1, 2, 3)),
+    "instance": Norm(jaxcnn.instance_norm, lambda x: normalized(x, tuple(range(1, x.ndim - 1))), ranks=(1, 2, 3)),
     "rms": Norm(jaxcnn.rms_norm, lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS)),
     "rms-1": Norm(
         functools.partial(jaxcnn.rms_norm, axis=1),
@@ -184,7 +184,7 @@ def test_global_response_norm_of_zeros_has_a_finite_gradient():
 @pytest.mark.parametrize("name", ["batch", "layer", "layer-1", "group-1", "group-3", "instance"])
 def test_large_mean_keeps_its_digits(name):
     norm, x = NORMS[name], 1e4 + draw(8, 6, 6, 12)
-    # the axes that the formula normalises over are those over which its result has no mean
+    # the axes that the formula normalizes over are those over which its result has no mean
     groups, axes = {
         "batch": (1, (0, 1, 2)),
         "layer": (1, (3, 4)),

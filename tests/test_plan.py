@@ -84,7 +84,7 @@ def test_measured(monkeypatch):
 
 def test_what_is_refused():
     x = jnp.zeros((1, 6, 6, 4))
-    with pytest.raises(ValueError, match="plan: no backend is called 'cuda'; there are cpu, gpu, tpu"):
+    with pytest.raises(ValueError, match="plan: unknown backend 'cuda'; expected one of: cpu, gpu, tpu"):
         plan(cnn.conv(4), x, backend="cuda")
     with pytest.raises(ValueError, match="measure=True is for the default backend, cpu, not for 'tpu'"):
         plan(cnn.conv(4), x, backend="tpu", measure=True)

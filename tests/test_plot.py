@@ -31,13 +31,13 @@ MISTAKES = explain.worst_mistakes(draw(20, 3), np.arange(20) % 3, 7)
 FIGURES = {
     "filters": lambda: explain.plot_filters(draw(6, 5, 5, 1)),
     "filters, many": lambda: explain.plot_filters(draw(70, 3, 3, 1)),
-    "filters, colour": lambda: explain.plot_filters(draw(20, 7, 7, 3)),
+    "filters, color": lambda: explain.plot_filters(draw(20, 7, 7, 3)),
     "filters, channels": lambda: explain.plot_filters(draw(40, 3, 5, 6)),
     "feature maps": lambda: explain.plot_feature_maps({"conv": draw(2, 8, 8, 20), "head": draw(2, 10)}, 1),
     "images": lambda: explain.plot_images(draw(11, 8, 8, 3)),
     "images, one": lambda: explain.plot_images(draw(1, 8, 8, 1), ["first"]),
     "saliency": lambda: explain.plot_saliency(draw(3, 8, 8, 1), draw(3, 8, 8, 1), CLASSES),
-    "saliency, colour": lambda: explain.plot_saliency(draw(1, 8, 8, 3), draw(1, 8, 8, 3)),
+    "saliency, color": lambda: explain.plot_saliency(draw(1, 8, 8, 3), draw(1, 8, 8, 3)),
     "saliency, nothing": lambda: explain.plot_saliency(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
     "grad_cam": lambda: explain.plot_grad_cam(draw(3, 8, 8, 3), jnp.abs(draw(3, 4, 4)), CLASSES),
     "confusion": lambda: explain.plot_confusion_matrix(MATRIX, CLASSES),
@@ -57,15 +57,15 @@ def png(figure):
 def contrast(a, b):
     """The ratio of WCAG 2."""
     lights = []
-    for colour in (a, b):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    for color in (a, b):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         lights.append(np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05)
     return max(lights) / min(lights)
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure(name):
-    """The same bytes each time; no background; text of a readable size and colour, none cut off or on another."""
+    """The same bytes each time; no background; text of a readable size and color, none cut off or on another."""
     figure = FIGURES[name]()
     drawn = png(figure)
     assert drawn == png(FIGURES[name]())
@@ -86,7 +86,7 @@ def images(figure):
     return [np.ma.filled(image.get_array(), np.nan) for ax in figure.axes for image in ax.images]
 
 
-def test_filters_are_coloured_around_zero():
+def test_filters_are_colored_around_zero():
     kernels = draw(6, 5, 5, 1) + 1
     figure = explain.plot_filters(kernels)
     [image] = figure.axes[0].images
@@ -98,7 +98,7 @@ def test_filters_are_coloured_around_zero():
     assert np.isnan(shown[:, 5]).all()
 
 
-def test_filters_in_colour_are_around_grey():
+def test_filters_in_color_are_around_gray():
     kernels = draw(10, 5, 5, 3)
     (shown,) = images(explain.plot_filters(kernels))
     assert shown.shape == (11, 8 * 6 - 1, 4)

@@ -290,8 +290,8 @@ def test_models_by_their_gradients(name):
     ramps = [np.broadcast_to(ramp, shape) for g in (grows, grows[::-1]) for ramp in (g[:, None, None], g[:, None])]
     images = [*ramps, *(draw.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(10))]
     reached = np.zeros((2, 2), bool)
-    for aside in (0, 1):  # after an upsampling, neighbours differ
-        unit = [round((n / 2 - field.centre) / field.stride) + aside for field in layer.fields]
+    for aside in (0, 1):  # after an upsampling, neighbors differ
+        unit = [round((n / 2 - field.center) / field.stride) + aside for field in layer.fields]
         seen = np.zeros((n, n), bool)
         for x in images:
             with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around it
@@ -357,7 +357,7 @@ def test_text_follows_the_tree():
         "pool (2, 3) all 0 0",
     ]
     assert "\n  conv " in str(fields)
-    assert fields.layers[0].fields[0].centre == 0
+    assert fields.layers[0].fields[0].center == 0
 
 
 def test_a_single_layer():

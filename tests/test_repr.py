@@ -203,7 +203,7 @@ def test_models_are_functions():
 
 @pytest.mark.parametrize(("name", "near"), [("resnet19", "'resnet18'"), ("efficientnet-b0", "'efficientnet_b0'")])
 def test_unknown_model(name, near):
-    with pytest.raises(KeyError, match=f"no model is called '{name}'; did you mean .*{near}"):
+    with pytest.raises(KeyError, match=f"unknown model '{name}'; did you mean .*{near}"):
         models.MODELS[name]
     assert name not in models.MODELS
     assert models.MODELS.get(name) is None

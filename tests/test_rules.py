@@ -193,7 +193,7 @@ def test_forced_algorithms_compute_the_same(name, shape, features, options):
 
 
 def test_what_cannot_be_forced():
-    with pytest.raises(ValueError, match=r"no rule is called 'wino'; there are .*did you mean 'winograd'"):
+    with pytest.raises(ValueError, match=r"unknown rule 'wino'; expected one of: .*did you mean 'winograd'"):
         forced("wino").__enter__()
     x = jnp.ones((1, 5, 5, 3))
     layer = cnn.conv(4, 5)

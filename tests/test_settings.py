@@ -83,7 +83,7 @@ def test_predict_passes_over_what_is_no_image(files, capsys):
 
 
 def test_predict_on_weights_of_another_network(files):
-    """Saved without the name of a model, of a chain that begins with its normalisation."""
+    """Saved without the name of a model, of a chain that begins with its normalization."""
     model = serial(norm=data.normalize([0.5], [0.25]), net=models.lenet5())
     trees = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(files / "w.safetensors", *trees)

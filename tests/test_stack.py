@@ -166,7 +166,7 @@ def test_gradients_of_kernels_near_zero_are_finite(wrap, size):
 
 
 @pytest.mark.parametrize(("size", "value"), [((300, 1), 100.1), ((3, 3, 8, 2), -1e4), ((50, 4), 1e-3)])
-def test_constant_kernels_standardise_to_zero(size, value):
+def test_constant_kernels_standardize_to_zero(size, value):
     layer = cnn.weight_standardized(cnn.conv(size[-1], size[:-2] or 1, bias=False, padding="VALID"))
     kernel = jnp.full(size if len(size) > 2 else (1, 1, *size), value)
     x = jnp.ones((1, *kernel.shape[:-1]))

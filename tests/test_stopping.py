@@ -93,10 +93,10 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
 
 
 def test_hangups_that_are_ignored_stay_so(tmp_path):
-    from jaxcnn.train._interrupt import told_to_stop
+    from jaxcnn.train._interrupt import stop_signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with told_to_stop() as told:
+    with stop_signal() as told:
         os.kill(os.getpid(), signal.SIGHUP)
         assert told() == 0
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

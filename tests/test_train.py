@@ -70,7 +70,7 @@ def test_a_step_gives_its_memory_back():
     jax.random.normal(key)  # the caller's key is still there
 
 
-def test_an_optimiser_may_keep_the_parameters():
+def test_an_optimizer_may_keep_the_parameters():
     keep_first = optax.GradientTransformation(lambda params: params, lambda updates, first, params: (updates, first))
     state = train.TrainState.create(MODEL, keep_first, KEY, X)
     first = jax.tree.map(np.asarray, state.params)

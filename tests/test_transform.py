@@ -290,5 +290,5 @@ def test_a_jitted_layer_in_two_places_has_two_paths():
 def test_capture_of_nothing_names_the_layers():
     with pytest.raises(ValueError, match=re.escape("did you mean 'stem'?")):
         cnn.capture(NET, "stm").apply(*net(), X, train=False)
-    with pytest.raises(ValueError, match="no activation for offset 'haed'; there are head; did you mean 'head'"):
+    with pytest.raises(ValueError, match="no activation for offset 'haed'; expected one of: head; did you mean 'head'"):
         cnn.capture(NET, "head").apply(*net(), X, train=False, offsets={"haed": jnp.zeros(())})

@@ -21,11 +21,11 @@ def test_the_rest_is_as_it_was():
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"boddy": {}}, "the model has no boddy; there are body, head; did you mean 'body'"),
+        ({"boddy": {}}, "the model has no boddy; expected one of: body, head; did you mean 'body'"),
         ({"body": {"kernel": np.ones(3)}}, r"body/kernel has shape \(3,\), the model needs \(2, 3\)"),
         ({"body": {"kernel": {"a": 1}}}, r"body/kernel has a dict, the model needs \(2, 3\)"),
-        ({"body": np.ones(3)}, "body must be a dict; there are .*kernel"),
-        (None, "the part must be a dict; there are body, head"),
+        ({"body": np.ones(3)}, "body must be a dict; expected one of: .*kernel"),
+        (None, "the part must be a dict; expected one of: body, head"),
     ],
 )
 @pytest.mark.parametrize("params", [PARAMS, jax.eval_shape(lambda: PARAMS)])

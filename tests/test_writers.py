@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.train import FIT, CheckpointError, ConfigError, Run, _steps, checkpoint, override
-from jaxcnn.train._interrupt import told_to_stop
+from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._lock import locked
-from jaxcnn.train._recipe import merged
+from jaxcnn.train._recipe import merge
 from tests.test_run import log_of
 from tests.test_steps import read, write
 
@@ -196,7 +196,7 @@ def test_a_pipe_in_place_of_the_log(tmp_path, capsys):
 def test_a_signal_that_was_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with told_to_stop() as told:
+        with stop_signal() as told:
             os.kill(os.getpid(), number)
             assert told() == 0
     finally:
@@ -300,7 +300,7 @@ def test_lists_hold_only_what_json_can(text):
 
 def test_an_integer_too_large_for_a_float():
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate must be of type float"):
-        merged(FIT, {"optimizer": {"learning_rate": 10**400}})
+        merge(FIT, {"optimizer": {"learning_rate": 10**400}})
 
 
 class Plain:

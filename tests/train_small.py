@@ -40,7 +40,7 @@ def model():
 
 
 def digest(fitted):
-    """Of parameters, statistics, the optimiser, keys and the log but for its times."""
+    """Of parameters, statistics, the optimizer, keys and the log but for its times."""
     hashed = hashlib.sha256()
     for leaf in jax.tree.leaves(fitted.train_state):
         leaf = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf

@@ -88,7 +88,7 @@ def cached(folder: str) -> dict[str, str]:
 def chosen(names: Collection[str], known: Collection[str]) -> list[str]:
     """The names given on the command line, or all that are known if there are none."""
     if unknown := {*names} - {*known}:
-        sys.exit(f"no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        sys.exit(f"no {', '.join(sorted(unknown))}; expected one of: {', '.join(known)}")
     return list(names or known)
 
 

@@ -295,7 +295,7 @@ def _size(params: Any) -> int:
 
 
 def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
-    """The network in jaxcnn, its optimiser and a batch."""
+    """The network in jaxcnn, its optimizer and a batch."""
 
     def build(layers):
         return jaxcnn.serial(*map(layer_of, layers)) if layers else jaxcnn.identity

@@ -32,7 +32,7 @@ TRICKS = {
         "nothing": [],
         "no whitening": ["whitening.enabled=false"],
         "bias of the whitening trained to the end": ["whitening.epochs=1000"],
-        "no dirac initialisation": ["dirac=false"],
+        "no dirac initialization": ["dirac=false"],
         "SGD instead of Muon": ["muon.enabled=false"],
         "random flips": ["flip=random"],
         "no label smoothing": ["train.label_smoothing=0"],

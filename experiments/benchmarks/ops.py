@@ -221,7 +221,7 @@ def torch_calls(case: Any, kind: str, args: list[np.ndarray]) -> Iterator[tuple[
             forward = functools.partial(function, x)
             backward = functools.partial(_forward_and_back, function, x, torch.randn_like(forward()))
         call = forward if kind == "forward" else backward
-        yield name, call if device == "cpu" else functools.partial(_synchronised, call)
+        yield name, call if device == "cpu" else functools.partial(_synchronized, call)
 
 
 def _forward_and_back(function: Callable, x: Any, dy: Any) -> Any:
@@ -231,7 +231,7 @@ def _forward_and_back(function: Callable, x: Any, dy: Any) -> Any:
     return torch.autograd.grad(function(x), x, dy)
 
 
-def _synchronised(call: Callable) -> None:
+def _synchronized(call: Callable) -> None:
     import torch
 
     call()

@@ -23,7 +23,7 @@ TURNS = 3
 SECONDS = 4  # of each measurement
 
 DIGITS = data.load("mnist_small", "train")
-COLOUR = data.Dataset(
+COLOR = data.Dataset(
     np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), np.uint8),
     np.arange(4096, dtype=np.int32) % 10,
     ("",) * 10,
@@ -32,7 +32,7 @@ CASES = {  # model, data set, batch size, augmentation
     "LeNet-5": (models.lenet5(), DIGITS, 128, []),
     "LeNet-5, translated": (models.lenet5(), DIGITS, 128, [["translate", 2]]),
     "mnist_cnn, as it is trained": (network(DIGITS, 24, 0.4), DIGITS, 128, [["rotate", 10], ["translate", 2]]),
-    "ResNet-20, as it is trained": (models.resnet20(), COLOUR, 128, [["random_crop", 4], ["flip"]]),
+    "ResNet-20, as it is trained": (models.resnet20(), COLOR, 128, [["random_crop", 4], ["flip"]]),
 }
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color universal design", 2008: they can be told apart by the colour-blind, on white and on black.
+# Okabe and Ito, "Color universal design", 2008: they can be told apart by the color-blind, on white and on black.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-GREY = "#8a8a8a"
+GRAY = "#8a8a8a"
 INK = "#1c1c1e"  # of text and axes; in a file it is light where the page is dark
 _LIGHT_INK = "#ececf0"
 _STYLE = {
@@ -114,9 +114,9 @@ def image(
         ax.text(j, i, text, ha="center", va="center", size=size, color="white" if dark else "black")
 
 
-def frame(ax: "Axes", row: float, column: float, height: float, width: float, colour: str = VERMILLION) -> None:
+def frame(ax: "Axes", row: float, column: float, height: float, width: float, color: str = VERMILLION) -> None:
     """A line around cells of an image, from (row, column) on."""
-    box = load_matplotlib().patches.Rectangle((column - 0.5, row - 0.5), width, height, fill=False, ec=colour, lw=2)
+    box = load_matplotlib().patches.Rectangle((column - 0.5, row - 0.5), width, height, fill=False, ec=color, lw=2)
     box.set_clip_on(False)
     ax.add_patch(box)
 
@@ -128,8 +128,8 @@ def signed(values: Any) -> dict[str, Any]:
     return {"cmap": cmap, "limits": (-most, most)}
 
 
-def colours(names: Sequence[str]) -> Any:
-    """A map from 0, 1, .. to these colours."""
+def colors(names: Sequence[str]) -> Any:
+    """A map from 0, 1, .. to these colors."""
     return load_matplotlib().colors.ListedColormap(names)
 
 

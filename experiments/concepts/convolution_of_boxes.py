@@ -14,7 +14,7 @@ kernel, cross-correlation a mirrored one.
 
 import numpy as np
 
-from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, mosaic
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, Shown, command, drawing, mosaic
 from jaxcnn import conv
 
 WIDTH = 5
@@ -56,7 +56,7 @@ def draw(found):
         ax.set(xlim=(-5, 10), ylim=(0, 1.2), title=f"they share {last - first}", xticks=[], yticks=[])
         ax.spines["left"].set_visible(False)
     whole, triangle = axes["T"], found["triangle"]
-    whole.plot(triangle, "o-", color=GREY, mfc=BLUE, mec=BLUE)
+    whole.plot(triangle, "o-", color=GRAY, mfc=BLUE, mec=BLUE)
     whole.plot(shifts, triangle[shifts], "o", color=VERMILLION, markersize=8)
     for i, value in enumerate(triangle):
         whole.annotate(f"{value:.0f}", (i, value), (0, 7), textcoords="offset points", ha="center")
@@ -68,7 +68,7 @@ def draw(found):
     }
     for letter, (name, label) in made.items():
         ax = axes[letter]
-        ax.bar(np.arange(7), found[name], color=GREY if name == "impulse" else BLUE)
+        ax.bar(np.arange(7), found[name], color=GRAY if name == "impulse" else BLUE)
         ax.set(title=name, xlabel=label, ylim=(0, 3.9), xticks=[], yticks=[])
         for i in np.flatnonzero(found[name]):
             ax.text(i, found[name][i] + 0.15, f"{found[name][i]:.0f}", ha="center")

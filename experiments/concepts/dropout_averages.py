@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.concepts._digits import digits, trained
-from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, panels
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, Shown, command, drawing, panels
 from jaxcnn import dense, dropout, flatten, serial
 
 CONFIG = {"train": {"seed": 0, "epochs": 1}}
@@ -84,16 +84,16 @@ def measure(seed, epochs):
 @drawing
 def draw(linear, deep):
     figure, [[left, right]] = panels(1, 2, 6.4, 3.2)
-    for found, name, colour, mark in ((linear, "one linear layer", BLUE, "o"), (deep, "two ReLUs", VERMILLION, "^")):
-        left.plot(COUNTS, found["difference"], marker=mark, color=colour, label=name)
-    left.plot(COUNTS, linear["difference"][0] / np.sqrt(COUNTS), ":", color=GREY, label="1 / sqrt(masks)")
+    for found, name, color, mark in ((linear, "one linear layer", BLUE, "o"), (deep, "two ReLUs", VERMILLION, "^")):
+        left.plot(COUNTS, found["difference"], marker=mark, color=color, label=name)
+    left.plot(COUNTS, linear["difference"][0] / np.sqrt(COUNTS), ":", color=GRAY, label="1 / sqrt(masks)")
     left.set(xscale="log", yscale="log", xlabel="masks that are averaged", title="mean logits against evaluation")
     left.set_ylabel("relative difference")
     left.legend(loc="lower left")
     at = np.arange(CLASSES)
-    right.plot(at, linear["thinned"][::8].T, "_", color=GREY, alpha=0.5, markersize=12)
-    for name, side, colour in (("evaluation", -0.25, BLUE), ("geometric mean", 0, VERMILLION), ("mean", 0.25, GREY)):
-        right.bar(at + side, linear[name], 0.23, color=colour, label=name)
+    right.plot(at, linear["thinned"][::8].T, "_", color=GRAY, alpha=0.5, markersize=12)
+    for name, side, color in (("evaluation", -0.25, BLUE), ("geometric mean", 0, VERMILLION), ("mean", 0.25, GRAY)):
+        right.bar(at + side, linear[name], 0.23, color=color, label=name)
     right.set(xticks=at, xlabel="class", ylabel="probability", title="256 thinned networks, and evaluation")
     right.legend()
     return figure

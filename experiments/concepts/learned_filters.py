@@ -1,9 +1,9 @@
-"""Filters begin as noise; what training adds to them are edges and strokes: neighbouring weights move together.
+"""Filters begin as noise; what training adds to them are edges and strokes: neighboring weights move together.
 
     python -m experiments.concepts.learned_filters
 
-The first layer of LeNet-5 before and after some epochs on digits, and the difference. How alike neighbours are is
-measured as the correlation of each weight with its right and its lower neighbour, over all filters: near zero for
+The first layer of LeNet-5 before and after some epochs on digits, and the difference. How alike neighbors are is
+measured as the correlation of each weight with its right and its lower neighbor, over all filters: near zero for
 noise, high for what training added. In the sum much of the noise is still there; it does no harm, and nothing but more
 training or weight decay takes it away.
 """
@@ -27,7 +27,7 @@ def lenet(seed, epochs):
 
 
 def likeness(filters):
-    """The correlation of neighbouring weights in filters (features, H, W)."""
+    """The correlation of neighboring weights in filters (features, H, W)."""
     pairs = [(filters[:, :, 1:], filters[:, :, :-1]), (filters[:, 1:], filters[:, :-1])]
     one, other = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
     return float(np.corrcoef(one, other)[0, 1])
@@ -59,7 +59,7 @@ def main(config):
     found = measure(**config["train"])
     for name, value in found["likeness"].items():
         size = np.sqrt((found["filters"][name] ** 2).mean())
-        print(f"{name:6}: neighbours correlate {value:5.2f}, root mean square {size:.2f}")
+        print(f"{name:6}: neighbors correlate {value:5.2f}, root mean square {size:.2f}")
     for name, value in found["accuracy"].items():
         print(f"{name:6}: test accuracy {value:.1%}")
     alt = (

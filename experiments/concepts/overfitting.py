@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import overfit_and_regularize
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, mosaic
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, Shown, command, drawing, mosaic
 from jaxcnn import cross_entropy, train
 
 CONFIG = {"images": 200, "train": {"seed": 0, "epochs": 25}}
@@ -67,10 +67,10 @@ def draw(found):
     at = np.arange(len(found))
     for letter, metric in (("L", "loss"), ("R", "accuracy")):
         ax = axes[letter]
-        for side, part, colour in ((-0.2, "train", GREY), (0.2, "test", VERMILLION)):
+        for side, part, color in ((-0.2, "train", GRAY), (0.2, "test", VERMILLION)):
             values = [result[part][metric] for result in found.values()]
             bars = ax.bar(
-                at + side, values, 0.38, color=colour, label="digits it has seen" if side < 0 else "new digits"
+                at + side, values, 0.38, color=color, label="digits it has seen" if side < 0 else "new digits"
             )
             ax.bar_label(bars, [f"{v:.0%}" if metric == "accuracy" else f"{v:.2f}" for v in values], size=7)
         ax.set(title=metric, xticks=at, xticklabels=found, yticks=[])

@@ -53,7 +53,7 @@ def measure():
 @drawing
 def draw(found):
     figure, axes = panels(2, 5, 6.4, 3.1)
-    colours = (BLUE, VERMILLION, GREEN, ORANGE)
+    colors = (BLUE, VERMILLION, GREEN, ORANGE)
     as_fraction = lambda value: str(Fraction(float(value)))
     image(axes[0, 0], MAP, "feature map", limits=(-4, 9), numbers=str)
     axes[1, 0].set_axis_off()
@@ -61,11 +61,11 @@ def draw(found):
     for (above, below), (name, result) in zip(axes.T[1:], found.items(), strict=True):
         image(above, result["output"], name, limits=(-4, 9), numbers="{:g}".format)
         image(below, result["gradient"], cmap="cividis", limits=(0, 1), numbers=as_fraction, size=7)
-    for n, colour in enumerate(colours):
+    for n, color in enumerate(colors):
         i, j = divmod(n, 2)
-        frame(axes[0, 0], 2 * i, 2 * j, 2, 2, colour)
+        frame(axes[0, 0], 2 * i, 2 * j, 2, 2, color)
         for ax in axes[0, 1:3]:
-            frame(ax, i, j, 1, 1, colour)
+            frame(ax, i, j, 1, 1, color)
     return figure
 
 

@@ -57,9 +57,9 @@ def measure():
 @drawing
 def draw(found):
     figure, axes = mosaic("ZZZZ;ABCD;EFGH;IJKL", 6.4, 7.4, height_ratios=[1.3, 1, 1, 1])
-    for name, colour, mark in zip(BLOCKS, (VERMILLION, BLUE, GREEN), "so^", strict=True):
+    for name, color, mark in zip(BLOCKS, (VERMILLION, BLUE, GREEN), "so^", strict=True):
         widths = [found[name, depth]["width"] for depth in DEPTHS]
-        axes["Z"].plot(DEPTHS, widths, marker=mark, color=colour, label=name)
+        axes["Z"].plot(DEPTHS, widths, marker=mark, color=color, label=name)
     axes["Z"].set(xticks=DEPTHS, xlabel="depth", ylabel="pixels", ylim=(0, None), title="width of the receptive field")
     axes["Z"].legend()
     for letter, ((name, depth), result) in zip("ABCDEFGHIJKL", found.items(), strict=True):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, VERMILLION, Shown, colours, command, drawing, image, mosaic
+from experiments.concepts._figure import BLUE, VERMILLION, Shown, colors, command, drawing, image, mosaic
 from jaxcnn import conv, count_params, dense, flatten, serial
 
 SIDE = 6  # of the image whose matrix is drawn
@@ -57,7 +57,7 @@ def draw(found):
     rows, columns = found["matrix"].shape
     every = np.random.default_rng(0).normal(size=(rows, columns))
     image(axes["A"], every, f"dense: {every.size} weights", cmap="cividis")
-    title, cmap = f"convolution: 9 weights, {zeros(found):.0%} zeros", colours(["#eeeeee", *TAPS])
+    title, cmap = f"convolution: 9 weights, {zeros(found):.0%} zeros", colors(["#eeeeee", *TAPS])
     image(axes["B"], found["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
     for name in "AB":
         axes[name].set(xlabel=f"{columns} inputs", ylabel=f"{rows} outputs")
@@ -83,8 +83,8 @@ def main(config):
         f"3 x 3 on {SIDE} x {SIDE}: a matrix of {found['matrix'].shape}, {zeros(found):.0%} zeros, 9 different weights"
     )
     alt = (
-        "Two matrices of 16 outputs by 36 inputs. The dense one is filled with random colours. That of a 3 x 3 "
-        "convolution is pale but for a band of short stripes in the same nine colours in every row. Below, bars on a "
+        "Two matrices of 16 outputs by 36 inputs. The dense one is filled with random colors. That of a 3 x 3 "
+        "convolution is pale but for a band of short stripes in the same nine colors in every row. Below, bars on a "
         "logarithmic scale: 100 dense units have 3,000,000 weights, 100 filters 7,500, one filter 75."
     )
     return Shown("shared_weights", draw(found), alt)

@@ -12,7 +12,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from experiments.concepts._figure import BLUE, GREY, VERMILLION, Shown, command, drawing, panels
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, Shown, command, drawing, panels
 from jaxcnn import conv
 
 POSITIONS, STRIDES, PADDINGS, SIZES = 7, (1, 2, 3), (0, 1, 2), (1, 2, 3, 5)
@@ -45,7 +45,7 @@ def draw(found):
         seen = s * (out - 1) + k
         for at in range(-p, POSITIONS + p):
             inside, unseen = 0 <= at < POSITIONS, at + p >= seen
-            ax.bar(at, 1, 0.9, 0, color="none" if not inside else GREY if unseen else BLUE, ec=GREY, lw=0.8)
+            ax.bar(at, 1, 0.9, 0, color="none" if not inside else GRAY if unseen else BLUE, ec=GRAY, lw=0.8)
             ax.text(at, 0.5, "" if inside else "0", ha="center", va="center", size=8)
         for window in range(out):
             ax.bar(window * s - p + 1, 0.55, k - 0.2, -0.9 - 0.75 * window, color=VERMILLION)

@@ -66,8 +66,8 @@ def measure(seed, epochs):
 def draw(found):
     figure, [axes] = panels(1, 2, 6.4, 3)
     for ax, what in zip(axes, ("change", "accuracy"), strict=True):
-        for (name, line), colour, mark in zip(found.items(), (VERMILLION, BLUE, GREEN), "so^", strict=True):
-            ax.plot(DISTANCES, line[what], marker=mark, color=colour, label=name)
+        for (name, line), color, mark in zip(found.items(), (VERMILLION, BLUE, GREEN), "so^", strict=True):
+            ax.plot(DISTANCES, line[what], marker=mark, color=color, label=name)
         ax.set(xlabel="pixels that the digit is moved by", xticks=DISTANCES, ylim=(0, None))
     axes[0].set_title("change of the features, relative to their size")
     axes[1].set_title("test accuracy")

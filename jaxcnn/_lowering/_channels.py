@@ -1,4 +1,4 @@
-"""Sums over all positions of each channel, and their transpose: what normalisation and biases are computed with.
+"""Sums over all positions of each channel, and their transpose: what normalization and biases are computed with.
 
     channel_sum(x)[c] = sum of x[n, i, c] over n and i          broadcast(v, x)[n, i, c] = v[c]
     channel_moments(x, near) = channel_sum(x - near), channel_sum((x - near)^2)
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._jax import ad
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._primitive import linear_in, primitive
 
@@ -40,19 +40,19 @@ def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
-    """The sum of an array in memory: over one dimension of positions it is vectorised, over several it is not."""
+    """The sum of an array in memory: over one dimension of positions it is vectorized, over several it is not."""
     rows = materialized(_rows(x))
     return materialized(rows.sum(0).astype(x.dtype))
 
 
 def abs_sum(x: jax.Array) -> jax.Array:
     """The sum of all magnitudes: finite only if all values are."""
-    return _sum_of(widened(x), jnp.abs).sum()
+    return _sum_of(at_least_float32(x), jnp.abs).sum()
 
 
 def square_sum(x: jax.Array) -> jax.Array:
     """The sum of all squares."""
-    return _sum_of(widened(x), jnp.square).sum()
+    return _sum_of(at_least_float32(x), jnp.square).sum()
 
 
 def _lax_sum(x: jax.Array) -> jax.Array:
@@ -70,10 +70,10 @@ def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
-    """The channel sum of f(x), first of 16 neighbouring positions, in a vectorised pass over memory.
+    """The channel sum of f(x), first of 16 neighboring positions, in a vectorized pass over memory.
 
     f, element-wise, is written into each of the 16 terms, where XLA would not put it; as part of the reduction, it
-    would keep that from being vectorised.
+    would keep that from being vectorized.
     """
     rows = _rows(x)
     count = rows.shape[0]
@@ -85,7 +85,7 @@ def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> 
 
 def _rows(x: jax.Array) -> jax.Array:
     """(N, *spatial, C) -> (positions, C), in a type that is wide enough for sums."""
-    return widened(x).reshape(-1, x.shape[-1])
+    return at_least_float32(x).reshape(-1, x.shape[-1])
 
 
 def _lax_broadcast(v: jax.Array, x: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Algorithm, Problem
@@ -21,7 +21,7 @@ def forward(x: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm) ->
     for here, tap in zip(_along_depth(x, problem.window), w, strict=True):
         images = here.reshape(-1, *here.shape[2:])
         part = compute(images, tap, _problem.forward(images, tap, flat, 1))
-        terms.append(widened(part).reshape(*here.shape[:2], *part.shape[1:]))
+        terms.append(at_least_float32(part).reshape(*here.shape[:2], *part.shape[1:]))
     return functools.reduce(operator.add, terms).astype(x.dtype)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._channels import vectorized_channel_sum
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem
@@ -34,10 +34,10 @@ def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     # Lanes that are left over are computed one by one, unless there is something to compute in them.
     fills = problem.groups == 1 < features and (features > LANES or _loops(terms) > 1)
     spare = -features % LANES if fills else 0
-    wide = jnp.pad(widened(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
+    wide = jnp.pad(at_least_float32(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
     products = (
         _times(here, _factor(wide, (*tap, channel)))
-        for channel, xp in enumerate(_by_channel(widened(x), problem))
+        for channel, xp in enumerate(_by_channel(at_least_float32(x), problem))
         for tap, here in tap_slices(xp, problem.window)
     )
     return materialized(_summed(products)[..., :features].astype(x.dtype))
@@ -49,8 +49,8 @@ def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> j
     Positions with the same remainder by the stride meet the same taps.
     """
     window, spatial = problem.window, problem.spatial
-    dy, wide = materialized(widened(dy)), widened(w)
-    if window.taps <= 9:  # above, XLA does not vectorise what `overlap_add` makes
+    dy, wide = materialized(at_least_float32(dy)), at_least_float32(w)
+    if window.taps <= 9:  # above, XLA does not vectorize what `overlap_add` makes
         products = [_times(dy, _factor(wide, (*tap, 0))) for tap in np.ndindex(*window.size)]
         return materialized(overlap_add(products, window, spatial).astype(w.dtype))
     counts = [-(-n // s) for n, s in zip(spatial, window.stride, strict=True)]
@@ -82,7 +82,7 @@ def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> j
 def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
     """With groups: dw[k, c, f] = sum of what tap k of channel c sees, times dy, over all positions.
 
-    Up to 32 columns are added up in one expression, which is vectorised over channels as a reduction is not; the rest
+    Up to 32 columns are added up in one expression, which is vectorized over channels as a reduction is not; the rest
     is a sum over examples and rows.
     """
     window, features, width = problem.window, problem.features, dy.shape[-2]
@@ -106,7 +106,11 @@ def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax
                 products[there.shape[-2]].append(here * there)
             yield sum(vectorized_channel_sum(materialized(_summed(some))) for some in products.values())
 
-    return _over_examples(gradient, widened(x), widened(dy)).reshape(problem.kernel_shape).astype(x.dtype)
+    return (
+        _over_examples(gradient, at_least_float32(x), at_least_float32(dy))
+        .reshape(problem.kernel_shape)
+        .astype(x.dtype)
+    )
 
 
 def _over_examples(gradient: Callable[..., jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -137,7 +141,7 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     rounds = -(-height // min(height, -(-POSITIONS // width)))
     rows = -(-height // rounds)  # the last round may have fewer
     lanes = features + -features % LANES
-    xp, dyp = materialized((padded(widened(x), padding), widened(dy)))
+    xp, dyp = materialized((padded(at_least_float32(x), padding), at_least_float32(dy)))
 
     def add(sums, row, rows):
         reach = down * (rows - 1) + far * (high - 1) + 1

@@ -51,7 +51,7 @@ def window_sum_gradient(dy: jax.Array, problem: Problem) -> jax.Array:
 
 
 def window_extreme(x: jax.Array, problem: Problem) -> jax.Array:
-    return _reduce_window(x, problem, losing(x.dtype, problem), lax.max if is_max(problem) else lax.min)
+    return _reduce_window(x, problem, identity_element(x.dtype, problem), lax.max if is_max(problem) else lax.min)
 
 
 def window_extreme_gradient(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
@@ -63,7 +63,7 @@ def is_max(problem: Problem) -> bool:
     return problem.operation.startswith("max")
 
 
-def losing(dtype: Any, problem: Problem) -> np.ndarray:
+def identity_element(dtype: Any, problem: Problem) -> np.ndarray:
     """The value that loses against every other."""
     if jnp.issubdtype(dtype, jnp.floating):
         return np.array(-np.inf if is_max(problem) else np.inf, dtype)

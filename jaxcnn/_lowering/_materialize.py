@@ -2,7 +2,7 @@
 
 XLA's CPU compiler fuses whatever is element-wise into each of its users, and computes it again for each: a padded
 input for each tap of a kernel, the gradient of an activation for a kernel, for a bias and for the input of a layer. As
-part of a reduction or a transposition it is not vectorised either. The compiler has no way to see that once is less; an
+part of a reduction or a transposition it is not vectorized either. The compiler has no way to see that once is less; an
 optimization barrier keeps it from fusing. (`jaxcnn.jit` leaves the barriers in until after fusion.)
 """
 

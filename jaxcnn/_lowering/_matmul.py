@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem
 from jaxcnn._lowering._taps import Phases, add_to_phases, interleave_phases, padded, tap_slices
@@ -51,7 +51,7 @@ def col2im(dy: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     window, (channels, features) = problem.window, w.shape[-2:]
     taps = list(np.ndindex(*window.size))
     in_one = len(taps) if len(taps) <= _TAPS_AT_ONCE else max(1, round(_COLUMNS / channels))
-    wide, columns = widened(dy), widened(jnp.moveaxis(w, -1, 0).reshape(features, -1))
+    wide, columns = at_least_float32(dy), at_least_float32(jnp.moveaxis(w, -1, 0).reshape(features, -1))
     sums: Phases = {}
     for start in range(0, len(taps), in_one):
         some = taps[start : start + in_one]

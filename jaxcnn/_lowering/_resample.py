@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._primitive import linear_in, primitive
 
 _UNROLLED = 16  # taps; more of them are a loop, as they would take long to compile
@@ -28,7 +28,7 @@ def resample(x: jax.Array, sizes: tuple[int, ...], method: str, antialias: bool 
 def _along(
     x: jax.Array, *, axis: int, sizes: tuple[int, int], method: str, antialias: bool, transposed: bool
 ) -> jax.Array:
-    wide = widened(x)
+    wide = at_least_float32(x)
     indices, weights = _taps(*sizes, method, antialias, transposed, wide.dtype)
     _, length = indices.shape
     others = [d for d in range(x.ndim) if d != axis]

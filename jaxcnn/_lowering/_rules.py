@@ -33,7 +33,7 @@ from jaxcnn._lowering import (
 from jaxcnn._lowering._channels import abs_sum
 from jaxcnn._lowering._primitive import primitive
 from jaxcnn._lowering._problem import Algorithm, Problem
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 
 _MAX_TAPS = 64  # with more, writing out each tap takes too long to compile
 _MAX_TERMS = 160  # likewise, for a sum over taps and channels
@@ -79,7 +79,7 @@ def forced(name: str) -> Iterator[None]:
     """
     names = dict.fromkeys(rule.name for rules in TABLES.values() for rule in rules)
     if name not in names:
-        raise ValueError(f"no rule is called {name!r}; {there_are(name, names)}")
+        raise ValueError(f"unknown rule {name!r}; {expected_one_of(name, names)}")
     if isinstance(jnp.zeros(()), Tracer):
         raise RuntimeError("forced must be around the call of the jitted function, not in it")
     with _forced(name):
@@ -198,7 +198,7 @@ def _rotated(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm =
 _blocks = functools.partial(_grouped.convolution, compute=_compute)
 _GROUPED = "a few dense blocks beat many small groups; lax if a value is not finite"
 _SLICES = "XLA computes 2-D convolutions better than 3-D"
-_TAPS = "one slice for each tap is vectorised, `reduce_window` is not"
+_TAPS = "one slice for each tap is vectorized, `reduce_window` is not"
 
 _EXTREME = (
     Rule("tap slices", _window_pooling.window_extreme, _TAPS, pays=_tap_slices_pay),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._lowering._lax import is_max, losing
+from jaxcnn._lowering._lax import identity_element, is_max
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem
 from jaxcnn._lowering._taps import overlap_add, padded, tap_slices
@@ -61,7 +61,7 @@ def _slices(x: jax.Array, problem: Problem, padding: Any) -> Iterator[jax.Array]
 
 
 def _values(x: jax.Array, problem: Problem) -> Iterator[jax.Array]:
-    return _slices(x, problem, losing(x.dtype, problem))
+    return _slices(x, problem, identity_element(x.dtype, problem))
 
 
 def _beats(here: jax.Array, best: jax.Array, problem: Problem) -> jax.Array:

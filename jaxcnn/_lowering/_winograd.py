@@ -1,6 +1,6 @@
 """A window of three along one dimension for two thirds of the multiplications: Winograd's F(2, 3).
 
-Two neighbouring outputs see four inputs, d0 to d3, through three taps, g0 to g2, and need four products instead of six:
+Two neighboring outputs see four inputs, d0 to d3, through three taps, g0 to g2, and need four products instead of six:
 
     m1 = (d0 - d2) g0    m2 = (d1 + d2) (g0 + g1 + g2) / 2    m3 = (d2 - d1) (g0 - g1 + g2) / 2    m4 = (d1 - d3) g2
 
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import widened
+from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._channels import abs_sum, square_sum
 from jaxcnn._lowering._materialize import materialized
@@ -38,7 +38,7 @@ _MAX_PEAK = 16  # root mean square of the kernel or of the inputs for a mean mag
 def waste(problem: Problem) -> dict[int, float]:
     """Computed positions for each one that is kept, by the spatial dimensions that F(2, 3) can be used along.
 
-    With a dilation d, neighbours are d apart, so d blocks of two outputs are interleaved. Blocks that extend beyond
+    With a dilation d, neighbors are d apart, so d blocks of two outputs are interleaved. Blocks that extend beyond
     the end are wasted.
     """
     dims = enumerate(zip(problem.output, *problem.window[:3], strict=True))
@@ -89,7 +89,7 @@ def forward(x: jax.Array, w: jax.Array, problem: Problem, dim: int, compute: Alg
     """`compute` is for the products: convolutions with a window of one position along the dimension."""
     out, dilation, across = problem.output[dim], problem.window.dilation[dim], _across(problem.window, dim)
     d0, d1, d2, d3 = _inputs(x, problem.window, dim, -(-out // (_OUT * dilation)))
-    g0, g1, g2 = jnp.split(widened(w), _TAPS, dim)
+    g0, g1, g2 = jnp.split(at_least_float32(w), _TAPS, dim)
     parts = d0 - d2, d1 + d2, d2 - d1, d1 - d3
     kernels = g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
     m1, m2, m3, m4 = (compute(a, b, _problem.forward(a, b, across, 1)) for a, b in zip(parts, kernels, strict=True))
@@ -105,7 +105,7 @@ def _inputs(x: jax.Array, window: Window, dim: int, blocks: int) -> list[jax.Arr
     length = (blocks - 1) * _OUT + _IN
     ends = (low, length * dilation - low - x.shape[dim + 1])
     around = tuple(ends if i == dim else (0, 0) for i in range(x.ndim - 2))
-    xp = materialized(padded(widened(x), around))
+    xp = materialized(padded(at_least_float32(x), around))
     before, after = x.shape[: dim + 1], x.shape[dim + 2 :]
     xp = xp.reshape(*before, length, dilation, *after)
     parts = (lax.slice_in_dim(xp, i, i + (blocks - 1) * _OUT + 1, _OUT, dim + 1) for i in range(_IN))

@@ -98,11 +98,11 @@ def _in_mode(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        grey = image_module.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-        grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
+        gray = image_module.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        gray.info = {key: value for key, value in image.info.items() if key != "transparency"}
         if transparent is not None:
-            grey.putalpha(image_module.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-        return grey.convert(mode if transparent is None else "RGBA")
+            gray.putalpha(image_module.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+        return gray.convert(mode if transparent is None else "RGBA")
     if transparent is not None and raw in ("L;2", "L;4"):
         image.info["transparency"] = transparent * {"L;2": 85, "L;4": 17}[raw]
     elif transparent is not None and raw == "RGB;16B":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 from jaxcnn.data._decode import MOST_PIXELS, reader
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
@@ -48,7 +48,7 @@ def image_folder(
             and those that systems leave there, such as Thumbs.db, are passed over; other files that are no images of
             these kinds are left out with a warning that counts them.
         size: (height, width) in pixels.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         classes: the classes in order, such as those of the training images; as a rule all folders, in the order of
             their names.
         on_bad_image: "raise", or "skip" to leave out an image that cannot be read, with a warning that counts them.
@@ -106,7 +106,7 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
     Args:
         path: a file (.jpg, .png, .webp, .bmp).
         size: (height, width) in pixels.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
 
     Raises:
         DataError: for a file that is no image of these kinds, is damaged, or has more than 64 million pixels.
@@ -159,7 +159,7 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
         raise DataError(f"{root}: a class is listed twice in {classes}")
     for name in sorted(images):
         if name not in classes:
-            raise DataError(f"{root}: unknown class {name!r}; {there_are(name, classes)}")
+            raise DataError(f"{root}: unknown class {name!r}; {expected_one_of(name, classes)}")
     counted = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
     without = [name for name, files in sorted(images.items()) if not files]
     if without:

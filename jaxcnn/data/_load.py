@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcnn._layer import shown
-from jaxcnn._path import there_are
+from jaxcnn._layer import short_repr
+from jaxcnn._path import expected_one_of
 from jaxcnn.data._cifar import read_cifar, unpack
 from jaxcnn.data._download import Remote, fetch
 from jaxcnn.data._error import DataError
@@ -25,8 +25,8 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
-        return f"Dataset(images=<{shown(self.images)}>, labels=<{shown(self.labels)}>, classes=<{classes}>)"
+        classes = f"{len(self.classes)} classes: {short_repr(tuple(self.classes))}"
+        return f"Dataset(images=<{short_repr(self.images)}>, labels=<{short_repr(self.labels)}>, classes=<{classes}>)"
 
 
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:
@@ -60,7 +60,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     """
     for kind, value, known in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
         if value not in known:
-            raise DataError(f"unknown {kind} {value!r}; {there_are(value, known)}")
+            raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, known)}")
     if name == "mnist_small":
         if root is not None:
             raise DataError(f"mnist_small is part of the package, not of root={str(root)!r}; leave root out")

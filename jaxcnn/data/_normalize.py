@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, constructor, floating
+from jaxcnn._layer import Layer, as_floating, as_layer, constructor
 from jaxcnn.data._load import Dataset
 
 
@@ -42,7 +42,7 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
     def apply(x):
         if jnp.issubdtype(jnp.result_type(x), jnp.uint8):
             x = jnp.asarray(x).astype(jnp.float32) / np.float32(255)
-        x = floating(x, "normalize")
+        x = as_floating(x, "normalize")
         if x.shape[-1:] != means.shape:
             raise ValueError(f"normalize has {len(means)} channels, its input {x.shape} has {x.shape[-1:]}")
         # Statistics need more digits than bfloat16 has, and more range than float16.

@@ -29,7 +29,7 @@ def equalized(image: jax.Array) -> jax.Array:
 
 
 def smoothed(image: jax.Array) -> jax.Array:
-    """Each pixel as the mean of its neighbours, itself five times; the border as it was."""
+    """Each pixel as the mean of its neighbors, itself five times; the border as it was."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -42,7 +42,7 @@ def blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.clip(base + factor * (image - base), 0, 1).astype(image.dtype)
 
 
-def grey(image: jax.Array) -> jax.Array:
+def gray(image: jax.Array) -> jax.Array:
     """Brightness (H, W, 1)."""
     if image.shape[-1] == 3:
         return (image * jnp.array(_LUMA, image.dtype)[None, None]).sum(-1, keepdims=True)

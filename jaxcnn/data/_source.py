@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._layer import child_key, shown
+from jaxcnn._layer import child_key, short_repr
 from jaxcnn._validate import check_batch
 from jaxcnn.data._load import Dataset
 from jaxcnn.data._stream import Stream
@@ -114,7 +114,7 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     if not isinstance(data, dict) or not {"image", "label"} <= {*data} or np.size(data["image"]) == 0:
         raise TypeError(
             f'{name}: fit needs a Dataset, a Stream, or a dict with "image" and "label" that is not empty, or a pair '
-            f"(image, label), got {shown(data)}"
+            f"(image, label), got {short_repr(data)}"
         )
     check_batch(name, data)
     return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)

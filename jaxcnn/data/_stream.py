@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import shown
+from jaxcnn._layer import short_repr
 from jaxcnn.data._decode import MOST_PIXELS, reader
 from jaxcnn.data._folder import Files, list_images
 
@@ -37,8 +37,8 @@ class Stream(NamedTuple):
     others: dict[str, jax.ShapeDtypeStruct] | None = None
 
     def __repr__(self) -> str:
-        classes = f"{len(self.classes)} classes: {shown(tuple(self.classes))}"
-        return f"Stream({self.steps} batches of images=<{shown(self.image)}>, classes=<{classes}>)"
+        classes = f"{len(self.classes)} classes: {short_repr(tuple(self.classes))}"
+        return f"Stream({self.steps} batches of images=<{short_repr(self.image)}>, classes=<{classes}>)"
 
 
 def image_stream(

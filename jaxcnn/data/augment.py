@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import floating, number, widened
-from jaxcnn.data._pixels import blend, grey, rotation, rows_and_columns, source_positions, warped
+from jaxcnn._layer import as_floating, at_least_float32, check_number
+from jaxcnn.data._pixels import blend, gray, rotation, rows_and_columns, source_positions, warped
 from jaxcnn.data._pixels import equalized as equalized
 from jaxcnn.data._pixels import smoothed as smoothed
 from jaxcnn.data._pixels import stretched as stretched
@@ -38,7 +38,7 @@ def _on_floats(augment: Augment) -> Augment:
 
     def converted(key, image, when):
         if image.dtype != jnp.uint8:
-            return augment(key, widened(floating(image, "an augmentation")), when).astype(image.dtype)
+            return augment(key, at_least_float32(as_floating(image, "an augmentation")), when).astype(image.dtype)
         y = augment(key, image.astype(jnp.float32) / 255, when)
         return jnp.clip(jnp.round(y * 255), 0, 255).astype(jnp.uint8)
 
@@ -80,7 +80,7 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
 
     Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros, for CIFAR).
     """
-    number("random_crop: padding", padding, 0)
+    check_number("random_crop: padding", padding, 0)
     if mode not in ("reflect", "constant", "edge", "wrap"):
         raise ValueError(f"random_crop: mode must be 'reflect', 'constant', 'edge' or 'wrap', got {mode!r}")
 
@@ -103,7 +103,7 @@ def translate(pixels: int) -> Augment:
 
 def flip(rate: float = 0.5) -> Augment:
     """Left and right exchanged, with probability `rate`."""
-    number("flip: rate", rate, 0, 1, closed=True)
+    check_number("flip: rate", rate, 0, 1, closed=True)
     return lambda key, image, when: jnp.where(jax.random.bernoulli(key, jnp.float32(rate)), image[:, ::-1], image)
 
 
@@ -125,7 +125,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """The image turned around its middle by an angle uniform in [-degrees, degrees], with zeros around it."""
-    number("rotate: degrees", degrees, 0)
+    check_number("rotate: degrees", degrees, 0)
 
     def augment(key, image, when):
         return warped(image, rotation(jnp.deg2rad(_uniform(key, -degrees, degrees))))
@@ -145,7 +145,7 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
         shear: s is uniform in [-shear, shear].
     """
     for name, value in {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}.items():
-        number(f"affine: {name}", value, 0)
+        check_number(f"affine: {name}", value, 0)
 
     def augment(key, image, when):
         angle, slope, size, *moves = _uniform(key, -1.0, 1.0, (5,))
@@ -161,7 +161,7 @@ def cutout(size: int) -> Augment:
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
     """
-    number("cutout: size", size, 0)
+    check_number("cutout: size", size, 0)
 
     def augment(key, image, when):
         height, width, _ = image.shape
@@ -187,7 +187,7 @@ def random_erasing(
 
     Source: Zhong et al., "Random erasing data augmentation", 2020.
     """
-    number("random_erasing: rate", rate, 0, 1, closed=True)
+    check_number("random_erasing: rate", rate, 0, 1, closed=True)
 
     def augment(key, image, when):
         height, width, _ = image.shape
@@ -212,25 +212,25 @@ def brightness(amount: float) -> Augment:
 
 def contrast(amount: float) -> Augment:
     """The distance from the mean brightness of the image times a factor, uniform in [1 - amount, 1 + amount]."""
-    return _jitter("contrast", amount, lambda image: jnp.broadcast_to(grey(image).mean(), image.shape))
+    return _jitter("contrast", amount, lambda image: jnp.broadcast_to(gray(image).mean(), image.shape))
 
 
 def saturation(amount: float) -> Augment:
-    """The distance from grey of each pixel times a factor, uniform in [1 - amount, 1 + amount]."""
-    return _jitter("saturation", amount, lambda image: jnp.broadcast_to(grey(image), image.shape))
+    """The distance from gray of each pixel times a factor, uniform in [1 - amount, 1 + amount]."""
+    return _jitter("saturation", amount, lambda image: jnp.broadcast_to(gray(image), image.shape))
 
 
 def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
     """`count` changes one after the other, drawn from 14: nothing, and 13 at the strength `magnitude`, from 0 to 30.
 
-    Turned, sheared and moved each way, brighter or darker, of more or less contrast, colour and sharpness, with fewer
+    Turned, sheared and moved each way, brighter or darker, of more or less contrast, color and sharpness, with fewer
     bits, with bright pixels inverted, stretched to the full range, and with an even histogram; where a change has a
     direction, it is drawn. All 14 are computed for each image, so it costs about as much as a small network.
 
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """
-    number("rand_augment: count", count, 0)
-    strength = number("rand_augment: magnitude", magnitude, 0, 30, closed=True) / 30
+    check_number("rand_augment: count", count, 0)
+    strength = check_number("rand_augment: magnitude", magnitude, 0, 30, closed=True) / 30
     changes = _changes(strength)
 
     def augment(key, image, when):
@@ -274,8 +274,8 @@ def _changes(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array
         move(0),
         move(1),
         toward(lambda image: jnp.zeros_like(image)),
-        toward(lambda image: jnp.broadcast_to(grey(image).mean(), image.shape)),
-        toward(lambda image: jnp.broadcast_to(grey(image), image.shape)),
+        toward(lambda image: jnp.broadcast_to(gray(image).mean(), image.shape)),
+        toward(lambda image: jnp.broadcast_to(gray(image), image.shape)),
         toward(smoothed),
         lambda image, sign: jnp.floor(image * 255 / (256 // levels) + 1e-3) * (256 // levels) / 255,
         lambda image, sign: jnp.where(image < 1 - strength, image, 1 - image),
@@ -288,7 +288,7 @@ def _uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...] = (
 
 
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:
-    number(f"{name}: amount", amount, 0)
+    check_number(f"{name}: amount", amount, 0)
 
     def augment(key, image, when):
         return blend(base(image), image, 1 + _uniform(key, -amount, amount))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Params, State, as_layer
-from jaxcnn._path import paths, there_are
+from jaxcnn._path import expected_one_of, paths
 from jaxcnn._transform import capture
 
 
@@ -37,10 +37,10 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
         fewest = min((kernel.shape[-2] for kernel in kernels.values()), default=0)
         candidates = [layer for layer, kernel in kernels.items() if kernel.shape[-2] == fewest]
         if len(candidates) != 1:
-            raise ValueError(f"filters needs the path of a convolution; {there_are('', candidates)}")
+            raise ValueError(f"filters needs the path of a convolution; {expected_one_of('', candidates)}")
         path = candidates[0]
     if path not in kernels:
-        raise ValueError(f"filters: no convolution is called {path!r}; {there_are(path, kernels)}")
+        raise ValueError(f"filters: no convolution {path!r}; {expected_one_of(path, kernels)}")
     return jnp.moveaxis(kernels[path], -1, 0)
 
 

@@ -10,9 +10,9 @@ import optax
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State, as_layer, child_key, floating, number, spatial_rank
+from jaxcnn._layer import Params, State, as_floating, as_layer, check_number, child_key, spatial_rank
 from jaxcnn._transform import capture
-from jaxcnn._window import integer
+from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import checked_classes
 
 
@@ -73,11 +73,11 @@ def feature_visualization(
     Schubert, "Feature visualization", 2017 (moves).
     """
     name = "feature_visualization"
-    x = floating(x, name)
-    integer(name, "steps", steps)
-    integer(name, "jitter", jitter, 0)
+    x = as_floating(x, name)
+    check_integer(name, "steps", steps)
+    check_integer(name, "jitter", jitter, 0)
     for option, value in {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}.items():
-        number(f"{name}: {option}", value)
+        check_number(f"{name}: {option}", value)
     low, high = bounds or (-math.inf, math.inf)
     if not low < high:
         raise ValueError(f"{name}: bounds must be a least and a largest value, got {bounds}")

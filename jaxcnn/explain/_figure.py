@@ -1,4 +1,4 @@
-"""What the figures of `plot_*` have in common: axes on a clear background, colours, and images in a grid."""
+"""What the figures of `plot_*` have in common: axes on a clear background, colors, and images in a grid."""
 
 import math
 from collections.abc import Sequence
@@ -41,27 +41,27 @@ def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any
 
 
 def diverging() -> Any:
-    """Colours from -1 to 1, light at zero."""
+    """Colors from -1 to 1, light at zero."""
     return require_matplotlib().colors.LinearSegmentedColormap.from_list("diverging", [BLUE, _NEUTRAL, VERMILLION])
 
 
 def fading(signed: bool) -> Any:
-    """Colours that are transparent at zero: from -1 to 1, or viridis from 0 to 1."""
+    """Colors that are transparent at zero: from -1 to 1, or viridis from 0 to 1."""
     matplotlib = require_matplotlib()
     if signed:
         stops = [(0, BLUE), (0.5, f"{BLUE}00"), (0.5, f"{VERMILLION}00"), (1, VERMILLION)]
         return matplotlib.colors.LinearSegmentedColormap.from_list("fading", stops)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256))
-    colours[:, 3] = np.linspace(0, 1, 256)
-    return matplotlib.colors.ListedColormap(colours)
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256))
+    colors[:, 3] = np.linspace(0, 1, 256)
+    return matplotlib.colors.ListedColormap(colors)
 
 
-def colour_bar(figure: "Figure", drawn: Any, axes: Any, label: str) -> None:
+def color_bar(figure: "Figure", drawn: Any, axes: Any, label: str) -> None:
     bar = figure.colorbar(drawn, ax=axes)
     bar.set_label(label, color=INK)
     bar.ax.tick_params(colors=INK, labelsize=9)
     bar.outline.set_color(INK)
-    bar.ax.set_facecolor("0.55")  # as under an overlay, where colours are transparent
+    bar.ax.set_facecolor("0.55")  # as under an overlay, where colors are transparent
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:
@@ -73,10 +73,10 @@ def mosaic(tiles: np.ndarray) -> np.ndarray:
 
 
 def number_tiles(axis: Any, numbers: np.ndarray, size: int, length: int) -> None:
-    """Numbers at the centres of the tiles of `size` in a mosaic of `length`; at most 32 of them."""
-    centres = np.linspace((size - 1) / 2, length - (size + 1) / 2, len(numbers))
+    """Numbers at the centers of the tiles of `size` in a mosaic of `length`; at most 32 of them."""
+    centers = np.linspace((size - 1) / 2, length - (size + 1) / 2, len(numbers))
     some = slice(None, None, math.ceil(len(numbers) / 32))
-    axis.set_ticks(centres[some], numbers[some])
+    axis.set_ticks(centers[some], numbers[some])
 
 
 def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
@@ -90,17 +90,17 @@ def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> 
 
 
 def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed: bool) -> "Figure":
-    """A row of images, and below it the same in pale grey under the values (N, H, W), each by its largest."""
+    """A row of images, and below it the same in pale gray under the values (N, H, W), each by its largest."""
     x, n = np.asarray(x), len(x)
     figure, axes = new_figure(2, n, 1.5 * n + 1.2, 3.4)
-    colours = fading(signed)
+    colors = fading(signed)
     for i, (above, below) in enumerate(axes.T):
         show(above, x[i])
         above.set_title(str(i) if titles is None else titles[i])
         show(below, x[i].mean(-1, keepdims=True), 0.35, 0.75)
         relative = values[i] / (np.abs(values[i]).max() or 1)
-        drawn = below.imshow(relative, cmap=colours, vmin=-1 if signed else 0, vmax=1)
+        drawn = below.imshow(relative, cmap=colors, vmin=-1 if signed else 0, vmax=1)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("attribution" if signed else "Grad-CAM")
-    colour_bar(figure, drawn, axes[1], "relative to largest")
+    color_bar(figure, drawn, axes[1], "relative to largest")
     return figure

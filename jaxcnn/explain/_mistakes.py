@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import floating, shown, widened
-from jaxcnn._window import integer
+from jaxcnn._layer import as_floating, at_least_float32, short_repr
+from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import checked_classes
 
 
@@ -40,7 +40,7 @@ def confusion_matrix(labels: Any, predictions: Any, classes: int) -> jax.Array:
         Array([[1, 1],
                [0, 1]], dtype=int32)
     """
-    integer("confusion_matrix", "classes", classes)
+    check_integer("confusion_matrix", "classes", classes)
     labels = checked_classes("confusion_matrix: labels", labels, np.size(labels), classes)
     predictions = checked_classes("confusion_matrix: predictions", predictions, len(labels), classes)
     return jnp.zeros((classes, classes), jnp.int32).at[labels, predictions].add(1, wrap_negative_indices=False)
@@ -68,10 +68,10 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
         >>> [(int(i), f"{p:.1%}") for i, p in zip(mistakes.index, mistakes.label_probability)]
         [(0, '10.0%'), (2, '30.0%')]
     """
-    integer("worst_mistakes", "n", n)
-    logits = widened(floating(logits, "worst_mistakes"))
+    check_integer("worst_mistakes", "n", n)
+    logits = at_least_float32(as_floating(logits, "worst_mistakes"))
     if logits.ndim != 2:
-        raise ValueError(f"worst_mistakes needs logits (N, classes), got {shown(logits)}")
+        raise ValueError(f"worst_mistakes needs logits (N, classes), got {short_repr(logits)}")
     labels = checked_classes("worst_mistakes: labels", labels, *logits.shape)
     predicted = logits.argmax(-1)
     log_probability = jax.nn.log_softmax(logits)

@@ -13,7 +13,7 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, as_layer
 from jaxcnn._lowering import choose
 from jaxcnn._program import Program, inner_programs, jaxpr_of
-from jaxcnn._window import one_of
+from jaxcnn._window import check_choice
 from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
 
 _RUNS = 7
@@ -125,7 +125,7 @@ def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = Fa
     Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model", 2009 (intensity).
     """
     if backend is not None:
-        one_of("plan", "backend", backend, ("cpu", "gpu", "tpu"))
+        check_choice("plan", "backend", backend, ("cpu", "gpu", "tpu"))
     if measure and backend not in (None, jax.default_backend()):
         raise ValueError(f"plan: measure=True is for the default backend, {jax.default_backend()}, not for {backend!r}")
     backend = backend or jax.default_backend()

@@ -2,8 +2,8 @@
 
 Each is a `matplotlib.figure.Figure` by itself, without pyplot and its list of open figures: `figure.savefig("x.png")`.
 Without matplotlib, a MissingExtraError says what to install.
-All have no background, and lines and text that can be read on white as on black. Colours can be told apart by the
-colour-blind: viridis and cividis, and those of Okabe and Ito, "Color universal design", 2008.
+All have no background, and lines and text that can be read on white as on black. Colors can be told apart by the
+color-blind: viridis and cividis, and those of Okabe and Ito, "Color universal design", 2008.
 """
 
 import math
@@ -22,7 +22,7 @@ from jaxcnn.explain._figure import (
     BLUE,
     INK,
     VERMILLION,
-    colour_bar,
+    color_bar,
     diverging,
     mosaic,
     new_figure,
@@ -36,8 +36,8 @@ from jaxcnn.explain._figure import (
 def plot_filters(kernels: Any) -> "Figure":
     """The filters of a convolution (features, H, W, C), as `filters` gives them.
 
-    A tile for each filter if they have 1 or 3 channels, where 3 are red, green and blue around grey; otherwise for each
-    filter (across) and channel (down). Colours reach from minus to plus the largest weight.
+    A tile for each filter if they have 1 or 3 channels, where 3 are red, green and blue around gray; otherwise for each
+    filter (across) and channel (down). Colors reach from minus to plus the largest weight.
 
     Raises:
         ValueError: for another shape.
@@ -69,7 +69,7 @@ def plot_filters(kernels: Any) -> "Figure":
         axes.imshow(np.concatenate([np.nan_to_num(0.5 + 0.5 * image / most), there], axis=-1))
     else:
         drawn = axes.imshow(image, cmap=diverging(), vmin=-most, vmax=most)
-        colour_bar(figure, drawn, axes, "weight")
+        color_bar(figure, drawn, axes, "weight")
     axes.set(title=f"{features} filters of {height} x {width} x {channels}", xlabel="filter", ylabel=row_label)
     number_tiles(axes.xaxis, np.arange(columns), width, image.shape[1])
     number_tiles(axes.yaxis, row_numbers, height, image.shape[0])
@@ -80,7 +80,7 @@ def plot_filters(kernels: Any) -> "Figure":
 def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: int = 16) -> "Figure":
     """What the layers find in one image, as `feature_maps` gives it: a row for each, a tile for each channel.
 
-    Colours reach from the least to the largest value in the row. Outputs (N, features) are one row of cells.
+    Colors reach from the least to the largest value in the row. Outputs (N, features) are one row of cells.
 
     Args:
         maps: activations (N, H, W, C) or (N, features) by path.
@@ -194,7 +194,7 @@ def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Fi
 def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> "Figure":
     """A matrix (classes, classes), as `confusion_matrix` gives it: a row for each class, a column for each prediction.
 
-    Colours are fractions of the row, on a scale that spreads the small ones; up to 20 classes have counts in the cells.
+    Colors are fractions of the row, on a scale that spreads the small ones; up to 20 classes have counts in the cells.
 
     Args:
         matrix: counts.
@@ -227,7 +227,7 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         for (row, column), fraction in np.ndenumerate(fractions):
             text = f"{matrix[row, column]:,}" if matrix[row, column] else ""
             axes.text(column, row, text, ha="center", va="center", size=8, color="black" if fraction > 0.3 else "white")
-    colour_bar(figure, drawn, axes, "fraction of the class")
+    color_bar(figure, drawn, axes, "fraction of the class")
     return figure
 
 
@@ -279,11 +279,11 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
         raise ValueError("plot_curves needs the records of at least one epoch, got none")
     figure, axes = new_figure(1, len(metrics), 4.5 * len(metrics), 3.2)
     for ax, metric in zip(axes[0], metrics, strict=True):
-        for part, colour, line in (("train", BLUE, "o-"), ("test", VERMILLION, "s--")):
+        for part, color, line in (("train", BLUE, "o-"), ("test", VERMILLION, "s--")):
             known = [(record["epoch"], record[part][metric]) for record in history if metric in record.get(part, ())]
             if known:
                 epochs, values = np.array(known, float).T  # None, which was not finite, as NaN
-                ax.plot(epochs, values, line, color=colour, label=part, markersize=4)
+                ax.plot(epochs, values, line, color=color, label=part, markersize=4)
         ax.set(title=metric, xlabel="epoch", ylabel=metric)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(color=INK, alpha=0.25)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._layer import Layer, as_layer, floating, spatial_rank
+from jaxcnn._layer import Layer, as_floating, as_layer, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn._program import plain
-from jaxcnn.explain._span import Seen, Span, shifted, together
-from jaxcnn.explain._span_rules import through
+from jaxcnn.explain._span import Seen, Span, shift_axes, union
+from jaxcnn.explain._span_rules import propagate
 from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table
 
 
@@ -34,7 +34,7 @@ class Field(NamedTuple):
     start: int  # negative in the padding
 
     @property
-    def centre(self) -> float:
+    def center(self) -> float:
         """The middle of what unit 0 sees."""
         return self.start + (self.size - 1) / 2
 
@@ -115,7 +115,7 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
     Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", 2019.
     """
     model = as_layer(model)
-    spatial_rank(floating(x, "receptive_field"), "receptive_field")
+    spatial_rank(as_floating(x, "receptive_field"), "receptive_field")
     x, params, state = specs(model, x, "receptive_field")
 
     def forward(x, params, state):
@@ -128,18 +128,18 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
     fields: list[list[Field]] = [[] for _ in outputs]
     for axis, n in enumerate(x.shape[1:-1], 1):
         pixels = Span(axis, n, np.arange(n), np.arange(n), 1, 1)
-        seen = iter(through(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
+        seen = iter(propagate(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
         for found, output, r in zip(fields, outputs, probe.records, strict=True):
             leaves = zip(jax.tree.leaves(output), jax.tree.leaves(r.output), strict=True)
             spans = [_in_place(next(seen), len(all_.shape), len(one.shape), len(x.shape)) for all_, one in leaves]
-            found.append(_field(together(spans), n))
+            found.append(_field(union(spans), n))
     layers = (LayerFields(r.path, r.output, tuple(found)) for r, found in zip(probe.records, fields, strict=True))
     return ReceptiveFields(x, tuple(layers))
 
 
 def _in_place(seen: Seen, rank: int, once: int, wanted: int) -> Span | None:
     """What an output sees, without the dimensions of repetitions; all together where it has no positions."""
-    span = shifted(seen, once - rank)
+    span = shift_axes(seen, once - rank)
     return span if span is None or once == wanted else span.whole()
 
 

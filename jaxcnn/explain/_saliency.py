@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State, as_layer, checked_key, floating, number, widened
+from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32, check_key, check_number
 from jaxcnn._transform import capture
-from jaxcnn._window import integer
+from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import checked_classes
 
 
@@ -47,7 +47,7 @@ def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, lab
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014.
     """
-    x = floating(x, "saliency")
+    x = as_floating(x, "saliency")
     return _gradient(model, params, state, label)(x)
 
 
@@ -83,10 +83,10 @@ def smooth_grad(
 
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
-    x = floating(x, "smooth_grad")
-    checked_key(key)
-    number("smooth_grad: noise", noise)
-    integer("smooth_grad", "samples", samples)
+    x = as_floating(x, "smooth_grad")
+    check_key(key)
+    check_number("smooth_grad: noise", noise)
+    check_integer("smooth_grad", "samples", samples)
     label = _explained(_logits(model, params, state, x), label)
     axes = tuple(range(1, x.ndim))
     sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
@@ -128,8 +128,8 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", 2017.
     """
-    x = floating(x, "integrated_gradients")
-    integer("integrated_gradients", "steps", steps)
+    x = as_floating(x, "integrated_gradients")
+    check_integer("integrated_gradients", "steps", steps)
     baseline = jnp.asarray(baseline, x.dtype)
     if baseline.shape not in ((), x.shape[1:], x.shape):
         raise ValueError(
@@ -171,7 +171,7 @@ def grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017.
     """
-    x = floating(x, "grad_cam")
+    x = as_floating(x, "grad_cam")
     probe: Any = capture(as_layer(model), re.escape(layer))
 
     def outputs(offsets):
@@ -214,5 +214,5 @@ def _gradient(model: AnyLayer, params: Params, state: State, label: Any) -> Call
 def _mean(gradient: Callable[[jax.Array], jax.Array], point: Callable[[jax.Array], jax.Array], n: int) -> jax.Array:
     """The mean of the gradient at points 0 to n - 1, one at a time: memory does not grow with n."""
     like = jax.eval_shape(point, jnp.int32(0))
-    zero = widened(jnp.zeros(like.shape, like.dtype))
+    zero = at_least_float32(jnp.zeros(like.shape, like.dtype))
     return (lax.fori_loop(0, n, lambda k, total: total + gradient(point(k)), zero) / n).astype(like.dtype)

@@ -76,7 +76,7 @@ def known(value: Any) -> Known:
 Seen = Span | Known | None  # None: an array that does not depend on the input
 
 
-def together(seen: Sequence[Seen]) -> Span | None:
+def union(seen: Sequence[Seen]) -> Span | None:
     """What an element sees that is computed from those at the same position."""
     spans = [value for value in seen if isinstance(value, Span)]
     return functools.reduce(_both, spans) if spans else None
@@ -92,9 +92,9 @@ def _both(one: Span, other: Span) -> Span:
     return Span(one.axis, one.length, first, last, period, one.step * period // one.period)
 
 
-def shifted(seen: Seen, by: int) -> Span | None:
+def shift_axes(seen: Seen, by: int) -> Span | None:
     """The same in an array with `by` more dimensions in front."""
-    span = together([seen])
+    span = union([seen])
     if span is None or span.axis is None:
         return span
     return span.along(span.axis + by) if span.axis + by >= 0 else span.whole()

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxcnn._program import inner_programs, interpret
-from jaxcnn.explain._span import Known, Seen, Span, known, shifted, together
+from jaxcnn.explain._span import Known, Seen, Span, known, shift_axes, union
 
 
-def through(program: Any, args: Sequence[Seen]) -> list[Seen]:
+def propagate(program: Any, args: Sequence[Seen]) -> list[Seen]:
     """What the results of a program see, from what its arguments see."""
     return interpret(program, args, _results, known)
 
@@ -22,7 +22,7 @@ def _results(eqn: Any, seen: list[Seen]) -> list[Seen]:
     name = eqn.primitive.name
     if name in _CALLS:
         (program,) = inner_programs(eqn)
-        return through(program, seen)
+        return propagate(program, seen)
     if name == "scan":
         return _scan(eqn, seen)
     constants = [value for value in seen if isinstance(value, Known)]
@@ -33,7 +33,7 @@ def _results(eqn: Any, seen: list[Seen]) -> list[Seen]:
     for k, (var, span) in enumerate(zip(eqn.invars, seen, strict=True)):
         if isinstance(span, Span) and var.aval.size:
             moved.append(span if span.axis is None else rule(eqn, seen, k, span) or span.whole())
-    return [together(moved) if var.aval.size else None for var in eqn.outvars]
+    return [union(moved) if var.aval.size else None for var in eqn.outvars]
 
 
 def _computed(eqn: Any, operands: list[Known]) -> list[Known]:
@@ -56,14 +56,14 @@ def _scan(eqn: Any, seen: list[Seen]) -> list[Seen]:
     collected = [out.aval.ndim > one.aval.ndim for out, one in zip(eqn.outvars, body.outvars, strict=True)]
     carried = collected.count(False)
     carry = slice(sliced.count(False) - carried, sliced.count(False))
-    args = [shifted(value, -1) if is_slice else value for value, is_slice in zip(seen, sliced, strict=True)]
+    args = [shift_axes(value, -1) if is_slice else value for value, is_slice in zip(seen, sliced, strict=True)]
     gathered: list[Seen] = [None] * collected.count(True)
     for _ in range(eqn.params["length"]):
-        args[carry] = (together([value]) for value in args[carry])  # what is known at first is not so later
-        results = through(eqn.params["jaxpr"], args)
+        args[carry] = (union([value]) for value in args[carry])  # what is known at first is not so later
+        results = propagate(eqn.params["jaxpr"], args)
         args[carry] = results[:carried]
-        gathered = [together(pair) for pair in zip(gathered, results[carried:], strict=True)]
-    return [*args[carry], *(shifted(value, 1) for value in gathered)]
+        gathered = [union(pair) for pair in zip(gathered, results[carried:], strict=True)]
+    return [*args[carry], *(shift_axes(value, 1) for value in gathered)]
 
 
 def _same(eqn: Any, seen: list[Seen], k: int, span: Span) -> Span:

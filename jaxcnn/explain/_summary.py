@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Layer, Params, State, as_layer, shown
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._program import inputs_used
-from jaxcnn._window import integer
+from jaxcnn._window import check_integer
 
 Line = Sequence[str] | None  # cells of a table; None is a rule
 
@@ -107,7 +107,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         parameters take 6.06 kB; 1,290 are trainable
     """
     if depth is not None:
-        integer("summary", "depth", depth)
+        check_integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
     records, trainable = _recorded(model, params, state, x), _trained(model, params, state, x)
@@ -142,7 +142,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
 def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
     """Input, parameters and state of the model as shapes."""
     if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
-        raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {shown(x)}")
+        raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     return x, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
 

@@ -22,7 +22,7 @@ def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     """(N, H, W, 3) -> (N, classes): AlexNet on one device, as torchvision has it.
 
     Five convolutions and three dense layers, as in 2012, with fewer filters in the first two and without groups and
-    local response normalisation.
+    local response normalization.
 
     Variants, for 224x224 (top-1 of torchvision's weights):
         name      parameters  multiply-adds   top-1

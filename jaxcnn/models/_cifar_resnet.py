@@ -8,7 +8,7 @@ from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 
@@ -41,7 +41,7 @@ def cifar_resnet(
         classes: number of classes; None gives the features (N, 64).
         depth: number of layers on the way, 6 n + 2 for n blocks in each stage.
         option: how x gets more channels on its way around: "A", by zeros; "B", by a 1x1 convolution.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Raises:
@@ -61,22 +61,22 @@ def cifar_resnet(
 
     def block(width, stride):
         branch = serial(
-            conv1=unit(width, 3, stride=stride, norm=norm),
-            conv2=unit(width, 3, norm=norm, act=identity),
+            conv1=conv_norm_act(width, 3, stride=stride, norm=norm),
+            conv2=conv_norm_act(width, 3, norm=norm, act=identity),
         )
         if stride == 1:
             shortcut = identity
         elif option == "A":
             shortcut = _with_zeros
         else:
-            shortcut = unit(width, 1, stride=stride, norm=norm, act=identity)
+            shortcut = conv_norm_act(width, 1, stride=stride, norm=norm, act=identity)
         return serial(sum=residual(branch, shortcut), relu=jax.nn.relu)
 
     stages = {}
     for stage, width in enumerate((16, 32, 64), 1):
         first = block(width, 1 if stage == 1 else 2)
         stages[f"stage{stage}"] = serial(first, *(block(width, 1) for _ in range(1, depth // 6)))
-    return serial(stem=unit(16, 3, norm=norm), **stages, features=global_avg_pool, **head(classes, dropout))
+    return serial(stem=conv_norm_act(16, 3, norm=norm), **stages, features=global_avg_pool, **head(classes, dropout))
 
 
 def _with_zeros(x: jax.Array) -> jax.Array:

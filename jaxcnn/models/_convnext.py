@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
-from jaxcnn._layer import Layer, constructor, leaf, stateless
+from jaxcnn._layer import Layer, constructor, get_param, stateless
 from jaxcnn._norm import layer_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._response_norm import global_response_norm
@@ -59,7 +59,7 @@ def convnext(
         depths: blocks in each stage.
         width: channels of the first stage; twice as many in each later one.
         response_norm: whether the network is a v2.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
         drop_path: how often the last block leaves out what it adds; less often the earlier ones, the first never.
 
@@ -102,7 +102,7 @@ def _scaled(start: float) -> Layer:
         return {"scale": jnp.full(x.shape[-1:], start, jnp.float32)}
 
     def fn(params, x):
-        return x * leaf("scale", params, "scale", x.shape[-1:], x).astype(x.dtype)
+        return x * get_param("scale", params, "scale", x.shape[-1:], x).astype(x.dtype)
 
     return stateless(init, fn)
 

@@ -9,7 +9,7 @@ from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 
@@ -41,7 +41,7 @@ def densenet(
         classes: number of classes; None gives the features (N, C).
         depths: layers in each block.
         growth: channels that each of them adds; the first convolution makes twice as many.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout of each f(x).
 
     Example:
@@ -68,7 +68,7 @@ def densenet(
         return serial(norm=norm(), relu=jax.nn.relu, conv=conv(features, 1, bias=False), pool=avg_pool(2))
 
     channels = 2 * growth
-    layers = {"stem": unit(channels, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
+    layers = {"stem": conv_norm_act(channels, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
     for block, depth in enumerate(depths, 1):
         if block > 1:
             channels //= 2

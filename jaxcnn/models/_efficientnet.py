@@ -10,8 +10,8 @@ from jaxcnn._combine import serial
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
-from jaxcnn.models._inverted_residual import divisible, fused_inverted_residual, inverted_residual
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._inverted_residual import fused_inverted_residual, inverted_residual, make_divisible
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 # expansion, size, stride, features and blocks of each stage; size 0 for blocks with one convolution for two
@@ -96,7 +96,7 @@ def efficientnet(
         depth: factor of the blocks of each stage.
         stem: channels of the first convolution, before that factor.
         top: channels of the last convolution; four times those before it as a rule.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
         drop_path: rate at which the last branch is dropped; in proportion for those before it.
 
@@ -109,12 +109,12 @@ def efficientnet(
     "EfficientNetV2: smaller models and faster training", 2021.
     """
     act = jax.nn.silu
-    channels = divisible(stem * width)
-    layers = {"stem": unit(channels, 3, stride=2, norm=norm, act=act)}
+    channels = make_divisible(stem * width)
+    layers = {"stem": conv_norm_act(channels, 3, stride=2, norm=norm, act=act)}
     counts = [math.ceil(count * depth) for *_, count in stages]
     done = 0
     for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
-        blocks, out = [], divisible(features * width)
+        blocks, out = [], make_divisible(features * width)
         for i in range(count):
             common: dict[str, Any] = {
                 "stride": 1 if i else stride,
@@ -129,7 +129,7 @@ def efficientnet(
                 blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **common))
             channels, done = out, done + 1
         layers[f"stage{stage}"] = serial(*blocks)
-    layers["top"] = unit(top or 4 * channels, 1, norm=norm, act=act)
+    layers["top"] = conv_norm_act(top or 4 * channels, 1, norm=norm, act=act)
     return serial(**layers, features=global_avg_pool, **head(classes, dropout))
 
 

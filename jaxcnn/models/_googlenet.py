@@ -11,7 +11,7 @@ from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import input_shape
 
 
@@ -41,7 +41,7 @@ def googlenet(
         classes: number of classes; None gives the features (N, 1024), without auxiliary heads.
         auxiliary: whether to give (logits, logits of the upper head, of the lower head) in training. In evaluation
             the output is the logits alone. `cross_entropy` makes one loss of them.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer; 0 turns off that of the auxiliary heads too, of rate 0.7.
 
     Example:
@@ -54,17 +54,17 @@ def googlenet(
 
     def inception(ones, reduce3, threes, reduce5, fives, pooled):
         return concatenate(
-            branch1=unit(ones, 1, norm=norm),
-            branch2=serial(unit(reduce3, 1, norm=norm), unit(threes, 3, norm=norm)),
-            branch3=serial(unit(reduce5, 1, norm=norm), unit(fives, 3, norm=norm)),
-            branch4=serial(max_pool(3, stride=1, padding=1), unit(pooled, 1, norm=norm)),
+            branch1=conv_norm_act(ones, 1, norm=norm),
+            branch2=serial(conv_norm_act(reduce3, 1, norm=norm), conv_norm_act(threes, 3, norm=norm)),
+            branch3=serial(conv_norm_act(reduce5, 1, norm=norm), conv_norm_act(fives, 3, norm=norm)),
+            branch4=serial(max_pool(3, stride=1, padding=1), conv_norm_act(pooled, 1, norm=norm)),
         )
 
     lower = {
-        "conv1": unit(64, 7, stride=2, norm=norm),
+        "conv1": conv_norm_act(64, 7, stride=2, norm=norm),
         "pool1": max_pool(3, stride=2, ceil_mode=True),
-        "conv2": unit(64, 1, norm=norm),
-        "conv3": unit(192, 3, norm=norm),
+        "conv2": conv_norm_act(64, 1, norm=norm),
+        "conv3": conv_norm_act(192, 3, norm=norm),
         "pool2": max_pool(3, stride=2, ceil_mode=True),  # 28 x 28 of 224 x 224
         "inception3a": inception(64, 96, 128, 16, 32, 32),
         "inception3b": inception(128, 128, 192, 32, 96, 64),
@@ -90,7 +90,7 @@ def googlenet(
     def classifier():
         return serial(
             pool=adaptive_avg_pool(4),
-            conv=unit(128, 1, norm=norm),
+            conv=conv_norm_act(128, 1, norm=norm),
             flatten=flatten,
             fc1=dense(1024),
             relu=jax.nn.relu,

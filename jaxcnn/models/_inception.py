@@ -8,7 +8,7 @@ from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn.models._googlenet import with_auxiliary
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import input_shape
 
 
@@ -38,7 +38,7 @@ def inception_v3(
         classes: number of classes; None gives the features (N, 2048), without the auxiliary head.
         auxiliary: whether to give (logits, logits of the auxiliary head) in training; it needs images of at least
             299x299. In evaluation the output is the logits alone. `cross_entropy` makes one loss of them.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -48,8 +48,8 @@ def inception_v3(
 
     Source: Szegedy et al., "Rethinking the inception architecture for computer vision", 2016.
     """
-    same = functools.partial(unit, norm=norm, padding="SAME")
-    valid = functools.partial(unit, norm=norm, padding="VALID")
+    same = functools.partial(conv_norm_act, norm=norm, padding="SAME")
+    valid = functools.partial(conv_norm_act, norm=norm, padding="VALID")
 
     def pooled(features):
         return serial(pool=avg_pool(3, stride=1, padding=1, count_include_pad=True), project=same(features, 1))

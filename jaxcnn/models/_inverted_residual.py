@@ -7,10 +7,10 @@ import jax
 from jaxcnn._combine import AnyLayer, residual, serial
 from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer, by_shape
+from jaxcnn._layer import Layer, from_input_shape
 from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn._transform import drop_path as dropped
-from jaxcnn.models._unit import Norm, unit
+from jaxcnn.models._unit import Norm, conv_norm_act
 
 
 def inverted_residual(
@@ -43,15 +43,17 @@ def inverted_residual(
     """
 
     def block(shape: tuple[int, ...]) -> Layer:
-        parts: dict[str, AnyLayer] = {} if hidden == shape[-1] else {"expand": unit(hidden, 1, norm=norm, act=act)}
+        parts: dict[str, AnyLayer] = (
+            {} if hidden == shape[-1] else {"expand": conv_norm_act(hidden, 1, norm=norm, act=act)}
+        )
         depthwise = depthwise_conv(size, stride=stride, padding=size // 2, bias=False)
         parts["depthwise"] = serial(conv=depthwise, norm=norm(), act=act)
         if squeeze:
             parts["excite"] = squeeze_excite(features=squeeze, activation=squeeze_act, gate=gate)
-        parts["project"] = unit(features, 1, norm=norm, act=identity)
+        parts["project"] = conv_norm_act(features, 1, norm=norm, act=identity)
         return added(parts, shape, features, stride, drop_path)
 
-    return by_shape(block)
+    return from_input_shape(block)
 
 
 def fused_inverted_residual(
@@ -66,15 +68,15 @@ def fused_inverted_residual(
 
     def block(shape: tuple[int, ...]) -> Layer:
         if expand == 1:
-            parts: dict[str, AnyLayer] = {"fused": unit(features, 3, stride=stride, norm=norm, act=act)}
+            parts: dict[str, AnyLayer] = {"fused": conv_norm_act(features, 3, stride=stride, norm=norm, act=act)}
         else:
             parts = {
-                "fused": unit(expand * shape[-1], 3, stride=stride, norm=norm, act=act),
-                "project": unit(features, 1, norm=norm, act=identity),
+                "fused": conv_norm_act(expand * shape[-1], 3, stride=stride, norm=norm, act=act),
+                "project": conv_norm_act(features, 1, norm=norm, act=identity),
             }
         return added(parts, shape, features, stride, drop_path)
 
-    return by_shape(block)
+    return from_input_shape(block)
 
 
 def added(parts: dict[str, AnyLayer], shape: tuple[int, ...], features: int, stride: int, drop_path: float) -> Layer:
@@ -83,7 +85,7 @@ def added(parts: dict[str, AnyLayer], shape: tuple[int, ...], features: int, str
     return residual(dropped(branch, drop_path)) if stride == 1 and shape[-1] == features else branch
 
 
-def divisible(channels: float, by: int = 8) -> int:
+def make_divisible(channels: float, by: int = 8) -> int:
     """The nearest multiple, but not below 90 % of what was asked for: widths that hardware likes."""
     nearest = max(by, int(channels + by / 2) // by * by)
     return nearest + by if nearest < 0.9 * channels else nearest

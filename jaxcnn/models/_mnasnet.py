@@ -10,8 +10,8 @@ from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
-from jaxcnn.models._inverted_residual import divisible, inverted_residual
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 # features, size, stride, expansion and blocks of the stages
@@ -43,7 +43,7 @@ def mnasnet(
     Args:
         classes: number of classes; None gives the features (N, 1280).
         width: factor of all channels but those of the last convolution.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -53,21 +53,21 @@ def mnasnet(
 
     Source: Tan et al., "MnasNet: platform-aware neural architecture search for mobile", 2019.
     """
-    channels = divisible(16 * width)
+    channels = make_divisible(16 * width)
     layers = {
-        "stem": unit(divisible(32 * width), 3, stride=2, norm=norm),
+        "stem": conv_norm_act(make_divisible(32 * width), 3, stride=2, norm=norm),
         "depthwise": serial(conv=depthwise_conv(3, padding=1, bias=False), norm=norm(), act=jax.nn.relu),
-        "project": unit(channels, 1, norm=norm, act=identity),
+        "project": conv_norm_act(channels, 1, norm=norm, act=identity),
     }
     for stage, (features, size, stride, expand, count) in enumerate(PLAN, 1):
         blocks = []
         for i in range(count):
-            hidden, out = expand * channels, divisible(features * width)
+            hidden, out = expand * channels, make_divisible(features * width)
             step = 1 if i else stride
             blocks.append(inverted_residual(out, size, hidden=hidden, stride=step, norm=norm, act=jax.nn.relu))
             channels = out
         layers[f"stage{stage}"] = serial(*blocks)
-    return serial(**layers, top=unit(1280, 1, norm=norm), features=global_avg_pool, **head(classes, dropout))
+    return serial(**layers, top=conv_norm_act(1280, 1, norm=norm), features=global_avg_pool, **head(classes, dropout))
 
 
 mnasnet0_5 = variant("mnasnet0_5", mnasnet, width=0.5)

@@ -10,8 +10,8 @@ from jaxcnn._dense import dense
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
-from jaxcnn.models._inverted_residual import divisible, inverted_residual
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import input_shape, variant
 
 # features and stride of the 13 blocks of version 1
@@ -66,7 +66,7 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     Args:
         classes: number of classes; None gives the features (N, 1024).
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -81,11 +81,11 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
         depthwise = depthwise_conv(3, stride=stride, padding=1, bias=False)
         return serial(
             depthwise=serial(conv=depthwise, norm=norm(), act=jax.nn.relu6),
-            pointwise=unit(features, 1, norm=norm, act=jax.nn.relu6),
+            pointwise=conv_norm_act(features, 1, norm=norm, act=jax.nn.relu6),
         )
 
     blocks = {f"block{i}": block(*row) for i, row in enumerate(PLAN_1, 1)}
-    stem = unit(32, 3, stride=2, norm=norm, act=jax.nn.relu6)
+    stem = conv_norm_act(32, 3, stride=2, norm=norm, act=jax.nn.relu6)
     return serial(stem=stem, **blocks, features=global_avg_pool, **head(classes, dropout))
 
 
@@ -104,7 +104,7 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     Args:
         classes: number of classes; None gives the features (N, 1280).
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -115,14 +115,14 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
     act = jax.nn.relu6
-    layers, channels = {"stem": unit(32, 3, stride=2, norm=norm, act=act)}, 32
+    layers, channels = {"stem": conv_norm_act(32, 3, stride=2, norm=norm, act=act)}, 32
     for expand, features, count, stride in PLAN_2:
         for i in range(count):
             layers[f"block{len(layers)}"] = inverted_residual(
                 features, hidden=expand * channels, stride=1 if i else stride, norm=norm, act=act
             )
             channels = features
-    layers["top"] = unit(1280, 1, norm=norm, act=act)
+    layers["top"] = conv_norm_act(1280, 1, norm=norm, act=act)
     return serial(**layers, features=global_avg_pool, **head(classes, dropout))
 
 
@@ -151,7 +151,7 @@ def mobilenet_v3(
         classes: number of classes; None gives the features (N, last).
         blocks: for each block size, hidden channels, features, whether it is excited, activation and stride.
         last: units of the dense layer before the last.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -162,19 +162,19 @@ def mobilenet_v3(
     Source: Howard et al., "Searching for MobileNetV3", 2019.
     """
     swish = jax.nn.hard_swish
-    layers = {"stem": unit(16, 3, stride=2, norm=norm, act=swish)}
+    layers = {"stem": conv_norm_act(16, 3, stride=2, norm=norm, act=swish)}
     for size, hidden, features, excited, act, stride in blocks:
         layers[f"block{len(layers)}"] = inverted_residual(
             features,
             size,
             hidden=hidden,
             stride=stride,
-            squeeze=divisible(hidden // 4) if excited else 0,
+            squeeze=make_divisible(hidden // 4) if excited else 0,
             norm=norm,
             act=act,
             gate=jax.nn.hard_sigmoid,
         )
-    layers["top"] = unit(6 * features, 1, norm=norm, act=swish)
+    layers["top"] = conv_norm_act(6 * features, 1, norm=norm, act=swish)
     end: dict[str, AnyLayer] = {"last": dense(last), "swish": swish}
     return serial(**layers, pool=global_avg_pool, **end, **head(classes, dropout))
 

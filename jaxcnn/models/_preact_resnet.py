@@ -1,4 +1,4 @@
-"""Residual networks whose sum is left alone: normalisation and activation go before the convolutions."""
+"""Residual networks whose sum is left alone: normalization and activation go before the convolutions."""
 
 import jax
 
@@ -27,7 +27,7 @@ def preact_resnet(
 
     New in 2016: no ReLU after the sum, so that x goes through all blocks of a stage as it is, and so does the gradient
     on its way back; a thousand layers can be trained. f is two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1,
-    with normalisation and ReLU in between. Where the shape changes, the way around is a 1x1 convolution of
+    with normalization and ReLU in between. Where the shape changes, the way around is a 1x1 convolution of
     relu(norm(x)). The stride is in the 3x3, as in timm (the paper: the first 1x1).
 
     Variants, for 224x224 (top-1 of timm's weights a1h; "-": the paper has other sizes):
@@ -42,7 +42,7 @@ def preact_resnet(
         classes: number of classes; None gives the features (N, C).
         depths: blocks in each stage.
         bottleneck: which f.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -80,7 +80,7 @@ def preact_resnet(
 
 
 def basic(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str, AnyLayer]:
-    """Two 3x3 convolutions, what is to follow the first normalisation and ReLU."""
+    """Two 3x3 convolutions, what is to follow the first normalization and ReLU."""
     return {
         "conv1": conv(width, 3, stride=stride, padding=1, bias=False),
         "norm2": norm(),

@@ -11,7 +11,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._squeeze_excite import squeeze_excite
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 
@@ -64,7 +64,7 @@ def regnet(
         step: from the width of one stage to that of the next, a factor w_m.
         group_width: channels in each group of the 3x3, g; the widths are rounded to multiples of it.
         excite: whether the channels are weighted.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -77,18 +77,18 @@ def regnet(
 
     def block(channels, features, groups, stride):
         branch = {
-            "conv1": unit(features, 1, norm=norm),
-            "conv2": unit(features, 3, stride=stride, groups=groups, norm=norm),
+            "conv1": conv_norm_act(features, 1, norm=norm),
+            "conv2": conv_norm_act(features, 3, stride=stride, groups=groups, norm=norm),
         }
         if excite:
             branch["excite"] = squeeze_excite(features=round(channels / 4))
-        branch["conv3"] = unit(features, 1, norm=norm, act=identity)
+        branch["conv3"] = conv_norm_act(features, 1, norm=norm, act=identity)
         project = stride > 1 or channels != features
-        shortcut = unit(features, 1, stride=stride, norm=norm, act=identity) if project else identity
+        shortcut = conv_norm_act(features, 1, stride=stride, norm=norm, act=identity) if project else identity
         return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
 
     channels = 32
-    layers = {"stem": unit(channels, 3, stride=2, norm=norm)}
+    layers = {"stem": conv_norm_act(channels, 3, stride=2, norm=norm)}
     for stage, (features, blocks, groups) in enumerate(_stages(depth, width, slope, step, group_width), 1):
         first = block(channels, features, groups, 2)
         layers[f"stage{stage}"] = serial(first, *(block(features, features, groups, 1) for _ in range(1, blocks)))

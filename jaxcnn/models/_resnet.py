@@ -9,7 +9,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn._squeeze_excite import squeeze_excite
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 
@@ -60,7 +60,7 @@ def resnet(
         groups: of the 3x3 convolution of a bottleneck.
         width: its channels in the first stage, in each group; more in each later stage by a factor of 2.
         excite: whether the channels of f(x) are weighted.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -97,7 +97,7 @@ def resnet(
             }
         if excite:
             branch["excite"] = squeeze_excite(features=max(outer // 16, 8))  # at least 8, as in timm
-        shortcut = unit(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
+        shortcut = conv_norm_act(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
         return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
 
     stages = {}
@@ -105,7 +105,7 @@ def resnet(
         first = block(64 * 2**stage, 2 if stage else 1, project=bottleneck or stage > 0)
         others = [block(64 * 2**stage, 1, project=False) for _ in range(1, depth)]
         stages[f"stage{stage + 1}"] = serial(first, *others)
-    stem = {"stem": unit(64, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
+    stem = {"stem": conv_norm_act(64, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
     return serial(**stem, **stages, features=global_avg_pool, **head(classes, dropout))
 
 

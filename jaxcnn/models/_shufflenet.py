@@ -7,7 +7,7 @@ from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
 
@@ -40,7 +40,7 @@ def shufflenet_v2(
         classes: number of classes; None gives the features (N, last).
         widths: channels of the blocks of each stage.
         last: channels of the last convolution.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -61,7 +61,7 @@ def shufflenet_v2(
         )
 
     def block(width, stride):
-        branch = {"unit": unit(width // 2, 1, norm=norm), "separable": separable(width // 2, stride)}
+        branch = {"unit": conv_norm_act(width // 2, 1, norm=norm), "separable": separable(width // 2, stride)}
         if stride == 1:
             halves = concatenate(branch1=_first_half, branch2=serial(split=_second_half, **branch))
         else:
@@ -73,10 +73,10 @@ def shufflenet_v2(
         for stage, width, depth in zip((2, 3, 4), widths, (4, 8, 4), strict=True)
     }
     return serial(
-        conv1=unit(24, 3, stride=2, norm=norm),
+        conv1=conv_norm_act(24, 3, stride=2, norm=norm),
         pool=max_pool(3, stride=2, padding=1),
         **stages,
-        conv5=unit(last, 1, norm=norm),
+        conv5=conv_norm_act(last, 1, norm=norm),
         features=global_avg_pool,
         **head(classes, dropout),
     )

@@ -15,7 +15,7 @@ from jaxcnn._window import Padding
 Norm = Callable[[], Layer]
 
 
-def unit(
+def conv_norm_act(
     features: int,
     size: int | tuple[int, int] = 3,
     *,
@@ -25,7 +25,7 @@ def unit(
     norm: Norm = batch_norm,
     act: AnyLayer = jax.nn.relu,
 ) -> Layer:
-    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalisation, activation.
+    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalization, activation.
 
     `padding` is size // 2, PyTorch's custom, or what is asked for, as in `conv`.
     """

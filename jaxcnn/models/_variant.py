@@ -25,7 +25,7 @@ class Models(dict[str, Model]):
     def __missing__(self, name: str) -> Model:
         close = ", ".join(map(repr, difflib.get_close_matches(str(name), self, 3)))
         raise KeyError(
-            f"no model is called {name!r}; " + (f"did you mean {close}?" if close else "sorted(MODELS) lists all")
+            f"unknown model {name!r}; " + (f"did you mean {close}?" if close else "sorted(MODELS) lists all")
         )
 
 

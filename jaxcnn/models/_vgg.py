@@ -38,7 +38,7 @@ def vgg(
     Args:
         classes: number of classes; None gives the features (N, 4096).
         depths: convolutions in each stage.
-        norm: a constructor of a normalisation after each, or None.
+        norm: a constructor of a normalization after each, or None.
         dropout: rate of dropout after the first two dense layers.
 
     Example:

@@ -40,7 +40,7 @@ def wide_resnet(
         classes: number of classes; None gives the features (N, 64 * factor).
         depth: number of convolutions on the way, 6 n + 4 for n blocks in each stage.
         factor: how many times the channels of a thin network.
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout in each block; with 0.3 the paper's WRN-28-10 has an error of 3.89 %.
 
     Raises:

@@ -8,7 +8,7 @@ from jaxcnn._dense import identity
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._unit import Norm, head, unit
+from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import input_shape
 
 
@@ -28,7 +28,7 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
 
     Args:
         classes: number of classes; None gives the features (N, 2048).
-        norm: a constructor of a normalisation.
+        norm: a constructor of a normalization.
         dropout: rate of dropout before the last layer.
 
     Example:
@@ -48,7 +48,7 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
             layers |= {f"relu{i}": jax.nn.relu, f"conv{i}": separable(width), f"norm{i}": norm()}
         if not shrink:
             return residual(serial(**layers))
-        shortcut = unit(widths[-1], 1, stride=2, norm=norm, act=identity)
+        shortcut = conv_norm_act(widths[-1], 1, stride=2, norm=norm, act=identity)
         return residual(serial(**layers, pool=max_pool(3, stride=2, padding=1)), shortcut)
 
     # The paper's first block has no first ReLU; here it comes after another and changes nothing.
@@ -60,8 +60,8 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
         block(728, 1024, shrink=True),
     ]
     return serial(
-        conv1=unit(32, 3, stride=2, padding="VALID", norm=norm),
-        conv2=unit(64, 3, padding="VALID", norm=norm),
+        conv1=conv_norm_act(32, 3, stride=2, padding="VALID", norm=norm),
+        conv2=conv_norm_act(64, 3, padding="VALID", norm=norm),
         **{f"block{i}": layer for i, layer in enumerate(blocks, 1)},
         conv3=separable(1536),
         norm3=norm(),

@@ -108,13 +108,13 @@ def _filters(path: str, filters: np.ndarray) -> list[Html]:
     most = float(np.abs(filters).max()) or 1.0
     relative = filters / most
     if channels == 3:
-        colours, drawn = 0.5 + 0.5 * relative, "red, green and blue around grey"
+        colors, drawn = 0.5 + 0.5 * relative, "red, green and blue around gray"
     else:
         end = np.where(relative < 0, _BLUE, VERMILLION)
-        colours = _NEUTRAL + np.abs(relative) * (end - _NEUTRAL)
+        colors = _NEUTRAL + np.abs(relative) * (end - _NEUTRAL)
         drawn = "orange for positive weights, blue for negative ones" + ", averaged over channels" * (channels > 1)
     images = (
-        image(colours[i], f"Filter {i} of {path}, weights from {number(w.min(), 2)} to {number(w.max(), 2)}")
+        image(colors[i], f"Filter {i} of {path}, weights from {number(w.min(), 2)} to {number(w.max(), 2)}")
         for i, w in enumerate(filters)
     )
     return [
@@ -162,8 +162,8 @@ def _cam(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
     ):
         index, label, predicted, probability = rest
         pixels, cam, guess = pixels / 255, cam / (cam.max() or 1), words["classes"][predicted]
-        grey = 0.35 + 0.4 * pixels.mean(-1, keepdims=True)
-        over = grey + 0.85 * cam[..., None] * (VERMILLION - grey)
+        gray = 0.35 + 0.4 * pixels.mean(-1, keepdims=True)
+        over = gray + 0.85 * cam[..., None] * (VERMILLION - gray)
         where = f"most {_where(cam)}" if cam.any() else "nothing in this layer"
         both = tag(
             "span",

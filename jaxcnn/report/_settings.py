@@ -5,11 +5,11 @@ from typing import Any
 
 from jaxcnn.report._page import Html, joined, table, tag
 from jaxcnn.train import FIT
-from jaxcnn.train._config import Config, entries
+from jaxcnn.train._config import Config, flat_entries
 
 
 def settings(about: dict[str, Any]) -> Html:
-    config = dict(entries(about["config"]))
+    config = dict(flat_entries(about["config"]))
     defaults = _defaults(about["config"])
     own = {path: value for path, value in config.items() if path not in defaults or value != defaults[path]}
     parts = []
@@ -33,7 +33,7 @@ def _defaults(config: Config) -> Config:
     """The defaults of all settings of `train.fit` that are in the config, alone or with those of an experiment."""
     places = {"": config} | {f"{name}.": part for name, part in config.items() if isinstance(part, dict)}
     fits = [prefix for prefix, part in places.items() if FIT.keys() <= part.keys()]
-    return {prefix + path: value for prefix in fits for path, value in entries(FIT)}
+    return {prefix + path: value for prefix in fits for path, value in flat_entries(FIT)}
 
 
 def _setting(value: Any) -> str:

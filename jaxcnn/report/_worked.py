@@ -14,7 +14,7 @@ def worked(
     """The convolution `path` at the position of its largest output, what follows, and the arrays that are in it.
 
     Where a window lies follows from what the layer and the one before see of the image. What is not found to be what
-    the network computes, such as with a kernel that is normalised before its use, is left out: None, or no pool.
+    the network computes, such as with a kernel that is normalized before its use, is left out: None, or no pool.
 
     Args:
         x: an image (H, W, C).

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from jaxcnn.train import checkpoint
 from jaxcnn.train._config import Config
-from jaxcnn.train._devices import gathered
+from jaxcnn.train._devices import all_gather
 from jaxcnn.train._event import Event
 from jaxcnn.train._interrupt import Interrupted
 
@@ -77,7 +77,7 @@ def signals(told: Callable[[], int], checkpoints: Checkpoints) -> Callable[[Even
     """
 
     def callback(event):
-        signal = max(gathered(told()))
+        signal = max(all_gather(told()))
         if not signal:
             return
         if event.step != checkpoints.saved:

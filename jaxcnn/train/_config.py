@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxcnn._layer import shown
-from jaxcnn._path import there_are
+from jaxcnn._layer import short_repr
+from jaxcnn._path import expected_one_of
 
 Config = dict[str, Any]
 
@@ -39,7 +39,7 @@ def override(config: Config, assignments: list[str]) -> Config:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"{assignment!r} is not of the form key.path=value")
-        keys = [key for key, _ in entries(config)]
+        keys = [key for key, _ in flat_entries(config)]
         if path not in keys:
             raise unknown_key(path, keys)
         *parents, leaf = path.split(".")
@@ -65,7 +65,7 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
         Traceback (most recent call last):
         jaxcnn.train._config.ConfigError: train.epochs must be at least 1 and below 1000, got 0
     """
-    values = dict(entries(config))
+    values = dict(flat_entries(config))
     for path, (least, below) in limits.items():
         if not least <= values[path] < below:
             raise ConfigError(f"{path} must be at least {least} and below {below}, got {values[path]}")
@@ -77,22 +77,22 @@ def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(path.rpartition(".")[2], last, 1)
     whole = difflib.get_close_matches(path, keys, 1, cutoff=0.8)
     return ConfigError(
-        f"unknown key {path!r}; {there_are((whole or [last[name] for name in near] or [path])[0], keys)}"
+        f"unknown key {path!r}; {expected_one_of((whole or [last[name] for name in near] or [path])[0], keys)}"
     )
 
 
-def entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All (key.path, value) of a config."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            yield from entries(value, f"{prefix}{key}.")
+            yield from flat_entries(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def changed(old: Config, new: Config, defaults: Config) -> dict[str, str]:
+def config_difference(old: Config, new: Config, defaults: Config) -> dict[str, str]:
     """By path, a line for each setting that differs; one that `old` does not have counts with its default."""
-    before, now, default = (dict(entries(config)) for config in (old, new, defaults))
+    before, now, default = (dict(flat_entries(config)) for config in (old, new, defaults))
     lines = {}
     for path in sorted({*before, *now}):
         was, is_now = before.get(path, default.get(path, _MISSING)), now.get(path, _MISSING)
@@ -124,4 +124,4 @@ def _parse(path: str, text: str, old: Any) -> Any:
             return new
     except (ValueError, KeyError, RecursionError):
         pass
-    raise ConfigError(f"{path} must be of type {kind.__name__}, such as {old!r}, got {shown(text)}")
+    raise ConfigError(f"{path} must be of type {kind.__name__}, such as {old!r}, got {short_repr(text)}")

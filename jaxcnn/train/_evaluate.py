@@ -15,8 +15,8 @@ from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric
-from jaxcnn.train._devices import placed
-from jaxcnn.train._recipe import scaled
+from jaxcnn.train._devices import to_devices
+from jaxcnn.train._recipe import scale_bytes
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
         check_batch("evaluate", arrays, required=())
         batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
-        batches = placed(with_checked_batches("evaluate", batches, check))
+        batches = to_devices(with_checked_batches("evaluate", batches, check))
     else:
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
@@ -74,7 +74,7 @@ def measurement(
         _, (_, means) = loss_fn(params, state, batch, train=False)
         if not metrics:
             return means, {}
-        output, _ = model.apply(params, state, scaled(batch)["image"], train=False)
+        output, _ = model.apply(params, state, scale_bytes(batch)["image"], train=False)
         return means, {name: metric.update(output, batch) for name, metric in metrics.items()}
 
     return jit(measure)

@@ -76,7 +76,7 @@ class Event:
 
     @property
     def params(self) -> Params:
-        """What to evaluate: the EMA of the parameters, if the optimiser keeps one."""
+        """What to evaluate: the EMA of the parameters, if the optimizer keeps one."""
         ema = ema_params(self.train_state.opt_state)
         return self.train_state.params if ema is None else ema
 

@@ -1,4 +1,4 @@
-"""Training by config: `fit` builds source, loss, optimiser, step and callbacks, and drives the loop."""
+"""Training by config: `fit` builds source, loss, optimizer, step and callbacks, and drives the loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,21 +9,21 @@ import jax.numpy as jnp
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch, cross_entropy
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 from jaxcnn._transform import cast
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
 from jaxcnn.train._config import Config, ConfigError
-from jaxcnn.train._devices import placed
+from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, refuse_another_run
 from jaxcnn.train._inputs import checked, sources
-from jaxcnn.train._interrupt import told_to_stop
+from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
 from jaxcnn.train._optimizer import make_optimizer
-from jaxcnn.train._recipe import FIT, Loss, augmentation, evaluation_loss, resolve, scaled, training_loss
+from jaxcnn.train._recipe import FIT, Loss, augmentation, evaluation_loss, resolve, scale_bytes, training_loss
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
@@ -117,7 +117,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     if config["dtype"] == "bfloat16":
         model = cast(model, jnp.bfloat16)
     loss_fn = training_loss(loss, model, config)
-    key, batch = jax.random.key(config["seed"]), jax.eval_shape(scaled, seen.spec)
+    key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, seen.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
     seen, unseen = checked(seen, unseen, loss_fn, params, state, config, run)
     identity = _identity(loss_fn, (params, state, batch), seen, unseen, config, run)
@@ -148,7 +148,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
 
     skip = cb.MOST_IN_A_ROW - 1 if config["on_nonfinite"] == "skip" else 0
     settings = {"epochs": config["epochs"], "augmentation": augmentation(config), "skip": skip, "every": every}
-    with told_to_stop() as told:
+    with stop_signal() as told:
         hooks.append(cb.signals(told, checkpoints))
         for event in loop(make_step(loss_fn, optimizer), train_state, seen, run=run, **settings):
             for callback in hooks:
@@ -186,6 +186,6 @@ def _evaluate(loss, model, metrics, unseen, params, state, config) -> Callable[[
         batch = unseen.spec | {"weight": jax.ShapeDtypeStruct((unseen.batch_size,), jnp.float32)}
         names = [*jax.eval_shape(measure, params, state, batch)[0], *metrics]
         if watch not in names:
-            raise ConfigError(f"watch: there is no metric {watch!r}; {there_are(watch, names)}")
-    unseen = placed(unseen)
+            raise ConfigError(f"watch: there is no metric {watch!r}; {expected_one_of(watch, names)}")
+    unseen = to_devices(unseen)
     return lambda params, state: mean_metrics(measure, metrics, params, state, unseen)

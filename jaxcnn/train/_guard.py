@@ -22,7 +22,7 @@ class Checked(NamedTuple):
     bad: jax.Array
 
 
-def checked(step: Callable[..., Any]) -> Callable[..., Checked]:
+def undo_if_nonfinite(step: Callable[..., Any]) -> Callable[..., Checked]:
     """The step, undone if its loss, or a parameter or statistic after it, is not finite."""
 
     def checked_step(train_state, batch):

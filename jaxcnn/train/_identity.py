@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxcnn._program import listing
-from jaxcnn.train._config import Config, ConfigError, changed, first_lines
+from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train.checkpoint import versions
 
 _FREE = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that training does not depend on
@@ -39,7 +39,7 @@ def difference(saved: Config, current: Config, defaults: Config) -> str:
     saved, current = json.loads(json.dumps([saved, current]))
     lines: dict[str, str] = {}
     for part, default in (("config", current["config"]), ("fit", defaults)):
-        for path, line in changed(saved.get(part) or {}, current[part], default).items():
+        for path, line in config_difference(saved.get(part) or {}, current[part], default).items():
             known = any(other == path or other.endswith(f".{path}") for other in lines)
             if path.split(".")[-1] not in _FREE and not known:
                 lines[path] = line

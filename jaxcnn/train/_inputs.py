@@ -11,7 +11,7 @@ from jaxcnn._validate import check_finite, check_for_loss, check_same_range, fir
 from jaxcnn.data import Source, source
 from jaxcnn.train._config import Config, ConfigError, require
 from jaxcnn.train._evaluate import with_checked_batches
-from jaxcnn.train._recipe import augments_colour
+from jaxcnn.train._recipe import augments_color
 from jaxcnn.train._run import Run
 
 
@@ -64,8 +64,8 @@ def checked(
     samples = [_sample(data) for data in (seen, unseen)]
     if all(sample is not None for sample in samples):
         check_same_range(*samples)
-    if augments_colour(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
-        raise ValueError("train_data: augmentations of colour need images of bytes, or of floats from 0 to 1")
+    if augments_color(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
+        raise ValueError("train_data: augmentations of color need images of bytes, or of floats from 0 to 1")
     unseen = unseen and with_checked_batches("eval_data", unseen, check("eval_data"))
     return with_checked_batches("train_data", seen, check("train_data")), unseen
 

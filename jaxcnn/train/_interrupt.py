@@ -12,7 +12,7 @@ class Interrupted(SystemExit):
 
 
 @contextlib.contextmanager
-def told_to_stop() -> Iterator[Callable[[], int]]:
+def stop_signal() -> Iterator[Callable[[], int]]:
     """In its block, SIGTERM, SIGINT and SIGHUP only set what the function returns, from 0 to the signal's number.
 
     The second one ends the program at once. Outside of the main thread, where Python gets no signals, it stays 0.

@@ -7,7 +7,7 @@ import os
 import pathlib
 from typing import Any
 
-from jaxcnn.train._config import entries
+from jaxcnn.train._config import flat_entries
 
 _DEEPEST = 100  # as far as a record can be written again from anywhere
 
@@ -58,7 +58,7 @@ def append_log(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
 
 def write_csv(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
     """Write all records as a table; a nested one has a column for each "name.of.part"."""
-    rows = [dict(entries(record)) for record in records]
+    rows = [dict(flat_entries(record)) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     partial = path.with_suffix(".csv.part")
     with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:

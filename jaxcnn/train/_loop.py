@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.data import Source
-from jaxcnn.train._devices import copied, gathered, placed
+from jaxcnn.train._devices import all_gather, replicate, to_devices
 from jaxcnn.train._event import Event, nonfinite_leaf
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._many_steps import Step, first_carry, many_steps, means
@@ -62,7 +62,7 @@ def loop(
         2 4 ['accuracy', 'loss']
         3 6 ['accuracy', 'loss']
     """
-    source = placed(source)
+    source = to_devices(source)
     feed, advance = many_steps(step, source, augmentation, skip)
     carry = first_carry(step, train_state, source)
     event = Event("start", carry, int(carry.train_state.step), source.steps, epochs, source.batch_size, run)
@@ -72,7 +72,7 @@ def loop(
     timed, seconds = 0, 0.0  # steps of this epoch, and the time they took, but for those that were compiled
     while event.step < epochs * source.steps and not event.stop:
         left = min(source.steps - event.step % source.steps, every - event.step % every if every else source.steps)
-        count = gathered(min(length, left))[0]  # the same in all processes
+        count = all_gather(min(length, left))[0]  # the same in all processes
         began = time.monotonic()
         with run.busy(doing) if run else contextlib.nullcontext():
             for batches, steps in feed(event.carry, event.step, count):
@@ -95,7 +95,7 @@ def loop(
         if event.step % source.steps == 0:
             event.kind = "epoch"
             event.record = {"epoch": event.epoch, "step": event.step, "train": event.metrics}
-            event.carry = event.carry._replace(totals=copied(jax.tree.map(jnp.zeros_like, event.carry.totals)))
+            event.carry = event.carry._replace(totals=replicate(jax.tree.map(jnp.zeros_like, event.carry.totals)))
             timed, seconds = 0, 0.0
         yield event
 

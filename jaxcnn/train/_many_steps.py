@@ -16,10 +16,10 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import child_key
 from jaxcnn._loss import Batch
 from jaxcnn.data import Source, augment
-from jaxcnn.train._devices import by_rows, copied, everywhere
+from jaxcnn.train._devices import batch_sharding, replicate, replicated_sharding
 from jaxcnn.train._event import Carry
-from jaxcnn.train._guard import checked
-from jaxcnn.train._recipe import scaled
+from jaxcnn.train._guard import undo_if_nonfinite
+from jaxcnn.train._recipe import scale_bytes
 from jaxcnn.train._step import TrainState
 
 _STEPS = "steps"  # counted among the totals of metrics
@@ -32,11 +32,11 @@ def many_steps(
 ) -> tuple[Callable[..., Iterator[tuple[Any, int]]], Callable[[Carry, Any, int], Carry]]:
     """(carry, step, count) -> what the next calls are given and how many steps each does; and the compiled call."""
     feed, read = _from_memory(source) if source.stream is None else _from_stream(source)
-    checked_step = checked(step)
+    checked_step = undo_if_nonfinite(step)
 
     def one(carry, batch, when):
         state = carry.train_state
-        batch = scaled(lax.with_sharding_constraint(batch, by_rows()))
+        batch = scale_bytes(lax.with_sharding_constraint(batch, batch_sharding()))
         if augmentation:
             key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
             batch = batch | {"image": augmentation(key, batch["image"], when)}
@@ -70,7 +70,7 @@ def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
     def order_of(key, epoch):
         return source.order(key, epoch)
 
-    compiled = jit(order_of, out_shardings=everywhere())
+    compiled = jit(order_of, out_shardings=replicated_sharding())
     known, order = None, None
 
     def feed(carry: Carry, step: int, count: int) -> Iterator[tuple[Any, int]]:
@@ -108,10 +108,12 @@ def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
 
 
 def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
-    batch = jax.eval_shape(scaled, source.spec)
+    batch = jax.eval_shape(scale_bytes, source.spec)
     names = [*jax.eval_shape(step, train_state, batch)[1], _STEPS]
     zero = lambda: jnp.zeros((), jnp.int32)
-    return copied(Carry(train_state, {name: jnp.zeros((), jnp.float32) for name in names}, zero() - 1, zero(), zero()))
+    return replicate(
+        Carry(train_state, {name: jnp.zeros((), jnp.float32) for name in names}, zero() - 1, zero(), zero())
+    )
 
 
 def means(totals: dict[str, jax.Array]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""An optimiser of optax from a config."""
+"""An optimizer of optax from a config."""
 
 import inspect
 import math
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn._layer import Params, shown
-from jaxcnn._path import mask, there_are
+from jaxcnn._layer import Params, short_repr
+from jaxcnn._path import expected_one_of, mask
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._step import TrainState
 
@@ -85,18 +85,18 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
     """
     name = config["name"]
     if name not in SCHEDULES:
-        raise ConfigError(f"schedule.name: unknown {name!r}; {there_are(name, SCHEDULES)}")
+        raise ConfigError(f"schedule.name: unknown {name!r}; {expected_one_of(name, SCHEDULES)}")
     up = round(config["warmup"] * steps)
     down = SCHEDULES[name](peak, config["end"], max(steps - up, 1))
     return optax.join_schedules([optax.linear_schedule(0.0, peak, up), down], [up]) if up else down
 
 
 def make_optimizer(config: Config, steps: int, params: Params) -> optax.GradientTransformation:
-    """gradient -> (mean over `accumulate` steps) -> (clipped) -> (+ decay * w) -> an optimiser of optax -> (EMA)
+    """gradient -> (mean over `accumulate` steps) -> (clipped) -> (+ decay * w) -> an optimizer of optax -> (EMA)
 
     All but the first happen once for each update, so the EMA of the parameters moves with the updates, too.
 
-    An optimiser with a weight decay of its own, such as adamw, is given the rate: w shrinks by learning rate * decay.
+    An optimizer with a weight decay of its own, such as adamw, is given the rate: w shrinks by learning rate * decay.
     For others, such as sgd and adam, decay * w is added to the gradient, as PyTorch does it.
 
     Args:
@@ -117,14 +117,14 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     options = dict(config["optimizer"])
     name, rate = options.pop("name"), options.pop("learning_rate")
     if name not in OPTIMIZERS:
-        raise ConfigError(f"optimizer.name: unknown {name!r}; {there_are(name, OPTIMIZERS)}")
+        raise ConfigError(f"optimizer.name: unknown {name!r}; {expected_one_of(name, OPTIMIZERS)}")
     make = OPTIMIZERS[name]
     arguments = [p for p in inspect.signature(make).parameters if p not in ("learning_rate", "weight_decay", "mask")]
     for option, value in options.items():
         if option not in arguments:
-            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {there_are(option, arguments)}")
+            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, arguments)}")
         if callable(value) or isinstance(value, dict):
-            raise ConfigError(f"optimizer.{option} must be a number, a bool or a string, got {shown(value)}")
+            raise ConfigError(f"optimizer.{option} must be a number, a bool or a string, got {short_repr(value)}")
     parts = []
     if config["clip_norm"]:
         parts.append(optax.clip_by_global_norm(config["clip_norm"]))
@@ -153,7 +153,7 @@ def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train
     Args:
         optimizer: of `optax.MultiSteps`.
         every: its steps for each update.
-        train_state: with the optimiser's state.
+        train_state: with the optimizer's state.
     """
 
     def update(train_state):
@@ -201,7 +201,7 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, inner = optimizer.update(updates, state.inner, params)
         weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
-        ema = optax.incremental_update(optax.apply_updates(params, updates), state.ema, weight)
+        ema: Any = optax.incremental_update(optax.apply_updates(params, updates), state.ema, weight)
         return updates, EmaState(state.count + 1, inner, ema)
 
     return optax.GradientTransformation(init, update)

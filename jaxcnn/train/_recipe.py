@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, shown
+from jaxcnn._layer import Layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._mix import cutmix, mixup
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
-from jaxcnn.train._config import Config, ConfigError, entries, require, unknown_key
-from jaxcnn.train._devices import by_rows
+from jaxcnn.train._config import Config, ConfigError, flat_entries, require, unknown_key
+from jaxcnn.train._devices import batch_sharding
 from jaxcnn.train._tta import TTA
 
 FIT: Config = {
@@ -74,10 +74,10 @@ Loss = Callable[..., LossFn]  # of a model
 
 
 def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
-    """The loss of the model with label smoothing, regularisation and mixtures, as the config has them."""
+    """The loss of the model with label smoothing, regularization and mixtures, as the config has them."""
     if smoothing := config["label_smoothing"]:
         if "label_smoothing" not in inspect.signature(loss).parameters:
-            raise ConfigError(f"label_smoothing must be 0, as {shown(loss)} has no such argument, got {smoothing}")
+            raise ConfigError(f"label_smoothing must be 0, as {short_repr(loss)} has no such argument, got {smoothing}")
         loss = functools.partial(loss, label_smoothing=smoothing)
     loss_fn = _with_loss_as_metric(loss(model))
     scales = config["regularize"]
@@ -98,8 +98,8 @@ def evaluation_loss(loss: Loss, model: Layer) -> LossFn:
     @functools.wraps(loss_fn)
     def shared(params, state, batch, *, train, key=None):
         if len(batch["image"]) % jax.device_count() == 0:
-            batch = lax.with_sharding_constraint(batch, by_rows())
-        return loss_fn(params, state, scaled(batch), train=train, key=key)
+            batch = lax.with_sharding_constraint(batch, batch_sharding())
+        return loss_fn(params, state, scale_bytes(batch), train=train, key=key)
 
     return shared
 
@@ -116,7 +116,7 @@ def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
     return with_loss
 
 
-def scaled(batch: Batch) -> Batch:
+def scale_bytes(batch: Batch) -> Batch:
     """The batch with images from 0 to 1, if they are bytes."""
     image = batch["image"]
     return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
@@ -127,9 +127,11 @@ def augmentation(config: Config) -> Callable[..., jax.Array] | None:
     for i, entry in enumerate(config["augment"]):
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
         if not isinstance(name, str):
-            raise ConfigError(f"augment[{i}] must be a name, or a list of a name and its arguments, got {shown(entry)}")
+            raise ConfigError(
+                f"augment[{i}] must be a name, or a list of a name and its arguments, got {short_repr(entry)}"
+            )
         if name not in AUGMENTS:
-            raise ConfigError(f"augment[{i}]: unknown {name!r}; {there_are(name, AUGMENTS)}")
+            raise ConfigError(f"augment[{i}]: unknown {name!r}; {expected_one_of(name, AUGMENTS)}")
         try:
             parts.append(AUGMENTS[name](*arguments))
         except (TypeError, ValueError) as error:
@@ -137,10 +139,10 @@ def augmentation(config: Config) -> Callable[..., jax.Array] | None:
     return augment.compose(*parts) if parts else None
 
 
-def augments_colour(config: Config) -> bool:
+def augments_color(config: Config) -> bool:
     """Whether an augmentation is among those that need values from 0 to 1."""
-    colour = ("random_erasing", "brightness", "contrast", "saturation", "rand_augment")
-    return any((entry[0] if isinstance(entry, list) else entry) in colour for entry in config["augment"])
+    color = ("random_erasing", "brightness", "contrast", "saturation", "rand_augment")
+    return any((entry[0] if isinstance(entry, list) else entry) in color for entry in config["augment"])
 
 
 AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
@@ -162,8 +164,8 @@ AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
 }
 
 
-def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
-    """The defaults with what the config has; the arguments of the optimiser are its own affair."""
+def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
+    """The defaults with what the config has; the arguments of the optimizer are its own affair."""
     result = copy.deepcopy(defaults)
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -171,10 +173,10 @@ def merged(defaults: Config, config: Config, prefix: str = "") -> Config:
             if prefix == "optimizer.":
                 result[key] = value
                 continue
-            raise unknown_key(path, [path for path, _ in entries(FIT)])
+            raise unknown_key(path, [path for path, _ in flat_entries(FIT)])
         old = defaults[key]
         if isinstance(old, dict) and isinstance(value, dict):
-            result[key] = merged(old, value, f"{path}.")
+            result[key] = merge(old, value, f"{path}.")
         elif type(value) is type(old):
             result[key] = copy.deepcopy(value)
         elif isinstance(old, float) and type(value) is int and abs(value) <= sys.float_info.max:
@@ -199,7 +201,7 @@ def resolve(config: Config) -> Config:
         >>> jaxcnn.train.resolve({"epochs": 3})["batch_size"]
         128
     """
-    config = merged(FIT, config)
+    config = merge(FIT, config)
     check(config)
     augmentation(config)
     return config
@@ -212,9 +214,9 @@ def check(config: Config) -> None:
         ("on_nonfinite", ("raise", "skip", "rollback")),
         ("evaluate.tta", TTA),
     ):
-        value = dict(entries(config))[path]
+        value = dict(flat_entries(config))[path]
         if value not in known:
-            raise ConfigError(f"{path}: unknown {value!r}; {there_are(value, known)}")
+            raise ConfigError(f"{path}: unknown {value!r}; {expected_one_of(value, known)}")
     if config["mixup"] and config["cutmix"]:
         raise ConfigError("mixup and cutmix: one of them must be 0")
     if config["on_nonfinite"] == "rollback" and not config["checkpoint"]["keep"]:

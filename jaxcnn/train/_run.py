@@ -19,7 +19,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
-from jaxcnn.train._config import Config, ConfigError, entries, override
+from jaxcnn.train._config import Config, ConfigError, flat_entries, override
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, read_log, write_csv, write_log
 from jaxcnn.train._memory import reuse_memory
@@ -44,7 +44,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:
         print(description.strip() + "\n\nSettings, given as key.path=value, and their defaults:\n")
-        for key, value in entries(config):
+        for key, value in flat_entries(config):
             print(f"  {key}={value}")
         return
     reuse_memory()

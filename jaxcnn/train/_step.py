@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer, child_key, shown
+from jaxcnn._layer import Layer, Params, State, as_layer, child_key, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 
 # For what runs once: at its highest level, LLVM unrolls the generator of random numbers. Draws of 20 kernels whose
@@ -19,7 +19,7 @@ _ONCE = {"xla_backend_optimization_level": 2}
 class TrainState(NamedTuple):
     """All that changes in training.
 
-    step: scalar int32, the number of steps done; params, state: of the model; opt_state: of the optimiser;
+    step: scalar int32, the number of steps done; params, state: of the model; opt_state: of the optimizer;
     key: the random key of the run, from which each step folds its own.
     """
 
@@ -33,9 +33,9 @@ class TrainState(NamedTuple):
         try:
             step = str(int(self.step))
         except (TypeError, ValueError, RuntimeError):  # traced, only a shape, several, or donated
-            step = shown(self.step)
+            step = short_repr(self.step)
         trees = ", ".join(f"{name}=<{_size(getattr(self, name))}>" for name in ("params", "state", "opt_state"))
-        return f"TrainState(step={step}, {trees}, key=<{shown(self.key)}>)"
+        return f"TrainState(step={step}, {trees}, key=<{short_repr(self.key)}>)"
 
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
@@ -62,7 +62,7 @@ def make_step(
         optimizer: from optax.
 
     Raises:
-        TypeError: for a model in the place of the loss, or something else in that of the optimiser.
+        TypeError: for a model in the place of the loss, or something else in that of the optimizer.
 
     Example:
         >>> import optax
@@ -78,7 +78,9 @@ def make_step(
 
     check_loss("make_step", loss_fn)
     if not hasattr(optimizer, "update"):
-        raise TypeError(f"make_step: optimizer must be one of optax, such as optax.sgd(0.1), got {shown(optimizer)}")
+        raise TypeError(
+            f"make_step: optimizer must be one of optax, such as optax.sgd(0.1), got {short_repr(optimizer)}"
+        )
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state

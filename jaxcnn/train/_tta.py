@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, as_layer, constructor
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 from jaxcnn.train._config import ConfigError
 
 
@@ -63,7 +63,7 @@ def with_tta(model: AnyLayer, name: str) -> Layer:
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
     if name not in TTA:
-        raise ConfigError(f"unknown tta {name!r}; {there_are(name, TTA)}")
+        raise ConfigError(f"unknown tta {name!r}; {expected_one_of(name, TTA)}")
     model = as_layer(model)
 
     def apply(params, state, x, *, train, key=None):

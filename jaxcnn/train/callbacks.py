@@ -38,8 +38,8 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
 from jaxcnn.train._checkpoints import Checkpoints as Checkpoints
 from jaxcnn.train._checkpoints import signals as signals
-from jaxcnn.train._config import entries
-from jaxcnn.train._devices import copied
+from jaxcnn.train._config import flat_entries
+from jaxcnn.train._devices import replicate
 from jaxcnn.train._event import Event, nonfinite_leaf
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._optimizer import apply_accumulated
@@ -151,7 +151,7 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
         checkpoints.restore(event)
         event.note["rollbacks"] = rollbacks
         # Another key: another order, other augmentations, another dropout.
-        key = copied(jax.random.fold_in(event.train_state.key, rollbacks))
+        key = replicate(jax.random.fold_in(event.train_state.key, rollbacks))
         event.carry = event.carry._replace(train_state=event.train_state._replace(key=key))
         event.run.say(f"{what}; back to step {event.step:,}, and on with other batches")
 
@@ -187,7 +187,7 @@ def tensorboard(folder: pathlib.Path) -> Callback:
         if event.kind != "epoch" or jax.process_index():
             return
         with SummaryWriter(str(folder)) as writer:
-            for name, value in entries(event.record):
+            for name, value in flat_entries(event.record):
                 if value is not None:
                     writer.add_scalar(name.replace(".", "/"), value, event.step)
 

@@ -28,10 +28,10 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import shown
+from jaxcnn._layer import short_repr
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import described, disk_name, orbax_spec, plain, restored_as
-from jaxcnn.train._config import Config, ConfigError, changed, first_lines
+from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
 
@@ -150,7 +150,7 @@ def restore(
     chosen, about = agreed(lambda: _choose(folder, step, warn))
     if check is not None:
         check(chosen, about)
-    if config is not None and (lines := changed(about["config"] or {}, json.loads(json.dumps(config)), {})):
+    if config is not None and (lines := config_difference(about["config"] or {}, json.loads(json.dumps(config)), {})):
         raise ConfigError(
             f"{folder / str(chosen)} was made under another config; go on with that, or begin in another folder:\n"
             + first_lines(lines.values())
@@ -196,7 +196,7 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
         try:
             metric = float(1.0 * metric)  # the product refuses text
         except (TypeError, ValueError, OverflowError):
-            raise TypeError(f"checkpoint.save: metric must be a number or None, got {shown(metric)}") from None
+            raise TypeError(f"checkpoint.save: metric must be a number or None, got {short_repr(metric)}") from None
         if not math.isfinite(metric):
             raise ValueError(f"checkpoint.save: metric must be a finite number or None, got {metric}")
     about = {
@@ -219,7 +219,7 @@ def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"checkpoint.save: {name} must be an integer, got {shown(value)}") from None
+        raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}") from None
 
 
 def recovered(folder: pathlib.Path) -> list[int]:

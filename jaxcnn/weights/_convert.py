@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Params, State
-from jaxcnn._path import paths, there_are
+from jaxcnn._path import expected_one_of, paths
 from jaxcnn.models import MODELS
 from jaxcnn.weights._tables import Table, tables
 
@@ -203,7 +203,7 @@ def _shapes(model_name: str, options: dict[str, Any]) -> tuple[Params, State]:
 
 def _known(model_name: str) -> Any:
     if model_name not in MODELS:
-        raise WeightsError(f"{model_name!r} is not in MODELS; {there_are(model_name, MODELS)}")
+        raise WeightsError(f"{model_name!r} is not in MODELS; {expected_one_of(model_name, MODELS)}")
     return MODELS[model_name]
 
 

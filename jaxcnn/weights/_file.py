@@ -14,7 +14,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import Params, State
 from jaxcnn._path import paths
 from jaxcnn._replace import replace
-from jaxcnn._stack import depth, renamed
+from jaxcnn._stack import stack_depth, stacked_name
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors
 
@@ -162,7 +162,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _depths(params: Params) -> dict[str, int]:
     """How often the leaves that are stacked are so, by their paths in the file."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    depths = {f"params/{name}": depth(at) for name, (at, _) in zip(paths(params), leaves, strict=True)}
+    depths = {f"params/{name}": stack_depth(at) for name, (at, _) in zip(paths(params), leaves, strict=True)}
     return {name: count for name, count in depths.items() if count}
 
 
@@ -189,7 +189,7 @@ def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray], depths: dict[str,
                 break
         if not isinstance(at, dict) or leaf in at or not all((*parents, leaf)):
             raise WeightsError(f"{path}: the path {name!r} is in conflict with another, or a part of it is empty")
-        at[renamed(leaf, depths.get(name, 0))] = array
+        at[stacked_name(leaf, depths.get(name, 0))] = array
     return trees["params"], trees["state"]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._path import there_are
+from jaxcnn._path import expected_one_of
 
 
 def transplant(params: Any, part: Any) -> Any:
@@ -32,10 +32,10 @@ def transplant(params: Any, part: Any) -> Any:
 def _over(tree: Any, part: Any, path: str) -> Any:
     if isinstance(tree, dict):
         if not isinstance(part, dict):
-            raise ValueError(f"transplant: {path[:-1] or 'the part'} must be a dict; {there_are('', tree)}")
+            raise ValueError(f"transplant: {path[:-1] or 'the part'} must be a dict; {expected_one_of('', tree)}")
         for name in part:
             if name not in tree:
-                raise ValueError(f"transplant: the model has no {path}{name}; {there_are(name, tree)}")
+                raise ValueError(f"transplant: the model has no {path}{name}; {expected_one_of(name, tree)}")
         return {name: _over(old, part[name], f"{path}{name}/") if name in part else old for name, old in tree.items()}
     if isinstance(part, dict) or np.shape(part) != tree.shape:
         found = "a dict" if isinstance(part, dict) else f"shape {np.shape(part)}"
