@@ -1,6 +1,35 @@
-"""Metrics: pairs of pure functions, one that adds up over batches, and one that makes a number of the sums."""
+"""Metrics: pairs of pure functions. `update` gives sums that add up over batches, `compute` the value of the sums."""
 
+from jaxcnn.metrics._classification import accuracy as accuracy
+from jaxcnn.metrics._classification import confusion_matrix as confusion_matrix
+from jaxcnn.metrics._classification import dice as dice
+from jaxcnn.metrics._classification import f1 as f1
+from jaxcnn.metrics._classification import mean_iou as mean_iou
+from jaxcnn.metrics._classification import pixel_accuracy as pixel_accuracy
+from jaxcnn.metrics._classification import precision as precision
+from jaxcnn.metrics._classification import recall as recall
+from jaxcnn.metrics._classification import top_k as top_k
 from jaxcnn.metrics._metric import Metric as Metric
-from jaxcnn.metrics._metric import accuracy as accuracy
+from jaxcnn.metrics._ranking import auroc as auroc
+from jaxcnn.metrics._ranking import average_precision as average_precision
+from jaxcnn.metrics._regression import mean_absolute_error as mean_absolute_error
+from jaxcnn.metrics._regression import r2 as r2
+from jaxcnn.metrics._sums import add_sums as add_sums
 
-__all__ = ["Metric", "accuracy"]
+__all__ = [
+    "Metric",
+    "accuracy",
+    "add_sums",
+    "auroc",
+    "average_precision",
+    "confusion_matrix",
+    "dice",
+    "f1",
+    "mean_absolute_error",
+    "mean_iou",
+    "pixel_accuracy",
+    "precision",
+    "r2",
+    "recall",
+    "top_k",
+]

@@ -1,4 +1,4 @@
-"""What a metric is, and the fraction of right answers as the first one."""
+"""What a metric is."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 class Metric(NamedTuple):
-    """A number about a whole data set, which need not be a mean over batches.
+    """A number about a whole data set, computed from sums over its batches.
 
     value = compute(sum over batches of update(output, batch))
 
-    update: (output, batch) -> a tree of arrays, which adds up over batches and devices. `output` is the model's in
-        evaluation; `batch` a dict, whose "weight" (N,) is 0 for rows that fill up the last batch and must add nothing.
-    compute: the sums -> a scalar.
+    update: (output, batch) -> a pytree of arrays that adds up over batches and devices. `output` is that of the model in
+        evaluation. `batch` is a dict whose "weight" (N,) is 0 for rows that only fill the last batch: they must add 0.
+    compute: the sums -> a scalar, or an array such as a confusion matrix.
 
     Example:
         >>> def update(output, batch):
@@ -27,19 +27,7 @@ class Metric(NamedTuple):
     compute: Callable[[Any], Any]
 
 
-def accuracy() -> Metric:
-    """The fraction of examples whose largest logit is that of the label, a class (N,) or fractions (N, classes).
-
-    Example:
-        >>> metric = jaxcnn.metrics.accuracy()
-        >>> batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.ones(3)}
-        >>> round(float(metric.compute(metric.update(jnp.eye(3), batch))), 4)
-        0.6667
-    """
-
-    def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        label, weight = batch["label"], batch["weight"]
-        right = output.argmax(-1) == (label.argmax(-1) if label.ndim == 2 else label)
-        return {"right": (right * weight).sum(), "weight": weight.sum()}
-
-    return Metric(update, lambda sums: sums["right"] / jnp.maximum(sums["weight"], 1e-30))
+def row_weights(label: jax.Array, weight: jax.Array, ignore_label: int | None) -> jax.Array:
+    """(N, *spatial), (N,) -> (N, *spatial): the weight of each position, 0 where the label is `ignore_label`."""
+    weight = jnp.broadcast_to(weight.reshape(-1, *(1,) * (label.ndim - 1)), label.shape)
+    return weight if ignore_label is None else jnp.where(label == ignore_label, 0, weight)

@@ -1,0 +1,121 @@
+"""Metrics of how a score ranks positive above negative examples.
+
+Scores come from logits (N, *spatial, K). Labels with the shape of the output are multi-label: one problem per class.
+With integer classes (N, *spatial), K = 1 and K = 2 are one problem, in which class 1 is positive; K > 2 is one problem
+per class against the rest. The metric is the mean over the problems that have positive and negative examples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._window import check_integer
+from jaxcnn.metrics._metric import Metric, row_weights
+from jaxcnn.metrics._sums import Rows
+
+
+def auroc(bins: int = 0) -> Metric:
+    """The area under the ROC curve: the probability that a positive example has a higher score than a negative one.
+
+    AUROC = sum over positive i and negative j of w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / sum of w_i w_j
+
+    Args:
+        bins: 0 keeps all scores and is exact. n > 0 counts scores in n bins of equal width between probability 0 and 1,
+            so that memory does not grow with the data; scores in one bin count as equal.
+
+    Example:
+        >>> metric = jaxcnn.metrics.auroc()
+        >>> batch = {"label": jnp.array([0, 0, 1, 1]), "weight": jnp.ones(4)}
+        >>> float(metric.compute(metric.update(jnp.array([[0.1], [0.4], [0.35], [0.8]]), batch)))
+        0.75
+
+    Source: Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic curve", 1982.
+    """
+    return _ranked("auroc", bins, _auroc)
+
+
+def average_precision(bins: int = 0) -> Metric:
+    """The area under the precision-recall curve as a sum of steps.
+
+    AP = sum over positive i of w_i precision(s_i) / sum of w_i,  precision(s): that of the prediction "score >= s"
+
+    Args:
+        bins: as for `auroc`.
+
+    Example:
+        >>> metric = jaxcnn.metrics.average_precision()
+        >>> batch = {"label": jnp.array([0, 0, 1, 1]), "weight": jnp.ones(4)}
+        >>> round(float(metric.compute(metric.update(jnp.array([[0.1], [0.4], [0.35], [0.8]]), batch))), 4)
+        0.8333
+
+    Source: Zhu, "Recall, precision and average precision", 2004.
+    """
+    return _ranked("average_precision", bins, _average_precision)
+
+
+def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Metric:
+    """The mean over problems of area(scores (M,), weights of positives (M,), weights of negatives (M,))."""
+    bins = check_integer(name, "bins", bins, 0)
+
+    def update(output: jax.Array, batch: dict[str, Any]) -> Any:
+        scores, probabilities, positive, weight = _problems(output, batch)
+        weights = positive * weight, (1 - positive) * weight
+        if not bins:
+            return Rows(scores, *weights)
+        index = jnp.clip((probabilities * bins).astype(jnp.int32), 0, bins - 1)
+        count = jax.vmap(lambda index, weight: jnp.zeros(bins).at[index].add(weight), in_axes=1, out_axes=1)
+        return tuple(count(index, part) for part in weights)
+
+    def compute(sums: Any) -> jax.Array:
+        if isinstance(sums, Rows):
+            scores, positive, negative = sums.arrays
+        else:
+            positive, negative = sums
+            scores = jnp.broadcast_to(jnp.arange(bins, dtype=jnp.float32)[:, None], positive.shape)
+        defined = (positive.sum(0) > 0) & (negative.sum(0) > 0)
+        areas = jax.vmap(area, in_axes=1)(scores, positive, negative)
+        return jnp.where(defined, areas, 0).sum() / defined.sum()  # NaN if no problem is defined
+
+    return Metric(update, compute)
+
+
+def _problems(output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Scores, probabilities and 0 or 1 for negative or positive, each (M, problems), and the weights (M, 1)."""
+    label, classes = jnp.asarray(batch["label"]), output.shape[-1]
+    if label.shape == output.shape:
+        weight = row_weights(label[..., 0], batch["weight"], None)
+        scores, positive = output, label > 0.5
+        probabilities = jax.nn.sigmoid(scores)
+    else:
+        weight = row_weights(label, batch["weight"], None)
+        if classes <= 2:
+            scores = output if classes == 1 else output[..., 1:] - output[..., :1]
+            probabilities, positive = jax.nn.sigmoid(scores), label[..., None] == 1
+        else:
+            scores = jax.nn.log_softmax(output)
+            probabilities, positive = jnp.exp(scores), label[..., None] == jnp.arange(classes)
+    flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    return flat(scores), flat(probabilities), flat(positive), weight.reshape(-1, 1)
+
+
+def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For each score, the summed weights of smaller scores, and of smaller or equal ones."""
+    order = jnp.argsort(scores)
+    sorted_scores = scores[order]
+    cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights[order])])
+    return tuple(cumulative[jnp.searchsorted(sorted_scores, scores, side=side)] for side in ("left", "right"))
+
+
+def _auroc(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    positive, negative = positive / positive.sum(), negative / negative.sum()
+    smaller, up_to = _sums_below(scores, negative)
+    return positive @ (smaller + up_to) / 2
+
+
+def _average_precision(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    hits = positive.sum() - _sums_below(scores, positive)[0]
+    false_alarms = negative.sum() - _sums_below(scores, negative)[0]
+    precision = hits / jnp.maximum(hits + false_alarms, 1e-30)
+    return positive @ precision / positive.sum()

@@ -1,0 +1,57 @@
+"""Sums that metrics add over batches, where a plain sum of arrays does not suffice."""
+
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def add_sums(left: Any, right: Any) -> Any:
+    """The sums of two batches added: arrays by `+`, `Rows` and `Moments` by their own rules."""
+    return jax.tree.map(operator.add, left, right, is_leaf=lambda node: isinstance(node, Rows | Moments))
+
+
+@jax.tree_util.register_pytree_node_class
+class Rows:
+    """Arrays with one row per example. Adding two of them concatenates their rows."""
+
+    def __init__(self, *arrays: jax.Array):
+        self.arrays = arrays
+
+    def __add__(self, other: "Rows") -> "Rows":
+        return Rows(*(jnp.concatenate(pair) for pair in zip(self.arrays, other.arrays, strict=True)))
+
+    def tree_flatten(self):
+        return self.arrays, None
+
+    @classmethod
+    def tree_unflatten(cls, _, arrays):
+        return cls(*arrays)
+
+
+class Moments(NamedTuple):
+    """Weight, mean and sum of squared differences from the mean. Adding two gives those of all their values.
+
+    Unlike sum(x^2) - sum(x)^2 / n, this keeps its digits when the mean is much larger than the standard deviation.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+
+    weight: jax.Array
+    mean: jax.Array
+    squares: jax.Array
+
+    def __add__(self, other: Any) -> "Moments":  # type: ignore[override]  # adds values, does not concatenate tuples
+        weight = self.weight + other.weight
+        fraction = other.weight / jnp.maximum(weight, 1e-30)
+        difference = other.mean - self.mean
+        squares = self.squares + other.squares + jnp.square(difference) * self.weight * fraction
+        return Moments(weight, self.mean + difference * fraction, squares)
+
+
+def moments(x: jax.Array, weight: jax.Array) -> Moments:
+    """(M, K), (M,) -> the moments of each column; rows of weight 0 do not count."""
+    total = weight.sum()
+    mean = (weight @ x) / jnp.maximum(total, 1e-30)
+    return Moments(total, mean, weight @ jnp.square(x - mean))
