@@ -465,7 +465,7 @@ TREES = table(
         "state forgotten",
         lambda: use(NET, IMAGE, state={}),
         (KeyError, ValueError),
-        r"(?s)batch_norm: no 'mean' .*give the params and the state that init returned.*in layer 'norm'",
+        r"(?s)batch_norm: no 'mean' .*pass the params and the state that init returned.*in layer 'norm'",
     ),
     (
         "state forgotten, one layer",
@@ -483,7 +483,7 @@ TREES = table(
         "weight_norm without scale",
         lambda: lend(dense(3), weight_norm(dense(3)), (2, 3)),
         ValueError,
-        r"weight_norm: no 'scale' among \['bias', 'kernel'\]; give the params .*that init returned",
+        r"weight_norm: no 'scale' among \['bias', 'kernel'\]; pass the params .*that init returned",
     ),
     ("weight_norm of flatten", lambda: use(weight_norm(flatten), IMAGE), ValueError, r"weight_norm: .*no kernel"),
     (
