@@ -183,7 +183,7 @@ def separable_conv(
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features): a depthwise convolution, then a 1x1 convolution.
 
-    The first mixes positions, the second mixes channels. For a k x k kernel the two have 1 / features + 1 / k^2 times the
+    The first mixes positions, the second mixes channels. For a k x k kernel they have 1 / features + 1 / k^2 times the
     weights of a full convolution.
 
     Args:

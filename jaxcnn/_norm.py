@@ -43,7 +43,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     Params:
         scale (C,), ones; bias (C,), zeros.
     State:
-        mean (C,), zeros; var (C,), ones: float32. var is biased (divided by n); PyTorch divides its running one by n - 1.
+        mean (C,), zeros; var (C,), ones: float32. var is biased (divided by n); in PyTorch it is divided by n - 1.
 
     Raises:
         TypeError: for input that is not floating-point.

@@ -25,6 +25,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("case", ops.CASES, ids=lambda case: case.name)
 @pytest.mark.usefixtures("quick_compilation")
 def test_operation_equals_lax(case):
@@ -64,6 +65,7 @@ def test_ratio_is_against_the_fastest():
     assert _measure.ratio(taken, "ours", ["slow", "fast"]) == 2
 
 
+@pytest.mark.slow
 def test_a_network_is_measured(capsys):
     table = _measure.Table(("net", 9), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *nets.NUMBERS)
     tiny = _networks.NETWORKS["lenet5"]._replace(batch=2)

@@ -246,6 +246,7 @@ def test_likeness():
     assert learned_filters.likeness(np.indices((5, 5)).sum(0, keepdims=True) % 2) < -0.99  # a chessboard
 
 
+@pytest.mark.slow
 def test_feature_maps():
     found = feature_maps.measure(**SHORT)
     shapes = [result["maps"].shape for result in found.values()]
@@ -299,6 +300,7 @@ def page(tmp_path_factory):
     return folder, Page(path.read_text())
 
 
+@pytest.mark.slow
 def test_page_has_a_section_for_each_concept(page):
     folder, page = page
     names = [concept.__name__.rpartition(".")[2] for concept in QUICK]

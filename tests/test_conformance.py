@@ -12,6 +12,8 @@ from jax.test_util import check_grads
 import jaxcnn as cnn
 from tests.layers import BY_NAME, CASES, Case, example
 
+pytestmark = pytest.mark.sample(4)
+
 KEY = jax.random.key(7)
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -18,6 +18,8 @@ import pytest
 from jaxcnn.train import _steps, checkpoint
 from tests import conftest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("orbax.checkpoint")
 
 COMMAND = [sys.executable, "-m", "tests.train_small"]
@@ -149,8 +151,8 @@ def test_told_to_stop(tmp_path, number, status):
 def test_a_second_signal_ends_it_at_once(tmp_path):
     code = (
         "import os, signal, time\n"
-        "from jaxcnn.train._interrupt import told_to_stop\n"
-        "with told_to_stop() as told:\n"
+        "from jaxcnn.train._interrupt import stop_signal\n"
+        "with stop_signal() as told:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print(told(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

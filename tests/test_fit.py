@@ -117,6 +117,7 @@ def test_compiles_once_for_training_and_once_for_evaluation(tmp_path, caplog):
     assert compiled("loss_fn") == 1  # evaluation
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "rmsprop", "muon"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
 def test_optimizers_by_name(name, schedule):
@@ -176,6 +177,7 @@ def test_accumulation_is_a_larger_batch(tmp_path):
 SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_accumulation_loses_no_step(tmp_path, steps):
     """The last update of an epoch has fewer steps; the EMA moves with the updates, not with the steps."""
@@ -242,6 +244,7 @@ def test_average_is_what_is_evaluated_and_returned(tmp_path):
     same(fitted.params, train.ema_params(fitted.train_state.opt_state))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "config",
     [
@@ -497,6 +500,7 @@ def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.full)])
 def test_memory_is_the_same_after_many_trainings(tmp_path, count):
     """What was compiled for one is released: each has a model, a loss and a folder of its own."""

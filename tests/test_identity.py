@@ -40,6 +40,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]

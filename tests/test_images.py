@@ -181,6 +181,7 @@ def test_other_formats_are_refused_by_any_name(tmp_path):
             reader((8, 8), 3, 10**6)(path)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_mutations(tmp_path, kind):
     """Each an image of the right form, or a DataError; nothing else, no warning, in bounded CPU time."""

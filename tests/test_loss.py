@@ -111,6 +111,7 @@ def test_a_class_that_does_not_exist_is_no_zero_loss(label):
         assert np.isnan(COMPILED(batch))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64])
 def test_labels_of_all_integer_types(dtype):
     """More classes than a small dtype can count, whose number must not wrap."""
@@ -161,6 +162,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("bad_image", [False, True])
 @pytest.mark.parametrize("name", SPOILT)

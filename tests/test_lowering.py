@@ -92,6 +92,7 @@ def close(a, b, tolerance=1e-4):
         np.testing.assert_allclose(x, y, tolerance, tolerance * max(1, np.abs(y).max(initial=0)), err_msg=str(path))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("method", "sizes", "antialias"),
     [
@@ -185,6 +186,7 @@ def test_im2col(case):
     same_as_lax(_matmul.im2col, case)
 
 
+@pytest.mark.slow
 @settings(small, max_examples=25)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
@@ -192,6 +194,7 @@ def test_col2im(case):
     same_input_gradient_as_lax(_matmul.col2im, case)
 
 
+@pytest.mark.slow
 @settings(small, max_examples=25)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
@@ -313,6 +316,7 @@ def test_transposed_convolution(case):
     close(everything(apply, y, flipped), everything(by_definition, y, flipped))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("shape", [(1, 5), (3, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
 def test_channel_sums(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -382,6 +386,7 @@ def test_pool(case):
     close((y, back(dy)), (expected, expected_back(dy)))
 
 
+@pytest.mark.slow
 @small
 @given(pools(), st.integers(1, 2), st.sampled_from([2, 16]))
 @pytest.mark.usefixtures("quick_compilation")
@@ -396,6 +401,7 @@ def test_sums_of_windows(case, dilation, channels):
     close(_window_pooling.window_sum_gradient(dy, problem), _lax.window_sum_gradient(dy, problem))
 
 
+@pytest.mark.slow
 @small
 @given(pools())
 @pytest.mark.usefixtures("quick_compilation")
@@ -414,6 +420,7 @@ def test_large_windows(size):
     close((y, back(y)), (expected, expected_back(y)))
 
 
+@pytest.mark.slow
 def test_a_training_step_has_no_slow_path():
     """No scatter from a pool, no full kernel between all channels of a depthwise one, in a loop as outside of it."""
     net = cnn.serial(

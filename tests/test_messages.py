@@ -407,7 +407,7 @@ TREES = table(
         "a layer without its own",
         lambda: lend(serial(conv=conv(4)), NET),
         (KeyError, ValueError),
-        r"(?s)batch_norm: no 'mean' among \[\]; give .*that init returned.*in layer 'norm'",
+        r"(?s)batch_norm: no 'mean' among \[\]; pass .*that init returned.*in layer 'norm'",
     ),
     ("dense for conv", lambda: lend(dense(4), conv(4)), ValueError, r"conv: .*\(3, 4\).*\(2, 8, 8, 3\)"),
     ("conv for dense", lambda: lend(conv(4), dense(4)), ValueError, r"dense: .*\(3, 3, 3, 4\).*\(2, 8, 8, 3\)"),

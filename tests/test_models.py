@@ -214,6 +214,7 @@ def test_depths_and_options_that_are_none(name, options, message):
         MODELS[name](**options)
 
 
+@pytest.mark.slow
 def test_dropout_of_a_wide_resnet_is_inside_of_the_branch():
     model = MODELS["wrn_16_4"](depth=10, factor=1, dropout=0.5)
     x = np.random.default_rng(1).standard_normal((2, 8, 8, 3), np.float32)
@@ -244,6 +245,7 @@ def test_scales_of_a_convnext_start_near_zero():
     np.testing.assert_array_equal(params["stage1"]["0"]["layer"]["scale"]["scale"], np.full(4, 1e-6, np.float32))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

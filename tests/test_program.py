@@ -38,6 +38,7 @@ def training(layer):
     return fn
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_layers(name):
     case = BY_NAME[name]
@@ -71,6 +72,7 @@ INSIDE = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", INSIDE)
 def test_inside(name):
     fn = INSIDE[name]

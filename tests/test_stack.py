@@ -52,6 +52,7 @@ def same(a, b):
         np.testing.assert_allclose(x, y, 2e-4, 2e-5)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("name", "stack"), [*((name, "repeat") for name in LAYERS), ("conv1d", "nested"), ("dense", "deep")]
 )

@@ -14,6 +14,8 @@ import jaxcnn as cnn
 from jaxcnn.data import augment
 from tests.layers import CASES, Case, example
 
+pytestmark = pytest.mark.sample(6)
+
 KEY = jax.random.key(7)
 MODES = {
     "rank": lambda: jax.numpy_rank_promotion("raise"),

@@ -231,6 +231,7 @@ def test_summary_makes_no_arrays():
     assert cnn.explain.summary(cnn.conv(64), vast).multiply_adds == (1 << 40) * 9 * 64 * 64
 
 
+@pytest.mark.slow
 def test_memory_is_used_again():
     """After some calls no page of a large result is new to the process; without `reuse_memory`, each one is."""
     program = """

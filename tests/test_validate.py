@@ -136,6 +136,7 @@ def test_streams_are_checked_batch_by_batch(tmp_path):
         fit(tmp_path / "c", stream(IMAGES, LABELS), pair(IMAGES.astype(np.float32)))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "rand_augment", "random_erasing"])
 def test_augmentations_of_color_need_values_from_0_to_1(tmp_path, name):
     with pytest.raises(ValueError, match="augmentations of color need images of bytes, or of floats from 0 to 1"):
