@@ -1,8 +1,8 @@
 """Run experiments with several seeds, each in a separate process, and report mean and std of their metrics.
 
-    python -m experiments.benchmarks.seeds                            all of them
-    python -m experiments.benchmarks.seeds mnist_cnn                  one of them
-    python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2   one with other settings, without saving the results
+    python -m experiments.benchmarks.seeds                            all experiments
+    python -m experiments.benchmarks.seeds mnist_cnn                  one experiment
+    python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2   with other settings; results are not saved
 
 Each experiment runs with 3 seeds, except `mnist_best` with 2, because a run takes a quarter of an hour. JAXCNN_DATA
 must contain the full MNIST.
