@@ -120,7 +120,7 @@ def test_record_of_result_file(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "FOLDER", tmp_path)
     speedrun = records.RECORDS[0]
     assert records.line(speedrun).split(" | ")[1] == "not measured"
-    runs = {"jaxcnn, nothing compiled": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
+    runs = {"jaxcnn, empty compilation cache": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
     rows = [{"contender": name, "runs": values} for name, values in runs.items()]
     machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "python": "3.11", "versions": {"jax": "0.10"}}
     (tmp_path / "results").mkdir()

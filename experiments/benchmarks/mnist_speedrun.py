@@ -91,14 +91,16 @@ def main(arguments: list[str]) -> None:
 
     constants = {"mean": mnist_speedrun.MEAN[0], "std": mnist_speedrun.STD[0]}
     config = override(mnist_speedrun.CONFIG, arguments) | constants
-    results = {"jaxcnn, nothing compiled": [], "jaxcnn, compiled before": [], "PyTorch": []}
+    results = {"jaxcnn, empty compilation cache": [], "jaxcnn, filled cache": [], "PyTorch": []}
     with tempfile.TemporaryDirectory() as cache:
         cached = os.environ | _measure.cache_environment(cache)
         script = ["-m", "experiments.mnist_speedrun", *arguments]
         run_once(script, cached)  # fills the cache
         for seed in range(RUNS):
-            results["jaxcnn, nothing compiled"].append(run_once([*script, f"train.seed={seed}"], dict(os.environ)))
-            results["jaxcnn, compiled before"].append(run_once([*script, f"train.seed={seed}"], cached))
+            results["jaxcnn, empty compilation cache"].append(
+                run_once([*script, f"train.seed={seed}"], dict(os.environ))
+            )
+            results["jaxcnn, filled cache"].append(run_once([*script, f"train.seed={seed}"], cached))
             torch = [
                 "-m",
                 "experiments.benchmarks.mnist_speedrun",
