@@ -139,7 +139,9 @@ def test_finetune_with_weights(files, settings, message):
 
 
 def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
-    with pytest.raises(DataError, match="mnist_small is part of the package, not of root='/nonexistent'"):
+    with pytest.raises(
+        DataError, match="mnist_small is included in the package; remove the argument root='/nonexistent'"
+    ):
         run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 
