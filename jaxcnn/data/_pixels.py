@@ -81,8 +81,7 @@ def warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0)
     center = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None]
     rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in (height, width))
     grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
-    positions = (
-        jnp.matmul(matrix, grid - center, precision=lax.Precision.HIGHEST) + center + jnp.reshape(offset, (-1, 1))
-    )
+    rotated = jnp.matmul(matrix, grid - center, precision=lax.Precision.HIGHEST)
+    source = rotated + center + jnp.reshape(offset, (-1, 1))
     plane = lambda plane: map_coordinates(plane, list(source.reshape(2, height, width)), order=1, cval=0.0)
     return jax.vmap(plane, -1, -1)(image).astype(image.dtype)
