@@ -1,6 +1,6 @@
 """Architectures. Each is a function that returns a layer. `MODELS` maps names to these functions.
 
-A family takes the architecture as arguments: `resnet(depths=(2, 2, 2, 2))`. A variant is a named instance: `resnet18()`.
+Families have arguments for the architecture: `resnet(depths=(2, 2, 2, 2))`. Variants are named: `resnet18()`.
 """
 
 from jaxcnn.models._alexnet import alexnet as alexnet

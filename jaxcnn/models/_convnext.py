@@ -34,8 +34,8 @@ def convnext(
     y = x + scale * project(gelu(expand(norm(depthwise(x)))))
 
     New in 2022: a ResNet with the design choices of vision transformers. It has a patch stem, 7x7 depthwise
-    convolutions, inverted bottlenecks with expansion 4, one layer norm and one GELU per block, and separate downsampling
-    layers. A scale per channel starts at 1e-6. V2 (2023) is designed for pretraining on masked images. It adds
+    convolutions, inverted bottlenecks with expansion 4, one layer norm and one GELU per block, and separate layers for
+    downsampling. A scale per channel starts at 1e-6. V2 (2023) is designed for pretraining on masked images. It adds
     `global_response_norm` after the GELU, which makes the channels compete, and removes the scale.
 
     Variants, for 224x224 (top-1 of torchvision's first weights; v2: the paper's, trained only on ImageNet-1K):

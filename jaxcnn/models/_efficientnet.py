@@ -50,8 +50,8 @@ V2_L = (
     (6, 3, 2, 384, 25),
     (6, 3, 1, 640, 7),
 )
-BATCH_NORM_EPS3 = functools.partial(batch_norm, eps=1e-3)
-BATCH_NORM_EPS3_DECAY99 = functools.partial(batch_norm, decay=0.99, eps=1e-3)
+NORM_V2 = functools.partial(batch_norm, eps=1e-3)
+NORM_B5_TO_B7 = functools.partial(batch_norm, decay=0.99, eps=1e-3)
 
 
 @constructor
@@ -98,7 +98,7 @@ def efficientnet(
         top: channels of the last convolution. By default, four times its input channels.
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
-        drop_path: stochastic depth rate of the last block. It grows linearly from 0 in the first block.
+        drop_path: stochastic depth rate. Block i of n, counted from 0, has the rate drop_path * i / n.
 
     Example:
         >>> model = jaxcnn.models.efficientnet_b0(classes=10)
@@ -139,20 +139,18 @@ efficientnet_b2 = variant("efficientnet_b2", efficientnet, size=288, width=1.1, 
 efficientnet_b3 = variant("efficientnet_b3", efficientnet, size=300, width=1.2, depth=1.4, dropout=0.3)
 efficientnet_b4 = variant("efficientnet_b4", efficientnet, size=380, width=1.4, depth=1.8, dropout=0.4)
 efficientnet_b5 = variant(
-    "efficientnet_b5", efficientnet, size=456, width=1.6, depth=2.2, dropout=0.4, norm=BATCH_NORM_EPS3_DECAY99
+    "efficientnet_b5", efficientnet, size=456, width=1.6, depth=2.2, dropout=0.4, norm=NORM_B5_TO_B7
 )
 efficientnet_b6 = variant(
-    "efficientnet_b6", efficientnet, size=528, width=1.8, depth=2.6, dropout=0.5, norm=BATCH_NORM_EPS3_DECAY99
+    "efficientnet_b6", efficientnet, size=528, width=1.8, depth=2.6, dropout=0.5, norm=NORM_B5_TO_B7
 )
 efficientnet_b7 = variant(
-    "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=BATCH_NORM_EPS3_DECAY99
+    "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=NORM_B5_TO_B7
 )
-efficientnet_v2_s = variant(
-    "efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=BATCH_NORM_EPS3
-)
+efficientnet_v2_s = variant("efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=NORM_V2)
 efficientnet_v2_m = variant(
-    "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=BATCH_NORM_EPS3, dropout=0.3
+    "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=NORM_V2, dropout=0.3
 )
 efficientnet_v2_l = variant(
-    "efficientnet_v2_l", efficientnet, size=480, stages=V2_L, stem=32, top=1280, norm=BATCH_NORM_EPS3, dropout=0.4
+    "efficientnet_v2_l", efficientnet, size=480, stages=V2_L, stem=32, top=1280, norm=NORM_V2, dropout=0.4
 )

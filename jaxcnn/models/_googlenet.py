@@ -104,7 +104,7 @@ def googlenet(
 
 
 def with_auxiliary(main: Layer, **auxiliary: Layer) -> Layer:
-    """x -> main(x) in evaluation, (*main(x), auxiliary(x)) in training. The auxiliary head adds a gradient path to x."""
+    """x -> main(x) in evaluation, (*main(x), auxiliary(x)) in training: an additional gradient path to x."""
     ((name, layer),) = auxiliary.items()
 
     def append_logits(y, auxiliary_logits):

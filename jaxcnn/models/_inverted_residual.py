@@ -88,6 +88,6 @@ def with_shortcut(
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Round to the nearest multiple of `divisor`, but not below 90 % of `channels`. Hardware runs such widths faster."""
+    """Round to the nearest multiple of `divisor`, which is faster on hardware, but not below 90 % of `channels`."""
     nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * channels else nearest
