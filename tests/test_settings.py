@@ -88,7 +88,7 @@ def test_predict_on_weights_of_another_network(files):
     trees = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(files / "w.safetensors", *trees)
     with pytest.raises(
-        WeightsError, match=r"w\.safetensors: these weights are not those of lenet5: .*params/net/"
+        WeightsError, match=r"w\.safetensors: these weights do not fit lenet5: .*params/net/"
     ) as error:
         run(predict, files, *for_lenet(files))
     assert "\n" not in str(error.value)
@@ -169,5 +169,5 @@ def test_scale_of_torchvisions_transform_input(name):
     here, _ = data.normalize([0.5] * 3, [0.5] * 3).apply({}, {}, x, train=False)
     np.testing.assert_allclose(here, there, atol=1e-6)
     words = " ".join(models.MODELS[name].__doc__.split())
-    assert "turns on with trained weights" in words
+    assert "torchvision enables `transform_input` with its trained weights" in words
     assert "`data.normalize([0.5] * 3, [0.5] * 3)`" in words
