@@ -87,9 +87,7 @@ def test_predict_on_weights_of_another_network(files):
     model = serial(norm=data.normalize([0.5], [0.25]), net=models.lenet5())
     trees = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(files / "w.safetensors", *trees)
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors: these weights do not fit lenet5: .*params/net/"
-    ) as error:
+    with pytest.raises(WeightsError, match=r"w\.safetensors: these weights do not fit lenet5: .*params/net/") as error:
         run(predict, files, *for_lenet(files))
     assert "\n" not in str(error.value)
 

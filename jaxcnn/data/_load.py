@@ -59,9 +59,9 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     "Fashion-MNIST", 2017; Clanuwat et al., "Deep learning for classical Japanese literature", 2018 (KMNIST);
     Krizhevsky, "Learning multiple layers of features from tiny images", 2009 (CIFAR).
     """
-    for kind, value, known in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
-        if value not in known:
-            raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, known)}")
+    for kind, value, choices in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
+        if value not in choices:
+            raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, choices)}")
     if name == "mnist_small":
         if root is not None:
             raise DataError(f"mnist_small is included in the package; remove the argument root={str(root)!r}")
@@ -88,29 +88,28 @@ def _digits(images_path: pathlib.Path, labels_path: pathlib.Path, classes: tuple
 def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the paths of the images and of the labels."""
     # All MNIST-like data sets have the same file names. Files directly in a shared folder count as MNIST.
-    base_folder = ("",) if root is not None or name == "mnist" else ()
-    folders = [base / inner for base in _bases(root) for inner in (name, *base_folder)]
-    found = []
+    without_subfolder = ("",) if root is not None or name == "mnist" else ()
+    folders = [base / inner for base in _base_folders(root) for inner in (name, *without_subfolder)]
+    paths = []
     for remote in source.files[split]:
         plain = remote.name.removesuffix(".gz")
         path = next((p for folder in folders for p in (folder / plain, folder / remote.name) if p.is_file()), None)
-        found.append(path or _fetched(remote, name, f"{plain} or {remote.name}", folders, root))
-    return found
+        paths.append(path or _fetched(remote, name, f"{plain} or {remote.name}", folders, root))
+    return paths
 
 
 def _cifar_files(name: str, source: Images, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the paths of the record files, in order."""
-    folders = [base / inner for base in _bases(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")]
+    folders = [
+        base / inner for base in _base_folders(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")
+    ]
     for folder in folders:
         paths = [folder / file for file in source.files[split]]
         if any(path.is_file() for path in paths):
             return paths
     archive = _fetched(source.archive, name, source.files[split][0], folders, root)
-    unpack(
-        archive,
-        tuple(f"{source.folder}/{file}" for files in source.files.values() for file in files),
-        _MAX_MEMBER_BYTES,
-    )
+    members = tuple(f"{source.folder}/{file}" for files in source.files.values() for file in files)
+    unpack(archive, members, _MAX_MEMBER_BYTES)
     return [archive.parent / source.folder / file for file in source.files[split]]
 
 
@@ -128,7 +127,7 @@ def _fetched(
         raise DataError(f"{missing}, and {error}; {hint}") from error
 
 
-def _bases(root: str | os.PathLike | None) -> list[pathlib.Path]:
+def _base_folders(root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the folders to search, in order."""
     if root is not None:
         return [pathlib.Path(root).expanduser()]
