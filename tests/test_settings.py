@@ -87,9 +87,7 @@ def test_predict_on_weights_of_another_network(files):
     model = serial(norm=data.normalize([0.5], [0.25]), net=models.lenet5())
     trees = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(files / "w.safetensors", *trees)
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors: these weights are not those of lenet5: .*params/net/"
-    ) as error:
+    with pytest.raises(WeightsError, match=r"w\.safetensors: these weights do not fit lenet5: .*params/net/") as error:
         run(predict, files, *for_lenet(files))
     assert "\n" not in str(error.value)
 
@@ -139,7 +137,9 @@ def test_finetune_with_weights(files, settings, message):
 
 
 def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
-    with pytest.raises(DataError, match="mnist_small is part of the package, not of root='/nonexistent'"):
+    with pytest.raises(
+        DataError, match="mnist_small is included in the package; remove the argument root='/nonexistent'"
+    ):
         run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 
@@ -167,5 +167,5 @@ def test_scale_of_torchvisions_transform_input(name):
     here, _ = data.normalize([0.5] * 3, [0.5] * 3).apply({}, {}, x, train=False)
     np.testing.assert_allclose(here, there, atol=1e-6)
     words = " ".join(models.MODELS[name].__doc__.split())
-    assert "turns on with trained weights" in words
+    assert "torchvision enables `transform_input` with its trained weights" in words
     assert "`data.normalize([0.5] * 3, [0.5] * 3)`" in words

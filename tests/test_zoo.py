@@ -17,7 +17,7 @@ import jaxcnn
 from jaxcnn import explain, weights
 from jaxcnn._path import paths
 from jaxcnn.models import MODELS
-from jaxcnn.weights._convert import _counters, _places
+from jaxcnn.weights._convert import _counters, _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 from tests.published import TORCHVISION
@@ -91,8 +91,8 @@ def without_chance(name, **options):
 
 def shapes_there(name, **options):
     """The shapes of all names that the model has in PyTorch."""
-    places = _places(shapes(name, **options), tables(name)[0])
-    return {key: place.layout.there for key, place in places.items()} | dict.fromkeys(_counters(places), ())
+    targets = _targets(shapes(name, **options), tables(name)[0])
+    return {key: target.layout.torch_shape for key, target in targets.items()} | dict.fromkeys(_counters(targets), ())
 
 
 def state_dict(name, **options):
