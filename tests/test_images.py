@@ -168,9 +168,9 @@ def test_bomb_is_not_unpacked(tmp_path, size):
 
 def test_the_limit_is_ours_to_set(tmp_path):
     write(tmp_path / "a" / "1.png", encoded(SMOOTH))
-    assert len(image_folder(tmp_path, (8, 8), most_pixels=2400).images) == 1
+    assert len(image_folder(tmp_path, (8, 8), max_pixels=2400).images) == 1
     with pytest.raises(DataError, match="expected at most 2,399 pixels, found 60 x 40"):
-        image_folder(tmp_path, (8, 8), most_pixels=2399)
+        image_folder(tmp_path, (8, 8), max_pixels=2399)
 
 
 def test_other_formats_are_refused_by_any_name(tmp_path):

@@ -12,12 +12,12 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn.data._error import DataError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 DECODED_PIXELS = 64_000_000  # at the same time, in all threads together
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
 
 
-def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
+def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
     """Return a thread-safe function from an image path to a uint8 array (height, width, channels)."""
     try:
         from PIL import Image, ImageOps
@@ -36,9 +36,9 @@ def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[
     def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             pixels = image.width * image.height
-            if pixels > most_pixels:
+            if pixels > max_pixels:
                 found = f"{image.width} x {image.height}"
-                raise DataError(f"{path}: expected at most {most_pixels:,} pixels, found {found}")
+                raise DataError(f"{path}: expected at most {max_pixels:,} pixels, found {found}")
             raw = image.tile[0].args if image.tile else None
             if image.format in ("JPEG", "MPO"):
                 image.draft(mode, stored_size(image))  # decode at a reduced size if possible

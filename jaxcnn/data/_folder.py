@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn._path import expected_one_of
-from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._decode import MAX_PIXELS, reader
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 
@@ -36,7 +36,7 @@ def image_folder(
     channels: int = 3,
     classes: tuple[str, ...] | None = None,
     on_bad_image: str = "raise",
-    most_pixels: int = MOST_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load all images of class folders into memory: `path/cat/1.jpg`, `path/dog/2.png`, ...
 
@@ -52,7 +52,7 @@ def image_folder(
         classes: the class names in label order, for example those of the training images. By default, all
             subfolders, sorted by name.
         on_bad_image: "raise", or "skip" to skip images that cannot be read, with a warning.
-        most_pixels: an image with more pixels counts as unreadable and is not decoded.
+        max_pixels: an image with more pixels counts as unreadable and is not decoded.
 
     Raises:
         DataError: if there are no class folders, a class has no images, a class is unknown, or an image cannot be
@@ -73,7 +73,7 @@ def image_folder(
     if on_bad_image not in ("raise", "skip"):
         raise ValueError(f"image_folder: on_bad_image must be 'raise' or 'skip', got {on_bad_image!r}")
     files = list_images(path, classes)
-    read = reader(size, channels, most_pixels)
+    read = reader(size, channels, max_pixels)
 
     def attempt(file):
         try:
@@ -115,7 +115,7 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
 
     Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]` is the center crop of ImageNet evaluation.
     """
-    return reader(size, channels, MOST_PIXELS)(pathlib.Path(path))
+    return reader(size, channels, MAX_PIXELS)(pathlib.Path(path))
 
 
 def is_hidden(path: str | os.PathLike) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
-from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._decode import MAX_PIXELS, reader
 from jaxcnn.data._folder import Files, list_images
 
 
@@ -49,7 +49,7 @@ def image_stream(
     seed: int = 0,
     channels: int = 3,
     classes: tuple[str, ...] | None = None,
-    most_pixels: int = MOST_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     shuffle: bool = True,
     threads: int = 16,
 ) -> Stream:
@@ -59,7 +59,7 @@ def image_stream(
     each process reads only its own rows of every batch.
 
     Args:
-        path, size, channels, classes, most_pixels: as for `image_folder`.
+        path, size, channels, classes, max_pixels: as for `image_folder`.
         batch_size: rows of a global batch (all processes together).
         seed: determines the order of each epoch.
         shuffle: False for evaluation. Each epoch then has all images sorted by path, and its last batch is padded
@@ -84,7 +84,7 @@ def image_stream(
             f"image_stream: batch_size must be a multiple of {jax.process_count()} (processes), from 1 to "
             f"{len(files.paths)} (images), got {batch_size}"
         )
-    read = reader(size, channels, most_pixels)
+    read = reader(size, channels, max_pixels)
     local_batch_size = batch_size // jax.process_count()
     order = _Order(len(files.paths), batch_size, seed if shuffle else None)
 
