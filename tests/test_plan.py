@@ -79,7 +79,7 @@ def test_measured(monkeypatch):
     assert head.endswith("milliseconds  of the peak")
     assert first.endswith("%")
     assert not second.endswith("%")
-    assert "multiply-adds a second" in note
+    assert "multiply-adds per second" in note
 
 
 def test_what_is_refused():

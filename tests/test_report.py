@@ -228,7 +228,8 @@ def test_the_convolution_adds_up(run, page):
     total, bias, result, exact = map(
         float,
         re.search(
-            r"9 products is (\S+)\. Adding the bias (\S+) gives (\S+)\. The network computes (\S+), without",
+            r"9 products is (\S+)\. Adding the bias (\S+) gives (\S+)\. "
+            r"Without this rounding, the network computes (\S+)\.",
             page.text.replace("\N{MINUS SIGN}", "-"),
         ).groups(),
     )

@@ -46,7 +46,7 @@ def by_hand(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
             "p",
             f"The sum of the {products.size} products is {number(total, _DIGITS)}. Adding the bias "
             f"{number(bias, _DIGITS)} gives {number(total + bias, _DIGITS)}. "
-            f"The network computes {number(worked['value'], _DIGITS)}, without this rounding.",
+            f"Without this rounding, the network computes {number(worked['value'], _DIGITS)}.",
             class_="sums",
         )
     )

@@ -29,7 +29,7 @@ from jaxcnn.explain._summary import indented, summary
 from jaxcnn.report._worked import leaves, worked
 from jaxcnn.train._steps import read_json
 
-_ARRAYS, _WORDS = "explain.npz", "explain.json"
+_ARRAYS, _INFO = "explain.npz", "explain.json"
 _BATCH, _BATCH_VALUES = 256, 2**26  # maximum images and values per batch
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # maximum numbers
 _IMAGE, _TILE = 96, 48  # maximum pixels per side of an image and of a feature map
@@ -127,24 +127,24 @@ def read_gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.nd
     Raises:
         DataError: if a file cannot be read.
     """
-    if not (folder / _WORDS).exists():
+    if not (folder / _INFO).exists():
         return None
     try:
-        info = read_json(folder / _WORDS)
+        info = read_json(folder / _INFO)
         with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return info, dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call report.gather again"
+            f"{folder}: {_INFO} and {_ARRAYS} cannot be read ({error}); call report.gather again"
         ) from error
 
 
 def _save(folder: pathlib.Path, info: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Write the arrays, then the text: the text file marks the arrays as complete."""
-    (folder / _WORDS).unlink(missing_ok=True)
+    (folder / _INFO).unlink(missing_ok=True)
     with replace(folder / _ARRAYS) as file:
         np.savez_compressed(file, **arrays)
-    with replace(folder / _WORDS) as file:
+    with replace(folder / _INFO) as file:
         file.write(json.dumps(info, indent=1, allow_nan=False).encode() + b"\n")
 
 

@@ -89,7 +89,7 @@ def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
     most = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
     pairs = [np.unravel_index(k, wrong.shape) for k in most if wrong.flat[k]]
     rows = ((classes[i], classes[j], f"{wrong[i, j]:,}", f"{matrix[i].sum():,}") for i, j in pairs)
-    columns = ["true class", "predicted class", "images", "all of true class"]
+    columns = ["true class", "predicted class", "images", "examples of true class"]
     return table("Most frequent confusions", columns, rows, class_="words")
 
 
@@ -177,7 +177,7 @@ def _cam(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
         )
         notes = [tag("span", f"true class: {name}")] if (name := info["classes"][label]) != guess else []
         notes += [] if cam.any() else [tag("span", "zero everywhere: no positive evidence in this layer")]
-        items.append(figure(pair, tag("strong", guess), f" {percentage(probability)}", *notes))
+        items.append(figure(pair, tag("strong", f"predicted: {guess}"), f" {percentage(probability)}", *notes))
     return [
         tag("h3", f"Grad-CAM of {info['cam']}"),
         tag("p", "Orange marks the regions whose features in this layer increase the score of the predicted class."),

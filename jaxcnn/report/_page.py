@@ -137,7 +137,7 @@ def chart(
             if math.isfinite(line[i])
         )
         area = tag("rect", x=round(x - width / 2, 1), y=_TOP, width=round(width, 1), height=_BOTTOM - _TOP)
-        tooltip = tag("text", text, x=_RIGHT, y=_TOP - 14, class_="end said")
+        tooltip = tag("text", text, x=_RIGHT, y=_TOP - 14, class_="end tooltip")
         parts.append(tag("g", area, *dots, tooltip, class_="at", tabindex=0, role="img", aria_label=text))
     keys = (
         tag(
@@ -268,11 +268,11 @@ svg .middle { text-anchor: middle; }
 .dot.test { fill: var(--test); }
 .at { outline: none; }
 .at rect { fill: transparent; }
-.at .said { visibility: hidden; fill: var(--ink); }
+.at .tooltip { visibility: hidden; fill: var(--ink); }
 .at:hover rect, .at:focus rect { fill: var(--ink); fill-opacity: .08; }
 .at:focus-visible rect { stroke: var(--training); stroke-width: 2; }
-.at:hover .said, .at:focus .said { visibility: visible; }
-.chart svg:hover .at:not(:hover) .said { visibility: hidden; }
+.at:hover .tooltip, .at:focus .tooltip { visibility: visible; }
+.chart svg:hover .at:not(:hover) .tooltip { visibility: hidden; }
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } .tiles img { width: 3rem; }
   .large img { width: 7rem; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
   .counts th, .counts td { min-width: 1.5rem; padding: .3rem .1rem; } }

@@ -118,13 +118,13 @@ def _header(
     last = records[-1] if records else {}
     name, part = ("test", "test") if "test" in last else ("training", "train")
     metrics = last.get(part, {})
-    figures = {f"{name} {key}": metric_text(key, metrics[key]) for key in ("accuracy", "loss") if key in metrics}
-    figures["epochs"] = str(last.get("epoch", 0)) + (f" of {epochs}" if epochs else "")
+    results = {f"{name} {key}": metric_text(key, metrics[key]) for key in ("accuracy", "loss") if key in metrics}
+    results["epochs"] = str(last.get("epoch", 0)) + (f" of {epochs}" if epochs else "")
     if last.get("seconds") is not None:
-        figures["time"] = duration(last["seconds"])
+        results["time"] = duration(last["seconds"])
     if info:
-        figures["parameters"] = f"{info['params']:,}"
-    terms = joined(tag("div", tag("dt", name), tag("dd", value)) for name, value in figures.items())
+        results["parameters"] = f"{info['params']:,}"
+    terms = joined(tag("div", tag("dt", name), tag("dd", value)) for name, value in results.items())
     state = ""
     if epochs and last.get("epoch", 0) < epochs:
         state = tag("p", "Training is still running. Reload the page to update it.", class_="state")

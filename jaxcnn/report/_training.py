@@ -8,7 +8,7 @@ import numpy as np
 from jaxcnn.report._page import Html, chart, joined, table, tag
 
 _EPOCHS = 200  # maximum number shown
-_NOTES = {"penalty": "The l1 and l2 penalties on the weights. Training minimizes loss + penalty; loss excludes it."}
+_NOTES = {"penalty": "The l1 and l2 penalties on the weights. Training minimizes the sum of loss and penalty."}
 
 
 def training(records: list[dict[str, Any]]) -> Html:
