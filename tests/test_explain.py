@@ -374,7 +374,7 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
         (
             lambda: explain.saliency(cnn.serial(conv=cnn.conv(4)), {"conv": PARAMS["conv"]}, {}, X),
             ValueError,
-            r"logits \(N, classes\), but the model gives \(2, 6, 6, 4\)",
+            r"logits \(N, classes\), got shape \(2, 6, 6, 4\)",
         ),
         (lambda: explain.saliency(SMOOTH, PARAMS, STATE, X, method="gradient"), TypeError, r"method"),
         (lambda: smooth(), TypeError, r"key"),

@@ -79,14 +79,14 @@ def test_measured(monkeypatch):
     assert head.endswith("milliseconds  of the peak")
     assert first.endswith("%")
     assert not second.endswith("%")
-    assert "multiply-adds a second" in note
+    assert "multiply-adds per second" in note
 
 
 def test_invalid_arguments():
     x = jnp.zeros((1, 6, 6, 4))
     with pytest.raises(ValueError, match="plan: unknown backend 'cuda'; expected one of: cpu, gpu, tpu"):
         plan(cnn.conv(4), x, backend="cuda")
-    with pytest.raises(ValueError, match="measure=True is for the default backend, cpu, not for 'tpu'"):
+    with pytest.raises(ValueError, match="measure=True requires the default backend, cpu, got 'tpu'"):
         plan(cnn.conv(4), x, backend="tpu", measure=True)
     with pytest.raises(TypeError, match=r"plan needs an input, or a jax\.ShapeDtypeStruct"):
         plan(cnn.conv(4), 3.0)
