@@ -100,7 +100,7 @@ def conv(
 
     def fn(params, x):
         rank = spatial_rank(x := as_floating(x, "conv"), "conv")
-        window = make_window("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
+        window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
         kernel = get_param("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
         if padding_mode != "zeros":  # convolve pads only with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])

@@ -230,7 +230,7 @@ def _pool(
         x = jnp.asarray(x)
         spatial_rank(x, name)
         requested = make_window(name, x.shape, size, stride, dilation, padding)
-        window = (requested.hanging_over(x.shape[1:-1]) if ceil_mode else requested).on(name, x.shape)
+        window = (requested.with_ceil_mode(x.shape[1:-1]) if ceil_mode else requested).check_fits(name, x.shape)
         no_padding = ((0, 0),) * len(window.padding)
         if any((counts == 0).any() for counts in _counts(x.shape[1:-1], window, no_padding)):
             raise ValueError(
