@@ -25,7 +25,7 @@ def convolution(x: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """The kernel gradient; `compute` computes each block, of which only the diagonal groups are kept."""
+    """The kernel gradient; `compute` computes each block. Only its diagonal groups are kept."""
     merged, block = _merged(problem), _block(problem)
     count = problem.groups // merged
 

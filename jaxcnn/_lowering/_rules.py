@@ -204,7 +204,7 @@ _TAPS = "one slice per tap is vectorized, `reduce_window` is not"
 
 _EXTREME = (
     Rule("tap slices", _window_pooling.window_extreme, _TAPS, faster=_tap_slices_faster),
-    Rule("lax", _lax.window_extreme, "XLA's own reduce_window"),
+    Rule("lax", _lax.window_extreme, "XLA's reduce_window"),
 )
 _EXTREME_GRADIENT = (
     Rule(
@@ -213,7 +213,12 @@ _EXTREME_GRADIENT = (
         "XLA's scatter is a loop over scalars",
         faster=lambda p: p.window.taps <= _MAX_TAPS or set(p.window.dilation) != {1},
     ),
-    Rule("lax", _lax.window_extreme_gradient, "XLA's own, undilated", fits=lambda p: set(p.window.dilation) == {1}),
+    Rule(
+        "lax",
+        _lax.window_extreme_gradient,
+        "XLA's gradient, undilated only",
+        fits=lambda p: set(p.window.dilation) == {1},
+    ),
 )
 TABLES = {
     "forward": (
@@ -235,7 +240,7 @@ TABLES = {
             lambda p: _dense(p) and bool(_winograd.waste(p)),
             _winograd.is_faster,
         ),
-        Rule("lax", _lax.forward, "XLA's own convolution"),
+        Rule("lax", _lax.forward, "XLA's convolution"),
     ),
     "input gradient": (
         Rule("col2im", _matmul.col2im, "strided, or few channels: inserts no zeros into dy", _dense, _col2im_faster),
@@ -254,7 +259,7 @@ TABLES = {
             _grouped_faster,
         ),
         Rule("rotated", _rotated, "a convolution of dy, computed by the forward rules"),
-        Rule("lax", _lax.input_gradient, "the transpose of XLA's own convolution"),
+        Rule("lax", _lax.input_gradient, "the transpose of XLA's convolution"),
     ),
     "kernel gradient": (
         Rule("pointwise", _matmul.pointwise_kernel_gradient, "one tap: x^T dy", _pointwise_gradient_fits),
@@ -280,7 +285,7 @@ TABLES = {
             _in_groups,
             _grouped_faster,
         ),
-        Rule("lax", _lax.kernel_gradient, "the transpose of XLA's own convolution"),
+        Rule("lax", _lax.kernel_gradient, "the transpose of XLA's convolution"),
     ),
     "max pool": _EXTREME,
     "min pool": _EXTREME,
@@ -288,10 +293,10 @@ TABLES = {
     "min pool gradient": _EXTREME_GRADIENT,
     "sum pool": (
         Rule("tap slices", _window_pooling.window_sum, _TAPS, faster=_tap_slices_faster),
-        Rule("lax", _lax.window_sum, "XLA's own reduce_window"),
+        Rule("lax", _lax.window_sum, "XLA's reduce_window"),
     ),
     "sum pool gradient": (
         Rule("tap slices", _window_pooling.window_sum_gradient, _TAPS, faster=_tap_slices_faster),
-        Rule("lax", _lax.window_sum_gradient, "the transpose of XLA's own reduce_window"),
+        Rule("lax", _lax.window_sum_gradient, "the transpose of XLA's reduce_window"),
     ),
 }
