@@ -151,7 +151,7 @@ def test_low_precision_class_fractions():
 def test_softmax_over_one_class_is_refused():
     """Its loss would be 0 and its accuracy 1, whatever the labels."""
     for label in (np.array([[0.3]] * 6, np.float32), np.ones((6, 1), np.float32), np.zeros(6, int)):
-        with pytest.raises(ValueError, match=r"at least 2 classes, the model gives \(6, 1\).*mean_squared_error"):
+        with pytest.raises(ValueError, match=r"at least 2 classes, but the model gives \(6, 1\).*mean_squared_error"):
             call(cnn.cross_entropy(AS_IS), {"image": LOGITS[:, :1], "label": label})
 
 

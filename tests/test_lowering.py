@@ -269,7 +269,7 @@ def test_grouped_as_dense_blocks(groups, channels, features):
 def test_winograd(case, data):
     x, _, problem = case
     wide = problem._replace(examples=256, channels=256, features=256)
-    if _winograd.waste(wide) and _winograd.pays(wide):
+    if _winograd.waste(wide) and _winograd.is_faster(wide):
         best = _winograd.dimension(wide)
         block = 2 * problem.window.dilation[best]
         assert -(-problem.output[best] // block) * block <= 6 / 5 * problem.output[best]

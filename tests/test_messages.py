@@ -294,7 +294,7 @@ OPTIONS = table(
         TypeError,
         r"cast: dtype must be floating-point, such as jnp.bfloat16, got .*int8",
     ),
-    ("cast to bflot16", lambda: jaxcnn.cast(dense(8), "bflot16"), TypeError, r"cast: 'bflot16' is no dtype"),
+    ("cast to bflot16", lambda: jaxcnn.cast(dense(8), "bflot16"), TypeError, r"cast: 'bflot16' is not a dtype"),
     ("reduction 0", lambda: jaxcnn.squeeze_excite(0), ValueError, r"squeeze_excite: reduction .*got 0"),
     ("block_size 0", lambda: jaxcnn.drop_block(0.1, 0), ValueError, r"drop_block: block_size .*got 0"),
     (
@@ -616,7 +616,7 @@ LABELS = table(
         "column and row",
         lambda: loss(zeros(4, 1), zeros(4), mean_squared_error),
         ValueError,
-        r"mean_squared_error: the output \(4, 1\) and the labels \(4,\)",
+        r"mean_squared_error: the output has shape \(4, 1\), but the labels have shape \(4,\)",
     ),
     (
         "no label",

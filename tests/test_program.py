@@ -141,7 +141,7 @@ def test_a_whole_network():
 
 
 def test_what_is_not_a_function():
-    with pytest.raises(TypeError, match="plain needs a function of arrays, got Layer; of a layer, give its apply"):
+    with pytest.raises(TypeError, match="plain needs a function of arrays, got Layer; for a layer, pass its apply"):
         cnn.plain(cnn.conv(3))
 
 

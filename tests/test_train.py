@@ -112,7 +112,7 @@ def test_evaluate_with_weights():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "entries of one length that is not 0"),
+        ({}, "entries of one length above 0"),
         ({"image": X[:0], "label": np.zeros(0, int)}, "not 0, got {'image': 0, 'label': 0}"),
         ({"image": X, "label": np.zeros(3, int)}, "got {'image': 20, 'label': 3}"),
     ],
