@@ -1,4 +1,4 @@
-"""Training that is killed, told to stop, or spread over devices comes out as if nothing had happened."""
+"""Training that is killed, stopped by a signal, or spread over devices comes out as if nothing had happened."""
 
 import os
 import pathlib
@@ -77,7 +77,7 @@ def test_killed_at_any_moment(tmp_path):
         assert all(re.fullmatch(r"\d+(\.partial|\.removed)?", name) for name in left)
         assert 8 * epoch - 2 <= saved[-1] < 128  # no more is lost than the steps since the last save
     outs = [finish(start(*LONG, f"folder={tmp_path / name}")) for name in ("killed", "whole")]
-    assert f"going on from step {saved[-1]}" in outs[0]
+    assert f"resuming from step {saved[-1]}" in outs[0]
     assert digest(outs[0]) == digest(outs[1])
     print(f"\nkilled with steps {saved} of 128 saved; the result is that of an uninterrupted run to the bit")
 
@@ -130,18 +130,18 @@ def test_killed_many_times(tmp_path, keep):
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.full),
     ],
 )
-def test_told_to_stop(tmp_path, number, status):
+def test_stopped_by_a_signal(tmp_path, number, status):
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")
     process.send_signal(number)
     out = finish(process)
     assert process.returncode == status, out
-    assert f"told to stop by signal {int(number)}" in out
+    assert f"stopped by signal {int(number)}" in out
     saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
     assert saved >= 8
     process = start(*UNSAVED, f"folder={tmp_path}")
     out = finish(process)
-    assert f"going on from step {saved}" in out
+    assert f"resuming from step {saved}" in out
     whole = start(*UNSAVED, f"folder={tmp_path / 'whole'}")
     assert digest(out) == digest(finish(whole))
 
@@ -149,10 +149,10 @@ def test_told_to_stop(tmp_path, number, status):
 def test_a_second_signal_ends_it_at_once(tmp_path):
     code = (
         "import os, signal, time\n"
-        "from jaxcnn.train._interrupt import told_to_stop\n"
-        "with told_to_stop() as told:\n"
+        "from jaxcnn.train._interrupt import stop_signal\n"
+        "with stop_signal() as received_signal:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print(told(), flush=True)\n"
+        "    print(received_signal(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
     )
@@ -165,8 +165,8 @@ def test_signals_are_as_before_afterwards():
     from jaxcnn.train._interrupt import stop_signal
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with stop_signal() as told:
-        assert told() == 0
+    with stop_signal() as received_signal:
+        assert received_signal() == 0
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     result = []
@@ -183,8 +183,8 @@ def test_errors_are_one_line_and_status_2(tmp_path):
     out = finish(process)
     assert process.returncode == 2
     assert "error: " in out
-    assert "was made under another config" in out
-    assert "  fit.epochs: it had 1, now 2" in out
+    assert "was saved with a different config" in out
+    assert "  fit.epochs: was 1, now 2" in out
     assert "Traceback" not in out
 
 
@@ -234,7 +234,7 @@ def test_goes_on_with_another_number_of_devices(tmp_path):
                 _steps.remove(folder / "checkpoints" / str(step))
         process = start(f"folder={folder}", devices=second)
         out = finish(process)
-        assert "going on from step 30" in out
+        assert "resuming from step 30" in out
         digest(out)
     close(tmp_path / "grown" / "checkpoints", tmp_path / "shrunk" / "checkpoints")
 

@@ -104,7 +104,7 @@ def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
     from jaxcnn.train import _loop
 
     first = fit(tmp_path, train_small.model(), name="1")
-    monkeypatch.setattr(_loop, "_DISPATCH", 0.0)  # one step a call
+    monkeypatch.setattr(_loop, "_SECONDS_PER_CALL", 0.0)  # one step a call
     assert train_small.digest(first) == train_small.digest(fit(tmp_path, train_small.model(), name="2"))
 
 
@@ -326,7 +326,7 @@ def poisoned(where=5):
 
 def test_not_finite_is_an_error_that_names_step_and_leaf(tmp_path):
     spoilt = cnn.serial(lambda x: jnp.where(x.sum() > 500, jnp.nan, x), train_small.model())  # a batch with much ink
-    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; a smaller learning rate"):
+    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; try a smaller learning rate"):
         fit(tmp_path, spoilt, batch_size=20)
     # A loss that is finite while its gradient is not.
     square_root = cnn.serial(cnn.flatten, cnn.dense(10), lambda x: jnp.sqrt(jnp.abs(0 * x)))
@@ -340,7 +340,7 @@ def test_not_finite_is_skipped(tmp_path):
     assert [record["skipped"] for record in fitted.history] == [1, 2]
     assert int(fitted.train_state.step) == 20
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
-    with pytest.raises(train.NonFiniteError, match="as in the 9 steps before, which were skipped"):
+    with pytest.raises(train.NonFiniteError, match="the 9 steps before were also non-finite and skipped"):
         fit(tmp_path, train_small.model(), seen=everywhere, batch_size=10, on_nonfinite="skip", name="all")
 
 
@@ -348,7 +348,7 @@ def test_not_finite_is_skipped(tmp_path):
 def test_an_epoch_without_a_finite_step_is_no_loss_of_0(tmp_path, epochs):
     """Fewer steps than those in a row that are an error by themselves."""
     seen = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
-    with pytest.raises(train.NonFiniteError, match="epoch 1: none of its 8 steps was finite"):
+    with pytest.raises(train.NonFiniteError, match="epoch 1: all 8 steps were non-finite"):
         fit(tmp_path, train_small.model(), seen=seen, batch_size=20, on_nonfinite="skip", epochs=epochs)
 
 
@@ -362,7 +362,7 @@ def test_not_finite_is_rolled_back(tmp_path, capsys):
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
     with pytest.raises(train.NonFiniteError, match="after 10 rollbacks"):
         fit(tmp_path, train_small.model(), seen=everywhere, name="all", **config)
-    assert "back to step 0, and on with other batches" in capsys.readouterr().out
+    assert "rolled back to step 0, continuing with a new random order" in capsys.readouterr().out
 
 
 def test_a_rollback_into_an_epoch_draws_another_order(tmp_path):
@@ -411,12 +411,12 @@ def test_goes_on_where_it_was(tmp_path):
     assert train_small.digest(whole) == train_small.digest(resumed)
     done = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)  # nothing is left to do
     assert train_small.digest(whole) == train_small.digest(done)
-    with pytest.raises(train.ConfigError, match=r"  epochs: it had 4, now 5"):
+    with pytest.raises(train.ConfigError, match=r"  epochs: was 4, now 5"):
         fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config | {"epochs": 5})
     other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
-    with pytest.raises(train.ConfigError, match="data: it had"):
+    with pytest.raises(train.ConfigError, match="data: was"):
         fit(tmp_path, train_small.model(), seen=other, unseen=UNSEEN, name="part", **config)
-    with pytest.raises(train.ConfigError, match=r"another model; .*\n.*model in training: .* -> "):
+    with pytest.raises(train.ConfigError, match=r"different model; .*\n.*model in training: .* -> "):
         fit(tmp_path, LINEAR, unseen=UNSEEN, name="part", **config)
 
 
@@ -429,21 +429,21 @@ def test_goes_on_where_it_was(tmp_path):
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 201}, "batch_size must be at least 1 and below 201, got 201"),
-        ({"epochs": 999_999_999}, r"epochs: 999,999,999 of 6 steps are more than 2\*\*31 - 1 steps"),
-        ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "more than 2"),
-        ({"augment": [[]]}, r"augment\[0\] must be a name, or a list of a name and its arguments, got \[\]"),
-        ({"augment": ["flip", {}]}, r"augment\[1\] must be a name, .*got \{\}"),
-        ({"augment": [[["flip"]]]}, r"augment\[0\] must be a name, .*got \[\['flip'\]\]"),
-        ({"augment": [3]}, r"augment\[0\] must be a name, .*got 3"),
+        ({"epochs": 999_999_999}, r"epochs: 999,999,999 epochs of 6 steps exceed the limit of 2\*\*31 - 1 steps"),
+        ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "exceed the limit of 2"),
+        ({"augment": [[]]}, r"augment\[0\] must be a name or a list \[name, argument, \.\.\.\], got \[\]"),
+        ({"augment": ["flip", {}]}, r"augment\[1\] must be a name or a list .*got \{\}"),
+        ({"augment": [[["flip"]]]}, r"augment\[0\] must be a name or a list .*got \[\['flip'\]\]"),
+        ({"augment": [3]}, r"augment\[0\] must be a name or a list .*got 3"),
         ({"epochs": 1.5}, "epochs must be of type int, such as 10, got 1.5"),
         ({"augment": ["flop"]}, r"augment\[0\]: unknown 'flop'; .*did you mean 'flip'"),
         ({"augment": [["translate", -1]]}, r"augment\[0\]: .*padding must be at least 0"),
         ({"augment": [["translate"]]}, r"augment\[0\]: .*missing"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
-        ({"on_nonfinite": "rollback"}, "needs checkpoint.keep of at least 1"),
+        ({"on_nonfinite": "rollback"}, "checkpoint.keep must be at least 1, got 0"),
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
-        ({"mixup": 0.2, "cutmix": 1.0}, "one of them must be 0"),
-        ({"patience": 2}, "patience waits for a better result of eval_data"),
+        ({"mixup": 0.2, "cutmix": 1.0}, "mixup or cutmix must be 0, got 0.2 and 1.0"),
+        ({"patience": 2}, "patience needs evaluation metrics: pass eval_data"),
         ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
     ],
 )

@@ -44,7 +44,7 @@ OTHERS = {
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another model; (.|\n)*{message}"):
+    with pytest.raises(train.ConfigError, match=f"different model; (.|\n)*{message}"):
         fit(tmp_path, net())
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 
@@ -52,7 +52,7 @@ def test_another_model_is_refused(tmp_path, name):
 def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
     scaled = lambda last: model(lambda x: x * np.array([1, 2, 3, 4, 5, 6, 7, last], np.float32))
     fit(tmp_path, scaled(8))
-    with pytest.raises(train.ConfigError, match="another model"):
+    with pytest.raises(train.ConfigError, match="different model"):
         fit(tmp_path, scaled(9))
 
 
@@ -74,7 +74,7 @@ def relabeled():
 )
 def test_other_data_are_refused(tmp_path, seen, unseen, part):
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another config; (.|\n)*  {part}: it had"):
+    with pytest.raises(train.ConfigError, match=f"different config; (.|\n)*  {part}: was"):
         fit(tmp_path, seen=seen, unseen=unseen)
 
 
@@ -108,10 +108,10 @@ def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
     go = lambda seen: fit(tmp_path / "run", net, seen=seen, unseen=None)
     go(stream())
     go(stream())
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream(seed=1))
     (tmp_path / "pets" / "cat" / "cat1.png").rename(tmp_path / "pets" / "dog" / "cat1.png")
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream())
 
 
@@ -140,7 +140,7 @@ def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
     )
     store(step, about)
     fit(tmp_path, outer={"depth": 2})
-    with pytest.raises(train.ConfigError, match="  patience: it had 0, now 5"):
+    with pytest.raises(train.ConfigError, match="  patience: was 0, now 5"):
         fit(tmp_path, patience=5)
 
 
@@ -149,7 +149,7 @@ def test_settings_are_named_as_they_were_given(tmp_path):
     with pytest.raises(train.ConfigError) as caught:
         fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
     lines = str(caught.value).splitlines()[1:]
-    expected = ["seed: it had 0, now 4", "seen: it had 64, now 32", "train.epochs: it had 1, now 3"]
+    expected = ["seed: was 0, now 4", "seen: was 64, now 32", "train.epochs: was 1, now 3"]
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 
@@ -160,7 +160,7 @@ def test_another_release_of_jax_is_told(tmp_path, capsys):
     store(step, about)
     fit(tmp_path)
     out = capsys.readouterr().out
-    assert "made with other packages, so results may differ:\n  jax: it had 0.9.9, now " in out
+    assert "saved with other package versions, so results may differ:\n  jax: was 0.9.9, now " in out
     fit(tmp_path, model(jnp.tanh))  # programs of two releases cannot be compared
 
 

@@ -87,7 +87,7 @@ def spoilt():
 
 
 def test_what_is_not_finite_is_an_error_unless_somebody_mends_it():
-    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; a smaller learning rate"):
+    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; try a smaller learning rate"):
         [*train.loop(*spoilt(), epochs=1)]
     good = None
     for event in train.loop(*spoilt(), epochs=1):

@@ -103,7 +103,7 @@ def test_threads_exclude_each_other_where_the_system_has_no_locks(tmp_path, monk
 def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
     """The owner ends between the opening of its file and the lock on it."""
     path = tmp_path / "lock"
-    real = _flock.take
+    real = _flock.acquire
 
     def ending(handle, **options):
         monkeypatch.undo()
@@ -111,7 +111,7 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
         return real(handle, **options)
 
     path.write_text("")
-    monkeypatch.setattr(_flock, "take", ending)
+    monkeypatch.setattr(_flock, "acquire", ending)
     with locked(tmp_path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
@@ -255,7 +255,7 @@ def test_a_damaged_config_is_written_anew(logged, capsys, content):
     (logged / "config.json").write_bytes(content)
     Run("test", {}, folder=logged)
     assert json.loads((logged / "config.json").read_text()) == whole
-    assert "config.json is damaged and is written anew: " in capsys.readouterr().out
+    assert "config.json is damaged and will be rewritten: " in capsys.readouterr().out
 
 
 # Folders that cannot be written
@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, how, monkeypatch,
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"error: {next(iter(where.values()))}")
-    assert "cannot be written: [Errno" in error
+    assert "cannot write the run folder: [Errno" in error
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -294,18 +294,18 @@ def test_a_disk_that_refuses_is_told_in_one_line(tmp_path, monkeypatch, code):
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["metrics.jsonl", "metrics.csv.part", "metrics.csv"])
-def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, place):
-    """They are told once, and written when that is possible again."""
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.csv"])
+def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, name):
+    """The error is printed once, and the records are written as soon as that is possible."""
     run = Run("test", {}, folder=tmp_path)
-    (tmp_path / place).mkdir()
+    (tmp_path / name).mkdir()
     for row in ROWS[:2]:
         run.log("said", **row)
     assert run.records == ROWS[:2]
     out = capsys.readouterr().out
     assert out.count("said\n") == 2
-    assert out.count("records cannot be written and are kept in memory: [Errno") == 1
-    (tmp_path / place).rmdir()
+    assert out.count("cannot write the records, keeping them in memory: [Errno") == 1
+    (tmp_path / name).rmdir()
     run.log("said", **ROWS[2])
     assert log_of(tmp_path) == ROWS
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["1,5,1.0", "2,10,0.5", "3,15,0.3333333333333333"]

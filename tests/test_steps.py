@@ -160,7 +160,7 @@ def test_files_of_others_stay(tmp_path):
 def test_a_step_under_another_name_is_damaged(tmp_path, name):
     write(tmp_path, 2, b"2")
     (tmp_path / "2").rename(tmp_path / name)
-    assert f"about.json: is of step 2, not of {name}" in _steps.damage(tmp_path / name, int(name))
+    assert f"about.json: belongs to step 2, not to step {name}" in _steps.damage(tmp_path / name, int(name))
     assert read(tmp_path) is None
 
 

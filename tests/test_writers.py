@@ -103,10 +103,10 @@ def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"w": jnp.ones(3)}, keep=1)
     code = (
         "import pathlib, sys\nfrom jaxcnn.train import checkpoint\n"
-        "print('here', flush=True)\nprint(checkpoint.recovered(pathlib.Path(sys.argv[1])), flush=True)"
+        "print('here', flush=True)\nprint(checkpoint.recovered_steps(pathlib.Path(sys.argv[1])), flush=True)"
     )
     readers = []
-    aside = _steps._set_aside
+    aside = _steps._rename_removed
 
     def slow(path):
         removed = aside(path)
@@ -116,7 +116,7 @@ def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
             readers[0].wait(timeout=0.5)
         return removed
 
-    monkeypatch.setattr(_steps, "_set_aside", slow)
+    monkeypatch.setattr(_steps, "_rename_removed", slow)
     checkpoint.save(tmp_path, 1, {"w": jnp.full(3, 2.0)}, keep=1)
     assert readers[0].communicate(timeout=60)[0] == "[1]\n"
     assert checkpoint.restore(tmp_path, LIKE).tree["w"].tolist() == [2, 2, 2]
@@ -188,7 +188,7 @@ def test_a_pipe_in_place_of_the_log(tmp_path, capsys):
     os.mkfifo(tmp_path / "metrics.jsonl")
     run.forget_after(5, [{"step": 5}])
     assert log_of(tmp_path) == [{"step": 5}]
-    assert "metrics.jsonl: is not a file; moved to metrics.jsonl.damaged" in capsys.readouterr().out
+    assert "metrics.jsonl: is not a file; renamed to metrics.jsonl.damaged" in capsys.readouterr().out
 
 
 @posix
@@ -196,9 +196,9 @@ def test_a_pipe_in_place_of_the_log(tmp_path, capsys):
 def test_a_signal_that_was_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with stop_signal() as told:
+        with stop_signal() as received_signal:
             os.kill(os.getpid(), number)
-            assert told() == 0
+            assert received_signal() == 0
     finally:
         signal.signal(number, before)
 
@@ -234,8 +234,8 @@ def test_runs_that_begin_at_once_in_one_folder(tmp_path):
         ({"metric": "0.5"}, TypeError, "metric must be a number or None, got '0.5'"),
         ({"metric": 10**400}, TypeError, "metric must be a number or None, got 1000"),
         ({"metric": float("nan")}, ValueError, "metric must be a finite number or None, got nan"),
-        ({"note": {1, 2}}, TypeError, "config and note must be what JSON can hold: .*set"),
-        ({"config": {"rate": float("inf")}}, ValueError, "config and note must be what JSON can hold"),
+        ({"note": {1, 2}}, TypeError, "config and note must be JSON-serializable: .*set"),
+        ({"config": {"rate": float("inf")}}, ValueError, "config and note must be JSON-serializable"),
     ],
 )
 def test_save_refuses_before_it_writes(tmp_path, arguments, error, message):
@@ -256,7 +256,7 @@ def test_save_takes_numbers_of_numpy_and_jax(tmp_path):
 def test_a_name_that_no_file_can_have(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     for where in (tmp_path / "a\0b", tmp_path / ("x" * 300)):
-        with pytest.raises(CheckpointError, match="cannot be written: "):
+        with pytest.raises(CheckpointError, match="cannot write the run folder: "):
             Run("test", {}, folder=where)
         with pytest.raises(CheckpointError, match="cannot write 12 bytes of arrays: "):
             checkpoint.save(where, 1, LIKE)
