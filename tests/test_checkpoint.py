@@ -1,4 +1,4 @@
-"""Checkpoints give back what was saved, to the bit, or say what is wrong; no damage goes unseen."""
+"""Checkpoints: bit-exact restoring, detection of damage, and error messages."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def same(a, b):
     ]
 
 
-def test_gives_back_every_bit(tmp_path):
+def test_restores_every_bit(tmp_path):
     checkpoint.save(tmp_path, 12, tree(), config={"a": [1, 2]}, metric=0.5, note={"epoch": 3})
     for like in (tree(1), jax.eval_shape(lambda: tree(1))):
         step, restored, about = checkpoint.restore(tmp_path, like, config={"a": (1, 2)})
@@ -66,7 +66,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert checkpoint.restore(tmp_path, like).tree["w"] == 70
 
 
-def test_nothing_there(tmp_path):
+def test_no_checkpoint(tmp_path):
     assert checkpoint.steps(tmp_path / "nowhere") == []
     assert checkpoint.best(tmp_path) is None
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
@@ -117,14 +117,14 @@ def two_steps(tmp_path_factory):
 
 @pytest.fixture
 def damaged(two_steps, tmp_path):
-    """A copy to be damaged."""
+    """A copy of two steps, to be damaged."""
     folder = tmp_path / "damaged"
     shutil.copytree(two_steps, folder)
     return folder
 
 
 @pytest.mark.parametrize("trials", [50, pytest.param(300, marks=pytest.mark.full)])
-def test_a_flipped_bit_is_never_unseen(two_steps, tmp_path, trials):
+def test_a_flipped_bit_is_always_detected(two_steps, tmp_path, trials):
     rng = random.Random(0)
     seen = harmless = 0
     for trial in range(trials):
@@ -168,7 +168,7 @@ def test_every_file_counts(damaged, change):
     assert checkpoint.restore(damaged, tree()).step == 2
 
 
-def test_what_does_not_belong_there(damaged, tmp_path):
+def test_unexpected_files_are_damage(damaged, tmp_path):
     (damaged / "2" / "more").write_bytes(b"")
     with pytest.warns(UserWarning, match="more: is not in the manifest"):
         assert checkpoint.restore(damaged, tree()).step == 1
@@ -215,7 +215,7 @@ def test_disk_full(two_steps, tmp_path):
 
 
 def test_a_failure_anywhere_leaves_the_steps_before(two_steps, tmp_path, monkeypatch):
-    """Saving is stopped before each of its calls to the system in turn."""
+    """`save` fails before each of its system calls in turn."""
     real = {name: getattr(os, name) for name in ("fsync", "replace", "rename")}
     calls = 0
 

@@ -1,4 +1,4 @@
-"""Training that is killed, stopped by a signal, or spread over devices comes out as if nothing had happened."""
+"""Training gives the same result if it is killed, stopped by a signal, or distributed over devices."""
 
 import os
 import pathlib
@@ -62,7 +62,7 @@ def wait_for(process, text):
 
 
 def test_killed_at_any_moment(tmp_path):
-    """By SIGKILL, five times at random, most of them while a checkpoint is written; then it is left alone."""
+    """SIGKILL at five random times, most of them while a checkpoint is written; then training finishes."""
     rng = random.Random(0)
     saved = []
     for epoch in sorted(rng.sample(range(1, 11), 5)):
@@ -85,7 +85,7 @@ def test_killed_at_any_moment(tmp_path):
 @pytest.mark.parametrize("keep", [1, 3])
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.full)])
 def test_killed_while_saving(tmp_path, keep, kills):
-    """Whatever was complete when it was killed, or the step that replaces it, is there and as it was written."""
+    """Each step that was complete before the kill, or its replacement, is valid afterwards."""
     rng = random.Random(keep)
     like = {"w": jax.numpy.zeros(1000, "int32"), "again": jax.numpy.int32(0)}
     last = 0
@@ -107,7 +107,7 @@ def test_killed_while_saving(tmp_path, keep, kills):
 @pytest.mark.full
 @pytest.mark.parametrize("keep", [1, 3])
 def test_killed_many_times(tmp_path, keep):
-    """Twenty kills of a training at random moments change nothing in what comes out."""
+    """Twenty kills at random times do not change the result of training."""
     rng = random.Random(keep)
     arguments = [*LONG, f"fit.checkpoint.keep={keep}"]
     for i in range(20):
@@ -161,7 +161,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     assert done.returncode == -signal.SIGTERM
 
 
-def test_signals_are_as_before_afterwards():
+def test_signal_handlers_are_restored():
     from jaxcnn.train._interrupt import stop_signal
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -189,7 +189,7 @@ def test_errors_are_one_line_and_status_2(tmp_path):
 
 
 def params_of(folder):
-    """All numbers of the last checkpoint of a run."""
+    """All values in the last checkpoint of a run."""
     about, _ = _steps.read_about(folder / str(checkpoint.steps(folder)[-1]))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = [jax.ShapeDtypeStruct(shape, dtype, sharding=here) for shape, dtype in about["arrays"].values()]
@@ -204,7 +204,7 @@ def params_of(folder):
 
 
 def close(folder, other):
-    """Parameters and statistics of two runs agree as sums in another order do."""
+    """Check that the params and state of two runs agree up to the rounding of sums in a different order."""
     a, b = params_of(folder), params_of(other)
     assert a.keys() == b.keys()
     worst = 0.0
@@ -224,7 +224,7 @@ def test_eight_devices_are_one(tmp_path):
     print(f"\nafter 32 steps, 8 devices differ from 1 by {worst:.1e} of the largest value")
 
 
-def test_goes_on_with_another_number_of_devices(tmp_path):
+def test_resumes_with_a_different_number_of_devices(tmp_path):
     for name, first, second in (("grown", 1, 4), ("shrunk", 4, 1)):
         folder = tmp_path / name
         process = start(f"folder={folder}", devices=first)
@@ -246,7 +246,7 @@ def port():
 
 
 def together(folder, *arguments, count=2):
-    """The same command in several processes, which find each other."""
+    """Run the same command in several connected processes."""
     address = f"localhost:{port()}"
     processes = [
         start(

@@ -1,4 +1,4 @@
-"""A run goes on only with the model, the data and the settings it began with; what may differ is told."""
+"""A run resumes only with the same model, data and settings; other differences are reported."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_another_model_is_refused(tmp_path, name):
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 
 
-def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
+def test_the_values_of_captured_arrays_are_part_of_the_model(tmp_path):
     scaled = lambda last: model(lambda x: x * np.array([1, 2, 3, 4, 5, 6, 7, last], np.float32))
     fit(tmp_path, scaled(8))
     with pytest.raises(train.ConfigError, match="different model"):
@@ -116,7 +116,7 @@ def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
 
 
 def stored(folder):
-    """about.json of the last step, and its path; its hash in the manifest must follow."""
+    """The path of the last step and its about.json."""
     step = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])
     return step, json.loads((step / "about.json").read_text())
 
@@ -130,7 +130,7 @@ def store(step, about):
     (step / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
+def test_a_setting_added_later_has_its_default(tmp_path):
     fit(tmp_path, outer={"depth": 2})
     step, about = stored(tmp_path)
     del (
@@ -144,7 +144,7 @@ def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
         fit(tmp_path, patience=5)
 
 
-def test_settings_are_named_as_they_were_given(tmp_path):
+def test_settings_are_named_as_in_the_config(tmp_path):
     fit(tmp_path, outer={"train": {"epochs": 1}, "seen": 64})
     with pytest.raises(train.ConfigError) as caught:
         fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
@@ -153,7 +153,7 @@ def test_settings_are_named_as_they_were_given(tmp_path):
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 
-def test_another_release_of_jax_is_told(tmp_path, capsys):
+def test_another_version_of_jax_is_reported(tmp_path, capsys):
     fit(tmp_path)
     step, about = stored(tmp_path)
     about["versions"]["jax"] = "0.9.9"

@@ -1,4 +1,4 @@
-"""A run's folder: one writer, records that survive damage, and errors of one line."""
+"""The run folder: its lock, recovery from damaged logs, and one-line errors."""
 
 import errno
 import io
@@ -69,7 +69,7 @@ HOLD = (
 
 
 def test_a_lock_ends_with_its_owner(tmp_path):
-    """Another process holds it; killed, it holds nothing."""
+    """The lock of a killed process is released."""
     owner = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert owner.stdout.readline() == b"in\n"
@@ -84,7 +84,7 @@ def test_a_lock_ends_with_its_owner(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"5", b'{"pid": 1}'])
-def test_what_a_lock_file_says_is_only_told(tmp_path, content):
+def test_the_content_of_a_lock_file_is_only_information(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     with locked(tmp_path):
         (tmp_path / "lock").write_bytes(content)
@@ -100,8 +100,8 @@ def test_threads_exclude_each_other_where_the_system_has_no_locks(tmp_path, monk
         pass
 
 
-def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
-    """The owner ends between the opening of its file and the lock on it."""
+def test_a_lock_file_that_its_owner_removed_does_not_count(tmp_path, monkeypatch):
+    """The owner ends after its file is opened and before the file is locked."""
     path = tmp_path / "lock"
     real = _flock.acquire
 
@@ -117,7 +117,7 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
 
 
 def test_threads_take_turns(tmp_path):
-    """Of many that try at once, no two are in."""
+    """Many threads try at once; no two hold the lock at the same time."""
     inside, most, entered = [], [], []
 
     def work():
@@ -174,7 +174,7 @@ def test_a_damaged_log_is_rebuilt(logged, capsys, line, at):
 
 
 @pytest.mark.parametrize("change", ["missing", "empty", "changed", "fewer", "directory"])
-def test_a_log_that_is_not_that_of_the_checkpoint(logged, capsys, change):
+def test_a_log_that_differs_from_the_checkpoint_is_replaced(logged, capsys, change):
     path = logged / "metrics.jsonl"
     match change:
         case "missing" | "directory":
@@ -195,7 +195,7 @@ def test_a_log_that_is_not_that_of_the_checkpoint(logged, capsys, change):
     assert (logged / "metrics.jsonl.damaged").exists() == (change != "missing")
 
 
-def test_nothing_moved_aside_is_overwritten(logged):
+def test_renamed_logs_are_not_overwritten(logged):
     for i in range(3):
         (logged / "metrics.jsonl").write_bytes(b"%d\n" % i)
         Run("test", {}, folder=logged).forget_after(10, ROWS[:2])
@@ -203,8 +203,8 @@ def test_nothing_moved_aside_is_overwritten(logged):
     assert [(logged / name).read_bytes() for name in names] == [b"0\n", b"1\n", b"2\n"]
 
 
-def test_a_whole_log_is_as_it_was(logged, capsys):
-    """With rows that no checkpoint knows, and a last one that was cut off."""
+def test_a_valid_log_is_unchanged(logged, capsys):
+    """It has rows without a step, and an incomplete last row."""
     with (logged / "metrics.jsonl").open("a") as file:
         file.write('{"own": 1}\n{"step": 20, "lo')
     run = Run("test", {}, folder=logged)
@@ -250,7 +250,7 @@ def test_mutated_logs_stop_nothing(logged, cases, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b"{}", b"[" * 100_000, b"null", b'{"config": {}}'])
-def test_a_damaged_config_is_written_anew(logged, capsys, content):
+def test_a_damaged_config_is_rewritten(logged, capsys, content):
     whole = json.loads((logged / "config.json").read_text())
     (logged / "config.json").write_bytes(content)
     Run("test", {}, folder=logged)
@@ -262,7 +262,7 @@ def test_a_damaged_config_is_written_anew(logged, capsys, content):
 
 
 @pytest.mark.parametrize("how", ["a file", "below a file", "root is a file", "config is a directory"])
-def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, how, monkeypatch, capsys):
+def test_an_impossible_folder_is_a_one_line_error(tmp_path, how, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "config.json").mkdir(parents=True)
     where = {
@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, how, monkeypatch,
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_disk_that_refuses_is_told_in_one_line(tmp_path, monkeypatch, code):
+def test_a_failing_disk_is_a_one_line_error(tmp_path, monkeypatch, code):
     def refuse(*args, **options):
         raise OSError(code, os.strerror(code))
 
@@ -314,7 +314,7 @@ def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, name):
 # Output
 
 
-def test_text_that_the_output_lacks(tmp_path, monkeypatch):
+def test_characters_that_the_output_cannot_encode(tmp_path, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", out)
     run = Run("test", {}, folder=tmp_path / "λ→")
@@ -340,7 +340,7 @@ def closed():
 
 
 @pytest.mark.parametrize("out", [None, Broken(), "closed"])
-def test_nobody_listens(tmp_path, monkeypatch, out):
+def test_closed_output(tmp_path, monkeypatch, out):
     before = Run("before", {}, folder=tmp_path / "before")
     monkeypatch.setattr(sys, "stdout", closed() if out == "closed" else out)
     for run in (before, *([] if out == "closed" else [Run("test", {}, folder=tmp_path)])):

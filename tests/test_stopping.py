@@ -1,4 +1,4 @@
-"""`fit` where something happens to it: signals at any moment, other writers, damaged logs."""
+"""`fit` with signals at any time, other writers, and damaged logs."""
 
 import errno
 import json
@@ -42,7 +42,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("save", [1, 2])
 def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, status, save):
-    """The first, or the last of the training; no step is written twice."""
+    """During the first or last save of the training. No step is written twice."""
     written = []
 
     real = checkpoint.save
@@ -78,7 +78,7 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
         case "report":
             at_end = lambda event: event.kind == "end" and os.kill(os.getpid(), number)
             monkeypatch.setitem(callbacks.FACTORIES, "report", lambda model, data: at_end)
-        case "end":  # after the last time that training asked for a signal
+        case "end":  # after training has checked for a signal for the last time
             asking = callbacks.signals
 
             def signals(received_signal, checkpoints):
@@ -93,7 +93,7 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
     assert checkpoint.steps(tmp_path / "checkpoints") == [2]
 
 
-def test_hangups_that_are_ignored_stay_so(tmp_path):
+def test_an_ignored_sighup_stays_ignored(tmp_path):
     from jaxcnn.train._interrupt import stop_signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -114,7 +114,7 @@ def test_another_fit_is_refused_before_it_changes_anything(tmp_path, monkeypatch
 
 
 def test_threads_that_fit(tmp_path, whole):
-    """In folders of their own, they do not see each other; in one folder, one of them is refused."""
+    """Threads with separate folders do not interact. In one folder, one of them is rejected."""
     results = {}
 
     def work(name, folder):
@@ -158,8 +158,8 @@ def test_a_step_that_was_being_replaced_is_resumed(tmp_path, whole, capsys):
     assert "resuming from step 4" in capsys.readouterr().out
 
 
-def test_a_damaged_step_is_passed_over(tmp_path, whole, capsys):
-    """It is told in a line, as a warning may be an error, as it is here."""
+def test_a_damaged_step_is_skipped(tmp_path, whole, capsys):
+    """It is reported as a printed line, because warnings may be errors, as in this test."""
     fit(tmp_path, checkpoint={"keep": 2})
     (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "5")  # also a step of another name is none
     assert rows(fit(tmp_path, checkpoint={"keep": 2}).history) == whole

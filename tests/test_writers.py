@@ -1,4 +1,4 @@
-"""Several processes and threads at one run: they wait for each other or are refused, and none breaks another's work."""
+"""Several processes and threads that use one run folder: they wait for each other or are rejected."""
 
 import os
 import pathlib
@@ -56,7 +56,7 @@ time.sleep(60)
 
 @posix
 def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path):
-    """Workers that load data live on for a while when the trainer is killed."""
+    """Data loading workers can outlive a killed training process."""
     owner = python(LOCK_AND_FORK, tmp_path)
     lines = [owner.stdout.readline().strip() for _ in range(3)]
     child = int(next(line for line in lines if line.isdigit()))
@@ -98,7 +98,7 @@ def test_processes_that_save_into_one_folder_take_turns(tmp_path):
 
 @posix
 def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
-    """A reader that gave the old step its name back would take the place of the new one."""
+    """A reader that renamed the old step back would block the new one."""
     pytest.importorskip("orbax.checkpoint")
     checkpoint.save(tmp_path, 1, {"w": jnp.ones(3)}, keep=1)
     code = (
@@ -142,8 +142,8 @@ def test_threads_that_save_and_restore(tmp_path):
     assert not failed
 
 
-def test_damaged_later_steps_do_not_push_out_whole_ones(tmp_path):
-    """After a restart from step 2, as 5 to 7 were damaged."""
+def test_damaged_later_steps_do_not_displace_valid_ones(tmp_path):
+    """Training restarts from step 2, because steps 5 to 7 are damaged."""
     for step in (1, 2, 5, 6, 7):
         write(tmp_path, step, b"%d" % step)
     for step in (5, 6, 7):
@@ -203,7 +203,7 @@ def test_a_signal_that_was_ignored_stays_so(number):
         signal.signal(number, before)
 
 
-def test_runs_that_begin_at_once_in_one_folder(tmp_path):
+def test_runs_that_start_together_in_one_folder(tmp_path):
     begun = []
     for number in range(50):
         together = threading.Barrier(3)
@@ -238,14 +238,14 @@ def test_runs_that_begin_at_once_in_one_folder(tmp_path):
         ({"config": {"rate": float("inf")}}, ValueError, "config and note must be JSON-serializable"),
     ],
 )
-def test_save_refuses_before_it_writes(tmp_path, arguments, error, message):
+def test_save_validates_before_it_writes(tmp_path, arguments, error, message):
     pytest.importorskip("orbax.checkpoint")
     with pytest.raises(error, match=f"checkpoint.save: {message}"):
         checkpoint.save(tmp_path, **({"step": 1, "tree": LIKE} | arguments))
     assert [*tmp_path.iterdir()] == []
 
 
-def test_save_takes_numbers_of_numpy_and_jax(tmp_path):
+def test_save_accepts_numpy_and_jax_numbers(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     checkpoint.save(tmp_path, np.int64(1), LIKE, metric=np.float32(0.5))
     checkpoint.save(tmp_path, jnp.int32(2), LIKE, metric=jnp.float32(0.25))
@@ -304,7 +304,7 @@ def test_an_integer_too_large_for_a_float():
 
 
 class Plain:
-    """What some programs put in place of stdout."""
+    """A replacement of stdout, as some programs use."""
 
     def __init__(self):
         self.text = ""
@@ -316,7 +316,7 @@ class Plain:
         pass
 
 
-def test_output_that_is_no_file(tmp_path, monkeypatch):
+def test_output_that_is_not_a_file(tmp_path, monkeypatch):
     out = Plain()
     monkeypatch.setattr(sys, "stdout", out)
     Run("test", {}, folder=tmp_path).say("line")

@@ -27,7 +27,7 @@ FIT: Config = {
     "epochs": 10,
     "batch_size": 128,  # global, over all devices
     "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and other arguments of the optax function
-    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps; end: last learning rate
+    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps; end: last rate
     "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
     "regularize": {"l1": 0.0, "l2": 0.0},
     "clip_norm": 0.0,  # maximum global norm of the gradient; 0: no clipping
@@ -43,10 +43,7 @@ FIT: Config = {
     "patience": 0,  # stop after this many epochs without improvement and return the best epoch; 0: never
     "restore_best": False,  # return the best epoch; always on with patience
     "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint with a new random key
-    "checkpoint": {
-        "every": 0,
-        "keep": 3,
-    },  # every: save every n steps, too; 0: after epochs only; keep 0: never
+    "checkpoint": {"every": 0, "keep": 3},  # every: also save every n steps; keep: latest ones to keep, 0: save none
     "tensorboard": False,
     "report": False,  # write report.html in the run folder after each epoch
 }

@@ -146,13 +146,14 @@ def restore(
         ConfigError: for a different config; the message lists the differences.
     """
     orbax = _orbax()
-    folder, requested_step = pathlib.Path(folder).absolute(), step
-    step, about = first_process_result(lambda: _latest_valid(folder, requested_step, warn))
+    folder = pathlib.Path(folder).absolute()
+    chosen_step, about = first_process_result(lambda: _latest_valid(folder, step, warn))
+    path = folder / str(chosen_step)
     if check is not None:
-        check(step, about)
+        check(chosen_step, about)
     if config is not None and (lines := config_difference(about["config"] or {}, json.loads(json.dumps(config)), {})):
         raise ConfigError(
-            f"{folder / str(step)} was saved with a different config; use its settings, or a new folder:\n"
+            f"{path} was saved with a different config; use its settings, or a new folder:\n"
             + first_lines(lines.values())
         )
     if (saved := about["arrays"]) != (expected := shapes_and_dtypes(like)):
@@ -161,19 +162,17 @@ def restore(
             for name in sorted({*saved, *expected})
             if saved.get(name) != expected.get(name)
         ]
-        more = [f"  and {len(different) - 5} more"] if len(different) > 5 else []
-        raise CheckpointError("\n".join([f"{folder / str(step)} has different arrays:", *different[:5], *more]))
+        raise CheckpointError(f"{path} has different arrays:\n{first_lines(different)}")
     leaves, structure = jax.tree.flatten(like)
-    target = {
-        disk_name(i): shape for i, leaf in enumerate(leaves) if (shape := orbax_spec(leaf)).size
-    }  # Orbax cannot save empty arrays
+    specs = {disk_name(i): orbax_spec(leaf) for i, leaf in enumerate(leaves)}
+    target = {name: spec for name, spec in specs.items() if spec.size}  # Orbax cannot save empty arrays
     try:
         with _ONE_AT_A_TIME, orbax.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(folder / str(step) / _ARRAYS, target)
+            arrays = checkpointer.restore(path / _ARRAYS, target)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{folder / str(step)}: cannot read the arrays: {error}") from error
+        raise CheckpointError(f"{path}: cannot read the arrays: {error}") from error
     restored = [restored_leaf(leaf, arrays.get(disk_name(i))) for i, leaf in enumerate(leaves)]
-    return Restored(step, jax.tree.unflatten(structure, restored), about)
+    return Restored(chosen_step, jax.tree.unflatten(structure, restored), about)
 
 
 def versions() -> dict[str, str]:
