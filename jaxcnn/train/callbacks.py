@@ -157,7 +157,7 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
             if policy == "raise":
                 raise NonFiniteError(
                     f"{problem}; try a smaller learning rate, clip_norm, "
-                    'or on_nonfinite="skip" or on_nonfinite="rollback"'
+                    'or on_nonfinite "skip" or "rollback"'
                 )
             _roll_back(event, problem)
 
