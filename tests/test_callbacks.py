@@ -224,7 +224,7 @@ def test_a_callback_that_needs_a_run_raises_without_one():
     source = data.source(SEEN, 32)
     state = train.TrainState.create(MODEL, optax.sgd(0.1), jax.random.key(0), IMAGES[:1] / np.float32(1))
     event = next(train.loop(step, state, source, epochs=1))
-    with pytest.raises(ValueError, match=r"this callback needs a run; pass one to train\.loop one"):
+    with pytest.raises(ValueError, match=r"this callback needs a run; pass one to train\.loop"):
         callbacks.progress(event)
 
 

@@ -32,8 +32,8 @@ def fit(folder, net=None, seen=FEW, unseen=UNSEEN, outer=None, **config):
 
 OTHERS = {
     "activation": (lambda: model(jnp.tanh), r"model in training: .*max \d -> \d, .*tanh 0 -> 1"),
-    "dropout rate": (lambda: model(rate=0.9), "model in training: the same operations with other constants"),
-    "constant": (lambda: model(scale=2.0), "model in evaluation: the same operations with other constants"),
+    "dropout rate": (lambda: model(rate=0.9), "model in training: same operations with different constants"),
+    "constant": (lambda: model(scale=2.0), "model in evaluation: same operations with different constants"),
     "pool": (lambda: model(first=cnn.avg_pool(4)), "model in training"),
     "captured array": (lambda: model(lambda x: x * np.arange(8.0, dtype=np.float32)), "model in training"),
     "eps": (lambda: cnn.serial(model(), cnn.rms_norm(eps=1e-2)), "model in training"),
