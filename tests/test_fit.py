@@ -300,7 +300,7 @@ def test_outcome_without_evaluation(tmp_path):
     fitted = fit(tmp_path)
     accuracy = fitted.history[-1]["train"]["accuracy"]
     assert fitted.outcome.startswith(f"training accuracy {accuracy:.2%} after ")
-    assert repr(fitted).startswith("FitResult(500 parameters of epoch 2: training accuracy ")
+    assert repr(fitted).startswith("FitResult(500 parameters, epoch 2: training accuracy ")
     assert len(repr(fitted)) < 300
 
 

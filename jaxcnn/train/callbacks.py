@@ -156,8 +156,7 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
                 raise NonFiniteError(f"{problem}; the {MAX_IN_A_ROW - 1} steps before were also non-finite and skipped")
             if policy == "raise":
                 raise NonFiniteError(
-                    f"{problem}; try a smaller learning rate, clip_norm, "
-                    'or on_nonfinite "skip" or "rollback"'
+                    f'{problem}; try a smaller learning rate, clip_norm, or on_nonfinite "skip" or "rollback"'
                 )
             _roll_back(event, problem)
 
