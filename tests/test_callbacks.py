@@ -1,4 +1,4 @@
-"""`fit` with losses, metrics and callbacks of the user, and the callbacks of its own."""
+"""`fit` with user-defined losses, metrics and callbacks, and its built-in callbacks."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ def fit(folder, seen=SEEN, unseen=UNSEEN, model=MODEL, config=None, **options):
 
 
 def test_regression(tmp_path):
-    """Float labels, which are no class fractions."""
+    """Float labels that are not class probabilities."""
     target = np.stack([IMAGES.mean((1, 2, 3)), IMAGES.std((1, 2, 3))], 1).astype(np.float32) / 100
     model = cnn.serial(cnn.avg_pool(7), cnn.flatten, cnn.dense(2))
     config = {"epochs": 20, "optimizer": {"learning_rate": 0.1}}
@@ -44,7 +44,7 @@ def test_regression(tmp_path):
 
 
 def weighted_pixels(model, *, scale=1.0):
-    """A loss with an entry of its own, no metric named "loss", and none of a batch's other names."""
+    """A loss that uses one additional entry of the batch and has no metric "loss"."""
 
     def loss_fn(params, state, batch, *, train, key=None):
         y, state = model.apply(params, state, batch["image"], train=train, key=key)
@@ -54,7 +54,7 @@ def weighted_pixels(model, *, scale=1.0):
     return loss_fn
 
 
-def test_a_loss_of_the_user_gets_the_other_entries_of_a_batch(tmp_path):
+def test_a_user_defined_loss_receives_the_other_entries_of_a_batch(tmp_path):
     seen, unseen = ({"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (SEEN, UNSEEN))
     config = {"augment": ["flip"], "regularize": {"l2": 1e-3}}
     result = fit(tmp_path, seen, unseen, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
@@ -80,12 +80,12 @@ def test_the_loss_is_part_of_the_run(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     config = {"checkpoint": {"keep": 1}}
     fit(tmp_path, config=config)
-    with pytest.raises(train.ConfigError, match="another model"):
+    with pytest.raises(train.ConfigError, match="different model"):
         fit(tmp_path, config=config, loss=functools.partial(cnn.cross_entropy, auxiliary=0.1, label_smoothing=0.2))
 
 
-def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
-    with pytest.raises(train.ConfigError, match=r"label_smoothing must be 0, as .*mean_squared_error.* has no such"):
+def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"label_smoothing must be 0: .*mean_squared_error.* has no such"):
         fit(tmp_path, config={"label_smoothing": 0.1}, loss=cnn.mean_squared_error)
     with pytest.raises(TypeError, match=r"fit needs a loss, such as cross_entropy\(model\)"):
         fit(tmp_path, loss=lambda model: model)
@@ -94,10 +94,10 @@ def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"loss": "mse"}, TypeError, "loss: 'mse' is not a function"),
-        ({"callbacks": [None]}, TypeError, "callbacks: None is not a function"),
+        ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
+        ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
-        ({"metrics": {"a": cnn.metrics.accuracy()}, "unseen": None}, train.ConfigError, "computed on eval_data"),
+        ({"metrics": {"a": cnn.metrics.accuracy()}, "unseen": None}, train.ConfigError, "metrics need eval_data"),
     ],
 )
 def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
@@ -108,8 +108,8 @@ def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
 # Metrics
 
 
-def test_metrics_are_of_all_examples(tmp_path):
-    """In batches of another size than the data, whose last is filled up."""
+def test_metrics_use_all_examples(tmp_path):
+    """The number of examples is not a multiple of the batch size, so the last batch is padded."""
 
     def update(output, batch):
         wrong = (output.argmax(-1) != batch["label"]) * batch["weight"]
@@ -146,25 +146,25 @@ def test_the_best_epoch(tmp_path, watch):
     assert loss == pytest.approx(best.best.metrics["loss"])
 
 
-def test_the_best_epoch_needs_a_metric_that_is_there(tmp_path):
-    with pytest.raises(train.ConfigError, match=r"watch: there is no metric 'acuracy'; .*did you mean 'accuracy'"):
+def test_the_best_epoch_needs_an_existing_metric(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"watch: unknown metric 'acuracy'; .*did you mean 'accuracy'"):
         fit(tmp_path, config={"watch": "acuracy"})
     for config in ({"watch": "accuracy"}, {"restore_best": True}):
-        with pytest.raises(train.ConfigError, match="needs the results of eval_data, and there are none"):
+        with pytest.raises(train.ConfigError, match="needs evaluation metrics: pass eval_data"):
             fit(tmp_path, unseen=None, config=config)
     assert fit(tmp_path, unseen=None).best is None
 
 
-def test_an_epoch_that_is_not_finite_is_not_the_best():
-    assert callbacks.watched("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
-    assert callbacks.watched("", {"loss": np.nan, "accuracy": 0.25}) is None
-    assert callbacks.watched("", {"loss": 0.5}) == -0.5
+def test_a_nonfinite_epoch_is_not_the_best():
+    assert callbacks.metric_to_maximize("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
+    assert callbacks.metric_to_maximize("", {"loss": np.nan, "accuracy": 0.25}) is None
+    assert callbacks.metric_to_maximize("", {"loss": 0.5}) == -0.5
 
 
 # Callbacks of the user
 
 
-def test_a_callback_sees_all_and_is_logged(tmp_path):
+def test_a_callback_receives_all_events_and_adds_to_the_record(tmp_path):
     seen = []
 
     def callback(event):
@@ -191,7 +191,7 @@ def test_a_callback_ends_training(tmp_path):
     assert result.history[-1]["test"]["accuracy"] > 0
 
 
-def test_an_error_of_a_callback_ends_training(tmp_path):
+def test_an_exception_in_a_callback_ends_training(tmp_path):
     def broken(event):
         if event.kind == "epoch":
             raise IndexError("of the user")
@@ -201,7 +201,7 @@ def test_an_error_of_a_callback_ends_training(tmp_path):
     fit(tmp_path)  # the folder is free again
 
 
-def test_what_a_callback_notes_is_there_after_a_resume(tmp_path):
+def test_notes_of_a_callback_are_restored_after_a_resume(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     found = []
 
@@ -219,12 +219,12 @@ def test_what_a_callback_notes_is_there_after_a_resume(tmp_path):
     assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
 
 
-def test_a_callback_without_a_run_says_so():
+def test_a_callback_that_needs_a_run_raises_without_one():
     step = train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))
     source = data.source(SEEN, 32)
     state = train.TrainState.create(MODEL, optax.sgd(0.1), jax.random.key(0), IMAGES[:1] / np.float32(1))
     event = next(train.loop(step, state, source, epochs=1))
-    with pytest.raises(ValueError, match=r"this callback needs a run; give train\.loop one"):
+    with pytest.raises(ValueError, match=r"this callback needs a run; pass one to train\.loop"):
         callbacks.progress(event)
 
 

@@ -241,7 +241,7 @@ def test_write_your_own_loop_goes_on(tmp_path):
     small(write_your_own_loop, tmp_path, *arguments, "train.epochs=2")
     whole = small(write_your_own_loop, tmp_path, *arguments, "train.epochs=2")
     assert whole["accuracy"] > 0.5
-    with pytest.raises(ConfigError, match=r"train\.epochs: it had 2, now 3"):
+    with pytest.raises(ConfigError, match=r"train\.epochs: was 2, now 3"):
         small(write_your_own_loop, tmp_path, *arguments, "train.epochs=3")
 
 

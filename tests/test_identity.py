@@ -1,4 +1,4 @@
-"""A run goes on only with the model, the data and the settings it began with; what may differ is told."""
+"""A run resumes only with the same model, data and settings; other differences are reported."""
 
 import json
 
@@ -32,8 +32,8 @@ def fit(folder, net=None, seen=FEW, unseen=UNSEEN, outer=None, **config):
 
 OTHERS = {
     "activation": (lambda: model(jnp.tanh), r"model in training: .*max \d -> \d, .*tanh 0 -> 1"),
-    "dropout rate": (lambda: model(rate=0.9), "model in training: the same operations with other constants"),
-    "constant": (lambda: model(scale=2.0), "model in evaluation: the same operations with other constants"),
+    "dropout rate": (lambda: model(rate=0.9), "model in training: same operations with different constants"),
+    "constant": (lambda: model(scale=2.0), "model in evaluation: same operations with different constants"),
     "pool": (lambda: model(first=cnn.avg_pool(4)), "model in training"),
     "captured array": (lambda: model(lambda x: x * np.arange(8.0, dtype=np.float32)), "model in training"),
     "eps": (lambda: cnn.serial(model(), cnn.rms_norm(eps=1e-2)), "model in training"),
@@ -45,15 +45,15 @@ OTHERS = {
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another model; (.|\n)*{message}"):
+    with pytest.raises(train.ConfigError, match=f"different model; (.|\n)*{message}"):
         fit(tmp_path, net())
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 
 
-def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
+def test_the_values_of_captured_arrays_are_part_of_the_model(tmp_path):
     scaled = lambda last: model(lambda x: x * np.array([1, 2, 3, 4, 5, 6, 7, last], np.float32))
     fit(tmp_path, scaled(8))
-    with pytest.raises(train.ConfigError, match="another model"):
+    with pytest.raises(train.ConfigError, match="different model"):
         fit(tmp_path, scaled(9))
 
 
@@ -75,7 +75,7 @@ def relabeled():
 )
 def test_other_data_are_refused(tmp_path, seen, unseen, part):
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another config; (.|\n)*  {part}: it had"):
+    with pytest.raises(train.ConfigError, match=f"different config; (.|\n)*  {part}: was"):
         fit(tmp_path, seen=seen, unseen=unseen)
 
 
@@ -109,15 +109,15 @@ def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
     go = lambda seen: fit(tmp_path / "run", net, seen=seen, unseen=None)
     go(stream())
     go(stream())
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream(seed=1))
     (tmp_path / "pets" / "cat" / "cat1.png").rename(tmp_path / "pets" / "dog" / "cat1.png")
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream())
 
 
 def stored(folder):
-    """about.json of the last step, and its path; its hash in the manifest must follow."""
+    """The path of the last step and its about.json."""
     step = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])
     return step, json.loads((step / "about.json").read_text())
 
@@ -131,7 +131,7 @@ def store(step, about):
     (step / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
+def test_a_setting_added_later_has_its_default(tmp_path):
     fit(tmp_path, outer={"depth": 2})
     step, about = stored(tmp_path)
     del (
@@ -141,27 +141,27 @@ def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
     )
     store(step, about)
     fit(tmp_path, outer={"depth": 2})
-    with pytest.raises(train.ConfigError, match="  patience: it had 0, now 5"):
+    with pytest.raises(train.ConfigError, match="  patience: was 0, now 5"):
         fit(tmp_path, patience=5)
 
 
-def test_settings_are_named_as_they_were_given(tmp_path):
+def test_settings_are_named_as_in_the_config(tmp_path):
     fit(tmp_path, outer={"train": {"epochs": 1}, "seen": 64})
     with pytest.raises(train.ConfigError) as caught:
         fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
     lines = str(caught.value).splitlines()[1:]
-    expected = ["seed: it had 0, now 4", "seen: it had 64, now 32", "train.epochs: it had 1, now 3"]
+    expected = ["seed: was 0, now 4", "seen: was 64, now 32", "train.epochs: was 1, now 3"]
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 
-def test_another_release_of_jax_is_told(tmp_path, capsys):
+def test_another_version_of_jax_is_reported(tmp_path, capsys):
     fit(tmp_path)
     step, about = stored(tmp_path)
     about["versions"]["jax"] = "0.9.9"
     store(step, about)
     fit(tmp_path)
     out = capsys.readouterr().out
-    assert "made with other packages, so results may differ:\n  jax: it had 0.9.9, now " in out
+    assert "saved with other package versions, so results may differ:\n  jax: was 0.9.9, now " in out
     fit(tmp_path, model(jnp.tanh))  # programs of two releases cannot be compared
 
 

@@ -139,7 +139,7 @@ def test_streams_are_checked_batch_by_batch(tmp_path):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "rand_augment", "random_erasing"])
 def test_augmentations_of_color_need_values_from_0_to_1(tmp_path, name):
-    with pytest.raises(ValueError, match="augmentations of color need images of bytes, or of floats from 0 to 1"):
+    with pytest.raises(ValueError, match="color augmentations need uint8 images, or float images from 0 to 1"):
         fit(tmp_path, pair(FLOATS * 255), augment=[[name, 0.5]])
     fit(tmp_path, pair(FLOATS), augment=[[name, 0.5] if name != "rand_augment" else name])
 

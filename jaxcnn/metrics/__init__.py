@@ -1,4 +1,4 @@
-"""Metrics: pairs of pure functions, one that adds up over batches, and one that makes a number of the sums."""
+"""Metrics: pairs of pure functions. One returns sums of a batch, the other computes the metric from the total sums."""
 
 from jaxcnn.metrics._metric import Metric as Metric
 from jaxcnn.metrics._metric import accuracy as accuracy

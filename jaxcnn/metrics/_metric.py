@@ -1,4 +1,4 @@
-"""What a metric is, and the fraction of right answers as the first one."""
+"""The type of metrics, and accuracy."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 class Metric(NamedTuple):
-    """A number about a whole data set, which need not be a mean over batches.
+    """A metric of a whole data set. It need not be a mean over batches.
 
     value = compute(sum over batches of update(output, batch))
 
-    update: (output, batch) -> a tree of arrays, which adds up over batches and devices. `output` is the model's in
-        evaluation; `batch` a dict, whose "weight" (N,) is 0 for rows that fill up the last batch and must add nothing.
-    compute: the sums -> a scalar.
+    update: (output, batch) -> a tree of arrays that are summed over batches and devices. `output` is the model's output
+        in evaluation. `batch` is a dict; its "weight" (N,) is 0 for padding rows, which must not change the sums.
+    compute: sums -> a scalar.
 
     Example:
         >>> def update(output, batch):
@@ -28,7 +28,9 @@ class Metric(NamedTuple):
 
 
 def accuracy() -> Metric:
-    """The fraction of examples whose largest logit is that of the label, a class (N,) or fractions (N, classes).
+    """The fraction of examples whose largest logit belongs to the label's class.
+
+    Labels are classes (N,) or class probabilities (N, classes).
 
     Example:
         >>> metric = jaxcnn.metrics.accuracy()
@@ -39,7 +41,7 @@ def accuracy() -> Metric:
 
     def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, jax.Array]:
         label, weight = batch["label"], batch["weight"]
-        right = output.argmax(-1) == (label.argmax(-1) if label.ndim == 2 else label)
-        return {"right": (right * weight).sum(), "weight": weight.sum()}
+        correct = output.argmax(-1) == (label.argmax(-1) if label.ndim == 2 else label)
+        return {"correct": (correct * weight).sum(), "weight": weight.sum()}
 
-    return Metric(update, lambda sums: sums["right"] / jnp.maximum(sums["weight"], 1e-30))
+    return Metric(update, lambda sums: sums["correct"] / jnp.maximum(sums["weight"], 1e-30))
