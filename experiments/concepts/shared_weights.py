@@ -80,9 +80,7 @@ def main(config):
         print(f"{name:15} on 100 x 100 x 3: {results[name]:9,} {'parameters' if 'bias' in name else 'weights'}")
     print(f"each output of the filter depends on 75 of 30,000 inputs: {results['connections']:.2%} of all connections")
     shape = results["matrix"].shape
-    print(
-        f"3 x 3 on {SIDE} x {SIDE}: matrix {shape}, {zero_fraction(results):.0%} zeros, 9 distinct weights"
-    )
+    print(f"3 x 3 on {SIDE} x {SIDE}: matrix {shape}, {zero_fraction(results):.0%} zeros, 9 distinct weights")
     alt = (
         "Top: two matrices of 16 outputs by 36 inputs. The dense matrix is filled with random values. The matrix of a "
         "3 x 3 convolution is zero except for a band; every row repeats the same nine weights. Bottom: bars on a "
