@@ -51,10 +51,10 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
         hint = f"; did you mean {close}?" if close else ""
         raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS{hint}")
     channels = MODELS[model].input_shape[2]
-    for key, lower_bound in (("mean", -float("inf")), ("std", 0)):
+    for key, lower_bound, kind in (("mean", -float("inf"), "number"), ("std", 0, "positive number")):
         values = config[key]
         if len(values) != channels or not all(isinstance(v, (int, float)) and v > lower_bound for v in values):
-            raise ConfigError(f"{key} must have one number per channel ({model} has {channels}), got {values}")
+            raise ConfigError(f"{key} must have one {kind} per channel ({model} has {channels}), got {values}")
 
 
 def _value_at(config: dict, path: str) -> object:

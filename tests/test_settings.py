@@ -57,7 +57,7 @@ def test_predict_without_weights(tmp_path, setting):
         (["images="], "needs images="),
         (["model=lenet55"], "model=lenet55 is not in .*; did you mean 'lenet5'"),
         (["mean=[0.5, 0.5, 0.5]"], r"mean must have one number per channel \(lenet5 has 1\), got \[0.5, 0.5, 0.5\]"),
-        (["std=[0]"], "std must have one number per channel"),
+        (["std=[0]"], "std must have one positive number per channel"),
         (['mean=["a"]'], "mean must have one number"),
         (["on_bad_image=ignore"], "on_bad_image must be one of raise, skip, got 'ignore'"),
         (["class_names=/nonexistent"], "/nonexistent: cannot be read"),

@@ -1,4 +1,4 @@
-"""Dropout trains an ensemble of networks, and evaluation without dropout averages them: exactly for a linear layer.
+"""Dropout trains an ensemble of networks, and evaluation without dropout averages them, exactly for a linear layer.
 
     python -m experiments.concepts.dropout_averages
 
