@@ -294,7 +294,7 @@ def test_predict(tmp_path):
         assert list(found) == ["abcdefghij"[at] for at in np.argsort(-shares[i])[:2]]
         np.testing.assert_allclose(list(found.values()), np.sort(shares[i])[::-1][:2], rtol=1e-4)
     (tmp_path / "names.txt").write_text("a\nb")
-    with pytest.raises(DataError, match=r"names.txt: 2 lines, for 10 classes"):
+    with pytest.raises(DataError, match=r"names.txt: expected one line per class \(10\), got 2"):
         predict.main(override(predict.CONFIG, arguments))
 
 

@@ -55,14 +55,14 @@ def test_predict_without_weights(tmp_path, setting):
     [
         (["model="], "needs model="),
         (["images="], "needs images="),
-        (["model=lenet55"], "model=lenet55 is not in .*near it are lenet5"),
-        (["mean=[0.5, 0.5, 0.5]"], r"mean must have a number for each of 1 channels of lenet5, got \[0.5, 0.5, 0.5\]"),
-        (["std=[0]"], "std must have a number for each of 1 channels"),
-        (['mean=["a"]'], "mean must have a number"),
+        (["model=lenet55"], "model=lenet55 is not in .*; did you mean 'lenet5'"),
+        (["mean=[0.5, 0.5, 0.5]"], r"mean must have one number per channel \(lenet5 has 1\), got \[0.5, 0.5, 0.5\]"),
+        (["std=[0]"], "std must have one positive number per channel"),
+        (['mean=["a"]'], "mean must have one number"),
         (["on_bad_image=ignore"], "on_bad_image must be one of raise, skip, got 'ignore'"),
         (["class_names=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
-        (["images=/nonexistent"], "none of its images can be read"),
+        (["images=/nonexistent"], "/nonexistent: contains no readable images"),
     ],
 )
 def test_predict_with_weights(files, settings, message):
@@ -77,7 +77,7 @@ def test_predict_passes_over_what_is_no_image(files, capsys):
     (files / "images" / "bad.png").write_bytes(b"not an image")
     assert set(run(predict, files, *for_lenet(files))) == {"0.png", "1.png"}
     reported = capsys.readouterr().err
-    assert re.fullmatch(r"left out: .*bad\.png: cannot be read as an image: .*\n", reported)
+    assert re.fullmatch(r"skipped: .*bad\.png: cannot be read as an image: .*\n", reported)
     with pytest.raises(DataError, match=r"bad\.png"):
         run(predict, files, *for_lenet(files, "on_bad_image=raise"))
 
@@ -123,7 +123,7 @@ def test_finetune_without_weights(tmp_path, setting):
         (["data.path=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
         (["data.on_bad_image=no"], r"data\.on_bad_image must be one of raise, skip"),
-        (["data.images_per_class=9"], "none of 2 images is left for the test"),
+        (["data.images_per_class=9"], "no test images left: training uses all 2; lower data.images_per_class"),
     ],
 )
 def test_finetune_with_weights(files, settings, message):
