@@ -1,8 +1,7 @@
 """Convolution: a small kernel slides over a signal or an image and computes one output at each position.
 
-Compared with a dense layer it has few weights. It uses the same kernel at every position (parameter sharing), and each
-output depends only on the inputs under the kernel (sparsity). One 5x5 filter on a 100x100x3 image has 75 weights; one
-dense unit has 30,000.
+It needs far fewer weights than a dense layer: all positions use the same kernel (parameter sharing), and each output
+depends only on the inputs under the kernel (sparsity).
 """
 
 from collections.abc import Sequence
@@ -57,8 +56,8 @@ def conv(
 
     spatial' = floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1
 
-    i and k are positions in all spatial dimensions; low and high are the padding before and after the input. As in all
-    deep learning libraries, the kernel is not flipped, so this is a cross-correlation.
+    i and k are positions in all spatial dimensions; low and high are the padding before and after the input. The kernel
+    is not flipped, as in all deep learning libraries (cross-correlation).
 
     Args:
         features: number of filters, and of output channels.
@@ -94,14 +93,12 @@ def conv(
     check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 
     def init(key, x):
-        rank = spatial_rank(as_floating(x, "conv"), "conv")
-        shape = (*per_dimension("conv", "size", size, rank), _channels("conv", x, groups), features)
-        return _init(key, shape, bias, kernel_init, bias_init)
+        return _init("conv", key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
         rank = spatial_rank(x := as_floating(x, "conv"), "conv")
         window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
-        kernel = get_param("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
+        kernel = get_param("conv", params, "kernel", (*window.size, _group_channels("conv", x, groups), features), x)
         if padding_mode != "zeros":  # convolve pads only with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
@@ -190,8 +187,7 @@ def separable_conv(
         features: number of output channels.
         multiplier: number of depthwise filters per channel.
         size, stride, padding, padding_mode, dilation: of the depthwise part, as in `conv`.
-        bias: whether the pointwise part has a bias; the depthwise part has none.
-        kernel_init, bias_init: as in `conv`.
+        bias: whether the pointwise part has a bias; the depthwise part has none. kernel_init, bias_init: as in `conv`.
 
     Params:
         depthwise/kernel (*size, 1, C * multiplier); pointwise/kernel (1, .., C * multiplier, features);
@@ -272,21 +268,13 @@ def conv_transpose(
     check_window_options(name, least=0, output_padding=output_padding)
 
     def init(key, x):
-        rank = spatial_rank(as_floating(x, name), name)
-        shape = (*per_dimension(name, "size", size, rank), _channels(name, x, groups), features)
-        return _init(key, shape, bias, kernel_init, bias_init)
+        return _init(name, key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
-        rank = spatial_rank(x := as_floating(x, name), name)
-        window = make_transposed_window(name, x.shape, size, stride, dilation, padding)
-        added = per_dimension(name, "output_padding", output_padding, rank, 0)
-        kernel = get_param(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
-        pads = tuple((low, high - more) for (low, high), more in zip(window.padding, added, strict=True))
-        spatial = tuple(
-            (n - 1) * step + span - low - high
-            for n, step, span, (low, high) in zip(x.shape[1:-1], window.stride, window.span, pads, strict=True)
-        )
-        y = convolve_transposed(x, kernel.astype(x.dtype), window._replace(padding=pads), groups, spatial)
+        spatial_rank(x := as_floating(x, name), name)
+        window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
+        kernel = get_param(name, params, "kernel", (*window.size, _group_channels(name, x, groups), features), x)
+        y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, window.transposed_output(x.shape[1:-1]))
         return add_bias(y, get_param(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
@@ -299,13 +287,14 @@ def _check_groups(name: str, features: int, groups: int) -> None:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 
 
-def _channels(name: str, x: jax.Array, groups: int) -> int:
-    """The number of input channels per group."""
+def _group_channels(name: str, x: jax.Array, groups: int) -> int:
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
     return x.shape[-1] // groups
 
 
-def _init(key: jax.Array, shape: tuple, bias: bool, kernel_init: Initializer, bias_init: Initializer) -> Params:
-    kernel = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
-    return kernel | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias else {})
+def _init(name, key, x, size, features, groups, kernel_init: Initializer, bias_init: Initializer | None) -> Params:
+    rank = spatial_rank(as_floating(x, name), name)
+    shape = (*per_dimension(name, "size", size, rank), _group_channels(name, x, groups), features)
+    params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
+    return params | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias_init else {})

@@ -50,8 +50,15 @@ class Window(NamedTuple):
             )
         )
 
+    def transposed_output(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The number of output positions of the transposed convolution, for `spatial` input positions."""
+        return tuple(
+            (n - 1) * s + span - low - high
+            for n, s, span, (low, high) in zip(spatial, self.stride, self.span, self.padding, strict=True)
+        )
+
     def with_ceil_mode(self, spatial: Sequence[int]) -> "Window":
-        """The window with padding for one more position at the end, if that starts inside the input or the low padding."""
+        """The window padded for one more position at the end, if that starts inside the input or the low padding."""
         pads = []
         for n, (low, high), span, s in zip(spatial, self.padding, self.span, self.stride, strict=True):
             last = -(-(n + low + high - span) // s) * s
@@ -97,6 +104,7 @@ def make_transposed_window(
     stride: int | Sequence[int],
     dilation: int | Sequence[int],
     padding: Padding,
+    output_padding: int | Sequence[int],
 ) -> Window:
     """The window of a transposed convolution. Its padding is cut from the output, or added where negative."""
     window = _window(layer, len(shape) - 2, size, stride, dilation)
@@ -104,10 +112,11 @@ def make_transposed_window(
     same = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
     causal = tuple((0, cut) for cut in same)
     window = window._replace(padding=resolve_padding(layer, padding, len(same), same, causal))
-    uncut = ((n - 1) * s + span for n, s, span in zip(shape[1:-1], window.stride, window.span, strict=True))
-    if any(n <= low + high for n, (low, high) in zip(uncut, window.padding, strict=True)):
+    if any(n < 1 for n in window.transposed_output(shape[1:-1])):
         raise ValueError(f"{layer}: padding {window.padding} removes the whole output for input {tuple(shape)}")
-    return window
+    added = per_dimension(layer, "output_padding", output_padding, len(same), 0)
+    pads = tuple((low, high - more) for (low, high), more in zip(window.padding, added, strict=True))
+    return window._replace(padding=pads)
 
 
 def resolve_padding(

@@ -4,9 +4,7 @@
     choose(problem)               the first rule that fits the problem and is faster than the following ones
     with forced("im2col"): ..     forces another rule, in a test or a benchmark
 
-A CPU uses the tables. All other backends use the last rule that fits, `lax`: no faster one was measured for them. The
-choice is made during lowering, separately for each platform, so an exported program is fast on each of its platforms.
-Measurements are in `experiments/benchmarks/results/lowering-notes.json`.
+A CPU uses the tables; other backends use `lax`. Each platform of an exported program gets its own choice.
 """
 
 import contextlib
