@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
-from jaxcnn._pool import avg_pool, first_max, max_pool
+from jaxcnn._pool import avg_pool, check_real, first_max, max_pool
 from jaxcnn._window import check_integer
 
 
@@ -77,14 +77,14 @@ def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.minimum(at, ends[:, None] - 1), at < ends[:, None]
 
 
-def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[..., Layer]) -> Layer:
-    """A pool over bins: `even` if all bins have one size, else `reduce(x, starts, ends, axis)` along each axis."""
+def _adaptive(name: str, output_size: Any, reduce: Callable, even_pool: Callable[..., Layer]) -> Layer:
+    """A pool over bins: `even_pool` if all bins have one size, else `reduce(x, starts, ends, axis)` along each axis."""
     for entry in output_size if isinstance(output_size, Sequence) else (output_size,):
         if entry is not None:
             check_integer(name, "output_size", entry)
 
     def fn(x):
-        x = jnp.asarray(x) if even is max_pool else as_floating(x, name)
+        x = check_real(jnp.asarray(x)) if even_pool is max_pool else as_floating(x, name)
         rank = spatial_rank(x, name)
         spatial = x.shape[1:-1]
         sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
@@ -93,10 +93,9 @@ def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[...,
         outs = [n if out is None else out for n, out in zip(spatial, sizes, strict=True)]
         if all(n % out == 0 for n, out in zip(spatial, outs, strict=True)):
             size = tuple(n // out for n, out in zip(spatial, outs, strict=True))
-            return even(size).apply({}, {}, x, train=False)[0]
-        for axis in range(
-            rank, 0, -1
-        ):  # the last axis first: of equal values, the first in the image gets the gradient
+            return even_pool(size).apply({}, {}, x, train=False)[0]
+        # The last axis first: of equal values, the first in the image gets the gradient.
+        for axis in range(rank, 0, -1):
             n, out = spatial[axis - 1], outs[axis - 1]
             i = np.arange(out)
             x = reduce(x, i * n // out, -(-(i + 1) * n // out), axis)

@@ -100,14 +100,14 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     Source: Szegedy et al., "Going deeper with convolutions", 2015.
     """
 
-    def side_by_side(*ys):
+    def concatenate_channels(*ys):
         if len({y.shape[:-1] for y in ys}) > 1:
             raise ValueError(
                 f"concatenate: the outputs may differ only in the last dimension, got shapes {[y.shape for y in ys]}"
             )
         return jnp.concatenate(ys, axis=-1)
 
-    return parallel(side_by_side, *layers, **named)
+    return parallel(concatenate_channels, *layers, **named)
 
 
 @constructor

@@ -243,8 +243,8 @@ def conv_transpose(
     Args:
         features, size, dilation, groups, bias, kernel_init, bias_init: as in `conv`.
         stride: step between the copies; the output grows by this factor.
-        padding: number of positions to cut from the output. "VALID": none; "SAME": to spatial' = stride * spatial;
-            "CAUSAL": 1-D, the same, but only at the end; an int or pairs: at both ends, as in PyTorch.
+        padding: number of positions to cut from the output. "VALID": none; "SAME": so that spatial' = stride * spatial;
+            "CAUSAL" (1-D): as many as "SAME", all at the end; an int or pairs: at both ends, as in PyTorch.
         output_padding: number of positions to add at the end of the output.
 
     Params:

@@ -1,6 +1,6 @@
 """Random layers: they add noise in training, against overfitting, and are the identity in evaluation.
 
-Kept values are scaled up, so that the expected output is the same in training and evaluation. Training with dropout is
+Dropout scales up the values that it keeps, so that the expected output is the same in training and evaluation. It is
 like training an ensemble of many thinned networks that share their weights.
 """
 
@@ -215,7 +215,7 @@ def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
 
 
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
-    """Sets values to zero with probability `rate` and divides the others by 1 - rate. `shape`: of the random mask."""
+    """Sets values to zero with probability `rate` and divides the others by 1 - rate. `shape`: that of the mask."""
     keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 

@@ -51,7 +51,7 @@ class Layer(_Pair):
     """A layer, a block or a whole network: a pair of pure functions.
 
     `params` is a nested dict of float32 arrays, all differentiable, with leaves named `kernel`, `bias` and `scale`.
-    `state` is a second nested dict that the optimizer does not see, with leaves such as `mean` and `var`. Both omit
+    `state` is a second nested dict that the optimizer does not update, with leaves such as `mean` and `var`. Both omit
     empty dicts.
 
     To write a layer, define the two functions:
@@ -218,7 +218,9 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     if not isinstance(tree, dict):
         raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {short_repr(tree)}")
     if name not in tree:
-        raise ValueError(f"{layer}: no {name!r} among {sorted(tree)}; pass the params and the state that init returned")
+        raise ValueError(
+            f"{layer}: {name!r} is missing, got {sorted(tree)}; pass the params and the state that init returned"
+        )
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
@@ -282,7 +284,7 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
     """Returns `value` if least <= value < below, or <= below if `closed`; else raises."""
-    real: Any = numbers.Real  # type checkers know no comparison of it with a float
+    real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):
         raise TypeError(f"{name} must be a number, got {short_repr(value)}")
     if not least <= value < below and not (closed and value == below):

@@ -15,8 +15,8 @@ def align_trailing(v: jax.Array, x: jax.Array) -> jax.Array:
 def center_and_variance(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """x - mean, and the variance, over `axes`, which are kept with size 1.
 
-    Subtracts the mean twice. The first mean is rounded (near 10,000, by up to 5e-4), but x minus it is exact for
-    close x, and the mean of the rest corrects the rounding.
+    Subtracts the mean twice. The first mean is rounded: near 10,000, by up to 5e-4. Subtracting a value close to x is
+    exact, so the mean of the rest corrects the rounding.
     """
     wide = at_least_float32(x)
     rest = wide - lax.stop_gradient(wide.mean(axes, keepdims=True))
@@ -43,7 +43,7 @@ def scale_to_unit_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def scale_to_unit_max(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """x / max |x|, with the maximum a constant in the gradient. For functions that do not depend on the magnitude.
+    """x / max |x|, with the maximum a constant in the gradient. Use it before functions that ignore the scale.
 
     Magnitudes below 1e-30 are not scaled, as their gradient, with a factor 1 / max |x|, would overflow.
     """

@@ -61,7 +61,7 @@ def matching(names: list[str], pattern: str, kind: str) -> list[str]:
     expression = compile_pattern(pattern)
     chosen = [name for name in names if expression.fullmatch(name)]
     if not chosen:
-        raise ValueError(f"{pattern!r} matches the whole path of no {kind}; {expected_one_of(pattern, names)}")
+        raise ValueError(f"{pattern!r} does not match the whole path of any {kind}; {expected_one_of(pattern, names)}")
     return chosen
 
 

@@ -56,7 +56,7 @@ def max_pool(
     """
 
     def largest(x, window, padding):
-        return window_max(_real(x), window)
+        return window_max(check_real(x), window)
 
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
@@ -86,7 +86,7 @@ def min_pool(
     """
 
     def smallest(x, window, padding):
-        return window_min(_real(x), window)
+        return window_min(check_real(x), window)
 
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
@@ -124,11 +124,9 @@ def avg_pool(
     def mean(x, window, padding):
         total = window_sum(at_least_float32(as_floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
-        count = functools.reduce(operator.mul, np.ix_(*_counts(x.shape[1:-1], window, counted)))[
-            ..., None
-        ]  # (*spatial', 1)
-        count = (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
-        return (total / (count[None] if count.ndim else count)).astype(x.dtype)
+        count = functools.reduce(operator.mul, np.ix_(*_counts(x.shape[1:-1], window, counted)))  # (*spatial')
+        count = count[None, ..., None] if np.ptp(count) else count.flat[0]
+        return (total / count.astype(total.dtype)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
@@ -222,7 +220,7 @@ def _pool(
     dilation: Any,
     ceil_mode: bool,
 ) -> Layer:
-    """A pool that computes `reduce(x, window, padding)`: `padding` excludes what ceil mode adds to `window`."""
+    """A pool that computes `reduce(x, window, padding)`; `padding` is the requested one, without that of ceil mode."""
     stride = size if stride is None else stride
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
 
@@ -253,7 +251,7 @@ def _counts(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, i
     return counts
 
 
-def _real(x: jax.Array) -> jax.Array:
+def check_real(x: jax.Array) -> jax.Array:
     """Returns x if its values can be ordered, else raises."""
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"max and min pools need real numbers, got {x.dtype}")

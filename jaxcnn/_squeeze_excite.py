@@ -31,7 +31,7 @@ def squeeze_excite(
 
     Params:
         weights/squeeze/kernel (C, units), weights/squeeze/bias (units,);
-        weights/expand/kernel (units, C), weights/expand/bias (C,), with C / reduction units.
+        weights/expand/kernel (units, C), weights/expand/bias (C,).
 
     Raises:
         TypeError: for input that is not floating-point.

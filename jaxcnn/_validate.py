@@ -37,7 +37,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
             raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
-        raise ValueError(f"{name} needs entries of one length above 0, got lengths {lengths}")
+        raise ValueError(f"{name} needs entries of the same length, at least 1, got lengths {lengths}")
     if "weight" in batch:
         _check_weights(name, batch["weight"])
     return next(iter(lengths.values()))

@@ -42,7 +42,7 @@ class Window(NamedTuple):
         return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
 
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """The number of output positions, by the formula above."""
+        """The number of output positions, by the formula above for an input with input_dilation - 1 zeros inserted."""
         return tuple(
             ((n - 1) * step + 1 + low + high - span) // s + 1
             for n, step, (low, high), span, s in zip(
@@ -109,13 +109,13 @@ def make_transposed_window(
     """The window of a transposed convolution. Its padding is cut from the output, or added where negative."""
     window = _window(layer, len(shape) - 2, size, stride, dilation)
     # "SAME" gives stride * n output positions.
-    same = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
-    causal = tuple((0, cut) for cut in same)
-    window = window._replace(padding=resolve_padding(layer, padding, len(same), same, causal))
+    same_total = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
+    causal = tuple((0, cut) for cut in same_total)
+    window = window._replace(padding=resolve_padding(layer, padding, len(same_total), same_total, causal))
     if any(n < 1 for n in window.transposed_output(shape[1:-1])):
         raise ValueError(f"{layer}: padding {window.padding} removes the whole output for input {tuple(shape)}")
-    added = per_dimension(layer, "output_padding", output_padding, len(same), 0)
-    pads = tuple((low, high - more) for (low, high), more in zip(window.padding, added, strict=True))
+    added = per_dimension(layer, "output_padding", output_padding, len(same_total), 0)
+    pads = tuple((low, high - extra) for (low, high), extra in zip(window.padding, added, strict=True))
     return window._replace(padding=pads)
 
 

@@ -18,14 +18,14 @@ from jaxcnn.train import callbacks
 
 DIGITS = data.load("mnist_small", "test")
 IMAGES, LABELS = DIGITS.images[:96], DIGITS.labels[:96]
-SEEN, UNSEEN = (IMAGES[:64], LABELS[:64]), (IMAGES[64:], LABELS[64:])
+TRAIN_DATA, TEST_DATA = (IMAGES[:64], LABELS[:64]), (IMAGES[64:], LABELS[64:])
 MODEL = cnn.serial(cnn.max_pool(7), cnn.flatten, cnn.dense(10))
 CONFIG = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
 
 
-def fit(folder, seen=SEEN, unseen=UNSEEN, model=MODEL, config=None, **options):
+def fit(folder, train_data=TRAIN_DATA, eval_data=TEST_DATA, model=MODEL, config=None, **options):
     run = train.Run("test", {}, folder=folder)
-    return train.fit(model, seen, eval_data=unseen, config=CONFIG | (config or {}), run=run, **options)
+    return train.fit(model, train_data, eval_data=eval_data, config=CONFIG | (config or {}), run=run, **options)
 
 
 # Losses
@@ -55,13 +55,15 @@ def weighted_pixels(model, *, scale=1.0):
 
 
 def test_a_user_defined_loss_receives_the_other_entries_of_a_batch(tmp_path):
-    seen, unseen = ({"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (SEEN, UNSEEN))
+    train_data, eval_data = (
+        {"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (TRAIN_DATA, TEST_DATA)
+    )
     config = {"augment": ["flip"], "regularize": {"l2": 1e-3}}
-    result = fit(tmp_path, seen, unseen, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
+    result = fit(tmp_path, train_data, eval_data, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
     assert {*result.history[-1]["train"]} == {"loss", "mean_output", "penalty"}
     assert {*result.history[-1]["test"]} == {"loss", "mean_output"}
-    seen["importance"] = 0 * seen["importance"]
-    still = fit(tmp_path / "0", seen, unseen, loss=weighted_pixels)
+    train_data["importance"] = 0 * train_data["importance"]
+    still = fit(tmp_path / "0", train_data, eval_data, loss=weighted_pixels)
     assert still.history[-1]["train"]["loss"] == 0
 
 
@@ -97,7 +99,7 @@ def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
         ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
         ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
-        ({"metrics": {"a": cnn.metrics.accuracy()}, "unseen": None}, train.ConfigError, "metrics need eval_data"),
+        ({"metrics": {"a": cnn.metrics.accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
     ],
 )
 def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
@@ -141,7 +143,7 @@ def test_the_best_epoch(tmp_path, watch):
     assert best.epoch == best.best.epoch == epoch
     for one, other in ((best.params, last.best.params), (best.train_state.params, last.params)):
         jax.tree.map(np.testing.assert_array_equal, one, other)
-    test = {"image": UNSEEN[0] / np.float32(255), "label": UNSEEN[1]}
+    test = {"image": TEST_DATA[0] / np.float32(255), "label": TEST_DATA[1]}
     loss = train.evaluate(cnn.cross_entropy(MODEL), best.params, best.state, test)["loss"]
     assert loss == pytest.approx(best.best.metrics["loss"])
 
@@ -151,8 +153,8 @@ def test_the_best_epoch_needs_an_existing_metric(tmp_path):
         fit(tmp_path, config={"watch": "acuracy"})
     for config in ({"watch": "accuracy"}, {"restore_best": True}):
         with pytest.raises(train.ConfigError, match="needs evaluation metrics: pass eval_data"):
-            fit(tmp_path, unseen=None, config=config)
-    assert fit(tmp_path, unseen=None).best is None
+            fit(tmp_path, eval_data=None, config=config)
+    assert fit(tmp_path, eval_data=None).best is None
 
 
 def test_a_nonfinite_epoch_is_not_the_best():
@@ -165,10 +167,10 @@ def test_a_nonfinite_epoch_is_not_the_best():
 
 
 def test_a_callback_receives_all_events_and_adds_to_the_record(tmp_path):
-    seen = []
+    events = []
 
     def callback(event):
-        seen.append((event.kind, event.step))
+        events.append((event.kind, event.step))
         if event.kind == "epoch":
             kernel = event.params["2"]["kernel"]
             event.record["norm"] = float(jnp.linalg.norm(kernel))
@@ -176,9 +178,9 @@ def test_a_callback_receives_all_events_and_adds_to_the_record(tmp_path):
             assert event.run.folder == tmp_path
 
     result = fit(tmp_path, callbacks=[callback])
-    assert seen[0] == ("start", 0)
-    assert [step for kind, step in seen if kind == "epoch"] == [2, 4]
-    assert seen[-1] == ("end", 4)
+    assert events[0] == ("start", 0)
+    assert [step for kind, step in events if kind == "epoch"] == [2, 4]
+    assert events[-1] == ("end", 4)
     assert result.history[-1]["norm"] == pytest.approx(float(jnp.linalg.norm(result.params["2"]["kernel"])))
 
 
@@ -221,7 +223,7 @@ def test_notes_of_a_callback_are_restored_after_a_resume(tmp_path):
 
 def test_a_callback_that_needs_a_run_raises_without_one():
     step = train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))
-    source = data.source(SEEN, 32)
+    source = data.source(TRAIN_DATA, 32)
     state = train.TrainState.create(MODEL, optax.sgd(0.1), jax.random.key(0), IMAGES[:1] / np.float32(1))
     event = next(train.loop(step, state, source, epochs=1))
     with pytest.raises(ValueError, match=r"this callback needs a run; pass one to train\.loop"):

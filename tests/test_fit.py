@@ -27,14 +27,14 @@ from tests import train_small
 
 DIGITS = data.load("mnist_small", "test")
 FEW = data.Dataset(DIGITS.images[:200], DIGITS.labels[:200], DIGITS.classes)
-UNSEEN = data.Dataset(DIGITS.images[-70:], DIGITS.labels[-70:], DIGITS.classes)
+TEST_DATA = data.Dataset(DIGITS.images[-70:], DIGITS.labels[-70:], DIGITS.classes)
 LINEAR = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
 QUICK = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
 
 
-def fit(tmp_path, model=LINEAR, seen=FEW, unseen=None, name="run", start=None, **config):
+def fit(tmp_path, model=LINEAR, train_data=FEW, eval_data=None, name="run", start=None, **config):
     run = train.Run("test", {}, folder=tmp_path / name)
-    return train.fit(model, seen, eval_data=unseen, config=QUICK | config, run=run, start=start)
+    return train.fit(model, train_data, eval_data=eval_data, config=QUICK | config, run=run, start=start)
 
 
 def same(a, b):
@@ -44,7 +44,7 @@ def same(a, b):
 
 
 def test_learns_and_prints_progress(tmp_path, capsys):
-    fitted = fit(tmp_path, seen=DIGITS, unseen=UNSEEN, epochs=4, optimizer={"learning_rate": 0.02})
+    fitted = fit(tmp_path, train_data=DIGITS, eval_data=TEST_DATA, epochs=4, optimizer={"learning_rate": 0.02})
     assert fitted.history[-1]["test"]["accuracy"] > 0.8
     records = [json.loads(line) for line in (fitted.folder / "metrics.jsonl").read_text().splitlines()]
     assert records == fitted.history
@@ -60,7 +60,7 @@ def test_learns_and_prints_progress(tmp_path, capsys):
         cnn.cross_entropy(LINEAR),
         fitted.params,
         fitted.state,
-        {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels},
+        {"image": TEST_DATA.images / np.float32(255), "label": TEST_DATA.labels},
     )
     assert result["accuracy"] == pytest.approx(records[-1]["test"]["accuracy"])
 
@@ -92,11 +92,11 @@ def test_equals_a_hand_written_loop(tmp_path):
 def test_results_are_reproducible_and_depend_on_the_seed(tmp_path):
     model = train_small.model()
     config = {"augment": ["flip"], "ema": 0.9}
-    first = fit(tmp_path, model, unseen=UNSEEN, name="1", **config)
-    second = fit(tmp_path, model, unseen=UNSEEN, name="2", **config)
+    first = fit(tmp_path, model, eval_data=TEST_DATA, name="1", **config)
+    second = fit(tmp_path, model, eval_data=TEST_DATA, name="2", **config)
     assert train_small.digest(first) == train_small.digest(second)
     assert train_small.digest(first) != train_small.digest(
-        fit(tmp_path, model, unseen=UNSEEN, name="3", seed=1, **config)
+        fit(tmp_path, model, eval_data=TEST_DATA, name="3", seed=1, **config)
     )
 
 
@@ -110,7 +110,7 @@ def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
 
 def test_compiles_once_for_training_and_once_for_evaluation(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        fit(tmp_path, train_small.model(), unseen=UNSEEN, epochs=3, evaluate={"batch_size": 32, "tta": "none"})
+        fit(tmp_path, train_small.model(), eval_data=TEST_DATA, epochs=3, evaluate={"batch_size": 32, "tta": "none"})
     messages = [record.getMessage() for record in caplog.records]
     compiled = lambda name: sum(m.startswith(f"Compiling {name}") or f"Compiling jit({name})" in m for m in messages)
     assert compiled("advance") == 1
@@ -167,10 +167,10 @@ def test_schedules():
 
 def test_accumulation_is_a_larger_batch(tmp_path):
     """Each epoch is one accumulated batch, so the order does not matter."""
-    seen = {"image": FEW.images[:64], "label": FEW.labels[:64]}
+    train_data = {"image": FEW.images[:64], "label": FEW.labels[:64]}
     plain = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}, "epochs": 3}
-    whole = fit(tmp_path, seen=seen, name="1", batch_size=64, **plain)
-    parts = fit(tmp_path, seen=seen, name="2", batch_size=16, accumulate=4, **plain)
+    whole = fit(tmp_path, train_data=train_data, name="1", batch_size=64, **plain)
+    parts = fit(tmp_path, train_data=train_data, name="2", batch_size=16, accumulate=4, **plain)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole.params, parts.params)
 
 
@@ -181,8 +181,8 @@ SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": 
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_accumulation_loses_no_step(tmp_path, steps):
     """The last update of an epoch uses fewer steps. The EMA changes once per update, not once per step."""
-    seen = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
-    fitted = fit(tmp_path, seen=seen, batch_size=8, accumulate=2, ema=0.9, epochs=2, **SGD)
+    train_data = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
+    fitted = fit(tmp_path, train_data=train_data, batch_size=8, accumulate=2, ema=0.9, epochs=2, **SGD)
     key = jax.random.key(0)
     state = train.TrainState.create(LINEAR, optax.sgd(0.1), key, jax.ShapeDtypeStruct((8, 28, 28, 1), jnp.float32))
     params = ema = state.params
@@ -192,7 +192,7 @@ def test_accumulation_loses_no_step(tmp_path, steps):
         order = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), epoch), 8 * steps)
         for first in range(0, steps, 2):
             rows = order[8 * first : 8 * min(first + 2, steps)]
-            batch = {"image": seen["image"][rows] / np.float32(255), "label": seen["label"][rows]}
+            batch = {"image": train_data["image"][rows] / np.float32(255), "label": train_data["label"][rows]}
             params = jax.tree.map(lambda w, g: w - 0.1 * g, params, gradient(params, batch))
             decay = min(0.9, (1 + updates) / (10 + updates))
             ema = jax.tree.map(lambda a, w, decay=decay: decay * a + (1 - decay) * w, ema, params)
@@ -204,13 +204,13 @@ def test_accumulation_loses_no_step(tmp_path, steps):
 
 def test_accumulation_resumes(tmp_path):
     config = {"epochs": 3, "accumulate": 4, "ema": 0.9, "checkpoint": {"every": 2, "keep": 9}}
-    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
+    whole = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="whole", **config)
     folder = tmp_path / "part" / "checkpoints"
-    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     for step in checkpoint.steps(folder):
         if step > 8:
             shutil.rmtree(folder / str(step))
-    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    resumed = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
 
 
@@ -239,7 +239,7 @@ def test_ema():
 
 
 def test_the_ema_is_evaluated_and_returned(tmp_path):
-    fitted = fit(tmp_path, unseen=UNSEEN, ema=0.9)
+    fitted = fit(tmp_path, eval_data=TEST_DATA, ema=0.9)
     assert not np.array_equal(fitted.params["2"]["kernel"], fitted.train_state.params["2"]["kernel"])
     same(fitted.params, train.ema_params(fitted.train_state.opt_state))
 
@@ -258,8 +258,8 @@ def test_the_ema_is_evaluated_and_returned(tmp_path):
     ],
 )
 def test_settings_change_what_is_trained_and_it_still_trains(tmp_path, config):
-    plain = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="1")
-    other = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="2", **config)
+    plain = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="1")
+    other = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="2", **config)
     assert math.isfinite(other.history[-1]["train"]["loss"])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(other.params))
     if "evaluate" in config:
@@ -277,7 +277,7 @@ def test_regularization_equals_that_of_the_loss(tmp_path):
 
 
 def test_patience(tmp_path):
-    fitted = fit(tmp_path, unseen=UNSEEN, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
+    fitted = fit(tmp_path, eval_data=TEST_DATA, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
     assert len(fitted.history) == 4  # the first was the best
     assert fitted.epoch == 1
 
@@ -287,15 +287,15 @@ def test_patience_returns_the_best_epoch(tmp_path, keep):
     """The learning rate is far too large, so accuracy rises and falls at random."""
     config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "ema": 0.5}
     config |= {"schedule": {"name": "constant"}, "checkpoint": {"keep": keep}}
-    fitted = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+    fitted = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, **config)
     accuracies = [record["test"]["accuracy"] for record in fitted.history]
     assert fitted.epoch == 1 + int(np.argmax(accuracies)) < len(accuracies)
-    unseen = {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels}
-    result = train.evaluate(cnn.cross_entropy(train_small.model()), fitted.params, fitted.state, unseen)
+    eval_data = {"image": TEST_DATA.images / np.float32(255), "label": TEST_DATA.labels}
+    result = train.evaluate(cnn.cross_entropy(train_small.model()), fitted.params, fitted.state, eval_data)
     assert result["accuracy"] == pytest.approx(max(accuracies))
     assert f"test accuracy {max(accuracies):.2%} after" in fitted.outcome
     if keep:  # resumed after the end: nothing to do, and the same result
-        again = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+        again = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, **config)
         same((fitted.params, fitted.state, fitted.epoch), (again.params, again.state, again.epoch))
 
 
@@ -338,33 +338,33 @@ def test_a_nonfinite_value_is_an_error_with_step_and_path(tmp_path):
 
 
 def test_nonfinite_steps_are_skipped(tmp_path):
-    fitted = fit(tmp_path, train_small.model(), seen=poisoned(), batch_size=20, on_nonfinite="skip", epochs=2)
+    fitted = fit(tmp_path, train_small.model(), train_data=poisoned(), batch_size=20, on_nonfinite="skip", epochs=2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
     assert [record["skipped"] for record in fitted.history] == [1, 2]
     assert int(fitted.train_state.step) == 20
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
     with pytest.raises(train.NonFiniteError, match="the 9 steps before were also non-finite and skipped"):
-        fit(tmp_path, train_small.model(), seen=everywhere, batch_size=10, on_nonfinite="skip", name="all")
+        fit(tmp_path, train_small.model(), train_data=everywhere, batch_size=10, on_nonfinite="skip", name="all")
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_an_epoch_without_a_finite_step_is_an_error(tmp_path, epochs):
     """The epoch has fewer steps than the limit of consecutive non-finite steps."""
-    seen = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
+    train_data = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
     with pytest.raises(train.NonFiniteError, match="epoch 1: all 8 steps were non-finite"):
-        fit(tmp_path, train_small.model(), seen=seen, batch_size=20, on_nonfinite="skip", epochs=epochs)
+        fit(tmp_path, train_small.model(), train_data=train_data, batch_size=20, on_nonfinite="skip", epochs=epochs)
 
 
 def test_nonfinite_steps_are_rolled_back(tmp_path, capsys):
     """Some epochs omit the NaN image. Training continues with an order that omits it."""
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
-    seen = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the images
-    fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
+    train_data = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the images
+    fitted = fit(tmp_path, train_small.model(), train_data=train_data, **config)
     assert int(fitted.train_state.step) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
     with pytest.raises(train.NonFiniteError, match="after 10 rollbacks"):
-        fit(tmp_path, train_small.model(), seen=everywhere, name="all", **config)
+        fit(tmp_path, train_small.model(), train_data=everywhere, name="all", **config)
     assert "rolled back to step 0, continuing with a new random order" in capsys.readouterr().out
 
 
@@ -372,9 +372,9 @@ def test_a_rollback_into_an_epoch_changes_the_order(tmp_path):
     """The NaN image is in the fourth of five steps. With the same order, every retry would reach it again."""
     key = child_key(child_key(jax.random.key(0), "steps"), "order")
     where = int(jax.random.permutation(jax.random.fold_in(key, 0), 100)[65])
-    seen = {name: value[:100] for name, value in poisoned(where).items()}
+    train_data = {name: value[:100] for name, value in poisoned(where).items()}
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
-    fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
+    fitted = fit(tmp_path, train_small.model(), train_data=train_data, **config)
     assert int(fitted.train_state.step) == 5
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
 
@@ -390,37 +390,39 @@ def stream(seed=0, images=FEW.images):
 
 
 def test_streams(tmp_path):
-    fitted = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"])
+    fitted = fit(tmp_path, train_small.model(), train_data=stream(), eval_data=stream(1), epochs=3, augment=["flip"])
     assert int(fitted.train_state.step) == 15
     assert fitted.history[-1]["train"]["loss"] < fitted.history[0]["train"]["loss"]
-    again = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"], name="2")
+    again = fit(
+        tmp_path, train_small.model(), train_data=stream(), eval_data=stream(1), epochs=3, augment=["flip"], name="2"
+    )
     assert train_small.digest(fitted) == train_small.digest(again)
     everywhere = stream(images=np.full((200, 28, 28, 1), np.nan, np.float32))
     with pytest.raises(train.NonFiniteError, match="step 0: loss is not finite"):
-        fit(tmp_path, train_small.model(), seen=everywhere, name="3")
+        fit(tmp_path, train_small.model(), train_data=everywhere, name="3")
 
 
 def test_resumes(tmp_path):
     """From a checkpoint in the middle of an epoch, after the later ones were deleted."""
     config = {"epochs": 4, "checkpoint": {"every": 2, "keep": 3}, "augment": ["flip"]}
-    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
-    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    whole = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="whole", **config)
+    fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     folder = tmp_path / "part" / "checkpoints"
     assert checkpoint.steps(folder)[-1] == 24
     for step in checkpoint.steps(folder):
         if step > 20:
             _steps.remove(folder / str(step))
-    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    resumed = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
-    done = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)  # nothing is left to do
+    done = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)  # nothing is left to do
     assert train_small.digest(whole) == train_small.digest(done)
     with pytest.raises(train.ConfigError, match=r"  epochs: was 4, now 5"):
-        fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config | {"epochs": 5})
+        fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config | {"epochs": 5})
     other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
     with pytest.raises(train.ConfigError, match="data: was"):
-        fit(tmp_path, train_small.model(), seen=other, unseen=UNSEEN, name="part", **config)
+        fit(tmp_path, train_small.model(), train_data=other, eval_data=TEST_DATA, name="part", **config)
     with pytest.raises(train.ConfigError, match=r"different model; .*\n.*model in training: .* -> "):
-        fit(tmp_path, LINEAR, unseen=UNSEEN, name="part", **config)
+        fit(tmp_path, LINEAR, eval_data=TEST_DATA, name="part", **config)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +449,7 @@ def test_resumes(tmp_path):
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
         ({"mixup": 0.2, "cutmix": 1.0}, "mixup or cutmix must be 0, got 0.2 and 1.0"),
         ({"patience": 2}, "patience needs evaluation metrics: pass eval_data"),
-        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
+        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "does not match the whole path of any parameter"),
     ],
 )
 def test_refuses(tmp_path, config, message):
@@ -456,9 +458,9 @@ def test_refuses(tmp_path, config, message):
 
 
 def test_refuses_other_data(tmp_path):
-    for seen in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
+    for train_data in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
         with pytest.raises(TypeError, match="fit needs a Dataset, a Stream, or a dict"):
-            fit(tmp_path, seen=seen)
+            fit(tmp_path, train_data=train_data)
 
 
 def test_tta():
@@ -482,15 +484,15 @@ def test_an_error_in_the_report_does_not_end_training(tmp_path, monkeypatch, nam
 
     monkeypatch.setattr(f"jaxcnn.report._callback.{name}", broken)
     with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
-        fitted = fit(tmp_path, unseen=UNSEEN, report=True)
+        fitted = fit(tmp_path, eval_data=TEST_DATA, report=True)
     assert len(fitted.history) == 2
-    fitted = fit(tmp_path, unseen=UNSEEN, report=True, name="where warnings are errors")
+    fitted = fit(tmp_path, eval_data=TEST_DATA, report=True, name="where warnings are errors")
     assert len(fitted.history) == 2
 
 
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
-    fitted = fit(tmp_path, unseen=UNSEEN, tensorboard=True)
+    fitted = fit(tmp_path, eval_data=TEST_DATA, tensorboard=True)
     files = list((fitted.folder / "tensorboard").iterdir())
     assert b"test/accuracy" in b"".join(file.read_bytes() for file in files)
 
@@ -508,7 +510,7 @@ def test_memory_is_the_same_after_many_trainings(tmp_path, count):
     for i in range(count):
         model = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
         released.append(weakref.ref(model.apply))
-        fit(tmp_path, model, unseen=UNSEEN, name=str(i), epochs=1)
+        fit(tmp_path, model, eval_data=TEST_DATA, name=str(i), epochs=1)
         del model
         sizes.append(resident())
     gc.collect()
@@ -529,9 +531,9 @@ def test_memory_and_files_stay_the_same(tmp_path):
             sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     run = Watched("memory", {}, folder=tmp_path / "run")
-    seen = data.Dataset(DIGITS.images[:800], DIGITS.labels[:800], DIGITS.classes)
+    train_data = data.Dataset(DIGITS.images[:800], DIGITS.labels[:800], DIGITS.classes)
     config = {"epochs": 20, "batch_size": 8, "checkpoint": {"keep": 2}}
-    fitted = train.fit(LINEAR, seen, eval_data=UNSEEN, config=config, run=run)
+    fitted = train.fit(LINEAR, train_data, eval_data=TEST_DATA, config=config, run=run)
     assert int(fitted.train_state.step) == 2000
     print(f"peak memory {sizes[4]:.0f} to {sizes[-1]:.0f} MB, open files {opened[4]} to {opened[-1]}")
     assert max(opened[4:]) <= opened[4] + 2

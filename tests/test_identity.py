@@ -16,7 +16,7 @@ pytest.importorskip("orbax.checkpoint")
 
 DIGITS = data.load("mnist_small", "test")
 FEW = data.Dataset(DIGITS.images[:64], DIGITS.labels[:64], DIGITS.classes)
-UNSEEN = data.Dataset(DIGITS.images[64:96], DIGITS.labels[64:96], DIGITS.classes)
+TEST_DATA = data.Dataset(DIGITS.images[64:96], DIGITS.labels[64:96], DIGITS.classes)
 CONFIG = {"epochs": 1, "batch_size": 32}
 
 
@@ -25,9 +25,9 @@ def model(activation=jax.nn.relu, rate=0.2, scale=1.0, first=cnn.max_pool(4)):
     return cnn.serial(*layers)
 
 
-def fit(folder, net=None, seen=FEW, unseen=UNSEEN, outer=None, **config):
+def fit(folder, net=None, train_data=FEW, eval_data=TEST_DATA, outer=None, **config):
     run = train.Run("test", outer or {}, folder=folder)
-    return train.fit(net or model(), seen, eval_data=unseen, config=CONFIG | config, run=run)
+    return train.fit(net or model(), train_data, eval_data=eval_data, config=CONFIG | config, run=run)
 
 
 OTHERS = {
@@ -64,19 +64,19 @@ def relabeled():
 
 
 @pytest.mark.parametrize(
-    ("seen", "unseen", "part"),
+    ("train_data", "eval_data", "part"),
     [
-        (relabeled(), UNSEEN, "data"),
-        (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), UNSEEN, "data"),
-        ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, UNSEEN, "data"),
+        (relabeled(), TEST_DATA, "data"),
+        (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), TEST_DATA, "data"),
+        ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, TEST_DATA, "data"),
         (FEW, FEW, "eval_data"),
         (FEW, None, "eval_data"),
     ],
 )
-def test_other_data_are_refused(tmp_path, seen, unseen, part):
+def test_other_data_are_refused(tmp_path, train_data, eval_data, part):
     fit(tmp_path)
     with pytest.raises(train.ConfigError, match=f"different config; (.|\n)*  {part}: was"):
-        fit(tmp_path, seen=seen, unseen=unseen)
+        fit(tmp_path, train_data=train_data, eval_data=eval_data)
 
 
 def test_data_fingerprints():
@@ -106,7 +106,7 @@ def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
             image.new("RGB", (9, 9), (value, value, i)).save(tmp_path / "pets" / name / f"{name}{i}.png")
     stream = lambda **options: data.image_stream(tmp_path / "pets", (8, 8), batch_size=2, **options)
     net = cnn.serial(cnn.flatten, cnn.dense(2))
-    go = lambda seen: fit(tmp_path / "run", net, seen=seen, unseen=None)
+    go = lambda train_data: fit(tmp_path / "run", net, train_data=train_data, eval_data=None)
     go(stream())
     go(stream())
     with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
@@ -146,11 +146,11 @@ def test_a_setting_added_later_has_its_default(tmp_path):
 
 
 def test_settings_are_named_as_in_the_config(tmp_path):
-    fit(tmp_path, outer={"train": {"epochs": 1}, "seen": 64})
+    fit(tmp_path, outer={"train": {"epochs": 1}, "train_data": 64})
     with pytest.raises(train.ConfigError) as caught:
-        fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
+        fit(tmp_path, outer={"train": {"epochs": 3}, "train_data": 32}, epochs=3, seed=4)
     lines = str(caught.value).splitlines()[1:]
-    expected = ["seed: was 0, now 4", "seen: was 64, now 32", "train.epochs: was 1, now 3"]
+    expected = ["seed: was 0, now 4", "train_data: was 64, now 32", "train.epochs: was 1, now 3"]
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 

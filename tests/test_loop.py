@@ -32,10 +32,10 @@ def same(a, b):
 
 
 def test_events():
-    seen = [(event.kind, event.step) for event in train.loop(*parts(), epochs=2)]
-    assert (seen[0], seen[-1]) == (("start", 0), ("end", 10))
-    assert [step for kind, step in seen if kind == "epoch"] == [5, 10]
-    assert {kind for kind, _ in seen} == {"start", "steps", "epoch", "end"}
+    events = [(event.kind, event.step) for event in train.loop(*parts(), epochs=2)]
+    assert (events[0], events[-1]) == (("start", 0), ("end", 10))
+    assert [step for kind, step in events if kind == "epoch"] == [5, 10]
+    assert {kind for kind, _ in events} == {"start", "steps", "epoch", "end"}
 
 
 def test_the_loop_uses_the_batches_of_the_source_in_order():

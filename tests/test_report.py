@@ -24,9 +24,9 @@ from jaxcnn.train import override
 DIGITS = data.load("mnist_small", "test")
 NASTY = ("<script>alert(1)</script>", "\"&'", *DIGITS.classes[2:])
 FEW = Dataset(DIGITS.images[:300], DIGITS.labels[:300], NASTY)
-UNSEEN = Dataset(DIGITS.images[-200:], DIGITS.labels[-200:], NASTY)
+TEST_DATA = Dataset(DIGITS.images[-200:], DIGITS.labels[-200:], NASTY)
 CONFIG = {"fit": train.FIT | {"epochs": 2, "batch_size": 60, "checkpoint": {"every": 0, "keep": 0}, "report": True}}
-FIRST = np.unique(UNSEEN.labels, return_index=True)[1]  # of each class
+FIRST = np.unique(TEST_DATA.labels, return_index=True)[1]  # of each class
 VOID = {"meta", "img"}
 
 
@@ -101,7 +101,7 @@ def run(tmp_path_factory):
             super().log(line, **record)
 
     run = Copying("nasty <b>", CONFIG, folder=folder)
-    fitted = train.fit(model(), FEW, eval_data=UNSEEN, config=CONFIG["fit"], run=run)
+    fitted = train.fit(model(), FEW, eval_data=TEST_DATA, config=CONFIG["fit"], run=run)
     return fitted, copies
 
 
@@ -205,16 +205,16 @@ def test_ticks(low, high):
 
 def test_mistakes_are_the_models(run, page):
     fitted = run[0]
-    logits, _ = model().apply(fitted.params, fitted.state, UNSEEN.images / np.float32(255), train=False)
+    logits, _ = model().apply(fitted.params, fitted.state, TEST_DATA.images / np.float32(255), train=False)
     guesses = np.asarray(logits.argmax(-1))
     expected = np.zeros((10, 10), int)
-    for label, guess in zip(UNSEEN.labels, guesses, strict=True):
+    for label, guess in zip(TEST_DATA.labels, guesses, strict=True):
         expected[label, guess] += 1
     caption = next(caption for caption in page.tables if caption.startswith("Confusion"))
     np.testing.assert_array_equal(page.numbers(caption), expected)
     right = fitted.history[-1]["test"]["accuracy"]
     assert f"classified {expected.trace()} of 200 images correctly ({right:.2%})" in page.text
-    wrong = {i for i in range(200) if guesses[i] != UNSEEN.labels[i]}
+    wrong = {i for i in range(200) if guesses[i] != TEST_DATA.labels[i]}
     told = {int(m[1]) for i in page.found("img") if (m := re.match(r"Image (\d+), .* misclassified as", i["alt"]))}
     assert len(told) == min(len(wrong), 12)
     assert told <= wrong
@@ -237,7 +237,7 @@ def test_the_convolution_adds_up(run, page):
     assert result == pytest.approx(total + bias, abs=1e-6)
     assert exact == pytest.approx(result, abs=0.02)
     channel, row, column = map(int, re.search(r"block/conv: channel (\d), row (\d+), column (\d+)", page.text).groups())
-    first = UNSEEN.images[FIRST[0], ..., 0] / 127.5 - 1
+    first = TEST_DATA.images[FIRST[0], ..., 0] / 127.5 - 1
     own = run[0].params["block"]["conv"]
     rows = 2 * row - 1 + 2 * np.arange(3)
     columns = 2 * column - 1 + 2 * np.arange(3)
@@ -486,7 +486,7 @@ def test_filters_are_orange_where_they_are_positive(run, page):
 def test_maps_and_their_images(run, page):
     """The images are the first of their classes; a map is drawn from its layer's least to its largest value."""
     assert [f"Image of class {name}" in page.text for name in NASTY[:3]] == [True, True, False]
-    x = UNSEEN.images[FIRST[:2]]
+    x = TEST_DATA.images[FIRST[:2]]
     np.testing.assert_array_equal(np.stack(shown(page, "Input image")), x[..., 0])
     fitted = run[0]
     maps = explain.feature_maps(model(), fitted.params, fitted.state, x / np.float32(255), "block/pool")["block/pool"]
@@ -497,7 +497,7 @@ def test_maps_and_their_images(run, page):
 
 
 def test_grad_cam_is_where_the_layer_sees_it(run, page):
-    fitted, x = run[0], UNSEEN.images[FIRST] / np.float32(255)
+    fitted, x = run[0], TEST_DATA.images[FIRST] / np.float32(255)
     maps = explain.grad_cam(model(), fitted.params, fitted.state, x, "block")
     maps = np.asarray(jax.image.resize(maps, x.shape[:3], "linear"))
     over = shown(page, "Grad-CAM for")

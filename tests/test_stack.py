@@ -192,5 +192,5 @@ def json_like(tree):
 def test_a_file_with_other_notes_is_damaged(tmp_path, said):
     path = tmp_path / "net.safetensors"
     safetensors.numpy.save_file({"params/kernel": np.ones((2, 2))}, path, {"format": "jaxcnn", "stacked": said})
-    with pytest.raises(cnn.weights.WeightsError, match="'stacked' in its metadata does not fit"):
+    with pytest.raises(cnn.weights.WeightsError, match="the metadata 'stacked' do not match"):
         cnn.weights.load(path)

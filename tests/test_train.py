@@ -112,9 +112,9 @@ def test_evaluate_with_weights():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "entries of one length above 0"),
-        ({"image": X[:0], "label": np.zeros(0, int)}, "not 0, got {'image': 0, 'label': 0}"),
-        ({"image": X, "label": np.zeros(3, int)}, "got {'image': 20, 'label': 3}"),
+        ({}, "entries of the same length, at least 1"),
+        ({"image": X[:0], "label": np.zeros(0, int)}, "at least 1, got lengths {'image': 0, 'label': 0}"),
+        ({"image": X, "label": np.zeros(3, int)}, "got lengths {'image': 20, 'label': 3}"),
     ],
 )
 def test_evaluate_refuses(data, message):
