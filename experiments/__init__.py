@@ -1,1 +1,1 @@
-"""Experiments: each file holds a claim, the command that tests it, its config and its code."""
+"""Experiments. Each file contains a claim, the command that tests it, its config and its code."""

@@ -1,4 +1,4 @@
-"""What the settings of several experiments have in common."""
+"""Checks of settings, shared by several experiments."""
 
 import difflib
 
@@ -7,56 +7,57 @@ from jaxcnn.train import ConfigError
 
 
 def require_default(config: dict, defaults: dict, keys: tuple[str, ...], reason: str) -> None:
-    """Refuse settings that were changed though they have no effect.
+    """Reject changed settings that have no effect.
 
     Raises:
-        ConfigError: that names the key.path, its value and the reason.
+        ConfigError: if a setting differs from its default. The message names the key path, its value and the reason.
     """
     for path in keys:
-        if _at(config, path) != _at(defaults, path):
-            raise ConfigError(f"{path}={_at(config, path)} has no effect {reason}")
+        if _value_at(config, path) != _value_at(defaults, path):
+            raise ConfigError(f"{path}={_value_at(config, path)} has no effect {reason}")
 
 
 def require_one_of(config: dict, path: str, values: tuple[str, ...]) -> None:
-    """Refuse a setting that is none of these.
+    """Reject a setting that is not one of `values`.
 
     Raises:
-        ConfigError: that names the key.path, its value and the others.
+        ConfigError: if it is not. The message names the key path, its value and the valid values.
     """
-    if _at(config, path) not in values:
-        raise ConfigError(f"{path} must be one of {', '.join(values)}, got {_at(config, path)!r}")
+    if _value_at(config, path) not in values:
+        raise ConfigError(f"{path} must be one of {', '.join(values)}, got {_value_at(config, path)!r}")
 
 
 def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, ...]) -> None:
-    """Refuse weights without a model and images that they are for, and settings for them without weights.
+    """Reject weights without a model and images, and settings that need weights if none are given.
 
     Args:
-        config: with "weights", "model", "mean", "std".
-        defaults: of all keys.
-        images: the key.path of where the images are.
-        keys: key.paths that have an effect with weights alone, besides those above.
+        config: contains "weights", "model", "mean" and "std".
+        defaults: default values of all keys.
+        images: key path of the setting for the images.
+        keys: key paths of further settings that need weights.
 
     Raises:
-        ConfigError: that names the key.
+        ConfigError: names the invalid setting.
     """
-    file, model = config["weights"], config["model"]
-    if not file:
+    weights_file, model = config["weights"], config["model"]
+    if not weights_file:
         require_default(config, defaults, ("model", images, "mean", "std", *keys), "without weights=FILE")
         return
     for key in ("model", images):
-        if not _at(config, key):
-            raise ConfigError(f"weights={file} needs {key}=..")
+        if not _value_at(config, key):
+            raise ConfigError(f"weights={weights_file} needs {key}=..")
     if model not in MODELS:
-        near = difflib.get_close_matches(model, MODELS, 3)
-        raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS; near it are {', '.join(near) or 'none'}")
+        close = ", ".join(map(repr, difflib.get_close_matches(model, MODELS, 3)))
+        hint = f"; did you mean {close}?" if close else ""
+        raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS{hint}")
     channels = MODELS[model].input_shape[2]
-    for key, least in (("mean", -float("inf")), ("std", 0)):
+    for key, lower_bound, kind in (("mean", -float("inf"), "number"), ("std", 0, "positive number")):
         values = config[key]
-        if len(values) != channels or not all(isinstance(v, (int, float)) and v > least for v in values):
-            raise ConfigError(f"{key} must have a number for each of {channels} channels of {model}, got {values}")
+        if len(values) != channels or not all(isinstance(v, (int, float)) and v > lower_bound for v in values):
+            raise ConfigError(f"{key} must have one {kind} per channel ({model} has {channels}), got {values}")
 
 
-def _at(config: dict, path: str) -> object:
+def _value_at(config: dict, path: str) -> object:
     for key in path.split("."):
         config = config[key]
     return config

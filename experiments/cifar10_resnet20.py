@@ -1,9 +1,9 @@
-"""ResNet-20 on CIFAR-10, trained as in its paper: moved by up to 4 pixels, mirrored, SGD with momentum.
+"""ResNet-20 on CIFAR-10, trained as in the paper: SGD with momentum, random flips and shifts of up to 4 pixels.
 
     python -m experiments.cifar10_resnet20                   91.25 % in the paper; hours on 2 cores
     python -m experiments.cifar10_resnet20 train.epochs=3    68 %, 3.5 minutes
 
-CIFAR-10 is looked for in data.root or, if that is empty, in the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
+CIFAR-10 is read from data.root. If that is empty, it is read from JAXCNN_DATA or ~/.cache/jaxcnn.
 """
 
 from jaxcnn import data, models, serial, train
@@ -28,10 +28,10 @@ CONFIG = {
 def main(config):
     train.resolve(config["train"])
     root = config["data"]["root"] or None
-    images, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
-    model = serial(normalize=data.normalize(images), net=models.resnet20(**config["model"]))
+    train_data, test_data = (data.load("cifar10", split, root=root) for split in ("train", "test"))
+    model = serial(normalize=data.normalize(train_data), net=models.resnet20(**config["model"]))
     run = train.Run("cifar10_resnet20", config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model, images, eval_data=unseen, config=config["train"], run=run)
+    fitted = train.fit(model, train_data, eval_data=test_data, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history
 

@@ -1,13 +1,13 @@
-"""What a network learned of some images helps with others: a frozen backbone and a new head, from few images.
+"""Transfer learning from few images: a pretrained backbone, frozen or fine-tuned, with a new head.
 
     python -m experiments.finetune data.path=photos model=resnet18 weights=resnet18.safetensors
     python -m experiments.finetune                           digits, half a minute on 2 cores
 
-From scratch, then with a new head on the frozen features of the given weights, then all of it trained on from there.
-`data.path` is a folder with a folder of images for each class, of which some are learned from and the others are
-the test. Without weights, a small network learns the digits 0 to 4 from thousands of images first, and is then to
-learn 5 to 9 from five of each, where its features help by 7 points: strokes and bends are the same.
-Mean and std are as for `experiments.predict`, and so is eps.
+Compares training from scratch, a new head on frozen pretrained features, and training all layers from the pretrained
+weights. `data.path` contains one folder of images per class. data.images_per_class of them are used for training, the
+others for the test. Without weights, a small network is pretrained on thousands of images of the digits 0 to 4. It then
+learns 5 to 9 from five images per class. The pretrained features improve the accuracy by 7 points: both sets of digits
+consist of similar strokes and bends. For mean, std and eps see `experiments.predict`.
 Needs pip install '.[train,images,weights]'.
 """
 
@@ -21,11 +21,11 @@ from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
 
 CONFIG = {
-    "data": {"path": "", "images_per_class": 5, "on_bad_image": "raise"},  # to learn from; or "skip"
-    "model": "",  # that the weights are for
+    "data": {"path": "", "images_per_class": 5, "on_bad_image": "raise"},  # images for training; or "skip"
+    "model": "",  # name of the model of the weights
     "weights": "",
-    "eps": 0.0,  # of the model's batch norms; 0 for its own
-    "mean": [0.485, 0.456, 0.406],  # and std, of the images that the weights were trained on
+    "eps": 0.0,  # epsilon of the batch norms; 0 keeps the model's default
+    "mean": [0.485, 0.456, 0.406],  # mean and std of the images that the weights were trained on
     "std": [0.229, 0.224, 0.225],
     "pretrain": {
         "epochs": 8,
@@ -44,24 +44,22 @@ LIMITS = {
     "train.batch_size": (1, 10**6),
     "train.optimizer.learning_rate": (0, math.inf),
 }
+PRETRAIN_KEYS = ("pretrain.epochs", "pretrain.optimizer.learning_rate", "pretrain.augment")
 
 
-OF_DIGITS = ("pretrain.epochs", "pretrain.optimizer.learning_rate", "pretrain.augment")
-
-
-def digits_of(split, first, last):
-    """Those of some classes, the first becoming 0."""
+def digits_between(split, first, last):
+    """Return the digits `first` to `last`, with labels that start at 0."""
     digits = data.load("mnist_small", split)
     at = np.flatnonzero((digits.labels >= first) & (digits.labels <= last))
     return data.Dataset(digits.images[at], digits.labels[at] - first, digits.classes[first : last + 1])
 
 
-def divided(images, of_each):
-    """The first so many of each class, and the others."""
-    few = np.concatenate([np.flatnonzero(images.labels == label)[:of_each] for label in range(len(images.classes))])
+def split_per_class(images, count):
+    """Return the first `count` images per class, and the remaining images."""
+    few = np.concatenate([np.flatnonzero(images.labels == label)[:count] for label in range(len(images.classes))])
     rest = np.setdiff1d(np.arange(len(images.labels)), few)
     if not len(rest):
-        raise data.DataError(f"none of {len(few)} images is left for the test; lower data.images_per_class")
+        raise data.DataError(f"no test images left: training uses all {len(few)}; lower data.images_per_class")
     return (data.Dataset(images.images[at], images.labels[at], images.classes) for at in (np.sort(few), rest))
 
 
@@ -70,33 +68,35 @@ def main(config):
     require_one_of(config, "data.on_bad_image", ("raise", "skip"))
     require_weights(config, CONFIG, "data.path", ("data.on_bad_image", "eps"))
     if config["weights"]:
-        require_default(config, CONFIG, OF_DIGITS, "with weights, which are trained already")
-    own, model = config["data"], config["model"]
+        require_default(config, CONFIG, PRETRAIN_KEYS, "with weights=FILE, which skips pretraining")
+    data_config, model = config["data"], config["model"]
     if config["weights"]:
         options = {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
-        learned = weights.load(config["weights"], model, classes=None, **options)
+        pretrained = weights.load(config["weights"], model, classes=None, **options)
         backbone = models.MODELS[model](None, **options)
         height, width, channels = models.MODELS[model].input_shape
-        images = data.image_folder(own["path"], (height, width), channels=channels, on_bad_image=own["on_bad_image"])
-        few, unseen = divided(images, own["images_per_class"])
+        images = data.image_folder(
+            data_config["path"], (height, width), channels=channels, on_bad_image=data_config["on_bad_image"]
+        )
+        few, test_data = split_per_class(images, data_config["images_per_class"])
         scale = data.normalize(config["mean"], config["std"])
     run = train.Run("finetune", config, root=config["runs"])
     common = {"seed": config["train"]["seed"], "checkpoint": {"keep": 0}}
 
-    def fit(name, model, seen, unseen, settings, start=None):
+    def fit(name, model, train_data, test_data, settings, start=None):
         run.say(f"\n{name}")
         part = train.Run(name, config, folder=run.folder / name.replace(" ", "_"))
-        return train.fit(model, seen, eval_data=unseen, config=common | settings, run=part, start=start)
+        return train.fit(model, train_data, eval_data=test_data, config=common | settings, run=part, start=start)
 
     if not config["weights"]:
         backbone = serial(block1=block(16), block2=block(32), block3=block(64), flatten=flatten)
-        few, _ = divided(digits_of("train", 5, 9), own["images_per_class"])
-        unseen = digits_of("test", 5, 9)
+        few, _ = split_per_class(digits_between("train", 5, 9), data_config["images_per_class"])
+        test_data = digits_between("test", 5, 9)
         scale = data.normalize(few)
         net = serial(scale=scale, backbone=backbone, head=dense(5))
-        trained = fit("pretrain", net, digits_of("train", 0, 4), digits_of("test", 0, 4), config["pretrain"])
-        learned = trained.params["backbone"], trained.state["backbone"]
-    start = tuple({"backbone": tree} if tree else {} for tree in learned)
+        trained = fit("pretrain", net, digits_between("train", 0, 4), digits_between("test", 0, 4), config["pretrain"])
+        pretrained = trained.params["backbone"], trained.state["backbone"]
+    start = tuple({"backbone": tree} if tree else {} for tree in pretrained)
 
     cases = {
         "from scratch": (backbone, None),
@@ -104,11 +104,12 @@ def main(config):
         "all trained on": (backbone, start),
     }
     result = {}
-    for name, (part, begun) in cases.items():
-        net = serial(scale=scale, backbone=part, head=dense(len(few.classes)))
-        result[name] = fit(name, net, few, unseen, config["train"], begun).history[-1]["test"]
+    for name, (case_backbone, case_start) in cases.items():
+        net = serial(scale=scale, backbone=case_backbone, head=dense(len(few.classes)))
+        result[name] = fit(name, net, few, test_data, config["train"], case_start).history[-1]["test"]
     for name, metrics in result.items():
-        print(f"{name:16} {metrics['accuracy']:.1%} of {len(unseen.images):,} images from {len(few.images)}")
+        counts = f"{len(test_data.images):,} test images, from {len(few.images)} training images"
+        print(f"{name:16} {metrics['accuracy']:.1%} of {counts}")
     run.log(f"see {run.folder}", **result)
     return result
 

@@ -1,10 +1,10 @@
-"""A classifier from a folder of images with a folder for each class: photos/cat/1.jpg, photos/dog/1.jpg, ...
+"""Train a classifier on a folder with one folder of images per class: photos/cat/1.jpg, photos/dog/1.jpg, ...
 
-    python -m experiments.image_folder data.path=photos      your own images; a tenth of them is kept for the test
-    python -m experiments.image_folder                       images of digits, made for this purpose; 99 %, 15 s
+    python -m experiments.image_folder data.path=photos      your own images; a tenth of them is the test set
+    python -m experiments.image_folder                       generated images of digits; 99 %, 15 s
 
-Needs pip install '.[train,images]'. With data.stream=true the images are read while the network trains, for which
-'.[grain]' is needed, and the test is on the whole folder.
+Needs pip install '.[train,images]'. With data.stream=true, images are read during training, which needs '.[grain]'. The
+test then uses the whole folder.
 """
 
 import pathlib
@@ -32,7 +32,7 @@ CONFIG = {
 
 
 def network(images, width):
-    """Three times convolution, norm and stride; then the mean over what is left of the image."""
+    """Three stages of two convolutions with batch norm, the first with stride 2, then global average pooling."""
     layers = []
     for features in (width, 2 * width, 4 * width):
         layers += [conv(features, stride=2, padding=1, bias=False), batch_norm(), jax.nn.relu]
@@ -41,7 +41,7 @@ def network(images, width):
 
 
 def digits_as_files(folder, count=2000):
-    """A folder of PNG files to try it on."""
+    """Write digits as PNG files, one folder per class. Return the folder."""
     from PIL import Image
 
     digits = data.load("mnist_small", "train")
@@ -53,36 +53,36 @@ def digits_as_files(folder, count=2000):
     return folder
 
 
-def split(images, share):
-    """Training and test images, shuffled the same way each time."""
+def split(images, test_fraction):
+    """Return training and test images, shuffled with a fixed seed."""
     order = np.random.default_rng(0).permutation(len(images.images))
-    test, rest = np.split(order, [round(share * len(order))])
-    return (data.Dataset(images.images[at], images.labels[at], images.classes) for at in (rest, test))
+    test, training = np.split(order, [round(test_fraction * len(order))])
+    return (data.Dataset(images.images[at], images.labels[at], images.classes) for at in (training, test))
 
 
 def main(config):
     train.resolve(config["train"])
-    own = config["data"]
+    data_config = config["data"]
     train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_fraction": (0, 1)})
     require_one_of(config, "data.on_bad_image", ("raise", "skip"))
-    if own["stream"]:
+    if data_config["stream"]:
         unused = ("data.on_bad_image", "data.test_fraction")
-        require_default(config, CONFIG, unused, "with data.stream=true, which reads and tests on all images")
-    path = own["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
-    size = (own["height"], own["width"])
-    if own["stream"]:
+        require_default(config, CONFIG, unused, "with data.stream=true, which trains and tests on all images")
+    path = data_config["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
+    size = (data_config["height"], data_config["width"])
+    if data_config["stream"]:
         batch_size = config["train"]["batch_size"]
-        seen = data.image_stream(path, size, batch_size=batch_size, seed=config["train"]["seed"])
-        unseen = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
-        first = next(seen.batches(0))  # the mean and std of one batch will do
-        images = data.Dataset(first["image"], first["label"], seen.classes)
+        train_data = data.image_stream(path, size, batch_size=batch_size, seed=config["train"]["seed"])
+        test_data = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
+        first = next(train_data.batches(0))  # mean and std of one batch are accurate enough
+        images = data.Dataset(first["image"], first["label"], train_data.classes)
     else:
-        images = data.image_folder(path, size, on_bad_image=own["on_bad_image"])
+        images = data.image_folder(path, size, on_bad_image=data_config["on_bad_image"])
         print(f"{len(images.images):,} images of {len(images.classes)} classes: {', '.join(images.classes)}")
-        seen, unseen = split(images, own["test_fraction"])
+        train_data, test_data = split(images, data_config["test_fraction"])
     model = network(images, config["model"]["width"])
     run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model, seen, eval_data=unseen, config=config["train"], run=run)
+    fitted = train.fit(model, train_data, eval_data=test_data, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]
 

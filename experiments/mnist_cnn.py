@@ -1,9 +1,9 @@
-"""Three convolutions with batch norm on handwritten digits, moved and turned a little.
+"""Three convolutions with batch norm on handwritten digits, with small random shifts and rotations.
 
     python -m experiments.mnist_cnn                          99.5 % of MNIST, 2 minutes on 2 cores
     python -m experiments.mnist_cnn data.name=mnist_small    the digits in the package, half a minute
 
-A run goes on where it was stopped if it is given its folder again: folder=runs/mnist_cnn-...
+To resume an interrupted run, pass its folder: folder=runs/mnist_cnn-...
 """
 
 import jax
@@ -45,12 +45,12 @@ def network(digits, width, dropout_rate):
 
 def main(config, name="mnist_cnn", network=network):
     train.resolve(config["train"])
-    digits, unseen = (
+    digits, test_digits = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
     model = network(digits, **config["model"])
     run = train.Run(name, config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model, digits, eval_data=unseen, config=config["train"], run=run)
+    fitted = train.fit(model, digits, eval_data=test_digits, config=config["train"], run=run)
     print(fitted.outcome)
     return fitted.history[-1]
 

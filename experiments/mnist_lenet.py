@@ -3,8 +3,8 @@
     python -m experiments.mnist_lenet                    98.3 % on the digits in the package, 20 s on 2 cores
     python -m experiments.mnist_lenet data.name=mnist    99.3 % on all of MNIST, 2 minutes
 
-All of MNIST is read from data.root or, if that is empty, from the folder in JAXCNN_DATA or ~/.cache/jaxcnn.
-With train.report=true, the run's folder has a page about it, report.html, which grows after each epoch.
+All of MNIST is read from data.root. If that is empty, it is read from JAXCNN_DATA or ~/.cache/jaxcnn.
+With train.report=true, the run's folder contains a page, report.html, that is updated after each epoch.
 """
 
 import math
@@ -17,13 +17,13 @@ import optax
 from jaxcnn import cross_entropy, data, l2, models, regularized, report, train
 
 CONFIG = {
-    "data": {"name": "mnist_small", "root": "", "shift": 2},  # pixels, at most, that a training image is moved by
+    "data": {"name": "mnist_small", "root": "", "shift": 2},  # maximum shift of a training image, in pixels
     "model": {"dropout": 0.25},
     "train": {
         "seed": 0,
         "epochs": 20,
         "batch_size": 64,
-        "optimizer": {"learning_rate": 3e-3},  # at the start; it falls to zero as a cosine
+        "optimizer": {"learning_rate": 3e-3},  # initial value; cosine decay to zero
         "regularize": {"l2": 1e-5},  # times the sum of squares of all kernels
         "report": False,
     },
@@ -40,7 +40,7 @@ LIMITS = {
 
 
 def batches(images, labels, batch_size, shift, rng):
-    """The images of one epoch in a new order, each moved a little; a last partial batch is left out."""
+    """Yield the shuffled, randomly shifted batches of one epoch. Drop a last partial batch."""
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
     order = rng.permutation(len(images))
@@ -48,19 +48,19 @@ def batches(images, labels, batch_size, shift, rng):
         at = order[start : start + batch_size, None, None]
         down, right = rng.integers(0, 2 * shift + 1, (2, batch_size, 1, 1))
         image = padded[at, down + np.arange(height)[:, None], right + np.arange(width)]
-        yield {"image": scaled(image), "label": labels[at.ravel()]}
+        yield {"image": to_float(image), "label": labels[at.ravel()]}
 
 
-def scaled(images):
+def to_float(images):
     return images.astype(np.float32) / 255
 
 
 def main(config):
     began = time.perf_counter()
     root = config["data"]["root"] or None
-    digits, unseen = (data.load(config["data"]["name"], split, root=root) for split in ("train", "test"))
+    digits, test_digits = (data.load(config["data"]["name"], split, root=root) for split in ("train", "test"))
     train.require(config, LIMITS | {"train.batch_size": (1, len(digits.images) + 1)})
-    test = {"image": scaled(unseen.images), "label": unseen.labels}
+    test = {"image": to_float(test_digits.images), "label": test_digits.labels}
 
     settings = config["train"]
     epochs, batch_size = settings["epochs"], settings["batch_size"]
@@ -70,7 +70,7 @@ def main(config):
     optimizer = optax.adam(optax.cosine_decay_schedule(settings["optimizer"]["learning_rate"], epochs * steps))
     run = train.Run("mnist_lenet", config, root=config["runs"])
 
-    print(f"LeNet-5 on {len(digits.images):,} digits, {steps} steps an epoch; compiling ...", flush=True)
+    print(f"LeNet-5 on {len(digits.images):,} digits, {steps} steps per epoch; compiling ...", flush=True)
     state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), test["image"][:1])
     step = train.make_step(loss_fn, optimizer)
     rng = np.random.default_rng(settings["seed"])
@@ -81,28 +81,28 @@ def main(config):
             history.append(metrics)
             if epoch == i == 1:
                 compiled = jax.block_until_ready(metrics) and time.perf_counter() - began
-            if i % 25 == 0:  # show a step that is surely done, so as not to wait for this one
+            if i % 25 == 0:  # show an earlier step, to avoid waiting for the current one
                 loss, accuracy = history[-10]["loss"], history[-10]["accuracy"]
                 run.progress(f"epoch {epoch}, step {i}/{steps}: loss {loss:.3f}, accuracy {accuracy:.1%}")
-        seen = {name: float(np.mean([metrics[name] for metrics in history])) for name in metrics}
+        train_metrics = {name: float(np.mean([metrics[name] for metrics in history])) for name in metrics}
         result = train.evaluate(loss_fn, state.params, state.state, test)
         seconds = round(time.perf_counter() - began, 2)
         run.log(
-            f"epoch {epoch:2}: loss {seen['loss']:.3f}, accuracy {seen['accuracy']:.1%}; "
+            f"epoch {epoch:2}: loss {train_metrics['loss']:.3f}, accuracy {train_metrics['accuracy']:.1%}; "
             f"test loss {result['loss']:.4f}, accuracy {result['accuracy']:.2%}",
             epoch=epoch,
-            train=seen,
+            train=train_metrics,
             test=result,
             seconds=seconds,
         )
         if settings["report"]:
             report.report(run.folder, epochs=epochs)
     if settings["report"]:
-        report.gather(run.folder, model, state.params, state.state, unseen)
+        report.gather(run.folder, model, state.params, state.state, test_digits)
         report.report(run.folder)
     print(
         f"test accuracy {result['accuracy']:.2%} after {seconds:.1f} s, "
-        f"of which {compiled:.1f} s until the first step was compiled and done; see {run.folder}"
+        f"including {compiled:.1f} s until the end of the first step; see {run.folder}"
     )
     return result
 

@@ -1,10 +1,10 @@
-"""One network on few images, five times: it learns them by heart unless something keeps it from that.
+"""One network on few images, trained five times: it overfits without regularization, and less with it.
 
     python -m experiments.overfit_and_regularize             a minute on 2 cores
 
-Without a remedy, the training loss goes to zero while the test loss, after its best, rises again: overfitting. L1 and
-L2 penalties (loss + lambda * sum |w|, loss + lambda * sum w^2), dropout and augmentation each lower it.
-Prints both losses side by side as training goes on, and writes them all to `curves.csv` in the run's folder.
+Without regularization, the training loss goes to zero while the test loss rises again after its minimum: overfitting.
+L1 and L2 penalties (loss + lambda * sum |w|, loss + lambda * sum w^2), dropout and augmentation each lower the test
+loss. Prints the training and test losses side by side and writes all of them to `curves.csv` in the run's folder.
 """
 
 import csv
@@ -46,7 +46,7 @@ def network(drop=identity):
 
 
 def remedies(config):
-    """For each: the model, and what differs in the config of `fit`."""
+    """Return for each kind of regularization: the model and its changes to the config of `fit`."""
     return {
         "nothing": (network(), {}),
         "L1": (network(), {"regularize": {"l1": config["l1"]}}),
@@ -59,17 +59,17 @@ def remedies(config):
 def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
-    digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
+    digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
     few = data.Dataset(digits.images[: config["images"]], digits.labels[: config["images"]], digits.classes)
     run = train.Run("overfit_and_regularize", config, root=config["runs"])
     curves, weights = {}, {}
-    for name, (model, differs) in remedies(config).items():
+    for name, (model, changes) in remedies(config).items():
         part = train.Run(name, config, folder=run.folder / name)
         run.say(f"\n{name}")
-        fitted = train.fit(model, few, eval_data=unseen, config=config["train"] | differs, run=part)
+        fitted = train.fit(model, few, eval_data=test_digits, config=config["train"] | changes, run=part)
         curves[name] = fitted.history
         weights[name] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fitted.params)])
-    table(curves)
+    print_losses(curves)
     with (run.folder / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *(f"{name} {kind}" for name in curves for kind in ("train", "test"))])
@@ -79,15 +79,17 @@ def main(config):
     print(f"\n{'':14}{'train':>9}{'test':>9}{'gap':>8}{'test loss':>11}{'|w| < 0.001':>13}")
     for name, history in curves.items():
         last, near_zero = history[-1], float((np.abs(weights[name]) < 1e-3).mean())
-        seen, new = last["train"]["accuracy"], last["test"]["accuracy"]
-        result[name] = {"train": seen, "test": new, "test_loss": last["test"]["loss"], "near_zero": near_zero}
-        print(f"{name:14}{seen:9.1%}{new:9.1%}{seen - new:8.1%}{last['test']['loss']:11.3f}{near_zero:13.1%}")
+        train_accuracy, test_accuracy = last["train"]["accuracy"], last["test"]["accuracy"]
+        test_loss = last["test"]["loss"]
+        result[name] = {"train": train_accuracy, "test": test_accuracy, "test_loss": test_loss, "near_zero": near_zero}
+        gap = train_accuracy - test_accuracy
+        print(f"{name:14}{train_accuracy:9.1%}{test_accuracy:9.1%}{gap:8.1%}{test_loss:11.3f}{near_zero:13.1%}")
     run.log(f"see {run.folder}/curves.csv", **result)
     return result
 
 
-def table(curves):
-    """The losses of training and test side by side, at ten moments."""
+def print_losses(curves):
+    """Print the training and test losses of ten epochs."""
     epochs = len(next(iter(curves.values())))
     print("\nloss, training / test\nepoch " + "".join(f"{name:>18}" for name in curves))
     for i in sorted({round(i) for i in np.linspace(0, epochs - 1, 10)}):

@@ -1,11 +1,11 @@
-"""What is in an image: a file of weights and images in, the five likeliest classes out.
+"""Classify images with pretrained weights: prints the five most likely classes of each image.
 
     python -m experiments.predict weights=resnet50.safetensors model=resnet50 images=photos class_names=imagenet.txt
-    python -m experiments.predict                            digits, by a LeNet that is trained for it first; 10 s
+    python -m experiments.predict                            trains a LeNet on digits first; 10 s
 
-Weights are a safetensors file with the names of torchvision, timm or `jaxcnn.weights.save`; images a file or all of a
-folder, where those that cannot be read are reported and left out; names a text file with a class a line. Mean and
-std are those that models of ImageNet are trained with; torchvision's GoogLeNet and Inception v3 have 0.5 for all.
+`weights` is a safetensors file with parameter names of torchvision, timm or `jaxcnn.weights.save`. `images` is a file
+or a folder; unreadable files are reported and skipped. `class_names` is a text file with one class per line. The
+default mean and std are those of ImageNet models; torchvision's GoogLeNet and Inception v3 use 0.5 for all channels.
 timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
 Needs pip install '.[train,images,weights]'.
 """
@@ -21,9 +21,9 @@ from experiments._settings import require_one_of, require_weights
 from jaxcnn import batch_norm, data, jit, models, serial, train, weights
 
 CONFIG = {
-    "model": "",  # that the weights are for
+    "model": "",  # name of the model of the weights
     "classes": 1000,
-    "eps": 0.0,  # of its batch norms; 0 for the model's own
+    "eps": 0.0,  # epsilon of the batch norms; 0 keeps the model's default
     "weights": "",
     "images": "",
     "on_bad_image": "skip",  # or "raise"
@@ -33,25 +33,25 @@ CONFIG = {
     "top": 5,
     "runs": "runs",
 }
-BAR = 30  # characters of a bar for 100 %
-OF_WEIGHTS = ("classes", "eps", "on_bad_image", "class_names")
-MARGIN = 0.875  # images are scaled to cover a square, of which this part around the middle is seen
+BAR = 30  # length in characters of a bar for 100 %
+WEIGHTS_KEYS = ("classes", "eps", "on_bad_image", "class_names")
+CENTER_FRACTION = 0.875  # images are resized to cover a square, then cropped to this fraction of its side
 
 
 def demonstration(config):
-    """Settings for digits that a LeNet has not seen, and files for them."""
+    """Train a LeNet and write its weights and test images to files. Return the settings to use them."""
     from PIL import Image
 
-    print("no weights are given; a LeNet learns digits for them")
-    digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
+    print("no weights given; training a LeNet on digits")
+    digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
     run = train.Run("predict", config, root=config["runs"])
     fitted = train.fit(models.lenet5(), digits, config={"epochs": 3, "checkpoint": {"keep": 0}}, run=run)
     weights.save(run.folder / "lenet5.safetensors", fitted.params, fitted.state, model="lenet5")
     (run.folder / "names.txt").write_text("\n".join(digits.classes))
     (run.folder / "images").mkdir()
     for i in range(3):
-        image = np.pad(unseen.images[i, ..., 0], 2)  # whose margin is not seen
-        Image.fromarray(image).save(run.folder / "images" / f"{digits.classes[unseen.labels[i]]}_{i}.png")
+        image = np.pad(test_digits.images[i, ..., 0], 2)  # the center crop removes this margin
+        Image.fromarray(image).save(run.folder / "images" / f"{digits.classes[test_digits.labels[i]]}_{i}.png")
     return config | {
         "model": "lenet5",
         "classes": 10,
@@ -63,8 +63,8 @@ def demonstration(config):
     }
 
 
-def files_of(path):
-    """The file, or those of a folder that are the user's own."""
+def image_files(path):
+    """Return the file, or the files of a folder without hidden and system files."""
     path = pathlib.Path(path)
     if not path.is_dir():
         return [path]
@@ -74,28 +74,28 @@ def files_of(path):
     return files
 
 
-def read(path, shape, on_bad_image):
-    """The files' names and their images, the middle of each, from 0 to 1."""
-    whole = round(shape[0] / MARGIN)
-    margin = (whole - shape[0]) // 2
-    seen = slice(margin, margin + shape[0])
+def read_images(path, shape, on_bad_image):
+    """Return file names and center crops of the images, with values in [0, 1]."""
+    full_side = round(shape[0] / CENTER_FRACTION)
+    margin = (full_side - shape[0]) // 2
+    center = slice(margin, margin + shape[0])
     images = {}
-    for file in files_of(path):
+    for file in image_files(path):
         try:
-            images[file.name] = data.read_image(file, (whole, whole), channels=shape[2])[seen, seen]
+            images[file.name] = data.read_image(file, (full_side, full_side), channels=shape[2])[center, center]
         except data.DataError as error:
             if on_bad_image == "raise":
                 raise
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
     if not images:
-        raise data.DataError(f"{path}: none of its images can be read")
+        raise data.DataError(f"{path}: contains no readable images")
     return list(images), np.stack(list(images.values())) / np.float32(255)
 
 
 def main(config):
     train.require(config, {"classes": (1, 10**6), "top": (1, 10**6), "eps": (0, 1)})
     require_one_of(config, "on_bad_image", ("raise", "skip"))
-    require_weights(config, CONFIG, "images", OF_WEIGHTS)
+    require_weights(config, CONFIG, "images", WEIGHTS_KEYS)
     if not config["weights"]:
         config = demonstration(config)
     options = {"classes": config["classes"]}
@@ -103,7 +103,7 @@ def main(config):
         options["norm"] = functools.partial(batch_norm, eps=config["eps"])
     params, state = weights.load(config["weights"], config["model"], **options)
     build = models.MODELS[config["model"]]
-    names, images = read(config["images"], build.input_shape, config["on_bad_image"])
+    names, images = read_images(config["images"], build.input_shape, config["on_bad_image"])
     classes = [f"class {i}" for i in range(config["classes"])]
     if config["class_names"]:
         try:
@@ -111,18 +111,20 @@ def main(config):
         except (OSError, UnicodeError) as error:
             raise data.DataError(f"{config['class_names']}: cannot be read: {error}") from error
         if len(classes) != config["classes"]:
-            raise data.DataError(f"{config['class_names']}: {len(classes)} lines, for {config['classes']} classes")
+            raise data.DataError(
+                f"{config['class_names']}: expected one line per class ({config['classes']}), got {len(classes)}"
+            )
     model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))
     apply = jit(model.apply, static_argnames="train")
     result = {}
     for name, image in zip(names, images, strict=True):
         logits, _ = apply({"net": params}, {"net": state} if state else {}, image[None], train=False)
-        shares = np.asarray(jax.nn.softmax(logits[0]))
-        best = np.argsort(-shares)[: config["top"]]
+        probabilities = np.asarray(jax.nn.softmax(logits[0]))
+        top = np.argsort(-probabilities)[: config["top"]]
         print(f"\n{name}")
-        for i in best:
-            print(f"  {shares[i]:6.1%}  {'#' * round(BAR * float(shares[i])):{BAR}}  {classes[i]}")
-        result[name] = {classes[i]: float(shares[i]) for i in best}
+        for i in top:
+            print(f"  {probabilities[i]:6.1%}  {'#' * round(BAR * float(probabilities[i])):{BAR}}  {classes[i]}")
+        result[name] = {classes[i]: float(probabilities[i]) for i in top}
     return result
 
 

@@ -1,8 +1,8 @@
-"""The loop that `train.fit` runs, driven by hand: events of steps, an evaluation and a checkpoint after each epoch.
+"""A custom training loop over the events of `train.loop`, with an evaluation and a checkpoint after each epoch.
 
     python -m experiments.write_your_own_loop                97 % of the digits in the package, 8 s
 
-Stopped at any moment, it goes on from the last epoch when it is started again.
+If interrupted, it resumes from the last finished epoch when started again.
 """
 
 import jax
@@ -20,8 +20,8 @@ CONFIG = {
 
 def main(config):
     settings, folder = config["train"], config["folder"]
-    digits, unseen = (data.load("mnist_small", split) for split in ("train", "test"))
-    test = {"image": unseen.images / np.float32(255), "label": unseen.labels}
+    digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
+    test = {"image": test_digits.images / np.float32(255), "label": test_digits.labels}
     source = data.source(digits, settings["batch_size"])
     model, optimizer = models.lenet5(), optax.adam(settings["optimizer"]["learning_rate"])
     loss_fn = cross_entropy(model)

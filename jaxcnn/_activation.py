@@ -1,4 +1,4 @@
-"""Activations with parameters; all others are the functions of `jax.nn`."""
+"""Activations with parameters. For all others, use the functions of `jax.nn`."""
 
 import jax.numpy as jnp
 
@@ -8,12 +8,12 @@ from jaxcnn._numeric import align_trailing
 
 @constructor
 def prelu(*, slope: float = 0.25) -> Layer:
-    """(..., C) -> the same: the identity above zero, a learned slope below, one for each channel.
+    """(..., C) -> the same: the identity for x > 0, a learned slope per channel for x < 0.
 
     y = max(x, 0) + scale * min(x, 0)
 
     Args:
-        slope: what the slopes start at.
+        slope: initial slope.
 
     Params:
         scale (C,).

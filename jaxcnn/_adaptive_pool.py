@@ -1,4 +1,4 @@
-"""Pools over a grid of bins, whose number is the same for any size of the input."""
+"""Adaptive pooling: pools to a given output size, for any input size."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,20 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
-from jaxcnn._pool import avg_pool, first_max, max_pool
+from jaxcnn._pool import avg_pool, check_real, first_max, max_pool
 from jaxcnn._window import check_integer
 
 
 @constructor
 def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
-    """(N, *spatial, C) -> (N, *output_size, C): the mean of each of `output_size` bins, for any input size.
+    """(N, *spatial, C) -> (N, *output_size, C): the mean of each bin of a grid of `output_size` bins.
 
     y[n, i, c] = mean of x[n, floor(i * spatial / out) : ceil((i + 1) * spatial / out), c]
 
-    Neighboring bins overlap where `out` does not divide `spatial`: PyTorch's rule.
+    As in PyTorch, neighboring bins overlap where `out` does not divide `spatial`.
 
     Args:
-        output_size: bins in each spatial dimension, one int for all or one for each; None keeps the size.
+        output_size: number of bins, one int for all spatial dimensions or one per dimension; None keeps the size.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -46,7 +46,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
 
 @constructor
 def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
-    """(N, *spatial, C) -> (N, *output_size, C): the largest value of each bin, for any input size.
+    """(N, *spatial, C) -> (N, *output_size, C): the largest value of each bin of a grid of `output_size` bins.
 
     y[n, i, c] = max of x[n, floor(i * spatial / out) : ceil((i + 1) * spatial / out), c]
 
@@ -65,36 +65,37 @@ def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     """
 
     def largest(x, starts, ends, axis):
-        at, _ = _bins(starts, ends)  # what a short bin repeats changes no maximum
+        at, _ = _bins(starts, ends)  # the positions that fill up short bins do not change the maximum
         return first_max(jnp.take(x, at, axis), axis + 1)
 
     return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
 
 
 def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of each bin as rows of one length, short ones filled with their last; and which are not filling."""
+    """The positions of each bin, filled up to one length by repeating the last; and which of them are in the bin."""
     at = starts[:, None] + np.arange((ends - starts).max())
     return np.minimum(at, ends[:, None] - 1), at < ends[:, None]
 
 
-def _adaptive(name: str, output_size: Any, reduce: Callable, even: Callable[..., Layer]) -> Layer:
-    """A pool over bins: `even` where all are of one size, else `reduce(x, starts, ends, axis)` one axis at a time."""
+def _adaptive(name: str, output_size: Any, reduce: Callable, even_pool: Callable[..., Layer]) -> Layer:
+    """A pool over bins: `even_pool` if all bins have one size, else `reduce(x, starts, ends, axis)` along each axis."""
     for entry in output_size if isinstance(output_size, Sequence) else (output_size,):
         if entry is not None:
             check_integer(name, "output_size", entry)
 
     def fn(x):
-        x = jnp.asarray(x) if even is max_pool else as_floating(x, name)
+        x = check_real(jnp.asarray(x)) if even_pool is max_pool else as_floating(x, name)
         rank = spatial_rank(x, name)
         spatial = x.shape[1:-1]
-        wanted = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
-        if len(wanted) != rank:
-            raise ValueError(f"{name}: output_size={output_size!r} has {len(wanted)} entries for input {x.shape}")
-        outs = [n if out is None else out for n, out in zip(spatial, wanted, strict=True)]
+        sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
+        if len(sizes) != rank:
+            raise ValueError(f"{name}: output_size={output_size!r} has {len(sizes)} entries for input {x.shape}")
+        outs = [n if out is None else out for n, out in zip(spatial, sizes, strict=True)]
         if all(n % out == 0 for n, out in zip(spatial, outs, strict=True)):
             size = tuple(n // out for n, out in zip(spatial, outs, strict=True))
-            return even(size).apply({}, {}, x, train=False)[0]
-        for axis in range(rank, 0, -1):  # last axis first, so that among equal values the first in the image wins
+            return even_pool(size).apply({}, {}, x, train=False)[0]
+        # The last axis first: of equal values, the first in the image gets the gradient.
+        for axis in range(rank, 0, -1):
             n, out = spatial[axis - 1], outs[axis - 1]
             i = np.arange(out)
             x = reduce(x, i * n // out, -(-(i + 1) * n // out), axis)

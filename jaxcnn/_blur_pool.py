@@ -1,4 +1,4 @@
-"""Subsampling after smoothing, without aliasing."""
+"""Blur pooling: anti-aliased subsampling."""
 
 import functools
 import math
@@ -14,15 +14,15 @@ from jaxcnn._window import check_window_options, per_dimension
 
 @constructor
 def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2) -> Layer:
-    """(N, *spatial, C) -> (N, ceil(spatial / stride), C): smooth with a binomial filter, then keep every stride-th.
+    """(N, *spatial, C) -> (N, ceil(spatial / stride), C): a binomial low-pass filter, then every stride-th position.
 
     y[n, i, c] = sum_k x[n, stride * i + k - (size - 1) // 2, c] * b[k],  b = binomial(size - 1, k) / 2^(size - 1)
 
-    with reflected borders. Without smoothing, subsampling folds fine detail into coarse patterns (aliasing).
+    with reflect padding. Subsampling without a low-pass filter turns fine detail into coarse patterns (aliasing).
 
     Args:
-        size: taps of the filter: 3 is [1, 2, 1] / 4.
-        stride: positions from one output to the next.
+        size: size of the filter; 3 is [1, 2, 1] / 4.
+        stride: step between outputs, in positions.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -42,7 +42,7 @@ def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2)
         sizes = per_dimension("blur_pool", "size", size, rank)
         pads = [(0, 0), *(((k - 1) // 2, k // 2) for k in sizes), (0, 0)]
         x = jnp.pad(x, pads, "reflect")
-        # The filter is a product of one for each dimension, so one dimension can be smoothed after the other.
+        # The filter is separable: it can be applied to one dimension after the other.
         steps = per_dimension("blur_pool", "stride", stride, rank)
         for axis, (taps, step) in enumerate(zip(sizes, steps, strict=True), 1):
             last = x.shape[axis] - taps + 1

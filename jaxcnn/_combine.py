@@ -1,8 +1,8 @@
-"""Combinators: layers made of layers.
+"""Combinators: build a layer from layers.
 
-Each child has a name. Its parameters and state live under that name, its key is folded from it, and
-errors inside it say where they come from. The shape that a child receives is found by evaluating the
-children before it abstractly, so no layer has to state its output shape.
+Each child has a name. It is the key of the child's parameters and state, it determines the child's random key, and
+errors include it. Input shapes come from abstract evaluation of the preceding children, so no layer has to compute its
+output shape.
 """
 
 import functools
@@ -25,20 +25,20 @@ AnyLayer = Layer | Callable[[Any], Any]
 
 @constructor
 def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
-    """x -> y, each layer applied to the output of the one before it.
+    """x -> y: applies the layers in sequence.
 
     y = f_n(.. f_2(f_1(x)))
 
     Args:
-        layers: layers or plain functions, named "0", "1", ... in the paths of parameters.
-        named: more of them, under names of your own.
+        layers: layers or plain functions, named "0", "1", ... in parameter paths.
+        named: further layers with their names.
 
     Params, State:
-        {name: those of that layer}, without the layers that have none.
+        {name: those of the layer}; layers without any are omitted.
 
     Raises:
-        TypeError: for what is neither a layer nor a function.
-        ValueError: for an empty name or one with a slash, or parameters of layers that are not here.
+        TypeError: for an argument that is neither a layer nor a function.
+        ValueError: for a name that is empty or contains a slash, or parameters of another network.
 
     Example:
         >>> net = jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(10))
@@ -51,16 +51,16 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
 
 @constructor
 def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) -> Layer:
-    """x -> y, all layers applied to the same input.
+    """x -> y: applies all layers to the same input and combines their outputs.
 
     y = combine(f_1(x), .., f_n(x))
 
     Args:
-        combine: a function of as many outputs as there are layers, such as `operator.add`.
+        combine: a function that takes one output per layer, such as `operator.add`.
         layers, named: as in `serial`.
 
     Params, State:
-        {name: those of that layer}, without the layers that have none.
+        {name: those of the layer}; layers without any are omitted.
 
     Raises:
         TypeError, ValueError: as in `serial`.
@@ -72,13 +72,15 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
         Array([0.], dtype=float32)
     """
     if isinstance(combine, Layer) or not callable(combine):
-        raise TypeError(f"parallel needs a function that combines the outputs first, got {short_repr(combine)}")
+        raise TypeError(
+            f"parallel: the first argument must be a function that combines the outputs, got {short_repr(combine)}"
+        )
     return _compose(_named(layers, named), combine)
 
 
 @constructor
 def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
-    """x -> y, the channels of all outputs side by side.
+    """x -> y: applies all layers to the same input and concatenates the channels of their outputs.
 
     y = [f_1(x), .., f_n(x)] along the last dimension
 
@@ -86,7 +88,7 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
         layers, named: as in `serial`.
 
     Params, State:
-        {name: those of that layer}, without the layers that have none.
+        {name: those of the layer}; layers without any are omitted.
 
     Raises:
         TypeError, ValueError: as in `serial`.
@@ -98,26 +100,28 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     Source: Szegedy et al., "Going deeper with convolutions", 2015.
     """
 
-    def side_by_side(*ys):
+    def concatenate_channels(*ys):
         if len({y.shape[:-1] for y in ys}) > 1:
-            raise ValueError(f"concatenate: the outputs differ not only in channels: {[y.shape for y in ys]}")
+            raise ValueError(
+                f"concatenate: the outputs may differ only in the last dimension, got shapes {[y.shape for y in ys]}"
+            )
         return jnp.concatenate(ys, axis=-1)
 
-    return parallel(side_by_side, *layers, **named)
+    return parallel(concatenate_channels, *layers, **named)
 
 
 @constructor
 def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
-    """x -> y, what the layer adds to its input.
+    """x -> y: adds the layer's output to its input (skip connection).
 
     y = layer(x) + shortcut(x)
 
     Args:
-        layer: the branch.
-        shortcut: how the input comes past it; where the shape changes, a 1x1 convolution.
+        layer: the residual branch.
+        shortcut: the skip connection; a 1x1 convolution where the layer changes the shape.
 
     Params, State:
-        {"layer": .., "shortcut": ..}, without the one that has none.
+        {"layer": .., "shortcut": ..}; the one without any is omitted.
 
     Raises:
         ValueError: if the two shapes differ.
@@ -139,19 +143,19 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
 
 @constructor
 def repeat(layer: AnyLayer, n: int) -> Layer:
-    """x -> y of the same shape, the layer applied n times, each time with parameters of its own.
+    """x -> y of the same shape: applies the layer n times, with separate parameters.
 
     y = f_n(.. f_1(x))
 
-    as one `lax.scan`: the layer is compiled once, however large n is.
+    This is one `lax.scan`, so the layer is compiled once for any n.
 
     Args:
-        layer: a layer that keeps the shape.
-        n: how many times.
+        layer: a layer that keeps shape and dtype.
+        n: number of repetitions.
 
     Params, State:
-        those of the layer, each leaf with a leading dimension n. Transforms of kernels and penalties treat each of
-        the n by itself.
+        those of the layer, each leaf with a leading dimension n. Kernel transforms and penalties treat the n kernels
+        separately.
 
     Raises:
         ValueError: if the layer changes the shape or dtype.
@@ -174,14 +178,13 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
             if leaf.shape[:1] != (n,):
                 raise ValueError(f"repeat: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
 
-        def step(x, at):
-            i, params, state = at
+        def step(x, inputs):
+            i, params, state = inputs
             key_i = None if key is None else jax.random.fold_in(key, i)
             y, state = layer.apply(params, state, x, train=train, key=key_i)
             if (y.shape, y.dtype) != (x.shape, x.dtype):
                 raise ValueError(
-                    f"repeat: the layer makes {y.dtype} {y.shape} of {x.dtype} {x.shape}, "
-                    "but its output must be fit to be its input"
+                    f"repeat: the layer must keep shape and dtype, it maps {x.dtype} {x.shape} to {y.dtype} {y.shape}"
                 )
             return y, state
 
@@ -197,7 +200,7 @@ def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
     children = {str(i): layer for i, layer in enumerate(layers)}
     for name in named:
         if name in children or not name or "/" in name:
-            raise ValueError(f"a layer cannot be called {name!r}: the name is taken, empty or has a slash")
+            raise ValueError(f"invalid layer name {name!r}: it is already used, empty or contains a slash")
     result = {}
     for name, layer in (children | named).items():
         with in_layer(name):
@@ -206,7 +209,7 @@ def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
 
 
 def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
-    """All layers on the same input, their outputs combined; `combine=None` feeds each the output before it."""
+    """Applies all layers to the same input and combines their outputs; in sequence if `combine` is None."""
 
     def init(key, x):
         params, state = {}, {}
@@ -220,27 +223,27 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
     def apply(params, state, x, *, train, key=None):
         if not isinstance(train, bool):
             raise TypeError(
-                f"train must be True or False; under jit, make it one of static_argnames; got {short_repr(train)}"
+                f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}"
             )
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
-        outputs, new = [], {}
+        outputs, new_state = [], {}
         for name, layer in layers.items():
-            own, before = params.get(name, {}), state.get(name, {})
+            child_params, child_state = params.get(name, {}), state.get(name, {})
             if probe is not None:
-                before = before | {SLOT: probe.enter(name)}
+                child_state = child_state | {SLOT: probe.enter(name)}
             with in_layer(name):
-                child = None if key is None else child_key(key, name)
-                y, new[name] = layer.apply(own, before, x, train=train, key=child)
+                subkey = None if key is None else child_key(key, name)
+                y, new_state[name] = layer.apply(child_params, child_state, x, train=train, key=subkey)
             if probe is not None:
-                y, new[name], probe = probe.leave(name, own, new[name], x, y)
+                y, new_state[name], probe = probe.leave(name, child_params, new_state[name], x, y)
             if combine is None:
                 x = y
             else:
                 outputs.append(y)
         y = x if combine is None else combine(*outputs)
-        return y, _prune(new) | ({} if probe is None else {SLOT: probe})
+        return y, _prune(new_state) | ({} if probe is None else {SLOT: probe})
 
     return Layer(init, apply)
 
@@ -250,7 +253,7 @@ def _prune(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
-    """Refuse parameters or state that belong to another network."""
+    """Raises an error for parameters or state of another network."""
     if not isinstance(tree, dict):
         raise TypeError(f"{kind} must be the dict that init returned, got {short_repr(tree)}")
     for name in tree:

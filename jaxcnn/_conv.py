@@ -1,8 +1,7 @@
-"""Convolution: one small kernel slides over the signal or image and is used at every position.
+"""Convolution: a small kernel slides over a signal or an image and computes one output at each position.
 
-A dense layer from a 100x100x3 image to as many features has one weight for each pair of an input and an output; a
-convolution has one for each tap of its kernel, 75 for a 5x5x3 filter, wherever it is used (parameter sharing), and each
-output sees only the pixels under the kernel (sparsity).
+It needs far fewer weights than a dense layer: all positions use the same kernel (parameter sharing), and each output
+depends only on the inputs under the kernel (sparsity).
 """
 
 from collections.abc import Sequence
@@ -55,21 +54,22 @@ def conv(
 
     y[n, i, f] = bias[f] + sum_k sum_c x[n, stride * i + dilation * k - low, c] * kernel[k, c, f]
 
-    with i and k running over all spatial dimensions, `low` the padding before the first position, and spatial' =
-    floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1. The kernel is not flipped: the field calls
-    this cross-correlation "convolution".
+    spatial' = floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1
+
+    i and k are positions in all spatial dimensions; low and high are the padding before and after the input. The kernel
+    is not flipped, as in all deep learning libraries (cross-correlation).
 
     Args:
-        features: number of filters, the channels of the output.
-        size: taps of the kernel, one int for all spatial dimensions or one for each.
-        stride: positions from one window to the next.
-        padding: "SAME" (spatial' = ceil(spatial / stride), an odd position goes to the end), "SAME_LOWER"
-            (it goes to the start), "VALID" (none), "CAUSAL" (1-D: no output sees a later input), an int
-            (that many at both ends, as in PyTorch), or for each dimension an int or a pair (low, high).
-        padding_mode: what is there: "zeros", "reflect", "replicate" or "circular".
-        dilation: positions from one tap of the kernel to the next.
-        groups: both channels and features are split into so many groups that do not see each other.
-        bias: whether to add one.
+        features: number of filters, and of output channels.
+        size: kernel size, one int for all spatial dimensions or one int per dimension.
+        stride: step between windows, in positions.
+        padding: "VALID" (none), "SAME" (spatial' = ceil(spatial / stride); an odd total pads one more at the end),
+            "SAME_LOWER" (one more at the start), "CAUSAL" (1-D; no output depends on later inputs), an int (both ends
+            of every dimension, as in PyTorch), or per dimension an int or a pair (low, high).
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        dilation: step between kernel elements, in positions.
+        groups: splits channels and features into this number of independent convolutions.
+        bias: whether to add a bias.
         kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
 
     Params:
@@ -79,7 +79,7 @@ def conv(
         TypeError: for input that is not floating-point.
         ValueError: for a wrong rank, channels or features not divisible by groups, or a window larger than the input.
 
-    Example: a filter that finds where an image turns from light to dark.
+    Example: an edge detector, which responds where an image changes from light to dark.
         >>> image = jnp.array([[9.0, 9.0, 9.0, 0.0, 0.0, 0.0]] * 3).reshape(1, 3, 6, 1)
         >>> edge = jnp.array([[1.0, 0.0, -1.0]] * 3).reshape(3, 3, 1, 1)
         >>> y, _ = jaxcnn.conv(1, 3, padding="VALID", bias=False).apply({"kernel": edge}, {}, image, train=False)
@@ -93,18 +93,16 @@ def conv(
     check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 
     def init(key, x):
-        rank = spatial_rank(as_floating(x, "conv"), "conv")
-        shape = (*per_dimension("conv", "size", size, rank), _channels("conv", x, groups), features)
-        return _init(key, shape, bias, kernel_init, bias_init)
+        return _init("conv", key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
         rank = spatial_rank(x := as_floating(x, "conv"), "conv")
-        window = make_window("conv", x.shape, size, stride, dilation, padding).on("conv", x.shape)
-        kernel = get_param("conv", params, "kernel", (*window.size, _channels("conv", x, groups), features), x)
-        if padding_mode != "zeros":  # the convolution itself can only add zeros
+        window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
+        kernel = get_param("conv", params, "kernel", (*window.size, _group_channels("conv", x, groups), features), x)
+        if padding_mode != "zeros":  # convolve pads only with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
-        y = convolve(x, kernel.astype(x.dtype), window, groups)  # lax.conv_general_dilated, or what equals it
+        y = convolve(x, kernel.astype(x.dtype), window, groups)  # equals lax.conv_general_dilated
         return add_bias(y, get_param("conv", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
@@ -123,15 +121,15 @@ def depthwise_conv(
     kernel_init: Initializer = he_normal(),
     bias_init: Initializer = zeros,
 ) -> Layer:
-    """(N, *spatial, C) -> (N, *spatial', C * multiplier): each channel has filters of its own.
+    """(N, *spatial, C) -> (N, *spatial', C * multiplier): separate filters for each channel.
 
     y[n, i, f] = bias[f] + sum_k x[n, stride * i + dilation * k - low, f // multiplier] * kernel[k, 0, f]
 
-    A `conv` with groups=C: C times fewer weights and multiply-adds than a full one.
+    This is `conv` with groups=C. It has C times fewer weights and multiply-adds than a full convolution.
 
     Args:
         size, stride, padding, padding_mode, dilation, bias, kernel_init, bias_init: as in `conv`.
-        multiplier: filters for each channel.
+        multiplier: number of filters per channel.
 
     Params:
         kernel (*size, 1, C * multiplier); bias (C * multiplier,).
@@ -148,7 +146,7 @@ def depthwise_conv(
     """
     check_integer("depthwise_conv", "multiplier", multiplier)
 
-    def groups_of(channels):
+    def conv_of(channels):
         return conv(
             channels * multiplier,
             size,
@@ -162,8 +160,8 @@ def depthwise_conv(
             bias_init=bias_init,
         )
 
-    groups_of(1)  # refuses at once what no number of channels could make right
-    return from_input_shape(lambda shape: groups_of(shape[-1]))
+    conv_of(1)  # wrong options are an error here, not at the first call
+    return from_input_shape(lambda shape: conv_of(shape[-1]))
 
 
 @constructor
@@ -182,15 +180,14 @@ def separable_conv(
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features): a depthwise convolution, then a 1x1 convolution.
 
-    Space and channels are mixed one after the other. For a k x k kernel this takes about 1 / features + 1 / k^2 of the
+    The first mixes positions, the second mixes channels. For a k x k kernel they have 1 / features + 1 / k^2 times the
     weights of a full convolution.
 
     Args:
-        features: channels of the output.
-        multiplier: depthwise filters for each channel.
+        features: number of output channels.
+        multiplier: number of depthwise filters per channel.
         size, stride, padding, padding_mode, dilation: of the depthwise part, as in `conv`.
-        bias: whether the pointwise part has one (the depthwise part has none).
-        kernel_init, bias_init: as in `conv`.
+        bias: whether the pointwise part has a bias; the depthwise part has none. kernel_init, bias_init: as in `conv`.
 
     Params:
         depthwise/kernel (*size, 1, C * multiplier); pointwise/kernel (1, .., C * multiplier, features);
@@ -235,22 +232,23 @@ def conv_transpose(
     kernel_init: Initializer = he_normal(),
     bias_init: Initializer = zeros,
 ) -> Layer:
-    """(N, *spatial, C) -> (N, *spatial', features): every input lays down a copy of the kernel.
+    """(N, *spatial, C) -> (N, *spatial', features): each input adds a scaled copy of the kernel to the output.
 
     y[n, stride * i + dilation * k - low, f] += x[n, i, c] * kernel[k, c, f],  for all i, k, c;  then + bias[f]
 
-    the transpose of the linear map that `conv` is. spatial' = (spatial - 1) * stride - low - high +
-    dilation * (size - 1) + 1 + output_padding.
+    spatial' = (spatial - 1) * stride - low - high + dilation * (size - 1) + 1 + output_padding
+
+    This is the transpose of the linear map of `conv`, also called deconvolution.
 
     Args:
         features, size, dilation, groups, bias, kernel_init, bias_init: as in `conv`.
-        stride: positions from one copy to the next: the image grows by this factor.
-        padding: what is cut off the output. "SAME": spatial' = stride * spatial; "VALID": nothing; "CAUSAL": 1-D, only
-            at the end, spatial' = stride * spatial; an int or pairs: so much at each end, as in PyTorch.
-        output_padding: positions added at the end of the output.
+        stride: step between the copies; the output grows by this factor.
+        padding: number of positions to cut from the output. "VALID": none; "SAME": so that spatial' = stride * spatial;
+            "CAUSAL" (1-D): as many as "SAME", all at the end; an int or pairs: at both ends, as in PyTorch.
+        output_padding: number of positions to add at the end of the output.
 
     Params:
-        kernel (*size, C / groups, features), PyTorch's with axes (2, .., 0, 1) if groups=1; bias (features,).
+        kernel (*size, C / groups, features); bias (features,).
 
     Raises:
         TypeError, ValueError: as in `conv`.
@@ -270,21 +268,13 @@ def conv_transpose(
     check_window_options(name, least=0, output_padding=output_padding)
 
     def init(key, x):
-        rank = spatial_rank(as_floating(x, name), name)
-        shape = (*per_dimension(name, "size", size, rank), _channels(name, x, groups), features)
-        return _init(key, shape, bias, kernel_init, bias_init)
+        return _init(name, key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
-        rank = spatial_rank(x := as_floating(x, name), name)
-        window = make_transposed_window(name, x.shape, size, stride, dilation, padding)
-        extra = per_dimension(name, "output_padding", output_padding, rank, 0)
-        kernel = get_param(name, params, "kernel", (*window.size, _channels(name, x, groups), features), x)
-        pads = tuple((low, high - more) for (low, high), more in zip(window.padding, extra, strict=True))
-        spatial = tuple(
-            (n - 1) * step + span - low - high
-            for n, step, span, (low, high) in zip(x.shape[1:-1], window.stride, window.span, pads, strict=True)
-        )
-        y = convolve_transposed(x, kernel.astype(x.dtype), window._replace(padding=pads), groups, spatial)
+        spatial_rank(x := as_floating(x, name), name)
+        window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
+        kernel = get_param(name, params, "kernel", (*window.size, _group_channels(name, x, groups), features), x)
+        y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, window.transposed_output(x.shape[1:-1]))
         return add_bias(y, get_param(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
@@ -297,13 +287,14 @@ def _check_groups(name: str, features: int, groups: int) -> None:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 
 
-def _channels(name: str, x: jax.Array, groups: int) -> int:
-    """The channels that one group of filters sees."""
+def _group_channels(name: str, x: jax.Array, groups: int) -> int:
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
     return x.shape[-1] // groups
 
 
-def _init(key: jax.Array, shape: tuple, bias: bool, kernel_init: Initializer, bias_init: Initializer) -> Params:
-    kernel = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
-    return kernel | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias else {})
+def _init(name, key, x, size, features, groups, kernel_init: Initializer, bias_init: Initializer | None) -> Params:
+    rank = spatial_rank(as_floating(x, name), name)
+    shape = (*per_dimension(name, "size", size, rank), _group_channels(name, x, groups), features)
+    params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
+    return params | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias_init else {})

@@ -1,4 +1,4 @@
-"""Dense layers, and layers that only reshape, pad or resize."""
+"""Dense layers, and layers that reshape, pad or resize."""
 
 import math
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ def dense(
     kernel_init: Initializer = lecun_normal(),
     bias_init: Initializer = zeros,
 ) -> Layer:
-    """(..., C) -> (..., features): every output sees every input (full connection).
+    """(..., C) -> (..., features): a fully connected layer; every output depends on every input.
 
     y = x @ kernel + bias
 
     Args:
         features: number of outputs.
-        bias: whether to add one.
+        bias: whether to add a bias.
         kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
 
     Params:
@@ -52,9 +52,9 @@ def dense(
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for parameters made for inputs of another length, such as flattened feature maps.
+        ValueError: for parameters that were created for another input size.
 
-    Example: 100 units that see all of a 100 x 100 x 3 image. A 5 x 5 x 3 filter has 75 weights.
+    Example: 100 units on a 100x100x3 image have 3,000,000 weights; a 5x5x3 filter has 75.
         >>> image = jax.ShapeDtypeStruct((1, 100 * 100 * 3), jnp.float32)
         >>> params, _ = jax.eval_shape(jaxcnn.dense(100).init, jax.random.key(0), image)
         >>> jaxcnn.count_params(params, "kernel")
@@ -82,7 +82,9 @@ def dense(
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """(N, ..., C) -> (N, ... * C): each example as one row. Passed uncalled: `serial(conv(32), flatten, dense(10))`.
+    """(N, ..., C) -> (N, ... * C): each example as a vector.
+
+    A plain function, passed without a call: `serial(conv(32), flatten, dense(10))`.
 
     Example:
         >>> jaxcnn.flatten(jnp.zeros((8, 5, 5, 16))).shape
@@ -92,7 +94,7 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """x -> x, the layer that does nothing. Passed uncalled.
+    """x -> x. A plain function, passed without a call.
 
     Example:
         >>> jaxcnn.identity(3.0)
@@ -103,11 +105,11 @@ def identity(x: jax.Array) -> jax.Array:
 
 @constructor
 def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
-    """(N, *spatial, C) -> (N, *spatial', C): positions added around, spatial' = low + spatial + high.
+    """(N, *spatial, C) -> (N, *spatial', C): pads each spatial dimension, spatial' = low + spatial + high.
 
     Args:
-        padding: an int (that many at every end), or for each dimension an int or a pair (low, high).
-        mode: what is there: "zeros", "reflect", "replicate" or "circular".
+        padding: an int for both ends of all dimensions, or per dimension an int or a pair (low, high).
+        mode: "zeros", "reflect", "replicate" or "circular".
 
     Raises:
         ValueError: for a wrong rank, an unknown mode, or a name such as "SAME", which needs a window.
@@ -119,7 +121,7 @@ def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
                [0., 0., 0.]], dtype=float32)
     """
     if isinstance(padding, str):
-        raise ValueError(f"pad: padding={padding!r} needs a window; give an int or pairs (low, high)")
+        raise ValueError(f"pad: padding={padding!r} needs a window; pass an int or pairs (low, high)")
     check_window_options("pad", padding=padding)
     check_choice("pad", "mode", mode, PAD_MODES)
 
@@ -132,11 +134,11 @@ def pad(padding: Padding, *, mode: str = "zeros") -> Layer:
 
 @constructor
 def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
-    """(N, *spatial, C) -> (N, *(scale * spatial), C): every position becomes `scale` positions.
+    """(N, *spatial, C) -> (N, *(scale * spatial), C): enlarges by an integer factor.
 
     Args:
-        scale: an int for all spatial dimensions or one for each.
-        method: "nearest" repeats values, the others interpolate: "linear", "cubic", "lanczos3", "lanczos5".
+        scale: one int for all spatial dimensions or one per dimension.
+        method: "nearest" (repeats values), or interpolation: "linear", "cubic", "lanczos3", "lanczos5".
 
     Raises:
         ValueError: for a wrong rank or an unknown method.
@@ -162,12 +164,12 @@ def upsample(scale: int | Sequence[int], method: str = "nearest") -> Layer:
 
 @constructor
 def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool = True) -> Layer:
-    """(N, *spatial, C) -> (N, *size, C): sampled anew on another grid, pixel centers at i + 1/2.
+    """(N, *spatial, C) -> (N, *size, C): resamples by interpolation, with pixel centers at i + 1/2.
 
     Args:
-        size: positions in each spatial dimension, one int for all or one for each.
+        size: output size, one int for all spatial dimensions or one per dimension.
         method: "nearest", "linear" (bilinear for images), "cubic" (Keys, a = -1/2), "lanczos3" or "lanczos5".
-        antialias: whether to widen the filter when the image shrinks (PyTorch's default is not to).
+        antialias: whether to widen the filter when shrinking; PyTorch's default is False.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -191,14 +193,14 @@ def resize(size: int | Sequence[int], method: str = "linear", *, antialias: bool
 
 @constructor
 def pixel_shuffle(scale: int) -> Layer:
-    """(N, *spatial, C * scale^rank) -> (N, *(scale * spatial), C): channels become positions.
+    """(N, *spatial, C * scale^rank) -> (N, *(scale * spatial), C): moves channels to positions.
 
-    y[n, scale * i + k, c] = x[n, i, c * scale^rank + k],  k counted over the scale^rank places in row-major order
+    y[n, scale * i + k, c] = x[n, i, c * scale^rank + k],  k: position in the block of scale^rank, in row-major order
 
-    the order of channels as in PyTorch (TensorFlow's depth_to_space has c and k the other way round).
+    The order of channels is PyTorch's; TensorFlow's depth_to_space has k before c.
 
     Args:
-        scale: how much longer each spatial dimension becomes.
+        scale: factor by which each spatial dimension grows.
 
     Raises:
         ValueError: for a wrong rank or channels not divisible by scale^rank.
@@ -218,10 +220,10 @@ def pixel_shuffle(scale: int) -> Layer:
         n, *spatial, channels = x.shape
         if channels % scale**rank:
             raise ValueError(
-                f"pixel_shuffle: the {channels} channels of input {x.shape} do not divide by {scale**rank}"
+                f"pixel_shuffle: the {channels} channels of input {x.shape} are not divisible by {scale**rank}"
             )
         x = jnp.reshape(x, (n, *spatial, channels // scale**rank, *(scale,) * rank))
-        pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank + 1)]  # each position, then its places
+        pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank + 1)]  # each dimension, then its block
         return x.transpose(0, *pairs, rank + 1).reshape(n, *(scale * m for m in spatial), channels // scale**rank)
 
     return as_layer(fn)
@@ -229,12 +231,12 @@ def pixel_shuffle(scale: int) -> Layer:
 
 @constructor
 def pixel_unshuffle(scale: int) -> Layer:
-    """(N, *spatial, C) -> (N, *(spatial / scale), C * scale^rank): positions become channels.
+    """(N, *spatial, C) -> (N, *(spatial / scale), C * scale^rank): moves positions to channels.
 
     The inverse of `pixel_shuffle`: y[n, i, c * scale^rank + k] = x[n, scale * i + k, c].
 
     Args:
-        scale: how much shorter each spatial dimension becomes.
+        scale: factor by which each spatial dimension shrinks.
 
     Raises:
         ValueError: for a wrong rank or a spatial dimension not divisible by scale.
@@ -250,10 +252,10 @@ def pixel_unshuffle(scale: int) -> Layer:
         rank = spatial_rank(x, "pixel_unshuffle")
         n, *spatial, channels = x.shape
         if any(m % scale for m in spatial):
-            raise ValueError(f"pixel_unshuffle: the spatial dimensions of input {x.shape} do not divide by {scale}")
+            raise ValueError(f"pixel_unshuffle: the spatial dimensions of input {x.shape} are not divisible by {scale}")
         parts = [size for m in spatial for size in (m // scale, scale)]
-        positions, places = range(1, 2 * rank + 1, 2), range(2, 2 * rank + 1, 2)
-        x = jnp.reshape(x, (n, *parts, channels)).transpose(0, *positions, 2 * rank + 1, *places)
+        blocks, offsets = range(1, 2 * rank + 1, 2), range(2, 2 * rank + 1, 2)
+        x = jnp.reshape(x, (n, *parts, channels)).transpose(0, *blocks, 2 * rank + 1, *offsets)
         return x.reshape(n, *(m // scale for m in spatial), channels * scale**rank)
 
     return as_layer(fn)

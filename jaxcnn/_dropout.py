@@ -1,7 +1,7 @@
-"""Random layers: noise in training that a network cannot rely on, and nothing at all in evaluation.
+"""Random layers: they add noise in training, against overfitting, and are the identity in evaluation.
 
-What is kept is scaled up so that the expected value stays the same and evaluation needs no correction.
-Training with dropout averages over many thinned networks that share their weights.
+Dropout scales up the values that it keeps, so that the expected output is the same in training and evaluation. It is
+like training an ensemble of many thinned networks that share their weights.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from jaxcnn._window import check_integer
 
 @constructor
 def dropout(rate: float) -> Layer:
-    """(...) -> the same: in training, each value becomes zero with probability `rate`.
+    """(...) -> the same: in training, sets each value to zero with probability `rate`.
 
     y = x * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
 
@@ -33,7 +33,7 @@ def dropout(rate: float) -> Layer:
         rate: probability of dropping, in [0, 1).
 
     Raises:
-        ValueError: for another rate, or in training without a key.
+        ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:
         >>> layer = jaxcnn.dropout(0.5)
@@ -48,17 +48,17 @@ def dropout(rate: float) -> Layer:
 
 @constructor
 def spatial_dropout(rate: float) -> Layer:
-    """(N, *spatial, C) -> the same: in training, whole channels of an example become zero.
+    """(N, *spatial, C) -> the same: in training, sets whole channels of an example to zero.
 
     y[n, :, c] = x[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
 
-    Neighboring pixels say nearly the same, so dropping single ones hides little.
+    Neighboring pixels are similar, so dropping single pixels removes little information.
 
     Args:
         rate: probability of dropping, in [0, 1).
 
     Raises:
-        ValueError: for another rate, a wrong rank, or in training without a key.
+        ValueError: for a rate outside [0, 1), a wrong rank, or in training without a key.
 
     Example:
         >>> layer = jaxcnn.spatial_dropout(0.5)
@@ -73,17 +73,17 @@ def spatial_dropout(rate: float) -> Layer:
 
 @constructor
 def drop_block(rate: float, block_size: int = 7) -> Layer:
-    """(N, *spatial, C) -> the same: in training, square blocks of each channel become zero.
+    """(N, *spatial, C) -> the same: in training, sets square blocks of each channel to zero.
 
     y = x * keep * size(keep) / sum(keep),  keep = 0 in every block around a seed,
     seed ~ Bernoulli(rate * spatial / (block * (spatial - block + 1)), over all dimensions)
 
     Args:
-        rate: probability of dropping (about: blocks may overlap), in [0, 1).
-        block_size: side of a block; smaller maps are dropped whole.
+        rate: probability of dropping, in [0, 1); approximate, as blocks may overlap.
+        block_size: side of a block, in positions; at most the size of the map.
 
     Raises:
-        ValueError: for another rate, a wrong rank, or in training without a key.
+        ValueError: for a rate outside [0, 1), a wrong rank, or in training without a key.
 
     Example:
         >>> layer = jaxcnn.drop_block(0.25, 3)
@@ -99,11 +99,11 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         rank = spatial_rank(x, "drop_block")
         spatial = x.shape[1:-1]
         blocks = [min(block_size, n) for n in spatial]
-        places = [n - block + 1 for n, block in zip(spatial, blocks, strict=True)]
+        positions = [n - block + 1 for n, block in zip(spatial, blocks, strict=True)]
         density = rate
-        for n, block, place in zip(spatial, blocks, places, strict=True):
-            density *= n / (block * place)
-        seeds = bernoulli(key, min(density, 1.0), (x.shape[0], *places, x.shape[-1]))
+        for n, block, count in zip(spatial, blocks, positions, strict=True):
+            density *= n / (block * count)
+        seeds = bernoulli(key, min(density, 1.0), (x.shape[0], *positions, x.shape[-1]))
         dropped = lax.reduce_window(
             seeds.astype(jnp.float32),
             -jnp.inf,
@@ -121,18 +121,18 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
 
 @constructor
 def gaussian_dropout(rate: float) -> Layer:
-    """(...) -> the same: in training, each value is multiplied by noise around one.
+    """(...) -> the same: in training, multiplies each value by Gaussian noise with mean 1.
 
     y = x * (1 + sqrt(rate / (1 - rate)) * e),  e ~ N(0, 1) for each value
 
-    with the mean and variance of `dropout`.
+    The noise has the mean and variance of `dropout` with the same rate.
 
     Args:
-        rate: probability of dropping of the dropout that it stands for, in [0, 1).
+        rate: probability of dropping of the corresponding dropout, in [0, 1).
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for another rate, or in training without a key.
+        ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:
         >>> layer = jaxcnn.gaussian_dropout(0.5)
@@ -178,7 +178,7 @@ def gaussian_noise(stddev: float) -> Layer:
 
 @constructor
 def alpha_dropout(rate: float) -> Layer:
-    """(...) -> the same: dropout for networks of `jax.nn.selu`, whose mean 0 and variance 1 it keeps.
+    """(...) -> the same: dropout for networks with `jax.nn.selu`; keeps mean 0 and variance 1.
 
     y = a * (x if keep else s) + b,  s = -scale * alpha of SELU,
     a = (q + s^2 q (1 - q))^(-1/2),  b = -a (1 - q) s,  q = 1 - rate
@@ -188,7 +188,7 @@ def alpha_dropout(rate: float) -> Layer:
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for another rate, or in training without a key.
+        ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:
         >>> x = jax.random.normal(jax.random.key(1), (10000,))
@@ -210,29 +210,29 @@ def alpha_dropout(rate: float) -> Layer:
 
 
 def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
-    """True with probability p, the same draws with and without 64-bit types."""
+    """True with probability p; draws the same values with and without 64-bit types enabled."""
     return jax.random.bernoulli(key, jnp.float32(p), shape)
 
 
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
-    """x with every value zero with probability `rate`, the rest divided by 1 - rate; one draw for each of `shape`."""
+    """Sets values to zero with probability `rate` and divides the others by 1 - rate. `shape`: that of the mask."""
     keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
 def drop_channels(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
-    """`drop` with one draw for each channel of each example."""
+    """`drop` with one random value per example and channel."""
     rank = spatial_rank(x, "spatial_dropout")
     return drop(key, rate, x, (x.shape[0], *(1,) * rank, x.shape[-1]))
 
 
 def drop_examples(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
-    """`drop` with one draw for each example."""
+    """`drop` with one random value per example."""
     return drop(key, rate, x, (x.shape[0],) + (1,) * (x.ndim - 1))
 
 
 def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]) -> Layer:
-    """A layer that is `noise(key, amount, x)` in training, and the identity in evaluation or with amount 0."""
+    """A layer that computes `noise(key, amount, x)` in training; the identity in evaluation or with amount 0."""
 
     def apply(params, state, x, *, train, key=None):
         if not train or amount == 0:

@@ -1,4 +1,4 @@
-"""A trained model as one program with its weights in it, for use without this library."""
+"""Exports a trained model, including its weights, as a program that runs without this library."""
 
 import dataclasses
 import json
@@ -23,25 +23,25 @@ def export(
     classes: Sequence[str] = (),
     platforms: Sequence[str] = PLATFORMS,
 ) -> jax.export.Exported:
-    """(model, params, state) -> the program x -> y of evaluation in StableHLO, for batches of any size.
+    """Exports a model in evaluation mode as a StableHLO program x -> y for any batch size.
 
-    y = model.apply(params, state, x, train=False)[0],  with params and state as constants; for bytes, of x / 255
+    y = model.apply(params, state, x, train=False)[0],  with params and state as constants
 
-    A program for images of bytes divides them by 255 first, as `train.fit` does.
+    A program for uint8 images divides them by 255 first, as `train.fit` does.
 
-    The result's `serialize()` gives bytes (with the package flatbuffers, the extra `export`) that
-    `jax.export.deserialize` reads on a machine that has jax alone; they are kept readable for months, see jax.export.
+    `serialize()` of the result returns bytes; it needs the package flatbuffers (the extra `export`).
+    `jax.export.deserialize` reads them on a machine that has only jax. See jax.export for compatibility guarantees.
 
     Args:
         model: a layer.
-        params, state: what was trained.
-        input_spec: an array or `jax.ShapeDtypeStruct` like an input; its first dimension is the batch, of any size.
-        classes: the class names, one for each output; they are in the program's `fun_name`, as JSON.
-        platforms: for which it is compiled: "cpu", "cuda", "rocm", "tpu".
+        params, state: the trained parameters and state.
+        input_spec: an array or `jax.ShapeDtypeStruct` of the input. The size of its first dimension is ignored.
+        classes: class names, one per output. The program's `fun_name` stores them as JSON.
+        platforms: target platforms: "cpu", "cuda", "rocm", "tpu".
 
     Raises:
-        TypeError: for an input_spec without shape and dtype.
-        ValueError: for an input without a batch dimension, or another number of class names than outputs.
+        TypeError: if `input_spec` has no shape and dtype.
+        ValueError: if the input has no batch dimension, or the number of class names differs from that of outputs.
 
     Example:
         >>> net = jaxcnn.serial(jaxcnn.conv(4), jax.nn.relu, jaxcnn.global_avg_pool, jaxcnn.dense(2))
@@ -57,9 +57,9 @@ def export(
     """
     model = as_layer(model)
     if not (hasattr(input_spec, "shape") and hasattr(input_spec, "dtype")):
-        raise TypeError(f"export needs an input, or a jax.ShapeDtypeStruct, got {short_repr(input_spec)}")
+        raise TypeError(f"export needs an input array or a jax.ShapeDtypeStruct, got {short_repr(input_spec)}")
     if not input_spec.shape:
-        raise ValueError("export needs an input_spec with a batch dimension, got that of a scalar")
+        raise ValueError("export needs an input_spec with a batch dimension, got a scalar")
     (batch,) = jax.export.symbolic_shape("batch")
     x = jax.ShapeDtypeStruct((batch, *input_spec.shape[1:]), input_spec.dtype)
 
@@ -72,5 +72,5 @@ def export(
         return program
     shapes = [output.shape for output in program.out_avals]
     if len(shapes) != 1 or shapes[0][-1:] != (len(classes),):
-        raise ValueError(f"export: {len(classes)} class names for outputs of shapes {shapes}; give one for each output")
+        raise ValueError(f"export: {len(classes)} class names for outputs of shapes {shapes}; give one per output")
     return dataclasses.replace(program, fun_name=json.dumps({"classes": [str(name) for name in classes]}))

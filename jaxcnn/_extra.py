@@ -1,8 +1,8 @@
-"""Packages that only some uses need."""
+"""Errors about optional dependencies."""
 
 
 class MissingExtraError(ImportError):
-    """One of them is not installed."""
+    """An optional dependency is not installed."""
 
-    def __init__(self, what: str, extra: str):
-        super().__init__(f"{what}: pip install 'jaxcnn[{extra}]'")
+    def __init__(self, reason: str, extra: str):
+        super().__init__(f"{reason}: pip install 'jaxcnn[{extra}]'")

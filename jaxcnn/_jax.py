@@ -1,12 +1,12 @@
-"""Every name of jax that is not in its public documentation, with what it is for. Nothing else imports such names."""
+"""All names of jax that its public documentation does not list. No other module imports such names."""
 
-from jax.core import ShapedArray as ShapedArray  # the type that a primitive gives its result
-from jax.core import Tracer as Tracer  # tells a value that a transformation stands for from one that is known
+from jax.core import ShapedArray as ShapedArray  # abstract value: the result type of a primitive
+from jax.core import Tracer as Tracer  # distinguishes traced from concrete values
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr  # a program with its constants: the body of jit, scan, cond
-from jax.extend.core import Jaxpr as Jaxpr  # a program without them: the body of remat
-from jax.extend.core import Literal as Literal  # a constant that stands among the operands of an equation
-from jax.extend.core import Primitive as Primitive  # convolution, pooling and sums are primitives of their own
-from jax.interpreters import ad as ad  # where their derivatives and transposes are registered
-from jax.interpreters import batching as batching  # where their vmap is registered
-from jax.interpreters import mlir as mlir  # where their lowering is registered, by platform
-from jax.interpreters.partial_eval import dce_jaxpr as dce_jaxpr  # which inputs of a program its results need
+from jax.extend.core import Jaxpr as Jaxpr  # a program without constants: the body of remat
+from jax.extend.core import Literal as Literal  # a constant operand of an equation
+from jax.extend.core import Primitive as Primitive  # base of our convolution, pooling and sum primitives
+from jax.interpreters import ad as ad  # registers derivatives and transposes
+from jax.interpreters import batching as batching  # registers vmap rules
+from jax.interpreters import mlir as mlir  # registers lowerings per platform
+from jax.interpreters.partial_eval import dce_jaxpr as dce_jaxpr  # dead code elimination: which inputs the results need

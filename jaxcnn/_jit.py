@@ -1,4 +1,4 @@
-"""`jax.jit` with the compiler options that measurably help convolutional networks on the backend at hand."""
+"""`jax.jit` with compiler options that make convolutional networks faster on the current backend."""
 
 import functools
 from collections.abc import Callable
@@ -9,16 +9,16 @@ import jax.numpy as jnp
 
 from jaxcnn._jax import Tracer
 
-# Candidates by backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
+# Options per backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #
-# cpu: the pass that takes optimization barriers out comes before fusion, which then undoes what they are for. Without
-# it, gradients of a ResNet-20 are not computed anew while they are transposed: a step 345 -> 240 ms. Another pass makes
-# one kernel of a small loop, for which the compiler knows no barriers (it aborts): without it, they are as others.
-# cpu, 0.10: YNNPACK, the default there, is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on
-# 16x16, batch 128, 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and
-# some crash (openxla/xla#48714, jax-ml/jax#39103, #40412), so not even they are kept. 0.12 has another one.
-# cpu: vectors as wide as the processor has them, where LLVM would take 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
+# cpu, disabled passes: cse_barrier_expander removes optimization barriers before fusion, so they have no effect.
+# Without this pass, gradients of a ResNet-20 are not recomputed while they are transposed: a step 345 -> 240 ms.
+# small-while-loop-hoisting compiles a small loop into one kernel, and aborts if the loop contains a barrier.
+# cpu, vector width: the full width of the processor; LLVM prefers 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
 # 3x3 max pool forward and backward 1.7 -> 1.1 ms.
+# cpu, 0.10: the default YNNPACK is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on 16x16, batch 128,
+# 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and some crash
+# (openxla/xla#48714, jax-ml/jax#39103, #40412), so they are disabled too. 0.12 has a different version.
 _CPU = {
     "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
     "xla_cpu_prefer_vector_width": "512",
@@ -27,19 +27,19 @@ _OPTIONS = {"cpu": {(0, 10): _CPU | {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def jit(fun: Callable | None = None, /, **options: Any) -> Any:
-    """`jax.jit` with the compiler options that help on the default backend, for this one function.
+    """`jax.jit` with compiler options that make convolutional networks faster on the default backend.
 
-    Nothing global is changed. The options are looked up at the first call, and left out if this compiler
-    does not know them. Inside another transformation (`jax.grad`, an outer `jax.jit`, ..) only the outermost
-    compilation has options, so there it is plain `jax.jit`.
+    The options apply to this function only. They are chosen at the first call, and omitted if the compiler does not
+    accept them. Inside another transformation (`jax.grad`, an outer `jax.jit`, ..) it behaves as plain `jax.jit`,
+    because only the outermost compilation accepts options.
 
     Args:
-        fun: a function of arrays; without it, a decorator is returned.
-        options: as for `jax.jit`, such as `static_argnames` and `donate_argnums`. `compiler_options` given here
-            are added to ours.
+        fun: a function of arrays. Without it, `jit` returns a decorator.
+        options: as for `jax.jit`, such as `static_argnames` and `donate_argnums`. `compiler_options` are added to the
+            defaults and override them.
 
     Returns:
-        a function with `lower`, `trace`, `eval_shape` and `clear_cache` as `jax.jit` gives it.
+        a function with `lower`, `trace`, `eval_shape` and `clear_cache`, as those of `jax.jit`.
 
     Example:
         >>> float(jaxcnn.jit(lambda x: x + 1)(1.0))
@@ -51,7 +51,7 @@ def jit(fun: Callable | None = None, /, **options: Any) -> Any:
 
 
 class _Jitted:
-    """A function compiled with options when it is called from outside, and without when it is traced."""
+    """A function that is compiled with options when called on concrete values, and without when traced."""
 
     def __init__(self, fun: Callable, options: dict[str, Any]):
         functools.update_wrapper(self, fun)
@@ -61,7 +61,7 @@ class _Jitted:
         )
 
     @functools.cached_property
-    def _compiled(self) -> Any:  # what jax.jit returns, whose type has no clear_cache
+    def _compiled(self) -> Any:  # the type that jax.jit returns has no clear_cache
         chosen = backend_options(jax.default_backend()) | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
@@ -70,7 +70,7 @@ class _Jitted:
             return self._traced(*args, **kwargs)
         try:
             return self._compiled(*args, **kwargs)
-        except ValueError:  # jax refuses options under an outer jit, which shows only in what it makes
+        except ValueError:  # jax rejects options under an outer jit, where new arrays are tracers
             if isinstance(jnp.zeros(()), Tracer):
                 return self._traced(*args, **kwargs)
             raise
@@ -94,7 +94,7 @@ class _Jitted:
 
 @functools.cache
 def backend_options(backend: str) -> dict[str, str]:
-    """The options of `_OPTIONS` for this backend and compiler that it accepts, found by compiling an empty program."""
+    """The options for this backend and jaxlib; none if compiling an empty program with them fails."""
     version = jax.lib.__version__  # pyright: ignore[reportPrivateImportUsage]  # public, see jax's API documentation
     major, minor, *_ = version.split(".")
     release = int(major), int(minor)

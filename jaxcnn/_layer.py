@@ -1,7 +1,7 @@
-"""The pair: a layer is two pure functions, and nothing else.
+"""The pair: a layer is two pure functions.
 
-`init` makes the arrays of a layer from a key and an input (or only its shape); `apply` computes the
-output. All arrays travel through arguments and results, so every transformation of jax works on them.
+`init` creates the arrays of a layer from a key and an input, or the input's shape. `apply` computes the output.
+All arrays are arguments or results, so every JAX transformation works on them.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as in ja
 
 
 class InitFn(Protocol):
-    """`(key, x) -> (params, state)`; `x` is an array or a `jax.ShapeDtypeStruct`: only its shape is read."""
+    """`(key, x) -> (params, state)`; `x` is an array or a `jax.ShapeDtypeStruct`; only its shape and dtype are used."""
 
     def __call__(self, key: jax.Array, x: Any, /) -> tuple[Params, State]: ...
 
@@ -33,8 +33,8 @@ class InitFn(Protocol):
 class ApplyFn(Protocol):
     """`(params, state, x, *, train, key=None) -> (y, state)`.
 
-    `train` is a Python bool without a default. `train=False` returns `state` as it came and ignores
-    `key`; `train=True` draws all randomness from `key`.
+    `train` is a Python bool without a default. `train=False` returns `state` unchanged and ignores `key`.
+    `train=True` draws all random numbers from `key`.
     """
 
     def __call__(
@@ -50,11 +50,11 @@ class _Pair(NamedTuple):
 class Layer(_Pair):
     """A layer, a block or a whole network: a pair of pure functions.
 
-    `params` is a nested dict of float32 arrays, all differentiable, with leaves named `kernel`, `bias`
-    and `scale`. `state` is a second nested dict, which no optimizer sees, with leaves such as `mean`
-    and `var`. Empty dicts are dropped from both.
+    `params` is a nested dict of float32 arrays, all differentiable, with leaves named `kernel`, `bias` and `scale`.
+    `state` is a second nested dict that the optimizer does not update, with leaves such as `mean` and `var`. Both omit
+    empty dicts.
 
-    A layer of your own needs no base class:
+    To write a layer, define the two functions:
 
         >>> def scaled(factor):
         ...     def init(key, x):
@@ -67,7 +67,7 @@ class Layer(_Pair):
         >>> layer.apply(params, state, jnp.ones((1, 3)), train=False)[0]
         Array([[2., 2., 2.]], dtype=float32)
 
-    It prints as the call that made it:
+    A layer prints as the call that created it:
 
         >>> jaxcnn.serial(conv=jaxcnn.conv(8, bias=False), act=jax.nn.relu)
         serial(conv=conv(8, bias=False), act=relu)
@@ -83,7 +83,7 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 
 
 def constructor(fn: Constructor) -> Constructor:
-    """The function itself, whose layers know the call that made them, without keywords at their defaults."""
+    """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults."""
     parameters = inspect.signature(fn).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
@@ -109,7 +109,7 @@ def _call(name: str, args: tuple, kwargs: dict[str, Any], defaults: dict[str, An
 
 
 def _argument(value: Any) -> Call | str:
-    """A value as it stands in a call: a layer as its own call, a function or class by its name."""
+    """The text of an argument: the call for a layer, the name for a function or class."""
     if isinstance(value, Layer):
         return _call_of(value)
     if isinstance(value, functools.partial):
@@ -148,10 +148,10 @@ def stateless(init: Callable[[jax.Array, Any], Params], fn: Callable[[Params, An
 
 
 def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
-    """A plain function `x -> y` as a layer without parameters; a layer is returned as it is.
+    """Turns a function `x -> y` into a layer without parameters; returns a Layer unchanged.
 
     Raises:
-        TypeError: for anything else, or if the function turns out to be a constructor that was not called.
+        TypeError: for anything else, or for a layer constructor that was not called, such as `jaxcnn.conv`.
 
     Example:
         >>> jaxcnn.as_layer(jax.nn.relu).apply({}, {}, jnp.array([-1.0, 2.0]), train=False)
@@ -163,7 +163,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
         raise TypeError(f"expected a Layer or a function x -> y, got {short_repr(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
-    uncalled = TypeError(f"{name} makes layers and is no function x -> y: call it, as in {name}(...)")
+    uncalled = TypeError(f"{name} creates layers and is not a function x -> y: call it, as in {name}(...)")
     if getattr(layer, "__annotations__", {}).get("return") is Layer:
         raise uncalled
 
@@ -180,7 +180,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
 
 
 def from_input_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
-    """A layer whose options follow from the shape of its input."""
+    """The layer `build(input shape)`, for options that depend on the input, such as its number of channels."""
 
     def apply(params, state, x, *, train, key=None):
         return build(x.shape).apply(params, state, x, train=train, key=key)
@@ -189,17 +189,17 @@ def from_input_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
 
 
 def child_key(key: jax.Array, name: str) -> jax.Array:
-    """The key of the part called `name`: it depends on the name alone, so new siblings change nothing."""
+    """The key for the child `name`. It depends only on the name, so adding a sibling changes no other key."""
     return jax.random.fold_in(check_key(key), zlib.crc32(name.encode()))
 
 
 def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
-    """A key for a transform and one for the layer in it; no child has such a name, so all keys differ."""
+    """A key for a transform and a key for the layer inside it. Child names have no leading slash, so no key repeats."""
     return child_key(key, f"/{name}"), child_key(key, "/inside")
 
 
 def check_key(key: Any) -> jax.Array:
-    """The key itself, if it is one."""
+    """Returns `key` if it is a random key, else raises TypeError."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key must be a random key such as jax.random.key(0), got {short_repr(key)}")
@@ -207,18 +207,20 @@ def check_key(key: Any) -> jax.Array:
 
 
 def require_key(key: jax.Array | None, layer: str) -> jax.Array:
-    """The key of a random layer in training, or an error that says how to give one."""
+    """Returns the key that a random layer needs in training, or raises an error that says how to pass one."""
     if key is None:
         raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
     return check_key(key)
 
 
 def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
-    """`tree[name]`, if it is there and has the shape that input `x` needs."""
+    """Returns `tree[name]` after checking that it exists and has the shape that input `x` needs."""
     if not isinstance(tree, dict):
         raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {short_repr(tree)}")
     if name not in tree:
-        raise ValueError(f"{layer}: no {name!r} among {sorted(tree)}; give the params and the state that init returned")
+        raise ValueError(
+            f"{layer}: {name!r} is missing, got {sorted(tree)}; pass the params and the state that init returned"
+        )
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
@@ -228,7 +230,7 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
 
 
 def short_repr(value: Any) -> str:
-    """A value as it stands in a message: an array by its shape, all else by its start."""
+    """A short text for error messages: dtype and shape of an array, the first 80 characters of anything else."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} of shape {value.shape}"
     text = " ".join(repr(value).split())
@@ -237,7 +239,7 @@ def short_repr(value: Any) -> str:
 
 @contextlib.contextmanager
 def in_layer(name: str) -> Iterator[None]:
-    """Name the operations in here for the profiler, and the layer in every error that passes through."""
+    """Adds the layer's name to the profiler scope, and its path to every exception raised in the block."""
     try:
         with jax.named_scope(name):
             yield
@@ -254,7 +256,7 @@ def in_layer(name: str) -> Iterator[None]:
 
 
 def as_floating(x: Any, layer: str) -> Any:
-    """`x` itself, if `layer` can compute with it: a floating-point array, or the shape of one."""
+    """Returns `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
     if not hasattr(x, "dtype"):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -265,12 +267,12 @@ def as_floating(x: Any, layer: str) -> Any:
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 if it is: sums and statistics need more digits than bfloat16 has."""
+    """`x` as float32, float64 unchanged: bfloat16 has too few digits for sums and statistics."""
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def spatial_rank(x: Any, layer: str) -> int:
-    """The number of spatial dimensions, 1 to 3, of data (N, *spatial, C)."""
+    """The number of spatial dimensions of x (N, *spatial, C), which must be 1 to 3."""
     rank = len(x.shape) - 2
     if not 1 <= rank <= 3:
         raise ValueError(
@@ -281,8 +283,8 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
-    """`value`, if it is a number from `least` to, but not including, `below`; `closed` includes it."""
-    real: Any = numbers.Real  # type checkers know no comparison of it with a float
+    """Returns `value` if least <= value < below, or <= below if `closed`; else raises."""
+    real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):
         raise TypeError(f"{name} must be a number, got {short_repr(value)}")
     if not least <= value < below and not (closed and value == below):
@@ -292,5 +294,5 @@ def check_number(name: str, value: Any, least: float = 0.0, below: float = math.
 
 
 def check_rate(value: Any) -> Any:
-    """`value`, if it is a probability of dropping."""
+    """Returns `value` if it is a probability of dropping, in [0, 1)."""
     return check_number("rate, the probability of dropping,", value, 0, 1)

@@ -3,8 +3,8 @@
     LossFn = (params, state, batch, *, train, key=None) -> (loss, (state, metrics))
 
 A batch is a dict with "image" (N, *spatial, C) and "label": integer classes (N,), or class fractions (N, classes).
-A third entry, "weight" (N,), makes some examples count more. An example of weight 0 (padding) has no effect: the model
-gets zeros in its place, and its label may be anything. All metrics are means over the batch.
+An optional entry "weight" (N,) weights the examples. Examples with weight 0 (padding) have no effect: the model
+receives zeros instead, and their labels may be invalid. All metrics are (weighted) means over the batch.
 """
 
 import functools
@@ -32,7 +32,7 @@ class LossFn(Protocol):
 
 
 class MixedLabel(NamedTuple):
-    """The labels of a batch of which each example was mixed from two, the first with `weight`."""
+    """Labels of mixed examples: weight * first + (1 - weight) * second."""
 
     first: Any
     second: Any
@@ -40,27 +40,26 @@ class MixedLabel(NamedTuple):
 
 
 def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: float = 0.3) -> LossFn:
-    """The mean negative log-probability of the labels under softmax of the model's output.
+    """Softmax cross-entropy between the model's logits and the labels.
 
     loss = mean_n -sum_k q[n, k] log softmax(logits[n])[k],
     q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or class fractions
 
-    A model with auxiliary heads gives a tuple of logits, (its own, head, ..). Then
-    loss = loss(its own) + auxiliary * sum_head loss(head)
+    A model with auxiliary heads returns a tuple of logits, (main, head, ..). Then
+    loss = loss(main) + auxiliary * sum_head loss(head)
 
     Args:
-        model: a layer from images to logits (N, classes), or to a tuple of them.
-        label_smoothing: the part of the label that is spread over all classes, in [0, 1). In training only.
-        auxiliary: the weight of each auxiliary head: 0.3 for GoogLeNet, 0.4 for Inception v3. No heads, no effect.
+        model: a layer from images to logits (N, classes), or to a tuple of logits.
+        label_smoothing: fraction of the label that is spread over all classes in training, in [0, 1).
+        auxiliary: weight of each auxiliary head: 0.3 for GoogLeNet, 0.4 for Inception v3.
 
     Returns:
-        a LossFn with the metrics "loss", and "accuracy", the fraction of examples whose largest logit, of the model's
-        own, is that of the (largest) label.
+        a LossFn with the metrics "loss" and "accuracy". Accuracy compares the argmax of the main logits with the label.
 
     Raises:
-        ValueError: for a label_smoothing outside [0, 1), an auxiliary below 0, an output that is no logits of at least
-            two classes, or labels that do not fit them: classes that do not exist, fractions that do not sum to one.
-            Inside a compiled function, where values cannot be looked at, such labels make the loss NaN.
+        ValueError: if `label_smoothing` is outside [0, 1), `auxiliary` is negative, the output is not logits of at
+            least two classes, or labels are invalid: a class out of range, or fractions that do not sum to 1. Inside
+            a compiled function, invalid label values make the loss NaN instead.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -81,13 +80,13 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
         output, state = model.apply(params, state, image, train=train, key=key)
         logits, *heads = (_masked(y, weight) for y in _logits(output))
         target = _class_fractions(batch_entry(batch, "label"), logits, weight)
-        right = (logits.argmax(-1) == target.argmax(-1)).astype(logits.dtype)
+        correct = (logits.argmax(-1) == target.argmax(-1)).astype(logits.dtype)
         if train:
             target = optax.smooth_labels(target, label_smoothing)
         loss = _mean(optax.softmax_cross_entropy(logits, target), weight)
         for head in heads:
             loss += auxiliary * _mean(optax.softmax_cross_entropy(head, target), weight)
-        return loss, (state, {"loss": loss, "accuracy": _mean(right, weight)})
+        return loss, (state, {"loss": loss, "accuracy": _mean(correct, weight)})
 
     output_of = _output_shape(model)
 
@@ -100,9 +99,9 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
 
 
 def mean_squared_error(model: Layer) -> LossFn:
-    """The mean squared difference between the model's output and the labels.
+    """Mean squared error between the model's output and the labels.
 
-    loss = mean over n and all other dimensions of (y - label)^2
+    loss = mean of (y - label)^2 over all dimensions
 
     Args:
         model: a layer whose output has the shape of the labels.
@@ -111,7 +110,7 @@ def mean_squared_error(model: Layer) -> LossFn:
         a LossFn with the metric "loss".
 
     Raises:
-        ValueError: if the shapes differ: (N,) and (N, 1) would be broadcast to (N, N).
+        ValueError: if the shapes differ. (N,) and (N, 1) would broadcast to (N, N).
 
     Example:
         >>> loss_fn = jaxcnn.mean_squared_error(jaxcnn.as_layer(jaxcnn.identity))
@@ -126,8 +125,8 @@ def mean_squared_error(model: Layer) -> LossFn:
         y, state = model.apply(params, state, image, train=train, key=key)
         label = jnp.asarray(batch_entry(batch, "label"))
         _check_same_shape(y.shape, label.shape)
-        wide = at_least_float32(y)
-        difference = _masked(wide - label.astype(wide.dtype), weight)
+        y = at_least_float32(y)
+        difference = _masked(y - label.astype(y.dtype), weight)
         loss = _mean(jnp.square(difference).reshape(len(y), -1).mean(1), weight)
         return loss, (state, {"loss": loss})
 
@@ -142,102 +141,100 @@ def mean_squared_error(model: Layer) -> LossFn:
 
 
 def check_loss(name: str, loss_fn: Any) -> None:
-    """Refuse what is no LossFn, such as the model itself."""
+    """Raises a TypeError if `loss_fn` is not a LossFn, for example a model."""
     if isinstance(loss_fn, Layer) or not callable(loss_fn):
         raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
 
 
 def batch_entry(batch: Batch, name: str) -> Any:
-    """`batch[name]`, or an error that says what a batch is."""
+    """`batch[name]`; the error for a missing entry explains the format of a batch."""
     if not isinstance(batch, dict):
-        raise TypeError(f'a batch is a dict with "image" and "label", got {short_repr(batch)}')
+        raise TypeError(f'a batch must be a dict with "image" and "label", got {short_repr(batch)}')
     if name not in batch:
         raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
     return batch[name]
 
 
 def _inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
-    """The images, zeros in place of those of weight 0, and the weights, if the batch has any."""
+    """The images, zeroed where the weight is 0, and the weights or None."""
     image = batch_entry(batch, "image")
     if "weight" not in batch:
         return image, None
     weight = jnp.asarray(batch["weight"]).astype(jnp.float32)
     if weight.shape != (len(image),):
-        raise ValueError(
-            f"the weights of a batch must have shape ({len(image)},), one for each example, got {weight.shape}"
-        )
+        raise ValueError(f"the weights of a batch must have shape ({len(image)},), one per example, got {weight.shape}")
     return _masked(jnp.asarray(image), weight), weight
 
 
 def _masked(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """The values, with zeros for examples of weight 0, whose NaN would otherwise survive a multiplication by 0."""
+    """Zeros for examples with weight 0. Multiplication by 0 would keep a NaN."""
     if weight is None:
         return values
-    counted = (weight != 0).reshape(-1, *(1,) * (values.ndim - 1))
-    return jnp.where(counted, values, jnp.zeros((), values.dtype))
+    nonzero = (weight != 0).reshape(-1, *(1,) * (values.ndim - 1))
+    return jnp.where(nonzero, values, jnp.zeros((), values.dtype))
 
 
 def _output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
-    """(params, state, images) -> the shape of the model's output in evaluation, found once for each shape of image."""
-    known = {}
+    """(params, state, images) -> shape of the model's output in evaluation mode, cached per image shape."""
+    cache = {}
 
     def shape(params, state, images):
-        # Bytes are scaled to floats before the model gets them.
+        # uint8 images are converted to floats before the model receives them.
         dtype = jnp.float32 if images.dtype == jnp.uint8 else images.dtype
         spec = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
-        if (spec.shape, spec.dtype) not in known:
+        if (spec.shape, spec.dtype) not in cache:
             apply = functools.partial(model.apply, train=False)
-            known[spec.shape, spec.dtype] = jax.eval_shape(apply, params, state, spec)[0]
-        return known[spec.shape, spec.dtype]
+            cache[spec.shape, spec.dtype] = jax.eval_shape(apply, params, state, spec)[0]
+        return cache[spec.shape, spec.dtype]
 
     return shape
 
 
 def _logits(output: Any) -> list[Any]:
-    """The model's own logits (N, classes), and after them those of its auxiliary heads."""
+    """The main logits (N, classes), followed by those of the auxiliary heads."""
     outputs = output if isinstance(output, tuple) else (output,)
     shapes = [getattr(y, "shape", None) for y in outputs]
     if len(set(shapes)) != 1 or not shapes[0] or len(shapes[0]) != 2:
         raise ValueError(
-            "cross_entropy needs logits (N, classes), or a tuple of such from a model with auxiliary heads, the model "
-            f"gives {', '.join(map(short_repr, outputs)) or ()}; end it in flatten or a global pool and a dense layer"
+            "cross_entropy needs logits (N, classes), or a tuple of logits if it has auxiliary heads, but the "
+            f"model gives {', '.join(map(short_repr, outputs)) or ()}; end it with flatten or a global pool, then dense"
         )
     if shapes[0][1] < 2:
         raise ValueError(
-            f"cross_entropy needs logits of at least 2 classes, the model gives {shapes[0]}, whose softmax is 1; "
-            "end it in dense(2) for two classes, or use mean_squared_error for regression"
+            f"cross_entropy needs logits of at least 2 classes, but the model gives {shapes[0]}, whose softmax is 1; "
+            "end it with dense(2) for two classes, or use mean_squared_error for regression"
         )
     return [y if isinstance(y, jax.ShapeDtypeStruct) else at_least_float32(y) for y in outputs]
 
 
 def _check_label(name: str, label: Any, logits: tuple[int, ...], weight: Any) -> None:
-    """Refuse labels that do not fit logits of this shape, (N, classes), in shape, dtype or, if known, in value."""
+    """Raises a ValueError if shape, dtype or concrete values of labels do not fit logits of shape (N, classes)."""
     shape, dtype = jnp.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
     fits = {jnp.integer: logits[:1], jnp.floating: logits}
     if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
         raise ValueError(
             f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; "
-            "give integer classes (N,) or floating-point class fractions (N, classes)"
+            "use integer classes (N,) or floating-point class fractions (N, classes)"
         )
     if is_concrete(label, weight):
         check_labels(name, label, logits[-1], weight)
 
 
 def _class_fractions(label: Any, logits: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """The labels as class fractions (N, classes); NaN for those that are none, zeros where the weight is 0."""
+    """Labels as class fractions (N, classes): NaN where invalid, 0 where the weight is 0."""
     if isinstance(label, MixedLabel):
         first, second = (_class_fractions(part, logits, weight) for part in (label.first, label.second))
-        share = label.weight.astype(logits.dtype)
-        return share * first + (1 - share) * second
+        mix_weight = label.weight.astype(logits.dtype)
+        return mix_weight * first + (1 - mix_weight) * second
     _check_label("cross_entropy", label, logits.shape, weight)
     label, classes = jnp.asarray(label), logits.shape[-1]
     if len(label) != len(logits):
         raise ValueError(
-            f"cross_entropy: {len(label)} labels do not fit logits {logits.shape}; give one for each image"
+            f"cross_entropy: {len(label)} labels do not fit logits {logits.shape}; give one label per image"
         )
     if jnp.issubdtype(label.dtype, jnp.integer):
-        last = min(classes - 1, jnp.iinfo(label.dtype).max)  # a small dtype must not wrap the number of classes
-        valid = ((label >= 0) & (label <= last))[:, None]
+        last_class = min(classes - 1, jnp.iinfo(label.dtype).max)  # must not overflow a small dtype
+        valid = ((label >= 0) & (label <= last_class))[:, None]
         fractions = jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=logits.dtype)
     else:
         fractions = label.astype(logits.dtype)
@@ -249,11 +246,11 @@ def _class_fractions(label: Any, logits: jax.Array, weight: jax.Array | None) ->
 
 def _check_same_shape(output: tuple[int, ...], label: tuple[int, ...]) -> None:
     if output != label:
-        raise ValueError(f"mean_squared_error: the output {output} and the labels {label} differ in shape")
+        raise ValueError(f"mean_squared_error: the output has shape {output}, but the labels have shape {label}")
 
 
 def _mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """The mean over examples, each with its weight if there are weights; 0 if all of them are 0."""
+    """The (weighted) mean over examples; 0 if all weights are 0."""
     if weight is None:
         return values.mean()
     total = weight.sum()

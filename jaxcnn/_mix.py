@@ -13,16 +13,16 @@ from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
-    """The loss in training on mixtures of examples.
+    """Trains on convex combinations of pairs of examples.
 
-    x' = share * x + (1 - share) * x[shuffled], the labels likewise,  share ~ Beta(alpha, alpha) for the batch
+    x' = lam * x + (1 - lam) * x[shuffled], and likewise for the labels,  lam ~ Beta(alpha, alpha) once per batch
 
     Args:
-        loss_fn: as `cross_entropy` makes it.
-        alpha: above 0; the smaller, the closer share is to 0 or 1.
+        loss_fn: a LossFn, such as the result of `cross_entropy`.
+        alpha: above 0. A small alpha makes lam close to 0 or 1.
 
     Raises:
-        ValueError: for another alpha, or in training without a key.
+        ValueError: if `alpha` is not above 0, or in training without a key.
 
     Example:
         >>> loss_fn = jaxcnn.mixup(jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity)), 0.2)
@@ -32,25 +32,26 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
     Source: Zhang et al., "mixup: beyond empirical risk minimization", 2018.
     """
 
-    def mix(key, image, other, share):
-        share_x = share.astype(as_floating(image, "mixup").dtype)
-        return share_x * image + (1 - share_x) * other, share
+    def mix(key, image, partner, lam):
+        lam_x = lam.astype(as_floating(image, "mixup").dtype)
+        return lam_x * image + (1 - lam_x) * partner, lam
 
     return _mixing("mixup", loss_fn, alpha, mix)
 
 
 def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
-    """The loss in training on images with a box from another image pasted in.
+    """Trains on images with a box pasted in from another image of the batch.
 
-    x' = x outside the box and x[shuffled] inside; the labels are mixed by area. The box takes 1 - share of
-    the image, share ~ Beta(alpha, alpha), around a uniform center, cut at the borders; one for the batch.
+    x' = x outside the box and x[shuffled] inside it; labels are mixed in proportion to the areas. The box covers
+    1 - lam of the image, lam ~ Beta(alpha, alpha), at a uniform center, and is clipped at the borders. All images of a
+    batch use the same box.
 
     Args:
-        loss_fn: as `cross_entropy` makes it.
+        loss_fn: a LossFn, such as the result of `cross_entropy`.
         alpha: above 0.
 
     Raises:
-        ValueError: for another alpha, or in training without a key.
+        ValueError: if `alpha` is not above 0, or in training without a key.
 
     Example:
         >>> model = jaxcnn.as_layer(jaxcnn.flatten)
@@ -61,17 +62,17 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     Source: Yun et al., "CutMix: regularization strategy to train strong classifiers", 2019.
     """
 
-    def mix(key, image, other, share):
+    def mix(key, image, partner, lam):
         spatial = image.shape[1:-1]
         center = jax.random.uniform(child_key(key, "centre"), (len(spatial),), jnp.float32)
-        half = 0.5 * (1 - share) ** (1 / len(spatial))  # of the side, as a fraction of the image's
+        half = 0.5 * (1 - lam) ** (1 / len(spatial))  # half the side of the box, relative to the image
         inside = jnp.ones((1,) * image.ndim, bool)
         for axis, n in enumerate(spatial, 1):
             low, high = jnp.round((center[axis - 1] - half) * n), jnp.round((center[axis - 1] + half) * n)
-            at = jnp.arange(n, dtype=jnp.float32)
-            along = (low <= at) & (at < high)
+            positions = jnp.arange(n, dtype=jnp.float32)
+            along = (low <= positions) & (positions < high)
             inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
-        return jnp.where(inside, other, image), 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
+        return jnp.where(inside, partner, image), 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
 
     return _mixing("cutmix", loss_fn, alpha, mix)
 
@@ -82,10 +83,10 @@ def _mixing(
     alpha: float,
     mix: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
 ) -> LossFn:
-    """The loss in training on a batch mixed with its own examples in another order.
+    """Trains on a batch that is mixed with a permutation of itself.
 
     Args:
-        mix: (key, images, their partners, share ~ Beta(alpha, alpha)) -> the mixed images, and the share of `images`.
+        mix: (key, images, partners, lam ~ Beta(alpha, alpha)) -> (mixed images, label weight of `images`).
     """
     check_loss(name, loss_fn)
     if not check_number(f"{name}: alpha", alpha) > 0:
@@ -94,31 +95,31 @@ def _mixing(
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
-            ours, key = transform_keys(require_key(key, name), name)
-            share = jax.random.beta(child_key(ours, "share"), alpha, alpha, dtype=jnp.float32)
-            order = _partners(child_key(ours, "order"), batch)
+            mix_key, key = transform_keys(require_key(key, name), name)
+            lam = jax.random.beta(child_key(mix_key, "share"), alpha, alpha, dtype=jnp.float32)
+            partners = _partner_indices(child_key(mix_key, "order"), batch)
             image = jnp.asarray(batch_entry(batch, "image"))
-            image, share = mix(ours, image, image[order], share)
-            batch = batch | {"image": image, "label": _mix_labels(batch_entry(batch, "label"), order, share)}
+            image, lam = mix(mix_key, image, image[partners], lam)
+            batch = batch | {"image": image, "label": _mix_labels(batch_entry(batch, "label"), partners, lam)}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
 
 
-def _partners(key: jax.Array, batch: Batch) -> jax.Array:
-    """The example that each one is mixed with, drawn at random; itself where that has weight 0."""
+def _partner_indices(key: jax.Array, batch: Batch) -> jax.Array:
+    """A random partner for each example; the example itself if the partner has weight 0."""
     count = len(batch_entry(batch, "image"))
-    other = jax.random.permutation(key, count)
+    partners = jax.random.permutation(key, count)
     if "weight" not in batch:
-        return other
-    return jnp.where(jnp.asarray(batch["weight"])[other] != 0, other, jnp.arange(count))
+        return partners
+    return jnp.where(jnp.asarray(batch["weight"])[partners] != 0, partners, jnp.arange(count))
 
 
-def _mix_labels(label: Any, other: jax.Array, share: jax.Array) -> Any:
+def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:
     if not isinstance(label, MixedLabel) and jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating):
         label = jnp.asarray(label)
-        share = share.astype(label.dtype)
-        return share * label + (1 - share) * label[other]
-    # Classes cannot be mixed before their number is known, and only the loss sees the logits.
-    shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[other] if jnp.ndim(leaf) else leaf, label)
-    return MixedLabel(label, shuffled, share)
+        lam = lam.astype(label.dtype)
+        return lam * label + (1 - lam) * label[partners]
+    # Mixing integer labels needs the number of classes, which only the loss knows from the logits.
+    shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[partners] if jnp.ndim(leaf) else leaf, label)
+    return MixedLabel(label, shuffled, lam)

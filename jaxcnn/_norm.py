@@ -1,8 +1,8 @@
-"""Normalization: bring activations to a mean and std of their own choosing, then scale and shift.
+"""Normalization layers: y = (x - mean) / sqrt(var + eps) * scale + bias.
 
-All of them compute y = (x - mean) / sqrt(var + eps) * scale + bias; they differ in what the mean and
-variance are taken over. Statistics are computed in float32 at least, and of x less a value near its mean:
-E[x^2] - E[x]^2 loses all its digits for pixels around 10,000 with an std of 1.
+They differ in the dimensions over which they compute mean and variance. Statistics are computed in at least float32
+and after subtracting a value close to the mean, because E[x^2] - E[x]^2 is inaccurate when the mean is much larger than
+the standard deviation.
 """
 
 import jax
@@ -27,15 +27,15 @@ from jaxcnn._window import check_integer
 
 @constructor
 def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
-    """(N, *spatial, C) -> the same: each channel over the batch and all positions.
+    """(N, *spatial, C) -> the same: normalizes each channel over the batch and all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (N, *spatial)
 
-    In training with the statistics of the batch, which then move the running ones:
-    new = decay * old + (1 - decay) * batch. In evaluation with the running ones.
+    Training uses the statistics of the batch and updates the running statistics:
+    running = decay * running + (1 - decay) * batch. Evaluation uses the running statistics.
 
     Args:
-        decay: weight of the old statistic (PyTorch's momentum is 1 - decay).
+        decay: weight of the old running statistics; PyTorch's momentum is 1 - decay.
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
         scale: whether to learn a scale.
@@ -43,7 +43,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     Params:
         scale (C,), ones; bias (C,), zeros.
     State:
-        mean (C,), zeros; var (C,), ones: float32, the variance divided by n (PyTorch divides its running one by n - 1).
+        mean (C,), zeros; var (C,), ones: float32. var is biased (divided by n); in PyTorch it is divided by n - 1.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -60,7 +60,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
     if check_number("batch_norm: decay", decay) > 1:
-        raise ValueError(f"batch_norm: decay, the weight of the old statistic, must be at most 1, got {decay}")
+        raise ValueError(f"batch_norm: decay, the weight of the old running statistics, must be at most 1, got {decay}")
 
     def init(key, x):
         shape = _channels(x, "batch_norm")
@@ -72,7 +72,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = at_least_float32(x)
         if train:
-            mean, var = batch_moments(wide)  # the mean as a sum of two numbers: as one, it would lose digits
+            mean, var = batch_moments(wide)  # the mean as a sum of two values, which keeps more digits
             batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
@@ -86,12 +86,12 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
 @constructor
 def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
-    """(N, ..., C) -> the same: each position (axis=-1) or each example (axis=1) over its own values.
+    """(N, ..., C) -> the same: normalizes each position (axis=-1) or each example (axis=1).
 
-    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions from `axis` on
+    y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions `axis` to -1
 
     Args:
-        axis: the first dimension of those that are normalized together; the batch, 0, is none of them.
+        axis: first dimension to normalize over; cannot be the batch dimension 0.
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
         scale: whether to learn a scale.
@@ -101,7 +101,7 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for an axis that is not there.
+        ValueError: for an axis that the input does not have.
 
     Example:
         >>> x = jnp.array([[0.0, 2.0], [5.0, 7.0]])
@@ -118,20 +118,20 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
 
     def fn(params, x):
         shape = _from_axis(x := as_floating(x, "layer_norm"), axis, "layer_norm")
-        rest, var = center_and_variance(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalize("layer_norm", x, rest, var, eps, params, shape, center, scale)
+        centered, var = center_and_variance(x, tuple(range(x.ndim - len(shape), x.ndim)))
+        return _normalize("layer_norm", x, centered, var, eps, params, shape, center, scale)
 
     return stateless(init, fn)
 
 
 @constructor
 def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
-    """(N, *spatial, C) -> the same: each group of C / groups neighboring channels of an example over all positions.
+    """(N, *spatial, C) -> the same: normalizes groups of channels of each example over all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial, C / groups)
 
     Args:
-        groups: number of groups of channels.
+        groups: number of groups; each has C / groups consecutive channels.
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
         scale: whether to learn a scale.
@@ -157,7 +157,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
 @constructor
 def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
-    """(N, *spatial, C) -> the same: each channel of each example over all positions.
+    """(N, *spatial, C) -> the same: normalizes each channel of each example over all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial,)
 
@@ -186,12 +186,12 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
 
 @constructor
 def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
-    """(N, ..., C) -> the same: as `layer_norm`, but without taking the mean off.
+    """(N, ..., C) -> the same: `layer_norm` without subtracting the mean.
 
-    y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions from `axis` on
+    y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions `axis` to -1
 
     Args:
-        axis: the first dimension of those that are normalized together; the batch, 0, is none of them.
+        axis: first dimension to normalize over; cannot be the batch dimension 0.
         eps: added to the mean square, in units of x^2.
         scale: whether to learn a scale.
 
@@ -200,7 +200,7 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for an axis that is not there.
+        ValueError: for an axis that the input does not have.
 
     Example:
         >>> x = jnp.array([[3.0, 3.0]])
@@ -224,7 +224,7 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
 
 
 def _grouped(name, groups_of, eps, center, scale) -> Layer:
-    """Normalize each of `groups_of(C)` groups of channels of each example."""
+    """A layer that normalizes each of `groups_of(C)` groups of channels of each example."""
 
     def channels_of(x):
         if name == "instance_norm":
@@ -243,19 +243,19 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         (channels,) = channels_of(x := as_floating(x, name))
         groups = groups_of(channels)
         split = x.reshape(*x.shape[:-1], groups, channels // groups)
-        rest, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
+        centered, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
         var = jnp.repeat(var[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
-        return _normalize(name, x, rest.reshape(x.shape), var, eps, params, (channels,), center, scale)
+        return _normalize(name, x, centered.reshape(x.shape), var, eps, params, (channels,), center, scale)
 
     return stateless(init, fn)
 
 
-def _normalize(name, x, rest, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
-    """rest / sqrt(var + eps) * scale + bias, rounded to x's precision once, at the end."""
+def _normalize(name, x, centered, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
+    """centered / sqrt(var + eps) * scale + bias, rounded once, at the end, to x's dtype."""
     factor = lax.rsqrt(var + eps)
     if scale:
-        factor = factor * align_trailing(get_param(name, params, "scale", shape, x), x).astype(rest.dtype)
-    y = rest * factor
+        factor = factor * align_trailing(get_param(name, params, "scale", shape, x), x).astype(centered.dtype)
+    y = centered * factor
     if center:
         y = y + align_trailing(get_param(name, params, "bias", shape, x), x).astype(y.dtype)
     return y.astype(x.dtype)
@@ -275,5 +275,5 @@ def _channels(x, name: str) -> tuple[int]:
 def _from_axis(x, axis: int, name: str) -> tuple[int, ...]:
     rank = len(x.shape)
     if axis not in range(-rank, rank) or axis % rank == 0:
-        raise ValueError(f"{name}: axis={axis} is the batch or not there in input {x.shape}")
+        raise ValueError(f"{name}: axis={axis} is the batch dimension or does not exist in input {x.shape}")
     return x.shape[axis:]

@@ -1,4 +1,4 @@
-"""Sums, norms and broadcasting that keep their digits, their finite gradients and their types."""
+"""Sums, norms and broadcasting with full accuracy, finite gradients and unchanged dtypes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from jaxcnn._layer import at_least_float32
 
 
 def align_trailing(v: jax.Array, x: jax.Array) -> jax.Array:
-    """(*tail,) -> (1, .., 1, *tail): v with as many dimensions as x, of whose last dimensions it has one value each."""
+    """(*tail,) -> (1, .., 1, *tail): v with the rank of x, aligned with its last dimensions."""
     return lax.expand_dims(v, range(x.ndim - v.ndim))
 
 
 def center_and_variance(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """x - mean, and the variance over `axes`, which stay as dimensions of size 1.
+    """x - mean, and the variance, over `axes`, which are kept with size 1.
 
-    The mean is near + shift, but as one number it would be rounded: near 10,000, by up to 5e-4. x - near is exact for x
-    close to near, so the two are subtracted one after the other.
+    Subtracts the mean twice. The first mean is rounded: near 10,000, by up to 5e-4. Subtracting a value close to x is
+    exact, so the mean of the rest corrects the rounding.
     """
     wide = at_least_float32(x)
     rest = wide - lax.stop_gradient(wide.mean(axes, keepdims=True))
@@ -25,43 +25,42 @@ def center_and_variance(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array,
 
 
 def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
-    """(sum |x|^p)^(1/p) over `axes`, which stay as dimensions of size 1; the gradient of a norm of zeros is zero.
+    """(sum |x|^p)^(1/p) over `axes`, which are kept with size 1. The gradient of the norm of zeros is zero.
 
-    Squares of 1e25 overflow and those of 1e-25 vanish, so x is divided by the largest |x| first.
+    x is first divided by its largest magnitude: squares of 1e25 overflow, and those of 1e-25 underflow.
     """
     scale = _divisor(jnp.abs(x).max(axes, keepdims=True))
     scaled = (x if p % 2 == 0 else jnp.abs(x)) / scale
     total = (scaled**p).sum(axes, keepdims=True)
-    zero = total == 0  # where() alone would let the infinite slope of the root through as 0 * inf
+    zero = total == 0  # a single where() would give the gradient 0 * inf
     return scale * jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / p))
 
 
 def scale_to_unit_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """x / |x|, the norm over `axes`; zeros stay zeros."""
+    """x divided by its norm over `axes`; zeros stay zeros."""
     x = scale_to_unit_max(x, axes)
     return divide_or_keep(x, norm(x, axes))
 
 
 def scale_to_unit_max(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """x / max |x|, the maximum a constant for the gradient: in front of what does not depend on the magnitude.
+    """x / max |x|, with the maximum a constant in the gradient. Use it before functions that ignore the scale.
 
-    What is below 1e-30 counts as zero and stays as it is: its gradient, with the factor 1 / max |x|, would overflow.
+    Magnitudes below 1e-30 are not scaled, as their gradient, with a factor 1 / max |x|, would overflow.
     """
     largest = jnp.abs(x).max(axes, keepdims=True)
     return x / _divisor(jnp.where(largest < 1e-30, 0, largest))
 
 
 def divide_or_keep(x: jax.Array, length: jax.Array) -> jax.Array:
-    """x / length, or x itself where the length is zero."""
+    """x / length; x where the length is zero."""
     return x / jnp.where(length < 1e-12, 1, length)
 
 
 def _divisor(largest: jax.Array) -> jax.Array:
-    """What to divide values by before they are raised to a power, given the largest |x| among them.
+    """The scale by which `norm` divides x before it raises x to a power, given the largest |x|.
 
-    It is a constant for the gradient: a norm does not depend on what x is divided by before and multiplied by after.
-    Where nothing is gained, for zeros, infinities and NaN, it is 1. XLA multiplies by the reciprocal, on a CPU without
-    subnormal numbers: beyond 1 / tiny, x / largest would be zero.
+    It is a constant in the gradient, as the norm does not depend on it. It is 1 for zeros, infinities and NaN. It is at
+    most 1 / tiny: XLA multiplies by the reciprocal and flushes subnormal numbers to zero on a CPU.
     """
     largest, tiny = lax.stop_gradient(largest), jnp.finfo(largest.dtype).tiny
     return jnp.where((largest >= tiny) & (largest < jnp.inf), jnp.minimum(largest, 1 / tiny), 1)

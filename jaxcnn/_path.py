@@ -1,4 +1,4 @@
-"""Parameters by path: `block1/conv/kernel` names a leaf, a regular expression names many."""
+"""Parameters by path: a path such as `block1/conv/kernel` names one leaf, a regular expression selects several."""
 
 import difflib
 import math
@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-KERNELS = "(.*/)?kernel"  # every leaf called kernel: the weights that regularizers and decay act on
+KERNELS = "(.*/)?kernel"  # the default of regularizers and weight decay
 
 
 def paths(tree: Any) -> list[str]:
-    """The path of every leaf, in the tree's own order.
+    """The path of every leaf, in the order of `jax.tree.leaves`.
 
     Example:
         >>> jaxcnn.paths({"conv": {"kernel": 0, "bias": 0}})
@@ -22,9 +22,9 @@ def paths(tree: Any) -> list[str]:
 
 
 def mask(params: Any, pattern: str) -> Any:
-    """A tree of bools, True where the whole path matches `pattern`, a regular expression.
+    """A tree of bools, True for leaves whose whole path matches the regular expression `pattern`.
 
-    For the masks of optax: `optax.add_decayed_weights(1e-4, mask=mask(params, ".*/kernel"))`.
+    For masks in optax: `optax.add_decayed_weights(1e-4, mask=mask(params, ".*/kernel"))`.
 
     Raises:
         ValueError: if the pattern matches no path, or is not a regular expression.
@@ -39,10 +39,10 @@ def mask(params: Any, pattern: str) -> Any:
 
 
 def count_params(params: Any, pattern: str = ".*") -> int:
-    """The number of scalars in all leaves whose whole path matches `pattern`.
+    """The number of parameters in all leaves whose whole path matches `pattern`.
 
     Raises:
-        ValueError: if the pattern matches no path of a tree that has any.
+        ValueError: if the tree has leaves and the pattern matches none of them.
 
     Example:
         >>> import numpy as np
@@ -57,16 +57,16 @@ def count_params(params: Any, pattern: str = ".*") -> int:
 
 
 def matching(names: list[str], pattern: str, kind: str) -> list[str]:
-    """Those of `names` that match `pattern` as a whole; none is an error that names the nearest."""
+    """Those of `names` that match `pattern` as a whole; raises ValueError if none does."""
     expression = compile_pattern(pattern)
     chosen = [name for name in names if expression.fullmatch(name)]
     if not chosen:
-        raise ValueError(f"{pattern!r} matches the whole path of no {kind}; {expected_one_of(pattern, names)}")
+        raise ValueError(f"{pattern!r} does not match the whole path of any {kind}; {expected_one_of(pattern, names)}")
     return chosen
 
 
 def compile_pattern(pattern: str) -> re.Pattern:
-    """The regular expression, or an error that shows it."""
+    """Compiles a regular expression; raises ValueError if it is invalid."""
     try:
         return re.compile(pattern)
     except (re.error, TypeError) as error:
@@ -74,11 +74,11 @@ def compile_pattern(pattern: str) -> re.Pattern:
 
 
 def expected_one_of(name: Any, names: Iterable[str]) -> str:
-    """`expected one of: a, b; did you mean 'a'?`: the first of `names`, and the one closest to `name`."""
+    """Text for error messages, `expected one of: a, b; did you mean 'a'?`: some names, and the closest to `name`."""
     names = list(names)
     if not names:
         return "none exist"
-    some = ", ".join(names[:12]) + (f", .. ({len(names)} in all)" if len(names) > 12 else "")
+    some = ", ".join(names[:12]) + (f", .. ({len(names)} in total)" if len(names) > 12 else "")
     close = difflib.get_close_matches(str(name), names, 1)
     return f"expected one of: {some}" + (f"; did you mean {close[0]!r}?" if close else "")
 

@@ -1,7 +1,7 @@
-"""Pooling: each window of a feature map is replaced by one number, for each channel by itself.
+"""Pooling: reduces each window of a feature map to one value, separately for each channel.
 
-The map shrinks, later layers see more of the image, and a pattern that moves by a little gives
-the same output as long as it stays in its window: some tolerance to translation, and no parameters.
+Pooling has no parameters. It makes the map smaller, so later layers have larger receptive fields, and it makes the
+network tolerant to small translations: the output stays the same while a pattern moves within a window.
 """
 
 import functools
@@ -33,15 +33,15 @@ def max_pool(
 
     y[n, i, c] = max_k x[n, stride * i + dilation * k - low, c]
 
-    with spatial' as in `conv`. Padding never wins. Where values tie, the first takes the whole gradient.
+    with spatial' as in `conv`. Padding is never the maximum. For equal values, the first one gets the whole gradient.
 
     Args:
-        size: positions of the window, one int for all spatial dimensions or one for each.
-        stride: positions from one window to the next; None stands for `size`: windows side by side.
+        size: window size, one int for all spatial dimensions or one int per dimension.
+        stride: step between windows, in positions; None means `size`, for windows that do not overlap.
         padding: as in `conv`.
-        dilation: positions from one tap of the window to the next.
-        ceil_mode: whether a last window may hang over the end (PyTorch's rule: if it starts inside the input
-            or its leading padding).
+        dilation: step between the elements of a window, in positions.
+        ceil_mode: whether to add a last window that extends beyond the end. As in PyTorch, it must start inside the
+            input or the leading padding.
 
     Raises:
         ValueError: for a wrong rank, a window larger than the input, or one that covers only padding.
@@ -56,7 +56,7 @@ def max_pool(
     """
 
     def largest(x, window, padding):
-        return window_max(_real(x), window)
+        return window_max(check_real(x), window)
 
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
@@ -86,7 +86,7 @@ def min_pool(
     """
 
     def smallest(x, window, padding):
-        return window_min(_real(x), window)
+        return window_min(check_real(x), window)
 
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
@@ -107,8 +107,8 @@ def avg_pool(
 
     Args:
         size, stride, padding, dilation, ceil_mode: as in `max_pool`.
-        count_include_pad: whether count(i) counts the padding too (PyTorch's default is True). What hangs
-            over the end in ceil mode is never counted.
+        count_include_pad: whether count(i) includes padding (PyTorch's default is True). Positions beyond the end in
+            ceil mode are never counted.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -124,11 +124,9 @@ def avg_pool(
     def mean(x, window, padding):
         total = window_sum(at_least_float32(as_floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
-        count = functools.reduce(operator.mul, np.ix_(*_taps(x.shape[1:-1], window, counted)))[
-            ..., None
-        ]  # (*spatial', 1)
-        count = (count if np.ptp(count) else count.flat[0]).astype(total.dtype)
-        return (total / (count[None] if count.ndim else count)).astype(x.dtype)
+        count = functools.reduce(operator.mul, np.ix_(*_counts(x.shape[1:-1], window, counted)))  # (*spatial')
+        count = count[None, ..., None] if np.ptp(count) else count.flat[0]
+        return (total / count.astype(total.dtype)).astype(x.dtype)
 
     return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
@@ -143,19 +141,19 @@ def lp_pool(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Layer:
-    """(N, *spatial, C) -> (N, *spatial', C): the p-norm of each window, between the sum and the largest.
+    """(N, *spatial, C) -> (N, *spatial', C): the p-norm of each window.
 
     y[n, i, c] = (sum_k |x[n, stride * i + dilation * k - low, c]|^p)^(1/p)
 
-    The gradient of a window of zeros is zero.
+    p = 1 gives the sum of magnitudes; a large p approaches their maximum. The gradient of a window of zeros is zero.
 
     Args:
-        p: the power, at least 1 and finite.
+        p: order of the norm, at least 1 and finite.
         size, stride, padding, dilation, ceil_mode: as in `max_pool`.
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for another p, or as in `max_pool`.
+        ValueError: for an invalid p, or as in `max_pool`.
 
     Example:
         >>> jaxcnn.lp_pool(2, 2).apply({}, {}, jnp.array([3.0, 4.0]).reshape(1, 2, 1), train=False)[0].ravel()
@@ -167,10 +165,10 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def p_norm(x, window, padding):
-        places = window.output(x.shape[1:-1])
+        output = window.output(x.shape[1:-1])
         y = jnp.pad(at_least_float32(as_floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
         taps = []
-        for out, k, s, d in zip(places, window.size, window.stride, window.dilation, strict=True):
+        for out, k, s, d in zip(output, window.size, window.stride, window.dilation, strict=True):
             taps.append(2 * len(taps) + 2)
             y = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), taps[-1] - 1, mode="clip")
         return norm(y, tuple(taps), p).squeeze(taps).astype(x.dtype)  # y: (N, out, taps, .., out, taps, C)
@@ -181,7 +179,7 @@ def lp_pool(
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """(N, *spatial, C) -> (N, C): the mean over all positions, y[n, c] = mean_i x[n, i, c].
 
-    Passed uncalled: `serial(conv(32), global_avg_pool, dense(10))`.
+    A plain function, passed without a call: `serial(conv(32), global_avg_pool, dense(10))`.
 
     Example:
         >>> jaxcnn.global_avg_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
@@ -197,7 +195,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 def global_max_pool(x: jax.Array) -> jax.Array:
     """(N, *spatial, C) -> (N, C): the largest value of each channel, y[n, c] = max_i x[n, i, c].
 
-    The first of equal values takes the whole gradient. Passed uncalled, like `global_avg_pool`.
+    For equal values, the first one gets the whole gradient. Passed without a call, like `global_avg_pool`.
 
     Example:
         >>> jaxcnn.global_max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
@@ -208,7 +206,7 @@ def global_max_pool(x: jax.Array) -> jax.Array:
 
 
 def first_max(x: jax.Array, axis: int) -> jax.Array:
-    """The maximum along `axis`, with the whole gradient to the first of equal values."""
+    """The maximum along `axis`. For equal values, the first one gets the whole gradient."""
     at = jnp.expand_dims(jnp.argmax(x, axis), axis)
     return jnp.take_along_axis(x, at, axis).squeeze(axis)
 
@@ -222,28 +220,28 @@ def _pool(
     dilation: Any,
     ceil_mode: bool,
 ) -> Layer:
-    """A pool that reduces each window by `reduce(x, window, padding)`, with `padding` as it was asked for."""
+    """A pool that computes `reduce(x, window, padding)`; `padding` is the requested one, without that of ceil mode."""
     stride = size if stride is None else stride
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
 
     def fn(x):
         x = jnp.asarray(x)
         spatial_rank(x, name)
-        asked = make_window(name, x.shape, size, stride, dilation, padding)
-        window = (asked.hanging_over(x.shape[1:-1]) if ceil_mode else asked).on(name, x.shape)
-        nothing = ((0, 0),) * len(asked.padding)
-        if any((taps == 0).any() for taps in _taps(x.shape[1:-1], window, nothing)):
+        requested = make_window(name, x.shape, size, stride, dilation, padding)
+        window = (requested.with_ceil_mode(x.shape[1:-1]) if ceil_mode else requested).check_fits(name, x.shape)
+        no_padding = ((0, 0),) * len(window.padding)
+        if any((counts == 0).any() for counts in _counts(x.shape[1:-1], window, no_padding)):
             raise ValueError(
-                f"{name}: with padding {window.padding}, some window {window.span} covers only padding; "
+                f"{name}: with padding {window.padding}, a window of size {window.span} covers only padding; "
                 f"the input has shape {x.shape}"
             )
-        return reduce(x, window, asked.padding)
+        return reduce(x, window, requested.padding)
 
     return as_layer(fn)
 
 
-def _taps(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int], ...]) -> list[np.ndarray]:
-    """For each dimension and place, how many taps of the window lie on the input or its `margin`."""
+def _counts(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int], ...]) -> list[np.ndarray]:
+    """Per dimension and output position, the number of window elements inside the input or its `margin`."""
     counts = []
     for n, k, s, d, (low, _), _, (before, after), out in zip(
         spatial, *window, margin, window.output(spatial), strict=True
@@ -253,8 +251,8 @@ def _taps(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int
     return counts
 
 
-def _real(x: jax.Array) -> jax.Array:
-    """x itself, if its values have an order."""
+def check_real(x: jax.Array) -> jax.Array:
+    """Returns x if its values can be ordered, else raises."""
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"max and min pools need real numbers, got {x.dtype}")
     return x

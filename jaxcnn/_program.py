@@ -1,10 +1,10 @@
-"""The one reader of jaxprs, the programs that jax traces: an interpreter, and what its clients need to know.
+"""An interpreter of jaxprs (the programs that jax traces) and queries on them. Other modules use these functions.
 
-interpret(program, args, rule)     a program evaluated with another meaning of its operations
-equations(program)                 all its operations, those of inner programs included
-inputs_used(program)               which of its inputs the results need
-listing(program)                   a line of text for each operation
-plain(fn)                          a function in terms of `lax` alone
+interpret(program, args, rule)     evaluates a program with another meaning of its operations
+equations(program)                 all operations, including those of nested programs
+inputs_used(program)               which inputs the results depend on
+listing(program)                   one line of text per operation
+plain(fn)                          a function that uses `lax` operations only
 """
 
 import functools
@@ -25,22 +25,21 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function fn in terms of `lax` alone, for tools that read or convert jaxprs.
+    """Replaces the primitives of this library in `fn` by `lax` operations, for tools that read or convert jaxprs.
 
     plain(fn)(*args) = fn(*args)
 
-    Convolutions, pools and sums are primitives of this library, which are lowered in the fastest way for each backend.
-    Here each is replaced by the `lax` operations that it stands for, inside `jit`, `scan`, `cond`, `remat` and
-    functions with derivatives of their own as well. The result may be transformed like any other function. Derivatives
-    are best taken before, as in `plain(jax.grad(f))`: `lax` has none of a dilated max pool, and a rule given to
-    `jax.custom_vjp` is used as it is.
+    Convolutions, pools and sums are primitives of this library, with a fast lowering for each backend. `plain`
+    replaces them everywhere, also inside `jit`, `scan`, `cond`, `remat` and functions with custom derivatives. The
+    result can be transformed like any other function. Differentiate first, as in `plain(jax.grad(f))`: `lax` cannot
+    differentiate a dilated max pool, and rules of `jax.custom_vjp` are not converted.
 
     Args:
-        fn: a function of arrays. All its arguments are traced; fix others, as in
+        fn: a function of arrays. All its arguments are traced. Bind static arguments first, as in
             `plain(functools.partial(model.apply, train=False))`.
 
     Raises:
-        TypeError: for what is not a function.
+        TypeError: if `fn` is not a function.
 
     Example:
         >>> pool = lambda x: jaxcnn.max_pool(2).apply({}, {}, x, train=False)[0]
@@ -51,7 +50,7 @@ def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
         ['reduce_window_max']
     """
     if not callable(fn):
-        raise TypeError(f"plain needs a function of arrays, got {type(fn).__name__}; of a layer, give its apply")
+        raise TypeError(f"plain needs a function of arrays, got {type(fn).__name__}; for a layer, pass its apply")
 
     @functools.wraps(fn)
     def in_lax(*args, **kwargs):
@@ -65,13 +64,13 @@ def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
 def interpret(
     program: Program, args: Sequence[Any], rule: Rule, constant: Callable[[Any], Any] = lambda value: value
 ) -> list[Any]:
-    """The results of a program on values of any kind.
+    """Evaluates a program on values of any type.
 
     Args:
-        program: what `jax.make_jaxpr` gives, or a program inside of one.
-        args: a value for each of its inputs.
-        rule: the meaning of an operation, (equation, values of its operands) -> values of its results.
-        constant: from an array in the program to its value.
+        program: the result of `jax.make_jaxpr`, or a program nested in it.
+        args: one value per input.
+        rule: evaluates an operation, (equation, operand values) -> result values.
+        constant: converts an array in the program to a value.
     """
     jaxpr = jaxpr_of(program)
     values = dict(zip(jaxpr.invars, args, strict=True))
@@ -86,17 +85,17 @@ def interpret(
 
 
 def jaxpr_of(program: Program) -> Jaxpr:
-    """The operations of a program, whether it comes with its constants or not."""
+    """The jaxpr of a program with or without constants."""
     return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def inner_programs(equation: Any) -> list[Program]:
-    """The programs among the parameters of an operation, such as the body of a loop or the branches of a choice."""
+    """The programs in the parameters of an operation, such as a loop body or the branches of a conditional."""
     return _programs([*equation.params.values()])
 
 
 def equations(program: Program) -> Iterator[Any]:
-    """All operations of a program in order, each followed by those of the programs inside it."""
+    """All operations of a program in order, each followed by those of its nested programs."""
     for equation in jaxpr_of(program).eqns:
         yield equation
         for inner in inner_programs(equation):
@@ -104,27 +103,27 @@ def equations(program: Program) -> Iterator[Any]:
 
 
 def inputs_used(program: ClosedJaxpr) -> list[bool]:
-    """For each input, whether any result needs it."""
+    """For each input, whether any result depends on it."""
     _, used = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
     return used
 
 
 def listing(program: ClosedJaxpr) -> list[str]:
-    """A line for each operation, those of inner programs below it, with variables numbered in order of appearance.
+    """One line per operation, followed by those of its nested programs. Variables are numbered by first appearance.
 
-    Programs that compute the same in the same way have the same listing, whatever their functions are called.
+    Programs with the same operations have the same listing, independent of function names.
     """
     return [*_lines(program)]
 
 
 def _in_lax(equation: Any, operands: list[Any]) -> Sequence[Any]:
-    """The results of an operation by `lax` alone."""
+    """The results of an operation, computed with `lax` operations only."""
     primitive, params = equation.primitive, equation.params
     if form := _lax_form(primitive):
         return [plain(functools.partial(form, **params))(*operands)]
     if any(map(_uses_library, inner_programs(equation))):
         params = {name: _with_programs_in_lax(value) for name, value in params.items()}
-        if primitive.name == "remat2":  # its program has no place for constants: they become operands
+        if primitive.name == "remat2":  # its program cannot hold constants: pass them as operands
             params["jaxpr"], consts = _without_consts(params["jaxpr"])
             operands = [*consts, *operands]
     results = primitive.bind(*operands, **primitive.get_bind_params(params))
@@ -132,7 +131,7 @@ def _in_lax(equation: Any, operands: list[Any]) -> Sequence[Any]:
 
 
 def _lax_form(primitive: Any) -> Callable[..., Any] | None:
-    """The function of `lax` that a primitive of this library stands for; None for the primitives of jax."""
+    """The `lax` implementation of a primitive of this library; None for primitives of jax."""
     return getattr(primitive, "plain", None)
 
 
@@ -141,7 +140,7 @@ def _uses_library(program: Program) -> bool:
 
 
 def _with_programs_in_lax(value: Any) -> Any:
-    """A parameter of an operation, in which all programs are by `lax` alone."""
+    """A parameter of an operation, with all programs in it converted to `lax` operations."""
     if not _programs(value):
         return value
     if isinstance(value, tuple | list):
@@ -151,9 +150,9 @@ def _with_programs_in_lax(value: Any) -> Any:
 
 
 def _without_consts(program: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
-    """The program with its constants as its first operands, and these."""
-    given = lambda consts, args: interpret(ClosedJaxpr(program.jaxpr, consts), args, _in_lax)
-    return jax.make_jaxpr(given)(program.consts, program.in_avals).jaxpr, program.consts
+    """The program with its constants as additional first operands, and the constants."""
+    evaluate = lambda consts, args: interpret(ClosedJaxpr(program.jaxpr, consts), args, _in_lax)
+    return jax.make_jaxpr(evaluate)(program.consts, program.in_avals).jaxpr, program.consts
 
 
 def _programs(value: Any) -> list[Program]:
@@ -166,33 +165,33 @@ def _lines(program: Program) -> Iterator[str]:
     jaxpr = jaxpr_of(program)
     numbers: dict[Any, int] = {}
 
-    def variables(these: Sequence[Any]) -> str:
+    def variables(atoms: Sequence[Any]) -> str:
         return " ".join(
             f"{np.asarray(var.val).tolist()}"
             if isinstance(var, Literal)
             else f"{numbers.setdefault(var, len(numbers))}:{var.aval.str_short()}"
-            for var in these
+            for var in atoms
         )
 
     yield f"inputs {variables([*jaxpr.constvars, *jaxpr.invars])}"
     for equation in jaxpr.eqns:
         params = dict(sorted(equation.params.items()))
         operands, results = variables(equation.invars), variables(equation.outvars)
-        described = " ".join(f"{name}={_described(value)}" for name, value in params.items())
-        yield f"{equation.primitive.name} {operands} -> {results} {described}"
+        description = " ".join(f"{name}={_description(value)}" for name, value in params.items())
+        yield f"{equation.primitive.name} {operands} -> {results} {description}"
         for inner in _programs([*params.values()]):
             yield from _lines(inner)
     yield f"outputs {variables(jaxpr.outvars)}"
 
 
-def _described(value: Any) -> str:
-    """A parameter of an operation; of a program in it the constants, of a function nothing."""
+def _description(value: Any) -> str:
+    """Text for a parameter of an operation: checksums of the constants of a program, no details of a function."""
     if isinstance(value, ClosedJaxpr):
         return f"program {[zlib.crc32(np.asarray(const).tobytes()) for const in value.consts]}"
     if isinstance(value, Jaxpr):
         return "program"
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return f"[{', '.join(map(_described, value))}]"
+        return f"[{', '.join(map(_description, value))}]"
     if callable(value) and not isinstance(value, type):
         return "function"
     if isinstance(value, np.ndarray | jax.Array):

@@ -1,7 +1,7 @@
 """Penalties on parameters, added to a loss: `regularized(loss_fn, l2(1e-4), l1(1e-5))`.
 
-Each is a function `params -> scalar` over the leaves whose whole path matches `where`; by default all kernels,
-since biases and scales do not make a function less smooth.
+A penalty is a function `params -> scalar` over all leaves whose full path matches `where`. The default is all kernels:
+biases and scales are usually not regularized.
 """
 
 import functools
@@ -20,16 +20,16 @@ Penalty = Callable[[Any], jax.Array]
 
 
 def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
-    """The loss with penalties on the parameters: loss + sum_j penalty_j(params).
+    """Adds penalties on the parameters to a loss: loss + sum_j penalty_j(params).
 
-    The metrics gain "penalty", the sum; what they call "loss" stays the loss on the data.
+    Adds the metric "penalty", the sum of all penalties. The metric "loss" remains the loss on the data.
 
     Args:
-        loss_fn: as `cross_entropy` makes it.
+        loss_fn: a LossFn, such as the result of `cross_entropy`.
         penalties: functions `params -> scalar`, such as `l2(1e-4)`.
 
     Raises:
-        TypeError: for a penalty that is not a function, such as a bare number.
+        TypeError: if a penalty is not a function, for example a number.
 
     Example:
         >>> def loss_fn(params, state, batch, *, train, key=None):
@@ -55,14 +55,14 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
 
 
 def l1(strength: float, where: str = KERNELS) -> Penalty:
-    """params -> strength * sum |w|. Its gradient has the same size for every weight, so small ones end at zero.
+    """params -> strength * sum |w|. Its constant gradient drives small weights to zero.
 
     Args:
-        strength: lambda, at least 0.
-        where: regular expression on the whole path of a parameter.
+        strength: factor of the penalty, at least 0.
+        where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: for a negative strength, or if `where` matches nothing.
+        ValueError: if a strength is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.l1(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
@@ -70,21 +70,21 @@ def l1(strength: float, where: str = KERNELS) -> Penalty:
 
     Source: Tibshirani, "Regression shrinkage and selection via the lasso", 1996.
     """
-    return _penalty("l1", strength, where, _absolute)
+    return _penalty("l1", strength, where, _abs_sum)
 
 
 def l2(strength: float, where: str = KERNELS) -> Penalty:
-    """params -> strength * sum w^2 (no half). Its gradient 2 * strength * w shrinks large weights most.
+    """params -> strength * sum w^2 (without a factor 1/2). Its gradient is 2 * strength * w.
 
-    With plain SGD this is `optax.add_decayed_weights(2 * strength)` before the learning rate, and PyTorch's
-    weight_decay = 2 * strength. With Adam the two differ: there, `optax.adamw` decays apart from the loss.
+    With plain SGD it equals `optax.add_decayed_weights(2 * strength)` before the learning rate, and PyTorch's
+    weight_decay = 2 * strength. With Adam it differs from the decoupled weight decay of `optax.adamw`.
 
     Args:
-        strength: lambda, at least 0.
-        where: regular expression on the whole path of a parameter.
+        strength: factor of the penalty, at least 0.
+        where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: for a negative strength, or if `where` matches nothing.
+        ValueError: if a strength is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.l2(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
@@ -101,10 +101,10 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 
     Args:
         l1, l2: the two strengths, at least 0.
-        where: regular expression on the whole path of a parameter.
+        where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: for a negative strength, or if `where` matches nothing.
+        ValueError: if a strength is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.elastic_net(1.0, 0.5)({"kernel": jnp.array([-1.0, 3.0])}))
@@ -114,25 +114,25 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
     """
     check_number("elastic_net: l1", l1)
     check_number("elastic_net: l2", l2)
-    return _penalty("elastic_net", 1.0, where, lambda w: l1 * _absolute(w) + l2 * jnp.square(w).sum())
+    return _penalty("elastic_net", 1.0, where, lambda w: l1 * _abs_sum(w) + l2 * jnp.square(w).sum())
 
 
 def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
-    """params -> strength * sum |W^T W - 1|^2: filters of length one that are at right angles to each other.
+    """params -> strength * sum |W^T W - I|^2: favors orthonormal filters.
 
-    W is the kernel as a matrix (.., features); where it has more features than inputs, W W^T stands for W^T W.
+    W is the kernel as a matrix (.., features). With more features than inputs, the penalty uses W W^T.
 
-    Each of the n kernels of a `repeat` is a W of its own. The names in the tree that `init` returned, and in gradients
-    and updates of it, say which kernels are stacked. In a dict written by hand or read from a file they do not: there,
-    (n, in, out) is taken for the kernel of a 1-D convolution. Use
-    `jax.tree.map(lambda _, w: w, init_params, loaded_params)` first.
+    Each of the n kernels of a `repeat` is a separate W. The keys of the tree that `init` returned record which kernels
+    are stacked; gradients and updates keep them. Plain string keys, as in a loaded file, do not, so a stacked kernel
+    (n, in, out) would be treated as the kernel of a 1-D convolution. Restore the keys first with
+    `jax.tree.map(lambda _, w: w, init_params, loaded_params)`.
 
     Args:
-        strength: lambda, at least 0.
-        where: regular expression on the whole path of a parameter.
+        strength: factor of the penalty, at least 0.
+        where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: for a negative strength, or if `where` matches nothing.
+        ValueError: if a strength is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.orthogonal(1.0)({"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]])}))
@@ -161,6 +161,6 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
     return penalty
 
 
-def _absolute(w: jax.Array) -> jax.Array:
-    # The slope of jnp.abs at 0 is 1, which would push weights away from where the penalty has brought them.
+def _abs_sum(w: jax.Array) -> jax.Array:
+    # The gradient of jnp.abs at 0 is 1, which would push weights away from zero again.
     return (w * jnp.sign(w)).sum()

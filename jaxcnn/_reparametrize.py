@@ -1,6 +1,7 @@
-"""Transforms of layers that compute each kernel from other weights: dropped, normalized or standardized ones.
+"""Transforms that reparametrize the kernels of a layer: they drop, normalize or standardize weights.
 
-A kernel is `kernel` at any depth of the layer's parameters; inside of a `repeat`, each of the n is treated by itself.
+A kernel is a parameter named `kernel` at any depth of the layer's parameters. The n kernels of a `repeat` are
+transformed independently.
 """
 
 from collections.abc import Callable
@@ -38,17 +39,17 @@ from jaxcnn._window import check_integer
 
 @constructor
 def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
-    """The layer with some of its weights zero, drawn anew at each training step.
+    """Zeroes random weights of a layer, different ones at each training step.
 
     w' = w * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each weight
 
     Args:
         layer: a layer with parameters.
-        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
-        where: regular expression on the paths of the parameters to drop from, by default all kernels.
+        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
+        where: regular expression on the paths of the parameters to drop; by default all kernels.
 
     Raises:
-        ValueError: for another rate, in training without a key, or if `where` matches nothing.
+        ValueError: if `rate` is outside [0, 1), in training without a key, or if `where` matches nothing.
 
     Example:
         >>> layer = jaxcnn.drop_connect(jaxcnn.dense(1, bias=False), 0.5)
@@ -64,13 +65,13 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
 
     def apply(params, state, x, *, train, key=None):
         if train:
-            ours, key = transform_keys(require_key(key, "drop_connect"), "drop_connect")
+            drop_key, key = transform_keys(require_key(key, "drop_connect"), "drop_connect")
             chosen = mask(params, where)
 
-            def thinned(path, w, hit):
-                return drop(child_key(ours, jax.tree_util.keystr(path)), rate, w) if hit else w
+            def drop_weights(path, w, hit):
+                return drop(child_key(drop_key, jax.tree_util.keystr(path)), rate, w) if hit else w
 
-            params = jax.tree_util.tree_map_with_path(thinned, params, chosen)
+            params = jax.tree_util.tree_map_with_path(drop_weights, params, chosen)
         return layer.apply(params, state, x, train=train, key=key)
 
     return Layer(layer.init, apply)
@@ -78,20 +79,20 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
 
 @constructor
 def weight_norm(layer: AnyLayer) -> Layer:
-    """The layer with length and direction of each filter as parameters of their own.
+    """Parametrizes each filter of a layer by its norm and its direction.
 
-    w' = scale * w / |w|,  the norm over all dimensions of a kernel but the last, for each feature
+    w' = scale * w / |w|,  with one norm per feature, over all kernel dimensions but the last
 
-    The scale starts at |w|, so that the layer starts as it was.
+    `scale` is initialized to |w|, so the layer's initial output does not change.
 
     Args:
-        layer: a layer with kernels that have no scale beside them.
+        layer: a layer with kernels and no `scale` next to them.
 
     Params:
-        those of the layer, and beside each kernel (.., features) a scale (features,).
+        those of the layer, plus a `scale` (features,) next to each kernel (.., features).
 
     Raises:
-        ValueError: if the layer has no kernel, or one that has a scale already.
+        ValueError: if the layer has no kernel, or already has a `scale` next to a kernel.
 
     Example:
         >>> params, _ = jaxcnn.weight_norm(jaxcnn.dense(3)).init(jax.random.key(0), jnp.zeros((1, 5)))
@@ -102,38 +103,40 @@ def weight_norm(layer: AnyLayer) -> Layer:
     """
     layer = as_layer(layer)
 
-    def with_scale(leaves, depth):
+    def add_scale(leaves, depth):
         if "scale" in leaves:
-            raise ValueError("weight_norm: a kernel has a scale beside it already")
-        name = next(name for name in leaves if name == "kernel")  # which says whether it is stacked
+            raise ValueError("weight_norm: the layer already has a 'scale' next to a kernel")
+        name = next(name for name in leaves if name == "kernel")  # this key knows its stack depth
         return leaves | {
-            stacked_name("scale", getattr(name, "depth", 0)): vmap_stacked(_lengths, depth)(leaves["kernel"])
+            stacked_name("scale", getattr(name, "depth", 0)): vmap_stacked(_filter_norms, depth)(leaves["kernel"])
         }
 
-    def scaled(leaves, depth):
+    def apply_scale(leaves, depth):
         kernel = leaves["kernel"]
         scale = get_param("weight_norm", leaves, "scale", (*kernel.shape[:depth], kernel.shape[-1]), kernel)
         rest = {name: child for name, child in leaves.items() if name != "scale"}
-        return rest | {"kernel": vmap_stacked(with_length, depth)(kernel, scale)}
+        return rest | {"kernel": vmap_stacked(rescale, depth)(kernel, scale)}
 
-    def with_length(kernel, scale):
+    def rescale(kernel, scale):
         return align_trailing(scale, kernel) * scale_to_unit_norm(kernel, tuple(range(kernel.ndim - 1)))
 
     def init(key, x):
         params, state = layer.init(key, x)
-        return _at_kernels("weight_norm", layer, params, x, with_scale), state
+        return _map_kernel_dicts("weight_norm", layer, params, x, add_scale), state
 
     def apply(params, state, x, *, train, key=None):
-        return layer.apply(_at_kernels("weight_norm", layer, params, x, scaled), state, x, train=train, key=key)
+        return layer.apply(
+            _map_kernel_dicts("weight_norm", layer, params, x, apply_scale), state, x, train=train, key=key
+        )
 
     return Layer(init, apply)
 
 
 @constructor
 def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
-    """The layer with each filter brought to mean 0 and variance 1.
+    """Standardizes each filter of a layer to mean 0 and variance 1.
 
-    w' = (w - mean) / sqrt(var + eps),  over all dimensions of a kernel but the last, for each feature
+    w' = (w - mean) / sqrt(var + eps),  with moments per feature, over all kernel dimensions but the last
 
     Args:
         layer: a layer with kernels.
@@ -151,15 +154,15 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     """
     layer = as_layer(layer)
 
-    def standardized(kernel):
-        rest, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))
-        return rest * lax.rsqrt(var + eps)
+    def standardize(kernel):
+        centered, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))
+        return centered * lax.rsqrt(var + eps)
 
     def change(leaves, depth):
-        return leaves | {"kernel": vmap_stacked(standardized, depth)(leaves["kernel"])}
+        return leaves | {"kernel": vmap_stacked(standardize, depth)(leaves["kernel"])}
 
     def apply(params, state, x, *, train, key=None):
-        params = _at_kernels("weight_standardized", layer, params, x, change)
+        params = _map_kernel_dicts("weight_standardized", layer, params, x, change)
         return layer.apply(params, state, x, train=train, key=key)
 
     return Layer(layer.init, apply)
@@ -167,19 +170,19 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 
 @constructor
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
-    """The layer with each kernel divided by its largest singular value, so that it stretches nothing.
+    """Divides each kernel of a layer by its largest singular value.
 
-    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features), u its first right singular vector
+    w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features) and u its first right singular vector
 
-    u comes from power iteration, u <- w^T w u / |w^T w u|, which goes on in training.
+    Power iteration estimates u: u <- w^T w u / |w^T w u|. It continues at each training step.
 
     Args:
         layer: a layer with kernels.
-        steps: of power iteration in each training step.
+        steps: power iterations per training step.
 
     State:
-        that of the layer, and "spectral_norm": {.. kernel: (features,)}, the vectors u at the paths of the kernels;
-        (n, features) inside of a `repeat`, whose kernels are each divided by their own sigma.
+        that of the layer, plus "spectral_norm": {.. kernel: (features,)}, one vector u per kernel path. Inside a
+        `repeat`, u is (n, features), and each of the n kernels has its own sigma.
 
     Raises:
         ValueError: if the layer has no kernel.
@@ -200,10 +203,10 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         w = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1]))
         for _ in range(times):
             new = scale_to_unit_norm(scale_to_unit_norm(w @ u, (0,)) @ w, (0,))
-            u = jnp.where(new.any(), new, u)  # a kernel of zeros must not end the iteration for ever
+            u = jnp.where(new.any(), new, u)  # a zero kernel must not make u zero forever
         return lax.stop_gradient(u)
 
-    def over_sigma(kernel, u):
+    def divide_by_sigma(kernel, u):
         w = scale_to_unit_max(kernel)
         (sigma,) = norm(w.reshape(-1, w.shape[-1]) @ u, (0,))
         return divide_or_keep(w, sigma)
@@ -211,13 +214,13 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     def init(key, x):
         params, state = layer.init(key, x)
         if "spectral_norm" in state:
-            raise ValueError("spectral_norm: the layer is normalized already")
+            raise ValueError("spectral_norm: the layer already has spectral_norm; apply it once")
         _require_kernel("spectral_norm", params)
 
         def start(path, w):
             stack = w.shape[: stack_depth(path)]
-            ours = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
-            u = jax.random.normal(ours, (*stack, w.shape[-1]), jnp.float32)
+            u_key = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
+            u = jax.random.normal(u_key, (*stack, w.shape[-1]), jnp.float32)
             return vmap_stacked(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
 
         vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
@@ -227,14 +230,14 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         inner = {name: child for name, child in state.items() if name != "spectral_norm"}
         if "spectral_norm" not in state:
             raise ValueError(
-                f"spectral_norm: no 'spectral_norm' among {sorted(state)}; give the state that init returned"
+                f"spectral_norm: no 'spectral_norm' in the state {sorted(state)}; pass the state that init returned"
             )
         vectors, stacks = state["spectral_norm"], _kernels(stack_depths(layer, x))
         if train:
             advance = lambda u, w, depth: vmap_stacked(lambda w, u: iterate(w, u, steps), depth)(w, u)
             vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
         normed = jax.tree.map(
-            lambda u, w, depth: vmap_stacked(over_sigma, depth)(w, u), vectors, _kernels(params), stacks
+            lambda u, w, depth: vmap_stacked(divide_by_sigma, depth)(w, u), vectors, _kernels(params), stacks
         )
         y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}
@@ -243,15 +246,15 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
 
 
 def _kernels(params: Params) -> Params:
-    """The tree of all kernels in `params`, and of nothing else."""
-    found = {}
+    """`params` without the leaves that are not kernels."""
+    kernels = {}
     for part, child in params.items():
         if isinstance(child, dict):
-            if below := _kernels(child):
-                found[part] = below
+            if nested := _kernels(child):
+                kernels[part] = nested
         elif part == "kernel":
-            found[part] = child
-    return found
+            kernels[part] = child
+    return kernels
 
 
 def _require_kernel(name: str, params: Params) -> None:
@@ -259,8 +262,10 @@ def _require_kernel(name: str, params: Params) -> None:
         raise ValueError(f"{name}: the layer has no kernel")
 
 
-def _at_kernels(name: str, layer: Layer, params: Params, x: Any, change: Callable[[Params, int], Params]) -> Params:
-    """`params` with every dict that holds a kernel changed, by what it holds and how often the kernel is stacked."""
+def _map_kernel_dicts(
+    name: str, layer: Layer, params: Params, x: Any, change: Callable[[Params, int], Params]
+) -> Params:
+    """Replaces every dict that holds a kernel by `change(dict, stack depth of the kernel)`."""
     _require_kernel(name, params)
 
     def walk(node, depths):
@@ -274,11 +279,11 @@ def _at_kernels(name: str, layer: Layer, params: Params, x: Any, change: Callabl
 
 
 def _merged(params: Params, new: Params) -> Params:
-    """`params` with the leaves of `new` in the place of theirs."""
+    """`params` updated recursively with the leaves of `new`."""
     return params | {
         name: _merged(params[name], child) if isinstance(child, dict) else child for name, child in new.items()
     }
 
 
-def _lengths(kernel: jax.Array) -> jax.Array:
+def _filter_norms(kernel: jax.Array) -> jax.Array:
     return norm(kernel, tuple(range(kernel.ndim - 1))).ravel()

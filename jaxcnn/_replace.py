@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Atomic writes of files."""
 
 import contextlib
 import os
@@ -11,10 +11,9 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replace(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` at the end of the block, or leaves it as it was on an error.
+    """Opens a temporary file that replaces `path` at the end of the block. On an error, `path` does not change.
 
-    As with `open`, a new file gets the mode that the umask leaves, an old one keeps its mode, and a symbolic link stays
-    a link.
+    As with `open`, a new file has the default mode, an existing file keeps its mode, and a symbolic link stays a link.
     """
     path = pathlib.Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")

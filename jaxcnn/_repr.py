@@ -1,22 +1,22 @@
-"""How a layer prints: as the call that made it."""
+"""The representation of a layer: the call that constructs it."""
 
 from typing import NamedTuple
 
-_WIDTH = 100  # columns of a line, at most, where it can be broken
+_WIDTH = 100  # maximum line length, unless a line cannot be broken
 
 
 class Call(NamedTuple):
-    """A function's name and its arguments as text; arguments that are calls may start lines of their own."""
+    """A function call as text. Arguments that are calls may span several lines."""
 
     name: str
     arguments: tuple[tuple[str, "Call | str"], ...]  # (keyword and "=", or "" for a positional one; value)
 
     def __str__(self) -> str:
-        """On one line."""
+        """The call on one line."""
         return f"{self.name}({', '.join(f'{keyword}{value}' for keyword, value in self.arguments)})"
 
     def pretty(self, indent: int = 0, prefix: str = "") -> str:
-        """On one line if it fits after the prefix; otherwise with an argument per line, like formatted Python code."""
+        """The call on one line if it fits after the prefix; otherwise one argument per line, like formatted code."""
         line = prefix + str(self)
         nested = any(isinstance(value, Call) for _, value in self.arguments)
         if indent + len(line) <= _WIDTH or not nested:

@@ -1,4 +1,4 @@
-"""Normalization by the response of channels: they compete, as neighbors or by their overall strength."""
+"""Response normalization: channels compete, with their neighbors or with all others."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +21,13 @@ from jaxcnn._window import check_integer
 
 @constructor
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """(N, ..., C) -> the same: each value is damped by its neighbors in the channel dimension.
+    """(N, ..., C) -> the same: divides each value by a function of the neighboring channels.
 
     y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
 
     Args:
-        size: number of channels summed over.
-        alpha, beta, k: as in the equation. (Krizhevsky's alpha is not divided by size: pass size * alpha.)
+        size: number of channels in the sum.
+        alpha, beta, k: as in the equation. In Krizhevsky et al., alpha is not divided by size: pass size * alpha.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -44,14 +44,14 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     def fn(x):
         x = as_floating(x, "local_response_norm")
         wide = at_least_float32(x)
-        alone = ((0, 0),) * (x.ndim - 1)
+        unpadded = ((0, 0),) * (x.ndim - 1)
         total = lax.reduce_window(
             jnp.square(wide),
             np.zeros((), wide.dtype),
             lax.add,
-            window_dimensions=(1,) * len(alone) + (size,),
+            window_dimensions=(1,) * (x.ndim - 1) + (size,),
             window_strides=(1,) * x.ndim,
-            padding=(*alone, (size // 2, (size - 1) // 2)),
+            padding=(*unpadded, (size // 2, (size - 1) // 2)),
         )
         return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
 
@@ -60,12 +60,12 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
 
 @constructor
 def global_response_norm(*, eps: float = 1e-6) -> Layer:
-    """(N, *spatial, C) -> the same: channels compete by their overall strength.
+    """(N, *spatial, C) -> the same: scales channels by their norm relative to the mean norm.
 
     y = x + scale * x * g / (mean_c(g) + eps) + bias,  g[n, c] = sqrt(sum_i x[n, i, c]^2)
 
     Args:
-        eps: added to the mean strength, in units of x.
+        eps: added to the mean norm, in units of x.
 
     Params:
         scale (C,), zeros; bias (C,), zeros: the layer starts as the identity.
@@ -91,8 +91,8 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     def fn(params, x):
         rank = spatial_rank(x := as_floating(x, name), name)
         wide = at_least_float32(x)
-        strength = norm(wide, tuple(range(1, rank + 1)))
-        relative = strength / (strength.mean(-1, keepdims=True) + eps)
+        norms = norm(wide, tuple(range(1, rank + 1)))
+        relative = norms / (norms.mean(-1, keepdims=True) + eps)
         scale, bias = (
             align_trailing(get_param(name, params, part, x.shape[-1:], x), x).astype(wide.dtype)
             for part in ("scale", "bias")

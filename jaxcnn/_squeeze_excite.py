@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: channels weighted by what all of them contain."""
+"""Squeeze-and-excitation: channel attention."""
 
 from collections.abc import Callable
 
@@ -20,18 +20,18 @@ def squeeze_excite(
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
 ) -> Layer:
-    """(N, *spatial, C) -> the same: each channel weighted by what all of them contain on average.
+    """(N, *spatial, C) -> the same: scales each channel by a weight computed from the means of all channels.
 
     y = x * gate(expand(activation(squeeze(mean_i x[n, i]))))
 
     Args:
         reduction: the hidden layer has C / reduction units, at least one.
-        features: its units, where they are not a fraction of C.
+        features: number of hidden units; overrides `reduction`.
         activation, gate: functions on arrays.
 
     Params:
         weights/squeeze/kernel (C, units), weights/squeeze/bias (units,);
-        weights/expand/kernel (units, C), weights/expand/bias (C,), with C / reduction units.
+        weights/expand/kernel (units, C), weights/expand/bias (C,).
 
     Raises:
         TypeError: for input that is not floating-point.

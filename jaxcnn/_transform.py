@@ -1,7 +1,7 @@
-"""Transforms of layers: a layer in, a layer with the same input and output out.
+"""Transforms of layers: each takes a layer and returns a layer with the same input and output.
 
-The parameters keep their paths, so a checkpoint loads with or without them. Transforms compose from
-the inside out: `freeze(with_dropout(layer, 0.5))` drops first and is frozen, dropout included.
+Parameters keep their paths, so a checkpoint loads with or without the transform. The inner transform applies first:
+`freeze(with_dropout(layer, 0.5))` freezes the layer and its dropout.
 """
 
 import functools
@@ -21,16 +21,16 @@ from jaxcnn._probe import SLOT, Probe
 
 @constructor
 def with_dropout(layer: AnyLayer, rate: float) -> Layer:
-    """The layer with `dropout` on its output.
+    """Applies `dropout` to the output of a layer.
 
     y = layer(x) * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
 
     Args:
         layer: a layer or a plain function.
-        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
-        ValueError: for another rate, or in training without a key.
+        ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
         >>> layer = jaxcnn.with_dropout(jnp.exp, 0.5)
@@ -44,16 +44,16 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
-    """The layer with `spatial_dropout` on its output: whole channels of an example become zero.
+    """Applies `spatial_dropout` to the output of a layer: it zeroes whole channels of an example.
 
     y[n, :, c] = layer(x)[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
 
     Args:
         layer: a layer or a plain function.
-        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
-        ValueError: for another rate, or in training without a key.
+        ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
         >>> layer = jaxcnn.with_spatial_dropout(jnp.exp, 0.5)
@@ -67,16 +67,16 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def drop_path(layer: AnyLayer, rate: float) -> Layer:
-    """The layer with its whole output zero for some examples (stochastic depth), for the branch of a residual.
+    """Zeroes the whole output of a layer for random examples (stochastic depth). Use it on a residual branch.
 
     y[n] = layer(x)[n] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n
 
     Args:
         layer: a layer or a plain function.
-        rate: probability of dropping, in [0, 1); 0 gives the layer itself.
+        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
-        ValueError: for another rate, or in training without a key.
+        ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
         >>> block = jaxcnn.residual(jaxcnn.drop_path(jnp.exp, 0.5))
@@ -91,14 +91,13 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def freeze(layer: AnyLayer) -> Layer:
-    """The layer as it is in evaluation, a constant for the gradient.
+    """Runs a layer in evaluation mode, with constant parameters.
 
-    No gradient reaches its parameters, running statistics stand still, dropout is off; gradients pass
-    through to what comes before. An optimizer with weight decay still shrinks the parameters: mask them
-    there too.
+    The parameters receive no gradient, running statistics do not change, and dropout is off. Gradients still flow
+    to the input. Weight decay still shrinks the parameters, so mask them in the optimizer too.
 
     Args:
-        layer: a layer, perhaps a whole pretrained backbone.
+        layer: a layer, such as a pretrained backbone.
 
     Example:
         >>> layer = jaxcnn.freeze(jaxcnn.prelu())
@@ -117,16 +116,16 @@ def freeze(layer: AnyLayer) -> Layer:
 
 @constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
-    """The layer computed in another precision, with its output back in that of the input.
+    """Computes a layer in another precision and casts the output back to the input's dtype.
 
-    Parameters stay float32 and are rounded where they are used; statistics are float32 all the way.
+    Parameters stay float32 and are rounded where they are used. Statistics are computed in float32.
 
     Args:
         layer: a layer.
         dtype: a floating-point dtype, such as `jnp.bfloat16`.
 
     Raises:
-        TypeError: for a dtype that is not floating-point.
+        TypeError: if `dtype` is not floating-point.
 
     Example:
         >>> layer = jaxcnn.cast(lambda x: x.dtype.itemsize * x, jnp.bfloat16)
@@ -139,31 +138,31 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     try:
         dtype = jnp.dtype(dtype)
     except TypeError as error:
-        raise TypeError(f"cast: {dtype!r} is no dtype; give one such as jnp.bfloat16") from error
+        raise TypeError(f"cast: {dtype!r} is not a dtype; use one such as jnp.bfloat16") from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"cast: dtype must be floating-point, such as jnp.bfloat16, got {dtype!r}")
 
     def convert(tree, dtype):
-        def one(leaf):
+        def convert_leaf(leaf):
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(convert_leaf, tree)
 
     def init(key, x):
         return layer.init(key, jax.eval_shape(lambda x: convert(x, dtype), x))
 
     def apply(params, state, x, *, train, key=None):
         x = jax.tree.map(jnp.asarray, x)
-        before = [leaf.dtype for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        input_dtypes = [leaf.dtype for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         y, state = layer.apply(params, state, convert(x, dtype), train=train, key=key)
-        return convert(y, jnp.result_type(*before) if before else jnp.float32), state
+        return convert(y, jnp.result_type(*input_dtypes) if input_dtypes else jnp.float32), state
 
     return Layer(init, apply)
 
 
 @constructor
 def remat(layer: AnyLayer) -> Layer:
-    """The layer with its inner activations computed again for the gradient, not kept: less memory, more time.
+    """Recomputes the activations inside a layer in the backward pass: less memory, more time.
 
     Args:
         layer: a layer, such as one block of a deep network.
@@ -185,20 +184,20 @@ def remat(layer: AnyLayer) -> Layer:
 
 @constructor
 def capture(model: Layer, pattern: str) -> Layer:
-    """x -> (y, activations): the model with the outputs of the layers inside it whose path matches.
+    """x -> (y, activations): also returns the outputs of inner layers whose path matches a pattern.
 
-    `activations` is a dict from path to output; inside a `repeat`, with a leading dimension for the
-    repetitions. `apply` takes one more keyword: `offsets`, a dict from path to what is added to that
-    output before the model goes on. The gradient for an offset of zeros is the gradient for the activation.
+    `activations` maps each path to an output. Inside a `repeat`, outputs are stacked along a new first dimension.
+    `apply` accepts an extra keyword `offsets`, a dict from path to a value that is added to that output. The gradient
+    with respect to an offset of zeros is the gradient with respect to the activation.
 
     Args:
-        model: a layer made by combinators.
-        pattern: regular expression on the path of a layer, such as "block1/conv" or ".*".
+        model: a layer built with combinators.
+        pattern: regular expression on layer paths, such as "block1/conv" or ".*".
 
     Raises:
-        ValueError: if the pattern matches no layer, or an offset has no activation.
+        ValueError: if the pattern matches no layer, or an offset's path is not among the activations.
 
-    Example: how much the output depends on a hidden activation.
+    Example: the gradient of the output with respect to a hidden activation.
         >>> net = jaxcnn.serial(square=jnp.square, double=lambda h: 2 * h)
         >>> probe = jaxcnn.capture(net, "square")
         >>> (y, activations), _ = probe.apply({}, {}, jnp.array(3.0), train=False)
@@ -215,19 +214,19 @@ def capture(model: Layer, pattern: str) -> Layer:
     def apply(params, state, x, *, train, key=None, offsets=None):
         request = Probe(pattern, offsets=offsets or {})
         y, state = model.apply(params, state | {SLOT: request}, x, train=train, key=key)
-        found = state.get(SLOT, request)
-        layers = [record.path for record in found.records]
-        kept = matching(layers, pattern, "layer of the model")
+        result = state.get(SLOT, request)
+        paths = [record.path for record in result.records]
+        captured = matching(paths, pattern, "layer of the model")
         for path in request.offsets:
-            if path not in kept:
-                raise ValueError(f"capture: no activation for offset {path!r}; {expected_one_of(path, kept)}")
-        return (y, found.activations), {name: child for name, child in state.items() if name != SLOT}
+            if path not in captured:
+                raise ValueError(f"capture: no activation for offset {path!r}; {expected_one_of(path, captured)}")
+        return (y, result.activations), {name: child for name, child in state.items() if name != SLOT}
 
     return Layer(model.init, apply)
 
 
 def _drop_output(
-    name: str, layer: AnyLayer, rate: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]
+    name: str, layer: AnyLayer, rate: float, dropout: Callable[[jax.Array, float, jax.Array], jax.Array]
 ) -> Layer:
     layer = as_layer(layer)
     if check_rate(rate) == 0:
@@ -236,8 +235,8 @@ def _drop_output(
     def apply(params, state, x, *, train, key=None):
         if not train:
             return layer.apply(params, state, x, train=False)
-        ours, key = transform_keys(require_key(key, name), name)
+        drop_key, key = transform_keys(require_key(key, name), name)
         y, state = layer.apply(params, state, x, train=True, key=key)
-        return noise(ours, rate, y), state
+        return dropout(drop_key, rate, y), state
 
     return Layer(layer.init, apply)

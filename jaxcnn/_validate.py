@@ -1,7 +1,7 @@
-"""Checks of data on the host, once, where they enter: `fit`, `evaluate` and the losses call these.
+"""Checks data on the host. `fit`, `evaluate` and the losses call these checks once.
 
-A compiled program cannot raise, so what it is given is checked before. Each message names the first bad index.
-An example of weight 0 takes no part, so its label may be anything.
+A compiled program cannot raise, so its inputs are checked before. Each message states the first bad index.
+Examples with weight 0 are ignored, so their labels may be invalid.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from jaxcnn._jax import Tracer
 from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 
-_CHUNK = 1 << 22  # values looked at in one pass, so that no copy of the whole array is made
-_LARGEST_RATIO = 16  # of the mean |x| of training and evaluation data; 255 / 16 still separates bytes from fractions
+_CHUNK = 1 << 22  # values per pass, to avoid temporary copies of the whole array
+_LARGEST_RATIO = 16  # of mean |x| between training and evaluation data; less than 255, the ratio of bytes to [0, 1]
 
 
 def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "label")) -> int:
-    """The number of examples in a dict of arrays, if it is one whose entries have one length.
+    """The number of examples in a batch, after checking that it is a dict of arrays of equal length.
 
     Raises:
-        TypeError: for anything else than a dict of arrays.
-        ValueError: for a missing entry, no examples, entries of different lengths, or bad weights.
+        TypeError: if it is not a dict of numeric arrays.
+        ValueError: for missing entries, no examples, entries of different lengths, or invalid weights.
     """
     if not isinstance(batch, dict):
         raise TypeError(f'{name} must be a dict with "image" and "label", got {short_repr(batch)}')
@@ -32,57 +32,55 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
             raise ValueError(f"{name} has no {entry!r}; {expected_one_of(entry, batch)}")
     for entry, value in batch.items():
         if np.ndim(value) == 0:
-            raise TypeError(
-                f"{name}: {entry!r} must be an array with one row for each example, got {short_repr(value)}"
-            )
+            raise TypeError(f"{name}: {entry!r} must be an array with one row per example, got {short_repr(value)}")
         if not _is_numeric(value):
             raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
-        raise ValueError(f"{name} needs entries of one length that is not 0, got {lengths}")
+        raise ValueError(f"{name} needs entries of the same length, at least 1, got lengths {lengths}")
     if "weight" in batch:
         _check_weights(name, batch["weight"])
     return next(iter(lengths.values()))
 
 
 def check_labels(name: str, label: Any, classes: int, weight: Any = None) -> None:
-    """Refuse labels that are neither integer classes (N,) from 0 to classes - 1 nor class fractions (N, classes).
+    """Raises an error unless labels are integers (N,) in [0, classes) or class fractions (N, classes).
 
     Raises:
-        ValueError: names the first bad index.
+        ValueError: with the first bad index.
     """
     label = np.asarray(label)
-    counted = np.ones(len(label), bool) if weight is None else np.asarray(weight) != 0
+    nonzero = np.ones(len(label), bool) if weight is None else np.asarray(weight) != 0
     if np.issubdtype(label.dtype, np.integer):
-        bad = ((label < 0) | (label >= classes)) & counted
+        bad = ((label < 0) | (label >= classes)) & nonzero
         if bad.any():
             i = int(bad.argmax())
             raise ValueError(
                 f"{name}: label[{i}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
-                f"{classes - 1}; correct the label, or give the model one output for each class"
+                f"{classes - 1}; correct the label, or use one model output per class"
             )
         return
     fractions = label.astype(np.float64)
     sums = fractions.sum(-1)
-    bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & counted
+    bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & nonzero
     if bad.any():
         i = int(bad.argmax())
         raise ValueError(
             f"{name}: label[{i}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class fractions must be non-negative "
-            "and sum to 1. For regression use mean_squared_error; for multi-label targets a loss of your own"
+            "and sum to 1. For regression use mean_squared_error; for multi-label targets use a custom loss"
         )
 
 
 def fraction_tolerance(dtype: Any) -> float:
-    """How far the sum of class fractions of this dtype may be from 1."""
+    """The tolerance for the sum of class fractions of this dtype to differ from 1."""
     return 1e-3 + 4 * float(jax.numpy.finfo(dtype).eps)
 
 
 def check_finite(name: str, values: Any, weight: Any = None) -> None:
-    """Refuse an array with NaN or infinity in an example that counts.
+    """Raises an error if an example with nonzero weight contains NaN or infinity.
 
     Raises:
-        ValueError: names the first bad index.
+        ValueError: with the first bad index.
     """
     first = first_nonfinite(values, weight)
     if first is not None:
@@ -91,7 +89,7 @@ def check_finite(name: str, values: Any, weight: Any = None) -> None:
 
 
 def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
-    """The index of the first NaN or infinity in an example that counts; None if all are finite."""
+    """The index of the first NaN or infinity in an example with nonzero weight; None if all are finite."""
     values = np.asarray(values)
     if not _is_floating(values.dtype) or values.size == 0:
         return None
@@ -102,15 +100,15 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
         if weight is not None:
             finite |= (np.asarray(weight)[start : start + rows] == 0).reshape(-1, *(1,) * (part.ndim - 1))
         if not finite.all():
-            at = np.unravel_index(int(finite.argmin()), finite.shape)
-            return (start + int(at[0]), *map(int, at[1:]))
+            row, *rest = map(int, np.unravel_index(int(finite.argmin()), finite.shape))
+            return (start + row, *rest)
     return None
 
 
 def check_same_range(train_image: Any, eval_image: Any) -> None:
-    """Refuse training and evaluation images that the model would get in different ranges.
+    """Raises an error if training and evaluation images have different ranges after scaling.
 
-    Bytes are divided by 255; other images are given to the model as they are.
+    uint8 images are divided by 255; other images are not scaled.
 
     Raises:
         ValueError: with both ranges.
@@ -119,17 +117,17 @@ def check_same_range(train_image: Any, eval_image: Any) -> None:
     if (train_image.dtype == np.uint8) != (eval_image.dtype == np.uint8):
         same = values_between(train_image, 0, 1) and values_between(eval_image, 0, 1)
     else:
-        sizes = [_mean_size(image) for image in (train_image, eval_image)]
-        same = min(sizes) == 0 or max(sizes) / min(sizes) < _LARGEST_RATIO
+        magnitudes = [_mean_magnitude(image) for image in (train_image, eval_image)]
+        same = min(magnitudes) == 0 or max(magnitudes) / min(magnitudes) < _LARGEST_RATIO
     if not same:
         raise ValueError(
             f"train_data and eval_data have different ranges: {_range(train_image)}, and {_range(eval_image)}; "
-            "give both in the same range: both as bytes, or both divided by 255"
+            "give both in the same range: both as uint8, or both divided by 255"
         )
 
 
 def values_between(images: Any, low: float, high: float) -> bool:
-    """Whether all values lie between the two, rounding allowed for; bytes do, as they are divided by 255."""
+    """Whether all values are in [low, high], up to rounding. True for uint8, which is divided by 255."""
     images = np.asarray(images)
     if images.dtype == np.uint8:
         return True
@@ -138,30 +136,30 @@ def values_between(images: Any, low: float, high: float) -> bool:
 
 
 def with_check(loss_fn: Any, check: Callable[[str, Any, Any, Any], None]) -> Any:
-    """The loss, with what `fit` and `evaluate` call once on all data: (name, params, state, data) -> None, or raise.
+    """Attaches a check to a loss. `fit` and `evaluate` call it once on all data: check(name, params, state, data).
 
-    `functools.wraps` hands it on to losses made of this one.
+    `functools.wraps` copies it to losses that wrap this one.
     """
     loss_fn.__dict__["check"] = check
     return loss_fn
 
 
 def check_for_loss(name: str, loss_fn: Any, params: Any, state: Any, data: Any) -> None:
-    """Refuse data that the loss cannot use; a loss of the user's own may have no check."""
+    """Runs the check of the loss, if it has one. Custom losses may have none."""
     check = getattr(loss_fn, "check", None)
     if check is not None:
         check(name, params, state, data)
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether all are values that can be looked at, not parts of a program that is being traced."""
+    """Whether all values are concrete, not tracers."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _check_weights(name: str, weight: Any) -> None:
     weight = np.asarray(weight)
     if weight.ndim != 1:
-        raise ValueError(f"{name}: 'weight' must have shape ({len(weight)},), one for each example, got {weight.shape}")
+        raise ValueError(f"{name}: 'weight' must have shape ({len(weight)},), one per example, got {weight.shape}")
     bad = ~(np.isfinite(weight.astype(np.float64)) & (weight >= 0))
     if bad.any():
         i = int(bad.argmax())
@@ -177,19 +175,19 @@ def _is_numeric(value: Any) -> bool:
     return any(jax.numpy.issubdtype(dtype, kind) for kind in (jax.numpy.number, jax.numpy.bool_))
 
 
-def _mean_size(images: Any) -> float:
-    """The mean |x| of the finite values of at most some thousand images, bytes divided by 255."""
-    some = images[:: max(1, len(images) // 1000)].astype(np.float32)
-    some = np.abs(some[np.isfinite(some)])
-    return float(some.mean()) / (255 if images.dtype == np.uint8 else 1) if some.size else 0.0
+def _mean_magnitude(images: Any) -> float:
+    """Mean |x| over the finite values of about a thousand images, with uint8 divided by 255."""
+    sample = images[:: max(1, len(images) // 1000)].astype(np.float32)
+    sample = np.abs(sample[np.isfinite(sample)])
+    return float(sample.mean()) / (255 if images.dtype == np.uint8 else 1) if sample.size else 0.0
 
 
 def _range(images: Any) -> str:
     if images.dtype == np.uint8:
-        return "bytes, which are divided by 255"
+        return "uint8, which is divided by 255"
     return f"{images.dtype} from {float(np.nanmin(images)):.4g} to {float(np.nanmax(images)):.4g}"
 
 
 def _row(values: np.ndarray) -> str:
-    some = ", ".join(f"{value:.4g}" for value in values[:8])
-    return f"[{some}{', ..' if len(values) > 8 else ''}]"
+    first = ", ".join(f"{value:.4g}" for value in values[:8])
+    return f"[{first}{', ..' if len(values) > 8 else ''}]"

@@ -1,11 +1,11 @@
-"""Sliding windows: what size, stride, dilation and padding mean, for convolutions and pools alike.
+"""Sliding windows: the size, stride, dilation and padding of convolutions and pools.
 
-Along one dimension, a window of `size` taps, `dilation` apart, spans `dilation * (size - 1) + 1` positions.
-It moves over an input of length n, with `low` and `high` positions added around it, in steps of `stride`:
+Along one dimension, a window has `size` taps with a step of `dilation` positions, so it spans dilation * (size - 1) + 1
+positions. It moves in steps of `stride` over an input of length n, padded by `low` and `high` positions:
 
     out = floor((n + low + high - span) / stride) + 1
 
-The transpose of a strided convolution has zeros between its inputs, which are then `input_dilation` apart.
+The transpose of a strided convolution inserts zeros between its inputs; `input_dilation` is the resulting step.
 """
 
 import math
@@ -18,12 +18,12 @@ from jaxcnn._path import expected_one_of
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
-# What stands in the padding, by PyTorch's names, and what NumPy calls it.
+# PyTorch's names of padding modes, and NumPy's.
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 class Window(NamedTuple):
-    """A window of a convolution or a pool; each field has one entry for each spatial dimension."""
+    """The window of a convolution or a pool. Each field has one entry per spatial dimension."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -33,25 +33,32 @@ class Window(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """The number of positions of the input that the window sees at a time."""
+        """The number of elements of the window."""
         return math.prod(self.size)
 
     @property
     def span(self) -> tuple[int, ...]:
-        """The number of positions from the first tap to the last, both included."""
+        """The number of positions from the first to the last tap, both included."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
 
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """The number of places the window can stand in, by the formula above."""
+        """The number of output positions, by the formula above for an input with input_dilation - 1 zeros inserted."""
         return tuple(
-            ((n - 1) * apart + 1 + low + high - span) // s + 1
-            for n, apart, (low, high), span, s in zip(
+            ((n - 1) * step + 1 + low + high - span) // s + 1
+            for n, step, (low, high), span, s in zip(
                 spatial, self.input_dilation, self.padding, self.span, self.stride, strict=True
             )
         )
 
-    def hanging_over(self, spatial: Sequence[int]) -> "Window":
-        """Padded at the end so that one more fits, if it starts inside the input or its leading padding."""
+    def transposed_output(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The number of output positions of the transposed convolution, for `spatial` input positions."""
+        return tuple(
+            (n - 1) * s + span - low - high
+            for n, s, span, (low, high) in zip(spatial, self.stride, self.span, self.padding, strict=True)
+        )
+
+    def with_ceil_mode(self, spatial: Sequence[int]) -> "Window":
+        """The window padded for one more position at the end, if that starts inside the input or the low padding."""
         pads = []
         for n, (low, high), span, s in zip(spatial, self.padding, self.span, self.stride, strict=True):
             last = -(-(n + low + high - span) // s) * s
@@ -60,8 +67,8 @@ class Window(NamedTuple):
             pads.append((low, max(last + span - n - low, 0)))
         return self._replace(padding=tuple(pads))
 
-    def on(self, layer: str, shape: Sequence[int]) -> "Window":
-        """The window itself, if it fits into an input of `shape` (N, *spatial, C)."""
+    def check_fits(self, layer: str, shape: Sequence[int]) -> "Window":
+        """Returns the window if it fits into an input of `shape` (N, *spatial, C), else raises ValueError."""
         if any(out < 1 for out in self.output(shape[1:-1])):
             dilated = f" (size {self.size} dilated by {self.dilation})" if self.span != self.size else ""
             raise ValueError(
@@ -79,10 +86,10 @@ def make_window(
     dilation: int | Sequence[int],
     padding: Padding,
 ) -> Window:
-    """The window of these options over an input of `shape` (N, *spatial, C)."""
+    """The window for an input of `shape` (N, *spatial, C)."""
     spatial = tuple(shape[1:-1])
     window = _window(layer, len(spatial), size, stride, dilation)
-    # "SAME" makes ceil(n / stride) places.
+    # "SAME" gives ceil(n / stride) output positions.
     same = (
         max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, window.stride, window.span, strict=True)
     )
@@ -97,23 +104,25 @@ def make_transposed_window(
     stride: int | Sequence[int],
     dilation: int | Sequence[int],
     padding: Padding,
+    output_padding: int | Sequence[int],
 ) -> Window:
-    """The window of a transposed convolution; its padding is what is cut off the output, or added if negative."""
+    """The window of a transposed convolution. Its padding is cut from the output, or added where negative."""
     window = _window(layer, len(shape) - 2, size, stride, dilation)
-    # "SAME" makes the output `stride` times as long as the input.
-    same = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
-    causal = tuple((0, cut) for cut in same)
-    window = window._replace(padding=resolve_padding(layer, padding, len(same), same, causal))
-    whole = ((n - 1) * s + span for n, s, span in zip(shape[1:-1], window.stride, window.span, strict=True))
-    if any(n <= low + high for n, (low, high) in zip(whole, window.padding, strict=True)):
-        raise ValueError(f"{layer}: padding {window.padding} cuts off all of the output of input {tuple(shape)}")
-    return window
+    # "SAME" gives stride * n output positions.
+    same_total = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
+    causal = tuple((0, cut) for cut in same_total)
+    window = window._replace(padding=resolve_padding(layer, padding, len(same_total), same_total, causal))
+    if any(n < 1 for n in window.transposed_output(shape[1:-1])):
+        raise ValueError(f"{layer}: padding {window.padding} removes the whole output for input {tuple(shape)}")
+    added = per_dimension(layer, "output_padding", output_padding, len(same_total), 0)
+    pads = tuple((low, high - extra) for (low, high), extra in zip(window.padding, added, strict=True))
+    return window._replace(padding=pads)
 
 
 def resolve_padding(
     layer: str, padding: Padding, rank: int, same: tuple[int, ...] = (), causal: tuple[tuple[int, int], ...] = ()
 ) -> tuple[tuple[int, int], ...]:
-    """`padding` as (low, high) for each dimension, where "SAME" needs `same` positions in all."""
+    """`padding` as a pair (low, high) per dimension; `same` is the total that "SAME" needs."""
     if isinstance(padding, str):
         name = padding.upper()
         if name == "VALID":
@@ -124,7 +133,7 @@ def resolve_padding(
                     f"{layer}: CAUSAL padding is for 1-D signals (N, L, C), the input has {rank} dimensions"
                 )
             return causal
-        # What cannot be halved is longer at the end, for SAME_LOWER at the start.
+        # An odd total adds one more at the end, for SAME_LOWER at the start.
         lows = ((max(total, 0) + (name == "SAME_LOWER")) // 2 for total in same)
         return tuple((low, total - low) for low, total in zip(lows, same, strict=True))
     if not isinstance(padding, Sequence):
@@ -135,7 +144,7 @@ def resolve_padding(
 
 
 def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...]:
-    """`value`, an int or one int for each spatial dimension, as a tuple of `rank` ints."""
+    """`value`, an int or one int per spatial dimension, as a tuple of `rank` ints."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
     if len(values) != rank:
         raise ValueError(f"{layer}: {name}={value!r} has {len(values)} entries for {rank} spatial dimensions")
@@ -143,24 +152,24 @@ def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) 
 
 
 def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int, or an error that says which argument of which layer is wrong."""
+    """Returns `value` as an int, or raises an error that names the argument if it is not an integer >= `least`."""
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{layer}: {name} must be made of ints, got {short_repr(value)}") from error
+        raise TypeError(f"{layer}: {name} must be an int or ints, got {short_repr(value)}") from error
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
     return number
 
 
 def check_choice(layer: str, name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a `value` that is none of `choices`."""
+    """Raises ValueError if `value` is not one of `choices`."""
     if value not in choices:
         raise ValueError(f"{layer}: unknown {name} {value!r}; {expected_one_of(value, choices)}")
 
 
 def check_window_options(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:
-    """Refuse at construction what no input could make right."""
+    """Checks options at construction, as far as this is possible without an input."""
     for name, value in options.items():
         per_dimension(layer, name, value, len(value) if isinstance(value, Sequence) else 1, least)
     if isinstance(padding, str):

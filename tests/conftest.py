@@ -1,7 +1,9 @@
-"""Set-up of all tests: compiled programs are kept, so that a second run, or a second worker, need not wait."""
+"""Setup of all tests: a compilation cache shared by workers and runs, and the marker `sample`."""
 
+import collections
 import pathlib
 import signal
+import zlib
 
 import jax
 import pytest
@@ -12,6 +14,20 @@ CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest applies -m
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test marked `sample(k)`, mark all but every k-th as slow. Each test has its own offset."""
+    cases = collections.defaultdict(list)
+    for item in items:
+        if (sample := item.get_closest_marker("sample")) and not item.get_closest_marker("full"):
+            cases[item.path, item.originalname, sample.args[0]].append(item)
+    for (_, name, k), group in cases.items():
+        if len(group) > k:
+            for i, item in enumerate(group, zlib.crc32(name.encode()) % k):
+                if i % k:
+                    item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

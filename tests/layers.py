@@ -1,4 +1,4 @@
-"""The table of all layers and transforms, over which the conformance tests run."""
+"""The table of all layers and transforms for the conformance tests."""
 
 import operator
 import zlib
@@ -15,9 +15,9 @@ class Case(NamedTuple):
     name: str
     layer: cnn.Layer
     shape: tuple[int, ...]
-    random: bool = False  # whether training needs a key
-    across: bool = False  # whether examples of a batch see each other in training
-    tolerance: float = 1e-5  # to which two ways to compute the same must agree
+    random: bool = False  # training needs a key
+    across: bool = False  # in training, an output depends on other examples of the batch
+    tolerance: float = 1e-5  # for comparisons of equivalent computations
 
 
 def block(channels: int, **named: Any) -> cnn.Layer:
@@ -108,7 +108,7 @@ BY_NAME = {case.name: case for case in CASES}
 
 
 def example(case: Case, dtype: Any = np.float32) -> tuple[Any, Any, np.ndarray]:
-    """Parameters, state and an input, drawn without compiling anything, the same at each call."""
+    """Random parameters, state and input. Deterministic, and nothing is compiled."""
     rng = np.random.default_rng(zlib.crc32(case.name.encode()))
     x = rng.normal(size=case.shape).astype(dtype)
     params, state = jax.eval_shape(case.layer.init, jax.random.key(0), x)

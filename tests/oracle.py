@@ -1,7 +1,7 @@
-"""Textbook definitions in plain NumPy float64: slow loops that the fast code is compared with.
+"""Slow reference implementations from the textbook definitions, in NumPy float64.
 
-Data are channels-last (N, *spatial, C), kernels (*window, C_in / groups, C_out), for any number of spatial
-dimensions. Options are given for each dimension; `pads` are pairs (low, high).
+Inputs are channels-last (N, *spatial, C) and kernels (*window, C_in / groups, C_out), for any number of spatial
+dimensions. Options have one entry per dimension. `pads` are pairs (low, high).
 """
 
 import itertools
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """Equal shapes, and errors of at most `tolerance` of the largest expected value, or of 1 if that is larger."""
+    """Check equal shapes and absolute errors of at most `tolerance` * max(1, largest expected magnitude)."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape
     scale = np.abs(expected).max(initial=1.0)
@@ -19,43 +19,43 @@ def assert_close(actual, expected, tolerance=1e-5):
 
 
 def each(value, rank):
-    """`value` for each of `rank` dimensions."""
+    """`value` as a tuple with one entry per dimension."""
     return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
 
 
 def first_taps(n, size, stride, pad, dilation, ceil_mode=False):
-    """Where the first tap of each window lies on an input of length n; -1 is the last position of the padding."""
+    """The input position of the first tap of each window. Negative positions are in the leading padding."""
     low, high = pad
     span = dilation * (size - 1) + 1
     if not ceil_mode:
         return list(range(-low, n + high - span + 1, stride))
-    # one more window, if the one before has left something over, and if it starts before the trailing padding
+    # One more window if the previous one does not reach the end. It must not start in the trailing padding.
     return [at for at in range(-low, n, stride) if at - stride + span < n + high]
 
 
 def padding_pairs(padding, spatial, size, stride, dilation):
-    """`padding`, a name, an int or one entry for each dimension, as pairs (low, high)."""
+    """Convert `padding`, a name, an int or one entry per dimension, to pairs (low, high)."""
     if not isinstance(padding, str):
         return tuple(
             tuple(entry) if isinstance(entry, tuple | list) else (entry, entry) for entry in each(padding, len(spatial))
         )
-    return tuple(_named(padding, *options) for options in zip(spatial, size, stride, dilation, strict=True))
+    return tuple(_named_padding(padding, *options) for options in zip(spatial, size, stride, dilation, strict=True))
 
 
-def _named(name, n, size, stride, dilation):
+def _named_padding(name, n, size, stride, dilation):
     if name == "VALID":
         return (0, 0)
     if name == "CAUSAL":
         return (dilation * (size - 1), 0)
-    total = 0  # the least padding with which there is an output for every started stride
+    total = 0  # the smallest padding that gives ceil(n / stride) outputs
     while len(first_taps(n, size, stride, (0, total), dilation)) < math.ceil(n / stride):
         total += 1
-    less, more = total // 2, math.ceil(total / 2)
-    return {"SAME": (less, more), "SAME_LOWER": (more, less)}[name]
+    smaller, larger = total // 2, math.ceil(total / 2)
+    return {"SAME": (smaller, larger), "SAME_LOWER": (larger, smaller)}[name]
 
 
 def source(position, n, mode):
-    """The position of the input that stands at `position` of the padded input; None for a zero."""
+    """The input position that the padding mode copies to `position` of the padded input. None for a zero."""
     if 0 <= position < n:
         return position
     if mode == "zeros":
@@ -70,7 +70,7 @@ def source(position, n, mode):
 
 
 def conv(x, kernel, stride, pads, dilation, groups=1, mode="zeros"):
-    """y[i, f] += x[stride * i + dilation * k - low, c] * kernel[k, c, f], over taps k and channels c of f's group."""
+    """y[i, f] += x[stride * i + dilation * k - low, c] * kernel[k, c, f], for taps k and the channels c of a group."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
     spatial, (*size, per_group, features) = x.shape[1:-1], kernel.shape
     starts = [first_taps(*options) for options in zip(spatial, size, stride, pads, dilation, strict=True)]
@@ -89,7 +89,7 @@ def conv(x, kernel, stride, pads, dilation, groups=1, mode="zeros"):
 
 
 def conv_transpose(x, kernel, stride, pads, dilation, groups=1, output_padding=None):
-    """y[stride * i + dilation * k - low, f] += x[i, c] * kernel[k, c, f]; `pads` are cut off the ends of y."""
+    """y[stride * i + dilation * k - low, f] += x[i, c] * kernel[k, c, f]; `pads` are cropped from y."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
     spatial, (*size, per_group, features) = x.shape[1:-1], kernel.shape
     output_padding = output_padding or (0,) * len(spatial)
@@ -111,8 +111,10 @@ def conv_transpose(x, kernel, stride, pads, dilation, groups=1, output_padding=N
 
 
 def windows(spatial, size, stride, pads, dilation, ceil_mode=False):
-    """The output's shape, and for each place the positions of the input under the window, row by row, and their
-    number together with those of the padding."""
+    """The output shape and a table: output position -> (input positions in the window, their count with padding).
+
+    The input positions are in row-major order.
+    """
     starts = [first_taps(*options, ceil_mode) for options in zip(spatial, size, stride, pads, dilation, strict=True)]
     table = {}
     for place in np.ndindex(*map(len, starts)):
@@ -127,7 +129,7 @@ def windows(spatial, size, stride, pads, dilation, ceil_mode=False):
 
 
 def bins(spatial, out):
-    """`windows` of adaptive pooling, by PyTorch's rule: bin i is floor(i * n / out) .. ceil((i + 1) * n / out)."""
+    """`windows` of adaptive pooling, as in PyTorch: bin i is floor(i * n / out) .. ceil((i + 1) * n / out)."""
     table = {}
     for place in np.ndindex(*out):
         ranges = [
@@ -139,7 +141,7 @@ def bins(spatial, out):
 
 
 def pool(x, windows, reduce):
-    """y[place] = reduce(values under the window (N, positions, C), number of positions with padding)."""
+    """y[place] = reduce(values in the window (N, positions, C), number of positions with padding)."""
     shape, table = windows
     y = np.zeros((len(x), *shape, x.shape[-1]), x.dtype)
     for place, (positions, count) in table.items():
@@ -168,7 +170,7 @@ def norm(p):
 
 
 def pool_gradient(x, dy, windows, best=np.argmax):
-    """The gradient of a max pool (of a min pool, with np.argmin): all of it goes to the first of equal values."""
+    """The gradient of a max pool, or of a min pool with np.argmin. The first of equal values receives all of it."""
     dx = np.zeros(x.shape)
     for place, (positions, _) in windows[1].items():
         values = np.stack([x[:, *at] for at in positions], axis=1)
@@ -178,7 +180,7 @@ def pool_gradient(x, dy, windows, best=np.argmax):
 
 
 def blur(x, size, stride):
-    """A convolution of each channel with the outer product of binomial coefficients, borders reflected."""
+    """Convolve each channel with the outer product of binomial coefficients, with reflect padding."""
     kernel = np.ones(())
     for taps in size:
         kernel = np.multiply.outer(kernel, [math.comb(taps - 1, k) for k in range(taps)])

@@ -39,6 +39,7 @@ def compiled(name):
     return jax.jit(lambda key, image, index, epoch: ALL[name](key, image, When(index, epoch)))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_keeps_shape_dtype_and_range_and_is_a_function_of_the_key(name, channels):
@@ -195,9 +196,9 @@ def test_smoothed():
     np.testing.assert_allclose(augment.smoothed(IMAGE), expected, atol=1.01 / 255)
 
 
-def test_the_changes_of_rand_augment():
-    changes = augment._changes(0.5)
-    assert len(changes) == 14
+def test_the_operations_of_rand_augment():
+    operations = augment._rand_augment_operations(0.5)
+    assert len(operations) == 14
     image = np.asarray(IMAGE)
     expected = {
         0: image,
@@ -214,7 +215,7 @@ def test_the_changes_of_rand_augment():
         13: pillow(ImageOps.solarize(Image.fromarray(BYTES), 128)),
     }
     for i, y in expected.items():
-        np.testing.assert_allclose(changes[i](IMAGE, jnp.float32(1)), y, atol=2.5 / 255, err_msg=str(i))
+        np.testing.assert_allclose(operations[i](IMAGE, jnp.float32(1)), y, atol=2.5 / 255, err_msg=str(i))
 
 
 def test_rand_augment_draws_all_and_needs_none():

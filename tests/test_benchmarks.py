@@ -1,4 +1,4 @@
-"""The benchmarks compare what is the same: operations with `lax`, networks with the sizes that they are known for."""
+"""Benchmarked operations equal `lax`, networks have the expected size, and README matches the result files."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
 from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, sweep
-from experiments.benchmarks import cifar10_speedrun as cifar10_speedrun_beside_torch
+from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from jaxcnn.train import override
 
 PARAMETERS = {
@@ -25,6 +25,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("case", ops.CASES, ids=lambda case: case.name)
 @pytest.mark.usefixtures("quick_compilation")
 def test_operation_equals_lax(case):
@@ -41,7 +42,7 @@ def test_operation_equals_lax(case):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
 
 
-def test_networks_have_their_parameters():
+def test_parameter_counts_of_networks():
     sizes = {}
     for name, net in {**_networks.NETWORKS, "resnet50": _networks.resnet50(1)}.items():
         model, _, batch = _networks.jaxcnn_parts(net._replace(batch=1))
@@ -50,82 +51,83 @@ def test_networks_have_their_parameters():
     assert sizes == PARAMETERS
 
 
-def test_random_operations_are_of_all_kinds_and_bounded():
+def test_random_operations_cover_all_kinds_and_are_bounded():
     rng = np.random.default_rng(0)
-    drawn = [sweep.draw(rng) for _ in range(200)]
-    kinds = {case.name.split(" (")[0] for case in drawn}
+    cases = [sweep.draw(rng) for _ in range(200)]
+    kinds = {case.name.split(" (")[0] for case in cases}
     assert kinds == {"conv", "depthwise", "grouped", "transposed", "max pool", "mean pool", "batch norm"}
-    assert all(1e4 <= np.prod((case.batch, *case.spatial, case.channels)) <= 8e6 for case in drawn)
-    assert len(set(drawn)) > 190
+    assert all(1e4 <= np.prod((case.batch, *case.spatial, case.channels)) <= 8e6 for case in cases)
+    assert len(set(cases)) > 190
 
 
 def test_ratio_is_against_the_fastest():
-    taken = {"ours": [2.0, 2.0, 9.0], "slow": [8.0, 8.0, 8.0], "fast": [1.0, 1.0, 1.0]}
-    assert _measure.ratio(taken, "ours", ["slow", "fast"]) == 2
+    turn_times = {"ours": [2.0, 2.0, 9.0], "slow": [8.0, 8.0, 8.0], "fast": [1.0, 1.0, 1.0]}
+    assert _measure.ratio(turn_times, "ours", ["slow", "fast"]) == 2
 
 
-def test_a_network_is_measured(capsys):
+@pytest.mark.slow
+def test_measure_network(capsys):
     table = _measure.Table(("net", 9), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *nets.NUMBERS)
     tiny = _networks.NETWORKS["lenet5"]._replace(batch=2)
     built = _networks.build(tiny, ["jaxcnn", "stax"])
     calls = {name: contender.train for name, contender in built.items()}
-    timings, taken = _measure.compare(calls, turns=1, seconds=0.001)
+    timings, turn_times = _measure.compare(calls, turns=1, seconds=0.001)
     assert all(timing.median > 0 for timing in timings.values())
-    nets._show(table, {"net": "lenet5", "kind": "train"}, taken, 1e3)
+    nets._print_row(table, {"net": "lenet5", "kind": "train"}, turn_times, 1e3)
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_names_that_there_are():
-    assert _measure.chosen([], _networks.NETWORKS) == list(_networks.NETWORKS)
-    assert _measure.chosen(["vgg", "lenet5"], _networks.NETWORKS) == ["vgg", "lenet5"]
-    with pytest.raises(SystemExit, match="no lenet6, vvg; expected one of: lenet5, small, "):
-        _measure.chosen(["vvg", "lenet5", "lenet6"], _networks.NETWORKS)
+def test_select_names():
+    assert _measure.select_names([], _networks.NETWORKS) == list(_networks.NETWORKS)
+    assert _measure.select_names(["vgg", "lenet5"], _networks.NETWORKS) == ["vgg", "lenet5"]
+    with pytest.raises(SystemExit, match="unknown: lenet6, vvg; expected one of: lenet5, small, "):
+        _measure.select_names(["vvg", "lenet5", "lenet6"], _networks.NETWORKS)
 
 
-def test_a_process_that_fails_is_heard():
-    assert _measure.output("-c", "print(6 * 7)") == "42\n"
-    with pytest.raises(SystemExit, match=r"ended with 1:\nbefore\n(.*\n)*ValueError: no digits"):
-        _measure.output("-c", "print('before', flush=True); raise ValueError('no digits')")
+def test_failed_process_reports_its_output():
+    assert _measure.run_python("-c", "print(6 * 7)") == "42\n"
+    with pytest.raises(SystemExit, match=r"failed with exit code 1:\nbefore\n(.*\n)*ValueError: no digits"):
+        _measure.run_python("-c", "print('before', flush=True); raise ValueError('no digits')")
 
 
 @pytest.mark.parametrize("experiment", [mnist_speedrun, cifar10_speedrun])
-def test_ablations_are_settings_that_differ(experiment):
+def test_ablations_have_distinct_settings(experiment):
     name = experiment.__name__.rpartition(".")[2]
     configs = [override(experiment.CONFIG, settings) for settings in ablations.TRICKS[name].values()]
     assert configs[0] == experiment.CONFIG
     assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
 
 
-def test_beside_torch_all_tricks_are_on():
+def test_cifar10_benchmark_requires_all_tricks():
     with pytest.raises(SystemExit, match=r"all tricks: .*dirac=true"):
-        cifar10_speedrun_beside_torch.main(["dirac=false"])
+        cifar10_benchmark.main(["dirac=false"])
 
 
 def test_record_of_cifar10():
     rows = [{"accuracies": [0.94, 0.942], "seconds": [2.5, 2.7]}, {"accuracies": [0.94, 0.94], "seconds": [3.0, 3.0]}]
     record = next(record for record in records.RECORDS if record.file == "cifar10_speedrun-gpu")
-    assert record.figures(rows) == (
+    assert record.results(rows) == (
         "2.600 ± 0.141 s, 94.10 % ± 0.14 (2 runs)",
-        "PyTorch: 3.000 ± 0.000 s, 94.00 % ± 0.00 (2 runs)",
+        "3.000 ± 0.000 s, 94.00 % ± 0.00 (2 runs)",
     )
 
 
-def test_records_are_those_of_the_files():
+def test_readme_matches_result_files():
     assert records.README.read_text() == records.page()
 
 
-def test_record_of_a_file(tmp_path, monkeypatch):
+def test_record_of_result_file(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "FOLDER", tmp_path)
     speedrun = records.RECORDS[0]
     assert records.line(speedrun).split(" | ")[1] == "not measured"
-    runs = {"jaxcnn, nothing compiled": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
+    runs = {"jaxcnn, empty compilation cache": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
     rows = [{"contender": name, "runs": values} for name, values in runs.items()]
     machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "python": "3.11", "versions": {"jax": "0.10"}}
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mnist_speedrun-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
     assert records.line(speedrun).split(" | ")[1:] == [
-        "nothing compiled: 8.0 ± 1.4 s, 99.10 % ± 0.14 (2 runs)",
-        "PyTorch: 5.0 ± 0.0 s, 99.10 % ± 0.00 (2 runs)",
+        "empty compilation cache: 8.0 ± 1.4 s, 99.10 % ± 0.14 (2 runs)",
+        "5.0 ± 0.0 s, 99.10 % ± 0.00 (2 runs)",
         "`python -m experiments.benchmarks.mnist_speedrun`",
         "2 cores of Some CPU",
         "Python 3.11, jax 0.10",

@@ -1,4 +1,4 @@
-"""`fit` with losses, metrics and callbacks of the user, and the callbacks of its own."""
+"""`fit` with user-defined losses, metrics and callbacks, and its built-in callbacks."""
 
 import functools
 import json
@@ -18,21 +18,21 @@ from jaxcnn.train import callbacks
 
 DIGITS = data.load("mnist_small", "test")
 IMAGES, LABELS = DIGITS.images[:96], DIGITS.labels[:96]
-SEEN, UNSEEN = (IMAGES[:64], LABELS[:64]), (IMAGES[64:], LABELS[64:])
+TRAIN_DATA, TEST_DATA = (IMAGES[:64], LABELS[:64]), (IMAGES[64:], LABELS[64:])
 MODEL = cnn.serial(cnn.max_pool(7), cnn.flatten, cnn.dense(10))
 CONFIG = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
 
 
-def fit(folder, seen=SEEN, unseen=UNSEEN, model=MODEL, config=None, **options):
+def fit(folder, train_data=TRAIN_DATA, eval_data=TEST_DATA, model=MODEL, config=None, **options):
     run = train.Run("test", {}, folder=folder)
-    return train.fit(model, seen, eval_data=unseen, config=CONFIG | (config or {}), run=run, **options)
+    return train.fit(model, train_data, eval_data=eval_data, config=CONFIG | (config or {}), run=run, **options)
 
 
 # Losses
 
 
 def test_regression(tmp_path):
-    """Float labels, which are no class fractions."""
+    """Float labels that are not class probabilities."""
     target = np.stack([IMAGES.mean((1, 2, 3)), IMAGES.std((1, 2, 3))], 1).astype(np.float32) / 100
     model = cnn.serial(cnn.avg_pool(7), cnn.flatten, cnn.dense(2))
     config = {"epochs": 20, "optimizer": {"learning_rate": 0.1}}
@@ -44,7 +44,7 @@ def test_regression(tmp_path):
 
 
 def weighted_pixels(model, *, scale=1.0):
-    """A loss with an entry of its own, no metric named "loss", and none of a batch's other names."""
+    """A loss that uses one additional entry of the batch and has no metric "loss"."""
 
     def loss_fn(params, state, batch, *, train, key=None):
         y, state = model.apply(params, state, batch["image"], train=train, key=key)
@@ -54,14 +54,16 @@ def weighted_pixels(model, *, scale=1.0):
     return loss_fn
 
 
-def test_a_loss_of_the_user_gets_the_other_entries_of_a_batch(tmp_path):
-    seen, unseen = ({"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (SEEN, UNSEEN))
+def test_a_user_defined_loss_receives_the_other_entries_of_a_batch(tmp_path):
+    train_data, eval_data = (
+        {"image": x, "label": y, "importance": np.ones((len(y),))} for x, y in (TRAIN_DATA, TEST_DATA)
+    )
     config = {"augment": ["flip"], "regularize": {"l2": 1e-3}}
-    result = fit(tmp_path, seen, unseen, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
+    result = fit(tmp_path, train_data, eval_data, config=config, loss=functools.partial(weighted_pixels, scale=2.0))
     assert {*result.history[-1]["train"]} == {"loss", "mean_output", "penalty"}
     assert {*result.history[-1]["test"]} == {"loss", "mean_output"}
-    seen["importance"] = 0 * seen["importance"]
-    still = fit(tmp_path / "0", seen, unseen, loss=weighted_pixels)
+    train_data["importance"] = 0 * train_data["importance"]
+    still = fit(tmp_path / "0", train_data, eval_data, loss=weighted_pixels)
     assert still.history[-1]["train"]["loss"] == 0
 
 
@@ -80,12 +82,12 @@ def test_the_loss_is_part_of_the_run(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     config = {"checkpoint": {"keep": 1}}
     fit(tmp_path, config=config)
-    with pytest.raises(train.ConfigError, match="another model"):
+    with pytest.raises(train.ConfigError, match="different model"):
         fit(tmp_path, config=config, loss=functools.partial(cnn.cross_entropy, auxiliary=0.1, label_smoothing=0.2))
 
 
-def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
-    with pytest.raises(train.ConfigError, match=r"label_smoothing must be 0, as .*mean_squared_error.* has no such"):
+def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"label_smoothing must be 0: .*mean_squared_error.* has no such"):
         fit(tmp_path, config={"label_smoothing": 0.1}, loss=cnn.mean_squared_error)
     with pytest.raises(TypeError, match=r"fit needs a loss, such as cross_entropy\(model\)"):
         fit(tmp_path, loss=lambda model: model)
@@ -94,10 +96,10 @@ def test_label_smoothing_is_for_losses_that_have_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"loss": "mse"}, TypeError, "loss: 'mse' is not a function"),
-        ({"callbacks": [None]}, TypeError, "callbacks: None is not a function"),
+        ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
+        ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
-        ({"metrics": {"a": cnn.metrics.accuracy()}, "unseen": None}, train.ConfigError, "computed on eval_data"),
+        ({"metrics": {"a": cnn.metrics.accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
     ],
 )
 def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
@@ -108,8 +110,8 @@ def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
 # Metrics
 
 
-def test_metrics_are_of_all_examples(tmp_path):
-    """In batches of another size than the data, whose last is filled up."""
+def test_metrics_use_all_examples(tmp_path):
+    """The number of examples is not a multiple of the batch size, so the last batch is padded."""
 
     def update(output, batch):
         wrong = (output.argmax(-1) != batch["label"]) * batch["weight"]
@@ -141,34 +143,34 @@ def test_the_best_epoch(tmp_path, watch):
     assert best.epoch == best.best.epoch == epoch
     for one, other in ((best.params, last.best.params), (best.train_state.params, last.params)):
         jax.tree.map(np.testing.assert_array_equal, one, other)
-    test = {"image": UNSEEN[0] / np.float32(255), "label": UNSEEN[1]}
+    test = {"image": TEST_DATA[0] / np.float32(255), "label": TEST_DATA[1]}
     loss = train.evaluate(cnn.cross_entropy(MODEL), best.params, best.state, test)["loss"]
     assert loss == pytest.approx(best.best.metrics["loss"])
 
 
-def test_the_best_epoch_needs_a_metric_that_is_there(tmp_path):
-    with pytest.raises(train.ConfigError, match=r"watch: there is no metric 'acuracy'; .*did you mean 'accuracy'"):
+def test_the_best_epoch_needs_an_existing_metric(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"watch: unknown metric 'acuracy'; .*did you mean 'accuracy'"):
         fit(tmp_path, config={"watch": "acuracy"})
     for config in ({"watch": "accuracy"}, {"restore_best": True}):
-        with pytest.raises(train.ConfigError, match="needs the results of eval_data, and there are none"):
-            fit(tmp_path, unseen=None, config=config)
-    assert fit(tmp_path, unseen=None).best is None
+        with pytest.raises(train.ConfigError, match="needs evaluation metrics: pass eval_data"):
+            fit(tmp_path, eval_data=None, config=config)
+    assert fit(tmp_path, eval_data=None).best is None
 
 
-def test_an_epoch_that_is_not_finite_is_not_the_best():
-    assert callbacks.watched("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
-    assert callbacks.watched("", {"loss": np.nan, "accuracy": 0.25}) is None
-    assert callbacks.watched("", {"loss": 0.5}) == -0.5
+def test_a_nonfinite_epoch_is_not_the_best():
+    assert callbacks.metric_to_maximize("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
+    assert callbacks.metric_to_maximize("", {"loss": np.nan, "accuracy": 0.25}) is None
+    assert callbacks.metric_to_maximize("", {"loss": 0.5}) == -0.5
 
 
 # Callbacks of the user
 
 
-def test_a_callback_sees_all_and_is_logged(tmp_path):
-    seen = []
+def test_a_callback_receives_all_events_and_adds_to_the_record(tmp_path):
+    events = []
 
     def callback(event):
-        seen.append((event.kind, event.step))
+        events.append((event.kind, event.step))
         if event.kind == "epoch":
             kernel = event.params["2"]["kernel"]
             event.record["norm"] = float(jnp.linalg.norm(kernel))
@@ -176,9 +178,9 @@ def test_a_callback_sees_all_and_is_logged(tmp_path):
             assert event.run.folder == tmp_path
 
     result = fit(tmp_path, callbacks=[callback])
-    assert seen[0] == ("start", 0)
-    assert [step for kind, step in seen if kind == "epoch"] == [2, 4]
-    assert seen[-1] == ("end", 4)
+    assert events[0] == ("start", 0)
+    assert [step for kind, step in events if kind == "epoch"] == [2, 4]
+    assert events[-1] == ("end", 4)
     assert result.history[-1]["norm"] == pytest.approx(float(jnp.linalg.norm(result.params["2"]["kernel"])))
 
 
@@ -191,7 +193,7 @@ def test_a_callback_ends_training(tmp_path):
     assert result.history[-1]["test"]["accuracy"] > 0
 
 
-def test_an_error_of_a_callback_ends_training(tmp_path):
+def test_an_exception_in_a_callback_ends_training(tmp_path):
     def broken(event):
         if event.kind == "epoch":
             raise IndexError("of the user")
@@ -201,7 +203,7 @@ def test_an_error_of_a_callback_ends_training(tmp_path):
     fit(tmp_path)  # the folder is free again
 
 
-def test_what_a_callback_notes_is_there_after_a_resume(tmp_path):
+def test_notes_of_a_callback_are_restored_after_a_resume(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     found = []
 
@@ -219,12 +221,12 @@ def test_what_a_callback_notes_is_there_after_a_resume(tmp_path):
     assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
 
 
-def test_a_callback_without_a_run_says_so():
+def test_a_callback_that_needs_a_run_raises_without_one():
     step = train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))
-    source = data.source(SEEN, 32)
+    source = data.source(TRAIN_DATA, 32)
     state = train.TrainState.create(MODEL, optax.sgd(0.1), jax.random.key(0), IMAGES[:1] / np.float32(1))
     event = next(train.loop(step, state, source, epochs=1))
-    with pytest.raises(ValueError, match=r"this callback needs a run; give train\.loop one"):
+    with pytest.raises(ValueError, match=r"this callback needs a run; pass one to train\.loop"):
         callbacks.progress(event)
 
 

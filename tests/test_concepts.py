@@ -144,13 +144,13 @@ def test_pooling():
     np.testing.assert_array_equal(np.argwhere(found["global max"]["gradient"]), [[2, 2]])
 
 
-def test_moved():
+def test_shifted():
     image = np.zeros((1, 9, 9, 1))
     image[0, 4, 4] = 1
     for down, right in ((0, 0), (4, 0), (-3, 0), (0, 2), (0, -4)):
-        ((_, row, column, _),) = np.argwhere(translation.moved(image, down, right))
+        ((_, row, column, _),) = np.argwhere(translation.shifted(image, down, right))
         assert (row, column) == (4 + down, 4 + right)
-    assert not translation.moved(image[:, :5], 1, 0).any()  # what leaves does not come in at the other end
+    assert not translation.shifted(image[:, :5], 1, 0).any()  # what leaves does not come in at the other end
 
 
 def test_features_of_random_filters_change_less_after_a_pool():
@@ -169,7 +169,7 @@ def test_features_of_random_filters_change_less_after_a_pool():
 @pytest.mark.full
 def test_pooling_tolerates_translation():
     found = translation.measure(**SHORT)
-    stride, pool, whole = (found[name] for name in ("every second output", "max pooling", "global max pooling"))
+    stride, pool, whole = (found[name] for name in ("stride 2", "max pooling", "global max pooling"))
     assert stride["change"][0] == pool["change"][0] == whole["change"][0] == 0
     for distance in (1, 2, 3, 4):
         assert stride["change"][distance] > 1.1 * pool["change"][distance] > 2 * whole["change"][distance]
@@ -180,7 +180,7 @@ def test_pooling_tolerates_translation():
 
 def test_the_two_networks_differ_in_pooling_alone():
     assert (
-        shared_weights.weights(translation.NETWORKS["every second output"], (28, 28, 1))
+        shared_weights.weights(translation.NETWORKS["stride 2"], (28, 28, 1))
         == shared_weights.weights(translation.NETWORKS["max pooling"], (28, 28, 1))
         == 11_274
     )
@@ -232,26 +232,27 @@ def test_evaluation_is_as_right_as_the_mean_of_many_networks():
 
 def test_learned_filters():
     found = learned_filters.measure(**SHORT)
-    assert abs(found["likeness"]["before"]) < 0.3
-    assert found["likeness"]["added"] > found["likeness"]["before"] + 0.3
+    assert abs(found["correlation"]["before"]) < 0.3
+    assert found["correlation"]["added"] > found["correlation"]["before"] + 0.3
     assert found["accuracy"]["before"] < 0.3
     assert found["accuracy"]["after"] > 0.85
 
 
-def test_likeness():
+def test_neighbor_correlation():
     rng = np.random.default_rng(0)
-    assert abs(learned_filters.likeness(rng.normal(size=(200, 5, 5)))) < 0.05
+    assert abs(learned_filters.neighbor_correlation(rng.normal(size=(200, 5, 5)))) < 0.05
     ramps = np.broadcast_to(np.arange(5.0), (3, 5, 5))
-    assert learned_filters.likeness(ramps) > 0.8
-    assert learned_filters.likeness(np.indices((5, 5)).sum(0, keepdims=True) % 2) < -0.99  # a chessboard
+    assert learned_filters.neighbor_correlation(ramps) > 0.8
+    assert learned_filters.neighbor_correlation(np.indices((5, 5)).sum(0, keepdims=True) % 2) < -0.99  # a chessboard
 
 
+@pytest.mark.slow
 def test_feature_maps():
     found = feature_maps.measure(**SHORT)
     shapes = [result["maps"].shape for result in found.values()]
     assert shapes == [(28, 28, 1), (28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (84,)]
-    assert [result["sees"] for result in found.values()] == [1, 5, 6, 14, 16, 28]
-    right = {name: result["right"] for name, result in found.items()}
+    assert [result["field"] for result in found.values()] == [1, 5, 6, 14, 16, 28]
+    right = {name: result["accuracy"] for name, result in found.items()}
     assert right["relu4"] > right["relu2"] + 0.02 > right["pixels"] + 0.04
 
 
@@ -299,6 +300,7 @@ def page(tmp_path_factory):
     return folder, Page(path.read_text())
 
 
+@pytest.mark.slow
 def test_page_has_a_section_for_each_concept(page):
     folder, page = page
     names = [concept.__name__.rpartition(".")[2] for concept in QUICK]
@@ -374,7 +376,7 @@ def test_commands_without_matplotlib_fail_at_once(tmp_path, module):
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert re.fullmatch(r"error: figures are drawn by matplotlib: pip install 'jaxcnn\[plot\]'\n", done.stderr)
+    assert re.fullmatch(r"error: figures need matplotlib: pip install 'jaxcnn\[plot\]'\n", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -389,7 +391,7 @@ def test_the_gap_is_printed(capsys, monkeypatch):
     monkeypatch.setattr(overfitting, "measure", lambda *arguments: found)
     monkeypatch.setattr(overfitting, "draw", lambda found: None)
     overfitting.main(overfitting.CONFIG)
-    assert "what is left of the gap: L1 50%, L2 25%, dropout 112%" in capsys.readouterr().out
+    assert "gap relative to the unregularized network: L1 50%, L2 25%, dropout 112%" in capsys.readouterr().out
 
 
 @pytest.mark.full

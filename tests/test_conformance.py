@@ -1,4 +1,4 @@
-"""What every layer and transform owes to its users, checked over the whole table."""
+"""Properties that every layer and transform must have, tested on all cases of `tests.layers`."""
 
 import functools
 
@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 
 import jaxcnn as cnn
 from tests.layers import BY_NAME, CASES, Case, example
+
+pytestmark = pytest.mark.sample(4)
 
 KEY = jax.random.key(7)
 
@@ -27,7 +29,7 @@ def types(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.aval.weak_type), tree)
 
 
-def test_the_table_is_complete():
+def test_table_is_complete():
     called = {case.name.split("_counting")[0] for case in CASES}
     losses = {"cross_entropy", "mean_squared_error", "mixup", "cutmix", "regularized", "l1", "l2", "elastic_net"}
     others = {
@@ -96,7 +98,7 @@ def test_evaluation(case: Case):
 
 
 @every
-def test_training_needs_a_key_only_if_random(case: Case):
+def test_training_requires_key_only_if_random(case: Case):
     params, state, x = example(case)
     train = functools.partial(jax.eval_shape, functools.partial(case.layer.apply, train=True))
     if case.random:
@@ -111,7 +113,7 @@ def test_training_needs_a_key_only_if_random(case: Case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.random], ids=lambda case: case.name)
-def test_randomness_comes_from_the_key(case: Case):
+def test_randomness_depends_only_on_key(case: Case):
     params, state, x = example(case)
     apply = jax.jit(functools.partial(case.layer.apply, train=True))
     first, again, other = (apply(params, state, x, key=jax.random.key(seed))[0] for seed in (0, 0, 1))
@@ -135,7 +137,7 @@ def test_bfloat16(case: Case):
 
 
 @every
-def test_every_parameter_learns(case: Case):
+def test_every_parameter_has_a_gradient(case: Case):
     params, state, x = example(case)
 
     def loss(params):
@@ -146,8 +148,8 @@ def test_every_parameter_learns(case: Case):
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert jnp.isfinite(gradient).all(), path
         frozen = case.name == "freeze" and path[0].key == "body"
-        in_front_of_norm = case.across and path[-1].key == "bias" and path[-2:-1] and path[-2].key == "conv"
-        if not in_front_of_norm:  # batch norm takes off again what such a bias adds
+        before_norm = case.across and path[-1].key == "bias" and path[-2:-1] and path[-2].key == "conv"
+        if not before_norm:  # batch norm cancels this bias
             assert bool((gradient != 0).any()) != frozen, path
 
 
@@ -189,7 +191,7 @@ def test_exports_with_any_batch_size(case: Case):
 @pytest.mark.parametrize("case", [case for case in CASES if case.name != "cast"], ids=lambda case: case.name)
 @pytest.mark.usefixtures("quick_compilation")
 def test_derivatives(case: Case):
-    train = case.name != "spectral_norm"  # whose power iteration in training is no part of the derivative
+    train = case.name != "spectral_norm"  # its power iteration in training is not differentiated
     with jax.enable_x64(True):
         params, state, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), example(case))
         fixed = {"body": params.pop("body")} if case.name == "freeze" else {}

@@ -240,7 +240,7 @@ def test_offline_says_which_file_to_put_where(server, home, name):
     assert message.startswith(wanted)
     assert str(home / ".cache" / "jaxcnn" / name) in message
     assert "https://" in message
-    assert message.endswith("put it there, or name its folder in JAXCNN_DATA")
+    assert message.endswith("copy it there, or set JAXCNN_DATA to its folder")
 
 
 def test_sources():
@@ -311,7 +311,7 @@ def test_cifar100_has_two_labels_of_which_the_second_counts(home):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected records of 3073 bytes, found 0 bytes"),
+        (b"", "expected a multiple of the record size, 3073 bytes, found 0 bytes"),
         (records([1, 2])[0][:-1], "found 6145 bytes"),
         (records([1, 2])[0] + b"!", "found 6147 bytes"),
         (records([1, 10])[0], "expected labels from 0 to 9, found 10"),
@@ -325,7 +325,7 @@ def test_damaged_cifar(tmp_path, content, message):
 
 
 def test_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cifar, "_MOST", 100)
+    monkeypatch.setattr(_cifar, "_MAX_RECORDS", 100)
     with (tmp_path / "x.bin").open("wb") as file:
         file.truncate(3073 << 20)  # 3 GB of nothing
     tracemalloc.start()
@@ -431,7 +431,7 @@ def test_hostile_archives(tmp_path):
         with pytest.raises(DataError, match=r"expected cifar/a\.bin to be a file of at most 100 bytes"):
             unpack(path, wanted, 100)
     archive(path, ("cifar/b.bin", b""))
-    with pytest.raises(DataError, match=r"expected to hold cifar/a\.bin"):
+    with pytest.raises(DataError, match=r"expected the archive to contain cifar/a\.bin"):
         unpack(path, wanted, 100)
 
 
@@ -442,7 +442,7 @@ def test_archive_bombs_and_mutations(tmp_path):
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         tar.addfile(info, io.BytesIO(bytes(info.size)))
     tracemalloc.start()
-    with pytest.raises(DataError, match="expected to hold"):
+    with pytest.raises(DataError, match="expected the archive to contain"):
         unpack(path, ("cifar/a.bin",), 100)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()

@@ -161,6 +161,7 @@ def trained(model, image, label, steps, batch_size=64):
     return state.params, state.state
 
 
+@pytest.mark.slow
 def test_random_parameters_destroy_the_maps():
     """What a map shows is learned, and no property of the image: Adebayo et al., 2018."""
     model = cnn.serial(
@@ -199,6 +200,7 @@ def shapes(n, seed):
     return image, label, quadrant
 
 
+@pytest.mark.slow
 def test_grad_cam_looks_where_the_shape_is():
     model = cnn.serial(
         conv1=cnn.conv(16), relu1=jax.nn.relu, conv2=cnn.conv(16), relu2=jax.nn.relu, pool=cnn.global_avg_pool,
@@ -372,7 +374,7 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
         (
             lambda: explain.saliency(cnn.serial(conv=cnn.conv(4)), {"conv": PARAMS["conv"]}, {}, X),
             ValueError,
-            r"logits \(N, classes\), but the model gives \(2, 6, 6, 4\)",
+            r"logits \(N, classes\), got shape \(2, 6, 6, 4\)",
         ),
         (lambda: explain.saliency(SMOOTH, PARAMS, STATE, X, method="gradient"), TypeError, r"method"),
         (lambda: smooth(), TypeError, r"key"),

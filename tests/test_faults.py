@@ -1,4 +1,4 @@
-"""Training that is killed, told to stop, or spread over devices comes out as if nothing had happened."""
+"""Training gives the same result if it is killed, stopped by a signal, or distributed over devices."""
 
 import os
 import pathlib
@@ -17,6 +17,8 @@ import pytest
 
 from jaxcnn.train import _steps, checkpoint
 from tests import conftest
+
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -62,7 +64,7 @@ def wait_for(process, text):
 
 
 def test_killed_at_any_moment(tmp_path):
-    """By SIGKILL, five times at random, most of them while a checkpoint is written; then it is left alone."""
+    """SIGKILL at five random times, most of them while a checkpoint is written; then training finishes."""
     rng = random.Random(0)
     saved = []
     for epoch in sorted(rng.sample(range(1, 11), 5)):
@@ -77,7 +79,7 @@ def test_killed_at_any_moment(tmp_path):
         assert all(re.fullmatch(r"\d+(\.partial|\.removed)?", name) for name in left)
         assert 8 * epoch - 2 <= saved[-1] < 128  # no more is lost than the steps since the last save
     outs = [finish(start(*LONG, f"folder={tmp_path / name}")) for name in ("killed", "whole")]
-    assert f"going on from step {saved[-1]}" in outs[0]
+    assert f"resuming from step {saved[-1]}" in outs[0]
     assert digest(outs[0]) == digest(outs[1])
     print(f"\nkilled with steps {saved} of 128 saved; the result is that of an uninterrupted run to the bit")
 
@@ -85,7 +87,7 @@ def test_killed_at_any_moment(tmp_path):
 @pytest.mark.parametrize("keep", [1, 3])
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.full)])
 def test_killed_while_saving(tmp_path, keep, kills):
-    """Whatever was complete when it was killed, or the step that replaces it, is there and as it was written."""
+    """Each step that was complete before the kill, or its replacement, is valid afterwards."""
     rng = random.Random(keep)
     like = {"w": jax.numpy.zeros(1000, "int32"), "again": jax.numpy.int32(0)}
     last = 0
@@ -107,7 +109,7 @@ def test_killed_while_saving(tmp_path, keep, kills):
 @pytest.mark.full
 @pytest.mark.parametrize("keep", [1, 3])
 def test_killed_many_times(tmp_path, keep):
-    """Twenty kills of a training at random moments change nothing in what comes out."""
+    """Twenty kills at random times do not change the result of training."""
     rng = random.Random(keep)
     arguments = [*LONG, f"fit.checkpoint.keep={keep}"]
     for i in range(20):
@@ -130,18 +132,18 @@ def test_killed_many_times(tmp_path, keep):
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.full),
     ],
 )
-def test_told_to_stop(tmp_path, number, status):
+def test_stopped_by_a_signal(tmp_path, number, status):
     process = start(*UNSAVED, f"folder={tmp_path}")
     wait_for(process, "epoch 1")
     process.send_signal(number)
     out = finish(process)
     assert process.returncode == status, out
-    assert f"told to stop by signal {int(number)}" in out
+    assert f"stopped by signal {int(number)}" in out
     saved = checkpoint.steps(tmp_path / "checkpoints")[-1]
     assert saved >= 8
     process = start(*UNSAVED, f"folder={tmp_path}")
     out = finish(process)
-    assert f"going on from step {saved}" in out
+    assert f"resuming from step {saved}" in out
     whole = start(*UNSAVED, f"folder={tmp_path / 'whole'}")
     assert digest(out) == digest(finish(whole))
 
@@ -149,10 +151,10 @@ def test_told_to_stop(tmp_path, number, status):
 def test_a_second_signal_ends_it_at_once(tmp_path):
     code = (
         "import os, signal, time\n"
-        "from jaxcnn.train._interrupt import told_to_stop\n"
-        "with told_to_stop() as told:\n"
+        "from jaxcnn.train._interrupt import stop_signal\n"
+        "with stop_signal() as received_signal:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print(told(), flush=True)\n"
+        "    print(received_signal(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
     )
@@ -161,12 +163,12 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     assert done.returncode == -signal.SIGTERM
 
 
-def test_signals_are_as_before_afterwards():
+def test_signal_handlers_are_restored():
     from jaxcnn.train._interrupt import stop_signal
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with stop_signal() as told:
-        assert told() == 0
+    with stop_signal() as received_signal:
+        assert received_signal() == 0
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     result = []
@@ -183,13 +185,13 @@ def test_errors_are_one_line_and_status_2(tmp_path):
     out = finish(process)
     assert process.returncode == 2
     assert "error: " in out
-    assert "was made under another config" in out
-    assert "  fit.epochs: it had 1, now 2" in out
+    assert "was saved with a different config" in out
+    assert "  fit.epochs: was 1, now 2" in out
     assert "Traceback" not in out
 
 
 def params_of(folder):
-    """All numbers of the last checkpoint of a run."""
+    """All values in the last checkpoint of a run."""
     about, _ = _steps.read_about(folder / str(checkpoint.steps(folder)[-1]))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = [jax.ShapeDtypeStruct(shape, dtype, sharding=here) for shape, dtype in about["arrays"].values()]
@@ -204,7 +206,7 @@ def params_of(folder):
 
 
 def close(folder, other):
-    """Parameters and statistics of two runs agree as sums in another order do."""
+    """Check that the params and state of two runs agree up to the rounding of sums in a different order."""
     a, b = params_of(folder), params_of(other)
     assert a.keys() == b.keys()
     worst = 0.0
@@ -224,7 +226,7 @@ def test_eight_devices_are_one(tmp_path):
     print(f"\nafter 32 steps, 8 devices differ from 1 by {worst:.1e} of the largest value")
 
 
-def test_goes_on_with_another_number_of_devices(tmp_path):
+def test_resumes_with_a_different_number_of_devices(tmp_path):
     for name, first, second in (("grown", 1, 4), ("shrunk", 4, 1)):
         folder = tmp_path / name
         process = start(f"folder={folder}", devices=first)
@@ -234,7 +236,7 @@ def test_goes_on_with_another_number_of_devices(tmp_path):
                 _steps.remove(folder / "checkpoints" / str(step))
         process = start(f"folder={folder}", devices=second)
         out = finish(process)
-        assert "going on from step 30" in out
+        assert "resuming from step 30" in out
         digest(out)
     close(tmp_path / "grown" / "checkpoints", tmp_path / "shrunk" / "checkpoints")
 
@@ -246,7 +248,7 @@ def port():
 
 
 def together(folder, *arguments, count=2):
-    """The same command in several processes, which find each other."""
+    """Run the same command in several connected processes."""
     address = f"localhost:{port()}"
     processes = [
         start(

@@ -1,4 +1,4 @@
-"""Training by config: what each setting does, and that what was done is told."""
+"""`fit`: the effect of each setting, and the printed output."""
 
 import csv
 import functools
@@ -27,14 +27,14 @@ from tests import train_small
 
 DIGITS = data.load("mnist_small", "test")
 FEW = data.Dataset(DIGITS.images[:200], DIGITS.labels[:200], DIGITS.classes)
-UNSEEN = data.Dataset(DIGITS.images[-70:], DIGITS.labels[-70:], DIGITS.classes)
+TEST_DATA = data.Dataset(DIGITS.images[-70:], DIGITS.labels[-70:], DIGITS.classes)
 LINEAR = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
 QUICK = {"epochs": 2, "batch_size": 32, "checkpoint": {"keep": 0}}
 
 
-def fit(tmp_path, model=LINEAR, seen=FEW, unseen=None, name="run", start=None, **config):
+def fit(tmp_path, model=LINEAR, train_data=FEW, eval_data=None, name="run", start=None, **config):
     run = train.Run("test", {}, folder=tmp_path / name)
-    return train.fit(model, seen, eval_data=unseen, config=QUICK | config, run=run, start=start)
+    return train.fit(model, train_data, eval_data=eval_data, config=QUICK | config, run=run, start=start)
 
 
 def same(a, b):
@@ -43,8 +43,8 @@ def same(a, b):
         np.testing.assert_array_equal(one, other)
 
 
-def test_learns_and_tells(tmp_path, capsys):
-    fitted = fit(tmp_path, seen=DIGITS, unseen=UNSEEN, epochs=4, optimizer={"learning_rate": 0.02})
+def test_learns_and_prints_progress(tmp_path, capsys):
+    fitted = fit(tmp_path, train_data=DIGITS, eval_data=TEST_DATA, epochs=4, optimizer={"learning_rate": 0.02})
     assert fitted.history[-1]["test"]["accuracy"] > 0.8
     records = [json.loads(line) for line in (fitted.folder / "metrics.jsonl").read_text().splitlines()]
     assert records == fitted.history
@@ -60,13 +60,13 @@ def test_learns_and_tells(tmp_path, capsys):
         cnn.cross_entropy(LINEAR),
         fitted.params,
         fitted.state,
-        {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels},
+        {"image": TEST_DATA.images / np.float32(255), "label": TEST_DATA.labels},
     )
     assert result["accuracy"] == pytest.approx(records[-1]["test"]["accuracy"])
 
 
-def test_is_the_loop_one_would_write(tmp_path):
-    """The same batches, one step after the other, by the public pieces."""
+def test_equals_a_hand_written_loop(tmp_path):
+    """A loop over the same batches with the public functions gives the same result."""
     config = {
         "augment": [["translate", 2], "flip"],
         "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
@@ -89,14 +89,14 @@ def test_is_the_loop_one_would_write(tmp_path):
     assert int(fitted.train_state.step) == 12
 
 
-def test_twice_the_same_is_the_same_and_the_seed_decides(tmp_path):
+def test_results_are_reproducible_and_depend_on_the_seed(tmp_path):
     model = train_small.model()
     config = {"augment": ["flip"], "ema": 0.9}
-    first = fit(tmp_path, model, unseen=UNSEEN, name="1", **config)
-    second = fit(tmp_path, model, unseen=UNSEEN, name="2", **config)
+    first = fit(tmp_path, model, eval_data=TEST_DATA, name="1", **config)
+    second = fit(tmp_path, model, eval_data=TEST_DATA, name="2", **config)
     assert train_small.digest(first) == train_small.digest(second)
     assert train_small.digest(first) != train_small.digest(
-        fit(tmp_path, model, unseen=UNSEEN, name="3", seed=1, **config)
+        fit(tmp_path, model, eval_data=TEST_DATA, name="3", seed=1, **config)
     )
 
 
@@ -104,19 +104,20 @@ def test_length_of_a_call_changes_nothing(tmp_path, monkeypatch):
     from jaxcnn.train import _loop
 
     first = fit(tmp_path, train_small.model(), name="1")
-    monkeypatch.setattr(_loop, "_DISPATCH", 0.0)  # one step a call
+    monkeypatch.setattr(_loop, "_SECONDS_PER_CALL", 0.0)  # one step a call
     assert train_small.digest(first) == train_small.digest(fit(tmp_path, train_small.model(), name="2"))
 
 
 def test_compiles_once_for_training_and_once_for_evaluation(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        fit(tmp_path, train_small.model(), unseen=UNSEEN, epochs=3, evaluate={"batch_size": 32, "tta": "none"})
+        fit(tmp_path, train_small.model(), eval_data=TEST_DATA, epochs=3, evaluate={"batch_size": 32, "tta": "none"})
     messages = [record.getMessage() for record in caplog.records]
     compiled = lambda name: sum(m.startswith(f"Compiling {name}") or f"Compiling jit({name})" in m for m in messages)
     assert compiled("advance") == 1
     assert compiled("loss_fn") == 1  # evaluation
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "rmsprop", "muon"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
 def test_optimizers_by_name(name, schedule):
@@ -139,7 +140,7 @@ def test_optimizers_by_name(name, schedule):
     assert kernels[-1] < 1
 
 
-def test_decay_of_sgd_is_that_of_pytorch():
+def test_weight_decay_of_sgd_equals_pytorch():
     """w <- w - rate * (g + decay * w)"""
     params = {"kernel": jnp.array([2.0])}
     config = train.FIT | {
@@ -165,22 +166,23 @@ def test_schedules():
 
 
 def test_accumulation_is_a_larger_batch(tmp_path):
-    """Without shuffling in between: each epoch is one batch."""
-    seen = {"image": FEW.images[:64], "label": FEW.labels[:64]}
+    """Each epoch is one accumulated batch, so the order does not matter."""
+    train_data = {"image": FEW.images[:64], "label": FEW.labels[:64]}
     plain = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}, "epochs": 3}
-    whole = fit(tmp_path, seen=seen, name="1", batch_size=64, **plain)
-    parts = fit(tmp_path, seen=seen, name="2", batch_size=16, accumulate=4, **plain)
+    whole = fit(tmp_path, train_data=train_data, name="1", batch_size=64, **plain)
+    parts = fit(tmp_path, train_data=train_data, name="2", batch_size=16, accumulate=4, **plain)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole.params, parts.params)
 
 
 SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_accumulation_loses_no_step(tmp_path, steps):
-    """The last update of an epoch has fewer steps; the EMA moves with the updates, not with the steps."""
-    seen = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
-    fitted = fit(tmp_path, seen=seen, batch_size=8, accumulate=2, ema=0.9, epochs=2, **SGD)
+    """The last update of an epoch uses fewer steps. The EMA changes once per update, not once per step."""
+    train_data = {"image": FEW.images[: 8 * steps], "label": FEW.labels[: 8 * steps]}
+    fitted = fit(tmp_path, train_data=train_data, batch_size=8, accumulate=2, ema=0.9, epochs=2, **SGD)
     key = jax.random.key(0)
     state = train.TrainState.create(LINEAR, optax.sgd(0.1), key, jax.ShapeDtypeStruct((8, 28, 28, 1), jnp.float32))
     params = ema = state.params
@@ -190,7 +192,7 @@ def test_accumulation_loses_no_step(tmp_path, steps):
         order = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), epoch), 8 * steps)
         for first in range(0, steps, 2):
             rows = order[8 * first : 8 * min(first + 2, steps)]
-            batch = {"image": seen["image"][rows] / np.float32(255), "label": seen["label"][rows]}
+            batch = {"image": train_data["image"][rows] / np.float32(255), "label": train_data["label"][rows]}
             params = jax.tree.map(lambda w, g: w - 0.1 * g, params, gradient(params, batch))
             decay = min(0.9, (1 + updates) / (10 + updates))
             ema = jax.tree.map(lambda a, w, decay=decay: decay * a + (1 - decay) * w, ema, params)
@@ -200,15 +202,15 @@ def test_accumulation_loses_no_step(tmp_path, steps):
     jax.tree.map(close, fitted.params, ema)
 
 
-def test_accumulation_goes_on_where_it_was(tmp_path):
+def test_accumulation_resumes(tmp_path):
     config = {"epochs": 3, "accumulate": 4, "ema": 0.9, "checkpoint": {"every": 2, "keep": 9}}
-    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
+    whole = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="whole", **config)
     folder = tmp_path / "part" / "checkpoints"
-    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     for step in checkpoint.steps(folder):
         if step > 8:
             shutil.rmtree(folder / str(step))
-    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    resumed = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
 
 
@@ -222,7 +224,7 @@ def test_clipping(tmp_path):
     np.testing.assert_allclose(moved, 0.01, rtol=1e-3)
 
 
-def test_average_of_the_parameters():
+def test_ema():
     params = {"w": jnp.array(1.0)}
     optimizer = train.with_ema(optax.sgd(1.0), 0.5)
     state = optimizer.init(params)
@@ -236,12 +238,13 @@ def test_average_of_the_parameters():
     assert train.ema_params(optax.sgd(1.0).init(params)) is None
 
 
-def test_average_is_what_is_evaluated_and_returned(tmp_path):
-    fitted = fit(tmp_path, unseen=UNSEEN, ema=0.9)
+def test_the_ema_is_evaluated_and_returned(tmp_path):
+    fitted = fit(tmp_path, eval_data=TEST_DATA, ema=0.9)
     assert not np.array_equal(fitted.params["2"]["kernel"], fitted.train_state.params["2"]["kernel"])
     same(fitted.params, train.ema_params(fitted.train_state.opt_state))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "config",
     [
@@ -255,8 +258,8 @@ def test_average_is_what_is_evaluated_and_returned(tmp_path):
     ],
 )
 def test_settings_change_what_is_trained_and_it_still_trains(tmp_path, config):
-    plain = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="1")
-    other = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="2", **config)
+    plain = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="1")
+    other = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="2", **config)
     assert math.isfinite(other.history[-1]["train"]["loss"])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(other.params))
     if "evaluate" in config:
@@ -266,7 +269,7 @@ def test_settings_change_what_is_trained_and_it_still_trains(tmp_path, config):
         assert plain.history[-1]["train"]["loss"] != other.history[-1]["train"]["loss"]
 
 
-def test_regularization_is_that_of_the_loss(tmp_path):
+def test_regularization_equals_that_of_the_loss(tmp_path):
     fitted = fit(tmp_path, regularize={"l1": 0.25, "l2": 0.5}, optimizer={"learning_rate": 0.0}, epochs=1)
     kernel = fitted.params["2"]["kernel"]
     penalty = float(0.25 * jnp.abs(kernel).sum() + 0.5 * (kernel**2).sum())
@@ -274,25 +277,25 @@ def test_regularization_is_that_of_the_loss(tmp_path):
 
 
 def test_patience(tmp_path):
-    fitted = fit(tmp_path, unseen=UNSEEN, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
+    fitted = fit(tmp_path, eval_data=TEST_DATA, epochs=20, patience=3, optimizer={"learning_rate": 0.0})
     assert len(fitted.history) == 4  # the first was the best
     assert fitted.epoch == 1
 
 
 @pytest.mark.parametrize("keep", [0, 2])
-def test_patience_gives_the_best_epoch(tmp_path, keep):
-    """A learning rate that is far too large: accuracy falls and rises by chance."""
+def test_patience_returns_the_best_epoch(tmp_path, keep):
+    """The learning rate is far too large, so accuracy rises and falls at random."""
     config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "ema": 0.5}
     config |= {"schedule": {"name": "constant"}, "checkpoint": {"keep": keep}}
-    fitted = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+    fitted = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, **config)
     accuracies = [record["test"]["accuracy"] for record in fitted.history]
     assert fitted.epoch == 1 + int(np.argmax(accuracies)) < len(accuracies)
-    unseen = {"image": UNSEEN.images / np.float32(255), "label": UNSEEN.labels}
-    result = train.evaluate(cnn.cross_entropy(train_small.model()), fitted.params, fitted.state, unseen)
+    eval_data = {"image": TEST_DATA.images / np.float32(255), "label": TEST_DATA.labels}
+    result = train.evaluate(cnn.cross_entropy(train_small.model()), fitted.params, fitted.state, eval_data)
     assert result["accuracy"] == pytest.approx(max(accuracies))
     assert f"test accuracy {max(accuracies):.2%} after" in fitted.outcome
     if keep:  # resumed after the end: nothing to do, and the same result
-        again = fit(tmp_path, train_small.model(), unseen=UNSEEN, **config)
+        again = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, **config)
         same((fitted.params, fitted.state, fitted.epoch), (again.params, again.state, again.epoch))
 
 
@@ -300,7 +303,7 @@ def test_outcome_without_evaluation(tmp_path):
     fitted = fit(tmp_path)
     accuracy = fitted.history[-1]["train"]["accuracy"]
     assert fitted.outcome.startswith(f"training accuracy {accuracy:.2%} after ")
-    assert repr(fitted).startswith("FitResult(500 parameters of epoch 2: training accuracy ")
+    assert repr(fitted).startswith("FitResult(500 parameters, epoch 2: training accuracy ")
     assert len(repr(fitted)) < 300
 
 
@@ -324,9 +327,9 @@ def poisoned(where=5):
     return {"image": images, "label": FEW.labels}
 
 
-def test_not_finite_is_an_error_that_names_step_and_leaf(tmp_path):
+def test_a_nonfinite_value_is_an_error_with_step_and_path(tmp_path):
     spoilt = cnn.serial(lambda x: jnp.where(x.sum() > 500, jnp.nan, x), train_small.model())  # a batch with much ink
-    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; a smaller learning rate"):
+    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; try a smaller learning rate"):
         fit(tmp_path, spoilt, batch_size=20)
     # A loss that is finite while its gradient is not.
     square_root = cnn.serial(cnn.flatten, cnn.dense(10), lambda x: jnp.sqrt(jnp.abs(0 * x)))
@@ -334,44 +337,44 @@ def test_not_finite_is_an_error_that_names_step_and_leaf(tmp_path):
         fit(tmp_path, square_root, name="gradient")
 
 
-def test_not_finite_is_skipped(tmp_path):
-    fitted = fit(tmp_path, train_small.model(), seen=poisoned(), batch_size=20, on_nonfinite="skip", epochs=2)
+def test_nonfinite_steps_are_skipped(tmp_path):
+    fitted = fit(tmp_path, train_small.model(), train_data=poisoned(), batch_size=20, on_nonfinite="skip", epochs=2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
     assert [record["skipped"] for record in fitted.history] == [1, 2]
     assert int(fitted.train_state.step) == 20
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
-    with pytest.raises(train.NonFiniteError, match="as in the 9 steps before, which were skipped"):
-        fit(tmp_path, train_small.model(), seen=everywhere, batch_size=10, on_nonfinite="skip", name="all")
+    with pytest.raises(train.NonFiniteError, match="the 9 steps before were also non-finite and skipped"):
+        fit(tmp_path, train_small.model(), train_data=everywhere, batch_size=10, on_nonfinite="skip", name="all")
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_an_epoch_without_a_finite_step_is_no_loss_of_0(tmp_path, epochs):
-    """Fewer steps than those in a row that are an error by themselves."""
-    seen = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
-    with pytest.raises(train.NonFiniteError, match="epoch 1: none of its 8 steps was finite"):
-        fit(tmp_path, train_small.model(), seen=seen, batch_size=20, on_nonfinite="skip", epochs=epochs)
+def test_an_epoch_without_a_finite_step_is_an_error(tmp_path, epochs):
+    """The epoch has fewer steps than the limit of consecutive non-finite steps."""
+    train_data = {"image": np.full((160, 28, 28, 1), np.nan, np.float32), "label": FEW.labels[:160]}
+    with pytest.raises(train.NonFiniteError, match="epoch 1: all 8 steps were non-finite"):
+        fit(tmp_path, train_small.model(), train_data=train_data, batch_size=20, on_nonfinite="skip", epochs=epochs)
 
 
-def test_not_finite_is_rolled_back(tmp_path, capsys):
-    """An image of NaN that is left out of some epochs: the run goes on with an order in which it is not met."""
+def test_nonfinite_steps_are_rolled_back(tmp_path, capsys):
+    """Some epochs omit the NaN image. Training continues with an order that omits it."""
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
-    seen = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the images
-    fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
+    train_data = {name: value[:39] for name, value in poisoned().items()}  # one batch of 20; half of the images
+    fitted = fit(tmp_path, train_small.model(), train_data=train_data, **config)
     assert int(fitted.train_state.step) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
     everywhere = {"image": np.full((200, 28, 28, 1), np.nan, np.float32), "label": FEW.labels}
     with pytest.raises(train.NonFiniteError, match="after 10 rollbacks"):
-        fit(tmp_path, train_small.model(), seen=everywhere, name="all", **config)
-    assert "back to step 0, and on with other batches" in capsys.readouterr().out
+        fit(tmp_path, train_small.model(), train_data=everywhere, name="all", **config)
+    assert "rolled back to step 0, continuing with a new random order" in capsys.readouterr().out
 
 
-def test_a_rollback_into_an_epoch_draws_another_order(tmp_path):
-    """The image of NaN is met in the fourth of five steps; with the order as it was, it would be met for ever."""
+def test_a_rollback_into_an_epoch_changes_the_order(tmp_path):
+    """The NaN image is in the fourth of five steps. With the same order, every retry would reach it again."""
     key = child_key(child_key(jax.random.key(0), "steps"), "order")
     where = int(jax.random.permutation(jax.random.fold_in(key, 0), 100)[65])
-    seen = {name: value[:100] for name, value in poisoned(where).items()}
+    train_data = {name: value[:100] for name, value in poisoned(where).items()}
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
-    fitted = fit(tmp_path, train_small.model(), seen=seen, **config)
+    fitted = fit(tmp_path, train_small.model(), train_data=train_data, **config)
     assert int(fitted.train_state.step) == 5
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.params, fitted.state)))
 
@@ -387,37 +390,39 @@ def stream(seed=0, images=FEW.images):
 
 
 def test_streams(tmp_path):
-    fitted = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"])
+    fitted = fit(tmp_path, train_small.model(), train_data=stream(), eval_data=stream(1), epochs=3, augment=["flip"])
     assert int(fitted.train_state.step) == 15
     assert fitted.history[-1]["train"]["loss"] < fitted.history[0]["train"]["loss"]
-    again = fit(tmp_path, train_small.model(), seen=stream(), unseen=stream(1), epochs=3, augment=["flip"], name="2")
+    again = fit(
+        tmp_path, train_small.model(), train_data=stream(), eval_data=stream(1), epochs=3, augment=["flip"], name="2"
+    )
     assert train_small.digest(fitted) == train_small.digest(again)
     everywhere = stream(images=np.full((200, 28, 28, 1), np.nan, np.float32))
     with pytest.raises(train.NonFiniteError, match="step 0: loss is not finite"):
-        fit(tmp_path, train_small.model(), seen=everywhere, name="3")
+        fit(tmp_path, train_small.model(), train_data=everywhere, name="3")
 
 
-def test_goes_on_where_it_was(tmp_path):
-    """From a checkpoint in the middle of an epoch, whose later ones are gone."""
+def test_resumes(tmp_path):
+    """From a checkpoint in the middle of an epoch, after the later ones were deleted."""
     config = {"epochs": 4, "checkpoint": {"every": 2, "keep": 3}, "augment": ["flip"]}
-    whole = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="whole", **config)
-    fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    whole = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="whole", **config)
+    fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     folder = tmp_path / "part" / "checkpoints"
     assert checkpoint.steps(folder)[-1] == 24
     for step in checkpoint.steps(folder):
         if step > 20:
             _steps.remove(folder / str(step))
-    resumed = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)
+    resumed = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
-    done = fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config)  # nothing is left to do
+    done = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)  # nothing is left to do
     assert train_small.digest(whole) == train_small.digest(done)
-    with pytest.raises(train.ConfigError, match=r"  epochs: it had 4, now 5"):
-        fit(tmp_path, train_small.model(), unseen=UNSEEN, name="part", **config | {"epochs": 5})
+    with pytest.raises(train.ConfigError, match=r"  epochs: was 4, now 5"):
+        fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config | {"epochs": 5})
     other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
-    with pytest.raises(train.ConfigError, match="data: it had"):
-        fit(tmp_path, train_small.model(), seen=other, unseen=UNSEEN, name="part", **config)
-    with pytest.raises(train.ConfigError, match=r"another model; .*\n.*model in training: .* -> "):
-        fit(tmp_path, LINEAR, unseen=UNSEEN, name="part", **config)
+    with pytest.raises(train.ConfigError, match="data: was"):
+        fit(tmp_path, train_small.model(), train_data=other, eval_data=TEST_DATA, name="part", **config)
+    with pytest.raises(train.ConfigError, match=r"different model; .*\n.*model in training: .* -> "):
+        fit(tmp_path, LINEAR, eval_data=TEST_DATA, name="part", **config)
 
 
 @pytest.mark.parametrize(
@@ -429,22 +434,22 @@ def test_goes_on_where_it_was(tmp_path):
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 201}, "batch_size must be at least 1 and below 201, got 201"),
-        ({"epochs": 999_999_999}, r"epochs: 999,999,999 of 6 steps are more than 2\*\*31 - 1 steps"),
-        ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "more than 2"),
-        ({"augment": [[]]}, r"augment\[0\] must be a name, or a list of a name and its arguments, got \[\]"),
-        ({"augment": ["flip", {}]}, r"augment\[1\] must be a name, .*got \{\}"),
-        ({"augment": [[["flip"]]]}, r"augment\[0\] must be a name, .*got \[\['flip'\]\]"),
-        ({"augment": [3]}, r"augment\[0\] must be a name, .*got 3"),
+        ({"epochs": 999_999_999}, r"epochs: 999,999,999 epochs of 6 steps exceed the limit of 2\*\*31 - 1 steps"),
+        ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "exceed the limit of 2"),
+        ({"augment": [[]]}, r"augment\[0\] must be a name or a list \[name, argument, \.\.\.\], got \[\]"),
+        ({"augment": ["flip", {}]}, r"augment\[1\] must be a name or a list .*got \{\}"),
+        ({"augment": [[["flip"]]]}, r"augment\[0\] must be a name or a list .*got \[\['flip'\]\]"),
+        ({"augment": [3]}, r"augment\[0\] must be a name or a list .*got 3"),
         ({"epochs": 1.5}, "epochs must be of type int, such as 10, got 1.5"),
         ({"augment": ["flop"]}, r"augment\[0\]: unknown 'flop'; .*did you mean 'flip'"),
         ({"augment": [["translate", -1]]}, r"augment\[0\]: .*padding must be at least 0"),
         ({"augment": [["translate"]]}, r"augment\[0\]: .*missing"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
-        ({"on_nonfinite": "rollback"}, "needs checkpoint.keep of at least 1"),
+        ({"on_nonfinite": "rollback"}, "checkpoint.keep must be at least 1, got 0"),
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
-        ({"mixup": 0.2, "cutmix": 1.0}, "one of them must be 0"),
-        ({"patience": 2}, "patience waits for a better result of eval_data"),
-        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "matches the whole path of no parameter"),
+        ({"mixup": 0.2, "cutmix": 1.0}, "mixup or cutmix must be 0, got 0.2 and 1.0"),
+        ({"patience": 2}, "patience needs evaluation metrics: pass eval_data"),
+        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "does not match the whole path of any parameter"),
     ],
 )
 def test_refuses(tmp_path, config, message):
@@ -453,9 +458,9 @@ def test_refuses(tmp_path, config, message):
 
 
 def test_refuses_other_data(tmp_path):
-    for seen in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
+    for train_data in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
         with pytest.raises(TypeError, match="fit needs a Dataset, a Stream, or a dict"):
-            fit(tmp_path, seen=seen)
+            fit(tmp_path, train_data=train_data)
 
 
 def test_tta():
@@ -473,38 +478,39 @@ def test_tta():
 
 
 @pytest.mark.parametrize("name", ["gather", "report"])
-def test_what_goes_wrong_in_the_report_does_not_lose_the_training(tmp_path, monkeypatch, name):
+def test_an_error_in_the_report_does_not_end_training(tmp_path, monkeypatch, name):
     def broken(*args, **kwargs):
         raise IndexError("deep inside")
 
     monkeypatch.setattr(f"jaxcnn.report._callback.{name}", broken)
     with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
-        fitted = fit(tmp_path, unseen=UNSEEN, report=True)
+        fitted = fit(tmp_path, eval_data=TEST_DATA, report=True)
     assert len(fitted.history) == 2
-    fitted = fit(tmp_path, unseen=UNSEEN, report=True, name="where warnings are errors")
+    fitted = fit(tmp_path, eval_data=TEST_DATA, report=True, name="where warnings are errors")
     assert len(fitted.history) == 2
 
 
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
-    fitted = fit(tmp_path, unseen=UNSEEN, tensorboard=True)
+    fitted = fit(tmp_path, eval_data=TEST_DATA, tensorboard=True)
     files = list((fitted.folder / "tensorboard").iterdir())
     assert b"test/accuracy" in b"".join(file.read_bytes() for file in files)
 
 
 def resident():
-    """Megabytes of this process."""
+    """The resident memory of this process in MB."""
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.full)])
 def test_memory_is_the_same_after_many_trainings(tmp_path, count):
-    """What was compiled for one is released: each has a model, a loss and a folder of its own."""
+    """Compiled programs are released. Each training has its own model, loss and folder."""
     released, sizes = [], []
     for i in range(count):
         model = cnn.serial(cnn.max_pool(4), cnn.flatten, cnn.dense(10))
         released.append(weakref.ref(model.apply))
-        fit(tmp_path, model, unseen=UNSEEN, name=str(i), epochs=1)
+        fit(tmp_path, model, eval_data=TEST_DATA, name=str(i), epochs=1)
         del model
         sizes.append(resident())
     gc.collect()
@@ -514,7 +520,7 @@ def test_memory_is_the_same_after_many_trainings(tmp_path, count):
 
 
 def test_memory_and_files_stay_the_same(tmp_path):
-    """Over 2,000 steps, evaluated and saved 20 times."""
+    """Over 2,000 steps with 20 evaluations and checkpoints."""
     pytest.importorskip("orbax.checkpoint")
     opened, sizes = [], []
 
@@ -525,9 +531,9 @@ def test_memory_and_files_stay_the_same(tmp_path):
             sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     run = Watched("memory", {}, folder=tmp_path / "run")
-    seen = data.Dataset(DIGITS.images[:800], DIGITS.labels[:800], DIGITS.classes)
+    train_data = data.Dataset(DIGITS.images[:800], DIGITS.labels[:800], DIGITS.classes)
     config = {"epochs": 20, "batch_size": 8, "checkpoint": {"keep": 2}}
-    fitted = train.fit(LINEAR, seen, eval_data=UNSEEN, config=config, run=run)
+    fitted = train.fit(LINEAR, train_data, eval_data=TEST_DATA, config=config, run=run)
     assert int(fitted.train_state.step) == 2000
     print(f"peak memory {sizes[4]:.0f} to {sizes[-1]:.0f} MB, open files {opened[4]} to {opened[-1]}")
     assert max(opened[4:]) <= opened[4] + 2

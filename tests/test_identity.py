@@ -1,4 +1,4 @@
-"""A run goes on only with the model, the data and the settings it began with; what may differ is told."""
+"""A run resumes only with the same model, data and settings; other differences are reported."""
 
 import json
 
@@ -16,7 +16,7 @@ pytest.importorskip("orbax.checkpoint")
 
 DIGITS = data.load("mnist_small", "test")
 FEW = data.Dataset(DIGITS.images[:64], DIGITS.labels[:64], DIGITS.classes)
-UNSEEN = data.Dataset(DIGITS.images[64:96], DIGITS.labels[64:96], DIGITS.classes)
+TEST_DATA = data.Dataset(DIGITS.images[64:96], DIGITS.labels[64:96], DIGITS.classes)
 CONFIG = {"epochs": 1, "batch_size": 32}
 
 
@@ -25,34 +25,35 @@ def model(activation=jax.nn.relu, rate=0.2, scale=1.0, first=cnn.max_pool(4)):
     return cnn.serial(*layers)
 
 
-def fit(folder, net=None, seen=FEW, unseen=UNSEEN, outer=None, **config):
+def fit(folder, net=None, train_data=FEW, eval_data=TEST_DATA, outer=None, **config):
     run = train.Run("test", outer or {}, folder=folder)
-    return train.fit(net or model(), seen, eval_data=unseen, config=CONFIG | config, run=run)
+    return train.fit(net or model(), train_data, eval_data=eval_data, config=CONFIG | config, run=run)
 
 
 OTHERS = {
     "activation": (lambda: model(jnp.tanh), r"model in training: .*max \d -> \d, .*tanh 0 -> 1"),
-    "dropout rate": (lambda: model(rate=0.9), "model in training: the same operations with other constants"),
-    "constant": (lambda: model(scale=2.0), "model in evaluation: the same operations with other constants"),
+    "dropout rate": (lambda: model(rate=0.9), "model in training: same operations with different constants"),
+    "constant": (lambda: model(scale=2.0), "model in evaluation: same operations with different constants"),
     "pool": (lambda: model(first=cnn.avg_pool(4)), "model in training"),
     "captured array": (lambda: model(lambda x: x * np.arange(8.0, dtype=np.float32)), "model in training"),
     "eps": (lambda: cnn.serial(model(), cnn.rms_norm(eps=1e-2)), "model in training"),
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another model; (.|\n)*{message}"):
+    with pytest.raises(train.ConfigError, match=f"different model; (.|\n)*{message}"):
         fit(tmp_path, net())
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 
 
-def test_what_a_captured_array_holds_is_part_of_the_model(tmp_path):
+def test_the_values_of_captured_arrays_are_part_of_the_model(tmp_path):
     scaled = lambda last: model(lambda x: x * np.array([1, 2, 3, 4, 5, 6, 7, last], np.float32))
     fit(tmp_path, scaled(8))
-    with pytest.raises(train.ConfigError, match="another model"):
+    with pytest.raises(train.ConfigError, match="different model"):
         fit(tmp_path, scaled(9))
 
 
@@ -63,19 +64,19 @@ def relabeled():
 
 
 @pytest.mark.parametrize(
-    ("seen", "unseen", "part"),
+    ("train_data", "eval_data", "part"),
     [
-        (relabeled(), UNSEEN, "data"),
-        (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), UNSEEN, "data"),
-        ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, UNSEEN, "data"),
+        (relabeled(), TEST_DATA, "data"),
+        (data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes), TEST_DATA, "data"),
+        ({"image": FEW.images, "label": FEW.labels, "weight": np.full(64, 2.0, np.float32)}, TEST_DATA, "data"),
         (FEW, FEW, "eval_data"),
         (FEW, None, "eval_data"),
     ],
 )
-def test_other_data_are_refused(tmp_path, seen, unseen, part):
+def test_other_data_are_refused(tmp_path, train_data, eval_data, part):
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"another config; (.|\n)*  {part}: it had"):
-        fit(tmp_path, seen=seen, unseen=unseen)
+    with pytest.raises(train.ConfigError, match=f"different config; (.|\n)*  {part}: was"):
+        fit(tmp_path, train_data=train_data, eval_data=eval_data)
 
 
 def test_data_fingerprints():
@@ -105,18 +106,18 @@ def test_an_image_moved_to_another_class_of_a_stream_is_refused(tmp_path):
             image.new("RGB", (9, 9), (value, value, i)).save(tmp_path / "pets" / name / f"{name}{i}.png")
     stream = lambda **options: data.image_stream(tmp_path / "pets", (8, 8), batch_size=2, **options)
     net = cnn.serial(cnn.flatten, cnn.dense(2))
-    go = lambda seen: fit(tmp_path / "run", net, seen=seen, unseen=None)
+    go = lambda train_data: fit(tmp_path / "run", net, train_data=train_data, eval_data=None)
     go(stream())
     go(stream())
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream(seed=1))
     (tmp_path / "pets" / "cat" / "cat1.png").rename(tmp_path / "pets" / "dog" / "cat1.png")
-    with pytest.raises(train.ConfigError, match=r"data: it had 3 batches 2x8x8x3 uint8 .*, now"):
+    with pytest.raises(train.ConfigError, match=r"data: was 3 batches 2x8x8x3 uint8 .*, now"):
         go(stream())
 
 
 def stored(folder):
-    """about.json of the last step, and its path; its hash in the manifest must follow."""
+    """The path of the last step and its about.json."""
     step = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])
     return step, json.loads((step / "about.json").read_text())
 
@@ -130,7 +131,7 @@ def store(step, about):
     (step / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
+def test_a_setting_added_later_has_its_default(tmp_path):
     fit(tmp_path, outer={"depth": 2})
     step, about = stored(tmp_path)
     del (
@@ -140,27 +141,27 @@ def test_a_setting_that_came_later_counts_with_its_default(tmp_path):
     )
     store(step, about)
     fit(tmp_path, outer={"depth": 2})
-    with pytest.raises(train.ConfigError, match="  patience: it had 0, now 5"):
+    with pytest.raises(train.ConfigError, match="  patience: was 0, now 5"):
         fit(tmp_path, patience=5)
 
 
-def test_settings_are_named_as_they_were_given(tmp_path):
-    fit(tmp_path, outer={"train": {"epochs": 1}, "seen": 64})
+def test_settings_are_named_as_in_the_config(tmp_path):
+    fit(tmp_path, outer={"train": {"epochs": 1}, "train_data": 64})
     with pytest.raises(train.ConfigError) as caught:
-        fit(tmp_path, outer={"train": {"epochs": 3}, "seen": 32}, epochs=3, seed=4)
+        fit(tmp_path, outer={"train": {"epochs": 3}, "train_data": 32}, epochs=3, seed=4)
     lines = str(caught.value).splitlines()[1:]
-    expected = ["seed: it had 0, now 4", "seen: it had 64, now 32", "train.epochs: it had 1, now 3"]
+    expected = ["seed: was 0, now 4", "train_data: was 64, now 32", "train.epochs: was 1, now 3"]
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 
-def test_another_release_of_jax_is_told(tmp_path, capsys):
+def test_another_version_of_jax_is_reported(tmp_path, capsys):
     fit(tmp_path)
     step, about = stored(tmp_path)
     about["versions"]["jax"] = "0.9.9"
     store(step, about)
     fit(tmp_path)
     out = capsys.readouterr().out
-    assert "made with other packages, so results may differ:\n  jax: it had 0.9.9, now " in out
+    assert "saved with other package versions, so results may differ:\n  jax: was 0.9.9, now " in out
     fit(tmp_path, model(jnp.tanh))  # programs of two releases cannot be compared
 
 

@@ -107,7 +107,7 @@ def test_bad_images(folder):
     write(folder / "eel" / "2.png", b"")
     with pytest.raises(DataError, match=r"1\.png: cannot be read as an image"):
         image_folder(folder, (8, 8))
-    with pytest.warns(UserWarning, match=r"2 of 9 images left out, such as .*1\.png"):
+    with pytest.warns(UserWarning, match=r"skipped 2 of 9 images; first error: .*1\.png"):
         pets = image_folder(folder, (8, 8), on_bad_image="skip")
     np.testing.assert_array_equal(pets.images[:, 0, 0, 0], [0, 2, 20, 21, 22, 40, 41])
     np.testing.assert_array_equal(pets.labels, [0, 0, 1, 1, 1, 2, 2])
@@ -133,7 +133,7 @@ def test_links_do_not_lead_out(folder, tmp_path_factory):
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.png"
     write(secret, encoded(SMOOTH))
     os.symlink(secret, folder / "cat" / "link.png")
-    with pytest.raises(DataError, match=r"link\.png: leads out of"):
+    with pytest.raises(DataError, match=r"link\.png: points outside"):
         list_images(folder)
     (folder / "cat" / "link.png").unlink()
     os.symlink(folder / "dog" / "1.png", folder / "cat" / "link.png")
@@ -168,9 +168,9 @@ def test_bomb_is_not_unpacked(tmp_path, size):
 
 def test_the_limit_is_ours_to_set(tmp_path):
     write(tmp_path / "a" / "1.png", encoded(SMOOTH))
-    assert len(image_folder(tmp_path, (8, 8), most_pixels=2400).images) == 1
+    assert len(image_folder(tmp_path, (8, 8), max_pixels=2400).images) == 1
     with pytest.raises(DataError, match="expected at most 2,399 pixels, found 60 x 40"):
-        image_folder(tmp_path, (8, 8), most_pixels=2399)
+        image_folder(tmp_path, (8, 8), max_pixels=2399)
 
 
 def test_other_formats_are_refused_by_any_name(tmp_path):
@@ -181,6 +181,7 @@ def test_other_formats_are_refused_by_any_name(tmp_path):
             reader((8, 8), 3, 10**6)(path)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
 def test_mutations(tmp_path, kind):
     """Each an image of the right form, or a DataError; nothing else, no warning, in bounded CPU time."""
@@ -251,5 +252,5 @@ def test_stream_leaves_out_a_partial_batch_but_for_evaluation(folder):
 
 @pytest.mark.parametrize("batch_size", [0, 10])
 def test_stream_refuses(folder, batch_size):
-    with pytest.raises(ValueError, match="batch_size must be a multiple of 1 processes, from 1 to 9 images"):
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 1 \(processes\), from 1 to 9 \(images\)"):
         image_stream(folder, (8, 8), batch_size=batch_size)

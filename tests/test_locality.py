@@ -1,7 +1,7 @@
-"""No output depends on values outside its window: one bad value reaches only those that see it, as in plain `lax`.
+"""No output depends on values outside its window: a NaN, infinity or outlier only affects windows that contain it.
 
-The oracle is a sum over taps in float64 that contains no padding. For some shapes, plain `lax` multiplies the zeros of
-the padding by the kernel, so where it has a NaN beyond the oracle's, one is allowed here, too.
+The oracle is a float64 sum over taps that skips the padding. For some shapes, plain `lax` multiplies the zeros of the
+padding by the kernel. Where this gives an additional NaN, the tests allow one, too.
 """
 
 import functools
@@ -17,17 +17,19 @@ from jaxcnn._lowering import _conv, _lax, _problem, _rules, _winograd, window_ma
 from jaxcnn._lowering._channels import channel_moments, channel_sum
 from jaxcnn._window import Window
 
+pytestmark = pytest.mark.sample(4)
+
 BAD = [np.nan, np.inf, -np.inf, 1e8, 1e30]
 
 
 @pytest.fixture(autouse=True)
-def winograd_from_128_channels(monkeypatch):
-    """Not only from where it is faster: the oracle computes much less."""
+def use_winograd_from_128_channels(monkeypatch):
+    """Lower the limit, so that the oracle computes fewer channels."""
     monkeypatch.setattr(_winograd, "_MIN_CHANNELS", 128)
 
 
 class Conv(NamedTuple):
-    """A convolution, and which rules its test must meet: (operation, name)."""
+    """A convolution and the rules that it must use, as (operation, name)."""
 
     name: str
     x: tuple[int, ...]
@@ -107,7 +109,7 @@ def algorithms(conv, plain):
 
 
 def gradient_by_group(x, dy, problem):
-    """The kernel's gradient by plain `lax`, each group by itself: for all at once, a NaN reaches several."""
+    """The kernel gradient in plain `lax`, one group at a time. A NaN would spread across groups otherwise."""
     if problem.groups == x.shape[-1]:
         return _lax.kernel_gradient(x, dy, problem)
     groups = zip(jnp.split(x, problem.groups, -1), jnp.split(dy, problem.groups, -1), strict=True)
@@ -119,8 +121,8 @@ def output(conv):
     return (conv.x[0], *conv.problem.output, conv.w[-1])
 
 
-def meetings(conv, tap):
-    """Indices of the outputs and of the inputs that meet at a tap of the kernel, padding left out."""
+def tap_indices(conv, tap):
+    """Indices of the outputs and inputs that a tap of the kernel connects, without padding."""
     outs, ins = [], []
     for n, o, k, s, d, (low, _), b in zip(conv.x[1:-1], output(conv)[1:-1], tap, *conv.window[1:], strict=True):
         at = [(i, s * i + d * k - low) for i in range(o)]
@@ -137,7 +139,7 @@ def oracle(conv, name, x, w, dy):
     result = np.zeros_like({"y": dy, "dx": x, "dw": w}[name])
     with np.errstate(invalid="ignore"):
         for tap in np.ndindex(conv.w[:-2]):
-            outs, ins = meetings(conv, tap)
+            outs, ins = tap_indices(conv, tap)
             for group in range(conv.groups):
                 kernel = w[(*tap, slice(None), group)]
                 if name == "y":
@@ -145,22 +147,22 @@ def oracle(conv, name, x, w, dy):
                 elif name == "dx":
                     result[..., group, :][ins] += dy[..., group, :][outs] @ kernel.T
                 else:
-                    seen, there = x[..., group, :][ins], dy[..., group, :][outs]
-                    seen, there = (a.reshape(-1, a.shape[-1]) for a in (seen, there))
-                    result[(*tap, slice(None), group)] = seen.T @ there
+                    inputs, cotangents = x[..., group, :][ins], dy[..., group, :][outs]
+                    inputs, cotangents = (a.reshape(-1, a.shape[-1]) for a in (inputs, cotangents))
+                    result[(*tap, slice(None), group)] = inputs.T @ cotangents
     return result.reshape(*result.shape[:-2], -1)
 
 
-def some(conv, name, a):
-    """A few of the features of an array where there are many, so that the oracle need not compute all."""
+def select_features(conv, name, a):
+    """Select a few features of a wide result, to reduce the work of the oracle."""
     if conv.groups > 1 or min(conv.w[-2:]) <= 64:
         return a
     few = [0, 1, -1]
     return {"y": lambda: a[..., few], "dx": lambda: a[..., few], "dw": lambda: a[..., few, :][..., few]}[name]()
 
 
-def parts(conv, name, x, w, dy):
-    """The arguments of the oracle for `some` of the result."""
+def select_arguments(conv, name, x, w, dy):
+    """The arguments of the oracle for the result of `select_features`."""
     if conv.groups > 1 or min(conv.w[-2:]) <= 64:
         return x, w, dy
     few = [0, 1, -1]
@@ -173,7 +175,7 @@ def parts(conv, name, x, w, dy):
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=lambda conv: conv.name)
 def test_convolution(conv, monkeypatch):
-    used = spy(monkeypatch)
+    used = record_rules(monkeypatch)
     rng = np.random.default_rng(0)
     sizes = {"x": conv.x, "w": conv.w, "dy": output(conv)}
     clean = {name: rng.normal(size=size).astype(conv.dtype) for name, size in sizes.items()}
@@ -193,7 +195,7 @@ def test_convolution(conv, monkeypatch):
 
 
 def test_padding_longer_than_the_window():
-    """Its gradient crops dy at the start and pads it at the end, where XLA alone reads beyond the end of memory."""
+    """The gradient crops dy at the start and pads it at the end. XLA's own gradient reads out of bounds here."""
     window = Window((2,), (1,), (1,), ((2, 0),), (2,))
     rng = np.random.default_rng(0)
     w, dy = rng.normal(size=(2, 32, 16)).astype(np.float32), rng.normal(size=(5, 18, 16)).astype(np.float32)
@@ -202,36 +204,36 @@ def test_padding_longer_than_the_window():
     np.testing.assert_allclose(dx, exact, atol=1e-4)
 
 
-def spy(monkeypatch):
-    """The rules that are chosen from now on, as (operation, name)."""
+def record_rules(monkeypatch):
+    """A set that collects the rules chosen after this call, as (operation, name)."""
     used, choose = set(), _rules.choose
 
-    def spied(problem, exclude=()):
+    def choose_and_record(problem, exclude=()):
         rule = choose(problem, exclude)
         used.add((problem.operation, rule.name))
         return rule
 
-    monkeypatch.setattr(_rules, "choose", spied)
+    monkeypatch.setattr(_rules, "choose", choose_and_record)
     return used
 
 
 def compare(conv, name, poisoned, args, ours, lax):
-    """The same NaN and infinite outputs, and errors that are small against the sum of magnitudes of each output."""
+    """Check NaN and infinite outputs against the oracle, and errors relative to the sum of magnitudes of an output."""
     wide = {key: np.asarray(a, np.float64) for key, a in args.items()}
-    wide = dict(zip(wide, parts(conv, name, **wide), strict=True))
+    wide = dict(zip(wide, select_arguments(conv, name, **wide), strict=True))
     exact = oracle(conv, name, **wide)
-    ours, lax = (some(conv, name, np.asarray(a, np.float64)) for a in (ours, lax))
+    ours, lax = (select_features(conv, name, np.asarray(a, np.float64)) for a in (ours, lax))
     nan = np.isnan(ours)
     assert (nan >= np.isnan(exact)).all()
     allowed = np.isnan(exact) | np.isnan(lax)
-    if name == "dw":  # an infinite dy that meets padding is NaN for some shapes, but only for its own feature
+    if name == "dw":  # for some shapes, an infinite dy at the padding gives NaN, but only in its own feature
         allowed |= ~np.isfinite(wide["dy"]).all(tuple(range(wide["dy"].ndim - 1)))
     assert (nan <= allowed).all()
     infinite = np.isinf(exact) & ~nan
     np.testing.assert_array_equal(ours[infinite], exact[infinite])
     finite = np.isfinite(exact) & ~nan
     sizes = {key: np.abs(a) for key, a in wide.items()}
-    if WINOGRAD in conv.uses and poisoned != "w":  # whose sums contain all taps along a dimension
+    if WINOGRAD in conv.uses and poisoned != "w":  # its sums contain all taps along a dimension
         sizes["w"] = np.broadcast_to(sizes["w"].max(tuple(range(len(conv.w) - 2))), sizes["w"].shape)
     scale = oracle(conv, name, **sizes)
     tolerance = 2e-2 if conv.dtype == "bfloat16" else 5e-6
@@ -267,7 +269,7 @@ PADDED_3X3 = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), (1, 1))
 
 @pytest.mark.parametrize("features", [64, 128, 256])
 def test_outlier_of_a_trained_network(features):
-    """3x3 over 16 x 16: nine outputs of each feature see the value, all others are as if it were not there."""
+    """A 3x3 kernel on 16 x 16: an outlier affects nine outputs of each feature and no others."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=(3, 3, features, features)).astype(np.float32) / np.float32(3 * features**0.5)
     clean = rng.normal(size=(4, 16, 16, features)).astype(np.float32)
@@ -289,7 +291,7 @@ def test_outlier_of_a_trained_network(features):
     assert np.isfinite(apply(huge)).all()
 
 
-def test_groups_do_not_see_each_other():
+def test_groups_are_independent():
     rng = np.random.default_rng(0)
     w, x = rng.normal(size=(3, 3, 8, 32)).astype(np.float32), rng.normal(size=(1, 9, 9, 32)).astype(np.float32)
     x[0, 4, 4, 0] = np.nan
@@ -299,8 +301,8 @@ def test_groups_do_not_see_each_other():
     assert np.isnan(y).sum() == 9 * 8
 
 
-def test_one_large_weight_stays_at_its_tap():
-    """Outputs at the edge, where its tap meets only padding, do not have its rounding errors."""
+def test_large_weight_only_affects_its_tap():
+    """Outputs at the edge, where the tap of the large weight covers only padding, are free of its rounding errors."""
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
     w[0, 0, 0, 0] = 1e8
@@ -313,7 +315,7 @@ def test_one_large_weight_stays_at_its_tap():
 
 
 def test_masked_kernels_hide_outliers():
-    """A tap of weight zero that meets an outlier leaves the output exact."""
+    """An outlier under a tap with weight 0 does not change the output."""
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
     problem = _problem.forward(x, w, PADDED_3X3, 1)
@@ -329,7 +331,7 @@ def test_masked_kernels_hide_outliers():
             np.testing.assert_allclose(f(x, w)[0, 6, 6], y, atol=1e-2 if outlier == 1e4 else 1e-4)
 
 
-# (pool, shape of its input, a pool of the same windows whose gradient reaches all of them)
+# (pool, input shape, a pool with the same windows whose gradient reaches all their positions)
 POOLS = {
     "max": (cnn.max_pool(2), (2, 7, 8, 16), cnn.avg_pool(2)),
     "max overlapping": (
@@ -380,30 +382,31 @@ def test_pool(name, dtype):
     clean["dy"] = rng.uniform(1, 2, y.shape).astype(dtype)
     dx = np.asarray(gradient(**clean))
     for place in ((0, *(n // 2 for n in shape[1:-1]), 0), (-1,) * len(shape)):
-        sees = np.asarray(value(changed(clean["x"], place, -1e3 if name == "min" else 1e3))) != y
-        touched = np.asarray(reach(clean["x"], sees.astype(dtype))) != 0
-        assert sees.any() or place[-1] == -1  # the last position may be in no window
-        assert not sees.all()
+        affected = np.asarray(value(with_value(clean["x"], place, -1e3 if name == "min" else 1e3))) != y
+        touched = np.asarray(reach(clean["x"], affected.astype(dtype))) != 0
+        assert affected.any() or place[-1] == -1  # the last position may be outside all windows
+        assert not affected.all()
         for bad in BAD:
-            x = changed(clean["x"], place, bad)
+            x = with_value(clean["x"], place, bad)
             ours = np.asarray(value(x))
-            np.testing.assert_array_equal(ours[~sees], y[~sees])
-            loses = np.isinf(bad) and name.startswith(("max", "adaptive max", "global max")) and bad < 0
-            loses |= name == "min" and bad > 0
-            np.testing.assert_array_equal(np.isnan(ours), sees & np.isnan(bad))
-            np.testing.assert_array_equal(np.isinf(ours), sees & (np.isinf(bad) and not loses))
+            np.testing.assert_array_equal(ours[~affected], y[~affected])
+            ignored = np.isinf(bad) and name.startswith(("max", "adaptive max", "global max")) and bad < 0
+            ignored |= name == "min" and bad > 0
+            np.testing.assert_array_equal(np.isnan(ours), affected & np.isnan(bad))
+            np.testing.assert_array_equal(np.isinf(ours), affected & (np.isinf(bad) and not ignored))
             np.testing.assert_array_equal(np.asarray(gradient(x, clean["dy"]))[~touched], dx[~touched])
     for place in ((0, *(n // 2 for n in y.shape[1:-1]), 0), (-1,) * y.ndim):
-        reached = np.asarray(gradient(clean["x"], changed(np.zeros_like(clean["dy"]), place, 1))) != 0
+        reached = np.asarray(gradient(clean["x"], with_value(np.zeros_like(clean["dy"]), place, 1))) != 0
         assert 0 < reached.sum() < reached.size
         for bad in BAD:
-            ours = np.asarray(gradient(clean["x"], changed(clean["dy"], place, bad)))
+            ours = np.asarray(gradient(clean["x"], with_value(clean["dy"], place, bad)))
             np.testing.assert_array_equal(np.isnan(ours), reached & np.isnan(bad))
             np.testing.assert_array_equal(np.isinf(ours), reached & np.isinf(bad))
             np.testing.assert_array_equal(ours[~reached], dx[~reached])
 
 
-def changed(a, place, bad):
+def with_value(a, place, bad):
+    """A copy of an array with one value replaced."""
     a = a.copy()
     a[place] = bad
     return a
@@ -411,7 +414,7 @@ def changed(a, place, bad):
 
 @pytest.mark.parametrize("make", [cnn.dropout, cnn.spatial_dropout, functools.partial(cnn.drop_block, block_size=3)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_dropped_leaves_no_trace(make, bad):
+def test_dropped_values_have_no_effect(make, bad):
     layer, key = make(0.5), jax.random.key(0)
     y, _ = layer.apply({}, {}, jnp.ones((2, 8, 8, 4)), train=True, key=key)
     dropped = np.asarray(y == 0)
@@ -424,8 +427,8 @@ def test_what_is_dropped_leaves_no_trace(make, bad):
 
 @pytest.mark.parametrize("pool", [window_max, window_min])
 @pytest.mark.parametrize("channels", [3, 16])
-def test_max_pool_as_plain(channels, pool):
-    """Of infinite and equal values, the same ones win as in plain `lax`."""
+def test_max_pool_equals_lax(channels, pool):
+    """Infinite and equal values are selected as in plain `lax`."""
     rng = np.random.default_rng(0)
     window = Window((3, 3), (2, 2), (1, 1), ((1, 1), (1, 1)), (1, 1))
     x = rng.integers(-2, 3, (2, 9, 8, channels)).astype(np.float32)
@@ -434,7 +437,7 @@ def test_max_pool_as_plain(channels, pool):
     plain_back = jax.jit(functools.partial(_lax.window_extreme_gradient, problem=problem))
     dy = rng.normal(size=plain(x).shape).astype(np.float32)
     for bad in BAD:
-        bad_x = changed(x, (0, 4, 4, 0), bad)
+        bad_x = with_value(x, (0, 4, 4, 0), bad)
         y, back = jax.vjp(lambda x: pool(x, window), bad_x)
         np.testing.assert_array_equal(y, plain(bad_x))
         if not np.isnan(bad):
@@ -442,12 +445,12 @@ def test_max_pool_as_plain(channels, pool):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 16), (5, 3, 7, 3), (2, 4, 4, 4, 20)])
-def test_channels_do_not_mix(shape):
+def test_channels_are_independent(shape):
     rng = np.random.default_rng(0)
     x, near = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[-1:]).astype(np.float32)
     sums = jax.jit(lambda x: jnp.vstack([channel_sum(x), channel_moments(x, near)]))
     clean = np.asarray(sums(x))
     for bad in BAD:
-        ours = np.asarray(sums(changed(x, (0,) * x.ndim, bad)))
+        ours = np.asarray(sums(with_value(x, (0,) * x.ndim, bad)))
         np.testing.assert_array_equal(ours[:, 1:], clean[:, 1:])
         np.testing.assert_array_equal(np.isnan(ours[:, 0]), np.isnan(bad))

@@ -1,4 +1,4 @@
-"""The loop of training, driven by hand."""
+"""The training loop, used directly."""
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +32,13 @@ def same(a, b):
 
 
 def test_events():
-    seen = [(event.kind, event.step) for event in train.loop(*parts(), epochs=2)]
-    assert (seen[0], seen[-1]) == (("start", 0), ("end", 10))
-    assert [step for kind, step in seen if kind == "epoch"] == [5, 10]
-    assert {kind for kind, _ in seen} == {"start", "steps", "epoch", "end"}
+    events = [(event.kind, event.step) for event in train.loop(*parts(), epochs=2)]
+    assert (events[0], events[-1]) == (("start", 0), ("end", 10))
+    assert [step for kind, step in events if kind == "epoch"] == [5, 10]
+    assert {kind for kind, _ in events} == {"start", "steps", "epoch", "end"}
 
 
-def test_it_is_the_batches_of_the_source_one_after_the_other():
+def test_the_loop_uses_the_batches_of_the_source_in_order():
     *_, last = train.loop(*parts(), epochs=3)
     step, state, source = parts()
     losses, batches = [], source.batches(0, jnp.copy(state.key))  # a step takes over the memory of its own
@@ -55,7 +55,7 @@ def test_a_call_ends_at_each_multiple():
     assert {5, 7, 10, 14, 15, 20} <= {*events}
 
 
-def test_it_goes_on_from_any_carry():
+def test_the_loop_continues_from_a_replaced_carry():
     *_, whole = train.loop(*parts(), epochs=3)
     for event in train.loop(*parts(), epochs=3, every=7):
         if event.step == 7:
@@ -86,21 +86,22 @@ def spoilt():
     return parts(images)
 
 
-def test_what_is_not_finite_is_an_error_unless_somebody_mends_it():
-    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; a smaller learning rate"):
+def test_a_nonfinite_step_is_an_error_unless_the_caller_repairs_it():
+    with pytest.raises(train.NonFiniteError, match=r"step \d: loss is not finite; try a smaller learning rate"):
         [*train.loop(*spoilt(), epochs=1)]
     good = None
     for event in train.loop(*spoilt(), epochs=1):
         if event.kind == "nonfinite":
             good = event.step
-            mended = event.train_state._replace(step=event.train_state.step + 1)
-            event.carry, event.step = event.carry._replace(train_state=mended, bad=jnp.int32(-1)), event.step + 1
+            repaired = event.train_state._replace(step=event.train_state.step + 1)
+            event.carry = event.carry._replace(train_state=repaired, nonfinite_leaf=jnp.int32(-1))
+            event.step += 1
     assert event.step == 5
     assert 0 <= good < 5
     assert np.isfinite(leaves(event.train_state)[1]).all()
 
 
-def test_steps_in_a_row_are_skipped():
+def test_consecutive_nonfinite_steps_are_skipped():
     *_, last = train.loop(*spoilt(), epochs=3, skip=1)
     assert int(last.carry.skipped) == 3
     assert last.step == 15

@@ -1,4 +1,4 @@
-"""Every formulation equals plain `lax`: in value and in derivatives of both modes, in vmap, in scan, in bfloat16."""
+"""Every algorithm equals plain `lax`: values, forward- and reverse-mode derivatives, vmap, scan and bfloat16."""
 
 import functools
 
@@ -39,7 +39,7 @@ small = settings(max_examples=12, deadline=None, derandomize=True)
 
 @st.composite
 def convolutions(draw):
-    """(x, w, problem): all ranks, strides, dilations, paddings and groups, depthwise more often than not."""
+    """(x, w, problem) with random rank, stride, dilation, padding and groups, often depthwise."""
     rank = draw(st.integers(1, 3))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(rank))
     groups = draw(st.sampled_from([1, 2, 4, 4]))
@@ -57,7 +57,7 @@ def convolutions(draw):
 
 @st.composite
 def pools(draw):
-    """(x, window, window_max or window_min), with many ties."""
+    """(x, window, window_max or window_min). x has many equal values."""
     rank = draw(st.integers(1, 3))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(rank))
     size = each(1, 3)
@@ -70,7 +70,7 @@ def pools(draw):
 
 
 def everything(f, *args):
-    """Value, vjp, jvp, second derivatives, and the value in vmap and in scan."""
+    """Value, vjp, jvp, second derivatives, the value under vmap, and the gradient in a scan."""
     bend = lambda *args: jnp.sin(f(*args)).sum()
     gradient = jax.grad(bend, range(len(args)))
     return jax.jit(
@@ -92,6 +92,7 @@ def close(a, b, tolerance=1e-4):
         np.testing.assert_allclose(x, y, tolerance, tolerance * max(1, np.abs(y).max(initial=0)), err_msg=str(path))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("method", "sizes", "antialias"),
     [
@@ -136,7 +137,7 @@ def test_convolution_in_bfloat16(case):
 
 @st.composite
 def dense(draw, **fixed):
-    """(x, w, problem) without groups, with some fields of the window fixed to one value for all dimensions."""
+    """(x, w, problem) without groups. `fixed` sets the rank or fields of the window, equal in all dimensions."""
     rank = fixed.get("rank") or draw(st.integers(1, 3))
     each = lambda name, low, high: tuple(fixed.get(name) or draw(st.integers(low, high)) for _ in range(rank))
     size, dilation, stride = each("size", 1, 4), each("dilation", 1, 2), each("stride", 1, 3)
@@ -185,6 +186,7 @@ def test_im2col(case):
     same_as_lax(_matmul.im2col, case)
 
 
+@pytest.mark.slow
 @settings(small, max_examples=25)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
@@ -192,6 +194,7 @@ def test_col2im(case):
     same_input_gradient_as_lax(_matmul.col2im, case)
 
 
+@pytest.mark.slow
 @settings(small, max_examples=25)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
@@ -236,7 +239,7 @@ def test_direct_gradient_of_a_dense_kernel(case, features):
 
 @pytest.mark.parametrize(("size", "stride", "dilation"), [((5, 5), (1, 1), (1, 1)), ((3, 4), (2, 3), (2, 1))])
 def test_direct_in_several_loops(size, stride, dilation):
-    """More terms than one loop has, and more rows than one round, the last of which is not full."""
+    """More terms than in one loop, more rows than in one iteration, and a partial last iteration."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 45, 44, 6)).astype(np.float32)
     w = rng.normal(size=(*size, 6, 7)).astype(np.float32)
@@ -247,8 +250,8 @@ def test_direct_in_several_loops(size, stride, dilation):
 
 @pytest.mark.parametrize(
     ("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64), (9, 180, 18)]
-)  # the last in a loop
-def test_blocks_of_groups(groups, channels, features):
+)  # the last case runs in a loop
+def test_grouped_as_dense_blocks(groups, channels, features):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 9, 8, channels)).astype(np.float32)
     w = rng.normal(size=(3, 2, channels // groups, features)).astype(np.float32)
@@ -266,7 +269,7 @@ def test_blocks_of_groups(groups, channels, features):
 def test_winograd(case, data):
     x, _, problem = case
     wide = problem._replace(examples=256, channels=256, features=256)
-    if _winograd.waste(wide) and _winograd.pays(wide):
+    if _winograd.waste(wide) and _winograd.is_faster(wide):
         best = _winograd.dimension(wide)
         block = 2 * problem.window.dilation[best]
         assert -(-problem.output[best] // block) * block <= 6 / 5 * problem.output[best]
@@ -274,7 +277,7 @@ def test_winograd(case, data):
     same_as_lax(functools.partial(_winograd.forward, dim=dim, compute=_lax.forward), case)
 
 
-def test_winograd_is_as_exact_as_a_sum():
+def test_winograd_is_as_accurate_as_direct_summation():
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(size=(4, 16, 16, 256)), 0)
     w = rng.normal(size=(3, 3, 256, 256)) / 48
@@ -313,6 +316,7 @@ def test_transposed_convolution(case):
     close(everything(apply, y, flipped), everything(by_definition, y, flipped))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("shape", [(1, 5), (3, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
 def test_channel_sums(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -328,7 +332,7 @@ def test_channel_sums(shape):
     np.testing.assert_allclose(np.asarray(_channels.vectorized_channel_sum(half), np.float32), 410, rtol=0.01)
 
 
-def test_channel_sums_of_any_number_of_examples():
+def test_channel_sums_with_symbolic_batch_size():
     (batch,) = jax.export.symbolic_shape("batch")
     f = jax.jit(lambda x: (channel_sum(x), channel_moments(x, jnp.ones(3))))
     program = jax.export.export(f)(jax.ShapeDtypeStruct((batch, 5, 3), jnp.float32))
@@ -342,7 +346,7 @@ def test_materialized_gradient_is_the_identity():
     close(everything(lambda x: jnp.tanh(materialized_gradient(x)), x), everything(jnp.tanh, x))
 
 
-def test_a_barrier_outlives_fusion():
+def test_barrier_remains_after_fusion():
     f = lambda x: materialized(jnp.maximum(2 * x + 1, 0)).T
     x = jnp.ones((64, 64))
     assert "opt-barrier" in cnn.jit(f).lower(x).compile().as_text()
@@ -350,15 +354,15 @@ def test_a_barrier_outlives_fusion():
 
 
 @pytest.mark.parametrize("size", [4, 400])
-def test_a_barrier_in_a_loop_compiles(size):
+def test_barrier_compiles_in_a_loop(size):
     body = lambda x, _: (sum(materialized((jnp.sin(x), jnp.cos(x)))), None)
     loop = lambda x: lax.scan(body, x, None, 5)[0]
     close(cnn.jit(loop)(jnp.ones(size)), jax.jit(loop)(jnp.ones(size)))
 
 
 @pytest.mark.parametrize(("width", "examples", "groups"), [(5, 4, 6), (32, 2, 6), (33, 8, 3), (70, 3, 2)])
-def test_gradient_of_a_kernel_in_groups(width, examples, groups, monkeypatch):
-    """Over several bands of columns, and over a few examples at a time."""
+def test_grouped_kernel_gradient(width, examples, groups, monkeypatch):
+    """In several bands of columns, and in batches of a few examples."""
     rng = np.random.default_rng(0)
     monkeypatch.setattr(_direct, "CACHED", 700)
     x = rng.normal(size=(examples, 6, 2 * width, 6)).astype(np.float32)
@@ -382,6 +386,7 @@ def test_pool(case):
     close((y, back(dy)), (expected, expected_back(dy)))
 
 
+@pytest.mark.slow
 @small
 @given(pools(), st.integers(1, 2), st.sampled_from([2, 16]))
 @pytest.mark.usefixtures("quick_compilation")
@@ -396,6 +401,7 @@ def test_sums_of_windows(case, dilation, channels):
     close(_window_pooling.window_sum_gradient(dy, problem), _lax.window_sum_gradient(dy, problem))
 
 
+@pytest.mark.slow
 @small
 @given(pools())
 @pytest.mark.usefixtures("quick_compilation")
@@ -414,8 +420,9 @@ def test_large_windows(size):
     close((y, back(y)), (expected, expected_back(y)))
 
 
-def test_a_training_step_has_no_slow_path():
-    """No scatter from a pool, no full kernel between all channels of a depthwise one, in a loop as outside of it."""
+@pytest.mark.slow
+def test_training_step_has_no_slow_path():
+    """No scatter for pooling and no expanded kernel for depthwise convolutions, with and without a loop."""
     net = cnn.serial(
         cnn.conv(8),
         cnn.max_pool(3, stride=2, padding=1),
@@ -424,7 +431,7 @@ def test_a_training_step_has_no_slow_path():
         cnn.conv_transpose(16, 4, stride=2),
         cnn.conv_transpose(16, 4, stride=2, groups=16),
         cnn.max_pool(2),
-        cnn.conv(16),  # on 2 x 2 and 1 x 1, less than the window
+        cnn.conv(16),  # the inputs of the last two are 2 x 2 and 1 x 1, smaller than the window
         cnn.max_pool(2),
         cnn.conv(16),
         cnn.flatten,

@@ -9,7 +9,7 @@ import jaxcnn
 from jaxcnn import weights
 from jaxcnn.models import MODELS
 from jaxcnn.models._googlenet import with_auxiliary
-from jaxcnn.weights._convert import _places
+from jaxcnn.weights._convert import _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 
@@ -214,6 +214,7 @@ def test_depths_and_options_that_are_none(name, options, message):
         MODELS[name](**options)
 
 
+@pytest.mark.slow
 def test_dropout_of_a_wide_resnet_is_inside_of_the_branch():
     model = MODELS["wrn_16_4"](depth=10, factor=1, dropout=0.5)
     x = np.random.default_rng(1).standard_normal((2, 8, 8, 3), np.float32)
@@ -244,6 +245,7 @@ def test_scales_of_a_convnext_start_near_zero():
     np.testing.assert_array_equal(params["stage1"]["0"]["layer"]["scale"]["scale"], np.full(4, 1e-6, np.float32))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -260,8 +262,8 @@ def test_scales_of_a_convnext_start_near_zero():
 def test_names_of_timm(name, expected):
     """Of models that torchvision has too, by the names and shapes of timm 1.0.31 without `num_batches_tracked`."""
     _, params, state, _ = whole(name)
-    places = _places((params, state), tables(name)[1])
-    there = {key: place.layout.there for key, place in places.items()}
+    targets = _targets((params, state), tables(name)[1])
+    there = {key: target.layout.torch_shape for key, target in targets.items()}
     assert zoo_weights.names_hash(there) == expected
     options = {"norm": jaxcnn.batch_norm} if tables(name)[1].eps else {}
     zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in there.items()}

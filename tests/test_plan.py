@@ -1,4 +1,4 @@
-"""`explain.plan`: algorithms, work and traffic of each layer."""
+"""`explain.plan`: algorithm, multiply-adds and memory traffic of each layer."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import jaxcnn as cnn
 from jaxcnn.explain import _plan, plan
 
 
-def test_lenet5_by_hand():
+def test_lenet5_equals_closed_form():
     conv1, pool1, conv2, pool2 = plan(cnn.models.lenet5(), jnp.zeros((2, 28, 28, 1)), backend="cpu").rows
     assert [row.path for row in (conv1, pool1, conv2, pool2)] == ["conv1", "pool1", "conv2", "pool2"]
     assert conv1.multiply_adds == 2 * (28 * 28) * (5 * 5 * 1 * 6)
@@ -23,7 +23,7 @@ def test_lenet5_by_hand():
     assert (pool1.algorithm, *pool1.gradients) == ("lax", "tap slices")
 
 
-def test_multiply_adds_are_those_of_the_summary():
+def test_multiply_adds_equal_summary():
     model, x = cnn.models.resnet20(), jnp.zeros((3, 32, 32, 3))
     rows = plan(model, x).rows
     kernels = {row.path: row for row in cnn.explain.summary(model, x).layers if row.multiply_adds}
@@ -33,7 +33,7 @@ def test_multiply_adds_are_those_of_the_summary():
     }
 
 
-def test_other_backends_have_lax():
+def test_other_backends_use_lax():
     net = cnn.serial(cnn.conv(8, groups=1), cnn.conv(8, groups=8), cnn.max_pool(2), cnn.avg_pool(2))
     for backend in ("gpu", "tpu"):
         rows = plan(net, jnp.zeros((1, 8, 8, 3)), backend=backend).rows
@@ -41,8 +41,8 @@ def test_other_backends_have_lax():
     assert plan(net, jnp.zeros((1, 8, 8, 3))).backend == jax.default_backend()
 
 
-def test_inner_programs():
-    """In a loop, in what is computed again, in a transposed convolution, and of a single layer."""
+def test_nested_programs():
+    """Convolutions in a scan, in remat, in a transposed convolution, and as a single layer."""
     x = jax.ShapeDtypeStruct((1, 6, 6, 4), jnp.float32)
     inner = cnn.serial(conv=cnn.conv(4), act=jax.nn.relu)
     net = cnn.serial(blocks=cnn.repeat(inner, 3), again=cnn.remat(inner), up=cnn.conv_transpose(2, 3, stride=2))
@@ -79,14 +79,14 @@ def test_measured(monkeypatch):
     assert head.endswith("milliseconds  of the peak")
     assert first.endswith("%")
     assert not second.endswith("%")
-    assert "multiply-adds a second" in note
+    assert "multiply-adds per second" in note
 
 
-def test_what_is_refused():
+def test_invalid_arguments():
     x = jnp.zeros((1, 6, 6, 4))
     with pytest.raises(ValueError, match="plan: unknown backend 'cuda'; expected one of: cpu, gpu, tpu"):
         plan(cnn.conv(4), x, backend="cuda")
-    with pytest.raises(ValueError, match="measure=True is for the default backend, cpu, not for 'tpu'"):
+    with pytest.raises(ValueError, match="measure=True requires the default backend, cpu, got 'tpu'"):
         plan(cnn.conv(4), x, backend="tpu", measure=True)
     with pytest.raises(TypeError, match=r"plan needs an input, or a jax\.ShapeDtypeStruct"):
         plan(cnn.conv(4), 3.0)

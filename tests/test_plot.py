@@ -166,19 +166,19 @@ def test_confusion_matrix_has_counts_and_shares_of_rows():
     assert [text.get_text() for text in ax.texts] == ["8", "2", "", "1", "9", "", "", "", "4"]
     assert [text.get_position() for text in ax.texts][1] == (1, 0)
     assert [label.get_text() for label in ax.get_xticklabels()] == CLASSES
-    assert ax.get_title() == "87.50% of 24 are right"
+    assert ax.get_title() == "accuracy 87.50% on 24 examples"
     for text, share in zip(ax.texts, shares.flat, strict=True):
         assert contrast(text.get_color(), ax.images[0].to_rgba(share)[:3]) > 4
 
 
 def test_mistakes_have_their_classes_and_probabilities():
     figure = FIGURES["mistakes"]()
-    assert figure.get_suptitle() == "7 mistakes, with the model's probabilities"
+    assert figure.get_suptitle() == "7 mistakes with predicted probabilities"
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == 7
     label, predicted = CLASSES[MISTAKES.label[2]], CLASSES[MISTAKES.predicted[2]]
     ours, theirs = MISTAKES.label_probability[2], MISTAKES.predicted_probability[2]
-    assert titles[2] == f"class {label}: {ours:.1%}\ntaken for {predicted}: {theirs:.1%}"
+    assert titles[2] == f"true: {label}, {ours:.1%}\npredicted: {predicted}, {theirs:.1%}"
     np.testing.assert_allclose(np.ptp(figure.axes[2].images[0].get_array()), 1)
     assert figure.axes[2].get_xlabel() == f"example {MISTAKES.index[2]}"
 
@@ -233,7 +233,7 @@ def test_without_matplotlib(name, monkeypatch):
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 1), draw(8, 8)), r"maps must be \(N, H, W\) .*got shape \(8, 8\)"),
         (lambda: explain.plot_grad_cam(draw(2, 8, 8, 2), draw(2, 4, 4)), r"1 or 3 channels.*\(8, 8, 2\)"),
         (lambda: explain.plot_confusion_matrix(np.ones((2, 3))), r"needs \(classes, classes\), got shape \(2, 3\)"),
-        (lambda: explain.plot_confusion_matrix(MATRIX, ["a"]), r"3 classes, but 1 names"),
+        (lambda: explain.plot_confusion_matrix(MATRIX, ["a"]), r"3 classes, got 1 names"),
         (lambda: explain.plot_curves([]), r"at least one epoch"),
     ],
 )

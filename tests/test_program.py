@@ -38,6 +38,7 @@ def training(layer):
     return fn
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_layers(name):
     case = BY_NAME[name]
@@ -71,6 +72,7 @@ INSIDE = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", INSIDE)
 def test_inside(name):
     fn = INSIDE[name]
@@ -139,7 +141,7 @@ def test_a_whole_network():
 
 
 def test_what_is_not_a_function():
-    with pytest.raises(TypeError, match="plain needs a function of arrays, got Layer; of a layer, give its apply"):
+    with pytest.raises(TypeError, match="plain needs a function of arrays, got Layer; for a layer, pass its apply"):
         cnn.plain(cnn.conv(3))
 
 

@@ -74,6 +74,7 @@ def operation(rng, rank):
     return makers[rng.integers(len(makers))]()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("seed", range(8))
 def test_random_networks(seed):
     rng = np.random.default_rng(seed)
@@ -141,6 +142,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     layer, shape, *draws = LAYERS[name]

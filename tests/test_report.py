@@ -24,9 +24,9 @@ from jaxcnn.train import override
 DIGITS = data.load("mnist_small", "test")
 NASTY = ("<script>alert(1)</script>", "\"&'", *DIGITS.classes[2:])
 FEW = Dataset(DIGITS.images[:300], DIGITS.labels[:300], NASTY)
-UNSEEN = Dataset(DIGITS.images[-200:], DIGITS.labels[-200:], NASTY)
+TEST_DATA = Dataset(DIGITS.images[-200:], DIGITS.labels[-200:], NASTY)
 CONFIG = {"fit": train.FIT | {"epochs": 2, "batch_size": 60, "checkpoint": {"every": 0, "keep": 0}, "report": True}}
-FIRST = np.unique(UNSEEN.labels, return_index=True)[1]  # of each class
+FIRST = np.unique(TEST_DATA.labels, return_index=True)[1]  # of each class
 VOID = {"meta", "img"}
 
 
@@ -101,7 +101,7 @@ def run(tmp_path_factory):
             super().log(line, **record)
 
     run = Copying("nasty <b>", CONFIG, folder=folder)
-    fitted = train.fit(model(), FEW, eval_data=UNSEEN, config=CONFIG["fit"], run=run)
+    fitted = train.fit(model(), FEW, eval_data=TEST_DATA, config=CONFIG["fit"], run=run)
     return fitted, copies
 
 
@@ -168,15 +168,15 @@ def test_curves_and_settings_are_those_of_the_run(run, page):
         assert int(row["epoch"]) == record["epoch"]
         assert row["test accuracy"] == f"{record['test']['accuracy']:.2%}"
         assert float(row["training loss"]) == pytest.approx(record["train"]["loss"], rel=1e-3)
-    changed = {path: rest for path, *rest in page.tables["Settings that are not the defaults of train.fit"][1:]}
+    changed = {path: rest for path, *rest in page.tables["Settings that differ from the defaults of train.fit"][1:]}
     assert changed == {
         "fit.epochs": ["2", "10"],
         "fit.batch_size": ["60", "128"],
         "fit.checkpoint.keep": ["0", "3"],
         "fit.report": ["true", "false"],
     }
-    assert ["fit.seed", "0"] in page.tables["Settings that are the defaults"]
-    assert ["jax", jax.__version__] in page.tables["What it ran on"]
+    assert ["fit.seed", "0"] in page.tables["Settings with default values"]
+    assert ["jax", jax.__version__] in page.tables["Environment"]
 
 
 def test_a_curve_lies_where_its_values_are(tmp_path):
@@ -205,17 +205,17 @@ def test_ticks(low, high):
 
 def test_mistakes_are_the_models(run, page):
     fitted = run[0]
-    logits, _ = model().apply(fitted.params, fitted.state, UNSEEN.images / np.float32(255), train=False)
+    logits, _ = model().apply(fitted.params, fitted.state, TEST_DATA.images / np.float32(255), train=False)
     guesses = np.asarray(logits.argmax(-1))
     expected = np.zeros((10, 10), int)
-    for label, guess in zip(UNSEEN.labels, guesses, strict=True):
+    for label, guess in zip(TEST_DATA.labels, guesses, strict=True):
         expected[label, guess] += 1
     caption = next(caption for caption in page.tables if caption.startswith("Confusion"))
     np.testing.assert_array_equal(page.numbers(caption), expected)
     right = fitted.history[-1]["test"]["accuracy"]
-    assert f"{expected.trace()} are right ({right:.2%})" in page.text
-    wrong = {i for i in range(200) if guesses[i] != UNSEEN.labels[i]}
-    told = {int(m[1]) for i in page.found("img") if (m := re.match(r"Image (\d+), .* taken for", i["alt"]))}
+    assert f"classified {expected.trace()} of 200 images correctly ({right:.2%})" in page.text
+    wrong = {i for i in range(200) if guesses[i] != TEST_DATA.labels[i]}
+    told = {int(m[1]) for i in page.found("img") if (m := re.match(r"Image (\d+), .* misclassified as", i["alt"]))}
     assert len(told) == min(len(wrong), 12)
     assert told <= wrong
 
@@ -228,17 +228,16 @@ def test_the_convolution_adds_up(run, page):
     total, bias, result, exact = map(
         float,
         re.search(
-            r"9 products is (\S+); with the bias (\S+) it is (\S+)\. The network, which does not round, has (\S+)\.",
+            r"9 products is (\S+)\. Adding the bias (\S+) gives (\S+)\. "
+            r"Without this rounding, the network computes (\S+)\.",
             page.text.replace("\N{MINUS SIGN}", "-"),
         ).groups(),
     )
     assert total == pytest.approx(products.sum(), abs=1e-6)
     assert result == pytest.approx(total + bias, abs=1e-6)
     assert exact == pytest.approx(result, abs=0.02)
-    channel, row, column = map(
-        int, re.search(r"channel (\d) of block/conv at row (\d+), column (\d+)", page.text).groups()
-    )
-    first = UNSEEN.images[FIRST[0], ..., 0] / 127.5 - 1
+    channel, row, column = map(int, re.search(r"block/conv: channel (\d), row (\d+), column (\d+)", page.text).groups())
+    first = TEST_DATA.images[FIRST[0], ..., 0] / 127.5 - 1
     own = run[0].params["block"]["conv"]
     rows = 2 * row - 1 + 2 * np.arange(3)
     columns = 2 * column - 1 + 2 * np.arange(3)
@@ -246,10 +245,12 @@ def test_the_convolution_adds_up(run, page):
     np.testing.assert_allclose(weights, own["kernel"][..., 0, channel], atol=6e-4)
     assert exact == pytest.approx((patch * weights).sum() + float(own["bias"][channel]), abs=0.02)
     assert [name for name, *_ in page.tables["Patch"][1:]] == [str(i) for i in rows]
-    assert f"after block/act it is {max(exact, 0):.3f}." in page.text
+    assert f"block/act gives {max(exact, 0):.3f}." in page.text
     window = page.numbers("Window")
     assert window.shape == (2, 2)
-    assert f"The largest is {window.max():.3f}: its output at row {row // 2}, column {column // 2}." in page.text
+    assert (
+        f"The maximum is {window.max():.3f}. This is the output at row {row // 2}, column {column // 2}." in page.text
+    )
     assert window[row % 2, column % 2] == pytest.approx(max(exact, 0), abs=1e-6)
 
 
@@ -280,7 +281,7 @@ def test_what_is_not_the_sum_is_not_shown(tmp_path):
     assert words["worked"] is None
     page = Page(report.report(tmp_path))
     assert "Filters of conv" in page.text
-    assert "by hand" not in page.text
+    assert "step by step" not in page.text
 
 
 def new_run(folder, config=None):
@@ -315,7 +316,7 @@ def test_networks_with_less_to_see(tmp_path, net, shape):
     assert words["maps"] == []
     page = Page(report.report(tmp_path))
     assert any(caption.startswith("Confusion") for caption in page.tables)
-    assert ("What it sees" in page.text) == (len(shape) == 3)
+    assert ("Visualizations" in page.text) == (len(shape) == 3)
 
 
 def test_values_that_are_not_finite(tmp_path):
@@ -329,7 +330,7 @@ def test_values_that_are_not_finite(tmp_path):
 def test_many_classes_are_told_as_pairs(tmp_path):
     net = cnn.serial(cnn.flatten, cnn.dense(30))
     _, arrays = gathered(tmp_path, net, classes=30)
-    rows = Page(report.report(tmp_path)).tables["The most frequent confusions"][1:]
+    rows = Page(report.report(tmp_path)).tables["Most frequent confusions"][1:]
     assert 0 < len(rows) <= 20
     for label, guess, count, _ in rows:
         assert arrays["matrix"][int(label), int(guess)] == int(count) > 0
@@ -380,10 +381,10 @@ def test_the_same_run_gives_the_same_page(run, tmp_path):
 def test_the_page_while_training_goes_on(run):
     _, copies = run
     assert len(copies) == 1  # when the second epoch is logged, the page of the first is there
-    assert "Training goes on" in copies[0]
+    assert "Training is still running" in copies[0]
     assert "1 of 2" in copies[0]
-    assert "are gathered when training has ended" in copies[0]
-    assert "Training goes on" not in (run[0].folder / "report.html").read_text()
+    assert "analyzed when training ends" in copies[0]
+    assert "Training is still running" not in (run[0].folder / "report.html").read_text()
 
 
 def test_a_run_that_is_over_gets_its_page(tmp_path):
@@ -394,16 +395,16 @@ def test_a_run_that_is_over_gets_its_page(tmp_path):
         run = train.Run("test", {}, folder=tmp_path / "run")
         train.fit(linear, FEW, config={"epochs": 1, "report": wanted}, run=run)
         assert (run.folder / "report.html").exists() == wanted
-    assert "Of 300 images" in Page(run.folder / "report.html").text
+    assert "of 300 images" in Page(run.folder / "report.html").text
 
 
 def test_without_images(tmp_path):
     new_run(tmp_path)
     page = Page(report.report(tmp_path))
-    assert "were not gathered; report.gather does it" in page.text
+    assert "Call report.gather to analyze the network." in page.text
     assert page.found("img") == []
-    assert "The run has no settings on record" in page.text
-    assert Page(report.report(tmp_path, epochs=1)).text.count("Training goes on") == 0
+    assert "This run recorded no settings" in page.text
+    assert Page(report.report(tmp_path, epochs=1)).text.count("Training is still running") == 0
 
 
 def test_long_runs_are_thinned(tmp_path):
@@ -430,7 +431,7 @@ def test_long_runs_are_thinned(tmp_path):
         ),
         ("metrics.jsonl", "[1]\n", r"line 1 is damaged: expected a JSON object"),
         ("metrics.jsonl", b"\xff\xfe\n", r"metrics\.jsonl: expected the records"),
-        ("config.json", None, r"config\.json: expected the JSON that a train\.Run writes"),
+        ("config.json", None, r"config\.json: expected the JSON that train\.Run writes"),
         ("config.json", "{", r"config\.json: expected the JSON"),
         ("config.json", "{}", r"config\.json: expected experiment, config, versions and device"),
         ("explain.json", "{", r"explain\.json and explain\.npz cannot be read .* report\.gather again"),
@@ -484,9 +485,9 @@ def test_filters_are_orange_where_they_are_positive(run, page):
 
 def test_maps_and_their_images(run, page):
     """The images are the first of their classes; a map is drawn from its layer's least to its largest value."""
-    assert [f"An image of the class {name}" in page.text for name in NASTY[:3]] == [True, True, False]
-    x = UNSEEN.images[FIRST[:2]]
-    np.testing.assert_array_equal(np.stack(shown(page, "The image itself")), x[..., 0])
+    assert [f"Image of class {name}" in page.text for name in NASTY[:3]] == [True, True, False]
+    x = TEST_DATA.images[FIRST[:2]]
+    np.testing.assert_array_equal(np.stack(shown(page, "Input image")), x[..., 0])
     fitted = run[0]
     maps = explain.feature_maps(model(), fitted.params, fitted.state, x / np.float32(255), "block/pool")["block/pool"]
     drawn = np.stack(shown(page, "block/pool, channel")).reshape(2, 6, *maps.shape[1:3])
@@ -496,10 +497,10 @@ def test_maps_and_their_images(run, page):
 
 
 def test_grad_cam_is_where_the_layer_sees_it(run, page):
-    fitted, x = run[0], UNSEEN.images[FIRST] / np.float32(255)
+    fitted, x = run[0], TEST_DATA.images[FIRST] / np.float32(255)
     maps = explain.grad_cam(model(), fitted.params, fitted.state, x, "block")
     maps = np.asarray(jax.image.resize(maps, x.shape[:3], "linear"))
-    over = shown(page, "What speaks for")
+    over = shown(page, "Grad-CAM for")
     assert len(over) == 10
     for cam, pixels in zip(maps, over, strict=True):
         # Gray has no hue: red less blue is 0.85 of the map's share of the largest, times what is not gray already.
@@ -524,7 +525,7 @@ def test_an_experiment_writes_it(tmp_path):
     page = Page(next(tmp_path.glob("*/report.html")))
     assert "Filters of conv1" in page.text
     assert ["train.optimizer.learning_rate", "0.003"] in page.tables["All settings"]
-    assert page.tables["The layers, what their units see of the image, and what one image costs"][1] == [
+    assert page.tables["Layers: output shape, receptive field, parameters, and multiply-adds per image"][1] == [
         "conv1",
         "28 x 28 x 6",
         "5 x 5",

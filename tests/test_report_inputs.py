@@ -47,8 +47,8 @@ def bytes_of(*shape):
 )
 def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, classes, kept, left_out):
     page = gathered(tmp_path / "run", bytes_of(4, 6, 6, 3), labels, classes)
-    assert (f"Of {kept} images that were shown to it" in page.text) == (kept > 0)
-    assert (f"{left_out} examples have labels that are not from 0 to 2" in page.text) == (left_out > 0)
+    assert (f"of {kept} images correctly" in page.text) == (kept > 0)
+    assert (f"outside 0 to 2, the range of the model's outputs: {left_out}." in page.text) == (left_out > 0)
     if kept:
         (matrix,) = (rows for caption, rows in page.tables.items() if caption.startswith("Confusion matrix"))
         assert [row[0] for row in matrix[1:]] == [*classes[:3], *"012"[len(classes) :]]
@@ -60,19 +60,19 @@ def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, cl
 )
 def test_inputs_of_all_ranks_and_channels(tmp_path, shape):
     page = gathered(tmp_path / "run", bytes_of(6, *shape), [0, 1, 2, 0, 1, 2], ("a", "b", "c"))
-    assert "Of 6 images" in page.text
-    assert ("What it sees" in page.text) == (len(shape) == 3)
+    assert "of 6 images" in page.text
+    assert ("Visualizations" in page.text) == (len(shape) == 3)
 
 
 def test_floats_that_are_not_finite(tmp_path):
     images = RNG.standard_normal((6, 5, 5, 3)).astype(np.float32)
     images[0, 0, 0, 0], images[1] = np.nan, np.inf
-    assert "Of 6 images" in gathered(tmp_path / "run", images, [0, 1, 2, 0, 1, 2], ("a", "b", "c")).text
+    assert "of 6 images" in gathered(tmp_path / "run", images, [0, 1, 2, 0, 1, 2], ("a", "b", "c")).text
 
 
 def test_rows_of_weight_zero_are_not_shown(tmp_path):
     batch = {"image": bytes_of(5, 4, 4, 1), "label": np.array([0, 1, 2, 0, 1]), "weight": np.array([1, 0, 1, 1, 0.0])}
-    assert "Of 3 images" in gathered(tmp_path / "run", batch["image"], [], (), data=batch).text
+    assert "of 3 images" in gathered(tmp_path / "run", batch["image"], [], (), data=batch).text
     with pytest.raises(DataError, match="at least one example"):
         gathered(tmp_path / "none", batch["image"], [], (), data=batch | {"weight": np.zeros(5)})
 
@@ -86,7 +86,7 @@ def test_streams_like_arrays(tmp_path):
         for name, data in (("stream", stream), ("arrays", None))
     ]
     assert pages[0] == pages[1]
-    assert "1 examples have labels" in pages[0]
+    assert "outside 0 to 2" in pages[0]
 
 
 def test_large_images_are_read_a_few_at_a_time(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path, monkeypatch):
     seen = []
     whole = _gather._batches
     monkeypatch.setattr(_gather, "_batches", lambda data: (seen.append(len(x)) or (x, y) for x, y in whole(data)))
-    assert "Of 5 images" in gathered(tmp_path / "run", bytes_of(5, 40, 30, 3), [0, 1, 2, 0, 1], ()).text
+    assert "of 5 images" in gathered(tmp_path / "run", bytes_of(5, 40, 30, 3), [0, 1, 2, 0, 1], ()).text
     assert max(seen) == 2
 
 
@@ -166,7 +166,7 @@ def test_records_without_numbers(tmp_path, records):
         run.log("", **record)
     (tmp_path / "metrics.jsonl").touch()
     page = Page(report.report(tmp_path))
-    assert ("There is no epoch on record yet." in page.text) == (not any("epoch" in record for record in records))
+    assert ("No epoch has been recorded yet." in page.text) == (not any("epoch" in record for record in records))
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_damaged_text_of_the_network(tmp_path, change):
     words = json.loads(file.read_text())
     file.write_text(json.dumps(words | change))
     if change == {"worked": {}}:  # none, as with a network that has no convolution
-        assert "One convolution by hand" not in Page(report.report(tmp_path / "run")).text
+        assert "One convolution step by step" not in Page(report.report(tmp_path / "run")).text
         return
-    with pytest.raises(DataError, match=r"not as report\.gather writes them .* call it again"):
+    with pytest.raises(DataError, match=r"do not have the format of report\.gather .* call report\.gather again"):
         report.report(tmp_path / "run")
 
 
@@ -210,7 +210,7 @@ def test_damaged_arrays_of_the_network(tmp_path, damage):
 def test_the_penalty_is_explained_and_the_time_is_that_of_the_record(tmp_path):
     run = train.Run("run", {}, folder=tmp_path)
     run.log("", epoch=1, train={"loss": 0.5, "penalty": 0.1}, seconds=73.4)
-    assert "adds to the training loss" in (page := Page(report.report(tmp_path))).text
+    assert "penalties on the weights" in (page := Page(report.report(tmp_path))).text
     assert "1 min 13 s" in page.text
     run.log("", epoch=2, train={"loss": 0.4}, seconds=119.0)
     assert "1 min 59 s" in Page(report.report(tmp_path)).text

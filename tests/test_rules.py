@@ -1,4 +1,4 @@
-"""Which algorithm each operation gets: choices without arrays, forced ones, and that each rule equals the last one."""
+"""Selection of algorithms: choices by problem, forced algorithms, and equality of all algorithms."""
 
 import functools
 
@@ -14,7 +14,7 @@ from jaxcnn._window import Window
 
 
 def problem(examples, spatial, channels, features, size, stride=1, pad=0, groups=1, dilation=1, input_dilation=1):
-    """Square ones, and (low, high) or the same padding at all ends."""
+    """A `Problem` whose scalar options apply to all dimensions. `pad` is (low, high) or one value for both ends."""
     rank = len(spatial)
     ends = pad if isinstance(pad, tuple) else (pad, pad)
     window = Window(
@@ -103,10 +103,10 @@ def test_choices(choice):
         assert choose(convolution._replace(operation=operation), backend="gpu").name == "lax"
 
 
-def test_every_rule_for_a_convolution_is_chosen_by_some_problem():
+def test_choices_cover_all_rules_of_convolutions():
     for number, operation in enumerate(("forward", "input gradient", "kernel gradient"), 1):
         names = {rule.name for rule in TABLES[operation]}
-        unused = {"lax"} if operation == "input gradient" else set()  # for other backends, and to be excluded
+        unused = {"lax"} if operation == "input gradient" else set()  # only for other backends and with `exclude`
         assert {choice[number] for choice in CHOICES} == names - unused
 
 
@@ -125,19 +125,19 @@ def test_every_rule_for_a_convolution_is_chosen_by_some_problem():
 )
 def test_choices_of_pools(spatial, channels, size, pad, dilation, forward, gradient):
     pool = problem(8, spatial, channels, channels, size, size, pad, channels, dilation)
-    chosen = lambda operation, **options: choose(pool._replace(operation=operation), **options).name
-    assert {chosen(name) for name in ("max pool", "min pool", "sum pool", "sum pool gradient")} == {forward}
-    assert {chosen(name) for name in ("max pool gradient", "min pool gradient")} == {gradient}
-    assert chosen("max pool", backend="gpu") == "lax"
-    assert chosen("max pool gradient", backend="gpu") == ("tap slices" if dilation > 1 else "lax")
+    rule_name = lambda operation, **options: choose(pool._replace(operation=operation), **options).name
+    assert {rule_name(name) for name in ("max pool", "min pool", "sum pool", "sum pool gradient")} == {forward}
+    assert {rule_name(name) for name in ("max pool gradient", "min pool gradient")} == {gradient}
+    assert rule_name("max pool", backend="gpu") == "lax"
+    assert rule_name("max pool gradient", backend="gpu") == ("tap slices" if dilation > 1 else "lax")
 
 
-def test_a_rule_is_excluded():
+def test_exclude_rule():
     wide = problem(32, (14, 14), 256, 256, 3, pad=1)
     assert [choose(wide, exclude).name for exclude in ((), ("winograd",))] == ["winograd", "lax"]
 
 
-def test_problems_are_hashable_and_may_have_any_number_of_examples():
+def test_problems_are_hashable_and_allow_symbolic_batch_sizes():
     (batch,) = jax.export.symbolic_shape("batch")
     symbolic = problem(batch, (14, 14), 256, 256, 3, pad=1)
     assert choose(symbolic).name == "winograd"
@@ -175,24 +175,24 @@ def test_tables_print():
     ],
 )
 @pytest.mark.usefixtures("quick_compilation")
-def test_forced_algorithms_compute_the_same(name, shape, features, options):
+def test_forced_algorithms_agree(name, shape, features, options):
     rng = np.random.default_rng(0)
     layer = cnn.conv(features, **options)
     x = rng.normal(size=shape).astype(np.float32)
     params, _ = layer.init(jax.random.key(0), x)
     f = jax.jit(lambda params, x: layer.apply(params, {}, x, train=False)[0])
-    both = jax.jit(lambda params, x, dy: (f(params, x), jax.vjp(f, params, x)[1](dy)))
+    value_and_vjp = jax.jit(lambda params, x, dy: (f(params, x), jax.vjp(f, params, x)[1](dy)))
     dy = rng.normal(size=jax.eval_shape(f, params, x).shape).astype(np.float32)
-    expected = both(params, x, dy)
+    expected = value_and_vjp(params, x, dy)
     with forced(name):
-        program = both.lower(params, x, dy).as_text()
-        ours = both(params, x, dy)
-    if name not in ("over examples", "grouped"):  # which are chosen anyway
-        assert program != both.lower(params, x, dy).as_text()
+        program = value_and_vjp.lower(params, x, dy).as_text()
+        ours = value_and_vjp(params, x, dy)
+    if name not in ("over examples", "grouped"):  # these are the default choice
+        assert program != value_and_vjp.lower(params, x, dy).as_text()
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), ours, expected)
 
 
-def test_what_cannot_be_forced():
+def test_invalid_forced_rules():
     with pytest.raises(ValueError, match=r"unknown rule 'wino'; expected one of: .*did you mean 'winograd'"):
         forced("wino").__enter__()
     x = jnp.ones((1, 5, 5, 3))

@@ -1,4 +1,4 @@
-"""A run's folder: one writer, records that survive damage, and errors of one line."""
+"""The run folder: its lock, recovery from damaged logs, and one-line errors."""
 
 import errno
 import io
@@ -69,7 +69,7 @@ HOLD = (
 
 
 def test_a_lock_ends_with_its_owner(tmp_path):
-    """Another process holds it; killed, it holds nothing."""
+    """The lock of a killed process is released."""
     owner = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert owner.stdout.readline() == b"in\n"
@@ -84,7 +84,7 @@ def test_a_lock_ends_with_its_owner(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"5", b'{"pid": 1}'])
-def test_what_a_lock_file_says_is_only_told(tmp_path, content):
+def test_the_content_of_a_lock_file_is_only_information(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     with locked(tmp_path):
         (tmp_path / "lock").write_bytes(content)
@@ -100,10 +100,10 @@ def test_threads_exclude_each_other_where_the_system_has_no_locks(tmp_path, monk
         pass
 
 
-def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
-    """The owner ends between the opening of its file and the lock on it."""
+def test_a_lock_file_that_its_owner_removed_does_not_count(tmp_path, monkeypatch):
+    """The owner ends after its file is opened and before the file is locked."""
     path = tmp_path / "lock"
-    real = _flock.take
+    real = _flock.acquire
 
     def ending(handle, **options):
         monkeypatch.undo()
@@ -111,13 +111,13 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_none(tmp_path, monkeypatch):
         return real(handle, **options)
 
     path.write_text("")
-    monkeypatch.setattr(_flock, "take", ending)
+    monkeypatch.setattr(_flock, "acquire", ending)
     with locked(tmp_path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_threads_take_turns(tmp_path):
-    """Of many that try at once, no two are in."""
+    """Many threads try at once; no two hold the lock at the same time."""
     inside, most, entered = [], [], []
 
     def work():
@@ -174,7 +174,7 @@ def test_a_damaged_log_is_rebuilt(logged, capsys, line, at):
 
 
 @pytest.mark.parametrize("change", ["missing", "empty", "changed", "fewer", "directory"])
-def test_a_log_that_is_not_that_of_the_checkpoint(logged, capsys, change):
+def test_a_log_that_differs_from_the_checkpoint_is_replaced(logged, capsys, change):
     path = logged / "metrics.jsonl"
     match change:
         case "missing" | "directory":
@@ -195,7 +195,7 @@ def test_a_log_that_is_not_that_of_the_checkpoint(logged, capsys, change):
     assert (logged / "metrics.jsonl.damaged").exists() == (change != "missing")
 
 
-def test_nothing_moved_aside_is_overwritten(logged):
+def test_renamed_logs_are_not_overwritten(logged):
     for i in range(3):
         (logged / "metrics.jsonl").write_bytes(b"%d\n" % i)
         Run("test", {}, folder=logged).forget_after(10, ROWS[:2])
@@ -203,8 +203,8 @@ def test_nothing_moved_aside_is_overwritten(logged):
     assert [(logged / name).read_bytes() for name in names] == [b"0\n", b"1\n", b"2\n"]
 
 
-def test_a_whole_log_is_as_it_was(logged, capsys):
-    """With rows that no checkpoint knows, and a last one that was cut off."""
+def test_a_valid_log_is_unchanged(logged, capsys):
+    """It has rows without a step, and an incomplete last row."""
     with (logged / "metrics.jsonl").open("a") as file:
         file.write('{"own": 1}\n{"step": 20, "lo')
     run = Run("test", {}, folder=logged)
@@ -250,19 +250,19 @@ def test_mutated_logs_stop_nothing(logged, cases, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b"{}", b"[" * 100_000, b"null", b'{"config": {}}'])
-def test_a_damaged_config_is_written_anew(logged, capsys, content):
+def test_a_damaged_config_is_rewritten(logged, capsys, content):
     whole = json.loads((logged / "config.json").read_text())
     (logged / "config.json").write_bytes(content)
     Run("test", {}, folder=logged)
     assert json.loads((logged / "config.json").read_text()) == whole
-    assert "config.json is damaged and is written anew: " in capsys.readouterr().out
+    assert "config.json is damaged and will be rewritten: " in capsys.readouterr().out
 
 
 # Folders that cannot be written
 
 
 @pytest.mark.parametrize("how", ["a file", "below a file", "root is a file", "config is a directory"])
-def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, how, monkeypatch, capsys):
+def test_an_impossible_folder_is_a_one_line_error(tmp_path, how, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "config.json").mkdir(parents=True)
     where = {
@@ -278,11 +278,11 @@ def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, how, monkeypatch,
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"error: {next(iter(where.values()))}")
-    assert "cannot be written: [Errno" in error
+    assert "cannot write the run folder: [Errno" in error
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_disk_that_refuses_is_told_in_one_line(tmp_path, monkeypatch, code):
+def test_a_failing_disk_is_a_one_line_error(tmp_path, monkeypatch, code):
     def refuse(*args, **options):
         raise OSError(code, os.strerror(code))
 
@@ -294,18 +294,18 @@ def test_a_disk_that_refuses_is_told_in_one_line(tmp_path, monkeypatch, code):
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["metrics.jsonl", "metrics.csv.part", "metrics.csv"])
-def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, place):
-    """They are told once, and written when that is possible again."""
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.csv"])
+def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, name):
+    """The error is printed once, and the records are written as soon as that is possible."""
     run = Run("test", {}, folder=tmp_path)
-    (tmp_path / place).mkdir()
+    (tmp_path / name).mkdir()
     for row in ROWS[:2]:
         run.log("said", **row)
     assert run.records == ROWS[:2]
     out = capsys.readouterr().out
     assert out.count("said\n") == 2
-    assert out.count("records cannot be written and are kept in memory: [Errno") == 1
-    (tmp_path / place).rmdir()
+    assert out.count("cannot write the records, keeping them in memory: [Errno") == 1
+    (tmp_path / name).rmdir()
     run.log("said", **ROWS[2])
     assert log_of(tmp_path) == ROWS
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["1,5,1.0", "2,10,0.5", "3,15,0.3333333333333333"]
@@ -314,7 +314,7 @@ def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, place):
 # Output
 
 
-def test_text_that_the_output_lacks(tmp_path, monkeypatch):
+def test_characters_that_the_output_cannot_encode(tmp_path, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", out)
     run = Run("test", {}, folder=tmp_path / "λ→")
@@ -340,7 +340,7 @@ def closed():
 
 
 @pytest.mark.parametrize("out", [None, Broken(), "closed"])
-def test_nobody_listens(tmp_path, monkeypatch, out):
+def test_closed_output(tmp_path, monkeypatch, out):
     before = Run("before", {}, folder=tmp_path / "before")
     monkeypatch.setattr(sys, "stdout", closed() if out == "closed" else out)
     for run in (before, *([] if out == "closed" else [Run("test", {}, folder=tmp_path)])):

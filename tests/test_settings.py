@@ -55,14 +55,14 @@ def test_predict_without_weights(tmp_path, setting):
     [
         (["model="], "needs model="),
         (["images="], "needs images="),
-        (["model=lenet55"], "model=lenet55 is not in .*near it are lenet5"),
-        (["mean=[0.5, 0.5, 0.5]"], r"mean must have a number for each of 1 channels of lenet5, got \[0.5, 0.5, 0.5\]"),
-        (["std=[0]"], "std must have a number for each of 1 channels"),
-        (['mean=["a"]'], "mean must have a number"),
+        (["model=lenet55"], "model=lenet55 is not in .*; did you mean 'lenet5'"),
+        (["mean=[0.5, 0.5, 0.5]"], r"mean must have one number per channel \(lenet5 has 1\), got \[0.5, 0.5, 0.5\]"),
+        (["std=[0]"], "std must have one positive number per channel"),
+        (['mean=["a"]'], "mean must have one number"),
         (["on_bad_image=ignore"], "on_bad_image must be one of raise, skip, got 'ignore'"),
         (["class_names=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
-        (["images=/nonexistent"], "none of its images can be read"),
+        (["images=/nonexistent"], "/nonexistent: contains no readable images"),
     ],
 )
 def test_predict_with_weights(files, settings, message):
@@ -77,7 +77,7 @@ def test_predict_passes_over_what_is_no_image(files, capsys):
     (files / "images" / "bad.png").write_bytes(b"not an image")
     assert set(run(predict, files, *for_lenet(files))) == {"0.png", "1.png"}
     reported = capsys.readouterr().err
-    assert re.fullmatch(r"left out: .*bad\.png: cannot be read as an image: .*\n", reported)
+    assert re.fullmatch(r"skipped: .*bad\.png: cannot be read as an image: .*\n", reported)
     with pytest.raises(DataError, match=r"bad\.png"):
         run(predict, files, *for_lenet(files, "on_bad_image=raise"))
 
@@ -87,9 +87,7 @@ def test_predict_on_weights_of_another_network(files):
     model = serial(norm=data.normalize([0.5], [0.25]), net=models.lenet5())
     trees = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(files / "w.safetensors", *trees)
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors: these weights are not those of lenet5: .*params/net/"
-    ) as error:
+    with pytest.raises(WeightsError, match=r"w\.safetensors: these weights do not fit lenet5: .*params/net/") as error:
         run(predict, files, *for_lenet(files))
     assert "\n" not in str(error.value)
 
@@ -125,7 +123,7 @@ def test_finetune_without_weights(tmp_path, setting):
         (["data.path=/nonexistent"], "/nonexistent: cannot be read"),
         (["weights=/nonexistent"], "/nonexistent cannot be read"),
         (["data.on_bad_image=no"], r"data\.on_bad_image must be one of raise, skip"),
-        (["data.images_per_class=9"], "none of 2 images is left for the test"),
+        (["data.images_per_class=9"], "no test images left: training uses all 2; lower data.images_per_class"),
     ],
 )
 def test_finetune_with_weights(files, settings, message):
@@ -139,7 +137,9 @@ def test_finetune_with_weights(files, settings, message):
 
 
 def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
-    with pytest.raises(DataError, match="mnist_small is part of the package, not of root='/nonexistent'"):
+    with pytest.raises(
+        DataError, match="mnist_small is included in the package; remove the argument root='/nonexistent'"
+    ):
         run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 
@@ -167,5 +167,5 @@ def test_scale_of_torchvisions_transform_input(name):
     here, _ = data.normalize([0.5] * 3, [0.5] * 3).apply({}, {}, x, train=False)
     np.testing.assert_allclose(here, there, atol=1e-6)
     words = " ".join(models.MODELS[name].__doc__.split())
-    assert "turns on with trained weights" in words
+    assert "torchvision enables `transform_input` with its trained weights" in words
     assert "`data.normalize([0.5] * 3, [0.5] * 3)`" in words

@@ -1,4 +1,4 @@
-"""A folder of steps has a whole copy of the last one at every moment, and is believed only where it is whole."""
+"""A folder of steps always has a complete copy of the last one, and damaged steps are detected."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from jaxcnn.train import _steps
 
 
 class Killed(BaseException):
-    """As if the process had ended here: nothing catches it."""
+    """Simulates the end of the process. No handler catches it."""
 
 
 def write(folder, step, content, metric=None):
-    """What `checkpoint.save` does, but for Orbax."""
+    """`checkpoint.save` without Orbax."""
     folder.mkdir(exist_ok=True)
     _steps.clean(folder)
     partial = folder / f"{step}.partial"
@@ -27,7 +27,7 @@ def write(folder, step, content, metric=None):
 
 
 def read(folder):
-    """The latest whole step and its content, as `checkpoint.restore` finds it."""
+    """The latest valid step and its content, as in `checkpoint.restore`."""
     _steps.recover(folder)
     for step in _steps.steps(folder)[::-1]:
         if _steps.damage(folder / str(step), step) is None:
@@ -39,7 +39,7 @@ CALLS = ("rename", "unlink", "rmdir", "mkdir", "fsync", "open")
 
 
 def killed_at(monkeypatch, at, action):
-    """Whether the action was stopped by a kill before its `at`th call to the system."""
+    """Whether the action was killed before its system call number `at`."""
     count = 0
 
     def killing(real):
@@ -124,7 +124,7 @@ def test_recovering_may_be_killed_too(tmp_path, monkeypatch):
     every_kill(monkeypatch, tmp_path, before, _steps.clean, check)
 
 
-def test_half_a_removed_step_is_not_recovered(tmp_path):
+def test_a_partly_removed_step_is_not_recovered(tmp_path):
     write(tmp_path, 1, b"old")
     (tmp_path / "1" / "arrays" / "d" / "0").unlink()
     (tmp_path / "1").rename(tmp_path / "1.removed")
@@ -133,7 +133,7 @@ def test_half_a_removed_step_is_not_recovered(tmp_path):
     assert _steps.steps(tmp_path) == []
 
 
-def test_a_removed_step_beside_a_new_one_is_not_recovered(tmp_path):
+def test_a_removed_step_next_to_a_new_one_is_not_recovered(tmp_path):
     write(tmp_path, 1, b"old")
     shutil.copytree(tmp_path / "1", tmp_path / "1.removed")
     write(tmp_path / "b", 1, b"new")
@@ -148,7 +148,7 @@ def test_a_removed_step_beside_a_new_one_is_not_recovered(tmp_path):
     assert read(tmp_path) == (1, b"new")
 
 
-def test_files_of_others_stay(tmp_path):
+def test_other_files_are_kept(tmp_path):
     for name in ("notes.partial", "1.txt", "007.removed", "mine"):
         (tmp_path / name).mkdir()
     write(tmp_path, 7, b"7")
@@ -160,7 +160,7 @@ def test_files_of_others_stay(tmp_path):
 def test_a_step_under_another_name_is_damaged(tmp_path, name):
     write(tmp_path, 2, b"2")
     (tmp_path / "2").rename(tmp_path / name)
-    assert f"about.json: is of step 2, not of {name}" in _steps.damage(tmp_path / name, int(name))
+    assert f"about.json: belongs to step 2, not to step {name}" in _steps.damage(tmp_path / name, int(name))
     assert read(tmp_path) is None
 
 
@@ -175,7 +175,7 @@ def test_the_step_just_written_is_kept(tmp_path):
 
 
 def change(folder, step, /, **changes):
-    """Write something else into a step, with a manifest that says it must be so."""
+    """Replace the content of a step, and update its manifest."""
     path = folder / str(step)
     about = json.loads((path / "about.json").read_text()) | changes
     (path / "about.json").write_text(json.dumps(about))
@@ -184,7 +184,7 @@ def change(folder, step, /, **changes):
 
 
 @pytest.mark.parametrize("metric", ["0.9", True, -(10**400), [1], {}, float("nan"), float("inf"), None])
-def test_a_metric_that_is_no_number_is_none(tmp_path, metric):
+def test_an_invalid_metric_is_ignored(tmp_path, metric):
     for step in (1, 2, 3):
         write(tmp_path, step, b"", metric=step / 10)
     change(tmp_path, 2, metric=metric)
@@ -196,7 +196,7 @@ def test_a_metric_that_is_no_number_is_none(tmp_path, metric):
 @pytest.mark.parametrize(
     "changes", [{"step": True}, {"step": "1"}, {"config": []}, {"arrays": None}, {"versions": 3}, {"format": 2}]
 )
-def test_an_about_that_cannot_be_used_is_damage(tmp_path, changes):
+def test_an_invalid_about_is_damage(tmp_path, changes):
     write(tmp_path, 1, b"")
     change(tmp_path, 1, **changes)
     assert "about.json: " in _steps.damage(tmp_path / "1", 1)
@@ -212,7 +212,7 @@ def test_json_that_cannot_be_read_is_damage(tmp_path, file, content):
 
 
 def mutated(rng, content):
-    """Bytes with some of them flipped, removed, doubled, replaced or cut off."""
+    """Bytes with some of them flipped, removed, duplicated, replaced or truncated."""
     content = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at, size = rng.randrange(len(content) + 1), rng.randint(1, 20)
@@ -253,7 +253,7 @@ def test_mutated_files_are_damage(tmp_path, cases):
 
 
 def test_a_mutated_about_with_a_manifest_that_agrees(tmp_path):
-    """Nothing about it can be told by hashes, so its parts are looked at."""
+    """The hashes match, so the content must be validated."""
     rng = random.Random(1)
     write(tmp_path, 1, b"first", metric=0.5)
     path = tmp_path / "1"

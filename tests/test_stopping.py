@@ -1,5 +1,6 @@
-"""`fit` where something happens to it: signals at any moment, other writers, damaged logs."""
+"""`fit` with signals at any time, other writers, and damaged logs."""
 
+import errno
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn import data, train
-from jaxcnn.train import _fit, callbacks, checkpoint
+from jaxcnn.train import _fit, _log, callbacks, checkpoint
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -41,7 +42,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("save", [1, 2])
 def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, status, save):
-    """The first, or the last of the training; no step is written twice."""
+    """During the first or last save of the training. No step is written twice."""
     written = []
 
     real = checkpoint.save
@@ -58,7 +59,7 @@ def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, st
             fit(tmp_path)
     assert caught.value.code == status
     assert written == [2, 4][:save]
-    assert f"told to stop by signal {int(number)} at step {2 * save}; saved in" in capsys.readouterr().out
+    assert f"stopped by signal {int(number)} at step {2 * save}; checkpoint saved in" in capsys.readouterr().out
     assert rows(fit(tmp_path).history) == whole
 
 
@@ -77,11 +78,11 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
         case "report":
             at_end = lambda event: event.kind == "end" and os.kill(os.getpid(), number)
             monkeypatch.setitem(callbacks.FACTORIES, "report", lambda model, data: at_end)
-        case "end":  # after the last time that training asked for a signal
+        case "end":  # after training has checked for a signal for the last time
             asking = callbacks.signals
 
-            def signals(told, checkpoints):
-                ask = asking(told, checkpoints)
+            def signals(received_signal, checkpoints):
+                ask = asking(received_signal, checkpoints)
                 return lambda event: (ask(event), event.kind == "end" and os.kill(os.getpid(), number))
 
             monkeypatch.setattr(callbacks, "signals", signals)
@@ -92,13 +93,13 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
     assert checkpoint.steps(tmp_path / "checkpoints") == [2]
 
 
-def test_hangups_that_are_ignored_stay_so(tmp_path):
+def test_an_ignored_sighup_stays_ignored(tmp_path):
     from jaxcnn.train._interrupt import stop_signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with stop_signal() as told:
+    with stop_signal() as received_signal:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert told() == 0
+        assert received_signal() == 0
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
@@ -113,7 +114,7 @@ def test_another_fit_is_refused_before_it_changes_anything(tmp_path, monkeypatch
 
 
 def test_threads_that_fit(tmp_path, whole):
-    """In folders of their own, they do not see each other; in one folder, one of them is refused."""
+    """Threads with separate folders do not interact. In one folder, one of them is rejected."""
     results = {}
 
     def work(name, folder):
@@ -154,23 +155,25 @@ def test_a_step_that_was_being_replaced_is_resumed(tmp_path, whole, capsys):
     (folder / "4.partial").mkdir()
     capsys.readouterr()
     assert rows(fit(tmp_path).history) == whole
-    assert "going on from step 4" in capsys.readouterr().out
+    assert "resuming from step 4" in capsys.readouterr().out
 
 
-def test_a_damaged_step_is_passed_over(tmp_path, whole, capsys):
-    """It is told in a line, as a warning may be an error, as it is here."""
+def test_a_damaged_step_is_skipped(tmp_path, whole, capsys):
+    """It is reported as a printed line, because warnings may be errors, as in this test."""
     fit(tmp_path, checkpoint={"keep": 2})
     (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "5")  # also a step of another name is none
     assert rows(fit(tmp_path, checkpoint={"keep": 2}).history) == whole
     out = capsys.readouterr().out
-    assert "about.json: is of step 4, not of 5; step 2 is used instead" in out
-    assert "going on from step 2" in out
+    assert "about.json: belongs to step 4, not to step 5; using step 2 instead" in out
+    assert "resuming from step 2" in out
 
 
-def test_a_log_that_cannot_be_written_does_not_end_a_training(tmp_path, capsys, whole):
+def test_a_log_that_cannot_be_written_does_not_end_a_training(tmp_path, monkeypatch, capsys, whole):
+    def disk_full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
     run = train.Run("test", {}, folder=tmp_path)
-    (tmp_path / "metrics.part").mkdir()
-    (tmp_path / "metrics.csv.part").mkdir()
+    monkeypatch.setattr(_log, "replace", disk_full)
     fitted = train.fit(MODEL, FEW, eval_data=FEW, config=CONFIG, run=run)
     assert rows(fitted.history) == whole
-    assert capsys.readouterr().out.count("records cannot be written") == 1
+    assert capsys.readouterr().out.count("cannot write the records") == 1

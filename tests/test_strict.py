@@ -14,6 +14,8 @@ import jaxcnn as cnn
 from jaxcnn.data import augment
 from tests.layers import CASES, Case, example
 
+pytestmark = pytest.mark.sample(6)
+
 KEY = jax.random.key(7)
 MODES = {
     "rank": lambda: jax.numpy_rank_promotion("raise"),
@@ -197,12 +199,12 @@ def test_the_settings_are_complete():
 def test_fit_under_x64(tmp_path, name: str):
     """optax itself promotes dtypes and ranks, so only this mode."""
     image = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3)).astype(np.uint8)
-    seen = {"image": image, "label": np.arange(12) % 3}
+    train_data = {"image": image, "label": np.arange(12) % 3}
     model = cnn.serial(cnn.avg_pool(2), cnn.flatten, cnn.dense(3), cnn.batch_norm())
     config = {"epochs": 1, "batch_size": 4, "checkpoint": {"keep": 1}} | SETTINGS[name]
     config["optimizer"] = {"learning_rate": 1e-3} | config.get("optimizer", {})
     with jax.enable_x64(True):
         run = cnn.train.Run("strict", {}, folder=tmp_path)
-        fitted = cnn.train.fit(model, seen, eval_data=seen, config=config, run=run)
+        fitted = cnn.train.fit(model, train_data, eval_data=train_data, config=config, run=run)
     assert {leaf.dtype for leaf in jax.tree.leaves((fitted.params, fitted.state))} == {np.dtype("float32")}
     assert np.isfinite(fitted.history[-1]["train"]["loss"])

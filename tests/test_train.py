@@ -31,7 +31,7 @@ def counted(loss_fn):
     return wrapped, traces
 
 
-def test_step_is_the_update_of_optax_and_compiles_once():
+def test_step_equals_the_optax_update_and_compiles_once():
     loss_fn, traces = counted(cnn.cross_entropy(MODEL))
     optimizer = optax.sgd(0.1, momentum=0.9)
     state = train.TrainState.create(MODEL, optimizer, KEY, X)
@@ -61,7 +61,7 @@ def test_training_learns():
     assert result["accuracy"] == 1
 
 
-def test_a_step_gives_its_memory_back():
+def test_a_step_frees_its_memory():
     key = jax.random.key(0)
     state = train.TrainState.create(MODEL, optax.sgd(0.1), key, X)
     old = jax.tree.leaves(state.params)[0]
@@ -112,9 +112,9 @@ def test_evaluate_with_weights():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "entries of one length that is not 0"),
-        ({"image": X[:0], "label": np.zeros(0, int)}, "not 0, got {'image': 0, 'label': 0}"),
-        ({"image": X, "label": np.zeros(3, int)}, "got {'image': 20, 'label': 3}"),
+        ({}, "entries of the same length, at least 1"),
+        ({"image": X[:0], "label": np.zeros(0, int)}, "at least 1, got lengths {'image': 0, 'label': 0}"),
+        ({"image": X, "label": np.zeros(3, int)}, "got lengths {'image': 20, 'label': 3}"),
     ],
 )
 def test_evaluate_refuses(data, message):
@@ -137,7 +137,7 @@ def test_jit_works_wherever_jax_jit_does():
     assert jax.export.export(f, platforms=["cpu", "cuda", "tpu"])(x, n=2).platforms == ("cpu", "cuda", "tpu")
 
 
-def test_options_of_the_compiler_are_for_the_outermost_alone():
+def test_compiler_options_apply_to_the_outermost_jit_only():
     f = cnn.jit(lambda x: x + 1, compiler_options={"xla_backend_optimization_level": 1})
     assert float(f(1.0)) == float(jax.jit(f)(1.0)) == float(jax.jit(lambda: f(1.0))()) == 2
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
@@ -231,8 +231,9 @@ def test_summary_makes_no_arrays():
     assert cnn.explain.summary(cnn.conv(64), vast).multiply_adds == (1 << 40) * 9 * 64 * 64
 
 
-def test_memory_is_used_again():
-    """After some calls no page of a large result is new to the process; without `reuse_memory`, each one is."""
+@pytest.mark.slow
+def test_memory_is_reused():
+    """With `reuse_memory`, a large result uses no new pages after some calls; without it, all pages are new."""
     program = """
 import resource, sys, jax, jax.numpy as jnp
 from jaxcnn import train

@@ -87,6 +87,7 @@ def test_nested_dropping_draws_twice():
     assert 0.2 < float((y > 0).mean()) < 0.3
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "layer",
     [

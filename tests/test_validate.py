@@ -17,9 +17,9 @@ MODEL = cnn.serial(cnn.flatten, cnn.dense(3))
 QUICK = {"epochs": 1, "batch_size": 16, "checkpoint": {"keep": 0}}
 
 
-def fit(tmp_path, seen, unseen=None, model=MODEL, **config):
+def fit(tmp_path, train_data, eval_data=None, model=MODEL, **config):
     return train.fit(
-        model, seen, eval_data=unseen, config=QUICK | config, run=train.Run("t", {}, folder=tmp_path / "r")
+        model, train_data, eval_data=eval_data, config=QUICK | config, run=train.Run("t", {}, folder=tmp_path / "r")
     )
 
 
@@ -97,7 +97,7 @@ def test_labels_of_any_integer_type_train_alike(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("seen", "unseen"),
+    ("train_data", "eval_data"),
     [
         (IMAGES, IMAGES.astype(np.float32)),  # bytes are divided by 255, floats are not
         (IMAGES.astype(np.float32), IMAGES),
@@ -107,14 +107,16 @@ def test_labels_of_any_integer_type_train_alike(tmp_path, dtype):
         ((FLOATS - 0.5) / 0.1, IMAGES),
     ],
 )
-def test_training_and_evaluation_in_different_ranges(tmp_path, seen, unseen):
+def test_training_and_evaluation_in_different_ranges(tmp_path, train_data, eval_data):
     with pytest.raises(ValueError, match=r"train_data and eval_data have different ranges: .* both"):
-        fit(tmp_path, pair(seen), pair(unseen))
+        fit(tmp_path, pair(train_data), pair(eval_data))
 
 
 def test_equal_ranges(tmp_path):
-    for i, (seen, unseen) in enumerate([(IMAGES, FLOATS), (FLOATS, IMAGES), (IMAGES, IMAGES), (FLOATS, 0 * FLOATS)]):
-        fit(tmp_path / str(i), pair(seen), pair(unseen))
+    for i, (train_data, eval_data) in enumerate(
+        [(IMAGES, FLOATS), (FLOATS, IMAGES), (IMAGES, IMAGES), (FLOATS, 0 * FLOATS)]
+    ):
+        fit(tmp_path / str(i), pair(train_data), pair(eval_data))
 
 
 def test_streams_are_checked_batch_by_batch(tmp_path):
@@ -136,9 +138,10 @@ def test_streams_are_checked_batch_by_batch(tmp_path):
         fit(tmp_path / "c", stream(IMAGES, LABELS), pair(IMAGES.astype(np.float32)))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "rand_augment", "random_erasing"])
 def test_augmentations_of_color_need_values_from_0_to_1(tmp_path, name):
-    with pytest.raises(ValueError, match="augmentations of color need images of bytes, or of floats from 0 to 1"):
+    with pytest.raises(ValueError, match="color augmentations need uint8 images, or float images from 0 to 1"):
         fit(tmp_path, pair(FLOATS * 255), augment=[[name, 0.5]])
     fit(tmp_path, pair(FLOATS), augment=[[name, 0.5] if name != "rand_augment" else name])
 
@@ -186,5 +189,5 @@ def test_normalize():
         with pytest.raises(TypeError, match="normalize needs floating-point input"):
             run([0.5], [0.25], one(1, bad))
     for mean, std in (([0.5], [0.0]), ([0.5], [-1.0]), ([np.nan], [1.0]), ([0.5, 0.5], [1.0]), ([0.5], [np.inf])):
-        with pytest.raises(ValueError, match="a finite mean and a standard deviation above 0"):
+        with pytest.raises(ValueError, match="a finite mean and a positive standard deviation"):
             data.normalize(mean, std)

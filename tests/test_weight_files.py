@@ -20,7 +20,7 @@ import pytest
 import jaxcnn
 from jaxcnn import weights
 from jaxcnn.models import MODELS
-from jaxcnn.weights._convert import _places, _shapes
+from jaxcnn.weights._convert import _shapes, _targets
 from jaxcnn.weights._kind import describe
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
@@ -77,14 +77,14 @@ KINDS = {
     "cut torch": (zipped("archive/data.pkl", "archive/data/0")[:60], "damaged zip archive of PyTorch"),
     "npz": (zipped("a.npy", "b.npy"), r"NumPy archive.*from_torch\(model, dict\(numpy\.load"),
     "keras": (zipped("metadata.json", "config.json", "model.weights.h5"), r"Keras model.*load_model"),
-    "zip": (zipped("readme.txt"), "zip archive. Unpack it first"),
+    "zip": (zipped("readme.txt"), "zip archive. Extract it first"),
     "npy": (b"\x93NUMPY\x01\x00", r"NumPy array.*numpy\.load"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5 file.*h5py"),
     "msgpack": (b"\x82\xa6params\x81\xa5conv1\xc0", "msgpack file.*msgpack_restore"),
     "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x05", "ONNX model.*numpy_helper"),
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(20), "TensorFlow Lite"),
     "gguf": (b"GGUF\x03\x00\x00\x00", "GGUF"),
-    "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "gzip archive. Unpack it first"),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "gzip archive. Extract it first"),
     "tar": (bytes(257) + b"ustar\x00", "tar archive"),
     "html": (b"<!DOCTYPE html><html>404", "web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer.*git lfs pull"),
@@ -112,7 +112,7 @@ def test_other_kinds_are_named(path, kind):
         (["saved_model.pb", "variables"], "TensorFlow SavedModel"),
         (["_CHECKPOINT_METADATA", "d"], r"Orbax checkpoint.*restore\('"),
         (["1", "2"], r"folder of checkpoints.*train\.checkpoint\.restore"),
-        ([], "folder. Name one safetensors file"),
+        ([], "folder. Pass a safetensors file in it"),
     ],
 )
 def test_folders_are_named(tmp_path, names, message):
@@ -184,10 +184,10 @@ def test_the_recipe_does_not_write_over_what_it_reads(path):
 def test_a_file_must_hold_the_model(path):
     params, state = zeros("resnet18", classes=10)
     for trees, message in (
-        (({}, {}), "these weights are not those of resnet18: it is empty"),
+        (({}, {}), "these weights do not fit resnet18: got no weights"),
         (
             ({"conv": {"kernel": np.ones(2, np.float32)}}, {}),
-            "not those of resnet18: its names are such as 'params/conv",
+            "do not fit resnet18: got the names 'params/conv",
         ),
         (zeros("lenet5"), r"missing \(\d+\)"),
         ((params | {"more": np.ones(2, np.float32)}, state), r"unused \(1\): params/more \(2,\)"),
@@ -211,16 +211,16 @@ def test_a_mismatch_is_short(path):
         weights.from_torch("resnet18", safetensors.load_file(path))
     for error in (caught, other):
         assert len(str(error.value).splitlines()) <= 4
-    assert "says that it holds weights of 'resnet50', expected 'resnet18'" in str(caught.value)
+    assert "contains weights of 'resnet50', expected 'resnet18'" in str(caught.value)
     assert "unused (" in str(other.value)
-    assert "in all)" in str(other.value)
+    assert "in total)" in str(other.value)
 
 
 def test_an_empty_file_of_ours_is_one(path):
     weights.save(path, {}, {})
     assert weights.load(path) == ({}, {})
     write(path, {})
-    with pytest.raises(weights.WeightsError, match="no weights in it"):
+    with pytest.raises(weights.WeightsError, match="contains no weights"):
         weights.load(path)
 
 
@@ -237,7 +237,7 @@ def test_an_empty_file_of_ours_is_one(path):
 )
 def test_paths_in_conflict(path, names):
     write(path, {name: FLOAT | {"data_offsets": [4 * i, 4 * i + 4]} for i, name in enumerate(names)}, bytes(8))
-    with pytest.raises(weights.WeightsError, match="in conflict with another, or a part of it is empty"):
+    with pytest.raises(weights.WeightsError, match="conflicts with another path, or has an empty part"):
         weights.load(path)
 
 
@@ -316,13 +316,13 @@ def test_a_named_model_gets_float32(path, bits):
 def test_weights_are_floats(bad):
     given = weights.to_torch("lenet5", *zeros("lenet5"))
     given["conv1.weight"] = given["conv1.weight"].astype(bad)
-    with pytest.raises(weights.WeightsError, match=r"conv1\.weight is of dtype .*expected floats"):
+    with pytest.raises(weights.WeightsError, match=r"conv1\.weight has dtype .*expected floats"):
         weights.from_torch("lenet5", given)
 
 
 def test_what_is_no_state_dict():
     given = weights.to_torch("lenet5", *zeros("lenet5"))
-    with pytest.raises(weights.WeightsError, match=r"state_dict\['state_dict'\] is a dict of its own"):
+    with pytest.raises(weights.WeightsError, match=r"state_dict\['state_dict'\] is a dict; pass the inner dict"):
         weights.from_torch("lenet5", {"state_dict": given, "epoch": 1})
     with pytest.raises(TypeError, match="must map names to arrays, got list"):
         weights.from_torch("lenet5", list(given))
@@ -348,7 +348,7 @@ def test_what_is_no_state_dict():
 )
 def test_trees_that_would_come_back_otherwise_are_refused(path, tree):
     for trees in ((tree, {}), ({}, tree)):
-        with pytest.raises(weights.WeightsError, match=r"nested dicts|is of dtype|cannot be read as an array"):
+        with pytest.raises(weights.WeightsError, match=r"nested dicts|has dtype|cannot be read as an array"):
             weights.save(path, *trees)
     assert not path.exists()
 
@@ -382,8 +382,8 @@ def test_a_file_that_is_there_keeps_its_mode_and_links(path, tmp_path):
 
 def timm(name):
     """Random weights by timm's names."""
-    places = _places(_shapes(name, {}), tables(name)[1])
-    return {key: zoo_weights.weight(key, place.layout.there) for key, place in places.items()}
+    targets = _targets(_shapes(name, {}), tables(name)[1])
+    return {key: zoo_weights.weight(key, target.layout.torch_shape) for key, target in targets.items()}
 
 
 EPS_OF_TIMM = [f"mobilenet_v3_{size}" for size in ("small", "large")] + [f"efficientnet_b{i}" for i in (5, 6, 7)]
@@ -429,7 +429,7 @@ def test_eps_of_timm_gives_its_statistics():
 def test_lookalikes_of_timm(tmp_path, file, name):
     """Their names and shapes are those of a model here, what they compute is not."""
     with pytest.raises(
-        weights.WeightsError, match=r"by its name for a variant of timm's that (pads as TensorFlow|has other pools)"
+        weights.WeightsError, match=r"named like a timm variant that uses (TensorFlow's padding|different pooling)"
     ):
         weights.load(tmp_path / file, name)
 

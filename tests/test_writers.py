@@ -1,4 +1,4 @@
-"""Several processes and threads at one run: they wait for each other or are refused, and none breaks another's work."""
+"""Several processes and threads that use one run folder: they wait for each other or are rejected."""
 
 import os
 import pathlib
@@ -56,7 +56,7 @@ time.sleep(60)
 
 @posix
 def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path):
-    """Workers that load data live on for a while when the trainer is killed."""
+    """Data loading workers can outlive a killed training process."""
     owner = python(LOCK_AND_FORK, tmp_path)
     lines = [owner.stdout.readline().strip() for _ in range(3)]
     child = int(next(line for line in lines if line.isdigit()))
@@ -98,15 +98,15 @@ def test_processes_that_save_into_one_folder_take_turns(tmp_path):
 
 @posix
 def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
-    """A reader that gave the old step its name back would take the place of the new one."""
+    """A reader that renamed the old step back would block the new one."""
     pytest.importorskip("orbax.checkpoint")
     checkpoint.save(tmp_path, 1, {"w": jnp.ones(3)}, keep=1)
     code = (
         "import pathlib, sys\nfrom jaxcnn.train import checkpoint\n"
-        "print('here', flush=True)\nprint(checkpoint.recovered(pathlib.Path(sys.argv[1])), flush=True)"
+        "print('here', flush=True)\nprint(checkpoint.recovered_steps(pathlib.Path(sys.argv[1])), flush=True)"
     )
     readers = []
-    aside = _steps._set_aside
+    aside = _steps._rename_removed
 
     def slow(path):
         removed = aside(path)
@@ -116,7 +116,7 @@ def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
             readers[0].wait(timeout=0.5)
         return removed
 
-    monkeypatch.setattr(_steps, "_set_aside", slow)
+    monkeypatch.setattr(_steps, "_rename_removed", slow)
     checkpoint.save(tmp_path, 1, {"w": jnp.full(3, 2.0)}, keep=1)
     assert readers[0].communicate(timeout=60)[0] == "[1]\n"
     assert checkpoint.restore(tmp_path, LIKE).tree["w"].tolist() == [2, 2, 2]
@@ -142,8 +142,8 @@ def test_threads_that_save_and_restore(tmp_path):
     assert not failed
 
 
-def test_damaged_later_steps_do_not_push_out_whole_ones(tmp_path):
-    """After a restart from step 2, as 5 to 7 were damaged."""
+def test_damaged_later_steps_do_not_displace_valid_ones(tmp_path):
+    """Training restarts from step 2, because steps 5 to 7 are damaged."""
     for step in (1, 2, 5, 6, 7):
         write(tmp_path, step, b"%d" % step)
     for step in (5, 6, 7):
@@ -188,7 +188,7 @@ def test_a_pipe_in_place_of_the_log(tmp_path, capsys):
     os.mkfifo(tmp_path / "metrics.jsonl")
     run.forget_after(5, [{"step": 5}])
     assert log_of(tmp_path) == [{"step": 5}]
-    assert "metrics.jsonl: is not a file; moved to metrics.jsonl.damaged" in capsys.readouterr().out
+    assert "metrics.jsonl: is not a file; renamed to metrics.jsonl.damaged" in capsys.readouterr().out
 
 
 @posix
@@ -196,14 +196,14 @@ def test_a_pipe_in_place_of_the_log(tmp_path, capsys):
 def test_a_signal_that_was_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with stop_signal() as told:
+        with stop_signal() as received_signal:
             os.kill(os.getpid(), number)
-            assert told() == 0
+            assert received_signal() == 0
     finally:
         signal.signal(number, before)
 
 
-def test_runs_that_begin_at_once_in_one_folder(tmp_path):
+def test_runs_that_start_together_in_one_folder(tmp_path):
     begun = []
     for number in range(50):
         together = threading.Barrier(3)
@@ -234,18 +234,18 @@ def test_runs_that_begin_at_once_in_one_folder(tmp_path):
         ({"metric": "0.5"}, TypeError, "metric must be a number or None, got '0.5'"),
         ({"metric": 10**400}, TypeError, "metric must be a number or None, got 1000"),
         ({"metric": float("nan")}, ValueError, "metric must be a finite number or None, got nan"),
-        ({"note": {1, 2}}, TypeError, "config and note must be what JSON can hold: .*set"),
-        ({"config": {"rate": float("inf")}}, ValueError, "config and note must be what JSON can hold"),
+        ({"note": {1, 2}}, TypeError, "config and note must be JSON-serializable: .*set"),
+        ({"config": {"rate": float("inf")}}, ValueError, "config and note must be JSON-serializable"),
     ],
 )
-def test_save_refuses_before_it_writes(tmp_path, arguments, error, message):
+def test_save_validates_before_it_writes(tmp_path, arguments, error, message):
     pytest.importorskip("orbax.checkpoint")
     with pytest.raises(error, match=f"checkpoint.save: {message}"):
         checkpoint.save(tmp_path, **({"step": 1, "tree": LIKE} | arguments))
     assert [*tmp_path.iterdir()] == []
 
 
-def test_save_takes_numbers_of_numpy_and_jax(tmp_path):
+def test_save_accepts_numpy_and_jax_numbers(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     checkpoint.save(tmp_path, np.int64(1), LIKE, metric=np.float32(0.5))
     checkpoint.save(tmp_path, jnp.int32(2), LIKE, metric=jnp.float32(0.25))
@@ -256,7 +256,7 @@ def test_save_takes_numbers_of_numpy_and_jax(tmp_path):
 def test_a_name_that_no_file_can_have(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     for where in (tmp_path / "a\0b", tmp_path / ("x" * 300)):
-        with pytest.raises(CheckpointError, match="cannot be written: "):
+        with pytest.raises(CheckpointError, match="cannot write the run folder: "):
             Run("test", {}, folder=where)
         with pytest.raises(CheckpointError, match="cannot write 12 bytes of arrays: "):
             checkpoint.save(where, 1, LIKE)
@@ -304,7 +304,7 @@ def test_an_integer_too_large_for_a_float():
 
 
 class Plain:
-    """What some programs put in place of stdout."""
+    """A replacement of stdout, as some programs use."""
 
     def __init__(self):
         self.text = ""
@@ -316,7 +316,7 @@ class Plain:
         pass
 
 
-def test_output_that_is_no_file(tmp_path, monkeypatch):
+def test_output_that_is_not_a_file(tmp_path, monkeypatch):
     out = Plain()
     monkeypatch.setattr(sys, "stdout", out)
     Run("test", {}, folder=tmp_path).say("line")

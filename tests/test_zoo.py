@@ -17,7 +17,7 @@ import jaxcnn
 from jaxcnn import explain, weights
 from jaxcnn._path import paths
 from jaxcnn.models import MODELS
-from jaxcnn.weights._convert import _counters, _places
+from jaxcnn.weights._convert import _counters, _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 from tests.published import TORCHVISION
@@ -91,14 +91,15 @@ def without_chance(name, **options):
 
 def shapes_there(name, **options):
     """The shapes of all names that the model has in PyTorch."""
-    places = _places(shapes(name, **options), tables(name)[0])
-    return {key: place.layout.there for key, place in places.items()} | dict.fromkeys(_counters(places), ())
+    targets = _targets(shapes(name, **options), tables(name)[0])
+    return {key: target.layout.torch_shape for key, target in targets.items()} | dict.fromkeys(_counters(targets), ())
 
 
 def state_dict(name, **options):
     return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", zoo_weights.full_but({name for name in MODELS if not LARGE.fullmatch(name)}, MODELS))
 def test_figures(name):
     """Parameters and multiply-adds, to the digits given, of the model's documentation and of torchvision."""
@@ -122,6 +123,7 @@ def test_all_of_torchvision_is_here():
     assert set(TORCHVISION) <= set(GOLDENS)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     ("mode", "name"),
     [
@@ -148,6 +150,7 @@ def test_logits_of_torch(mode, name):
     assert np.abs(y - expected).max() <= (1e-6 if wide else 1e-4) * np.abs(expected).max()
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", zoo_weights.full_but({name for name in GOLDENS if not LARGE.fullmatch(name)}, GOLDENS))
 def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
@@ -155,6 +158,7 @@ def test_names_of_torch(name):
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION))
 def test_weights_there_and_back(name):
     """To the bit."""

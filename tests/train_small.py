@@ -57,10 +57,10 @@ def main(config):
     if config["poison"] >= 0:
         images = images / np.float32(255)
         images[config["poison"]] = np.nan
-    seen = {"image": images, "label": digits.labels[: config["images"]]}
-    unseen = {"image": digits.images[-100:], "label": digits.labels[-100:]}
+    train_data = {"image": images, "label": digits.labels[: config["images"]]}
+    eval_data = {"image": digits.images[-100:], "label": digits.labels[-100:]}
     run = train.Run("train_small", config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model(), seen, eval_data=unseen, config=config["fit"], run=run)
+    fitted = train.fit(model(), train_data, eval_data=eval_data, config=config["fit"], run=run)
     print("digest", digest(fitted), flush=True)
     return fitted
 

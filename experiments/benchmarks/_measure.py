@@ -1,4 +1,4 @@
-"""How time and memory are measured, and how a table of ratios is printed and kept."""
+"""Measure time and memory, run subprocesses, print tables and save results."""
 
 import importlib.metadata
 import json
@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 class Timing(NamedTuple):
-    """Seconds a call: the median over turns, and the quartiles of the turns around it."""
+    """Seconds per call: the median over turns, and the lower and upper quartile."""
 
     median: float
     low: float
@@ -29,15 +29,15 @@ class Timing(NamedTuple):
 def compare(
     calls: Mapping[str, Callable[[], Any]], *, turns: int = 7, seconds: float = 0.06
 ) -> tuple[dict[str, Timing], dict[str, list[float]]]:
-    """Time calls, which wait for their results, against each other: (summary, each turn's seconds a call).
+    """Time calls against each other. Returns a `Timing` per call and the seconds per call of each turn.
 
-    All take turns, so that what else the machine does hits all alike. A turn begins with a call that does not
-    count (threads of the one before may still spin, and its data fill the cache), then repeats the call for
-    about `seconds`.
+    Each call must block until its result is ready. The calls take turns, so that background load affects all of them
+    equally. A turn starts with one untimed call, because the threads of the previous call may still spin and its data
+    fills the cache. It then repeats the call for about `seconds`.
     """
     for call in calls.values():
         call()  # compiles
-    taken = {name: [] for name in calls}
+    turn_times = {name: [] for name in calls}
     for _ in range(turns):
         for name, call in calls.items():
             began = time.perf_counter()
@@ -46,8 +46,8 @@ def compare(
             began = time.perf_counter()
             for _ in range(repeats):
                 call()
-            taken[name].append((time.perf_counter() - began) / repeats)
-    return {name: _timing(times) for name, times in taken.items()}, taken
+            turn_times[name].append((time.perf_counter() - began) / repeats)
+    return {name: _timing(times) for name, times in turn_times.items()}, turn_times
 
 
 def _timing(times: list[float]) -> Timing:
@@ -55,29 +55,30 @@ def _timing(times: list[float]) -> Timing:
     return Timing(statistics.median(times), float(low), float(high))
 
 
-def ratio(taken: Mapping[str, list[float]], ours: str, theirs: Iterable[str]) -> float:
-    """The median over turns of our time by that of the fastest of the others (the one with the least median)."""
-    best = min(theirs, key=lambda name: statistics.median(taken[name]))
-    return statistics.median(a / b for a, b in zip(taken[ours], taken[best], strict=True))
+def ratio(turn_times: Mapping[str, list[float]], ours: str, peers: Iterable[str]) -> float:
+    """The time of `ours` divided by the time of the peer with the smallest median: the median over turns."""
+    fastest = min(peers, key=lambda name: statistics.median(turn_times[name]))
+    return statistics.median(a / b for a, b in zip(turn_times[ours], turn_times[fastest], strict=True))
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
-    """Bytes that a call takes at most above what the process holds before it, on Linux."""
+    """Peak memory of a call in bytes, minus the memory of the process before the call. Linux only."""
     call()
-    time.sleep(0.5)  # XLA frees the memory of a program a little after its result is there
-    before = _status("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    time.sleep(0.5)  # XLA frees the memory of a program shortly after its result is ready
+    before = _process_memory("VmRSS")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
-    return _status("VmHWM") - before
+    return _process_memory("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def _process_memory(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def cached(folder: str) -> dict[str, str]:
-    """The environment of a process that keeps what it compiles in a folder, and finds it there."""
+def cache_environment(folder: str) -> dict[str, str]:
+    """Environment variables that keep JAX's compilation cache in a folder."""
     return {
         "JAX_COMPILATION_CACHE_DIR": folder,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -85,29 +86,29 @@ def cached(folder: str) -> dict[str, str]:
     }
 
 
-def chosen(names: Collection[str], known: Collection[str]) -> list[str]:
-    """The names given on the command line, or all that are known if there are none."""
+def select_names(names: Collection[str], known: Collection[str]) -> list[str]:
+    """The names from the command line, or all known names if it has none. Exits on an unknown name."""
     if unknown := {*names} - {*known}:
-        sys.exit(f"no {', '.join(sorted(unknown))}; expected one of: {', '.join(known)}")
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; expected one of: {', '.join(known)}")
     return list(names or known)
 
 
-def output(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """What `python arguments` prints; if it fails, this program ends with all that it said."""
+def run_python(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run `python arguments` and return its standard output. If it fails, exit with its output and errors."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{process.stdout}{process.stderr}")
+    return process.stdout
 
 
-def in_process(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
-    """What `python -m module arguments` prints as JSON in its last line."""
-    return json.loads(output("-m", module, *arguments, environment=environment).splitlines()[-1])
+def run_module(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
+    """Run `python -m module arguments` and parse the last line of its output as JSON."""
+    return json.loads(run_python("-m", module, *arguments, environment=environment).splitlines()[-1])
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on: hardware, versions and when it was measured."""
+    """Hardware, package versions and date of a measurement."""
     device = jax.devices()[0]
     return {
         "device": _processor() if device.platform == "cpu" else device.device_kind,
@@ -123,6 +124,7 @@ _PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "optax", "numpy")
 
 
 def installed(package: str) -> str | None:
+    """The version of an installed package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -130,7 +132,7 @@ def installed(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """What the operating system calls the processor; platform.processor() is empty on Linux."""
+    """The name of the processor. platform.processor() is empty on Linux."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -139,20 +141,20 @@ def _processor() -> str:
     return f"{fields.get('model name', platform.processor())}, family {fields.get('cpu family', '?')}".strip()
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    """Mean and std; of a percentage, both in percent."""
-    scale, form = (100, form.replace("%", "f")) if form.endswith("%") else (1, form)
-    std = f" ± {scale * statistics.stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{scale * statistics.mean(values):{form}}{' %' if scale > 1 else ''}{std}"
+def mean_and_std(values: Sequence[float], spec: str) -> str:
+    """Mean ± sample standard deviation, in a format like ".1f". A format like ".2%" shows both in percent."""
+    scale, spec = (100, spec.replace("%", "f")) if spec.endswith("%") else (1, spec)
+    std = f" ± {scale * statistics.stdev(values):{spec}}" if len(values) > 1 else ""
+    return f"{scale * statistics.mean(values):{spec}}{' %' if scale > 1 else ''}{std}"
 
 
-def reached(accuracies: Sequence[float], seconds: Sequence[float], form: str = ".2f") -> str:
-    """What runs of a training reached, and in what time."""
-    return f"{spread(accuracies, '.2%')} in {spread(seconds, form)} s"
+def accuracy_and_time(accuracies: Sequence[float], seconds: Sequence[float], spec: str = ".2f") -> str:
+    """Mean and std of the accuracies and run times of several runs."""
+    return f"{mean_and_std(accuracies, '.2%')} in {mean_and_std(seconds, spec)} s"
 
 
 def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
-    """Write what was measured beside the benchmarks, one file for each kind of machine."""
+    """Write measurements to results/NAME-BACKEND.json and return the path."""
     path = FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
@@ -160,10 +162,10 @@ def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
 
 
 class Table:
-    """A table that is printed row by row: text to the left, numbers to the right with three digits that count."""
+    """A table printed row by row. Text is left-aligned; numbers are right-aligned, with three significant digits."""
 
     def __init__(self, *columns: str | tuple[str, int]):
-        """Columns with their widths, 10 where none is given; the first ones, with a width, hold text."""
+        """A (name, width) column holds text and is left-aligned. A plain name is right-aligned with width 10."""
         self._columns = [(column, 10) if isinstance(column, str) else column for column in columns]
         self._text = [not isinstance(column, str) for column in columns]
         self.row(*(name for name, _ in self._columns))

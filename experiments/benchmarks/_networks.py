@@ -1,12 +1,12 @@
-"""The networks of the benchmarks: each described once, and built from that by every framework.
+"""The networks of the benchmarks: framework-independent descriptions and a builder for each framework.
 
-All do the same work: the same layers on the same shapes in float32, the same number of parameters, cross
-entropy, and SGD with momentum. Beyond that each is written as its users write it: PyTorch and Equinox have
-channels first, the others last; only jaxcnn has compiler options of its own. What differs:
+All frameworks do the same work: the same layers on the same shapes in float32, the same number of parameters, cross
+entropy, and SGD with momentum. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels
+first by default, the others channels last. Only jaxcnn sets compiler options. Differences:
 
-    stax has no grouped convolution and no layer norm, so nets with one are not built. Its batch norm keeps no
-    statistics: it has less to do in training, and nets with it have no inference.
-    stax pads a max pool only by "SAME", where at stride 2 the zeros are all at the end; the shapes are equal.
+    stax has no grouped convolution and no layer norm. Networks that need one are not built.
+    The batch norm of stax has no running statistics. Its training step does less, and inference is not measured.
+    stax pads max pooling only by "SAME". At stride 2 this pads only at the end. The output shapes are equal.
 """
 
 import functools
@@ -24,7 +24,7 @@ import optax
 import jaxcnn
 from experiments.benchmarks import _measure
 
-# Too small to overfit the one batch, which would end in denormal gradients that only some flush to zero.
+# Too small to overfit the single batch. Overfitting leads to denormal gradients, which only some frameworks flush.
 LEARNING_RATE = 1e-4
 MOMENTUM = 0.9
 
@@ -50,7 +50,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Over the channels."""
+    """Layer norm over the channels."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Relu:
 
 @dataclass(frozen=True)
 class Gelu:
-    """By the error function, not its approximation by tanh."""
+    """Exact GELU, not the tanh approximation."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dense:
-    """Over the channels; before `Flatten` or `GlobalAvgPool` it is a 1x1 convolution."""
+    """Dense layer over the channels. Before `Flatten` or `GlobalAvgPool` it equals a 1x1 convolution."""
 
     features: int
 
@@ -119,7 +119,7 @@ def _bottleneck(features: int, stride: int, widens: bool) -> tuple[Any, ...]:
 def _resnet(
     widths: tuple[int, ...], counts: tuple[int, ...], block: Callable = _basic, expansion: int = 1, classes: int = 10
 ) -> tuple[Any, ...]:
-    """The stages, after a stem that is as wide as the first."""
+    """The stages, pooling and classifier. The input must have as many channels as `widths[0]`."""
     layers, channels = [], widths[0]
     for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
         for i in range(count):
@@ -128,12 +128,13 @@ def _resnet(
     return (*layers, GlobalAvgPool(), Dense(classes))
 
 
-def _separable(before: int, features: int, stride: int) -> tuple[Any, ...]:
-    return *_conv_norm(before, stride=stride, groups=before), Relu(), *_conv_norm(features, 1), Relu()
+def _separable(channels: int, features: int, stride: int) -> tuple[Any, ...]:
+    """The block of MobileNet: a depthwise and a pointwise convolution."""
+    return *_conv_norm(channels, stride=stride, groups=channels), Relu(), *_conv_norm(features, 1), Relu()
 
 
 def _convnext(width: int) -> tuple[Any, ...]:
-    """Three blocks of a stage."""
+    """Three ConvNeXt blocks."""
     branch = (Conv(width, 7, groups=width), LayerNorm(), Dense(4 * width), Gelu(), Dense(width))
     return (Residual(branch),) * 3
 
@@ -194,33 +195,33 @@ def resnet50(batch: int) -> Network:
     return Network((224, 224, 3), batch, (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *stages))
 
 
-def wider(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
-    """`factor` times the channels in all layers but the last, the classes."""
+def widen(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
+    """Multiply the channels of all layers by `factor`, except for the classifier at the end."""
 
-    def widened(layer):
+    def widen_layer(layer):
         match layer:
             case Conv(features, groups=groups):
                 return replace(layer, features=factor * features, groups=groups if groups == 1 else factor * groups)
             case Dense(features):
                 return Dense(factor * features)
             case Residual(branch, shortcut):
-                return Residual(tuple(map(widened, branch)), tuple(map(widened, shortcut)))
+                return Residual(tuple(map(widen_layer, branch)), tuple(map(widen_layer, shortcut)))
         return layer
 
-    return *map(widened, layers[:-1]), layers[-1]
+    return *map(widen_layer, layers[:-1]), layers[-1]
 
 
-def _parts(layers: Iterable[Any]) -> Iterator[Any]:
-    """All layers, with those inside of residual ones."""
+def _flatten(layers: Iterable[Any]) -> Iterator[Any]:
+    """All layers. The layers inside a residual layer replace it."""
     for layer in layers:
         if isinstance(layer, Residual):
-            yield from _parts((*layer.branch, *layer.shortcut))
+            yield from _flatten((*layer.branch, *layer.shortcut))
         else:
             yield layer
 
 
-def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (*spatial, C) of a layer's output."""
+def _output_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The output shape of a layer for an input shape (*spatial, C), without the batch dimension."""
     *spatial, channels = shape
     match layer:
         case Conv() | MaxPool():
@@ -233,14 +234,14 @@ def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         case Dense():
             return (*spatial, layer.features)
         case Residual():
-            return functools.reduce(lambda shape, inner: _after(inner, shape), layer.branch, shape)
+            return functools.reduce(lambda shape, inner: _output_shape(inner, shape), layer.branch, shape)
     return shape
 
 
 class Contender(NamedTuple):
-    """A network in a framework: two functions that wait for their result, with data and state of their own.
+    """A network built in a framework. Both functions have their own data and block until their result is ready.
 
-    train: one step, forward, backward and update -> the loss; infer: logits in evaluation mode.
+    `train` runs one training step and returns the loss. `infer` returns the logits in evaluation mode.
     """
 
     parameters: int
@@ -257,19 +258,19 @@ def _optimizer() -> optax.GradientTransformation:
     return optax.sgd(LEARNING_RATE, MOMENTUM)
 
 
-def _keeping(step: Callable, state: Any, batch: Any) -> Callable[[], jax.Array]:
-    """`step`, (state, batch) -> (state, loss), as a function without arguments."""
+def _stateful(step: Callable, state: Any, batch: Any) -> Callable[[], jax.Array]:
+    """Wrap `step`, (state, batch) -> (state, loss), as a function without arguments that stores the state."""
 
     def train():
         nonlocal state
         state, loss = step(state, batch)
-        return loss.block_until_ready()  # all that one program computes is ready at once
+        return loss.block_until_ready()  # all results of a program are ready at the same time
 
     return train
 
 
 def _sgd_step(loss_fn: Callable) -> Callable:
-    """A step for a loss (params, state, batch) -> (loss, state)."""
+    """A training step for a loss function (params, state, batch) -> (loss, state)."""
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(train_state, batch):
@@ -285,17 +286,17 @@ def _mean_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
 
-def _copied(tree: Any) -> Any:
-    """Arrays that outlast the first step, which takes over the memory of its arguments."""
+def _copy_arrays(tree: Any) -> Any:
+    """Copy arrays, because the first training step donates the memory of its arguments."""
     return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def _size(params: Any) -> int:
+def _parameter_count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
-    """The network in jaxcnn, its optimizer and a batch."""
+    """The model in jaxcnn, its optimizer and a batch."""
 
     def build(layers):
         return jaxcnn.serial(*map(layer_of, layers)) if layers else jaxcnn.identity
@@ -329,7 +330,7 @@ def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformati
 
 
 class Training(NamedTuple):
-    """What trains a network in jaxcnn; a step takes the memory of the state it is given, so each user needs its own."""
+    """A training setup in jaxcnn. `step` donates its state, so every caller creates its own state."""
 
     model: jaxcnn.Layer
     batch: dict[str, jax.Array]
@@ -355,10 +356,10 @@ def _jaxcnn(net: Network) -> Contender:
     def logits(params, state, image):
         return model.apply(params, state, image, train=False)[0]
 
-    params, state = _copied((train_state.params, train_state.state))
+    params, state = _copy_arrays((train_state.params, train_state.state))
     return Contender(
-        _size(params),
-        _keeping(step_with_loss, train_state, batch),
+        _parameter_count(params),
+        _stateful(step_with_loss, train_state, batch),
         lambda: logits(params, state, batch["image"]).block_until_ready(),
     )
 
@@ -408,12 +409,12 @@ def _flax(net: Network) -> Contender:
         return _mean_loss(logits, label), changed.get("batch_stats", {})
 
     logits = jax.jit(functools.partial(model.apply, train=False))
-    own = _copied(variables)
+    eval_variables = _copy_arrays(variables)
     params, stats = variables["params"], variables.get("batch_stats", {})
     return Contender(
-        _size(params),
-        _keeping(_sgd_step(loss_fn), (params, stats, _optimizer().init(params)), batch),
-        lambda: logits(own, batch[0]).block_until_ready(),
+        _parameter_count(params),
+        _stateful(_sgd_step(loss_fn), (params, stats, _optimizer().init(params)), batch),
+        lambda: logits(eval_variables, batch[0]).block_until_ready(),
     )
 
 
@@ -440,7 +441,7 @@ def _equinox(net: Network) -> Contender:
         built = []
         for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
             built.append(layer_of(layer, shape, layer_key))
-            shape = _after(layer, shape)
+            shape = _output_shape(layer, shape)
         return nn.Sequential(built)
 
     def layer_of(layer, shape, key):
@@ -493,18 +494,22 @@ def _equinox(net: Network) -> Contender:
 
     logits = eqx.filter_jit(lambda model, state, image: forward(model, state, image)[0])
     params = eqx.filter(model, eqx.is_inexact_array)
-    own = _copied((nn.inference_mode(model), state))
+    eval_args = _copy_arrays((nn.inference_mode(model), state))
     return Contender(
-        _size(params),
-        _keeping(lambda train_state, batch: step(batch, train_state), (model, state, _optimizer().init(params)), batch),
-        lambda: logits(*own, batch[0]).block_until_ready(),
+        _parameter_count(params),
+        _stateful(
+            lambda train_state, batch: step(batch, train_state), (model, state, _optimizer().init(params)), batch
+        ),
+        lambda: logits(*eval_args, batch[0]).block_until_ready(),
     )
 
 
 def _stax(net: Network) -> Contender | None:
     from jax.example_libraries import stax
 
-    if any(isinstance(part, LayerNorm) or (isinstance(part, Conv) and part.groups > 1) for part in _parts(net.layers)):
+    if any(
+        isinstance(part, LayerNorm) or (isinstance(part, Conv) and part.groups > 1) for part in _flatten(net.layers)
+    ):
         return None
 
     def build(layers):
@@ -547,12 +552,12 @@ def _stax(net: Network) -> Contender | None:
         image, label = batch
         return _mean_loss(apply(params, image), label), state
 
-    own = _copied(params)
+    eval_params = _copy_arrays(params)
     logits = jax.jit(apply)
     return Contender(
-        _size(params),
-        _keeping(_sgd_step(loss_fn), (params, (), _optimizer().init(params)), batch),
-        None if Norm() in _parts(net.layers) else lambda: logits(own, batch[0]).block_until_ready(),
+        _parameter_count(params),
+        _stateful(_sgd_step(loss_fn), (params, (), _optimizer().init(params)), batch),
+        None if Norm() in _flatten(net.layers) else lambda: logits(eval_params, batch[0]).block_until_ready(),
     )
 
 
@@ -569,7 +574,7 @@ def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False)
             return self.branch(x) + self.shortcut(x)
 
     class OverChannels(nn.Module):
-        """A layer for (N, H, W, C) on (N, C, H, W), by views, as in ConvNeXt's own code."""
+        """Apply a layer for (N, H, W, C) to (N, C, H, W) by permuting views, as in the official ConvNeXt code."""
 
         def __init__(self, layer):
             super().__init__()
@@ -586,7 +591,7 @@ def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False)
         built = []
         for layer in layers:
             built.append(layer_of(layer, shape))
-            shape = _after(layer, shape)
+            shape = _output_shape(layer, shape)
         return nn.Sequential(*built)
 
     def layer_of(layer, shape):
@@ -618,33 +623,33 @@ def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False)
     torch.manual_seed(0)
     device = _torch_device()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
-    def model():
+    def create_model():
         built = build(net.layers, net.shape).to(device, memory_format=layout)
         return torch.compile(built) if compiled else built
 
     image, label = map(torch.from_numpy, _batch(net))
     image = image.permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
     label = label.to(device)
-    training, still = model(), model().eval()
-    optimizer = torch.optim.SGD(training.parameters(), LEARNING_RATE, MOMENTUM)
+    model, eval_model = create_model(), create_model().eval()
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
     def train():
-        loss = nn.functional.cross_entropy(training(image), label)
+        loss = nn.functional.cross_entropy(model(image), label)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()  # at the end, so that gradients count as memory of the step, as in JAX
-        wait()
+        synchronize()
         return loss.detach()
 
     @torch.inference_mode()
     def infer():
-        logits = still(image)
-        wait()
+        logits = eval_model(image)
+        synchronize()
         return logits
 
-    return Contender(sum(param.numel() for param in training.parameters()), train, infer)
+    return Contender(sum(param.numel() for param in model.parameters()), train, infer)
 
 
 def _torch_device() -> str:
@@ -664,43 +669,43 @@ _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
 FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
 
 
-def unused(net: Network, name: str) -> Contender | None:
-    """The network by one contender, of which nothing but the parameters has been computed yet; None if it cannot."""
+def create_contender(net: Network, name: str) -> Contender | None:
+    """Build a network and initialize its parameters, without running it. None if the framework lacks a layer."""
     return _BUILDERS[name](net)
 
 
 def contenders(frameworks: Iterable[str]) -> list[str]:
-    """Those of the frameworks that work here; prints why the others do not."""
+    """The contenders of the frameworks that work on this machine. Prints why the others are skipped."""
     names = []
     for framework in frameworks:
         if framework in ("torch", "flax", "equinox") and not _measure.installed(framework):
-            print(f"without {framework}, which is not installed")
+            print(f"skipping {framework}: not installed")
             continue
         names += [name for name in _BUILDERS if name.split()[0] == framework]
-    if "torch" in names and (reason := _compile_fails()):
-        print(f"without torch.compile, which fails here: {reason}")
+    if "torch" in names and (reason := _torch_compile_error()):
+        print(f"skipping torch.compile, which fails: {reason}")
         names = [name for name in names if "compile" not in name]
     return names
 
 
 def build(net: Network, names: Iterable[str]) -> dict[str, Contender]:
-    """The network by each contender that can build it; all agree in the number of parameters and have a finite loss."""
+    """Build a network in each contender that supports it. Checks the parameter counts and runs one training step."""
     if any("compile" in name for name in names):
         import torch
 
-        torch._dynamo.reset()  # its cache is per function, nn.Sequential's, and holds 8 networks
-    built = {name: contender for name in names if (contender := unused(net, name))}
+        torch._dynamo.reset()  # all networks share the cache of nn.Sequential.forward, which holds 8 entries
+    built = {name: contender for name in names if (contender := create_contender(net, name))}
     counts = {name: contender.parameters for name, contender in built.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(f"these are not the same network: they have {counts} parameters")
+        raise ValueError(f"the contenders have different parameter counts: {counts}")
     for name, contender in built.items():
         if not math.isfinite(loss := float(contender.train())):
-            raise ValueError(f"{name}: the first loss is {loss}")
+            raise ValueError(f"{name}: the loss of the first step is {loss}, expected a finite value")
     return built
 
 
-def _compile_fails() -> str | None:
-    """Why torch.compile does not work here, found by compiling something."""
+def _torch_compile_error() -> str | None:
+    """The error message of a minimal torch.compile call, or None if it works."""
     import torch
 
     try:

@@ -1,4 +1,8 @@
-"""torchvision's models beside any PyTorch: its own operators, which the models do not use, need not fit."""
+"""Import torchvision's models with any PyTorch version.
+
+torchvision's custom operators must match the version of PyTorch, but the models do not use them. The import skips
+their registration.
+"""
 
 from typing import Any
 

@@ -1,9 +1,10 @@
-"""What each trick of the speedruns is worth: accuracy and time without it, one at a time.
+"""Ablations of the speedruns: accuracy and time with one trick disabled or one setting changed at a time.
 
     python -m experiments.benchmarks.ablations [mnist_speedrun | cifar10_speedrun] [key.path=value ...]
 
-MNIST: seconds of a whole process with an empty compilation cache. CIFAR-10: seconds of training and test, compiled
-before; on a CPU with small=true, which is too little of everything for 94 %. Needs both in JAXCNN_DATA.
+MNIST: the seconds include the whole process, with an empty compilation cache. CIFAR-10: the seconds include training
+and evaluation, but no compilation. On a CPU it runs with small=true, which is too small to reach 94 %. JAXCNN_DATA must
+contain both data sets.
 """
 
 import json
@@ -19,22 +20,22 @@ from jaxcnn.train import override
 RUNS = 5
 TRICKS = {
     "mnist_speedrun": {
-        "nothing": [],
-        "stem of 3x3 without stride": ["stem.size=3", "stem.stride=1"],
-        "pools after norm and activation": ["pool_first=false"],
-        "statistics over more steps": ["norm_decay=0.95"],
-        "no rise of the learning rate": ["train.schedule.warmup=0"],
-        "usual averages of Adam": ["train.optimizer.betas=[0.9, 0.999]"],
+        "none (baseline)": [],
+        "3x3 stem with stride 1": ["stem.size=3", "stem.stride=1"],
+        "pooling after norm and activation": ["pool_first=false"],
+        "batch norm statistics over more steps": ["norm_decay=0.95"],
+        "no learning rate warmup": ["train.schedule.warmup=0"],
+        "default betas of Adam": ["train.optimizer.betas=[0.9, 0.999]"],
         "no label smoothing": ["train.label_smoothing=0"],
-        "all of the compiler": ["optimization_level=3"],
+        "full compiler optimization": ["optimization_level=3"],
     },
     "cifar10_speedrun": {
-        "nothing": [],
+        "none (baseline)": [],
         "no whitening": ["whitening.enabled=false"],
-        "bias of the whitening trained to the end": ["whitening.epochs=1000"],
+        "bias of the whitening layer trained to the end": ["whitening.epochs=1000"],
         "no dirac initialization": ["dirac=false"],
         "SGD instead of Muon": ["muon.enabled=false"],
-        "random flips": ["flip=random"],
+        "random instead of alternating flips": ["flip=random"],
         "no label smoothing": ["train.label_smoothing=0"],
         "no test-time augmentation": ["tta=none"],
     },
@@ -43,18 +44,18 @@ TRICKS = {
 
 def _mnist(assignments: list[str]) -> list[tuple[float, float]]:
     command = ["-m", "experiments.mnist_speedrun", *assignments]
-    return [mnist_speedrun.one([*command, f"train.seed={seed}"], dict(os.environ)) for seed in range(RUNS)]
+    return [mnist_speedrun.run_once([*command, f"train.seed={seed}"], dict(os.environ)) for seed in range(RUNS)]
 
 
 def _cifar10(assignments: list[str]) -> list[tuple[float, float]]:
-    result = _measure.in_process(__spec__.name, "--child", f"runs={RUNS}", *assignments)
+    result = _measure.run_module(__spec__.name, "--child", f"runs={RUNS}", *assignments)
     return list(zip(result["accuracies"], result["seconds"], strict=True))
 
 
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
-    for name in _measure.chosen(names, TRICKS):
+    for name in _measure.select_names(names, TRICKS):
         measure = {"mnist_speedrun": _mnist, "cifar10_speedrun": _cifar10}[name]
         small = ["small=true"] if name == "cifar10_speedrun" and jax.default_backend() == "cpu" else []
         rows = []
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
             settings = [*small, *assignments, *extra]
             runs = measure(settings)
             rows.append({"without": trick, "settings": settings, "runs": runs})
-            print(f"{name} {trick:42} {_measure.reached(*zip(*runs, strict=True))}", flush=True)
+            print(f"{name} {trick:42} {_measure.accuracy_and_time(*zip(*runs, strict=True))}", flush=True)
         if not extra:
             print(_measure.save(f"ablations_{name}", rows))
 

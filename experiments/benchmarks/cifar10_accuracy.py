@@ -1,10 +1,9 @@
-"""ResNet-20 on CIFAR-10 by one recipe in jaxcnn and in PyTorch: the same accuracy, and how long each takes.
+"""Accuracy and training time of ResNet-20 on CIFAR-10 with the same recipe in jaxcnn and PyTorch.
 
     python -m experiments.benchmarks.cifar10_accuracy [key.path=value ...]
 
-The recipe is that of `experiments.cifar10_resnet20`, whose settings it takes; five epochs as a rule. In PyTorch it is
-written as its users write it, with images moved and mirrored by tensors, channels last. Needs CIFAR-10 in
-JAXCNN_DATA.
+The recipe and its settings are those of `experiments.cifar10_resnet20`, by default with 5 epochs. The PyTorch version
+is idiomatic: it crops and flips batches of tensors and uses channels last. JAXCNN_DATA must contain CIFAR-10.
 """
 
 import os
@@ -30,12 +29,12 @@ def torch_network(classes: int = 10):
             self.norm1 = nn.BatchNorm2d(width)
             self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
             self.norm2 = nn.BatchNorm2d(width)
-            self.more = width - channels
+            self.added_channels = width - channels
 
         def forward(self, x):
             y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-            if self.more:
-                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
+            if self.added_channels:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added_channels))
             return F.relu(x + y)
 
     layers, channels = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
@@ -50,8 +49,8 @@ def torch_network(classes: int = 10):
     return net.to(memory_format=torch.channels_last)
 
 
-def by_torch(config, dataset, unseen) -> tuple[list[float], float]:
-    """Test accuracy after each epoch, and the seconds of training without evaluation."""
+def train_torch(config, dataset, test_set) -> tuple[list[float], float]:
+    """Train in PyTorch. Returns the test accuracy after each epoch and the training time without evaluation."""
     import torch
     from torch.nn import functional as F
 
@@ -70,28 +69,28 @@ def by_torch(config, dataset, unseen) -> tuple[list[float], float]:
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], 0.1)
     mean, std = dataset.images.mean((0, 1, 2)) / 255, dataset.images.std((0, 1, 2)) / 255
 
-    def ready(images):
+    def normalize(images):
         images = (images.astype(np.float32) / 255 - mean.astype(np.float32)) / std.astype(np.float32)
         return torch.tensor(images).permute(0, 3, 1, 2)
 
-    images, labels = ready(dataset.images), torch.tensor(dataset.labels, dtype=torch.long)
-    black = ready(np.zeros((1, 1, 1, 3), np.uint8))
-    test, test_labels = ready(unseen.images), torch.tensor(unseen.labels, dtype=torch.long)
+    images, labels = normalize(dataset.images), torch.tensor(dataset.labels, dtype=torch.long)
+    black = normalize(np.zeros((1, 1, 1, 3), np.uint8))
+    test, test_labels = normalize(test_set.images), torch.tensor(test_set.labels, dtype=torch.long)
     accuracies, seconds = [], 0.0
     for _ in range(fit["epochs"]):
         net.train()
         began = time.perf_counter()
         order = torch.randperm(len(images))
-        for at in order[: steps * fit["batch_size"]].split(fit["batch_size"]):
-            batch = F.pad(images[at] - black, (4, 4, 4, 4)) + black  # zeros of the image as it was
-            rows, columns = torch.randint(0, 9, (2, len(at), 1))
-            near = torch.arange(32)
+        for indices in order[: steps * fit["batch_size"]].split(fit["batch_size"]):
+            batch = F.pad(images[indices] - black, (4, 4, 4, 4)) + black  # pads with black
+            rows, columns = torch.randint(0, 9, (2, len(indices), 1))
+            offsets = torch.arange(32)
             batch = batch.permute(0, 2, 3, 1)[
-                torch.arange(len(at))[:, None, None], (rows + near)[:, :, None], (columns + near)[:, None, :]
+                torch.arange(len(indices))[:, None, None], (rows + offsets)[:, :, None], (columns + offsets)[:, None, :]
             ].permute(0, 3, 1, 2)
-            mirrored = torch.rand(len(at)) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-            loss = F.cross_entropy(net(batch), labels[at])
+            flipped = torch.rand(len(indices)) < 0.5
+            batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
+            loss = F.cross_entropy(net(batch), labels[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -99,16 +98,16 @@ def by_torch(config, dataset, unseen) -> tuple[list[float], float]:
         seconds += time.perf_counter() - began
         net.eval()
         with torch.no_grad():
-            right = sum(
+            correct = sum(
                 int((net(x).argmax(1) == y).sum()) for x, y in zip(test.split(500), test_labels.split(500), strict=True)
             )
-        accuracies.append(right / len(test))
+        accuracies.append(correct / len(test))
         print(f"PyTorch, epoch {len(accuracies)}: {accuracies[-1]:.2%}", flush=True)
     return accuracies, seconds
 
 
-def by_jaxcnn(config) -> tuple[list[float], float]:
-    """The same of jaxcnn."""
+def train_jaxcnn(config) -> tuple[list[float], float]:
+    """Train in jaxcnn. Returns the same as `train_torch`."""
     records = cifar10_resnet20.main(config)
     image_count = records[0]["step"] * config["train"]["batch_size"]
     seconds = sum(image_count / record["images_per_second"] for record in records)
@@ -119,11 +118,11 @@ def main(arguments: list[str]) -> None:
     train.reuse_memory()
     config = train.override(cifar10_resnet20.CONFIG, ["train.epochs=5", *arguments])
     root = config["data"]["root"] or None
-    dataset, unseen = (data.load("cifar10", split, root=root) for split in ("train", "test"))
+    dataset, test_set = (data.load("cifar10", split, root=root) for split in ("train", "test"))
     rows = []
     for name, (accuracies, seconds) in {
-        "jaxcnn": by_jaxcnn(config),
-        "PyTorch": by_torch(config, dataset, unseen),
+        "jaxcnn": train_jaxcnn(config),
+        "PyTorch": train_torch(config, dataset, test_set),
     }.items():
         rows.append({"framework": name, "seed": config["train"]["seed"], "accuracies": accuracies, "seconds": seconds})
         print(f"{name:10} {accuracies[-1]:.2%} after {len(accuracies)} epochs, {seconds:.0f} s of training")

@@ -1,9 +1,10 @@
-"""How long compilers take: first inference and first training step of whole networks, in jaxcnn and in Flax.
+"""Compilation time of inference and of a training step of whole networks, in jaxcnn and Flax.
 
     python -m experiments.benchmarks.compilation [networks ...]
 
-Seconds of the first call less those of the second, each in a process of its own without a compilation cache, medians
-of 3. ResNet-50 has one image of 224x224, the others what they have in `nets`.
+The time of the first call minus the time of the second, in seconds. Each runs in a separate process without a
+compilation cache; results are medians of 3. ResNet-50 has batch size 1 and images of 224x224. The others have the
+batch and image size of `nets`.
 """
 
 import json
@@ -19,28 +20,29 @@ NETWORKS = _networks.NETWORKS | {"resnet50": _networks.resnet50(batch=1)}
 
 
 def child(name: str, framework: str, kind: str) -> float:
-    call = getattr(_networks.unused(NETWORKS[name], framework), kind)
-    moments = [time.perf_counter()]
+    """Compilation time in seconds. `kind` is "infer" or "train"."""
+    call = getattr(_networks.create_contender(NETWORKS[name], framework), kind)
+    timestamps = [time.perf_counter()]
     for _ in range(2):
         call()
-        moments.append(time.perf_counter())
-    began, first, second = moments
-    return first - began - (second - first)
+        timestamps.append(time.perf_counter())
+    start, first, second = timestamps
+    return (first - start) - (second - first)
 
 
-def measure(*what: str) -> float:
-    return _measure.in_process(__spec__.name, "--child", *what)
+def measure(*arguments: str) -> float:
+    return _measure.run_module(__spec__.name, "--child", *arguments)
 
 
 def main(names: list[str]) -> None:
-    there = [framework for framework in FRAMEWORKS if _measure.installed(framework) or framework == "jaxcnn"]
+    installed = [framework for framework in FRAMEWORKS if _measure.installed(framework) or framework == "jaxcnn"]
     table = _measure.Table(("seconds", 10), ("", 6), *FRAMEWORKS)
     rows = []
-    for name in _measure.chosen(names, NETWORKS):
+    for name in _measure.select_names(names, NETWORKS):
         for kind in ("infer", "train"):
-            runs = {framework: [] for framework in there}
+            runs = {framework: [] for framework in installed}
             for _ in range(RUNS):
-                for framework in there:
+                for framework in installed:
                     runs[framework].append(measure(name, framework, kind))
             rows.append({"net": name, "kind": kind, "seconds": runs})
             table.row(name, kind, *(statistics.median(runs[f]) if f in runs else None for f in FRAMEWORKS))

@@ -1,11 +1,11 @@
-"""Images a second of networks for ImageNet at 224x224, against PyTorch.
+"""Images per second of ImageNet networks at 224x224, against PyTorch.
 
     python -m experiments.benchmarks.imagenet_throughput [networks ...]
 
-On a GPU: training and inference in bfloat16 on random images, each at the batch size that is best for it, against
-torchvision's models in channels last with autocast and `torch.compile`; and the share of the multiplications that the
-GPU does in a large product of matrices. On a CPU: inference in float32 at batch 1 and 8, against the best of eager
-and compiled PyTorch, channels first and last.
+On a GPU: training and inference in bfloat16 on random images, each contender at its fastest batch size. PyTorch runs
+torchvision's models with channels last, autocast and `torch.compile`. `of peak` is the multiply-adds per second as a
+fraction of those of a large matrix product. On a CPU: inference in float32 with batch sizes 1 and 8. PyTorch is the
+fastest of eager and compiled, with channels first and channels last.
 """
 
 import functools
@@ -35,7 +35,7 @@ def random_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return draw.standard_normal((batch, 224, 224, 3), np.float32), draw.integers(0, 1000, batch, np.int32)
 
 
-def ours(name: str, batch: int, dtype: Any, training: bool) -> Call:
+def jaxcnn_call(name: str, batch: int, dtype: Any, training: bool) -> Call:
     images, labels = map(jnp.asarray, random_batch(batch))
     model = jaxcnn.cast(MODELS[name](), dtype)
     if training:
@@ -50,12 +50,12 @@ def ours(name: str, batch: int, dtype: Any, training: bool) -> Call:
 
         return train
     params, state = jax.jit(model.init)(jax.random.key(0), images)
-    # With parameters for constants, as in `export`, what norms make of theirs is computed once.
+    # With the parameters as constants, as in `export`, XLA folds the scale and shift of norms at compile time.
     logits = jaxcnn.jit(lambda images: model.apply(params, state, images, train=False)[0])
     return lambda: logits(images).block_until_ready()
 
 
-def theirs(name: str, batch: int, *, half: bool, training: bool, compiled: bool, channels_last: bool) -> Call:
+def torch_call(name: str, batch: int, *, half: bool, training: bool, compiled: bool, channels_last: bool) -> Call:
     import torch
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -65,7 +65,7 @@ def theirs(name: str, batch: int, *, half: bool, training: bool, compiled: bool,
     net = _torchvision.models().get_model(name, weights=None).to(device, memory_format=layout).train(training)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9)
     call = torch.compile(net) if compiled else net
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def train():
         with torch.autocast(device, torch.bfloat16, enabled=half):
@@ -73,49 +73,49 @@ def theirs(name: str, batch: int, *, half: bool, training: bool, compiled: bool,
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        wait()
+        synchronize()
 
     @torch.inference_mode()
     def infer():
         with torch.autocast(device, torch.bfloat16, enabled=half):
             call(images)
-        wait()
+        synchronize()
 
     return train if training else infer
 
 
 def contenders(name: str, batch: int, training: bool) -> dict[str, Callable[[], Call]]:
-    """What builds each; on a GPU, of PyTorch the kind that is known to be fastest there."""
+    """Functions that build each contender. On a GPU, PyTorch only runs in the variant that is fastest there."""
     half = jax.default_backend() == "gpu"
-    found = {"jaxcnn": functools.partial(ours, name, batch, jnp.bfloat16 if half else jnp.float32, training)}
+    builders = {"jaxcnn": functools.partial(jaxcnn_call, name, batch, jnp.bfloat16 if half else jnp.float32, training)}
     for label in ["torch compile channels_last"] if half else _networks.contenders(["torch"]):
         options = {"compiled": "compile" in label, "channels_last": "channels_last" in label}
-        found[label] = functools.partial(theirs, name, batch, half=half, training=training, **options)
-    return found
+        builders[label] = functools.partial(torch_call, name, batch, half=half, training=training, **options)
+    return builders
 
 
 def rates(name: str, batch: int, training: bool) -> dict[str, list[float]]:
-    """Images a second in each turn, of each contender that has the memory for this batch."""
+    """Images per second of each turn, for each contender that runs at this batch size without an error."""
     built = {}
     for label, build in contenders(name, batch, training).items():
         try:
             call = build()
             call()
             built[label] = call
-        except Exception as error:  # out of memory, in the words of either framework
-            print(f"  {label} not at batch {batch}: {str(error).strip().splitlines()[0][:100]}")
-    _, taken = _measure.compare(built, turns=5, seconds=1.0)
-    return {label: [batch / seconds for seconds in turns] for label, turns in taken.items()}
+        except Exception as error:  # out of memory; JAX and PyTorch raise different exceptions
+            print(f"  {label} fails at batch size {batch}: {str(error).strip().splitlines()[0][:100]}")
+    _, turn_times = _measure.compare(built, turns=5, seconds=1.0)
+    return {label: [batch / seconds for seconds in turns] for label, turns in turn_times.items()}
 
 
-def best(found: list[dict[str, list[float]]], *, ours: bool) -> float | None:
-    """The largest median of jaxcnn, or of the others, over batches."""
-    medians = (statistics.median(turns) for row in found for label, turns in row.items() if (label == "jaxcnn") == ours)
+def best_rate(rows: list[dict[str, list[float]]], *, ours: bool) -> float | None:
+    """The largest median over batch sizes, of jaxcnn if `ours`, otherwise of PyTorch. None if nothing ran."""
+    medians = (statistics.median(turns) for row in rows for label, turns in row.items() if (label == "jaxcnn") == ours)
     return max(medians, default=None)
 
 
-def peak(size: int = 8192) -> float:
-    """Multiply-adds a second in a product of two matrices in bfloat16."""
+def peak_rate(size: int = 8192) -> float:
+    """Multiply-adds per second of a matrix product in bfloat16."""
     a = jnp.ones((size, size), jnp.bfloat16)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
@@ -128,24 +128,24 @@ def peak(size: int = 8192) -> float:
 def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     on_gpu = jax.default_backend() == "gpu"
-    most = peak() if on_gpu else None
-    # A GPU gets the batch that suits it; on a CPU, one image and a few are asked for.
+    peak = peak_rate() if on_gpu else None
+    # One row for the fastest batch size on a GPU, one row per batch size on a CPU.
     groups = [BATCHES["gpu"]] if on_gpu else [(batch,) for batch in BATCHES["cpu"]]
     rows = []
-    table = _measure.Table(("images a second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")
-    for name in _measure.chosen(names, NETWORKS):
+    table = _measure.Table(("images per second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")
+    for name in _measure.select_names(names, NETWORKS):
         work = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)).multiply_adds
         for training, batches in itertools.product((True, False) if on_gpu else (False,), groups):
-            found = [rates(name, batch, training) for batch in batches]
+            measured = [rates(name, batch, training) for batch in batches]
             rows += [
                 {"network": name, "training": training, "batch": batch, "images_per_second": row}
-                for batch, row in zip(batches, found, strict=True)
+                for batch, row in zip(batches, measured, strict=True)
             ]
-            own, other = best(found, ours=True), best(found, ours=False)
-            ratio = own / other if own and other else None
-            share = own * work * (3 if training else 1) / most if own and most else None
+            jaxcnn_rate, torch_rate = best_rate(measured, ours=True), best_rate(measured, ours=False)
+            ratio = jaxcnn_rate / torch_rate if jaxcnn_rate and torch_rate else None
+            of_peak = jaxcnn_rate * work * (3 if training else 1) / peak if jaxcnn_rate and peak else None
             label = batches[0] if len(batches) == 1 else "best"
-            table.row(name, "training" if training else "inference", label, own, other, ratio, share)
+            table.row(name, "training" if training else "inference", label, jaxcnn_rate, torch_rate, ratio, of_peak)
     if not names:
         print(_measure.save("imagenet_throughput", rows))
 

@@ -1,10 +1,9 @@
-"""`experiments.mnist_speedrun` twenty times, beside the same network and recipe in PyTorch.
+"""20 runs of `experiments.mnist_speedrun`, against the same network and recipe in PyTorch.
 
     python -m experiments.benchmarks.mnist_speedrun [key.path=value ...]
 
-Each run is a process of its own; its time is all of it, from start to end, imports and compilation included. jaxcnn
-runs with an empty compilation cache and with a filled one; the contenders take turns. Needs all of MNIST in
-JAXCNN_DATA.
+Each run is a separate process. Its time includes imports and compilation. jaxcnn runs with an empty and with a filled
+compilation cache. The contenders take turns. JAXCNN_DATA must contain the full MNIST.
 """
 
 import glob
@@ -20,7 +19,7 @@ RUNS = 20
 
 
 def by_torch(config) -> float:
-    """The same in PyTorch as its users write it, without a trace of jax; the test accuracy."""
+    """Train in idiomatic PyTorch, without importing jax, and return the test accuracy."""
     import numpy as np
     import torch
     from torch import nn
@@ -34,18 +33,16 @@ def by_torch(config) -> float:
     settings = config["train"]
     torch.manual_seed(settings["seed"])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    first, *others = config["widths"]
+    first, *rest = config["widths"]
     size, stride = config["stem"]["size"], config["stem"]["stride"]
-    active = lambda width: (nn.BatchNorm2d(width, momentum=1 - config["norm_decay"]), nn.ReLU())
-    layers = [nn.Conv2d(1, first, size, stride, 1, bias=False), *active(first)]
-    for before, width in zip(config["widths"], others, strict=False):
-        pool, rest = nn.MaxPool2d(2), active(width)
-        after = (pool, *rest) if config["pool_first"] else (*rest, pool)
-        layers += [nn.Conv2d(before, width, 3, 1, 1, bias=False), *after]
-    side = 28 // stride // 2 ** len(others)
-    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(others[-1] * side**2, 10)).to(
-        memory_format=torch.channels_last
-    )
+    norm_and_relu = lambda width: (nn.BatchNorm2d(width, momentum=1 - config["norm_decay"]), nn.ReLU())
+    layers = [nn.Conv2d(1, first, size, stride, 1, bias=False), *norm_and_relu(first)]
+    for channels, width in zip(config["widths"], rest, strict=False):
+        pool, norm = nn.MaxPool2d(2), norm_and_relu(width)
+        after = (pool, *norm) if config["pool_first"] else (*norm, pool)
+        layers += [nn.Conv2d(channels, width, 3, 1, 1, bias=False), *after]
+    side = 28 // stride // 2 ** len(rest)
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(rest[-1] * side**2, 10)).to(memory_format=torch.channels_last)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -57,10 +54,10 @@ def by_torch(config) -> float:
 
     size = settings["batch_size"]
     steps = int(settings["epochs"] * len(images) / size)
-    rise = round(settings["schedule"]["warmup"] * steps)
+    warmup = round(settings["schedule"]["warmup"] * steps)
     adam = settings["optimizer"]
     optimizer = torch.optim.Adam(net.parameters(), adam["learning_rate"], betas=adam["betas"])
-    factor = lambda i: 0.2 + 0.8 * i / rise if i < rise else (steps - i) / (steps - rise)
+    factor = lambda i: 0.2 + 0.8 * i / warmup if i < warmup else (steps - i) / (steps - warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     epochs = -(-steps * size // len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
@@ -72,17 +69,17 @@ def by_torch(config) -> float:
         schedule.step()
     net.eval()
     with torch.no_grad():
-        parts = zip(test.split(500), test_labels.split(500), strict=True)
-        right = sum(int((net(floats(x)).argmax(1) == y).sum()) for x, y in parts)
-    return right / len(test)
+        batches = zip(test.split(500), test_labels.split(500), strict=True)
+        correct = sum(int((net(floats(x)).argmax(1) == y).sum()) for x, y in batches)
+    return correct / len(test)
 
 
-def one(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Test accuracy and seconds of a process."""
+def run_once(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run a process and return its test accuracy and run time in seconds."""
     from experiments.benchmarks import _measure
 
     began = time.perf_counter()
-    text = _measure.output(*command, environment=environment)
+    text = _measure.run_python(*command, environment=environment)
     seconds = time.perf_counter() - began
     return float(re.search(r"test accuracy ([\d.]+)%", text)[1]) / 100, seconds
 
@@ -94,24 +91,26 @@ def main(arguments: list[str]) -> None:
 
     constants = {"mean": mnist_speedrun.MEAN[0], "std": mnist_speedrun.STD[0]}
     config = override(mnist_speedrun.CONFIG, arguments) | constants
-    results = {"jaxcnn, nothing compiled": [], "jaxcnn, compiled before": [], "PyTorch": []}
+    results = {"jaxcnn, empty compilation cache": [], "jaxcnn, filled cache": [], "PyTorch": []}
     with tempfile.TemporaryDirectory() as cache:
-        cached = os.environ | _measure.cached(cache)
+        cached = os.environ | _measure.cache_environment(cache)
         script = ["-m", "experiments.mnist_speedrun", *arguments]
-        one(script, cached)
+        run_once(script, cached)  # fills the cache
         for seed in range(RUNS):
-            results["jaxcnn, nothing compiled"].append(one([*script, f"train.seed={seed}"], dict(os.environ)))
-            results["jaxcnn, compiled before"].append(one([*script, f"train.seed={seed}"], cached))
+            results["jaxcnn, empty compilation cache"].append(
+                run_once([*script, f"train.seed={seed}"], dict(os.environ))
+            )
+            results["jaxcnn, filled cache"].append(run_once([*script, f"train.seed={seed}"], cached))
             torch = [
                 "-m",
                 "experiments.benchmarks.mnist_speedrun",
                 "--torch",
                 json.dumps(override(config, [f"train.seed={seed}"])),
             ]
-            results["PyTorch"].append(one(torch, dict(os.environ)))
+            results["PyTorch"].append(run_once(torch, dict(os.environ)))
     for name, runs in results.items():
         accuracy, seconds = zip(*runs, strict=True)
-        print(f"{name:24} {_measure.reached(accuracy, seconds)}, {min(accuracy):.2%} at least")
+        print(f"{name:24} {_measure.accuracy_and_time(accuracy, seconds)}, minimum {min(accuracy):.2%}")
     print(_measure.save("mnist_speedrun", [{"contender": name, "runs": runs} for name, runs in results.items()]))
 
 

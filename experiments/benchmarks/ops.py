@@ -1,10 +1,11 @@
-"""Each operation of a convolutional network, forward and both gradients.
+"""Times of single operations: forward pass, input gradient and kernel gradient.
 
     python -m experiments.benchmarks.ops                         all rows, 10 minutes on 2 cores
-    python -m experiments.benchmarks.ops depthwise "max pool"    rows with these words in their names
+    python -m experiments.benchmarks.ops depthwise "max pool"    operations with these words in their names
 
-`lax` is `lax.conv_general_dilated`, `lax.reduce_window` and the textbook formula of batch norm under `jax.jit`;
-PyTorch is the faster of its two layouts. Milliseconds are medians; ratios are medians over turns.
+The column `lax` is `lax.conv_general_dilated`, `lax.reduce_window` or the textbook formula of batch norm, under
+`jax.jit`. PyTorch is the faster of its two memory layouts. Milliseconds are medians over turns. `/ torch` and `/ lax`
+are the time of jaxcnn divided by theirs, also medians over turns.
 """
 
 import functools
@@ -22,7 +23,7 @@ from experiments.benchmarks import _measure
 
 
 class Conv(NamedTuple):
-    """(batch, *spatial, channels) -> (batch, *spatial', features); `groups` 0 stands for one each channel."""
+    """(batch, *spatial, channels) -> (batch, *spatial', features); `groups` 0 means one group per channel."""
 
     name: str
     batch: int
@@ -101,7 +102,7 @@ CASES = (
 
 
 def ours(case: Any) -> Callable[..., jax.Array]:
-    """The function of (x,), (x, kernel) or (x, scale, bias) that jaxcnn's layer is."""
+    """jaxcnn's layer as a function of (x,), (x, kernel) or (x, scale, bias)."""
     if isinstance(case, Norm):
         state = {"mean": jnp.zeros(case.channels), "var": jnp.ones(case.channels)}
         params = lambda scale, bias: {"scale": scale, "bias": bias}
@@ -190,8 +191,8 @@ def torch_calls(case: Any, kind: str, args: list[np.ndarray]) -> Iterator[tuple[
     if rank > 1:
         formats["torch channels_last"] = torch.channels_last if rank == 2 else torch.channels_last_3d
     for name, layout in formats.items():
-        place = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device)
-        x = place(np.moveaxis(args[0], -1, 1)).contiguous(memory_format=layout)
+        to_device = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device)
+        x = to_device(np.moveaxis(args[0], -1, 1)).contiguous(memory_format=layout)
         if isinstance(case, Conv):
             order = (-2, -1) if case.transposed else (-1, -2)
             w = np.moveaxis(args[1], order, (0, 1))
@@ -202,7 +203,7 @@ def torch_calls(case: Any, kind: str, args: list[np.ndarray]) -> Iterator[tuple[
                     .swapaxes(0, 1)
                     .reshape(case.channels, -1, *w.shape[2:])
                 )
-            w = place(w).contiguous(memory_format=layout)
+            w = to_device(w).contiguous(memory_format=layout)
             options = ([case.stride] * rank, [case.padding] * rank, [case.dilation] * rank, case.transposed)
             options = (*options, [0] * rank, case.groups or case.channels)
             forward = functools.partial(torch.ops.aten.convolution, x, w, None, *options)
@@ -211,7 +212,7 @@ def torch_calls(case: Any, kind: str, args: list[np.ndarray]) -> Iterator[tuple[
             backward = functools.partial(torch.ops.aten.convolution_backward, dy, x, w, None, *options, mask)
         else:
             if isinstance(case, Norm):
-                scale, bias = map(place, args[1:])
+                scale, bias = map(to_device, args[1:])
                 mean, var = torch.zeros_like(scale), torch.ones_like(scale)
                 function = functools.partial(F.batch_norm, running_mean=mean, running_var=var, training=True)
                 function = functools.partial(function, weight=scale, bias=bias)
@@ -219,19 +220,19 @@ def torch_calls(case: Any, kind: str, args: list[np.ndarray]) -> Iterator[tuple[
                 pool = F.avg_pool2d if case.mean else F.max_pool2d
                 function = functools.partial(pool, kernel_size=case.size, stride=case.stride, padding=case.padding)
             forward = functools.partial(function, x)
-            backward = functools.partial(_forward_and_back, function, x, torch.randn_like(forward()))
+            backward = functools.partial(_forward_and_backward, function, x, torch.randn_like(forward()))
         call = forward if kind == "forward" else backward
-        yield name, call if device == "cpu" else functools.partial(_synchronized, call)
+        yield name, call if device == "cpu" else functools.partial(_call_and_synchronize, call)
 
 
-def _forward_and_back(function: Callable, x: Any, dy: Any) -> Any:
+def _forward_and_backward(function: Callable, x: Any, dy: Any) -> Any:
     import torch
 
     x = x.detach().requires_grad_()
     return torch.autograd.grad(function(x), x, dy)
 
 
-def _synchronized(call: Callable) -> None:
+def _call_and_synchronize(call: Callable) -> None:
     import torch
 
     call()
@@ -247,21 +248,21 @@ def measure(case: Any, kind: str) -> dict[str, Any]:
     np.testing.assert_allclose(*(jax.tree.leaves(call())[-1] for call in calls.values()), rtol=1e-2, atol=1e-2)
     if _measure.installed("torch"):
         calls |= torch_calls(case, kind, args)
-    timings, taken = _measure.compare(calls)
-    theirs = [name for name in calls if name.startswith("torch")]
+    timings, turn_times = _measure.compare(calls)
+    peers = [name for name in calls if name.startswith("torch")]
     return {
         "case": case.name,
         "kind": kind,
         "milliseconds": {name: [1e3 * seconds for seconds in timing] for name, timing in timings.items()},
-        "of torch": _measure.ratio(taken, "jaxcnn", theirs) if theirs else None,
-        "of lax": _measure.ratio(taken, "jaxcnn", ["lax"]),
+        "of torch": _measure.ratio(turn_times, "jaxcnn", peers) if peers else None,
+        "of lax": _measure.ratio(turn_times, "jaxcnn", ["lax"]),
     }
 
 
 def main(words: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     rows = []
-    table = _measure.Table(("operation", 32), ("", 12), "jaxcnn", "torch", "lax", "of torch", "of lax")
+    table = _measure.Table(("operation", 32), ("", 12), "jaxcnn", "torch", "lax", "/ torch", "/ lax")
     for case in CASES:
         if words and not any(word in case.name for word in words):
             continue

@@ -1,9 +1,9 @@
-"""Images a second of `train.fit`, from bytes in memory to the metrics, against a bare training step on one batch.
+"""Images per second of `train.fit`, against a bare training step on one batch.
 
     python -m experiments.benchmarks.pipeline [networks ...]
 
-What the pipeline adds: batches drawn in the order of the epoch, bytes scaled, the augmentation of each case, the check
-of every step for what is not finite, sums of metrics. All of it is in one program with the step.
+`train.fit` also shuffles and gathers batches, scales uint8 images, augments them, checks every step for non-finite
+values and accumulates metrics. It compiles all of this into one program with the step.
 """
 
 import statistics
@@ -36,8 +36,8 @@ CASES = {  # model, data set, batch size, augmentation
 }
 
 
-def bare(model, dataset, batch_size):
-    """Images a second of `make_step` alone."""
+def measure_bare_step(model, dataset, batch_size):
+    """A function that measures the images per second of `make_step` alone."""
     optimizer = optax.adam(1e-3)
     batch = {"image": dataset.images[:batch_size] / np.float32(255), "label": dataset.labels[:batch_size]}
     batch = jax.tree.map(jax.numpy.asarray, batch)
@@ -47,18 +47,18 @@ def bare(model, dataset, batch_size):
 
     def measure():
         nonlocal state
-        done, began = 0, time.perf_counter()
+        image_count, began = 0, time.perf_counter()
         while time.perf_counter() - began < SECONDS:
             state, metrics = step(state, batch)
             jax.block_until_ready(metrics)
-            done += batch_size
-        return done / (time.perf_counter() - began)
+            image_count += batch_size
+        return image_count / (time.perf_counter() - began)
 
     return measure
 
 
-def fitted(model, dataset, batch_size, augment, images):
-    """Images a second of a run of `fit` over about so many."""
+def fit_throughput(model, dataset, batch_size, augment, images):
+    """Images per second of `fit` on about `images` images."""
     epochs = max(2, round(images / len(dataset.images)))
     config = {"epochs": epochs, "batch_size": batch_size, "augment": augment, "checkpoint": {"keep": 0}}
     config["optimizer"] = {"name": "adam", "learning_rate": 1e-3}
@@ -70,16 +70,16 @@ def fitted(model, dataset, batch_size, augment, images):
 def main(names: list[str]) -> None:
     train.reuse_memory()
     rows = []
-    for name in _measure.chosen(names, CASES):
+    for name in _measure.select_names(names, CASES):
         model, dataset, batch_size, augment = CASES[name]
-        measure = bare(model, dataset, batch_size)
+        measure = measure_bare_step(model, dataset, batch_size)
         turns = []
         for _ in range(TURNS):
-            alone = measure()
-            turns.append((fitted(model, dataset, batch_size, augment, SECONDS * alone), alone))
-        ratio = statistics.median(whole / alone for whole, alone in turns)
+            bare = measure()
+            turns.append((fit_throughput(model, dataset, batch_size, augment, SECONDS * bare), bare))
+        ratio = statistics.median(fit / bare for fit, bare in turns)
         rows.append({"case": name, "images_per_second": turns, "ratio": ratio})
-        print(f"{name:30} {ratio:.0%} of the bare step's images a second")
+        print(f"{name:30} {ratio:.0%} of the throughput of the bare step")
     if not names:
         print(_measure.save("pipeline", rows))
 

@@ -1,4 +1,4 @@
-"""The table of records, `experiments/README.md`, from the files of what the benchmarks measured.
+"""Write `experiments/README.md`, the table of records, from the results of the benchmarks.
 
 python -m experiments.benchmarks.records
 """
@@ -7,71 +7,75 @@ import itertools
 import json
 import pathlib
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmarks._measure import spread
+from experiments.benchmarks._measure import mean_and_std
 
 FOLDER = pathlib.Path(__file__).parent
 README = FOLDER.parent / "README.md"
 HEADER = """# Records
 
-Written by `python -m experiments.benchmarks.records` from the files in `benchmarks/results/`, which the commands below
-measure anew. Mean ± standard deviation; the peer's figures are from the same run.
+`python -m experiments.benchmarks.records` writes this page from the files in `benchmarks/results/`. The command in each
+row repeats the measurement. Values are mean ± standard deviation. jaxcnn and PyTorch are measured in the same run.
 
-| claim | jaxcnn | peer | command | hardware | versions | date |
+| benchmark | jaxcnn | PyTorch | command | hardware | versions | date |
 |---|---|---|---|---|---|---|
 """
 Rows = list[dict[str, Any]]
 
 
 class Record(NamedTuple):
-    """What is claimed, the file that says how it went, and (rows of the file) -> (ours, the peer's)."""
+    """A line of the table.
 
-    claim: str
+    `file` is the name of the results file. `results` maps its rows to the cells of jaxcnn and PyTorch.
+    """
+
+    title: str
     file: str
     command: str
-    figures: Callable[[Rows], tuple[str, str]]
+    results: Callable[[Rows], tuple[str, str]]
 
 
 def _speedrun(rows: Rows) -> tuple[str, str]:
     texts = {}
     for row in rows:
         accuracies, seconds = zip(*row["runs"], strict=True)
-        texts[row["contender"]] = f"{spread(seconds, '.1f')} s, {spread(accuracies, '.2%')} ({len(seconds)} runs)"
+        texts[row["contender"]] = _time_and_accuracy(seconds, accuracies)
     peer = texts.pop("PyTorch")
-    return "; ".join(f"{name.removeprefix('jaxcnn, ')}: {text}" for name, text in texts.items()), f"PyTorch: {peer}"
+    return "; ".join(f"{name.removeprefix('jaxcnn, ')}: {text}" for name, text in texts.items()), peer
+
+
+def _time_and_accuracy(seconds: Sequence[float], accuracies: Sequence[float], spec: str = ".1f") -> str:
+    return f"{mean_and_std(seconds, spec)} s, {mean_and_std(accuracies, '.2%')} ({len(seconds)} runs)"
 
 
 def _best(rows: Rows) -> tuple[str, str]:
     (row,) = rows
     accuracy, minutes = row["figures"]["test accuracy"], [seconds / 60 for seconds in row["seconds"]]
     seeds = "1 seed" if len(accuracy) == 1 else f"{len(accuracy)} seeds"
-    return f"{spread(accuracy, '.2%')}, {spread(minutes, '.1f')} minutes ({seeds})", ""
+    return f"{mean_and_std(accuracy, '.2%')}, {mean_and_std(minutes, '.1f')} minutes ({seeds})", ""
 
 
 def _cifar10(rows: Rows) -> tuple[str, str]:
-    ours, theirs = (
-        f"{spread(row['seconds'], '.3f')} s, {spread(row['accuracies'], '.2%')} ({len(row['seconds'])} runs)"
-        for row in rows
-    )
-    return ours, f"PyTorch: {theirs}"
+    ours, peer = (_time_and_accuracy(row["seconds"], row["accuracies"], ".3f") for row in rows)
+    return ours, peer
 
 
 def _throughput(network: str, training: bool) -> Callable[[Rows], tuple[str, str]]:
-    """Images a second at each batch size, or at the best one of a GPU."""
+    """Images per second at each batch size."""
 
-    def figures(rows):
+    def results(rows):
         rows = [row for row in rows if row["network"] == network and row["training"] == training]
         return tuple("; ".join(f"batch {row['batch']}: {_rate(row, ours)}" for row in rows) for ours in (True, False))
 
-    return figures
+    return results
 
 
 def _rate(row: dict[str, Any], ours: bool) -> str:
-    found = {name: turns for name, turns in row["images_per_second"].items() if (name == "jaxcnn") == ours}
-    name = max(found, key=lambda name: statistics.median(found[name]))
-    return f"{spread(found[name], '.1f')}/s" + ("" if ours else f" ({name})")
+    rates = {name: turns for name, turns in row["images_per_second"].items() if (name == "jaxcnn") == ours}
+    fastest = max(rates, key=lambda name: statistics.median(rates[name]))
+    return f"{mean_and_std(rates[fastest], '.1f')}/s" + ("" if ours else f" ({fastest})")
 
 
 THROUGHPUT = "python -m experiments.benchmarks.imagenet_throughput"
@@ -83,29 +87,29 @@ NETWORKS = {
 }
 RECORDS = [
     Record(
-        "99 % of MNIST, from the start of the process",
+        "MNIST to 99 %, whole process",
         "mnist_speedrun-cpu",
         "python -m experiments.benchmarks.mnist_speedrun",
         _speedrun,
     ),
     Record(
-        "MNIST by one network below a million parameters",
+        "MNIST, best accuracy of one network with less than a million parameters",
         "seeds_mnist_best-cpu",
         "python -m experiments.benchmarks.seeds mnist_best",
         _best,
     ),
     Record(
-        "94 % of CIFAR-10 on one GPU",
+        "CIFAR-10 to 94 %, on one GPU",
         "cifar10_speedrun-gpu",
         "python -m experiments.benchmarks.cifar10_speedrun",
         _cifar10,
     ),
     *(
-        Record(f"{text}, 224x224, {kind}, on a {device.upper()}", f"imagenet_throughput-{device}", THROUGHPUT, figures)
+        Record(f"{text}, 224x224, {kind}, on a {device.upper()}", f"imagenet_throughput-{device}", THROUGHPUT, results)
         for device, kinds in (("cpu", ["inference"]), ("gpu", ["training", "inference"]))
         for name, text in NETWORKS.items()
         for kind in kinds
-        for figures in [_throughput(name, kind == "training")]
+        for results in [_throughput(name, kind == "training")]
     ),
 ]
 
@@ -114,32 +118,32 @@ def line(record: Record) -> str:
     path = FOLDER / "results" / f"{record.file}.json"
     cells = ["not measured", "", f"`{record.command}`", "", "", ""]
     if path.exists():
-        found = json.loads(path.read_text())
-        machine = found["machine"]
+        measured = json.loads(path.read_text())
+        machine = measured["machine"]
         versions = {"Python": machine["python"]} | {
             name: machine["versions"][name] for name in ("jax", "torch") if name in machine["versions"]
         }
-        cells[:2] = record.figures(found["rows"])
+        cells[:2] = record.results(measured["rows"])
         cells[3] = f"{machine['cores']} cores of {machine['device']}"
         cells[4] = ", ".join(f"{name} {version}" for name, version in versions.items())
         cells[5] = machine["date"]
-    return f"| {' | '.join([record.claim, *cells])} |\n"
+    return f"| {' | '.join([record.title, *cells])} |\n"
 
 
 def ablation(name: str, device: str) -> str:
-    """What each trick of a speedrun is worth, or nothing if that is not measured."""
+    """The table of ablations of a speedrun, or an empty string if there are no results."""
     path = FOLDER / "results" / f"ablations_{name}-{device}.json"
     if not path.exists():
         return ""
     rows = json.loads(path.read_text())["rows"]
-    text = f"\n## Tricks of `{name}`, on a {device.upper()}\n\n"
+    text = f"\n## Ablations of `{name}`, on a {device.upper()}\n\n"
     text += f"`python -m experiments.benchmarks.ablations {name}`, {len(rows[0]['runs'])} runs each"
     text += "".join(f", `{setting}`" for setting in rows[0]["settings"])
-    text += "; what differs by less than the stds may be chance.\n\n"
-    text += "| what is other | accuracy | seconds |\n|---|---|---|\n"
+    text += ". Differences smaller than the standard deviations may be noise.\n\n"
+    text += "| change | accuracy | seconds |\n|---|---|---|\n"
     for row in rows:
         accuracy, seconds = zip(*row["runs"], strict=True)
-        text += f"| {row['without']} | {spread(accuracy, '.2%')} | {spread(seconds, '.2f')} |\n"
+        text += f"| {row['without']} | {mean_and_std(accuracy, '.2%')} | {mean_and_std(seconds, '.2f')} |\n"
     return text
 
 

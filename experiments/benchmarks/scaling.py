@@ -1,9 +1,10 @@
-"""Time and memory of a training step against batch, image size and width: nothing grows faster than the work.
+"""Time and memory of a training step by batch size, image size and width.
 
     python -m experiments.benchmarks.scaling
 
-For networks as ResNet-20 and MobileNet. Work is multiply-adds of the forward pass; memory is what XLA sets aside
-for the step beyond its arguments. The last columns are time and memory for the work, by those of the first row.
+The networks are ResNet-20 and MobileNet. Work is the number of multiply-adds in the forward pass. Memory is the
+temporary memory that XLA allocates for the step, without its arguments. The last two columns are time per work and
+memory per work, relative to the first row of the series. At most 1 means that cost does not grow faster than work.
 """
 
 import jax
@@ -13,7 +14,7 @@ from experiments.benchmarks import _measure, _networks
 
 
 def variants() -> dict[str, list[tuple[str, _networks.Network]]]:
-    """Series of networks, of which each grows along one axis."""
+    """Series of networks that grow along one axis: batch size, image size or width."""
     series = {}
     for name in ("resnet20", "mobilenet"):
         net = _networks.NETWORKS[name]._replace(batch=32)
@@ -21,7 +22,7 @@ def variants() -> dict[str, list[tuple[str, _networks.Network]]]:
         series |= {
             f"{name}, batch": [(str(n), net._replace(batch=n)) for n in (8, 32, 128)],
             f"{name}, image": [(f"{n}x{n}", net._replace(shape=(n, n, 3))) for n in (side, 2 * side, 4 * side)],
-            f"{name}, width": [(f"x{n}", net._replace(layers=_networks.wider(net.layers, n))) for n in (1, 2, 4)],
+            f"{name}, width": [(f"x{n}", net._replace(layers=_networks.widen(net.layers, n))) for n in (1, 2, 4)],
         }
     return series
 

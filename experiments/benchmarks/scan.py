@@ -1,9 +1,9 @@
-"""A training step called by itself, and the same step inside of `lax.scan`: many steps for each dispatch.
+"""A training step called directly, against the same step inside `lax.scan`, which runs many steps per dispatch.
 
     python -m experiments.benchmarks.scan [networks ...]
 
-XLA brings convolutions into the order of dimensions it computes well, but not those in the body of a loop; there
-plain `lax` gradients are tens of times slower. Ours are in that order from the start.
+On a CPU, XLA transposes convolutions to a fast dimension order, but not inside a loop. There the gradients of plain
+`lax` convolutions are tens of times slower. The gradients of jaxcnn always use the fast order.
 """
 
 import sys
@@ -18,7 +18,7 @@ STEPS = 8
 
 
 def calls(net: _networks.Network):
-    """One step, and STEPS steps in a loop."""
+    """Two functions that run STEPS steps: by direct calls, and in one scan."""
     _, batch, create, step = _networks.jaxcnn_training(net)
     loop = jaxcnn.jit(
         lambda state, batch: lax.scan(lambda state, _: step(state, batch), state, None, STEPS), donate_argnums=0
@@ -35,12 +35,12 @@ def calls(net: _networks.Network):
 def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     rows = []
-    table = _measure.Table(("milliseconds for each step", 28), "by itself", "in a scan", "ratio")
-    for name in _measure.chosen(names, _networks.NETWORKS):
+    table = _measure.Table(("milliseconds per step", 28), "direct", "in a scan", "ratio")
+    for name in _measure.select_names(names, _networks.NETWORKS):
         top, loop = calls(_networks.NETWORKS[name])
-        timings, taken = _measure.compare({"top": top, "loop": loop}, seconds=0.5)
+        timings, turn_times = _measure.compare({"top": top, "loop": loop}, seconds=0.5)
         milliseconds = {kind: 1e3 / STEPS * timing.median for kind, timing in timings.items()}
-        ratio = _measure.ratio(taken, "loop", ["top"])
+        ratio = _measure.ratio(turn_times, "loop", ["top"])
         rows.append({"network": name, "milliseconds": milliseconds, "ratio": ratio})
         table.row(name, *milliseconds.values(), ratio)
     if not names:

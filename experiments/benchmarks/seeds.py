@@ -1,10 +1,11 @@
-"""Experiments over several seeds, each run in a process of its own: mean and std of what they reach.
+"""Run experiments with several seeds, each in a separate process, and report mean and std of their metrics.
 
-    python -m experiments.benchmarks.seeds                            all of them
-    python -m experiments.benchmarks.seeds mnist_cnn                  one of them
-    python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2     with other settings, which is not kept
+    python -m experiments.benchmarks.seeds                            all experiments
+    python -m experiments.benchmarks.seeds mnist_cnn                  one experiment
+    python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2   with other settings; results are not saved
 
-Three seeds each, two where one takes a quarter of an hour. Needs all of MNIST in JAXCNN_DATA.
+Each experiment runs with 3 seeds, except `mnist_best` with 2, because a run takes a quarter of an hour. JAXCNN_DATA
+must contain the full MNIST.
 """
 
 import importlib
@@ -17,7 +18,7 @@ import time
 from experiments.benchmarks import _measure
 from jaxcnn.train import override
 
-EXPERIMENTS = {  # by the name of its file: the experiment with its settings, what is told the seed, and how many
+EXPERIMENTS = {  # name in the results file: (module and settings, config key of the seed, number of seeds)
     "mnist_lenet": ("mnist_lenet", "train.seed", 3),
     "mnist_lenet_all": ("mnist_lenet data.name=mnist", "train.seed", 3),
     "mnist_cnn": ("mnist_cnn", "train.seed", 3),
@@ -30,20 +31,20 @@ EXPERIMENTS = {  # by the name of its file: the experiment with its settings, wh
 
 
 def child(name: str, assignments: list[str]) -> None:
-    """Run an experiment; the last line is what it returned."""
+    """Run an experiment and print its result as the last line."""
     module = importlib.import_module(f"experiments.{name}")
     print(json.dumps(module.main(override(module.CONFIG, assignments))))
 
 
-def figures(result: dict, prefix: str = "") -> dict[str, float]:
-    """The accuracies, losses and shares of a result, by path."""
-    found = {}
+def flatten_metrics(result: dict, prefix: str = "") -> dict[str, float]:
+    """All float values of a nested result except times. The keys of nested dicts are joined by spaces."""
+    metrics = {}
     for key, value in result.items():
         if isinstance(value, dict):
-            found |= figures(value, f"{prefix}{key} ")
+            metrics |= flatten_metrics(value, f"{prefix}{key} ")
         elif isinstance(value, float) and "second" not in key:
-            found[prefix + key] = value
-    return found
+            metrics[prefix + key] = value
+    return metrics
 
 
 def measure(label: str, extra: list[str]) -> dict:
@@ -52,23 +53,23 @@ def measure(label: str, extra: list[str]) -> dict:
     runs, seconds = [], []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
-            where = f"folder={folder}/run" if name == "write_your_own_loop" else f"runs={folder}"
+            output = f"folder={folder}/run" if name == "write_your_own_loop" else f"runs={folder}"
             began = time.perf_counter()
-            assignments = (*settings, *extra, where, f"{key}={seed}")
-            result = _measure.in_process(__spec__.name, "--child", name, *assignments)
+            assignments = (*settings, *extra, output, f"{key}={seed}")
+            result = _measure.run_module(__spec__.name, "--child", name, *assignments)
             seconds.append(time.perf_counter() - began)
-        runs.append(figures(result))
+        runs.append(flatten_metrics(result))
     return {"experiment": label, "figures": {name: [run[name] for run in runs] for name in runs[0]}, "seconds": seconds}
 
 
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
-    for label in _measure.chosen(names, EXPERIMENTS):
+    for label in _measure.select_names(names, EXPERIMENTS):
         row = measure(label, extra)
         print(f"{label}: {statistics.mean(row['seconds']):.0f} s")
         for name, values in row["figures"].items():
-            print(f"  {name:28} {_measure.spread(values, '.2%')}", flush=True)
+            print(f"  {name:28} {_measure.mean_and_std(values, '.2%')}", flush=True)
         if not extra:
             print(_measure.save(f"seeds_{label}", [row]))
 

@@ -1,9 +1,9 @@
-"""From nothing to a training network: import, first step, first epoch, each in a fresh process.
+"""Start-up time: import, first training step and first epoch, in a fresh process.
 
     python -m experiments.benchmarks.startup
 
-LeNet-5 at batch 128, with one epoch of 62 steps (8,000 digits), in jaxcnn, Flax and PyTorch (eager); the JAX ones with
-an empty compilation cache and with a filled one. Seconds since the process was started, medians of 5.
+LeNet-5 with batch size 128 and an epoch of 62 steps (8,000 digits), in jaxcnn, Flax and eager PyTorch. jaxcnn and Flax
+run with an empty and with a filled compilation cache. Times are seconds since the start of the process, medians of 5.
 """
 
 import json
@@ -18,7 +18,10 @@ RUNS = 5
 
 
 def child(framework: str) -> None:
-    """Print seconds since the start of the process, which the environment holds: imported, first step, first epoch."""
+    """Print the seconds from the start of the process to the end of the import, the first step and the epoch.
+
+    The environment variable BENCHMARK_BEGAN holds the start.
+    """
     began = float(os.environ["BENCHMARK_BEGAN"])
     if framework == "torch":
         import torch  # noqa: F401
@@ -26,10 +29,10 @@ def child(framework: str) -> None:
         __import__({"jaxcnn": "jaxcnn", "flax": "flax.linen"}[framework])
         import optax  # noqa: F401
     imported = time.time() - began
-    from experiments.benchmarks import _networks  # off the clock: it needs jax for PyTorch's network, too
+    from experiments.benchmarks import _networks  # not timed: it imports jax for PyTorch, too
 
     began = time.time() - imported
-    contender = _networks.build(_networks.NETWORKS["lenet5"], [framework])[framework]  # trains one step
+    contender = _networks.build(_networks.NETWORKS["lenet5"], [framework])[framework]  # runs one training step
     first = time.time() - began
     for _ in range(STEPS - 1):
         contender.train()
@@ -37,19 +40,19 @@ def child(framework: str) -> None:
 
 
 def measure(framework: str, cache: str | None) -> list[float]:
-    from experiments.benchmarks import _measure  # not at the top, where a child would import it, too
+    from experiments.benchmarks import _measure  # not at the top: the child process would import it, too
 
     environment = os.environ | {"BENCHMARK_BEGAN": str(time.time())}
     if cache:
-        environment |= _measure.cached(cache)
-    return _measure.in_process(__spec__.name, framework, environment=environment)
+        environment |= _measure.cache_environment(cache)
+    return _measure.run_module(__spec__.name, framework, environment=environment)
 
 
 def main() -> None:
     from experiments.benchmarks import _measure
 
     rows = []
-    table = _measure.Table(("seconds since the process was started", 40), "imported", "first step", "epoch")
+    table = _measure.Table(("seconds since the start of the process", 40), "imported", "first step", "epoch")
     with tempfile.TemporaryDirectory() as cache:
         cases = {
             "jaxcnn": ("jaxcnn", None),
@@ -60,7 +63,7 @@ def main() -> None:
         }
         cases = {name: case for name, case in cases.items() if _measure.installed(case[0]) or case[0] == "jaxcnn"}
         for case in cases.values():
-            measure(*case)  # fills the cache, and the operating system's of files
+            measure(*case)  # fills the compilation cache and the file cache of the operating system
         runs = {name: [] for name in cases}
         for _ in range(RUNS):
             for name, case in cases.items():

@@ -1,7 +1,7 @@
-"""The ideas that convolutional networks are made of, each as a program that shows it.
+"""The main ideas of convolutional networks, each demonstrated by a program.
 
-    python -m experiments.concepts                       all of them, and a page with their figures
-    python -m experiments.concepts.edge_detection        one: it prints its numbers and saves its figure
+    python -m experiments.concepts                       runs all of them and writes a page with their figures
+    python -m experiments.concepts.edge_detection        runs one: prints its results and saves its figure
 
-Each file begins with the sentence that its numbers prove. `measure` computes them, `draw` draws them.
+Each file begins with a claim that its results confirm. `measure` computes the results, `draw` plots them.
 """

@@ -1,4 +1,4 @@
-"""The digits of the package, and a network that learned them: what the concepts that train have in common."""
+"""The digits of the package and a training function, shared by the concepts that train."""
 
 import jax
 import numpy as np
@@ -8,13 +8,13 @@ from jaxcnn import cross_entropy, data, train
 
 
 def digits(split):
-    """Images (N, 28, 28, 1) from 0 to 1, and their labels."""
-    found = data.load("mnist_small", split)
-    return found.images.astype(np.float32) / 255, found.labels
+    """Return images (N, 28, 28, 1) in [0, 1] and their labels."""
+    dataset = data.load("mnist_small", split)
+    return dataset.images.astype(np.float32) / 255, dataset.labels
 
 
 def trained(model, *, epochs=2, batch_size=64, learning_rate=3e-3, seed=0):
-    """params and state of a model after some epochs, and those that it began with."""
+    """Train a model on the digits. Return its params and state, and its initial params."""
     images, labels = digits("train")
     steps = len(images) // batch_size
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))

@@ -1,18 +1,18 @@
-"""Nine numbers find edges: [[1, 0, -1]] * 3 answers where an image turns from light to dark, and nowhere else.
+"""A 3 x 3 kernel detects edges: [[1, 0, -1]] * 3 responds where brightness changes horizontally, and only there.
 
     python -m experiments.concepts.edge_detection
 
-On a plain area the left column of the kernel takes away what the right one adds: the answer is zero. At the edge it is
-not. The kernel turned on its side finds horizontal edges. Sobel's kernels look at the middle row twice as hard, the
-Laplacian finds edges of all directions, and the mean blurs. Kernels whose numbers sum to zero are blind to brightness;
-those that sum to one keep it. All seven are one convolution with seven filters. A network is not given such kernels,
-it learns them.
+On a uniform area, the left and right columns of the kernel cancel, and the output is zero. At a vertical edge they do
+not. The transposed kernel detects horizontal edges. Sobel kernels double the weight of the middle row or column. The
+Laplacian detects edges in all directions, and the mean blurs. Kernels whose weights sum to zero do not respond to
+constant brightness. Kernels whose weights sum to one preserve it. One convolution with seven filters computes all
+seven outputs. A network learns its kernels from data instead.
 """
 
 import numpy as np
 
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import GREEN, Shown, command, drawing, frame, image, mosaic, signed
+from experiments.concepts._figure import GREEN, ConceptFigure, command, drawing, frame, image, mosaic, signed
 from jaxcnn import conv
 
 KERNELS = {
@@ -28,7 +28,7 @@ HALF = np.repeat([[10, 10, 10, 0, 0, 0]], 6, axis=0)  # light on the left, dark 
 
 
 def responses(image):
-    """What each kernel answers to an image (H, W): {name: (H - 2, W - 2)}."""
+    """Convolve an image (H, W) with each kernel. Return {name: (H - 2, W - 2)}."""
     kernel = np.stack([*KERNELS.values()], axis=-1)[:, :, None].astype(np.float32)  # (3, 3, 1, 7)
     layer = conv(len(KERNELS), 3, padding="VALID", bias=False)
     y, _ = layer.apply({"kernel": kernel}, {}, image[None, :, :, None].astype(np.float32), train=False)
@@ -42,44 +42,44 @@ def measure():
 
 
 @drawing
-def draw(found):
+def draw(results):
     layout = "LLLLKKKKOOOO;...aaabbbccc;xxxAAABBBCCC;dddeeefffggg;DDDEEEFFFGGG"
     figure, axes = mosaic(layout, 6.4, 7.9, height_ratios=[1.5, 0.65, 1.2, 0.65, 1.2])
-    vertical, edge = KERNELS["vertical edges"], found["of half"]["vertical edges"]
-    image(axes["L"], HALF, "light and dark", numbers=str, limits=(-4, 12))
+    vertical, edge = KERNELS["vertical edges"], results["of half"]["vertical edges"]
+    image(axes["L"], HALF, "image", cell_format=str, limits=(-4, 12))
     frame(axes["L"], 0, 1, 3, 3, GREEN)
-    image(axes["K"], vertical, "kernel", numbers=str, **signed(vertical))
-    image(axes["O"], edge, "output: the edge", numbers="{:.0f}".format, **signed(edge))
+    image(axes["K"], vertical, "kernel", cell_format=str, **signed(vertical))
+    image(axes["O"], edge, "output: the edge", cell_format="{:.0f}".format, **signed(edge))
     frame(axes["O"], 0, 1, 1, 1, GREEN)
-    image(axes["x"], found["digit"], "a digit")
+    image(axes["x"], results["digit"], "a digit")
     for letter, (name, kernel) in zip("abcdefg", KERNELS.items(), strict=True):
         above, below = axes[letter], axes[letter.upper()]
-        answer = found["of digit"][name]
+        response = results["of digit"][name]
         if name == "blur":
-            image(above, np.ones((3, 3)), f"{name}: a ninth of", numbers="{:.0f}".format, size=7, **signed(kernel))
+            image(above, np.ones((3, 3)), f"{name}: 1/9 of", cell_format="{:.0f}".format, size=7, **signed(kernel))
         else:
-            image(above, kernel, name, numbers=str, size=7, **signed(kernel))
+            image(above, kernel, name, cell_format=str, size=7, **signed(kernel))
         if name in ("blur", "sharpen"):
-            image(below, answer.clip(0, 1))
+            image(below, response.clip(0, 1))
         else:
-            image(below, answer, **signed(answer))
+            image(below, response, **signed(response))
     return figure
 
 
 def main(config):
-    found = measure()
+    results = measure()
     row = "".join(f"{value:3}" for value in HALF[0])
-    print(f"{'':18}    sum   a row of {row}   share of outputs above 0.2 for the digit")
-    for name, answer in found["of half"].items():
-        row = "".join(f"{value:6.0f}" for value in answer[0])
-        share = (np.abs(found["of digit"][name]) > 0.2).mean()
-        print(f"{name:18}{np.sum(KERNELS[name]):7.0f}  {row}   {share:.0%}")
+    print(f"{'':18}    sum   a row of {row}   fraction of outputs above 0.2 for the digit")
+    for name, response in results["of half"].items():
+        row = "".join(f"{value:6.0f}" for value in response[0])
+        fraction = (np.abs(results["of digit"][name]) > 0.2).mean()
+        print(f"{name:18}{np.sum(KERNELS[name]):7.0f}  {row}   {fraction:.0%}")
     alt = (
-        "An image of 6 x 6, tens on the left and zeros on the right, and the kernel 1, 0, -1 give a stripe of 30 in "
-        "the middle, zero at both sides. Below, seven kernels and what they make of a handwritten 4: vertical "
-        "strokes, horizontal strokes, outlines, a blurred and a sharpened digit."
+        "Top: a 6 x 6 image with tens on the left and zeros on the right. The kernel 1, 0, -1 outputs a stripe of 30 "
+        "in the middle and zeros on both sides. Below: seven kernels and their outputs for a handwritten 4. They "
+        "show vertical strokes, horizontal strokes, outlines, a blurred digit and a sharpened digit."
     )
-    return Shown("edge_detection", draw(found), alt)
+    return ConceptFigure("edge_detection", draw(results), alt)
 
 
 if __name__ == "__main__":

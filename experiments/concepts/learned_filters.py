@@ -1,11 +1,11 @@
-"""Filters begin as noise; what training adds to them are edges and strokes: neighboring weights move together.
+"""Filters start as random noise; training adds edges and strokes, in which neighboring weights are correlated.
 
     python -m experiments.concepts.learned_filters
 
-The first layer of LeNet-5 before and after some epochs on digits, and the difference. How alike neighbors are is
-measured as the correlation of each weight with its right and its lower neighbor, over all filters: near zero for
-noise, high for what training added. In the sum much of the noise is still there; it does no harm, and nothing but more
-training or weight decay takes it away.
+The figure shows the first layer of LeNet-5 before and after a few epochs on digits, and the difference. Smoothness is
+measured as the correlation of each weight with its right and lower neighbors, over all filters. It is near zero for
+the initial noise and high for the weights added by training. Much of the noise remains in the trained filters. It does
+no harm; only longer training or weight decay removes it.
 """
 
 import functools
@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from experiments.concepts._digits import digits, trained
-from experiments.concepts._figure import Shown, command, drawing, image, panels, signed
+from experiments.concepts._figure import ConceptFigure, command, drawing, image, panels, signed
 from jaxcnn import cross_entropy, explain, models, train
 
 CONFIG = {"train": {"seed": 0, "epochs": 3}}
@@ -21,16 +21,16 @@ CONFIG = {"train": {"seed": 0, "epochs": 3}}
 
 @functools.cache
 def lenet(seed, epochs):
-    """LeNet-5: the model, its params and state after training, and the params before."""
+    """Return LeNet-5: the model, its params and state after training, and its initial params."""
     model = models.lenet5()
     return model, *trained(model, epochs=epochs, seed=seed)
 
 
-def likeness(filters):
-    """The correlation of neighboring weights in filters (features, H, W)."""
+def neighbor_correlation(filters):
+    """Return the correlation of neighboring weights in filters (features, H, W)."""
     pairs = [(filters[:, :, 1:], filters[:, :, :-1]), (filters[:, 1:], filters[:, :-1])]
-    one, other = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
-    return float(np.corrcoef(one, other)[0, 1])
+    first, second = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def measure(seed, epochs):
@@ -41,33 +41,37 @@ def measure(seed, epochs):
         filters[name] = np.asarray(explain.filters(weights, "conv1")[..., 0])
         accuracy[name] = train.evaluate(cross_entropy(model), weights, state, test)["accuracy"]
     filters["added"] = filters["after"] - filters["before"]
-    return {"filters": filters, "accuracy": accuracy, "likeness": {name: likeness(w) for name, w in filters.items()}}
+    return {
+        "filters": filters,
+        "accuracy": accuracy,
+        "correlation": {name: neighbor_correlation(w) for name, w in filters.items()},
+    }
 
 
 @drawing
-def draw(found):
+def draw(results):
     figure, axes = panels(3, 6, 6.4, 3.6)
     for row, name in zip(axes, ("before", "added", "after"), strict=True):
-        filters, right = found["filters"][name], found["accuracy"].get(name)
+        filters, accuracy = results["filters"][name], results["accuracy"].get(name)
         for ax, weights in zip(row, filters, strict=True):
             image(ax, weights, **signed(filters))
-        row[0].set_ylabel(f"{name}\n{right:.0%} right" if right else "what training\nadded")
+        row[0].set_ylabel(f"{name}\n{accuracy:.0%} correct" if accuracy else "added by\ntraining")
     return figure
 
 
 def main(config):
-    found = measure(**config["train"])
-    for name, value in found["likeness"].items():
-        size = np.sqrt((found["filters"][name] ** 2).mean())
-        print(f"{name:6}: neighbors correlate {value:5.2f}, root mean square {size:.2f}")
-    for name, value in found["accuracy"].items():
+    results = measure(**config["train"])
+    for name, value in results["correlation"].items():
+        size = np.sqrt((results["filters"][name] ** 2).mean())
+        print(f"{name:6}: correlation of neighbors {value:5.2f}, root mean square {size:.2f}")
+    for name, value in results["accuracy"].items():
         print(f"{name:6}: test accuracy {value:.1%}")
     alt = (
-        "Three rows of six filters of 5 x 5 weights, orange for positive and blue for negative. Before training they "
-        "are speckled at random. What training added has bright and dark sides with edges between them. Afterwards "
-        "both lie over each other."
+        "Three rows of six 5 x 5 filters; positive weights are orange, negative weights blue. Before training, the "
+        "weights are random. The weights added by training form positive and negative regions with edges between "
+        "them. After training, each filter is the sum of both."
     )
-    return Shown("learned_filters", draw(found), alt)
+    return ConceptFigure("learned_filters", draw(results), alt)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""A network learns few images by heart; L1, L2 and dropout narrow the gap of its losses on seen and new images.
+"""A network memorizes a small training set; L1, L2 and dropout narrow the gap between training loss and test loss.
 
     python -m experiments.concepts.overfitting
 
-The same network on the same few digits, four times (a shorter `experiments.overfit_and_regularize`). Without a remedy
-it is right on all it has seen, and its loss on new digits is many times larger: that is the gap. The accuracy on new
-digits changes little: with a remedy the network is about as often wrong, but less sure of it, which the loss shows. L1,
-lambda * sum |w|, pulls all weights towards zero with the same force, so those that are of little use get there: it
-makes them sparse. L2, lambda * sum w^2, pulls large ones harder, so that all become smaller and few zero. Dropout
-leaves their size alone, and lets no weight rely on another.
+The same network is trained on the same few digits four times (a shorter `experiments.overfit_and_regularize`). Without
+regularization it classifies the training digits correctly, but its test loss is many times its training loss. The
+difference is the gap. Regularization hardly changes the test accuracy: the network makes about as many errors, but
+with less confidence, which lowers the loss. L1, lambda * sum |w|, pulls all weights towards zero with the same force.
+Weights of little use reach zero, and the network becomes sparse. L2, lambda * sum w^2, pulls large weights harder. All
+weights become smaller, but few become zero. Dropout leaves the size of the weights unchanged and keeps units from
+relying on each other.
 """
 
 import contextlib
@@ -19,61 +20,62 @@ import numpy as np
 
 from experiments import overfit_and_regularize
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import BLUE, GRAY, VERMILLION, Shown, command, drawing, mosaic
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, command, drawing, mosaic
 from jaxcnn import cross_entropy, train
 
 CONFIG = {"images": 200, "train": {"seed": 0, "epochs": 25}}
-STRONGER = {"l1": 2e-3, "l2": 1e-2}  # than there, as training is shorter
+PENALTIES = {"l1": 2e-3, "l2": 1e-2}  # stronger, because training is shorter
 NEAR_ZERO = 1e-3
 
 
-def measure(images, own):
-    """For each remedy: loss and accuracy on both sets of digits, and all weights of the network."""
+def measure(images, train_config):
+    """Return for each kind of regularization: loss and accuracy on both sets of digits, and all weights."""
     few = {name: values[:images] for name, values in zip(("image", "label"), digits("train"), strict=True)}
-    unseen = dict(zip(("image", "label"), digits("test"), strict=True))
-    settings = overfit_and_regularize.CONFIG | STRONGER
-    common = settings["train"] | own
-    found = {}
-    for name, (model, differs) in overfit_and_regularize.remedies(settings).items():
+    test = dict(zip(("image", "label"), digits("test"), strict=True))
+    settings = overfit_and_regularize.CONFIG | PENALTIES
+    common = settings["train"] | train_config
+    results = {}
+    for name, (model, changes) in overfit_and_regularize.remedies(settings).items():
         if name == "augmentation":
             continue
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            fitted = train.fit(model, few, config=common | differs, run=train.Run(name, {}, folder=folder))
+            fitted = train.fit(model, few, config=common | changes, run=train.Run(name, {}, folder=folder))
         loss_fn = cross_entropy(model)
         weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fitted.params)])
-        seen, new = (train.evaluate(loss_fn, fitted.params, fitted.state, part) for part in (few, unseen))
-        found[name] = {
-            "train": seen,
-            "test": new,
-            "gap": new["loss"] - seen["loss"],
+        on_train, on_test = (train.evaluate(loss_fn, fitted.params, fitted.state, split) for split in (few, test))
+        results[name] = {
+            "train": on_train,
+            "test": on_test,
+            "gap": on_test["loss"] - on_train["loss"],
             "weights": weights,
             "near zero": float((np.abs(weights) < NEAR_ZERO).mean()),
             "size": float(np.sqrt((weights**2).mean())),
         }
-    return found
+    return results
 
 
 @drawing
-def draw(found):
+def draw(results):
     figure, axes = mosaic("ABCD;LLRR", 6.4, 4.6)
     bins = np.linspace(-0.3, 0.3, 121)
-    for letter, (name, result) in zip("ABCD", found.items(), strict=True):
+    for letter, (name, result) in zip("ABCD", results.items(), strict=True):
         ax = axes[letter]
         ax.hist(result["weights"], bins, histtype="stepfilled", color=BLUE)
         ax.set(yscale="log", ylim=(1, 2e4), xlabel="weight", xticks=(-0.2, 0, 0.2))
         ax.set_title(f"{name}\n{result['near zero']:.0%} near zero")
         ax.tick_params(labelleft=letter == "A")
     axes["A"].set_ylabel("number of weights")
-    at = np.arange(len(found))
+    at = np.arange(len(results))
     for letter, metric in (("L", "loss"), ("R", "accuracy")):
         ax = axes[letter]
-        for side, part, color in ((-0.2, "train", GRAY), (0.2, "test", VERMILLION)):
-            values = [result[part][metric] for result in found.values()]
-            bars = ax.bar(
-                at + side, values, 0.38, color=color, label="digits it has seen" if side < 0 else "new digits"
-            )
+        for side, split, label, color in (
+            (-0.2, "train", "training digits", GRAY),
+            (0.2, "test", "test digits", VERMILLION),
+        ):
+            values = [result[split][metric] for result in results.values()]
+            bars = ax.bar(at + side, values, 0.38, color=color, label=label)
             ax.bar_label(bars, [f"{v:.0%}" if metric == "accuracy" else f"{v:.2f}" for v in values], size=7)
-        ax.set(title=metric, xticks=at, xticklabels=found, yticks=[])
+        ax.set(title=metric, xticks=at, xticklabels=results, yticks=[])
         ax.spines["left"].set_visible(False)
     axes["R"].set_ylim(0, 1.12)
     figure.legend(*axes["L"].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -81,25 +83,26 @@ def draw(found):
 
 
 def main(config):
-    found = measure(config["images"], config["train"])
-    print(f"{'':8}    loss seen   new   gap   accuracy seen    new   weights near zero   root mean square")
-    for name, result in found.items():
-        seen, new = result["train"], result["test"]
+    results = measure(config["images"], config["train"])
+    print(f"{'':8}   train loss  test   gap  train accuracy   test   weights near zero   root mean square")
+    for name, result in results.items():
+        on_train, on_test = result["train"], result["test"]
         print(
-            f"{name:8}{seen['loss']:13.3f}{new['loss']:6.2f}{result['gap']:6.2f}{seen['accuracy']:16.1%}{new['accuracy']:7.1%}"
+            f"{name:8}{on_train['loss']:13.3f}{on_test['loss']:6.2f}{result['gap']:6.2f}"
+            f"{on_train['accuracy']:16.1%}{on_test['accuracy']:7.1%}"
             f"{result['near zero']:20.1%}{result['size']:19.4f}"
         )
-    nothing = found["nothing"]
-    left = (f"{name} {result['gap'] / nothing['gap']:.0%}" for name, result in found.items() if name != "nothing")
-    print(f"what is left of the gap: {', '.join(left)}")
+    nothing = results["nothing"]
+    gaps = (f"{name} {result['gap'] / nothing['gap']:.0%}" for name, result in results.items() if name != "nothing")
+    print(f"gap relative to the unregularized network: {', '.join(gaps)}")
     alt = (
-        "Histograms of the weights of four networks. That of L1 has a tall spike at zero, "
-        f"{found['L1']['near zero']:.0%} of its weights against {nothing['near zero']:.0%} without a remedy; that of "
-        "L2 is narrower. Bars below: "
-        f"the loss without a remedy is {nothing['train']['loss']:.2f} on digits it has seen and "
-        f"{nothing['test']['loss']:.2f} on new ones, and each remedy lowers the latter."
+        "Top: histograms of the weights of four networks. With L1, a tall spike at zero holds "
+        f"{results['L1']['near zero']:.0%} of the weights, against {nothing['near zero']:.0%} without regularization. "
+        "With L2 the histogram is narrower. Bottom: bars of loss and accuracy. Without regularization, the loss is "
+        f"{nothing['train']['loss']:.2f} on training digits and {nothing['test']['loss']:.2f} on test digits. "
+        "L1, L2 and dropout lower the test loss."
     )
-    return Shown("overfitting", draw(found), alt)
+    return ConceptFigure("overfitting", draw(results), alt)
 
 
 if __name__ == "__main__":

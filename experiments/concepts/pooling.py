@@ -1,9 +1,10 @@
-"""A pool keeps one number of each window: max pooling that something is there, average pooling how much of it.
+"""Pooling reduces a window to one value: the maximum shows whether a feature is present, the average how much of it.
 
     python -m experiments.concepts.pooling
 
-Windows of 2 x 2 side by side leave a quarter of the numbers; a global pool leaves one for each channel. On the way back
-the largest value of a window gets its whole gradient, while an average divides it evenly.
+Pooling over adjacent 2 x 2 windows keeps a quarter of the values. Global pooling keeps one value per channel. In the
+backward pass, max pooling passes the whole gradient to the largest value of each window. Average pooling divides it
+evenly.
 """
 
 from fractions import Fraction
@@ -17,7 +18,7 @@ from experiments.concepts._figure import (
     GREEN,
     ORANGE,
     VERMILLION,
-    Shown,
+    ConceptFigure,
     command,
     drawing,
     frame,
@@ -38,29 +39,29 @@ POOLS = {
 def measure():
     x = jnp.asarray(MAP, jnp.float32)[None, :, :, None]
 
-    def total(x, pool):
+    def output_sum(x, pool):
         y, _ = pool.apply({}, {}, x, train=False)
         return y.sum(), y
 
-    found = {}
+    results = {}
     for name, pool in POOLS.items():
-        gradient, y = jax.grad(total, has_aux=True)(x, pool)
+        gradient, y = jax.grad(output_sum, has_aux=True)(x, pool)
         side = int(y.size**0.5)
-        found[name] = {"output": np.reshape(y, (side, side)), "gradient": np.asarray(gradient[0, :, :, 0])}
-    return found
+        results[name] = {"output": np.reshape(y, (side, side)), "gradient": np.asarray(gradient[0, :, :, 0])}
+    return results
 
 
 @drawing
-def draw(found):
+def draw(results):
     figure, axes = panels(2, 5, 6.4, 3.1)
     colors = (BLUE, VERMILLION, GREEN, ORANGE)
     as_fraction = lambda value: str(Fraction(float(value)))
-    image(axes[0, 0], MAP, "feature map", limits=(-4, 9), numbers=str)
+    image(axes[0, 0], MAP, "feature map", limits=(-4, 9), cell_format=str)
     axes[1, 0].set_axis_off()
-    axes[1, 0].text(0.5, 0.5, "where the\ngradient goes", ha="center", va="center", transform=axes[1, 0].transAxes)
-    for (above, below), (name, result) in zip(axes.T[1:], found.items(), strict=True):
-        image(above, result["output"], name, limits=(-4, 9), numbers="{:g}".format)
-        image(below, result["gradient"], cmap="cividis", limits=(0, 1), numbers=as_fraction, size=7)
+    axes[1, 0].text(0.5, 0.5, "gradient of\nthe input", ha="center", va="center", transform=axes[1, 0].transAxes)
+    for (above, below), (name, result) in zip(axes.T[1:], results.items(), strict=True):
+        image(above, result["output"], name, limits=(-4, 9), cell_format="{:g}".format)
+        image(below, result["gradient"], cmap="cividis", limits=(0, 1), cell_format=as_fraction, size=7)
     for n, color in enumerate(colors):
         i, j = divmod(n, 2)
         frame(axes[0, 0], 2 * i, 2 * j, 2, 2, color)
@@ -70,17 +71,17 @@ def draw(found):
 
 
 def main(config):
-    found = measure()
-    for name, result in found.items():
+    results = measure()
+    for name, result in results.items():
         output = " ".join(f"{value:g}" for value in result["output"].ravel())
-        share = result["gradient"][result["gradient"] > 0]
-        print(f"{name:14}: {output:8} gradient {share[0]:g} at {share.size} of {MAP.size} numbers")
+        nonzero = result["gradient"][result["gradient"] > 0]
+        print(f"{name:14}: {output:8} gradient {nonzero[0]:g} at {nonzero.size} of {MAP.size} values")
     alt = (
-        "A feature map of 4 x 4 with a frame around each window of 2 x 2. Max pooling keeps 7, 2, 3 and 8, average "
-        "pooling 4, 1, 1 and 4; globally 8 and 2.5. Below, the gradients: a single 1 in each window for the maximum, a "
-        "quarter, or a sixteenth, everywhere for the average."
+        "Top: a 4 x 4 feature map with a frame around each 2 x 2 window. Max pooling outputs 7, 2, 3 and 8; average "
+        "pooling 4, 1, 1 and 4. Global max pooling outputs 8, global average pooling 2.5. Bottom: the gradients. Max "
+        "pooling has a single 1 per window. Average pooling has 1/4 everywhere, or 1/16 if it is global."
     )
-    return Shown("pooling", draw(found), alt)
+    return ConceptFigure("pooling", draw(results), alt)
 
 
 if __name__ == "__main__":

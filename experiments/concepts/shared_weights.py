@@ -1,10 +1,10 @@
-"""A filter of 5 x 5 x 3 has 75 weights on images of any size; 100 dense units on 100 x 100 x 3 have 3,000,000.
+"""A 5 x 5 x 3 filter has 75 weights on images of any size; 100 dense units on 100 x 100 x 3 have 3,000,000 weights.
 
     python -m experiments.concepts.shared_weights
 
-A convolution is a dense layer with two restrictions, which can be seen in its matrix (a row for each output, a column
-for each input). Each output sees only the inputs under the kernel: most entries are zero (sparse connections). And each
-row has the same weights, moved on by one: few numbers fill the whole band (shared weights).
+A convolution is a dense layer with two restrictions. Its weight matrix, with one row per output and one column per
+input, shows both. Sparse connections: each output depends only on the inputs under the kernel, so most entries are
+zero. Shared weights: every row contains the same weights at shifted positions, so few distinct values fill the band.
 """
 
 import math
@@ -13,22 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, VERMILLION, Shown, colors, command, drawing, image, mosaic
+from experiments.concepts._figure import BLUE, VERMILLION, ConceptFigure, colors, command, drawing, image, mosaic
 from jaxcnn import conv, count_params, dense, flatten, serial
 
-SIDE = 6  # of the image whose matrix is drawn
-# The nine taps of a kernel: rows by hue, columns by lightness.
-TAPS = ["#9ecae9", "#3a9bd9", "#00518a", "#a6dbc4", "#2fb68c", "#006b4c", "#f7bd94", "#e97a2b", "#9c4300"]
+SIDE = 6  # side of the image for the drawn matrix
+# The nine weights of a kernel: hue shows the row, lightness the column.
+WEIGHT_COLORS = ["#9ecae9", "#3a9bd9", "#00518a", "#a6dbc4", "#2fb68c", "#006b4c", "#f7bd94", "#e97a2b", "#9c4300"]
 
 
 def weights(model, shape, pattern=".*"):
-    """How many parameters a model has for images of this shape, from shapes alone."""
+    """Return the number of parameters of a model for images of this shape, without allocating them."""
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return count_params(params, pattern)
 
 
 def matrix(kernel, side):
-    """The matrix (outputs, inputs) of a convolution with this kernel (k, k), on images of side x side."""
+    """Return the matrix (outputs, inputs) of a convolution with kernel (k, k) on images of side x side."""
     layer = conv(1, kernel.shape, padding="VALID", bias=False)
 
     def flat(x):
@@ -52,42 +52,41 @@ def measure():
 
 
 @drawing
-def draw(found):
+def draw(results):
     figure, axes = mosaic("AB;CC", 6.4, 4, height_ratios=[1, 1.1])
-    rows, columns = found["matrix"].shape
-    every = np.random.default_rng(0).normal(size=(rows, columns))
-    image(axes["A"], every, f"dense: {every.size} weights", cmap="cividis")
-    title, cmap = f"convolution: 9 weights, {zeros(found):.0%} zeros", colors(["#eeeeee", *TAPS])
-    image(axes["B"], found["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
+    rows, columns = results["matrix"].shape
+    dense_matrix = np.random.default_rng(0).normal(size=(rows, columns))
+    image(axes["A"], dense_matrix, f"dense: {dense_matrix.size} weights", cmap="cividis")
+    title, cmap = f"convolution: 9 weights, {zero_fraction(results):.0%} zeros", colors(["#eeeeee", *WEIGHT_COLORS])
+    image(axes["B"], results["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
     for name in "AB":
         axes[name].set(xlabel=f"{columns} inputs", ylabel=f"{rows} outputs")
     bars = axes["C"]
     for i, name in enumerate(("filter", "100 filters", "100 dense units")):
-        bars.barh(i, found[name] - 1, left=1, color=VERMILLION if "dense" in name else BLUE, height=0.4)
-        bars.text(1.2, i + 0.25, f"{name}: {found[name]:,}", va="bottom")
+        bars.barh(i, results[name] - 1, left=1, color=VERMILLION if "dense" in name else BLUE, height=0.4)
+        bars.text(1.2, i + 0.25, f"{name}: {results[name]:,}", va="bottom")
     bars.set(xscale="log", xlim=(1, 1e7), ylim=(-0.3, 2.8), yticks=[], xlabel="weights")
-    bars.set_title("weights for an image of 100 x 100 x 3, on a logarithmic scale")
+    bars.set_title("weights for an image of 100 x 100 x 3, logarithmic scale")
     return figure
 
 
-def zeros(found):
-    return (found["matrix"] == 0).mean()
+def zero_fraction(results):
+    return (results["matrix"] == 0).mean()
 
 
 def main(config):
-    found = measure()
+    results = measure()
     for name in ("filter", "filter and bias", "100 filters", "100 dense units"):
-        print(f"{name:15} on 100 x 100 x 3: {found[name]:9,} {'parameters' if 'bias' in name else 'weights'}")
-    print(f"each output of the filter sees 75 of 30,000 inputs: {found['connections']:.2%} of all connections")
-    print(
-        f"3 x 3 on {SIDE} x {SIDE}: a matrix of {found['matrix'].shape}, {zeros(found):.0%} zeros, 9 different weights"
-    )
+        print(f"{name:15} on 100 x 100 x 3: {results[name]:9,} {'parameters' if 'bias' in name else 'weights'}")
+    print(f"each output of the filter depends on 75 of 30,000 inputs: {results['connections']:.2%} of all connections")
+    shape = results["matrix"].shape
+    print(f"3 x 3 on {SIDE} x {SIDE}: matrix {shape}, {zero_fraction(results):.0%} zeros, 9 distinct weights")
     alt = (
-        "Two matrices of 16 outputs by 36 inputs. The dense one is filled with random colors. That of a 3 x 3 "
-        "convolution is pale but for a band of short stripes in the same nine colors in every row. Below, bars on a "
-        "logarithmic scale: 100 dense units have 3,000,000 weights, 100 filters 7,500, one filter 75."
+        "Top: two matrices of 16 outputs by 36 inputs. The dense matrix is filled with random values. The matrix of a "
+        "3 x 3 convolution is zero except for a band; every row repeats the same nine weights. Bottom: bars on a "
+        "logarithmic scale. 100 dense units have 3,000,000 weights, 100 filters 7,500, one filter 75."
     )
-    return Shown("shared_weights", draw(found), alt)
+    return ConceptFigure("shared_weights", draw(results), alt)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
-"""Every output of a convolution is a patch of the image times the kernel, added up: nine weights, used nine times.
+"""Each output of a convolution is the sum of a patch times the kernel: nine weights, reused at nine positions.
 
     python -m experiments.concepts.sliding_kernel
 
-A kernel of 3 x 3 has nine places on an image of 5 x 5. Here it is a cross, and so is the pattern at the top left of
-the image: where patch and kernel agree, the sum is largest. A kernel is a pattern that is looked for.
+A 3 x 3 kernel fits at nine positions of a 5 x 5 image. Here the kernel is a cross. The top left of the image contains
+the same cross: patch and kernel match, and the output is largest. A kernel detects the pattern that it contains.
 """
 
 import numpy as np
 
-from experiments.concepts._figure import Shown, command, drawing, frame, image, panels
+from experiments.concepts._figure import ConceptFigure, command, drawing, frame, image, panels
 from jaxcnn import conv
 
 IMAGE = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 1, 0, 1], [0, 1, 0, 0, 1]])
 KERNEL = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])
 
 
-def steps(image, kernel):
-    """The nine products at each place of the kernel, (rows, columns, 3, 3): what `conv` adds up, written as loops."""
+def patch_products(image, kernel):
+    """Return the nine products at each kernel position, (rows, columns, 3, 3). `conv` computes their sums."""
     rows, columns = (n - k + 1 for n, k in zip(image.shape, kernel.shape, strict=True))
     return np.array([[image[i : i + 3, j : j + 3] * kernel for j in range(columns)] for i in range(rows)])
 
 
 def convolve(image, kernel):
-    """The same by jaxcnn, added up: (rows, columns)."""
+    """Return the output of `conv`, (rows, columns)."""
     layer = conv(1, 3, padding="VALID", bias=False)
     params = {"kernel": kernel[:, :, None, None].astype(np.float32)}
     y, _ = layer.apply(params, {}, image[None, :, :, None].astype(np.float32), train=False)
@@ -30,34 +30,34 @@ def convolve(image, kernel):
 
 
 def measure():
-    return {"products": steps(IMAGE, KERNEL), "output": convolve(IMAGE, KERNEL)}
+    return {"products": patch_products(IMAGE, KERNEL), "output": convolve(IMAGE, KERNEL)}
 
 
 @drawing
-def draw(found):
+def draw(results):
     figure, axes = panels(3, 4, 6.4, 5.2)
-    for (i, j), value in np.ndenumerate(found["output"]):
+    for (i, j), value in np.ndenumerate(results["output"]):
         ax = axes[i, j]
-        terms = "+".join(str(term) for term in found["products"][i, j].ravel())
-        image(ax, IMAGE, f"{terms} = {value:.0f}", limits=(-0.6, 1.2), numbers=str)
+        terms = "+".join(str(term) for term in results["products"][i, j].ravel())
+        image(ax, IMAGE, f"{terms} = {value:.0f}", limits=(-0.6, 1.2), cell_format=str)
         ax.title.set_size(7.5)
         frame(ax, i, j, 3, 3)
-    image(axes[0, 3], KERNEL, "kernel", limits=(-0.6, 1.2), numbers=str)
-    image(axes[1, 3], found["output"], "output", cmap="cividis", numbers="{:.0f}".format)
+    image(axes[0, 3], KERNEL, "kernel", limits=(-0.6, 1.2), cell_format=str)
+    image(axes[1, 3], results["output"], "output", cmap="cividis", cell_format="{:.0f}".format)
     axes[2, 3].set_axis_off()
     return figure
 
 
 def main(config):
-    found = measure()
-    for (i, j), value in np.ndenumerate(found["output"]):
-        print(f"row {i}, column {j}:", " + ".join(map(str, found["products"][i, j].ravel())), f"= {value:.0f}")
+    results = measure()
+    for (i, j), value in np.ndenumerate(results["output"]):
+        print(f"row {i}, column {j}:", " + ".join(map(str, results["products"][i, j].ravel())), f"= {value:.0f}")
     alt = (
-        "Nine copies of an image of 5 x 5 zeros and ones, a frame of 3 x 3 around another place in each, with the "
-        "nine products and their sum. Beside them the kernel, a cross of five ones, and the output of 3 x 3, largest "
-        "at the top left, where the image has the same cross."
+        "Nine copies of a 5 x 5 image of zeros and ones. A frame marks one 3 x 3 patch in each; the title shows the "
+        "nine products and their sum. Right: the kernel, a cross of five ones, and the 3 x 3 output. The output is "
+        "largest at the top left, where the image contains the same cross."
     )
-    return Shown("sliding_kernel", draw(found), alt)
+    return ConceptFigure("sliding_kernel", draw(results), alt)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How an operation is computed on a backend: equivalent algorithms, and in `_rules.py` the tables that choose.
+"""Algorithms for convolutions, pools and sums, and the rules in `_rules.py` that select one per backend.
 
-The only place that knows where XLA is slow. Every algorithm computes the same function as plain `lax`.
+Every algorithm computes the same function as plain `lax`. Workarounds for slow code of XLA exist only here.
 """
 
 from jaxcnn._lowering._conv import convolve as convolve

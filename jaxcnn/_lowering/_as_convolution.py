@@ -1,5 +1,6 @@
-"""The gradients of a convolution as other convolutions, in the order of dimensions (N, *spatial, C) that XLA computes
-well inside of loops, too: with channels or examples elsewhere, a loop on a CPU gets scalar code.
+"""The gradients of a convolution, as other convolutions in the layout (N, *spatial, C).
+
+For other layouts, XLA's CPU compiler generates scalar code inside loops.
 """
 
 import jax
@@ -12,18 +13,18 @@ from jaxcnn._window import Window
 
 
 def swap_in_out_channels(w: jax.Array, groups: int) -> jax.Array:
-    """(*size, C / groups, F) -> (*size, F / groups, C): each group the other way round."""
+    """(*size, C / groups, F) -> (*size, F / groups, C): transposes each group."""
     *size, channels, _ = w.shape
     w = jnp.swapaxes(w.reshape(*size, channels, groups, -1), -1, -3)
     return w.reshape(*size, -1, groups * channels)
 
 
 def rotated(dy: jax.Array, w: jax.Array, problem: Problem) -> tuple[Problem, jax.Array]:
-    """The convolution of dy with a rotated kernel that is the gradient of the input: the problem and the kernel."""
+    """The input gradient as a convolution of dy with the rotated kernel: returns its problem and the kernel."""
     window, groups = problem.window, problem.groups
     w = swap_in_out_channels(jnp.flip(w, range(len(window.size))), groups)
     pads = []
-    for o, n, s, span, (low, _), apart in zip(
+    for o, n, s, span, (low, _), input_dilation in zip(
         dy.shape[1:-1],
         problem.spatial,
         window.stride,
@@ -32,19 +33,19 @@ def rotated(dy: jax.Array, w: jax.Array, problem: Problem) -> tuple[Problem, jax
         window.input_dilation,
         strict=True,
     ):
-        length, whole = (o - 1) * s + 1, (n - 1) * apart + 1
-        pads.append((span - 1 - low, whole + low - length))
-    back = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
-    return _problem.forward(dy, w, back, groups), materialized(w)
+        dilated_dy, dilated_x = (o - 1) * s + 1, (n - 1) * input_dilation + 1
+        pads.append((span - 1 - low, dilated_x + low - dilated_dy))
+    rotated_window = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
+    return _problem.forward(dy, w, rotated_window, groups), materialized(w)
 
 
 def over_examples(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """The kernel's gradient without groups: channels of x are the examples, examples the channels, dy is the kernel."""
-    x, dy = materialized((x, dy))  # otherwise computed anew, value by value, while they are transposed
+    """The kernel gradient without groups: a convolution of x with kernel dy that sums over examples as channels."""
+    x, dy = materialized((x, dy))  # otherwise XLA recomputes them, value by value, while it transposes them
     window, pads = problem.window, []
-    for n, o, k, s, d, (low, _), apart in zip(x.shape[1:-1], dy.shape[1:-1], *window, strict=True):
-        # At the end, as much as gives the kernel's size: a stride may not have used all that the forward pass added.
-        pads.append((low, d * (k - 1) + (o - 1) * s - (n - 1) * apart - low))
-    one = Window(dy.shape[1:-1], window.dilation, window.stride, tuple(pads), window.input_dilation)
+    for n, o, k, s, d, (low, _), input_dilation in zip(x.shape[1:-1], dy.shape[1:-1], *window, strict=True):
+        # The end padding follows from the kernel size: with a stride, the forward pass may not use all its padding.
+        pads.append((low, d * (k - 1) + (o - 1) * s - (n - 1) * input_dilation - low))
+    window = Window(dy.shape[1:-1], window.dilation, window.stride, tuple(pads), window.input_dilation)
     x, w = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(dy, 0, -2)
-    return jnp.moveaxis(_lax.forward(x, w, _problem.forward(x, w, one, 1)), 0, -2)
+    return jnp.moveaxis(_lax.forward(x, w, _problem.forward(x, w, window, 1)), 0, -2)

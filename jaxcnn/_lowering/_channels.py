@@ -1,10 +1,9 @@
-"""Sums over all positions of each channel, and their transpose: what normalization and biases are computed with.
+"""Channel sums and their transpose, for normalization and biases.
 
     channel_sum(x)[c] = sum of x[n, i, c] over n and i          broadcast(v, x)[n, i, c] = v[c]
     channel_moments(x, near) = channel_sum(x - near), channel_sum((x - near)^2)
 
-The gradient of broadcast is a channel sum, so whatever adds or multiplies by one number for each channel gets the fast
-one.
+The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass.
 """
 
 import functools
@@ -30,28 +29,28 @@ def channel_sum(x: jax.Array) -> jax.Array:
 
 
 def broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
-    """(C,), (N, *spatial, C) -> (N, *spatial, C), in v's type: v at each position of x."""
+    """(C,), (N, *spatial, C) -> (N, *spatial, C) in v's dtype: v at each position of x."""
     return _broadcast.bind(v, x)
 
 
 def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    """(N, *spatial, C), (C,) -> (2, C): the sums of x - near and of its square; near is taken for a constant."""
+    """(N, *spatial, C), (C,) -> (2, C): the sums of x - near and of its square. `near` is a constant."""
     return _moments.bind(x, lax.stop_gradient(near))
 
 
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
-    """The sum of an array in memory: over one dimension of positions it is vectorized, over several it is not."""
+    """The channel sum of an array in memory. XLA vectorizes a sum over one dimension, but not over several."""
     rows = materialized(_rows(x))
     return materialized(rows.sum(0).astype(x.dtype))
 
 
 def abs_sum(x: jax.Array) -> jax.Array:
-    """The sum of all magnitudes: finite only if all values are."""
+    """The sum of |x|. It is finite only if all values are."""
     return _sum_of(at_least_float32(x), jnp.abs).sum()
 
 
 def square_sum(x: jax.Array) -> jax.Array:
-    """The sum of all squares."""
+    """The sum of x^2."""
     return _sum_of(at_least_float32(x), jnp.square).sum()
 
 
@@ -60,8 +59,8 @@ def _lax_sum(x: jax.Array) -> jax.Array:
 
 
 def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    rest = x - jnp.expand_dims(near, range(x.ndim - 1))
-    return jnp.stack([_lax_sum(rest), _lax_sum(jnp.square(rest))])
+    centered = x - jnp.expand_dims(near, range(x.ndim - 1))
+    return jnp.stack([_lax_sum(centered), _lax_sum(jnp.square(centered))])
 
 
 def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
@@ -70,21 +69,20 @@ def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
-    """The channel sum of f(x), first of 16 neighboring positions, in a vectorized pass over memory.
+    """The channel sum of f(x), for an element-wise f, in a vectorized pass over memory.
 
-    f, element-wise, is written into each of the 16 terms, where XLA would not put it; as part of the reduction, it
-    would keep that from being vectorized.
+    First it adds f of 16 neighboring positions in one expression. XLA does not vectorize a reduction that contains f.
     """
     rows = _rows(x)
     count = rows.shape[0]
-    slices = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # a batch in `export` has no number
+    slices = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
     parts = rows.reshape(count // slices, slices, rows.shape[-1])
     terms = (f(parts[:, i]) for i in range(slices))
     return vectorized_channel_sum(functools.reduce(operator.add, terms)).astype(x.dtype)
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """(N, *spatial, C) -> (positions, C), in a type that is wide enough for sums."""
+    """(N, *spatial, C) -> (positions, C), in a dtype that is accurate enough for sums."""
     return at_least_float32(x).reshape(-1, x.shape[-1])
 
 

@@ -2,7 +2,7 @@
 
     y = forward(x, w)    dx = input_gradient(dy, w)    dw = kernel_gradient(x, dy)
 
-so that derivatives of any order and in both modes stay among them, and each can be computed in its own best way.
+Derivatives of any order and in both modes use only these three. Each has its own rules for the fastest algorithm.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int,
 
 _forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))
 _input_gradient = by_rules("jaxcnn_conv_input_gradient", _problem.input_gradient, examples=(True, False))
-# Each kernel's gradient is its own: examples cannot be merged.
+# A batch of kernel gradients has one result per element, so examples cannot be merged.
 _kernel_gradient = by_rules("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
 
 

@@ -1,4 +1,4 @@
-"""A volume as a batch of images: one 2-D convolution of all its slices for each tap of the first dimension."""
+"""3-D convolution as a sum of 2-D convolutions: one per tap of the first dimension, over all slices of the volume."""
 
 import functools
 import operator
@@ -15,30 +15,30 @@ from jaxcnn._window import Window
 
 
 def forward(x: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """`compute` is for the slices."""
-    flat = _in_slice(problem.window)
+    """`compute` computes the convolutions of the slices."""
+    slice_window = _slice_window(problem.window)
     terms = []
-    for here, tap in zip(_along_depth(x, problem.window), w, strict=True):
-        images = here.reshape(-1, *here.shape[2:])
-        part = compute(images, tap, _problem.forward(images, tap, flat, 1))
-        terms.append(at_least_float32(part).reshape(*here.shape[:2], *part.shape[1:]))
+    for volume, tap in zip(_depth_taps(x, problem.window), w, strict=True):
+        images = volume.reshape(-1, *volume.shape[2:])
+        part = compute(images, tap, _problem.forward(images, tap, slice_window, 1))
+        terms.append(at_least_float32(part).reshape(*volume.shape[:2], *part.shape[1:]))
     return functools.reduce(operator.add, terms).astype(x.dtype)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """Each tap of the first dimension has its own gradient; `compute` is for the slices."""
-    dy, flat = dy.reshape(-1, *dy.shape[2:]), _in_slice(problem.window)
-    images = (here.reshape(-1, *here.shape[2:]) for here in _along_depth(x, problem.window))
-    return jnp.stack([compute(here, dy, _problem.kernel_gradient(here, dy, flat, 1)) for here in images])
+    """`compute` computes the gradient for each tap of the first dimension."""
+    dy, slice_window = dy.reshape(-1, *dy.shape[2:]), _slice_window(problem.window)
+    batches = (volume.reshape(-1, *volume.shape[2:]) for volume in _depth_taps(x, problem.window))
+    return jnp.stack([compute(x, dy, _problem.kernel_gradient(x, dy, slice_window, 1)) for x in batches])
 
 
-def _along_depth(x: jax.Array, window: Window) -> list[jax.Array]:
-    """What each tap of the first spatial dimension sees."""
-    one, padding = (1,) * (x.ndim - 3), (window.padding[0], *((0, 0),) * (x.ndim - 3))
-    depth = Window((window.size[0], *one), (window.stride[0], *one), (window.dilation[0], *one), padding, (1, *one))
-    return [here for _, here in tap_slices(materialized(padded(x, padding)), depth)]
+def _depth_taps(x: jax.Array, window: Window) -> list[jax.Array]:
+    """The slice of the input that each tap of the first spatial dimension reads."""
+    ones, padding = (1,) * (x.ndim - 3), (window.padding[0], *((0, 0),) * (x.ndim - 3))
+    depth = Window((window.size[0], *ones), (window.stride[0], *ones), (window.dilation[0], *ones), padding, (1, *ones))
+    return [part for _, part in tap_slices(materialized(padded(x, padding)), depth)]
 
 
-def _in_slice(window: Window) -> Window:
+def _slice_window(window: Window) -> Window:
     size, stride, dilation, padding, input_dilation = window
     return Window(size[1:], stride[1:], dilation[1:], padding[1:], input_dilation[1:])

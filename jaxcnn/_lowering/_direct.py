@@ -1,8 +1,8 @@
-"""Convolution as sums of products of whole arrays: where a group has few channels, nothing is copied or packed.
+"""Convolution as sums of products of whole arrays, for groups with few channels. Nothing is copied or packed.
 
     y[n, i, f] = sum over taps k and channels c of a group of x[n, stride * i + dilation * k - low, c] * w[k, c, f]
 
-A compiler makes one loop over y of it, with features in the lanes of vector registers.
+XLA compiles a sum into one loop over y, with features in the lanes of vector registers.
 """
 
 import collections
@@ -21,90 +21,90 @@ from jaxcnn._lowering._problem import Problem
 from jaxcnn._lowering._taps import interleave, overlap_add, padded, tap_slices
 from jaxcnn._window import Window
 
-LANES = 16  # of float32 in the widest registers there are
-_TERMS = 24  # of a sum in one loop, about: their factors stay in registers
-_BAND = 32  # columns whose products are written out as one sum
-POSITIONS = 48  # of dy in one round of a loop
-CACHED = 2**21  # values that stay in a cache between one use and the next
+LANES = 16  # float32 values in the widest vector registers
+_TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
+_BAND = 32  # maximum number of columns that are added in one expression
+POSITIONS = 48  # of dy per loop iteration, approximately
+CACHED = 2**21  # values that fit into a cache
 
 
 def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-    """The equation above."""
+    """The equation in the module docstring."""
     features, terms = problem.features, problem.window.taps * problem.channels_per_group
-    # Lanes that are left over are computed one by one, unless there is something to compute in them.
-    fills = problem.groups == 1 < features and (features > LANES or _loops(terms) > 1)
-    spare = -features % LANES if fills else 0
+    # XLA computes the last features one by one if they do not fill all lanes. Zeros fill them.
+    pads_lanes = problem.groups == 1 < features and (features > LANES or _loops(terms) > 1)
+    spare = -features % LANES if pads_lanes else 0
     wide = jnp.pad(at_least_float32(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
     products = (
-        _times(here, _factor(wide, (*tap, channel)))
+        _times(values, _tap_weights(wide, (*tap, channel)))
         for channel, xp in enumerate(_by_channel(at_least_float32(x), problem))
-        for tap, here in tap_slices(xp, problem.window)
+        for tap, values in tap_slices(xp, problem.window)
     )
-    return materialized(_summed(products)[..., :features].astype(x.dtype))
+    return materialized(_sum_in_loops(products)[..., :features].astype(x.dtype))
 
 
 def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-    """Depthwise: dx[a] = sum of dy[i] * w[k] over all i and k that meet at a, stride * i + dilation * k - low = a.
+    """Depthwise: dx[a] = sum of dy[i] * w[k] over all i and k with stride * i + dilation * k - low = a.
 
-    Positions with the same remainder by the stride meet the same taps.
+    Positions a with the same remainder modulo the stride (a phase) have the same taps k.
     """
     window, spatial = problem.window, problem.spatial
     dy, wide = materialized(at_least_float32(dy)), at_least_float32(w)
-    if window.taps <= 9:  # above, XLA does not vectorize what `overlap_add` makes
-        products = [_times(dy, _factor(wide, (*tap, 0))) for tap in np.ndindex(*window.size)]
+    if window.taps <= 9:  # XLA does not vectorize `overlap_add` of more parts
+        products = [_times(dy, _tap_weights(wide, (*tap, 0))) for tap in np.ndindex(*window.size)]
         return materialized(overlap_add(products, window, spatial).astype(w.dtype))
     counts = [-(-n // s) for n, s in zip(spatial, window.stride, strict=True)]
-    meetings = [
+    tap_offsets = [  # per dimension and phase: (tap, offset into dy)
         [[(k, (r + low - d * k) // s) for k in range(n) if (r + low - d * k) % s == 0] for r in range(s)]
         for n, s, d, (low, _), _ in zip(*window, strict=True)
     ]
-    lows = [max(0, *(-at for phase in dim for _, at in phase)) for dim in meetings]
+    lows = [max(0, *(-at for phase in dim for _, at in phase)) for dim in tap_offsets]
     highs = [
         max(0, *(count + at - n for phase in dim for _, at in phase))
-        for dim, count, n in zip(meetings, counts, dy.shape[1:-1], strict=True)
+        for dim, count, n in zip(tap_offsets, counts, dy.shape[1:-1], strict=True)
     ]
     dyp = materialized(padded(dy, tuple(zip(lows, highs, strict=True))))
 
-    def met(tap, at):
+    def product(tap, at):
         start = [low + a for low, a in zip(lows, at, strict=True)]
         stop = [a + count for a, count in zip(start, counts, strict=True)]
-        return _times(lax.slice(dyp, (0, *start, 0), (len(dyp), *stop, dyp.shape[-1])), _factor(wide, (*tap, 0)))
+        return _times(lax.slice(dyp, (0, *start, 0), (len(dyp), *stop, dyp.shape[-1])), _tap_weights(wide, (*tap, 0)))
 
-    nothing = jnp.zeros((len(dyp), *counts, dyp.shape[-1]), dyp.dtype)
+    zeros = jnp.zeros((len(dyp), *counts, dyp.shape[-1]), dyp.dtype)
     phases = [
-        _summed((met(*zip(*pairs, strict=True)) for pairs in itertools.product(*phase)), nothing)
-        for phase in itertools.product(*meetings)
+        _sum_in_loops((product(*zip(*pairs, strict=True)) for pairs in itertools.product(*phase)), zeros)
+        for phase in itertools.product(*tap_offsets)
     ]
     dx = interleave(phases, window.stride)[(slice(None), *map(slice, spatial))]
     return materialized(dx.astype(w.dtype))
 
 
 def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """With groups: dw[k, c, f] = sum of what tap k of channel c sees, times dy, over all positions.
+    """With groups: dw[k, c, f] = sum over all positions of dy times the input at tap k of channel c.
 
-    Up to 32 columns are added up in one expression, which is vectorized over channels as a reduction is not; the rest
-    is a sum over examples and rows.
+    One expression adds up to 32 columns. XLA vectorizes it over channels, unlike a reduction. Then a reduction adds
+    examples and rows.
     """
     window, features, width = problem.window, problem.features, dy.shape[-2]
     columns = -(-width // -(-width // _BAND))
     stride = (*window.stride[:-1], window.stride[-1] * columns)
 
     def gradient(x, dy):
-        sums = [sums_of_taps(xp, dy) for xp in _by_channel(x, problem)]
+        sums = [tap_sums(xp, dy) for xp in _by_channel(x, problem)]
         return jnp.stack([jnp.stack(taps) for taps in zip(*sums, strict=True)])
 
-    def sums_of_taps(xp, dy):
-        """The sum for each tap of one channel."""
+    def tap_sums(xp, dy):
+        """The gradient of each tap of one channel."""
         for tap in np.ndindex(*window.size):
             start = [d * k for d, k in zip(window.dilation, tap, strict=True)]
-            products = collections.defaultdict(list)  # by bands: the last one may have fewer columns
+            products = collections.defaultdict(list)  # by width: the last columns may have fewer positions
             for column in range(columns):
                 at = (*start[:-1], start[-1] + window.stride[-1] * column)
-                there = dy[..., column::columns, :]
-                ends = [a + s * (n - 1) + 1 for a, s, n in zip(at, stride, there.shape[1:-1], strict=True)]
-                here = lax.slice(xp, (0, *at, 0), (xp.shape[0], *ends, features), (1, *stride, 1))
-                products[there.shape[-2]].append(here * there)
-            yield sum(vectorized_channel_sum(materialized(_summed(some))) for some in products.values())
+                dy_columns = dy[..., column::columns, :]
+                ends = [a + s * (n - 1) + 1 for a, s, n in zip(at, stride, dy_columns.shape[1:-1], strict=True)]
+                x_columns = lax.slice(xp, (0, *at, 0), (xp.shape[0], *ends, features), (1, *stride, 1))
+                products[dy_columns.shape[-2]].append(x_columns * dy_columns)
+            yield sum(vectorized_channel_sum(materialized(_sum_in_loops(terms))) for terms in products.values())
 
     return (
         _over_examples(gradient, at_least_float32(x), at_least_float32(dy))
@@ -114,55 +114,49 @@ def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax
 
 
 def _over_examples(gradient: Callable[..., jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
-    """gradient(x, dy), in a loop over as many examples as a cache holds."""
+    """gradient(x, dy), summed in a loop over batches of examples that fit into a cache."""
     examples = dy.shape[0]
     if not isinstance(examples, int) or x.size <= CACHED:
         return gradient(x, dy)
-    most = max(1, CACHED * examples // x.size)
-    few = max(n for n in range(1, most + 1) if examples % n == 0)
-    parts = [a.reshape(-1, few, *a.shape[1:]) for a in (x, dy)]
+    limit = max(1, CACHED * examples // x.size)
+    batch = max(n for n in range(1, limit + 1) if examples % n == 0)
+    parts = [a.reshape(-1, batch, *a.shape[1:]) for a in (x, dy)]
     zero = jnp.zeros_like(jax.eval_shape(gradient, *(part[0] for part in parts)))
     return lax.scan(lambda dw, part: (dw + gradient(*part), None), zero, parts)[0]
 
 
 def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], some rows at a time.
+    """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], in a loop over rows.
 
-    As in `forward`, dy's positions taking the part of the taps: each example has its own sums, in a cache, and adds to
-    them the outer products of 24 positions in one loop.
+    As in `forward`, with positions of dy instead of taps. Each example has its own sums, which stay in a cache. One
+    loop adds the outer products of 24 positions to them.
     """
-    if len(problem.spatial) == 1:  # a signal is an image of one column
+    if len(problem.spatial) == 1:  # treat a signal as an image with one column
         size, stride, dilation, padding, input_dilation = problem.window
         window = Window((*size, 1), (*stride, 1), (*dilation, 1), (*padding, (0, 0)), (*input_dilation, 1))
         problem = problem._replace(spatial=(*problem.spatial, 1), window=window)
         return kernel_gradient_by_position(x[:, :, None], dy[:, :, None], problem)[:, 0]
-    (high, wide), (down, right), (far, apart), padding, _ = problem.window
+    (k_rows, k_columns), (s_rows, s_columns), (d_rows, d_columns), padding, _ = problem.window
     height, width, features = dy.shape[1:]
-    rounds = -(-height // min(height, -(-POSITIONS // width)))
-    rows = -(-height // rounds)  # the last round may have fewer
+    iterations = -(-height // min(height, -(-POSITIONS // width)))
+    rows = -(-height // iterations)  # the last iteration may have fewer
     lanes = features + -features % LANES
     xp, dyp = materialized((padded(at_least_float32(x), padding), at_least_float32(dy)))
 
     def add(sums, row, rows):
-        reach = down * (rows - 1) + far * (high - 1) + 1
-        here, there = materialized(
-            (
-                lax.dynamic_slice_in_dim(xp, row * down, reach, 1),
-                _longer(lax.dynamic_slice_in_dim(dyp, row, rows, 1), 3, lanes),
-            )
-        )
+        span_rows, span_columns = d_rows * (k_rows - 1) + 1, d_columns * (k_columns - 1) + 1
+        x_rows = lax.dynamic_slice_in_dim(xp, row * s_rows, s_rows * (rows - 1) + span_rows, 1)
+        dy_rows = lax.dynamic_slice_in_dim(dyp, row, rows, 1)
+        dy_rows = lax.pad(dy_rows, np.zeros((), dyp.dtype), (*((0, 0, 0),) * 3, (0, lanes - features, 0)))
+        x_rows, dy_rows = materialized((x_rows, dy_rows))
         windows = (
-            here[
-                :,
-                down * i : down * i + far * (high - 1) + 1 : far,
-                right * j : right * j + apart * (wide - 1) + 1 : apart,
-            ]
-            for i, j in np.ndindex(rows, width)
+            x_rows[:, top : top + span_rows : d_rows, left : left + span_columns : d_columns]
+            for top, left in itertools.product(range(0, s_rows * rows, s_rows), range(0, s_columns * width, s_columns))
         )
-        positions = (there[:, i, j, None, None, None] for i, j in np.ndindex(rows, width))
-        return _summed((x[..., None] * dy for x, dy in zip(windows, positions, strict=True)), sums)
+        positions = (dy_rows[:, i, j, None, None, None] for i, j in np.ndindex(rows, width))
+        return _sum_in_loops((x[..., None] * dy for x, dy in zip(windows, positions, strict=True)), sums)
 
-    sums = jnp.zeros((x.shape[0], high, wide, x.shape[-1], lanes), xp.dtype)
+    sums = jnp.zeros((x.shape[0], k_rows, k_columns, x.shape[-1], lanes), xp.dtype)
     whole = height - height % rows
     sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
     if whole < height:
@@ -172,7 +166,7 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
 
 
 def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:
-    """Padded x for each channel of a group, as often as the group has features; without groups, once."""
+    """Padded x for each channel of a group, repeated for each feature of the group (without groups: not repeated)."""
     pad = lambda x: padded(x, problem.window.padding, problem.window.input_dilation)
     channels, features, groups = problem.channels_per_group, problem.features, problem.groups
     if groups == 1:
@@ -184,8 +178,8 @@ def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:
     return materialized([pad(part.reshape(*x.shape[:-1], features)) for part in repeated])
 
 
-def _factor(w: jax.Array, at: tuple[int, ...]) -> jax.Array:
-    """w[*at, :], in as few operations as there can be: many of them make a program that takes long to compile."""
+def _tap_weights(w: jax.Array, at: tuple[int, ...]) -> jax.Array:
+    """w[*at, :], with the fewest operations, for a short compile time."""
     return lax.slice(w, (*at, 0), (*(i + 1 for i in at), w.shape[-1])).reshape(-1)
 
 
@@ -194,12 +188,12 @@ def _times(x: jax.Array, v: jax.Array) -> jax.Array:
     return lax.broadcast_in_dim(x, shape, range(x.ndim)) * lax.broadcast_in_dim(v, shape, (x.ndim - 1,))
 
 
-def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.Array:
-    """The sum of the terms, in loops of about 24; what is left of them is kept between two loops."""
+def _sum_in_loops(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.Array:
+    """The sum of the terms, in loops of about 24 terms. Partial sums are stored between loops."""
     terms = list(terms)
     length = -(-len(terms) // _loops(len(terms)))
-    for number, term in enumerate(terms):
-        if number and number % length == 0:
+    for i, term in enumerate(terms):
+        if i and i % length == 0:
             start = materialized(start)
         start = term if start is None else start + term
     if start is None:
@@ -209,9 +203,3 @@ def _summed(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.A
 
 def _loops(terms: int) -> int:
     return max(1, round(terms / _TERMS))
-
-
-def _longer(x: jax.Array, axis: int, length: int) -> jax.Array:
-    """x with zeros at the end of a dimension, up to that length."""
-    around = [(0, max(length - n, 0) if i == axis else 0, 0) for i, n in enumerate(x.shape)]
-    return lax.pad(x, np.zeros((), x.dtype), around)

@@ -1,7 +1,7 @@
-"""Grouped convolution as a few dense ones: they beat many small ones, though most of their weights are zero.
+"""Grouped convolution as a few dense convolutions with block-diagonal kernels, which are faster than many small ones.
 
-Groups that share at most 32 channels make a block, whose kernel is block-diagonal. Zeros keep the groups of a block
-apart only if all values are finite: zero times infinity is NaN.
+A block merges groups with up to 32 channels in total. The result is exact only if all values are finite, because zero
+weights turn infinity into NaN.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,46 @@ from jax import lax
 
 from jaxcnn._lowering._problem import Algorithm, Problem
 
-_CHANNELS = 32  # of a block, where a dense convolution is at its best
-_UNROLLED = 8  # blocks in a program one after the other; more are a loop, as they would take long to compile
+_CHANNELS = 32  # per block, where a dense convolution is fastest
+_UNROLLED = 8  # maximum number of unrolled blocks; a loop compiles faster
 
 
 def convolution(x: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """The forward pass, or with dy for x the input's gradient; `compute` is for each block."""
+    """The convolution, block by block; `compute` computes each block."""
     kernels = _block_diagonal(w, problem)
     block = _block(problem)
-    parts = _each(lambda part, kernel: compute(part, kernel, block), _split(x, len(kernels)), kernels)
+    parts = _map_blocks(lambda part, kernel: compute(part, kernel, block), _split(x, len(kernels)), kernels)
     return _join(parts)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """`compute` is for each block; of its result only each group with itself is kept."""
+    """The kernel gradient; `compute` computes each block. Only its diagonal groups are kept."""
     merged, block = _merged(problem), _block(problem)
     count = problem.groups // merged
 
-    def own(part, dpart):
-        full = compute(part, dpart, block)
+    def diagonal_groups(x, dy):
+        full = compute(x, dy, block)
         full = full.reshape(*problem.window.size, merged, problem.channels_per_group, merged, -1)
         return jnp.diagonal(full, axis1=-4, axis2=-2).swapaxes(-1, -2)  # (*size, c, group, f)
 
-    kernels = _each(own, _split(x, count), _split(dy, count))
+    kernels = _map_blocks(diagonal_groups, _split(x, count), _split(dy, count))
     return jnp.moveaxis(kernels, 0, -3).reshape(problem.kernel_shape)
 
 
 def _block(problem: Problem) -> Problem:
-    """The dense problem of one block."""
+    """The problem of one block, without groups."""
     blocks = problem.groups // _merged(problem)
     return problem._replace(channels=problem.channels // blocks, features=problem.features // blocks, groups=1)
 
 
 def _merged(problem: Problem) -> int:
-    """The number of groups in a block."""
+    """The number of groups per block."""
     groups, channels = problem.groups, problem.channels_per_group
     return max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * channels <= _CHANNELS))
 
 
-def _each(function: Callable[..., jax.Array], *blocks: jax.Array) -> jax.Array:
-    """The results for all blocks, (blocks, ..), each by itself; of many blocks in a loop, which is compiled once."""
+def _map_blocks(function: Callable[..., jax.Array], *blocks: jax.Array) -> jax.Array:
+    """(blocks, ..): the function of each block. A loop computes many blocks, so that it is compiled once."""
     if len(blocks[0]) > _UNROLLED:
         return lax.map(lambda block: function(*block), blocks)
     return jnp.stack([function(*block) for block in zip(*blocks, strict=True)])
@@ -69,11 +69,11 @@ def _join(parts: jax.Array) -> jax.Array:
 
 
 def _block_diagonal(w: jax.Array, problem: Problem) -> jax.Array:
-    """(blocks, *size, ..): dense kernels, zero between channels of different groups."""
+    """(blocks, *size, ..): dense kernels with zeros between different groups."""
     merged, per_group = _merged(problem), problem.channels_per_group
     parts = w.reshape(*w.shape[:-1], problem.groups // merged, merged, -1)
     parts = jnp.moveaxis(parts, -3, 0)  # (block, *size, c, group, f)
     parts = jnp.moveaxis(parts, -2, -3)[..., None, :]
-    own = jnp.eye(merged, dtype=bool)[:, None, :, None]
-    parts = jnp.where(own.reshape((1,) * (parts.ndim - 4) + own.shape), parts, 0)
+    diagonal = jnp.eye(merged, dtype=bool)[:, None, :, None]
+    parts = jnp.where(diagonal.reshape((1,) * (parts.ndim - 4) + diagonal.shape), parts, 0)
     return parts.reshape(*parts.shape[:-4], merged * per_group, -1)

@@ -1,4 +1,4 @@
-"""Convolutions, pools and their gradients as `lax` has them: what a backend gets unless another form was measured."""
+"""Convolutions, pools and their gradients with plain `lax` operations: the default for all backends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     window, letters = problem.window, "DHW"[-len(problem.spatial) :]
     padding = window.padding
     if set(window.input_dilation) == {1} and any(min(ends) < 0 for ends in padding):
-        # On a CPU, XLA reads beyond the end of a 1-D input that is cropped at the start and padded at the end.
+        # XLA on a CPU reads out of bounds if a 1-D input is cropped at the start and padded at the end.
         x = padded(x, tuple((min(low, 0), min(high, 0)) for low, high in padding))
         padding = tuple((max(low, 0), max(high, 0)) for low, high in padding)
     return lax.conv_general_dilated(
@@ -59,12 +59,12 @@ def window_extreme_gradient(x: jax.Array, dy: jax.Array, problem: Problem) -> ja
 
 
 def is_max(problem: Problem) -> bool:
-    """Whether it is a maximum, not a minimum."""
+    """Whether the pool is a maximum, not a minimum."""
     return problem.operation.startswith("max")
 
 
 def identity_element(dtype: Any, problem: Problem) -> np.ndarray:
-    """The value that loses against every other."""
+    """The identity of the maximum or minimum."""
     if jnp.issubdtype(dtype, jnp.floating):
         return np.array(-np.inf if is_max(problem) else np.inf, dtype)
     return np.array(jnp.iinfo(dtype).min if is_max(problem) else jnp.iinfo(dtype).max, dtype)

@@ -1,9 +1,9 @@
-"""Values that are computed once and kept.
+"""Optimization barriers that make XLA compute a value once and store it.
 
-XLA's CPU compiler fuses whatever is element-wise into each of its users, and computes it again for each: a padded
-input for each tap of a kernel, the gradient of an activation for a kernel, for a bias and for the input of a layer. As
-part of a reduction or a transposition it is not vectorized either. The compiler has no way to see that once is less; an
-optimization barrier keeps it from fusing. (`jaxcnn.jit` leaves the barriers in until after fusion.)
+XLA's CPU compiler fuses element-wise operations into each of their users and recomputes them for each: a padded input
+for each tap of a kernel, the gradient of an activation for a kernel, a bias and an input. Fused into a reduction or a
+transposition, they are not vectorized. An optimization barrier prevents the fusion. (`jaxcnn.jit` keeps the barriers
+until after fusion.)
 """
 
 from typing import TypeVar
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def materialized(x: T) -> T:
-    """x itself, an array or a tree of arrays, as values in memory."""
+    """The identity on a tree of arrays, which are stored in memory."""
     return lax.optimization_barrier(x)
 
 
 def materialized_gradient(y: jax.Array) -> jax.Array:
-    """y itself; on a CPU, its gradient is materialized."""
+    """The identity; on a CPU, its gradient is stored in memory."""
     return _identity.bind(y)
 
 

@@ -1,4 +1,4 @@
-"""Biases and batch norm, with sums over channels and gradients as a CPU computes them well."""
+"""Biases and batch norm, with channel sums and gradients that are fast on a CPU."""
 
 import math
 
@@ -11,19 +11,19 @@ from jaxcnn._lowering._materialize import materialized_gradient
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """(N, *spatial, C), (C,) -> (N, *spatial, C): y + bias, with one gradient for the bias and all that made y."""
+    """(N, *spatial, C), (C,) -> (N, *spatial, C): y + bias. Its gradient is stored once for bias and y."""
     return materialized_gradient(y + broadcast(bias.astype(y.dtype), y))
 
 
 def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """(N, *spatial, C) -> ((C,), (C,)), (C,): the mean, as a constant near it and what is missing, and the variance.
+    """(N, *spatial, C) -> ((C,), (C,)), (C,): the mean, as a sum (c, mean - c) with a constant c, and the variance.
 
-    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2, in one pass over x. With
-    c the mean of a part of the values, here the first row of each image, little is lost to rounding: the variance
-    cannot be much smaller than (mean - c)^2 times the fraction that is that part.
+    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2, in one pass over x. Here c
+    is the mean of a subset of the values, the first row of each image. The rounding error is small, because the
+    variance is at least about (mean - c)^2 times the fraction of values in the subset.
     """
-    part = x[:, :1] if x.ndim > 2 else x[:1]
-    near = lax.stop_gradient(channel_sum(part) / math.prod(part.shape[:-1]))
+    subset = x[:, :1] if x.ndim > 2 else x[:1]
+    near = lax.stop_gradient(channel_sum(subset) / math.prod(subset.shape[:-1]))
     shift, square = channel_moments(x, near) / math.prod(x.shape[:-1])
     return (near, shift), jnp.maximum(square - jnp.square(shift), 0)
 
@@ -38,8 +38,8 @@ def normalize(
 ) -> jax.Array:
     """(N, *spatial, C) -> the same: (x - mean) / sqrt(var + eps) * scale + bias, for each channel.
 
-    The mean is a sum of two numbers: as one, it would be rounded, near 10,000 by up to 5e-4. What is subtracted first
-    is exact for x close to it.
+    The mean is a pair of summands, because a single float32 near 10,000 has a rounding error of up to 5e-4. The
+    subtraction of the first summand is exact for x close to it.
     """
     near, shift = mean
     factor = lax.rsqrt(var + eps)

@@ -1,10 +1,10 @@
-"""Pools as primitives. Their derivatives are linear maps; each is the transpose of another.
+"""Pools as primitives. Their derivatives are linear primitives; each is the transpose of another.
 
     y = window_sum(x)            dx = sum_gradient(dy)
     y = extreme(x)               dy = gather(x, dx)    dx = scatter(x, dy)
 
-gather takes dx from where each window of x has its maximum (or minimum), scatter puts dy back there. Both are constant
-in x.
+gather reads dx at the position of the maximum (or minimum) of each window of x; scatter adds dy at this position. Both
+are treated as constant in x.
 """
 
 import jax

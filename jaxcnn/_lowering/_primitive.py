@@ -1,4 +1,4 @@
-"""Primitives with one formulation for all backends and another one for some."""
+"""Primitives with a default implementation and an optional one for CPUs."""
 
 import functools
 from collections.abc import Callable
@@ -18,16 +18,16 @@ def primitive(
     cpu: Callable[..., jax.Array] | None = None,
     examples: tuple[bool, ...],
 ) -> Primitive:
-    """A primitive computed by `plain`, but on a CPU by `cpu`, if given; its derivatives are the caller's business.
+    """A primitive that runs `plain`, or on a CPU `cpu` if given. The caller registers its derivatives.
 
     Args:
-        name: as it stands in a jaxpr.
+        name: its name in a jaxpr.
         plain, cpu: functions of arrays, with hashable keyword parameters.
-        examples: for each operand, whether its first dimension is examples. A new dimension of just those is more
-            examples; any other batching maps `plain`.
+        examples: for each operand, whether its first dimension is the batch. If `vmap` maps exactly these operands, the
+            new dimension is merged into the batch; otherwise it maps `plain`.
     """
     prim = Primitive(name)
-    vars(prim)["plain"] = plain  # for those who read programs
+    vars(prim)["plain"] = plain  # read by `_program`
 
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
@@ -52,12 +52,12 @@ def primitive(
 
 
 def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> None:
-    """Derivatives of a map that is linear in one of its operands and does not move with the others.
+    """Registers the derivatives of a primitive that is linear in one operand and constant in the others.
 
     Args:
-        at: which operand that is.
-        prim: the map.
-        transpose: (cotangent, *other operands, **params) -> what belongs to that operand.
+        at: index of the operand.
+        prim: the primitive.
+        transpose: (cotangent, *other operands, **params) -> cotangent of the operand.
     """
 
     def jvp(primals, tangents, **params):
@@ -69,8 +69,8 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
     def transposed(ct, *operands, **params):
         others = (*operands[:at], *operands[at + 1 :])
         result: list[Any] = [None] * len(operands)
-        zero = isinstance(ct, ad.Zero)
-        result[at] = ad.Zero(operands[at].aval) if zero else transpose(ct, *others, **params)
+        is_zero = isinstance(ct, ad.Zero)
+        result[at] = ad.Zero(operands[at].aval) if is_zero else transpose(ct, *others, **params)
         return result
 
     ad.primitive_jvps[prim] = jvp

@@ -1,4 +1,4 @@
-"""What an operation has to compute, described by shapes alone: what the rules that choose an algorithm look at."""
+"""The shapes and options of an operation, from which the rules select an algorithm."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from jaxcnn._window import Window
 class Problem(NamedTuple):
     """One convolution or pool, or one of its gradients.
 
-    The sizes are those of x (examples, *spatial, channels) -> y (examples, *output, features), for a gradient, too.
-    A pool is a problem with as many groups as channels.
+    Sizes refer to the forward pass, x (examples, *spatial, channels) -> y (examples, *output, features), also for
+    gradients. A pool has one group per channel.
     """
 
     operation: str  # "forward", "input gradient", "kernel gradient", "max pool", "sum pool", "max pool gradient", ..
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
     @property
     def multiply_adds(self) -> Any:
-        """For all examples: each weight is used once at each position of the output."""
+        """For all examples: each weight is used once per output position."""
         return self.examples * math.prod(self.output) * math.prod(self.kernel_shape)
 
 
@@ -47,23 +47,23 @@ Algorithm = Callable[[Any, Any, Problem], Any]
 
 
 def forward(x: Any, w: Any, window: Window, groups: int) -> Problem:
-    """Of x (N, *spatial, C) and w (*size, C / groups, F)."""
+    """The problem for x (N, *spatial, C) and w (*size, C / groups, F)."""
     return Problem("forward", x.shape[0], x.shape[1:-1], x.shape[-1], w.shape[-1], window, groups, x.dtype.name)
 
 
 def input_gradient(dy: Any, w: Any, window: Window, groups: int, spatial: tuple[int, ...]) -> Problem:
-    """Of dy (N, *output, F) and w (*size, C / groups, F)."""
+    """The problem for dy (N, *output, F) and w (*size, C / groups, F)."""
     channels, features = w.shape[-2] * groups, w.shape[-1]
     return Problem("input gradient", dy.shape[0], spatial, channels, features, window, groups, dy.dtype.name)
 
 
 def kernel_gradient(x: Any, dy: Any, window: Window, groups: int) -> Problem:
-    """Of x (N, *spatial, C) and dy (N, *output, F)."""
+    """The problem for x (N, *spatial, C) and dy (N, *output, F)."""
     spatial, channels, features = x.shape[1:-1], x.shape[-1], dy.shape[-1]
     return Problem("kernel gradient", x.shape[0], spatial, channels, features, window, groups, x.dtype.name)
 
 
 def pool(operation: str, x: Any, window: Window, spatial: tuple[int, ...] = ()) -> Problem:
-    """Of an array (N, *spatial, C), or for a gradient (N, *output, C) and the spatial shape of the input."""
+    """The problem for x (N, *spatial, C); for a gradient, dy (N, *output, C) and the spatial shape of the input."""
     channels = x.shape[-1]
     return Problem(operation, x.shape[0], spatial or x.shape[1:-1], channels, channels, window, channels, x.dtype.name)

@@ -1,6 +1,6 @@
-"""Resizing of one dimension as a sum over taps, so that an output depends only on the inputs under its filter.
+"""Resizes one dimension with a sum over filter taps, so that an output depends only on inputs under its filter.
 
-`jax.image.resize` multiplies by a dense matrix, whose zeros turn a NaN or an infinity anywhere into NaN everywhere.
+`jax.image.resize` multiplies by a dense matrix. Its zeros turn a single NaN or infinity into NaN in all outputs.
 """
 
 import functools
@@ -13,7 +13,7 @@ from jax import lax
 from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._primitive import linear_in, primitive
 
-_UNROLLED = 16  # taps; more of them are a loop, as they would take long to compile
+_UNROLLED = 16  # maximum number of unrolled taps; a loop compiles faster
 
 
 def resample(x: jax.Array, sizes: tuple[int, ...], method: str, antialias: bool = True) -> jax.Array:
@@ -25,7 +25,7 @@ def resample(x: jax.Array, sizes: tuple[int, ...], method: str, antialias: bool 
     return x
 
 
-def _along(
+def _resample_axis(
     x: jax.Array, *, axis: int, sizes: tuple[int, int], method: str, antialias: bool, transposed: bool
 ) -> jax.Array:
     wide = at_least_float32(x)
@@ -36,8 +36,8 @@ def _along(
     def add(y, tap):
         index, weight = tap
         weight = lax.expand_dims(weight, others)
-        here = jnp.take(wide, index, axis, mode="clip")
-        return y + jnp.where(weight == 0, 0, weight * here), None
+        values = jnp.take(wide, index, axis, mode="clip")
+        return y + jnp.where(weight == 0, 0, weight * values), None
 
     y = jnp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), wide.dtype)
     if len(indices) > _UNROLLED:
@@ -52,19 +52,19 @@ def _along(
 def _taps(
     n: int, size: int, method: str, antialias: bool, transposed: bool, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and weights (taps, outputs): what each output is a sum of; the weights are a resize of unit vectors.
+    """Input indices and weights (taps, outputs) of each output. The weights result from resizing unit vectors.
 
-    An output with fewer taps than others has its first one again, with a weight of 0.
+    Outputs with fewer taps repeat their first index with weight 0.
     """
     with jax.ensure_compile_time_eval():
         matrix = np.asarray(jax.image.resize(jnp.eye(n, dtype=dtype), (n, size), method, antialias))
     matrix = matrix.T if transposed else matrix
-    used = np.abs(matrix) > 8 * jnp.finfo(dtype).eps  # at the end of the filter, 0 may come out as a rounding error
+    used = np.abs(matrix) > 8 * jnp.finfo(dtype).eps  # rounding may give a nonzero weight at the end of the filter
     matrix = np.where(used, matrix, 0)
     indices = np.argsort(~used, axis=0, kind="stable")[: max(1, used.sum(0).max())].astype(np.int32)
     weights = np.take_along_axis(matrix, indices, 0)
     return np.where(weights == 0, indices[0], indices), weights
 
 
-_resampled = primitive("jaxcnn_resampled", _along, examples=(True,))
+_resampled = primitive("jaxcnn_resampled", _resample_axis, examples=(True,))
 linear_in(0, _resampled, lambda dy, *, transposed, **grid: _resampled.bind(dy, **grid, transposed=not transposed))

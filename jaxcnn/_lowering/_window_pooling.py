@@ -1,6 +1,6 @@
-"""Pools as one slice of the input for each tap of the window: their maximum, minimum or sum, and the gradients.
+"""Pools as the maximum, minimum or sum of one input slice per window tap, and their gradients.
 
-Of equal values the first wins, in both modes of differentiation and on every backend.
+The first of several equal values receives the gradient, in both modes of differentiation and on every backend.
 """
 
 import functools
@@ -31,40 +31,40 @@ def window_extreme(x: jax.Array, problem: Problem) -> jax.Array:
 
 
 def gather_winners(x: jax.Array, dx: jax.Array, problem: Problem) -> jax.Array:
-    """dx where each window of x has its maximum or minimum."""
+    """dx at the maximum or minimum of each window of x."""
     pairs = zip(_values(x, problem), _slices(dx, problem, 0), strict=True)
     best, dy = next(pairs)
-    for here, dhere in pairs:
-        wins = _beats(here, best, problem)
-        best, dy = jnp.where(wins, here, best), jnp.where(wins, dhere, dy)
+    for value, tangent in pairs:
+        wins = _beats(value, best, problem)
+        best, dy = jnp.where(wins, value, best), jnp.where(wins, tangent, dy)
     return dy
 
 
 def scatter_to_winners(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """The transpose of `gather_winners`: each position of x has the sum of dy over the windows that it won."""
+    """The transpose of `gather_winners`: each position of x receives the sum of dy over the windows where it wins."""
     values = _values(x, problem)
     best, taps = next(values), problem.window.taps
     winner = jnp.zeros(best.shape, jnp.int32 if taps > 127 else jnp.int8)
-    for number, here in enumerate(values, 1):
-        wins = _beats(here, best, problem)
-        best, winner = jnp.where(wins, here, best), jnp.where(wins, number, winner)
+    for tap, value in enumerate(values, 1):
+        wins = _beats(value, best, problem)
+        best, winner = jnp.where(wins, value, best), jnp.where(wins, tap, winner)
     winner, dy = materialized((winner, dy))
     zero = np.zeros((), dy.dtype)
-    parts = [jnp.where(winner == number, dy, zero) for number in range(taps)]
+    parts = [jnp.where(winner == tap, dy, zero) for tap in range(taps)]
     return overlap_add(parts, problem.window, problem.spatial)
 
 
 def _slices(x: jax.Array, problem: Problem, padding: Any) -> Iterator[jax.Array]:
-    """What each tap of the window sees at every place, first tap first."""
+    """The inputs that each tap of the window reads for all outputs, in order."""
     xp = padded(x, problem.window.padding, value=padding)
-    return (here for _, here in tap_slices(xp, problem.window))
+    return (values for _, values in tap_slices(xp, problem.window))
 
 
 def _values(x: jax.Array, problem: Problem) -> Iterator[jax.Array]:
     return _slices(x, problem, identity_element(x.dtype, problem))
 
 
-def _beats(here: jax.Array, best: jax.Array, problem: Problem) -> jax.Array:
-    """Where a later tap wins: with a better value, or with a NaN."""
-    better = here > best if is_max(problem) else here < best
-    return better | (here != here)
+def _beats(value: jax.Array, best: jax.Array, problem: Problem) -> jax.Array:
+    """Where a later tap wins: its value is better, or NaN."""
+    better = value > best if is_max(problem) else value < best
+    return better | (value != value)

@@ -1,4 +1,4 @@
-"""Data sets of images as plain arrays, read from files whose every header is checked."""
+"""Image data sets as plain NumPy arrays. The file readers validate every header."""
 
 from jaxcnn.data import augment as augment
 from jaxcnn.data._error import DataError as DataError

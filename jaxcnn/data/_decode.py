@@ -1,4 +1,4 @@
-"""Image files as arrays of bytes: turned, scaled, cut, on white, and few at a time."""
+"""Decoding of image files into uint8 arrays, with a limit on the pixels that are decoded at the same time."""
 
 import contextlib
 import pathlib
@@ -11,89 +11,89 @@ import numpy as np
 from jaxcnn._extra import MissingExtraError
 from jaxcnn.data._error import DataError
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow reads many more, most of them rarely tried
-MOST_PIXELS = 64_000_000
-DECODED_PIXELS = 64_000_000  # at the same time, by all threads together
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF, and its values for a quarter turn
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
+MAX_PIXELS = 64_000_000
+DECODED_PIXELS = 64_000_000  # at the same time, in all threads together
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
 
 
-def reader(size: tuple[int, int], channels: int, most_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
-    """A function from an image's path to uint8 (height, width, channels), for any number of threads."""
+def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
+    """Return a thread-safe function from an image path to a uint8 array (height, width, channels)."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise MissingExtraError("images are read by pillow", "images") from error
+        raise MissingExtraError("reading images needs pillow", "images") from error
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     height, width = size
     mode = "RGB" if channels == 3 else "L"
-    room = _Room(DECODED_PIXELS)
+    budget = _PixelBudget(DECODED_PIXELS)
 
-    def as_stored(image: Any) -> tuple[int, int]:
-        """(width, height) that becomes `size` when the image is turned as its camera says."""
+    def stored_size(image: Any) -> tuple[int, int]:
+        """(width, height) in the file, which becomes `size` once the EXIF orientation is applied."""
         return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
 
-    def decode(path: pathlib.Path, take: Callable[[int], None]) -> np.ndarray:
+    def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             pixels = image.width * image.height
-            if pixels > most_pixels:
+            if pixels > max_pixels:
                 found = f"{image.width} x {image.height}"
-                raise DataError(f"{path}: expected at most {most_pixels:,} pixels, found {found}")
+                raise DataError(f"{path}: expected at most {max_pixels:,} pixels, found {found}")
             raw = image.tile[0].args if image.tile else None
             if image.format in ("JPEG", "MPO"):
-                image.draft(mode, as_stored(image))  # unpack no more than needed
-            if not image.info.get("progressive"):  # which is unpacked as a whole
+                image.draft(mode, stored_size(image))  # decode at a reduced size if possible
+            if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
                 pixels = image.width * image.height
-            take(pixels)
-            stored = as_stored(image)  # which reads all of a PNG
-            fitted = ImageOps.fit(_in_mode(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
-            fitted = _on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
+            reserve(pixels)
+            stored = stored_size(image)  # after `reserve`, because it decodes all of a PNG
+            fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
+            fitted = _composited_on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
             return np.asarray(fitted, np.uint8).reshape(height, width, channels)
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:
-            with room.some() as take:  # until `decode` has let go of its images
-                return decode(path, take)
+            with budget.reservation() as reserve:  # held until `decode` has released its images
+                return decode(path, reserve)
         except DataError:
             raise
-        except Exception as error:  # a damaged file makes pillow raise nearly anything
+        except Exception as error:  # pillow raises many types of errors for damaged files
             raise DataError(f"{path}: cannot be read as an image: {error}") from error
 
     return read
 
 
-class _Room:
-    """Limits how many pixels are decoded at a time; a larger image is decoded alone."""
+class _PixelBudget:
+    """Limits the number of pixels that are decoded at the same time. A larger image is decoded alone."""
 
     def __init__(self, pixels: int):
-        self._most = self._free = pixels
+        self._total = self._free = pixels
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def some(self) -> Iterator[Callable[[int], None]]:
-        """A function that waits until this many pixels fit, and gives the room back at the end."""
-        taken = 0
+    def reservation(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that waits for n free pixels and reserves them. They are released on exit."""
+        reserved = 0
 
-        def take(pixels: int) -> None:
-            nonlocal taken
-            wanted = min(pixels, self._most)
+        def reserve(pixels: int) -> None:
+            nonlocal reserved
+            needed = min(pixels, self._total)
             with self._changed:
-                self._changed.wait_for(lambda: self._free >= wanted)
-                self._free -= wanted
-            taken = wanted
+                self._changed.wait_for(lambda: self._free >= needed)
+                self._free -= needed
+            reserved = needed
 
         try:
-            yield take
+            yield reserve
         finally:
             with self._changed:
-                self._free += taken
+                self._free += reserved
                 self._changed.notify_all()
 
 
-def _in_mode(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
-    """In 8 bits a channel; in RGBA if parts are transparent, else in `mode`.
+def _converted(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
+    """Convert to 8 bits per channel: RGBA if the image has transparency, else `mode`.
 
-    `raw` is how a PNG has its pixels; its transparent value is in these bits.
+    `raw` is the pixel format in a PNG file. The transparent value of a PNG has the bit depth of that format.
     """
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):
@@ -112,7 +112,7 @@ def _in_mode(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _on_white(image: Any, image_module: Any) -> Any:
+def _composited_on_white(image: Any, image_module: Any) -> Any:
     if image.mode != "RGBA":
         return image
     return image_module.alpha_composite(image_module.new("RGBA", image.size, "white"), image)

@@ -1,4 +1,4 @@
-"""Files from the network: over https, no larger than known, with the known SHA-256, or not at all."""
+"""Downloads over https. The size and the SHA-256 hash of every file are known and verified."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from jaxcnn.data._error import DataError
 
-_WINDOW = 30  # seconds, in each of which there must be
-_SLOWEST = 10_000  # bytes a second, else a server counts as gone
+_WINDOW = 30  # seconds over which the speed is measured
+_MIN_SPEED = 10_000  # bytes per second; a slower download fails
 _CHUNK = 1 << 14  # bytes
 
 
 class Remote(NamedTuple):
-    """A file to download: what it is, to the bit."""
+    """A file to download, with its exact size and hash."""
 
     url: str
     size: int  # bytes
@@ -31,39 +31,39 @@ class Remote(NamedTuple):
 
 
 def fetch(remote: Remote, folder: pathlib.Path) -> pathlib.Path:
-    """The file in the folder, downloaded if it is not there.
+    """Download the file into the folder, unless it is there, and return its path.
 
-    It is written under another name, and gets its own only when its bytes are those expected.
+    The file is renamed to its final name only after its hash has been verified.
 
     Raises:
-        DataError: if that cannot be.
+        DataError: if the download fails.
     """
     try:
         import pooch
     except ImportError as error:
         raise DataError(
-            f"pooch, which would download {remote.url}, is not installed (pip install 'jaxcnn[download]')"
+            f"downloading {remote.url} needs pooch, which is not installed (pip install 'jaxcnn[download]')"
         ) from error
-    pooch.get_logger().setLevel("WARNING")  # the line below says the same, and how large it is
+    pooch.get_logger().setLevel("WARNING")  # replaces pooch's message by the one below, which includes the size
     if not (folder / remote.name).exists():
         print(f"downloading {remote.url} ({remote.size / 1e6:.1f} MB) to {folder} ...", file=sys.stderr, flush=True)
     try:
         path = pooch.retrieve(
             remote.url, f"sha256:{remote.sha256}", remote.name, folder, downloader=_capped(remote.size)
         )
-    except (OSError, ValueError) as error:  # pooch tells a wrong hash by ValueError
+    except (OSError, ValueError) as error:  # pooch raises ValueError for a wrong hash
         raise DataError(f"{remote.url}: cannot be downloaded: {error}") from error
     return pathlib.Path(path)
 
 
 def _capped(size: int) -> Any:
-    """What pooch calls to download: it stops when there is more than there should be."""
+    """A downloader for pooch that stops as soon as the file exceeds the expected size."""
 
     def download(url: str, output: str, _: Any) -> None:
-        os.unlink(output)  # pooch has made it for its owner alone; a new one gets the mode that the umask leaves
+        os.unlink(output)  # pooch's file is readable by its owner only; a new file follows the umask
         got = 0
         with open(output, "xb") as file:
-            for chunk in _in_time(url):
+            for chunk in _fast_enough_chunks(url):
                 got += len(chunk)
                 if got > size:
                     raise OSError(f"expected {size} bytes, found more")
@@ -74,21 +74,21 @@ def _capped(size: int) -> Any:
     return download
 
 
-def _in_time(url: str) -> Iterator[bytes]:
-    """The chunks that a server sends, while it keeps up the lowest speed.
+def _fast_enough_chunks(url: str) -> Iterator[bytes]:
+    """Yield the chunks of a download. Raises OSError if the speed falls below `_MIN_SPEED`.
 
-    They are read by another thread, as a read waits as long as single bytes come, and so do name look-ups and headers.
+    A thread reads them, because DNS look-ups, headers and reads that receive single bytes have no total time-out.
     """
     chunks: queue.Queue[bytes | Exception | None] = queue.Queue(64)
-    given_up = threading.Event()
+    abandoned = threading.Event()
 
     def put(chunk: bytes | Exception | None) -> None:
-        while not given_up.is_set():
+        while not abandoned.is_set():
             try:
                 return chunks.put(chunk, timeout=1)
             except queue.Full:
                 continue
-        raise OSError("given up")
+        raise OSError("download abandoned")
 
     def read() -> None:
         with contextlib.suppress(OSError):
@@ -116,11 +116,11 @@ def _in_time(url: str) -> Iterator[bytes]:
                 got += len(chunk)
                 total += len(chunk)
                 yield chunk
-            if got < _SLOWEST * _WINDOW:
+            if got < _MIN_SPEED * _WINDOW:
                 seconds = time.monotonic() - began
-                raise OSError(f"too slow: {total} bytes in {seconds:.0f} s, less than {_SLOWEST} a second")
+                raise OSError(f"too slow: {total} bytes in {seconds:.0f} s, less than {_MIN_SPEED} bytes per second")
     finally:
-        given_up.set()
+        abandoned.set()
 
 
 def _chunks(url: str) -> Iterator[bytes]:
@@ -130,5 +130,5 @@ def _chunks(url: str) -> Iterator[bytes]:
         response.raise_for_status()
         for step in (*response.history, response):
             if urllib.parse.urlsplit(step.url).scheme != "https":
-                raise OSError(f"it is at {step.url}, which is not https")
+                raise OSError(f"{step.url} is not https")
         yield from response.iter_content(_CHUNK)

@@ -1,5 +1,5 @@
-"""The error of everything that is read from files."""
+"""The error that all file readers raise."""
 
 
 class DataError(ValueError):
-    """A file that is missing or is not what it should be."""
+    """A file is missing, damaged or not in the expected format."""

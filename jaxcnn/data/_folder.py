@@ -1,4 +1,4 @@
-"""A folder of images, with a folder for each class."""
+"""Images in class folders: a folder with one subfolder per class."""
 
 import collections
 import itertools
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn._path import expected_one_of
-from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._decode import MAX_PIXELS, reader
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 
 _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
-_NOTES = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".py")  # files about images
-_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")  # which leave these beside one's own files
+_TEXT_SUFFIXES = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".py")  # no warning
+_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")  # created by operating systems
 
 
 class Files(NamedTuple):
-    """paths of images, the label of each (N,), and the classes, which are the names of their folders."""
+    """Image paths, their labels (N,), and the class names, which are the folder names."""
 
     paths: list[pathlib.Path]
     labels: np.ndarray
@@ -36,26 +36,27 @@ def image_folder(
     channels: int = 3,
     classes: tuple[str, ...] | None = None,
     on_bad_image: str = "raise",
-    most_pixels: int = MOST_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
-    """All images of a folder in memory: `path/cat/1.jpg`, `path/dog/2.png`, ...
+    """Load all images of class folders into memory: `path/cat/1.jpg`, `path/dog/2.png`, ...
 
-    Each image is turned as its camera says, scaled until it covers `size`, and cut to it around its middle. They take
-    height * width * channels bytes each; `image_stream` reads them as they are needed instead.
+    Each image is rotated by its EXIF orientation, resized until it covers `size`, and center-cropped to `size`. An
+    image takes height * width * channels bytes. Use `image_stream` for more images than memory holds.
 
     Args:
-        path: a folder with a folder of images (.jpg, .png, .webp, .bmp) for each class, at any depth. Hidden files
-            and those that systems leave there, such as Thumbs.db, are passed over; other files that are no images of
-            these kinds are left out with a warning that counts them.
+        path: a folder with one subfolder per class. A class folder holds images (.jpg, .png, .webp, .bmp) at any
+            depth. Hidden files, system files (Thumbs.db) and text files (.csv, ..) are ignored. All other files are
+            skipped with a warning.
         size: (height, width) in pixels.
         channels: 3 for color, 1 for gray.
-        classes: the classes in order, such as those of the training images; as a rule all folders, in the order of
-            their names.
-        on_bad_image: "raise", or "skip" to leave out an image that cannot be read, with a warning that counts them.
-        most_pixels: an image that says it has more is bad, and is not unpacked.
+        classes: the class names in label order, for example those of the training images. By default, all
+            subfolders, sorted by name.
+        on_bad_image: "raise", or "skip" to skip images that cannot be read, with a warning.
+        max_pixels: an image with more pixels counts as unreadable and is not decoded.
 
     Raises:
-        DataError: for a folder without images or classes, a class without images, or an image that cannot be read.
+        DataError: if there are no class folders, a class has no images, a class is unknown, or an image cannot be
+            read.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -72,7 +73,7 @@ def image_folder(
     if on_bad_image not in ("raise", "skip"):
         raise ValueError(f"image_folder: on_bad_image must be 'raise' or 'skip', got {on_bad_image!r}")
     files = list_images(path, classes)
-    read = reader(size, channels, most_pixels)
+    read = reader(size, channels, max_pixels)
 
     def attempt(file):
         try:
@@ -80,13 +81,13 @@ def image_folder(
         except DataError as error:
             if on_bad_image == "raise":
                 raise
-            return DataError(str(error))  # the error itself would keep the image that it was raised for
+            return DataError(str(error))  # a copy, because the original's traceback keeps the image in memory
 
     images = np.empty((len(files.paths), *size, channels), np.uint8)
     good = np.ones(len(images), bool)
     bad = []
     with ThreadPoolExecutor() as pool:
-        for i, image in enumerate(_ahead(pool, attempt, files.paths)):
+        for i, image in enumerate(_map_ahead(pool, attempt, files.paths)):
             if isinstance(image, DataError):
                 bad.append(image)
                 good[i] = False
@@ -94,14 +95,14 @@ def image_folder(
                 images[i] = image
     if bad:
         if len(bad) == len(images):
-            raise DataError(f"{path}: none of {len(images)} images can be read, such as {bad[0]}")
-        warnings.warn(f"{len(bad)} of {len(images)} images left out, such as {bad[0]}", stacklevel=2)
+            raise DataError(f"{path}: none of {len(images)} images can be read; first error: {bad[0]}")
+        warnings.warn(f"skipped {len(bad)} of {len(images)} images; first error: {bad[0]}", stacklevel=2)
         images = images[good]
     return Dataset(images, files.labels[good], files.classes)
 
 
 def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
-    """One image, uint8 (height, width, channels), brought to `size` as `image_folder` does it.
+    """Read one image as uint8 (height, width, channels), rotated, resized and cropped as in `image_folder`.
 
     Args:
         path: a file (.jpg, .png, .webp, .bmp).
@@ -109,46 +110,47 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
         channels: 3 for color, 1 for gray.
 
     Raises:
-        DataError: for a file that is no image of these kinds, is damaged, or has more than 64 million pixels.
+        DataError: if the file is not an image of these formats, is damaged, or has more than 64 million pixels.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
-    Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]`, the middle, as ImageNet is evaluated.
+    Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]` is the center crop of ImageNet evaluation.
     """
-    return reader(size, channels, MOST_PIXELS)(pathlib.Path(path))
+    return reader(size, channels, MAX_PIXELS)(pathlib.Path(path))
 
 
 def is_hidden(path: str | os.PathLike) -> bool:
-    """Whether a file or folder is one of the system's by its name, as all readers of folders here pass over.
+    """Return whether a file or folder name is hidden or a system file. All folder readers here ignore these.
 
     Example:
         >>> [jaxcnn.data.is_hidden(name) for name in (".DS_Store", "._1.jpg", "Thumbs.db", "__MACOSX", "1.jpg")]
         [True, True, True, True, False]
     """
     name = pathlib.Path(path).name
-    return name.startswith(".") or name in _OF_SYSTEMS
+    return name.startswith(".") or name in _SYSTEM_FILES
 
 
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
-    """The images of a folder, in the order of their names; nothing outside of it, wherever links may lead.
+    """List the images of class folders, sorted by path. A warning counts the files that were skipped.
 
-    A folder that is reached twice, by a link to it, counts once. What is left out is counted in a warning.
+    A folder that links reach again is listed once.
 
     Raises:
-        DataError: if there are none, or none of some class, or folders that are none of the classes.
+        DataError: if there are no class folders, a class has no images, a class is unknown, or a link points outside
+            the folder.
     """
     root = pathlib.Path(path).expanduser()
-    left_out: collections.Counter[str] = collections.Counter()
+    skipped: collections.Counter[str] = collections.Counter()
     images: dict[str, list[pathlib.Path]] = {}
     try:
-        seen = {root.resolve(strict=True)}
+        visited = {root.resolve(strict=True)}
         for folder in _entries(root):
             if folder.is_dir():
-                if _is_new(folder, root, seen):
-                    images[folder.name] = _images(folder, root, seen, left_out)
+                if _is_new(folder, root, visited):
+                    images[folder.name] = _images(folder, root, visited, skipped)
                 else:
-                    left_out["link to a folder that is read already"] += 1
+                    skipped["link to a folder that was already read"] += 1
             elif folder.suffix.lower() in _SUFFIXES:
-                left_out["image in no class folder"] += 1
+                skipped["image outside the class folders"] += 1
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}") from error
     if not images:
@@ -156,70 +158,70 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     if classes is None:
         classes = tuple(sorted(images))
     if len(set(classes)) < len(classes):
-        raise DataError(f"{root}: a class is listed twice in {classes}")
+        raise DataError(f"{root}: the classes contain a duplicate: {classes}")
     for name in sorted(images):
         if name not in classes:
             raise DataError(f"{root}: unknown class {name!r}; {expected_one_of(name, classes)}")
-    counted = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
-    without = [name for name, files in sorted(images.items()) if not files]
-    if without:
-        found = f"; left out: {counted}" if left_out else ""
-        raise DataError(f"{root}: expected images ({', '.join(_SUFFIXES)}) in {', '.join(without)}, found none{found}")
-    if left_out:
-        warnings.warn(f"{root}: left out: {counted}", stacklevel=3)
+    counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
+    empty = [name for name, files in sorted(images.items()) if not files]
+    if empty:
+        hint = f"; skipped: {counts}" if skipped else ""
+        raise DataError(f"{root}: expected images ({', '.join(_SUFFIXES)}) in {', '.join(empty)}, found none{hint}")
+    if skipped:
+        warnings.warn(f"{root}: skipped: {counts}", stacklevel=3)
     paths = [file for name in classes for file in images.get(name, ())]
     labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     return Files(paths, np.array(labels, np.int32), classes)
 
 
 def _images(
-    folder: pathlib.Path, root: pathlib.Path, seen: set[pathlib.Path], left_out: collections.Counter[str]
+    folder: pathlib.Path, root: pathlib.Path, visited: set[pathlib.Path], skipped: collections.Counter[str]
 ) -> list[pathlib.Path]:
-    """The images of a folder, at any depth, in the order of their paths."""
-    found = []
+    """Return the images of a folder at any depth, sorted by path."""
+    images = []
     for entry in _entries(folder):
         if entry.is_dir():
-            if _is_new(entry, root, seen):
-                found += _images(entry, root, seen, left_out)
+            if _is_new(entry, root, visited):
+                images += _images(entry, root, visited, skipped)
             else:
-                left_out["link to a folder that is read already"] += 1
+                skipped["link to a folder that was already read"] += 1
         elif entry.suffix.lower() not in _SUFFIXES:
-            if entry.suffix.lower() not in _NOTES:
-                left_out[f"file {entry.suffix.lower() or 'without a suffix'}"] += 1
+            if entry.suffix.lower() not in _TEXT_SUFFIXES:
+                skipped[f"file {entry.suffix.lower() or 'without a suffix'}"] += 1
         else:
-            _resolved(entry, root)
-            found.append(entry)
-    return sorted(found)
+            _resolved(entry, root)  # raises if it is outside the root
+            images.append(entry)
+    return sorted(images)
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What is in a folder and not hidden, links last, so that what they lead to is read under its own name."""
+    """Return the visible entries of a folder. Links come last, so that targets keep their real names."""
     entries = (entry for entry in folder.iterdir() if not is_hidden(entry))
     return sorted(entries, key=lambda entry: (entry.is_symlink(), entry))
 
 
-def _is_new(folder: pathlib.Path, root: pathlib.Path, seen: set[pathlib.Path]) -> bool:
-    real = _resolved(folder, root)
-    new = real not in seen
-    seen.add(real)
+def _is_new(folder: pathlib.Path, root: pathlib.Path, visited: set[pathlib.Path]) -> bool:
+    resolved = _resolved(folder, root)
+    new = resolved not in visited
+    visited.add(resolved)
     return new
 
 
 def _resolved(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
-    """Where it is when links are followed, which must be in `root`."""
-    real = pathlib.Path(os.path.realpath(path))
-    if not real.is_relative_to(root.resolve()):
-        raise DataError(f"{path}: leads out of {root}")
-    return real
+    """Return the path with all links resolved. Raises DataError if it is outside `root`."""
+    resolved = pathlib.Path(os.path.realpath(path))
+    if not resolved.is_relative_to(root.resolve()):
+        raise DataError(f"{path}: points outside {root}")
+    return resolved
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
-    """The results in order, computed a little ahead of their use, so that few are in memory."""
-    waiting = []
+def _map_ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
+    """Yield the results in order. At most 64 are computed ahead, to limit memory."""
+    pending = []
     remaining = iter(items)
     for item in itertools.islice(remaining, 64):
-        waiting.append(pool.submit(function, item))
-    while waiting:
-        yield waiting.pop(0).result()
+        pending.append(pool.submit(function, item))
+    while pending:
+        yield pending.pop(0).result()
         for item in itertools.islice(remaining, 1):
-            waiting.append(pool.submit(function, item))
+            pending.append(pool.submit(function, item))

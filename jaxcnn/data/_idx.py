@@ -1,6 +1,6 @@
 """The IDX format of MNIST: a header of 4 + 4 * rank bytes, then the values.
 
-bytes 0-1 zero, byte 2 the type (8: unsigned bytes), byte 3 the rank, then each dimension as big-endian uint32
+Header: bytes 0-1 zero, byte 2 the type (8: uint8), byte 3 the rank, then each dimension as big-endian uint32.
 """
 
 import gzip
@@ -14,14 +14,14 @@ import numpy as np
 
 from jaxcnn.data._error import DataError
 
-_MOST = 1 << 31  # bytes; more than any such file has, less than would hurt
+_MAX_BYTES = 1 << 31  # more than any MNIST-like file has, and small enough for memory
 
 
 def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
-    """The unsigned bytes of an IDX file, compressed if its name ends in .gz, as an array of this rank.
+    """Read an IDX file of uint8 values as an array of the given rank. A name that ends in .gz means gzip.
 
     Raises:
-        DataError: if the file is not exactly what its header says, or is no such file.
+        DataError: if the file is not an IDX file of this rank, or its size does not match its header.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -33,12 +33,14 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
                 )
             sizes = file.read(4 * rank)
             if len(sizes) < 4 * rank:
-                raise DataError(f"{path}: expected {rank} dimensions in the header, found {len(sizes)} bytes of them")
+                raise DataError(
+                    f"{path}: expected {rank} dimensions in the header, found only {len(sizes)} of {4 * rank} bytes"
+                )
             shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
             expected = math.prod(shape)
-            if math.prod(max(size, 1) for size in shape) > _MOST:
-                raise DataError(f"{path}: expected at most {_MOST} bytes, found a header for {shape}")
-            body = b"".join(_chunks(file, expected + 1))  # never more than that, however far the file unpacks
+            if math.prod(max(size, 1) for size in shape) > _MAX_BYTES:
+                raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, found a header for {shape}")
+            body = b"".join(_chunks(file, expected + 1))  # stops a gzip file that decompresses to more
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if len(body) != expected:
@@ -47,8 +49,8 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _chunks(file: gzip.GzipFile | io.BufferedReader, most: int) -> Iterator[bytes]:
-    """Up to `most` bytes, in pieces, so that memory is taken only for what is there."""
-    while most and (chunk := file.read(min(most, 1 << 20))):
-        most -= len(chunk)
+def _chunks(file: gzip.GzipFile | io.BufferedReader, max_bytes: int) -> Iterator[bytes]:
+    """Yield up to `max_bytes` bytes in chunks, so that memory grows only with the actual size."""
+    while max_bytes and (chunk := file.read(min(max_bytes, 1 << 20))):
+        max_bytes -= len(chunk)
         yield chunk

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loading of the built-in data sets."""
 
 import os
 import pathlib
@@ -14,11 +14,11 @@ from jaxcnn.data._error import DataError
 from jaxcnn.data._idx import read_idx
 from jaxcnn.data._sources import SOURCES, SPLITS, Digits, Images
 
-_LONGEST = 200_000_000  # bytes of a file in an archive
+_MAX_MEMBER_BYTES = 200_000_000  # of a file in an archive
 
 
 class Dataset(NamedTuple):
-    """images uint8 (N, H, W, C), labels int32 (N,), classes: the name of each label."""
+    """images: uint8 (N, H, W, C); labels: int32 (N,); classes: the class names, one per label."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -30,24 +30,25 @@ class Dataset(NamedTuple):
 
 
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:
-    """A data set by name.
+    """Load a data set by name.
 
-    "mnist_small": 8,000 training and 2,000 test images of handwritten digits, part of this package.
-    "mnist", "fashion_mnist", "kmnist": 60,000 and 10,000 images (28, 28, 1), from the files of the originals,
-    `train-images-idx3-ubyte` and so on, compressed with gzip or not.
-    "cifar10", "cifar100": 50,000 and 10,000 images (32, 32, 3), from the binary version of the originals.
+    "mnist_small": 8,000 training and 2,000 test images of handwritten digits (28, 28, 1), included in this package.
+    "mnist", "fashion_mnist", "kmnist": 60,000 training and 10,000 test images (28, 28, 1), read from the original
+    IDX files (`train-images-idx3-ubyte`, ...), plain or gzip-compressed.
+    "cifar10", "cifar100": 50,000 training and 10,000 test images (32, 32, 3), read from the original binary version.
 
-    The files are looked for in `root`, the folder in the environment variable JAXCNN_DATA, and ~/.cache/jaxcnn, there
-    in a folder of the data set's name (for MNIST also there itself, for CIFAR in its archive's folder). What is not
-    found is downloaded to ~/.cache/jaxcnn, which needs `pip install 'jaxcnn[download]'`.
+    The files are searched in the folder of the environment variable JAXCNN_DATA, then in ~/.cache/jaxcnn. In each,
+    they may be in a subfolder named after the data set. MNIST files may also be in the folder itself, and CIFAR files
+    in their archive's folder. Missing files are downloaded to ~/.cache/jaxcnn. This needs
+    `pip install 'jaxcnn[download]'`.
 
     Args:
-        name: of the data set.
+        name: the data set.
         split: "train" or "test".
-        root: a folder to look in, and in no other; nothing is downloaded then. Not for "mnist_small".
+        root: the only folder to search; nothing is downloaded. Not allowed for "mnist_small".
 
     Raises:
-        DataError: for an unknown name or split, a file that is missing (it says where it was looked for) or damaged.
+        DataError: for an unknown name or split, or a missing or damaged file. The message lists the searched folders.
 
     Example:
         >>> digits = jaxcnn.data.load("mnist_small", "test")
@@ -58,12 +59,12 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     "Fashion-MNIST", 2017; Clanuwat et al., "Deep learning for classical Japanese literature", 2018 (KMNIST);
     Krizhevsky, "Learning multiple layers of features from tiny images", 2009 (CIFAR).
     """
-    for kind, value, known in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
-        if value not in known:
-            raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, known)}")
+    for kind, value, choices in (("data set", name, ("mnist_small", *SOURCES)), ("split", split, SPLITS)):
+        if value not in choices:
+            raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, choices)}")
     if name == "mnist_small":
         if root is not None:
-            raise DataError(f"mnist_small is part of the package, not of root={str(root)!r}; leave root out")
+            raise DataError(f"mnist_small is included in the package; remove the argument root={str(root)!r}")
         folder = pathlib.Path(__file__).parent / "mnist_small"
         images, labels = (folder / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         return _digits(images, labels, SOURCES["mnist"].classes)
@@ -85,36 +86,39 @@ def _digits(images_path: pathlib.Path, labels_path: pathlib.Path, classes: tuple
 
 
 def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
-    """The files of images and of labels."""
-    # The files of all such sets have the same names, so that a folder of several is taken for MNIST's.
-    itself = ("",) if root is not None or name == "mnist" else ()
-    folders = [base / inner for base in _bases(root) for inner in (name, *itself)]
-    found = []
+    """Return the paths of the images and of the labels."""
+    # All MNIST-like data sets have the same file names. Files directly in a shared folder count as MNIST.
+    without_subfolder = ("",) if root is not None or name == "mnist" else ()
+    folders = [base / inner for base in _base_folders(root) for inner in (name, *without_subfolder)]
+    paths = []
     for remote in source.files[split]:
         plain = remote.name.removesuffix(".gz")
         path = next((p for folder in folders for p in (folder / plain, folder / remote.name) if p.is_file()), None)
-        found.append(path or _fetched(remote, name, f"{plain} or {remote.name}", folders, root))
-    return found
+        paths.append(path or _fetched(remote, name, f"{plain} or {remote.name}", folders, root))
+    return paths
 
 
 def _cifar_files(name: str, source: Images, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
-    """The files of all records, in order."""
-    folders = [base / inner for base in _bases(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")]
+    """Return the paths of the record files, in order."""
+    folders = [
+        base / inner for base in _base_folders(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")
+    ]
     for folder in folders:
         paths = [folder / file for file in source.files[split]]
         if any(path.is_file() for path in paths):
             return paths
     archive = _fetched(source.archive, name, source.files[split][0], folders, root)
-    unpack(archive, tuple(f"{source.folder}/{file}" for files in source.files.values() for file in files), _LONGEST)
+    members = tuple(f"{source.folder}/{file}" for files in source.files.values() for file in files)
+    unpack(archive, members, _MAX_MEMBER_BYTES)
     return [archive.parent / source.folder / file for file in source.files[split]]
 
 
 def _fetched(
-    remote: Remote, name: str, what: str, looked: list[pathlib.Path], root: str | os.PathLike | None
+    remote: Remote, name: str, file_names: str, searched: list[pathlib.Path], root: str | os.PathLike | None
 ) -> pathlib.Path:
-    """What was not found, from the network, if that may be asked."""
-    missing = f"{what}: not found in {', '.join(map(str, looked))}"
-    hint = "put it there, or name its folder in JAXCNN_DATA"
+    """Download a missing file, unless `root` forbids it, and return its path."""
+    missing = f"{file_names}: not found in {', '.join(map(str, searched))}"
+    hint = "copy it there, or set JAXCNN_DATA to its folder"
     if root is not None:
         raise DataError(f"{missing}; {hint}")
     try:
@@ -123,12 +127,12 @@ def _fetched(
         raise DataError(f"{missing}, and {error}; {hint}") from error
 
 
-def _bases(root: str | os.PathLike | None) -> list[pathlib.Path]:
-    """Where to look, in order."""
+def _base_folders(root: str | os.PathLike | None) -> list[pathlib.Path]:
+    """Return the folders to search, in order."""
     if root is not None:
         return [pathlib.Path(root).expanduser()]
-    named = os.environ.get("JAXCNN_DATA")
-    return [*([pathlib.Path(named)] if named else []), _cache()]
+    configured = os.environ.get("JAXCNN_DATA")
+    return [*([pathlib.Path(configured)] if configured else []), _cache()]
 
 
 def _cache() -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Images with a mean of 0 and a standard deviation of 1 for each channel."""
+"""Normalization of images to mean 0 and standard deviation 1 per channel."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from jaxcnn.data._load import Dataset
 
 @constructor
 def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = None) -> Layer:
-    """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / std, for each channel.
+    """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / std, per channel.
 
-    A layer, as a model that begins with it takes the same images, from 0 to 1, in training, in use and when exported.
-    Bytes are divided by 255 first, as `fit` does it.
+    Put this layer first in the model. The model then takes images from 0 to 1 in training, inference and export.
+    uint8 images are divided by 255 first, as in `fit`.
 
     Args:
-        mean: of each channel; or a data set, whose mean and standard deviation are taken.
+        mean: the mean of each channel, or a data set from which both statistics are computed.
         std: the standard deviation of each channel.
 
     Raises:
-        TypeError: for images that are neither floating-point nor uint8.
-        ValueError: for values that are not finite, a std that is not above 0, or images of other channels.
+        TypeError: if the images are neither floating-point nor uint8.
+        ValueError: if a value is not finite, a std is not positive, or the number of channels does not match.
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.data.normalize([0.5], [0.25]), jaxcnn.flatten)
@@ -36,7 +36,7 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
     means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, std))
     if len(means) != len(stds) or not np.isfinite([*means, *stds]).all() or not (stds > 0).all():
         raise ValueError(
-            f"normalize needs a finite mean and a standard deviation above 0 for each channel, got {mean} and {std}"
+            f"normalize needs a finite mean and a positive standard deviation for each channel, got {mean} and {std}"
         )
 
     def apply(x):
@@ -44,8 +44,8 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
             x = jnp.asarray(x).astype(jnp.float32) / np.float32(255)
         x = as_floating(x, "normalize")
         if x.shape[-1:] != means.shape:
-            raise ValueError(f"normalize has {len(means)} channels, its input {x.shape} has {x.shape[-1:]}")
-        # Statistics need more digits than bfloat16 has, and more range than float16.
+            raise ValueError(f"normalize expects {len(means)} channels, got an input of shape {x.shape}")
+        # bfloat16 lacks the precision for the statistics, and float16 the range.
         wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         channels = (1,) * (x.ndim - 1) + means.shape
         mean_, std_ = (values.reshape(channels).astype(wide.dtype) for values in (means, stds))
@@ -55,13 +55,13 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, as if 255 were 1, from how often each value occurs."""
+    """Return mean and standard deviation of each channel on the scale 0 to 1, computed from histograms."""
     if images.dtype != np.uint8:
-        raise TypeError(f"normalize takes the statistics of a data set of bytes, uint8, got {images.dtype}; give them")
+        raise TypeError(f"normalize computes statistics of uint8 images only, got {images.dtype}; pass mean and std")
     levels = np.arange(256) / 255
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     means = [float(count @ levels / count.sum()) for count in counts]
     variances = [float(count @ (levels - m) ** 2 / count.sum()) for count, m in zip(counts, means, strict=True)]
-    # Rounded, so that a program is the same, and found in a compilation cache, wherever the sums were taken.
+    # Rounded, so that all machines compile the same program and share a compilation cache.
     rounded = lambda values: [float(f"{value:.6g}") for value in values]
     return rounded(means), rounded(max(v, 1e-12) ** 0.5 for v in variances)

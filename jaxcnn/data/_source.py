@@ -1,4 +1,4 @@
-"""Data of any kind as one: batches by step."""
+"""A common interface to all kinds of training data: batches by step."""
 
 import itertools
 import zlib
@@ -17,15 +17,15 @@ Batch = dict[str, Any]
 
 
 class Source(NamedTuple):
-    """Batches by step, whatever they come from; `source` makes one.
+    """Training data as batches by step, from arrays in memory or from a stream. Created by `source`.
 
-    spec: the shape and dtype of each entry of a batch, of all processes together.
-    steps: batches in an epoch.
-    shuffle: whether each epoch has another order; if not, each epoch has all rows, and its last batch is filled up
-        with rows of weight 0; all batches have weights. A stream has its own order.
+    spec: shape and dtype of each entry of a global batch (all processes together).
+    steps: batches per epoch.
+    shuffle: True for a new order in each epoch. False for all rows in order: all batches have weights, and the last
+        batch of an epoch is padded with rows of weight 0. A stream defines its own order.
     arrays: all rows of data in memory; None for a stream.
-    stream: step -> its batches from that step on; None for data in memory.
-    description: what a stream says of itself.
+    stream: step -> iterator over the batches from that step on; None for data in memory.
+    description: the fingerprint of a stream.
     """
 
     spec: dict[str, jax.ShapeDtypeStruct]
@@ -41,16 +41,16 @@ class Source(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Another for other values, shapes or types, very probably; of a stream, what it says of itself."""
+        """A checksum of values, shapes and dtypes. For a stream: batch shape, dtype and the stream's fingerprint."""
         if self.arrays is None:
             image = self.spec["image"]
-            return f"{self.steps} batches {_by(image.shape)} {image.dtype} {self.description}".rstrip()
+            return f"{self.steps} batches {_shape_text(image.shape)} {image.dtype} {self.description}".rstrip()
         return " ".join(_array_fingerprint(name, self.arrays[name]) for name in sorted(self.arrays))
 
     def batches(self, step: int = 0, key: jax.Array | None = None) -> Iterator[Batch]:
-        """The batches from a step on, without end.
+        """Yield the batches from a step on, forever.
 
-        key: of the orders of data in memory that are shuffled, `jax.random.key(0)` by default.
+        key: determines the order of shuffled data in memory; `jax.random.key(0)` by default.
         """
         if self.stream is not None:
             batches = map(as_batch, self.stream(step))
@@ -58,9 +58,9 @@ class Source(NamedTuple):
         return self._shuffled(step, key) if self.shuffle else self._in_order(step)
 
     def order(self, key: jax.Array, epoch: Any) -> jax.Array:
-        """The rows of data in memory in the order of an epoch."""
+        """Return the row indices of data in memory in the order of an epoch."""
         if self.arrays is None:
-            raise ValueError("a stream has an order of its own")
+            raise ValueError("a stream defines its own order")
         rows = len(next(iter(self.arrays.values())))
         return jax.random.permutation(jax.random.fold_in(child_key(key, "order"), epoch), rows)
 
@@ -77,29 +77,30 @@ class Source(NamedTuple):
         arrays, size = self.arrays or {}, self.batch_size
         count = len(next(iter(arrays.values())))
         arrays = _weighted(arrays)
-        for place in itertools.count(step):
-            at = place % self.steps * size + np.arange(size)
-            inside = at < count
-            batch = {name: value[np.where(inside, at, 0)] for name, value in arrays.items()}
-            yield batch | {"weight": batch["weight"] * inside}
+        for position in itertools.count(step):
+            rows = position % self.steps * size + np.arange(size)
+            valid = rows < count
+            batch = {name: value[np.where(valid, rows, 0)] for name, value in arrays.items()}
+            yield batch | {"weight": batch["weight"] * valid}
 
 
 def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str = "data") -> Source:
-    """Batches of any data that `train.fit` takes, by step.
+    """Convert any data that `train.fit` accepts to a `Source`.
 
     Args:
-        data: a `Dataset`, a `Stream`, a dict of arrays of one length with "image" and "label", or a pair of these two.
-        batch_size: rows of a batch, at most as many as the data have; a stream has its own.
-        shuffle: a new order for each epoch, without the rows that fill no batch; else all rows in their order, and the
-            last batch is filled up with rows of weight 0. A stream has its own order.
-        name: of the data in messages.
+        data: a `Dataset`, a `Stream`, a dict of arrays of equal length with "image" and "label", or a pair
+            (image, label).
+        batch_size: rows per batch, reduced to the number of rows if that is smaller. A stream has its own batch size.
+        shuffle: True for a new order in each epoch, without an incomplete last batch. False for all rows in order,
+            with the last batch padded with rows of weight 0. A stream defines its own order.
+        name: the name of the data in messages.
 
     Raises:
-        TypeError, ValueError: for anything else, entries of different lengths, or weights that are negative.
+        TypeError, ValueError: for data of other types, entries of different lengths, or negative weights.
 
     Example:
-        >>> seen = jaxcnn.data.source((jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int)), 2)
-        >>> seen.steps, seen.spec["image"].shape, next(seen.batches())["label"].shape
+        >>> train = jaxcnn.data.source((jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int)), 2)
+        >>> train.steps, train.spec["image"].shape, next(train.batches())["label"].shape
         (2, (2, 8, 8, 1), (2,))
     """
     if isinstance(data, Source):
@@ -113,15 +114,15 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     data = as_batch(data)
     if not isinstance(data, dict) or not {"image", "label"} <= {*data} or np.size(data["image"]) == 0:
         raise TypeError(
-            f'{name}: fit needs a Dataset, a Stream, or a dict with "image" and "label" that is not empty, or a pair '
-            f"(image, label), got {short_repr(data)}"
+            f'{name}: fit needs a Dataset, a Stream, or a dict or pair of "image" and "label" that is not empty, '
+            f"got {short_repr(data)}"
         )
     check_batch(name, data)
     return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)
 
 
 def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
-    """The source of arrays that were checked before, whatever their names."""
+    """Return a `Source` of arrays that are already validated. The names are arbitrary."""
     count = len(next(iter(arrays.values())))
     size = min(batch_size, count)
     canonical = jax.dtypes.canonicalize_dtype
@@ -130,19 +131,19 @@ def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
 
 
 def as_batch(batch: Any) -> Any:
-    """A pair (image, label) as a dict; anything else as it is."""
+    """Convert a pair (image, label) to a dict. Other values are returned unchanged."""
     return {"image": batch[0], "label": batch[1]} if isinstance(batch, tuple) and len(batch) == 2 else batch
 
 
 def _weighted(batch: Batch) -> Batch:
-    """The batch with a weight of 1 for each row, unless it has weights."""
+    """Add a weight of 1 for each row, unless the batch has weights."""
     return {"weight": np.ones(len(next(iter(batch.values()))), np.float32)} | batch
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
 def _array_fingerprint(name: str, array: Any) -> str:
     array = np.ascontiguousarray(array)
-    return f"{name} {array.dtype} {_by(array.shape)} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"
+    return f"{name} {array.dtype} {_shape_text(array.shape)} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"

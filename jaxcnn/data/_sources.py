@@ -1,6 +1,6 @@
-"""What data sets there are: their files, where these come from, and the names of their classes.
+"""The files, download addresses and class names of the data sets.
 
-Sizes and SHA-256 are those that TensorFlow Datasets lists for the same files.
+The sizes and SHA-256 hashes are from TensorFlow Datasets.
 """
 
 from typing import NamedTuple
@@ -11,14 +11,14 @@ SPLITS = ("train", "test")
 
 
 class Digits(NamedTuple):
-    """Four IDX files as those of MNIST, at one address."""
+    """Four IDX files in the layout of MNIST."""
 
     files: dict[str, tuple[Remote, Remote]]  # by split: images, labels
     classes: tuple[str, ...]
 
 
 class Images(NamedTuple):
-    """Files of CIFAR's binary layout from one archive."""
+    """Files in the binary format of CIFAR from one archive."""
 
     archive: Remote
     folder: str  # in the archive
@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
 
 def _digits(address: str, classes: str, *files: tuple[int, str]) -> Digits:
-    """`files`: (size, SHA-256) of the training images and labels, and of those of the test."""
+    """`files`: (size, SHA-256) of the training images, training labels, test images and test labels."""
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     images, labels, *test = (Remote(f"{address}/{name}", *file) for name, file in zip(names, files, strict=True))
     return Digits({"train": (images, labels), "test": (test[0], test[1])}, tuple(classes.split(",")))

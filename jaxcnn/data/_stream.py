@@ -1,4 +1,4 @@
-"""Batches that are read while the network trains: for more images than memory holds."""
+"""Batches that are read during training, for more images than memory holds."""
 
 import os
 import pathlib
@@ -11,22 +11,22 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
-from jaxcnn.data._decode import MOST_PIXELS, reader
+from jaxcnn.data._decode import MAX_PIXELS, reader
 from jaxcnn.data._folder import Files, list_images
 
 
 class Stream(NamedTuple):
-    """Batches in a fixed order, that can be read from any place on.
+    """Batches in a deterministic order that can be read from any step on.
 
-    batches: step -> an iterator over the batches from that step on, without end. A batch is a dict with "image" and
-        "label", and "weight" if some rows count less, or a pair (image, label), of this process's share of the rows. As
-        it is a function of the step, training resumes where it was.
-    steps: batches in an epoch.
-    image: the shape and dtype of a batch's images, all processes' rows together.
-    classes: the name of each label.
-    fingerprint: another for other examples, labels or orders; a run does not go on with another one. May be empty.
-    others: the shapes and dtypes of a batch's other entries, of all processes together; by default only "label", an
-        integer class for each image.
+    batches: step -> an infinite iterator over the batches from that step on. Training resumes from any step this way.
+        A batch is a dict with "image", "label" and optionally "weight", or a pair (image, label). It holds only the
+        rows of this process.
+    steps: batches per epoch.
+    image: shape and dtype of the images of a global batch (all processes together).
+    classes: the class names, one per label.
+    fingerprint: a string that differs for other examples, labels or orders. A run does not resume if it has changed.
+        May be empty.
+    others: shapes and dtypes of the other entries of a global batch. By default "label", one integer class per image.
     """
 
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -49,25 +49,25 @@ def image_stream(
     seed: int = 0,
     channels: int = 3,
     classes: tuple[str, ...] | None = None,
-    most_pixels: int = MOST_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     shuffle: bool = True,
     threads: int = 16,
 ) -> Stream:
-    """The images of a folder as `image_folder` reads them, in a new order each epoch, decoded in the background.
+    """Stream the images of class folders, decoded in the background, in a new order each epoch.
 
-    A last partial batch is left out; the next epoch has other images at its end. With several processes, each reads
-    its own share of every batch.
+    The images are read and resized as in `image_folder`. An incomplete last batch is dropped. With several processes,
+    each process reads only its own rows of every batch.
 
     Args:
-        path, size, channels, classes, most_pixels: as for `image_folder`.
-        batch_size: rows of a batch, of all processes together.
-        seed: of the orders.
-        shuffle: False for evaluation: each epoch has all images in the order of their names, and fills its last batch
-            up with images of weight 0.
-        threads: that read and decode.
+        path, size, channels, classes, max_pixels: as for `image_folder`.
+        batch_size: rows of a global batch (all processes together).
+        seed: determines the order of each epoch.
+        shuffle: False for evaluation. Each epoch then has all images sorted by path, and its last batch is padded
+            with images of weight 0.
+        threads: the number of threads that read and decode.
 
     Raises:
-        DataError: as `image_folder`; an image that cannot be read ends the training.
+        DataError: as for `image_folder`. An image that cannot be read stops the training.
         ImportError: without grain, `pip install 'jaxcnn[grain]'`.
 
     Example:
@@ -77,32 +77,32 @@ def image_stream(
     try:
         import grain
     except ImportError as error:
-        raise MissingExtraError("images are streamed by grain", "grain") from error
+        raise MissingExtraError("streaming images needs grain", "grain") from error
     files = list_images(path, classes)
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(
-            f"image_stream: batch_size must be a multiple of {jax.process_count()} processes, from 1 to "
-            f"{len(files.paths)} images, got {batch_size}"
+            f"image_stream: batch_size must be a multiple of {jax.process_count()} (processes), from 1 to "
+            f"{len(files.paths)} (images), got {batch_size}"
         )
-    read = reader(size, channels, most_pixels)
-    share = batch_size // jax.process_count()
+    read = reader(size, channels, max_pixels)
+    local_batch_size = batch_size // jax.process_count()
     order = _Order(len(files.paths), batch_size, seed if shuffle else None)
 
-    def row(at: int) -> dict[str, Any]:
-        step, place = divmod(at, share)
-        index = order[step, jax.process_index() * share + place]
+    def row(position: int) -> dict[str, Any]:
+        step, row_index = divmod(position, local_batch_size)
+        index = order[step, jax.process_index() * local_batch_size + row_index]
         weight = np.float32(index >= 0)
         return {"image": read(files.paths[index]), "label": files.labels[index], "weight": weight}
 
     rows = grain.MapDataset.range(np.iinfo(np.int64).max // 2).map(row)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * share)
-    batches = lambda step: iter(rows[step * share :].to_iter_dataset(options).batch(share))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * local_batch_size)
+    batches = lambda step: iter(rows[step * local_batch_size :].to_iter_dataset(options).batch(local_batch_size))
     image = jax.ShapeDtypeStruct((batch_size, *size, channels), np.uint8)
     return Stream(batches, order.steps, image, files.classes, _fingerprint(path, files, seed if shuffle else None))
 
 
 def _fingerprint(root: str | os.PathLike, files: Files, seed: int | None) -> str:
-    """Of the names, sizes and labels of all files, and of their order; their content is not read."""
+    """Return a checksum of file names, sizes, labels and order. The contents are not read."""
     base = pathlib.Path(root).expanduser()
     lines = [
         f"{label} {path.relative_to(base).as_posix()} {path.stat().st_size}"
@@ -112,21 +112,21 @@ def _fingerprint(root: str | os.PathLike, files: Files, seed: int | None) -> str
 
 
 class _Order:
-    """Which example stands in which row of which batch; -1 after the last, for a seed of None."""
+    """Maps (step, row) to the index of an example. Without a seed, rows after the last example map to -1."""
 
     def __init__(self, examples: int, batch_size: int, seed: int | None):
         self.steps = examples // batch_size if seed is not None else -(-examples // batch_size)
         self._examples, self._batch_size, self._seed = examples, batch_size, seed
-        self._last: tuple[int, np.ndarray | None] = (-1, None)
+        self._cache: tuple[int, np.ndarray | None] = (-1, None)
 
-    def __getitem__(self, at: tuple[int, int]) -> int:
-        step, row = at
+    def __getitem__(self, position: tuple[int, int]) -> int:
+        step, row = position
         if self._seed is None:
-            place = step % self.steps * self._batch_size + row
-            return place if place < self._examples else -1
+            index = step % self.steps * self._batch_size + row
+            return index if index < self._examples else -1
         epoch, step = divmod(step, self.steps)
-        known, order = self._last  # in one piece, as other threads may be in another epoch
-        if known != epoch or order is None:
+        cached_epoch, order = self._cache  # read at once, because other threads may be in another epoch
+        if cached_epoch != epoch or order is None:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._examples)
-            self._last = (epoch, order)
+            self._cache = (epoch, order)
         return int(order[step * self._batch_size + row])

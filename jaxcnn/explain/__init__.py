@@ -1,4 +1,4 @@
-"""What a network is and does, shown."""
+"""Inspect a network: its structure, its activations, its predictions and its mistakes."""
 
 from jaxcnn.explain._activations import feature_maps as feature_maps
 from jaxcnn.explain._activations import filters as filters

@@ -1,4 +1,4 @@
-"""What a network looks for, and what it finds in an image."""
+"""The filters and the feature maps of a network."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,15 @@ from jaxcnn._transform import capture
 
 
 def filters(params: Params, path: str | None = None) -> jax.Array:
-    """(features, *window, C): the kernel of a convolution, one filter after the other.
+    """Return the filters (features, *window, C) of a convolution.
 
     Args:
-        params: of a model.
-        path: of the layer, such as "conv1"; by default the convolution with the fewest input channels, as a rule the
-            one that sees the image. (Not the first: jax sorts a tree by name.)
+        params: parameters of a model.
+        path: path of the convolution, for example "conv1". The default is the convolution with the fewest input
+            channels, which usually receives the image. (JAX sorts parameters by name, not by order of execution.)
 
     Raises:
-        ValueError: if there is no convolution of that path, or by default not one with the fewest channels.
+        ValueError: if no convolution has this path, or if the default is ambiguous.
 
     Example:
         >>> params, _ = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
@@ -47,13 +47,13 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
 def feature_maps(
     model: AnyLayer, params: Params, state: State, x: jax.Array, pattern: str = ".*"
 ) -> dict[str, jax.Array]:
-    """The outputs of the layers inside a model, by path, in the order in which they run.
+    """Return the outputs of the layers inside a model by path, in the order in which they run.
 
     Args:
-        model: a layer made by combinators, in evaluation.
-        params, state: of the model.
-        x: its input, (N, *spatial, C).
-        pattern: regular expression on the path of a layer; the default matches every one.
+        model: a model built from combinators; it runs in evaluation mode.
+        params, state: parameters and state of the model.
+        x: input (N, *spatial, C).
+        pattern: regular expression for the paths of the layers. The default matches all.
 
     Raises:
         ValueError: if the pattern matches no layer.

@@ -1,4 +1,4 @@
-"""What a channel looks for, drawn by the network itself."""
+"""Images that maximize the activation of a channel."""
 
 import math
 import re
@@ -32,31 +32,30 @@ def feature_visualization(
     jitter: int = 2,
     bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> tuple[jax.Array, jax.Array]:
-    """Images (N, *spatial, C) that make a channel of a layer as active as can be, and the activations (steps, N).
+    """Return images (N, *spatial, C) that maximize a channel of a layer, and its activations (steps, N).
 
     x <- clip(x + Adam(u - d/dx [l2 * sum_i x[i]^2 + total_variation * sum_i |x[i + 1] - x[i]|])),
-    u[n] = g[n] / rms(g[n]),  g[n] = d/dx of mean_i a[n, i, channel], for x moved at random
+    u[n] = g[n] / rms(g[n]),  g[n] = d/dx of mean_i a[n, i, channel], for x shifted at random
 
-    with a the output of the layer. In each step, the images are moved by up to `jitter` positions, and what leaves on
-    one side comes back on the other. The penalties and the moves keep out patterns that excite the network and look
-    like nothing. As u has size 1, the same weights do for every layer. After a `relu`, a channel that is zero
-    everywhere has no gradient: take the layer before.
+    with a the output of the layer. Each step shifts the images cyclically by up to `jitter` positions. The penalties
+    and the shifts suppress noise-like patterns. The gradient is normalized, so the same penalty weights suit every
+    layer. A channel that is zero everywhere after a `relu` has no gradient; use the layer before the `relu` instead.
 
     Args:
-        model, params, state: a layer made by combinators, in evaluation, and what belongs to it.
-        x: the images have its shape (N, *spatial, C): an array or a `jax.ShapeDtypeStruct`.
-        layer: the path of a layer of the model.
-        channel: of its output, an int or one for each image (N,).
-        key: of the noise that the images begin with, and of the moves.
-        steps: of Adam.
-        learning_rate: of Adam, in units of the images' values.
+        model, params, state: a model built from combinators, its parameters and state. It runs in evaluation mode.
+        x: an array or a `jax.ShapeDtypeStruct` with the shape (N, *spatial, C) and dtype of the images.
+        layer: path of a layer of the model.
+        channel: channel of the layer's output, an int or one per image (N,).
+        key: random key for the initial noise and the shifts.
+        steps: number of Adam steps.
+        learning_rate: learning rate of Adam.
         l2, total_variation: weights of the penalties.
-        jitter: positions, at most, that the images are moved by in each dimension.
-        bounds: the least and the largest value in an image; None for any.
+        jitter: maximum shift in each spatial dimension.
+        bounds: smallest and largest allowed value of the images; None for no bounds.
 
     Raises:
-        TypeError: for an x that is no floating-point array or its shape.
-        ValueError: for a layer or channel that is not there, or options out of range.
+        TypeError: if x is not floating-point.
+        ValueError: if the layer or channel does not exist, or if an option is out of range.
 
     Example:
         >>> net = jaxcnn.serial(flatten=jaxcnn.flatten, head=jaxcnn.dense(1))
@@ -70,7 +69,7 @@ def feature_visualization(
 
     Source: Erhan et al., "Visualizing higher-layer features of a deep network", 2009; Mahendran and Vedaldi,
     "Understanding deep image representations by inverting them", 2015 (total variation); Olah, Mordvintsev and
-    Schubert, "Feature visualization", 2017 (moves).
+    Schubert, "Feature visualization", 2017 (random shifts).
     """
     name = "feature_visualization"
     x = as_floating(x, name)
@@ -80,7 +79,7 @@ def feature_visualization(
         check_number(f"{name}: {option}", value)
     low, high = bounds or (-math.inf, math.inf)
     if not low < high:
-        raise ValueError(f"{name}: bounds must be a least and a largest value, got {bounds}")
+        raise ValueError(f"{name}: bounds must be (smallest, largest) with smallest < largest, got {bounds}")
     axes = tuple(range(1, spatial_rank(x, name) + 1))
     probe = capture(as_layer(model), re.escape(layer))
 
@@ -90,8 +89,8 @@ def feature_visualization(
 
     channel = checked_classes(f"{name}: channel", channel, *jax.eval_shape(activation, x).shape)
 
-    def active(x, move):
-        a = jnp.take_along_axis(activation(jnp.roll(x, move, axes)), channel[:, None], axis=1)[:, 0]
+    def score(x, shift):
+        a = jnp.take_along_axis(activation(jnp.roll(x, shift, axes)), channel[:, None], axis=1)[:, 0]
         return a.sum(), a
 
     def penalty(x):
@@ -102,10 +101,10 @@ def feature_visualization(
 
     def step(carry, key):
         x, opt_state = carry
-        move = jax.random.randint(key, (len(axes),), -jitter, jitter + 1)
-        gradient, a = jax.grad(active, has_aux=True)(x, move)
-        size = jnp.sqrt(jnp.square(gradient).mean(tuple(range(1, x.ndim)), keepdims=True))
-        ascent = gradient / jnp.maximum(size, 1e-12)
+        shift = jax.random.randint(key, (len(axes),), -jitter, jitter + 1)
+        gradient, a = jax.grad(score, has_aux=True)(x, shift)
+        rms = jnp.sqrt(jnp.square(gradient).mean(tuple(range(1, x.ndim)), keepdims=True))
+        ascent = gradient / jnp.maximum(rms, 1e-12)
         updates, opt_state = optimizer.update(jax.grad(penalty)(x) - ascent, opt_state)
         return (jnp.clip(x + updates, low, high), opt_state), a
 

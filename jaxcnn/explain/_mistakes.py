@@ -1,4 +1,4 @@
-"""Which classes a network takes for which, and where it is most wrong."""
+"""The confusion matrix and the worst mistakes of a classifier."""
 
 from typing import Any, NamedTuple
 
@@ -12,28 +12,28 @@ from jaxcnn.explain._labels import checked_classes
 
 
 class Mistakes(NamedTuple):
-    """Examples that were put into a wrong class, the largest loss first: one value of each array for each of them."""
+    """Misclassified examples, largest loss first. Each array has one value per example."""
 
-    index: jax.Array  # type: ignore[assignment]  # among all examples; tuples have a method of this name
+    index: jax.Array  # type: ignore[assignment]  # among all examples; overrides tuple.index
     label: jax.Array
     predicted: jax.Array
-    label_probability: jax.Array  # of its class
-    predicted_probability: jax.Array  # of the class it was put into
+    label_probability: jax.Array  # of the true class
+    predicted_probability: jax.Array  # of the predicted class
 
 
 def confusion_matrix(labels: Any, predictions: Any, classes: int) -> jax.Array:
-    """(N,), (N,) -> (classes, classes): how many examples of each class were put into which.
+    """(N,), (N,) -> (classes, classes): count the examples for each pair of true and predicted class.
 
     matrix[i, j] = number of n with labels[n] = i and predictions[n] = j
 
     Args:
-        labels: the classes of the examples, ints (N,).
-        predictions: the classes they were put into, such as logits.argmax(-1).
-        classes: their number.
+        labels: true classes, ints (N,).
+        predictions: predicted classes, ints (N,), for example logits.argmax(-1).
+        classes: number of classes.
 
     Raises:
-        TypeError: for labels or predictions that are not ints.
-        ValueError: for other shapes, or a class that is not there.
+        TypeError: if labels or predictions are not ints.
+        ValueError: if a shape is wrong or a class is out of range.
 
     Example:
         >>> jaxcnn.explain.confusion_matrix([0, 0, 1], [0, 1, 1], 2)
@@ -47,20 +47,20 @@ def confusion_matrix(labels: Any, predictions: Any, classes: int) -> jax.Array:
 
 
 def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
-    """(N, classes), (N,) -> the at most n examples in a wrong class whose own class has the smallest probability.
+    """(N, classes), (N,) -> up to n misclassified examples, lowest probability of the true class first.
 
-    loss[i] = -log softmax(logits[i])[labels[i]],  over the i with argmax(logits[i]) other than labels[i]
+    loss[i] = -log softmax(logits[i])[labels[i]],  for all i with argmax(logits[i]) != labels[i]
 
-    Not for `jax.jit`: how many mistakes there are, and so the shapes, depends on the values.
+    Does not work under `jax.jit`, because the output shapes depend on the number of mistakes.
 
     Args:
-        logits: the model's outputs, (N, classes).
-        labels: the classes of the examples, ints (N,).
-        n: how many, at most.
+        logits: outputs of the model, (N, classes).
+        labels: true classes, ints (N,).
+        n: maximum number of mistakes.
 
     Raises:
-        TypeError: for logits that are not floating-point or labels that are not ints.
-        ValueError: for other shapes, or a class that is not there.
+        TypeError: if logits are not floating-point or labels are not ints.
+        ValueError: if a shape is wrong or a class is out of range.
 
     Example:
         >>> logits = jnp.log(jnp.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))

@@ -1,4 +1,4 @@
-"""Which algorithm computes each layer, and how fast."""
+"""The algorithm that computes each layer, and its speed."""
 
 import math
 import statistics
@@ -17,19 +17,19 @@ from jaxcnn._window import check_choice
 from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
 
 _RUNS = 7
-_SECONDS = 0.02  # of one run, at least
-_PEAK = 1024  # rows and columns of the matrices of which a product shows what the machine can do
+_SECONDS = 0.02  # minimum duration of one run
+_PEAK = 1024  # size of the square matrices whose product measures the peak
 
 
 class PlanRow(NamedTuple):
-    """A convolution or a pool of a layer, for the whole batch.
+    """A convolution or pool. Counts are for the whole batch.
 
-    path: of the layer.
-    algorithm: the name of the rule that computes it.
-    gradients: those for the gradients of its input and, for a convolution, of its kernel.
-    multiply_adds: of a convolution; 0 for a pool.
-    bytes: of all operands and of the result, each read or written once.
-    milliseconds: of the forward pass, compiled alone; None if it was not measured.
+    path: path of the layer.
+    algorithm: algorithm of the forward pass.
+    gradients: algorithms for the gradient of the input and, for a convolution, of the kernel.
+    multiply_adds: number of multiply-adds; 0 for a pool.
+    bytes: size of all operands and of the result, each read or written once.
+    milliseconds: time of the forward pass, compiled separately; None if not measured.
     """
 
     path: str
@@ -41,16 +41,16 @@ class PlanRow(NamedTuple):
 
     @property
     def intensity(self) -> float:
-        """Multiply-adds for each byte."""
+        """Multiply-adds per byte."""
         return self.multiply_adds / self.bytes
 
 
 class Plan(NamedTuple):
-    """The convolutions and pools of a network in the order in which they run; as text, a table.
+    """The convolutions and pools of a network in the order in which they run. `print` shows a table.
 
-    backend: that the algorithms are for.
-    rows: one for each convolution or pool.
-    peak: multiply-adds in a second of a product of matrices, the fastest of several; None if it was not measured.
+    backend: backend of the algorithms.
+    rows: one row per convolution or pool.
+    peak: multiply-adds per second of a matrix product, the fastest of several runs; None if not measured.
     """
 
     backend: str
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     peak: float | None = None
 
     def peak_fraction(self, row: PlanRow) -> float | None:
-        """The row's multiply-adds in a second, as a fraction of the peak; None if it was not measured."""
+        """The row's multiply-adds per second as a fraction of the peak; None if not measured."""
         if row.milliseconds is None or self.peak is None:
             return None
         return row.multiply_adds / (row.milliseconds / 1000) / self.peak
@@ -70,14 +70,14 @@ class Plan(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        """As notebooks show it."""
+        """HTML for notebooks."""
         return html_table(self._lines(), self._align(), self._note())
 
     def _align(self) -> str:
         return "<<<>>>" + (">>" if self.peak else "")
 
     def _note(self) -> str:
-        peak = f"; a product of matrices reaches {self.peak:.3g} multiply-adds a second" if self.peak else ""
+        peak = f"; peak, measured with a matrix product: {self.peak:.3g} multiply-adds per second" if self.peak else ""
         return f"algorithms for {self.backend}{peak}"
 
     def _lines(self) -> list[Line]:
@@ -95,22 +95,23 @@ class Plan(NamedTuple):
 
 
 def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = False) -> Plan:
-    """The algorithm that each convolution and pool of `model` gets for an input like `x`, with its work and traffic.
+    """Return the algorithm, multiply-adds and memory traffic of each convolution and pool of `model`.
 
-    From shapes alone, of the network in evaluation: no array is made and nothing is computed. Multiply-adds and bytes
-    are those of the whole batch. Few multiply-adds for each byte, the arithmetic intensity, mean that memory limits a
-    layer, many that arithmetic does. What is in `repeat` counts as often as it runs.
+    The plan is for evaluation mode and needs only shapes: it allocates and computes nothing unless `measure` is True.
+    Multiply-adds and bytes are for the whole batch. The arithmetic intensity is the number of multiply-adds per byte: a
+    layer with a low intensity is limited by memory bandwidth, one with a high intensity by arithmetic. A layer inside
+    `repeat` counts once per repetition.
 
     Args:
         model: a layer.
         x: an input with a batch dimension, or a `jax.ShapeDtypeStruct`.
-        backend: "cpu", "gpu" or "tpu"; None stands for the default backend.
-        measure: whether to compile each one alone and time it on this machine: medians, and the fraction of what a
-            product of matrices reaches here and now.
+        backend: "cpu", "gpu" or "tpu"; None is the default backend.
+        measure: whether to compile and time each operation on this machine. The plan then has the median times, and
+            each speed as a fraction of the speed of a matrix product.
 
     Raises:
-        TypeError: for an input without a shape.
-        ValueError: for an unknown backend, or to measure on another than the default one.
+        TypeError: if x has no shape.
+        ValueError: if the backend is unknown, or if measure=True and it is not the default backend.
 
     Example:
         >>> net = jaxcnn.serial(conv1=jaxcnn.conv(8), pool=jaxcnn.max_pool(2), conv2=jaxcnn.conv(32))
@@ -127,7 +128,7 @@ def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = Fa
     if backend is not None:
         check_choice("plan", "backend", backend, ("cpu", "gpu", "tpu"))
     if measure and backend not in (None, jax.default_backend()):
-        raise ValueError(f"plan: measure=True is for the default backend, {jax.default_backend()}, not for {backend!r}")
+        raise ValueError(f"plan: measure=True requires the default backend, {jax.default_backend()}, got {backend!r}")
     backend = backend or jax.default_backend()
     model = as_layer(model)
     x, params, state = specs(model, x, "plan")
@@ -137,13 +138,13 @@ def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = Fa
 
 
 def _calls(program: Program, path: str = "", times: int = 1) -> Iterator[tuple[str, int, Any]]:
-    """(path of the layer, how often it runs, equation) of each operation that has rules, also in inner programs."""
+    """Yield (layer path, number of runs, equation) for each convolution and pool, including inner programs."""
     for eqn in jaxpr_of(program).eqns:
-        here = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
+        layer = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
         if hasattr(eqn.primitive, "problem"):
-            yield here, times, eqn
+            yield layer, times, eqn
         for inner in inner_programs(eqn):
-            yield from _calls(inner, here, times * eqn.params.get("length", 1))
+            yield from _calls(inner, layer, times * eqn.params.get("length", 1))
 
 
 def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRow:
@@ -167,7 +168,7 @@ def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRo
 
 
 def _milliseconds(f: Callable[..., jax.Array], operands: Any) -> list[float]:
-    """Those of a call in several runs, each of as many calls as take long enough to be timed."""
+    """The time per call in several runs. Each run repeats the call until it lasts long enough to time."""
     keys = jax.random.split(jax.random.key(0), len(operands))
     args = [jax.random.normal(key, aval.shape, aval.dtype) for key, aval in zip(keys, operands, strict=True)]
     compiled = jit(f).lower(*args).compile()
@@ -185,6 +186,6 @@ def _milliseconds(f: Callable[..., jax.Array], operands: Any) -> list[float]:
 
 
 def _peak() -> float:
-    """Multiply-adds in a second of a product of two float32 matrices."""
+    """Multiply-adds per second of a product of two float32 matrices."""
     matrix = jax.ShapeDtypeStruct((_PEAK, _PEAK), jnp.float32)
     return _PEAK**3 / (min(_milliseconds(jnp.matmul, [matrix, matrix])) / 1000)

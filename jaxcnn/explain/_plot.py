@@ -1,9 +1,9 @@
-"""Figures of what the other functions of `jaxcnn.explain` compute, drawn by matplotlib (the extra "plot").
+"""Figures of the results of `jaxcnn.explain`, drawn with matplotlib (the extra "plot").
 
-Each is a `matplotlib.figure.Figure` by itself, without pyplot and its list of open figures: `figure.savefig("x.png")`.
-Without matplotlib, a MissingExtraError says what to install.
-All have no background, and lines and text that can be read on white as on black. Colors can be told apart by the
-color-blind: viridis and cividis, and those of Okabe and Ito, "Color universal design", 2008.
+Each function returns a `matplotlib.figure.Figure`, independent of pyplot. Save it with `figure.savefig("x.png")`.
+Without matplotlib, it raises a MissingExtraError with the install command.
+The background is transparent; lines and text are legible on white and on black. The colors are safe for color-blind
+readers: viridis, cividis and the palette of Okabe and Ito, "Color universal design", 2008.
 """
 
 import math
@@ -34,13 +34,13 @@ from jaxcnn.explain._figure import (
 
 
 def plot_filters(kernels: Any) -> "Figure":
-    """The filters of a convolution (features, H, W, C), as `filters` gives them.
+    """Plot the filters (features, H, W, C) of a convolution, as returned by `filters`.
 
-    A tile for each filter if they have 1 or 3 channels, where 3 are red, green and blue around gray; otherwise for each
-    filter (across) and channel (down). Colors reach from minus to plus the largest weight.
+    Filters with 1 or 3 channels have one tile each; 3 channels are shown as red, green and blue with zero as gray.
+    Otherwise filters are columns and input channels are rows. The color scale is symmetric around zero.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: if the kernels are not (features, H, W, C).
 
     Example:
         >>> figure = jaxcnn.explain.plot_filters(jnp.ones((6, 5, 5, 1)))
@@ -49,14 +49,14 @@ def plot_filters(kernels: Any) -> "Figure":
     if kernels.ndim != 4:
         raise ValueError(f"plot_filters needs (features, H, W, C), got shape {kernels.shape}")
     features, height, width, channels = kernels.shape
-    most = np.abs(kernels).max() or 1.0
+    largest = np.abs(kernels).max() or 1.0
     if channels in (1, 3):
         columns = min(features, max(8, math.ceil(math.sqrt(features))))
         rows = math.ceil(features / columns)
         tiles = np.full((rows * columns, *kernels.shape[1:]), np.nan)
         tiles[:features] = kernels
         tiles = tiles.reshape(rows, columns, *kernels.shape[1:])
-        row_numbers, row_label = columns * np.arange(rows), "first of the row" if rows > 1 else ""
+        row_numbers, row_label = columns * np.arange(rows), "first filter of the row" if rows > 1 else ""
     else:
         rows, columns = channels, features
         tiles = kernels.transpose(3, 0, 1, 2)[..., None]
@@ -65,10 +65,10 @@ def plot_filters(kernels: Any) -> "Figure":
     figure, [[axes]] = new_figure(1, 1, tile * columns + 1.8, tile * rows + 1)
     image = mosaic(tiles)
     if channels == 3:
-        there = ~np.isnan(image[..., :1])
-        axes.imshow(np.concatenate([np.nan_to_num(0.5 + 0.5 * image / most), there], axis=-1))
+        opacity = ~np.isnan(image[..., :1])
+        axes.imshow(np.concatenate([np.nan_to_num(0.5 + 0.5 * image / largest), opacity], axis=-1))
     else:
-        drawn = axes.imshow(image, cmap=diverging(), vmin=-most, vmax=most)
+        drawn = axes.imshow(image, cmap=diverging(), vmin=-largest, vmax=largest)
         color_bar(figure, drawn, axes, "weight")
     axes.set(title=f"{features} filters of {height} x {width} x {channels}", xlabel="filter", ylabel=row_label)
     number_tiles(axes.xaxis, np.arange(columns), width, image.shape[1])
@@ -78,17 +78,17 @@ def plot_filters(kernels: Any) -> "Figure":
 
 
 def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: int = 16) -> "Figure":
-    """What the layers find in one image, as `feature_maps` gives it: a row for each, a tile for each channel.
+    """Plot the activations for one example, as returned by `feature_maps`: one row per layer, one tile per channel.
 
-    Colors reach from the least to the largest value in the row. Outputs (N, features) are one row of cells.
+    The colors of each row range from its smallest to its largest value. Activations (N, features) are a row of cells.
 
     Args:
         maps: activations (N, H, W, C) or (N, features) by path.
-        example: which of the N.
-        channels: tiles, at most, in each row.
+        example: index of the example in the batch.
+        channels: maximum number of channels per layer.
 
     Raises:
-        ValueError: for activations of other shapes, or none.
+        ValueError: if `maps` is empty or an activation has another shape.
 
     Example:
         >>> figure = jaxcnn.explain.plot_feature_maps({"conv1": jnp.ones((1, 8, 8, 4))})
@@ -109,7 +109,7 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
         if row.ndim == 1:
             ax.imshow(row[None], cmap="viridis", aspect="auto")
             continue
-        tiles = np.full((1, channels, *row.shape[:2], 1), np.nan)  # of one size in all rows
+        tiles = np.full((1, channels, *row.shape[:2], 1), np.nan)  # the same number of tiles in all rows
         tiles[0, : row.shape[-1], ..., 0] = row[..., :channels].transpose(2, 0, 1)
         ax.imshow(mosaic(tiles), cmap="viridis", vmin=row.min(), vmax=row.max())
         ax.spines[:].set_visible(False)
@@ -117,16 +117,16 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
 
 
 def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Images (N, H, W, C), such as those of `feature_visualization` or of a dataset, up to eight in a row.
+    """Plot images (N, H, W, C), up to eight per row.
 
-    The values of each are spread from black to white.
+    The values of each image are rescaled from black to white.
 
     Args:
         x: images with 1 or 3 channels.
-        titles: a line for each; their numbers if there are none.
+        titles: one title per image; the default is its index.
 
     Raises:
-        ValueError: for other shapes, or no image.
+        ValueError: if the images have another shape, or if N is 0.
 
     Example:
         >>> figure = jaxcnn.explain.plot_images(jnp.ones((2, 8, 8, 1)), ["one", "two"])
@@ -146,40 +146,42 @@ def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
 
 
 def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Images (N, H, W, C) and, on them, attributions of the same shape: of `saliency` and its relatives.
+    """Plot images (N, H, W, C) with an overlay of attributions from `saliency` and similar functions.
 
-    They are summed over channels, and each is divided by its largest absolute value. What speaks for the class is
-    vermillion, what speaks against it is blue.
+    Attributions are summed over channels and divided by the largest absolute value of each image. Positive values
+    (evidence for the class) are vermillion, negative values (evidence against it) are blue.
 
     Args:
         x: images with 1 or 3 channels.
-        attributions: of the shape of x.
-        titles: a line for each image.
+        attributions: attributions with the same shape as x.
+        titles: one title per image; the default is its index.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: if a shape is wrong.
 
     Example:
         >>> figure = jaxcnn.explain.plot_saliency(jnp.ones((2, 8, 8, 1)), jnp.ones((2, 8, 8, 1)))
     """
     attributions = np.asarray(attributions, float)
     if attributions.shape != np.shape(x):
-        raise ValueError(f"plot_saliency: attributions {attributions.shape} must have the shape of x, {np.shape(x)}")
+        raise ValueError(
+            f"plot_saliency: attributions {attributions.shape} must have the same shape as x, {np.shape(x)}"
+        )
     return overlaid(x, attributions.sum(-1), titles, signed=True)
 
 
 def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Figure":
-    """Images (N, H, W, C) and, on them, maps (N, H', W') of `grad_cam`, brought to their size.
+    """Plot images (N, H, W, C) with an overlay of maps (N, H', W') from `grad_cam`.
 
-    Each map is divided by its largest value.
+    Each map is resized to its image and divided by its largest value.
 
     Args:
         x: images with 1 or 3 channels.
-        maps: for each, of any size.
-        titles: a line for each image.
+        maps: one map per image, of any size.
+        titles: one title per image; the default is its index.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: if a shape is wrong.
 
     Example:
         >>> figure = jaxcnn.explain.plot_grad_cam(jnp.ones((2, 8, 8, 1)), jnp.ones((2, 4, 4)))
@@ -192,16 +194,16 @@ def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Fi
 
 
 def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> "Figure":
-    """A matrix (classes, classes), as `confusion_matrix` gives it: a row for each class, a column for each prediction.
+    """Plot a matrix (classes, classes) from `confusion_matrix`: rows are true classes, columns are predicted classes.
 
-    Colors are fractions of the row, on a scale that spreads the small ones; up to 20 classes have counts in the cells.
+    Colors show the fraction of the row on a square-root scale. With up to 20 classes, the cells also contain counts.
 
     Args:
-        matrix: counts.
-        classes: their names, in order.
+        matrix: number of examples for each pair of true and predicted class.
+        classes: class names, in order.
 
     Raises:
-        ValueError: for another shape, or another number of names.
+        ValueError: if the matrix is not square, or if the number of names is wrong.
 
     Example:
         >>> figure = jaxcnn.explain.plot_confusion_matrix(jnp.eye(3, dtype=int), ["cat", "dog", "fish"])
@@ -212,13 +214,15 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         raise ValueError(f"plot_confusion_matrix needs (classes, classes), got shape {matrix.shape}")
     names = [str(name) for name in (range(n) if classes is None else classes)]
     if len(names) != n:
-        raise ValueError(f"plot_confusion_matrix: there are {n} classes, but {len(names)} names")
+        raise ValueError(f"plot_confusion_matrix: expected names for {n} classes, got {len(names)} names")
     fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(max(0.5 * n, 3), 9)
     figure, [[axes]] = new_figure(1, 1, side + 1.5, side + 0.6)
     drawn = axes.imshow(fractions, cmap="cividis", norm=require_matplotlib().colors.PowerNorm(0.5, 0, 1))
-    right = matrix.trace() / max(matrix.sum(), 1)
-    axes.set(title=f"{right:.2%} of {matrix.sum():,} are right", xlabel="predicted class", ylabel="class")
+    accuracy = matrix.trace() / max(matrix.sum(), 1)
+    axes.set(
+        title=f"accuracy {accuracy:.2%} on {matrix.sum():,} examples", xlabel="predicted class", ylabel="true class"
+    )
     ticks = np.arange(0, n, math.ceil(n / 25))
     names = [names[i] for i in ticks]
     axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
@@ -227,20 +231,20 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         for (row, column), fraction in np.ndenumerate(fractions):
             text = f"{matrix[row, column]:,}" if matrix[row, column] else ""
             axes.text(column, row, text, ha="center", va="center", size=8, color="black" if fraction > 0.3 else "white")
-    color_bar(figure, drawn, axes, "fraction of the class")
+    color_bar(figure, drawn, axes, "fraction of true class")
     return figure
 
 
 def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None = None) -> "Figure":
-    """Those of `images` that `worst_mistakes` names: their class, and the one that they were taken for.
+    """Plot the misclassified images from `worst_mistakes` with their true and predicted classes.
 
     Args:
-        images: those of all examples, (N, H, W, C) with 1 or 3 channels.
-        mistakes: on these examples.
-        classes: their names, in order.
+        images: images of all examples, (N, H, W, C) with 1 or 3 channels.
+        mistakes: result of `worst_mistakes` on these examples.
+        classes: class names, in order.
 
     Raises:
-        ValueError: for images of other shapes.
+        ValueError: if the images have another shape.
 
     Example:
         >>> mistakes = jaxcnn.explain.worst_mistakes(jnp.eye(3), [1, 1, 1], 10)
@@ -250,25 +254,25 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
     columns = max(min(n, 5), 1)
     rows = max(math.ceil(n / columns), 1)
     figure, axes = new_figure(rows, columns, max(2 * columns, 4), 2.5 * rows + 0.4)
-    figure.suptitle(f"{n} mistakes, with the model's probabilities" if n else "No mistakes", color=INK)
+    figure.suptitle(f"{n} mistakes with predicted probabilities" if n else "No mistakes", color=INK)
     for ax in axes.flat[n:]:
         ax.set_axis_off()
     for ax, index, *pair, p_label, p_predicted in zip(axes.flat, *map(np.asarray, mistakes), strict=False):
         label, predicted = (str(i) if classes is None else classes[i] for i in pair)
         show(ax, np.asarray(images)[index])
-        ax.set_title(f"class {label}: {p_label:.1%}\ntaken for {predicted}: {p_predicted:.1%}", size=9)
+        ax.set_title(f"true: {label}, {p_label:.1%}\npredicted: {predicted}, {p_predicted:.1%}", size=9)
         ax.set_xlabel(f"example {index}", size=9)
     return figure
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Loss, accuracy and whatever else was recorded, by epoch: `FitResult.history`, or the lines of metrics.jsonl.
+    """Plot all recorded metrics by epoch, from `FitResult.history` or the lines of metrics.jsonl.
 
     Args:
-        history: for each epoch a record with "epoch", "train" and perhaps "test", of metrics by name.
+        history: one record per epoch with "epoch", "train" and optionally "test", which hold metrics by name.
 
     Raises:
-        ValueError: for no record.
+        ValueError: if there is no record.
 
     Example:
         >>> history = [{"epoch": i, "train": {"loss": 1 / i}, "test": {"loss": 2 / i}} for i in (1, 2, 3)]
@@ -280,9 +284,9 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
     figure, axes = new_figure(1, len(metrics), 4.5 * len(metrics), 3.2)
     for ax, metric in zip(axes[0], metrics, strict=True):
         for part, color, line in (("train", BLUE, "o-"), ("test", VERMILLION, "s--")):
-            known = [(record["epoch"], record[part][metric]) for record in history if metric in record.get(part, ())]
-            if known:
-                epochs, values = np.array(known, float).T  # None, which was not finite, as NaN
+            points = [(record["epoch"], record[part][metric]) for record in history if metric in record.get(part, ())]
+            if points:
+                epochs, values = np.array(points, float).T  # None (not finite) becomes NaN
                 ax.plot(epochs, values, line, color=color, label=part, markersize=4)
         ax.set(title=metric, xlabel="epoch", ylabel=metric)
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -1,12 +1,12 @@
-"""Which part of the input a unit of a network sees.
+"""The receptive fields of the units of a network.
 
-Along one dimension, a window of k positions over units that see r positions of the input, j apart, sees
+Along one dimension, a layer with window size k and stride s has the receptive field size r' and the total stride j'
 
     r' = r + (k - 1) * j,    j' = j * s
 
-with s its stride (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019).
-Here this is not added up from a list of layers, but read off the program that the network is: for each array in it,
-how the first and the last position of the input that an element sees move with its index.
+if its input has r and j (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+Distill 2019). This module does not need a list of layers. It traces the network to a JAX program and follows, for each
+array, the first and the last input position that an element depends on.
 """
 
 from typing import Any, NamedTuple
@@ -17,16 +17,16 @@ import numpy as np
 from jaxcnn._layer import Layer, as_floating, as_layer, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn._program import plain
-from jaxcnn.explain._span import Seen, Span, shift_axes, union
+from jaxcnn.explain._span import Dependence, Span, shift_axes, union
 from jaxcnn.explain._span_rules import propagate
 from jaxcnn.explain._summary import Line, html_table, indented, shapes, specs, table
 
 
 class Field(NamedTuple):
-    """What units see of one dimension of the input: unit i, `size` positions from start + stride * i on.
+    """The receptive field along one dimension: unit i covers `size` positions from start + stride * i.
 
-    With a stride of 0 all see the same. Where it is a fraction, as after `upsample`, units differ: the size is that of
-    the largest, the start that of the first. A size of 0 stands for units that do not depend on the input.
+    With stride 0, all units cover the same positions. With a fractional stride, as after `upsample`, units differ: size
+    is the largest size and start the smallest start. Size 0 means that the units do not depend on the input.
     """
 
     size: int
@@ -35,12 +35,12 @@ class Field(NamedTuple):
 
     @property
     def center(self) -> float:
-        """The middle of what unit 0 sees."""
+        """The center of the receptive field of unit 0."""
         return self.start + (self.size - 1) / 2
 
 
 class LayerFields(NamedTuple):
-    """What the units of one layer see, for each spatial dimension of the input."""
+    """The receptive field of one layer for each spatial dimension of the input."""
 
     path: str
     output: Any  # a jax.ShapeDtypeStruct, or a tree of them
@@ -48,7 +48,7 @@ class LayerFields(NamedTuple):
 
 
 class ReceptiveFields(NamedTuple):
-    """What the units of all layers see, each layer after the one that it is in; as text, a tree."""
+    """The receptive fields of all layers. An outer layer precedes the layers inside it; `print` shows a tree."""
 
     input: jax.ShapeDtypeStruct
     layers: tuple[LayerFields, ...]
@@ -60,7 +60,7 @@ class ReceptiveFields(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        """As notebooks show it."""
+        """HTML for notebooks."""
         return html_table(self._lines(), "<<>>>")
 
     def _lines(self) -> list[Line]:
@@ -70,35 +70,35 @@ class ReceptiveFields(NamedTuple):
             ("(input)", shapes(self.input), "", "", ""),
         ]
         for path, output, fields in self.layers:
-            figures = [
+            cells = [
                 ("all" if field == (n, 0, 0) else f"{field.size}", f"{field.stride:g}", f"{field.start}")
                 for field, n in zip(fields, self.input.shape[1:-1], strict=True)
             ]
-            # One figure, if it is the same in all dimensions.
-            columns = (each[:1] if len(set(each)) == 1 else each for each in zip(*figures, strict=True))
+            # One value if all dimensions are equal.
+            columns = (column[:1] if len(set(column)) == 1 else column for column in zip(*cells, strict=True))
             lines.append((indented(path), shapes(output), *map(" x ".join, columns)))
         return lines
 
 
 def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
-    """What the units of each layer of `model` see of an input like `x`: size, stride and start along each dimension.
+    """Return the receptive field of each layer of `model`: size, stride and start along each spatial dimension.
 
-    Unit i sees nothing but the positions start + stride * i to start + stride * i + size - 1, if the stride is whole.
-    Fields are those of an input without ends: they reach into the padding, and may be larger than the input.
+    For an integer stride, unit i depends only on the positions start + stride * i to start + stride * i + size - 1.
+    Fields include the padding, so they may be larger than the input.
 
-    Of the network in evaluation, from shapes alone. Exact for convolutions (strided, dilated, transposed), pools,
-    resizing, and branches that come together again. What mixes all positions, such as a global pool or a dense layer
-    after `flatten`, sees all that its input sees; so does any operation that is not known here. Where units at the
-    border see something else (padding that is not zeros), the field is that of those in the middle. A layer in
-    `repeat` has the field of all repetitions together.
+    The result is for evaluation mode and needs only shapes. It is exact for convolutions (strided, dilated,
+    transposed), pools, resizing and parallel branches. An operation that mixes all positions (a global pool, a dense
+    layer after `flatten`) covers everything that its input covers, as does an unsupported operation. If units at the
+    border differ (padding other than zeros), the field is that of the central units. A layer in `repeat` has the
+    combined field of all repetitions.
 
     Args:
         model: a layer.
         x: an input (N, *spatial, C), or a `jax.ShapeDtypeStruct`.
 
     Raises:
-        TypeError: for an input that is not floating-point.
-        ValueError: for a wrong rank.
+        TypeError: if x is not floating-point.
+        ValueError: if x has the wrong rank.
 
     Example:
         >>> layers = {"conv1": jaxcnn.conv(8), "pool": jaxcnn.max_pool(2), "conv2": jaxcnn.conv(8)}
@@ -128,23 +128,29 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
     fields: list[list[Field]] = [[] for _ in outputs]
     for axis, n in enumerate(x.shape[1:-1], 1):
         pixels = Span(axis, n, np.arange(n), np.arange(n), 1, 1)
-        seen = iter(propagate(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
-        for found, output, r in zip(fields, outputs, probe.records, strict=True):
+        spans = iter(propagate(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
+        for layer_fields, output, r in zip(fields, outputs, probe.records, strict=True):
             leaves = zip(jax.tree.leaves(output), jax.tree.leaves(r.output), strict=True)
-            spans = [_in_place(next(seen), len(all_.shape), len(one.shape), len(x.shape)) for all_, one in leaves]
-            found.append(_field(union(spans), n))
-    layers = (LayerFields(r.path, r.output, tuple(found)) for r, found in zip(probe.records, fields, strict=True))
+            layer_spans = [
+                _without_repeats(next(spans), len(stacked.shape), len(single.shape), len(x.shape))
+                for stacked, single in leaves
+            ]
+            layer_fields.append(_field(union(layer_spans), n))
+    layers = (
+        LayerFields(r.path, r.output, tuple(layer_fields))
+        for r, layer_fields in zip(probe.records, fields, strict=True)
+    )
     return ReceptiveFields(x, tuple(layers))
 
 
-def _in_place(seen: Seen, rank: int, once: int, wanted: int) -> Span | None:
-    """What an output sees, without the dimensions of repetitions; all together where it has no positions."""
-    span = shift_axes(seen, once - rank)
-    return span if span is None or once == wanted else span.whole()
+def _without_repeats(span: Dependence, stacked_rank: int, rank: int, input_rank: int) -> Span | None:
+    """The span of an output without the leading `repeat` dimensions; merged if the output has no spatial positions."""
+    moved = shift_axes(span, rank - stacked_rank)
+    return moved if moved is None or rank == input_rank else moved.whole()
 
 
 def _field(span: Span | None, n: int) -> Field:
-    """The field of the units in the middle, of an input of n positions."""
+    """The receptive field of the central units for an input of n positions."""
     if span is None or not np.isfinite(span.first).any():
         return Field(0, 0, 0)
     periods = max(span.length - span.period, 0) // 2 // span.period

@@ -1,9 +1,9 @@
-"""Where a network looks: how much the score of a class depends on each part of an image.
+"""Attribution methods: how much each part of an image contributes to the score of a class.
 
-The score is the logit of the class, s[n] = logits[n, label[n]]. All are pure functions; under `jax.jit`, one that is
-called again is compiled once. Two cautions: a map can look right and say nothing, so compare it with that of random
-parameters (Adebayo et al., "Sanity checks for saliency maps", 2018); and as softmax sees only differences of logits,
-what speaks for a class may do so by lowering the others, which its own map does not show.
+The score is the logit of the class, s[n] = logits[n, label[n]]. All functions are pure; use `jax.jit` to compile
+repeated calls. Two cautions: A map can look plausible without explaining the model, so compare it with the map for
+random parameters (Adebayo et al., "Sanity checks for saliency maps", 2018). Softmax depends only on differences of
+logits, so evidence for a class may act by lowering the other logits; the map of the class does not show this.
 """
 
 import re
@@ -22,22 +22,21 @@ from jaxcnn.explain._labels import checked_classes
 
 
 def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, label: Any = None) -> jax.Array:
-    """(N, *spatial, C) -> the same: the gradient of a class's score for the image.
+    """(N, *spatial, C) -> same shape: the gradient of the class score with respect to the image.
 
     g[n] = d s[n] / d x[n],  s[n] = logits[n, label[n]]
 
-    A change dx of the image changes the score by the sum of g dx, as long as it is small. The map of the source is
-    max_c |g|.
+    A small change dx of the image changes the score by sum(g * dx). The paper plots max_c |g|.
 
     Args:
-        model: from images to logits (N, classes), in evaluation.
-        params, state: of the model.
+        model: maps images to logits (N, classes); it runs in evaluation mode.
+        params, state: parameters and state of the model.
         x: images (N, *spatial, C).
-        label: the class, an int or one for each image (N,); by default the one with the largest logit.
+        label: the class, an int or one per image (N,). The default is the predicted class.
 
     Raises:
-        TypeError: for images or labels of another kind.
-        ValueError: for a label that is no class, or outputs that are not logits (N, classes).
+        TypeError: if images are not floating-point or labels are not ints.
+        ValueError: if a label is out of range, or if the outputs are not logits (N, classes).
 
     Example:
         >>> model = jaxcnn.serial(flatten=jaxcnn.flatten, head=jaxcnn.dense(2))
@@ -62,18 +61,18 @@ def smooth_grad(
     noise: float = 0.15,
     samples: int = 32,
 ) -> jax.Array:
-    """(N, *spatial, C) -> the same: the mean gradient of a class's score around the image.
+    """(N, *spatial, C) -> same shape: the mean gradient of the class score over noisy copies of the image.
 
     g = 1 / samples sum_k ds/dx at x + sigma * e_k,  e_k ~ Normal(0, 1),  sigma[n] = noise * (max x[n] - min x[n])
 
     Args:
-        model, params, state, x, label: as in `saliency`; the default label is that of the image without noise.
-        key: of the noise.
-        noise: its std, as a fraction of the image's range; the source suggests 0.1 to 0.2.
-        samples: of the noise.
+        model, params, state, x, label: as in `saliency`; the default label is the prediction without noise.
+        key: random key for the noise.
+        noise: std of the noise as a fraction of the image's value range; the paper suggests 0.1 to 0.2.
+        samples: number of noisy copies.
 
     Raises:
-        TypeError, ValueError: as in `saliency`, or for noise below 0 or samples below 1.
+        TypeError, ValueError: as in `saliency`, or if noise < 0 or samples < 1.
 
     Example:
         >>> model = jaxcnn.serial(flatten=jaxcnn.flatten, head=jaxcnn.dense(2))
@@ -87,7 +86,7 @@ def smooth_grad(
     check_key(key)
     check_number("smooth_grad: noise", noise)
     check_integer("smooth_grad", "samples", samples)
-    label = _explained(_logits(model, params, state, x), label)
+    label = _class_labels(_logits(model, params, state, x), label)
     axes = tuple(range(1, x.ndim))
     sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
 
@@ -107,19 +106,19 @@ def integrated_gradients(
     baseline: Any = 0.0,
     steps: int = 64,
 ) -> jax.Array:
-    """(N, *spatial, C) -> the same: how much each value adds to a class's score, compared with a baseline.
+    """(N, *spatial, C) -> same shape: the contribution of each value to the class score, relative to a baseline.
 
-    a = (x - b) * integral over t from 0 to 1 of ds/dx at b + t (x - b),  so that sum(a[n]) = s(x[n]) - s(b[n])
+    a = (x - b) * integral over t from 0 to 1 of ds/dx at b + t (x - b),  and sum(a[n]) = s(x[n]) - s(b[n])
 
-    by the midpoint rule; the difference of the two sides says whether there are enough steps.
+    The integral is approximated by the midpoint rule. If the two sums differ noticeably, increase `steps`.
 
     Args:
-        model, params, state, x, label: as in `saliency`; the default label is that of x.
-        baseline: b, the image that says nothing: a number, or an array of the shape of x or of one image.
-        steps: points at which the gradient is taken.
+        model, params, state, x, label: as in `saliency`; the default label is the prediction for x.
+        baseline: b, an image without information: a number, or an array with the shape of x or of one image.
+        steps: number of points at which the gradient is evaluated.
 
     Raises:
-        TypeError, ValueError: as in `saliency`, or for a baseline of another shape or steps below 1.
+        TypeError, ValueError: as in `saliency`, or if the baseline has another shape or steps < 1.
 
     Example:
         >>> square = jaxcnn.serial(flatten=jaxcnn.flatten, square=jnp.square)
@@ -136,7 +135,7 @@ def integrated_gradients(
             f"integrated_gradients: baseline must be a number or have shape {x.shape[1:]} or {x.shape}, "
             f"got shape {baseline.shape}"
         )
-    label = _explained(_logits(model, params, state, x), label)
+    label = _class_labels(_logits(model, params, state, x), label)
 
     def between(k):
         return baseline + ((k + 0.5) / steps).astype(x.dtype) * (x - baseline)
@@ -147,26 +146,26 @@ def integrated_gradients(
 def grad_cam(
     model: AnyLayer, params: Params, state: State, x: jax.Array, layer: str, *, label: Any = None
 ) -> jax.Array:
-    """(N, *spatial of the layer), at least 0: where the layer sees what speaks for a class.
+    """Return maps (N, *spatial of the layer), at least 0, of the evidence for a class in a layer.
 
     map[n] = relu(sum_c w[n, c] a[n, :, c]),  w[n, c] = mean over i of ds[n] / da[n, i, c]
 
-    with a the output of the layer. As a rule it is the last one with spatial dimensions: its channels mean most, and
-    its positions still have a place in the image. To bring the maps to the images' size:
+    with a the output of the layer. The usual choice is the last layer with spatial dimensions: it has the most abstract
+    features that still have a position in the image. To resize the maps to the images:
     `jax.image.resize(maps, x.shape[:-1], "linear")`.
 
     Args:
         model, params, state, x, label: as in `saliency`.
-        layer: the path of a layer of the model, whose output is (N, *spatial, C).
+        layer: path of a layer of the model with output (N, *spatial, C).
 
     Raises:
         TypeError: as in `saliency`.
-        ValueError: as in `saliency`, for a path that is not there, or a layer without spatial dimensions.
+        ValueError: as in `saliency`, or if the layer does not exist or has no spatial dimensions.
 
     Example:
         >>> model = jaxcnn.serial(act=jax.nn.relu, pool=jaxcnn.global_avg_pool)
         >>> x = jnp.array([[1.0, 5.0], [2.0, 6.0]])[None]
-        >>> jaxcnn.explain.grad_cam(model, {}, {}, x, "act", label=0)  # the first channel, each weighing one half
+        >>> jaxcnn.explain.grad_cam(model, {}, {}, x, "act", label=0)  # the first channel with weight 1/2
         Array([[0.5, 1. ]], dtype=float32)
 
     Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017.
@@ -179,11 +178,13 @@ def grad_cam(
 
     shape = jax.eval_shape(outputs, {})[1][layer]
     if shape.ndim != x.ndim:
-        raise ValueError(f"grad_cam needs a layer with output (N, *spatial, C), that of {layer!r} is {shape.shape}")
+        raise ValueError(
+            f"grad_cam needs a layer with output (N, *spatial, C), but the output of {layer!r} is {shape.shape}"
+        )
 
     def score(offset):
-        logits, seen = outputs({layer: offset})
-        return _score(logits, label), seen[layer]
+        logits, activations = outputs({layer: offset})
+        return _score(logits, label), activations[layer]
 
     gradient, activation = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     weights = gradient.mean(tuple(range(1, x.ndim - 1)), keepdims=True)
@@ -195,16 +196,16 @@ def _logits(model: AnyLayer, params: Params, state: State, x: jax.Array) -> jax.
     return logits
 
 
-def _explained(logits: jax.Array, label: Any) -> jax.Array:
-    """The class of each example whose score is explained, (N,)."""
+def _class_labels(logits: jax.Array, label: Any) -> jax.Array:
+    """The class (N,) whose score is attributed, for each example."""
     if logits.ndim != 2:
-        raise ValueError(f"the score of a class is one of the logits (N, classes), but the model gives {logits.shape}")
+        raise ValueError(f"the model must return logits (N, classes), got shape {logits.shape}")
     return logits.argmax(-1) if label is None else checked_classes("label", label, *logits.shape)
 
 
 def _score(logits: jax.Array, label: Any) -> jax.Array:
-    """The scores of all examples, summed: none depends on another's image, so the gradient is that of each."""
-    return jnp.take_along_axis(logits, _explained(logits, label)[:, None], axis=1).sum()
+    """The sum of all scores. Examples are independent, so its gradient contains the gradient of each score."""
+    return jnp.take_along_axis(logits, _class_labels(logits, label)[:, None], axis=1).sum()
 
 
 def _gradient(model: AnyLayer, params: Params, state: State, label: Any) -> Callable[[jax.Array], jax.Array]:
@@ -212,7 +213,7 @@ def _gradient(model: AnyLayer, params: Params, state: State, label: Any) -> Call
 
 
 def _mean(gradient: Callable[[jax.Array], jax.Array], point: Callable[[jax.Array], jax.Array], n: int) -> jax.Array:
-    """The mean of the gradient at points 0 to n - 1, one at a time: memory does not grow with n."""
+    """The mean gradient at points 0 to n - 1, computed sequentially to keep memory independent of n."""
     like = jax.eval_shape(point, jnp.int32(0))
     zero = at_least_float32(jnp.zeros(like.shape, like.dtype))
     return (lax.fori_loop(0, n, lambda k, total: total + gradient(point(k)), zero) / n).astype(like.dtype)

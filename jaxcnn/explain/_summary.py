@@ -1,4 +1,4 @@
-"""A network as a table."""
+"""A summary of a network as a table."""
 
 import html
 import itertools
@@ -13,28 +13,28 @@ from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._program import inputs_used
 from jaxcnn._window import check_integer
 
-Line = Sequence[str] | None  # cells of a table; None is a rule
+Line = Sequence[str] | None  # cells of a table; None is a horizontal rule
 
 
 class Row(NamedTuple):
-    """A layer of a network, as far as shapes tell."""
+    """The summary of one layer."""
 
     path: str
     output: Any  # a jax.ShapeDtypeStruct, or a tree of them
     params: int
-    trainable: int  # of these
+    trainable: int  # trainable parameters
     multiply_adds: int  # for one example
     activation_bytes: int  # for the whole batch
 
 
 class Summary(NamedTuple):
-    """The layers of a network in the order in which they run; as text, a tree.
+    """The layers of a network in the order in which they run. `print` shows a tree.
 
-    layers: those that have no layers in them, or parameters of their own; each without what is in other layers.
-    params, trainable: the scalars of all parameters, and of those that a gradient reaches.
-    multiply_adds: of all kernels, for one example.
-    param_bytes, activation_bytes: of all parameters, and of the outputs of all layers for the whole batch.
-    tree: all layers, each after the one that it is in, with the sums of what is in them; only these have a depth.
+    layers: layers without inner layers, and outer layers with parameters; counts exclude inner layers.
+    params, trainable: number of parameters, and of those that receive a gradient.
+    multiply_adds: number of multiply-adds of all kernels for one example.
+    param_bytes, activation_bytes: memory of all parameters, and of all activations for the whole batch.
+    tree: all layers, each outer layer before its inner layers; counts include inner layers. `depth` limits only this.
     """
 
     input: Any
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        """As notebooks show it."""
+        """HTML for notebooks."""
         return html_table(self._lines(), "<<>>><", self._note())
 
     def _note(self) -> str:
@@ -65,30 +65,30 @@ class Summary(NamedTuple):
         lines += [("(input)", shapes(self.input), "", "", "", "")]
         for row in self.tree:
             frozen = "" if row.trainable == row.params else "partly frozen" if row.trainable else "frozen"
-            lines.append((indented(row.path), shapes(row.output), *_figures(row), frozen))
-        return [*lines, None, ("total", "", *_figures(self), "")]
+            lines.append((indented(row.path), shapes(row.output), *_count_cells(row), frozen))
+        return [*lines, None, ("total", "", *_count_cells(self), "")]
 
 
 def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
-    """The layers of `model` on an input like `x`: a tree with output shapes, parameters, multiply-adds and memory.
+    """Return the output shapes, parameters, multiply-adds and memory of the layers of `model`.
 
-    From shapes alone: no array is made and nothing is computed.
+    The summary is for evaluation mode and needs only shapes: it allocates and computes nothing.
 
-    A kernel counts one multiply-add for each of its weights at each position of the output (of the input, where that
-    is smaller: transposed convolution), for one example; biases, norms and pools count none. This is the convention of
-    published figures. Activations are the outputs, in bytes for the whole batch, of the layers that have no layers in
-    them, without those that give back their input as it is: about what a training step keeps for the way back. The
-    sums of `residual` are not among them, and neither `remat` nor the compiler keeps all. All that is of the network in
-    evaluation. Parameters are frozen if no gradient reaches them in training, as in `freeze`.
+    Multiply-adds follow the convention of published results: for one example, each weight of a kernel counts once per
+    output position (per input position for a transposed convolution); biases, norms and pools count zero. Activations
+    are the output bytes, for the whole batch, of layers without inner layers, except layers that return their input
+    unchanged. They approximate the memory that a training step keeps for the backward pass. They exclude the sums of
+    `residual`, and `remat` and the compiler may keep less. Parameters without a gradient in training, as in `freeze`,
+    are frozen.
 
     Args:
         model: a layer.
         x: an input with a batch dimension, or a `jax.ShapeDtypeStruct`.
-        depth: levels of the tree to keep; None keeps all.
+        depth: maximum depth of the tree; None shows all levels.
 
     Raises:
-        TypeError: for an input without a shape.
-        ValueError: for a depth below 1.
+        TypeError: if x has no shape.
+        ValueError: if depth < 1.
 
     Example:
         >>> features = jaxcnn.freeze(jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu))
@@ -110,7 +110,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         check_integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
-    records, trainable = _recorded(model, params, state, x), _trained(model, params, state, x)
+    records, trainable = _records(model, params, state, x), _receives_gradient(model, params, state, x)
     batch = jax.tree.leaves(x)[0].shape[0]
     containers = {r.path.rpartition("/")[0] for r in records if r.path}
     rows = {
@@ -119,17 +119,17 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
     }
     leaves = jax.tree.leaves(params)
     for path, leaf, hit in zip(paths(params), leaves, trainable, strict=True):
-        while path not in rows:  # it belongs to the innermost layer around it
+        while path not in rows:  # attribute it to the innermost enclosing layer
             path = path.rpartition("/")[0]
         row = rows[path]
         rows[path] = row._replace(params=row.params + leaf.size, trainable=row.trainable + hit * leaf.size)
-    whole, *inner = own = list(rows.values())
-    total = _sum(own)
+    whole, *inner = all_rows = list(rows.values())
+    total = _sum(all_rows)
     tree = [total] if whole.params or not inner else []
     tree += [_with_inner(row, inner[i:]) for i, row in enumerate(inner, 1)]
     return Summary(
         input=x,
-        layers=tuple(row for row in own if row.path not in containers or row.params),
+        layers=tuple(row for row in all_rows if row.path not in containers or row.params),
         params=total.params,
         multiply_adds=total.multiply_adds,
         trainable=total.trainable,
@@ -140,7 +140,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
 
 
 def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
-    """Input, parameters and state of the model as shapes."""
+    """The shapes of the input, the parameters and the state."""
     if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
         raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
@@ -152,12 +152,12 @@ def shapes(tree: Any) -> str:
 
 
 def indented(path: str) -> str:
-    """The name of a layer, moved in by how deep it is."""
+    """The name of a layer, indented by its depth."""
     return "  " * path.count("/") + path.rpartition("/")[2] or "(model)"
 
 
 def table(lines: Sequence[Line], align: str) -> str:
-    """Columns as wide as they need to be; None is a rule."""
+    """A text table with aligned columns; None is a horizontal rule."""
     widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
 
     def text(line):
@@ -169,7 +169,7 @@ def table(lines: Sequence[Line], align: str) -> str:
 
 
 def html_table(lines: Sequence[Line], align: str, note: str = "") -> str:
-    """The same as HTML, with all text escaped; the first line is the head."""
+    """An HTML table with escaped text; the first line is the header."""
 
     def row(cells, kind):
         sides = ({"<": "left", ">": "right"}[side] for side in align)
@@ -184,8 +184,8 @@ def html_table(lines: Sequence[Line], align: str, note: str = "") -> str:
     return f"<table><thead><tr>{row(first, 'th')}</tr></thead><tbody>{body}</tbody></table>{caption}"
 
 
-def _recorded(model: Layer, params: Params, state: State, x: Any) -> list[Record]:
-    """What all layers do in evaluation, the model itself first."""
+def _records(model: Layer, params: Params, state: State, x: Any) -> list[Record]:
+    """The records of all layers in evaluation mode, the model itself first."""
 
     def forward(params, state, x):
         y, after = model.apply(params, state | {SLOT: Probe()}, x, train=False)
@@ -195,8 +195,8 @@ def _recorded(model: Layer, params: Params, state: State, x: Any) -> list[Record
     return [record("", params, x, y), *(probe.records if probe else ())]
 
 
-def _trained(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
-    """For each leaf of `params`, whether some output in training, auxiliary ones as well, moves with it."""
+def _receives_gradient(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
+    """For each leaf of `params`, whether an output in training mode (main or auxiliary) depends on it."""
 
     def tangent(tangents, params, state, x, key):
         forward = lambda params: model.apply(params, state, x, train=True, key=key)[0]
@@ -207,23 +207,23 @@ def _trained(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
 
 
 def _with_inner(row: Row, following: Sequence[Row]) -> Row:
-    """The row with the sums of those that follow it and are in it."""
+    """The row with the counts of its inner layers added."""
     return _sum([row, *itertools.takewhile(lambda other: other.path.startswith(f"{row.path}/"), following)])
 
 
 def _sum(rows: Sequence[Row]) -> Row:
-    """The first row with the sums of all."""
+    """The first row with the counts summed over all rows."""
     return Row(*rows[0][:2], *(sum(column) for column in list(zip(*rows, strict=True))[2:]))
 
 
-def _figures(counted: Row | Summary) -> tuple[str, ...]:
-    """Parameters, multiply-adds and activations, empty where there are none."""
-    texts = (f"{counted.params:,}", f"{counted.multiply_adds:,}", _size(counted.activation_bytes))
+def _count_cells(row: Row | Summary) -> tuple[str, ...]:
+    """Parameters, multiply-adds and activations as text; empty for zero."""
+    texts = (f"{row.params:,}", f"{row.multiply_adds:,}", _size(row.activation_bytes))
     return tuple("" if text in ("0", "0 B") else text for text in texts)
 
 
 def _size(n: float) -> str:
-    """Bytes with three digits."""
+    """A number of bytes with three significant digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 999.5:
             return f"{n:.3g} {unit}"

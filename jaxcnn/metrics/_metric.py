@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The type of metrics."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 class Metric(NamedTuple):
-    """A number about a whole data set, computed from sums over its batches.
+    """A metric of a whole data set. It need not be a mean over batches.
 
     value = compute(sum over batches of update(output, batch))
 
-    update: (output, batch) -> a pytree of arrays that adds up over batches and devices. `output` is that of the model in
-        evaluation. `batch` is a dict whose "weight" (N,) is 0 for rows that only fill the last batch: they must add 0.
-    compute: the sums -> a scalar, or an array such as a confusion matrix.
+    update: (output, batch) -> a tree of arrays that are summed over batches and devices. `output` is the model's output
+        in evaluation. `batch` is a dict; its "weight" (N,) is 0 for padding rows, which must not change the sums.
+    compute: sums -> a scalar, or an array such as a confusion matrix.
 
     Example:
         >>> def update(output, batch):

@@ -1,6 +1,6 @@
-"""Architectures, each a function that returns a layer; `MODELS` has them by name.
+"""Architectures. Each is a function that returns a layer. `MODELS` maps names to these functions.
 
-Families are functions of their settings (`resnet(depths=(2, 2, 2, 2))`), and variants have names (`resnet18()`).
+Families have arguments for the architecture: `resnet(depths=(2, 2, 2, 2))`. Variants are named: `resnet18()`.
 """
 
 from jaxcnn.models._alexnet import alexnet as alexnet

@@ -1,4 +1,4 @@
-"""AlexNet, with which deep networks took over computer vision, and ZFNet, which looked into it."""
+"""AlexNet, the network that made deep learning the standard in computer vision, and ZFNet, its refinement."""
 
 import jax
 
@@ -14,15 +14,15 @@ from jaxcnn.models._unit import head
 from jaxcnn.models._variant import input_shape
 
 relu = jax.nn.relu
-damp = local_response_norm(5, alpha=5e-4, beta=0.75, k=2.0)  # alpha is 1e-4 in the papers, which do not divide it by 5
+response_norm = local_response_norm(5, alpha=5e-4, beta=0.75, k=2.0)  # the papers' alpha, 1e-4, is not divided by 5
 
 
 @input_shape(224, 224, 3)
 def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
-    """(N, H, W, 3) -> (N, classes): AlexNet on one device, as torchvision has it.
+    """(N, H, W, 3) -> (N, classes): AlexNet for a single device, as in torchvision.
 
-    Five convolutions and three dense layers, as in 2012, with fewer filters in the first two and without groups and
-    local response normalization.
+    Five convolutions and three dense layers as in 2012, but with fewer filters in the first two convolutions, no groups
+    and no local response normalization.
 
     Variants, for 224x224 (top-1 of torchvision's weights):
         name      parameters  multiply-adds   top-1
@@ -30,7 +30,7 @@ def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
 
     Args:
         classes: number of classes; None gives the features (N, 4096).
-        dropout: rate of dropout before the first two dense layers.
+        dropout: dropout rate before the first two dense layers.
 
     Example:
         >>> model = jaxcnn.models.alexnet(classes=10)
@@ -67,18 +67,18 @@ def alexnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
 
 @input_shape(227, 227, 3)
 def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
-    """(N, 227, 227, 3) -> (N, classes): AlexNet as it won.
+    """(N, 227, 227, 3) -> (N, classes): AlexNet, the winner of ImageNet 2012.
 
-    New in 2012: depth and data, trained on two GPUs, each with a half of the filters (groups); ReLU, which learns
-    several times faster than tanh; dropout; pools that overlap; and each value damped by those of other filters.
+    New in 2012: depth, a large data set, and training on two GPUs with half of the filters each (groups). ReLU trains
+    several times faster than tanh. The network also uses dropout, overlapping pooling and local response normalization.
 
-    Variants, for 227x227, which the paper calls 224x224 (its top-1 of one network):
+    Variants, for 227x227, which the paper calls 224x224 (the paper's top-1 of a single network):
         name          parameters  multiply-adds  top-1
         alexnet_2012  60,965,224        0.724 G   59.3
 
     Args:
         classes: number of classes; None gives the features (N, 4096).
-        dropout: rate of dropout after the first two dense layers.
+        dropout: dropout rate after the first two dense layers.
 
     Example:
         >>> model = jaxcnn.models.alexnet_2012()
@@ -91,11 +91,11 @@ def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     return serial(
         conv1=conv(96, 11, stride=4, padding="VALID"),  # 55 x 55
         relu1=relu,
-        norm1=damp,
+        norm1=response_norm,
         pool1=max_pool(3, stride=2),  # 27 x 27
         conv2=conv(256, 5, padding=2, groups=2),
         relu2=relu,
-        norm2=damp,
+        norm2=response_norm,
         pool2=max_pool(3, stride=2),  # 13 x 13
         conv3=conv(384, 3, padding=1),
         relu3=relu,
@@ -112,16 +112,16 @@ def alexnet_2012(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
 def zfnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
     """(N, 224, 224, 3) -> (N, classes): ZFNet.
 
-    New in 2013: projecting activations back to pixels showed that the first filters of AlexNet were too coarse and the
-    stride of 4 made patterns of its own; so 7x7 with stride 2 here.
+    New in 2013: the authors projected activations back to pixels. AlexNet's first filters were too coarse, and its
+    stride of 4 caused aliasing. ZFNet therefore uses 7x7 filters with stride 2.
 
-    Variants, for 224x224 (the paper's top-1 of one network):
+    Variants, for 224x224 (the paper's top-1 of a single network):
         name   parameters  multiply-adds  top-1
         zfnet  62,357,608        1.168 G   61.6
 
     Args:
         classes: number of classes; None gives the features (N, 4096).
-        dropout: rate of dropout after the first two dense layers.
+        dropout: dropout rate after the first two dense layers.
 
     Example:
         >>> model = jaxcnn.models.zfnet()
@@ -135,11 +135,11 @@ def zfnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
         conv1=conv(96, 7, stride=2, padding=1),  # 110 x 110
         relu1=relu,
         pool1=max_pool(3, stride=2, padding=1),  # 55 x 55
-        norm1=damp,
+        norm1=response_norm,
         conv2=conv(256, 5, stride=2, padding="VALID"),  # 26 x 26
         relu2=relu,
         pool2=max_pool(3, stride=2, padding=1),  # 13 x 13
-        norm2=damp,
+        norm2=response_norm,
         conv3=conv(384, 3, padding=1),
         relu3=relu,
         conv4=conv(384, 3, padding=1),
@@ -152,7 +152,7 @@ def zfnet(classes: int | None = 1000, *, dropout: float = 0.5) -> Layer:
 
 
 def dense_layers(classes: int | None, dropout: float) -> dict[str, AnyLayer]:
-    """The end of the networks of these years, to be put at the end of `serial`: it has most of their parameters."""
+    """Return the dense layers of a classifier as keyword arguments of `serial`. They hold most of the parameters."""
     return {
         "flatten": flatten,
         "dense1": dense(4096),

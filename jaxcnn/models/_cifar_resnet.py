@@ -1,4 +1,4 @@
-"""Residual networks for small images: the first that were trained with more than a hundred layers."""
+"""Residual networks for small images, the first networks with more than a hundred layers."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,8 @@ def cifar_resnet(
 
     y = relu(shortcut(x) + f(x))
 
-    The same idea as in `resnet`, made for images of 32x32 and a comparison of depths: f only has to learn what is
-    to be changed, and the gradient has a way around it. Three stages of 16, 32 and 64 channels in blocks of two 3x3
-    convolutions.
+    The same idea as `resnet`, for 32x32 images: f learns only the residual, and the gradient also flows through the
+    shortcut. Three stages have 16, 32 and 64 channels. A block has two 3x3 convolutions.
 
     Variants, for 32x32 (the paper's error on CIFAR-10):
         name       parameters  multiply-adds   error
@@ -39,13 +38,13 @@ def cifar_resnet(
 
     Args:
         classes: number of classes; None gives the features (N, 64).
-        depth: number of layers on the way, 6 n + 2 for n blocks in each stage.
-        option: how x gets more channels on its way around: "A", by zeros; "B", by a 1x1 convolution.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        depth: number of weighted layers, 6 n + 2 for n blocks per stage.
+        option: how the shortcut adds channels: "A" pads with zeros, "B" uses a 1x1 convolution.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Raises:
-        ValueError: for another option, or a depth that is not 6 n + 2.
+        ValueError: for an invalid option, or a depth that is not 6 n + 2.
 
     Example:
         >>> params, _ = jax.eval_shape(jaxcnn.models.resnet20().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -57,7 +56,7 @@ def cifar_resnet(
     if option not in ("A", "B"):
         raise ValueError(f"option must be 'A' or 'B', got {option!r}")
     if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth must be 6 n + 2 for n blocks in each stage, such as 20, 32 or 44, got {depth}")
+        raise ValueError(f"depth must be 6 n + 2 for n blocks per stage, for example 20, 32 or 44, got {depth}")
 
     def block(width, stride):
         branch = serial(
@@ -67,7 +66,7 @@ def cifar_resnet(
         if stride == 1:
             shortcut = identity
         elif option == "A":
-            shortcut = _with_zeros
+            shortcut = _subsampled_zero_padded
         else:
             shortcut = conv_norm_act(width, 1, stride=stride, norm=norm, act=identity)
         return serial(sum=residual(branch, shortcut), relu=jax.nn.relu)
@@ -79,8 +78,8 @@ def cifar_resnet(
     return serial(stem=conv_norm_act(16, 3, norm=norm), **stages, features=global_avg_pool, **head(classes, dropout))
 
 
-def _with_zeros(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) -> (N, H / 2, W / 2, 2 C): every other position, the new channels zero."""
+def _subsampled_zero_padded(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) -> (N, H / 2, W / 2, 2 C): every second position, with C channels of zeros appended."""
     x = x[:, ::2, ::2]
     return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)
 

@@ -1,4 +1,4 @@
-"""ConvNeXt: a residual network with all that transformers had shown to be better, but attention."""
+"""ConvNeXt: a residual network with the design choices of vision transformers, except attention."""
 
 import functools
 
@@ -13,7 +13,7 @@ from jaxcnn._layer import Layer, constructor, get_param, stateless
 from jaxcnn._norm import layer_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._response_norm import global_response_norm
-from jaxcnn._transform import drop_path as dropped
+from jaxcnn._transform import drop_path as with_drop_path
 from jaxcnn.models._unit import Norm, head
 from jaxcnn.models._variant import variant
 
@@ -29,17 +29,16 @@ def convnext(
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): ConvNeXt, and with response norms ConvNeXt v2.
+    """(N, H, W, 3) -> (N, classes): ConvNeXt, and ConvNeXt v2 with response norms.
 
     y = x + scale * project(gelu(expand(norm(depthwise(x)))))
 
-    New in 2022: the choices of vision transformers, one after the other, in a ResNet: patches for a stem, depthwise
-    windows of 7x7, four times the channels inside of a block instead of outside, one layer norm and one GELU in each,
-    layers of their own where the image shrinks. The scales, one for each channel, start at 1e-6. In v2 (2023), which
-    is made for training on masked images, `global_response_norm` after the GELU lets the channels compete, and the
-    scales are gone.
+    New in 2022: a ResNet with the design choices of vision transformers. It has a patch stem, 7x7 depthwise
+    convolutions, inverted bottlenecks with expansion 4, one layer norm and one GELU per block, and separate layers for
+    downsampling. A scale per channel starts at 1e-6. V2 (2023) is designed for pretraining on masked images. It adds
+    `global_response_norm` after the GELU, which makes the channels compete, and removes the scale.
 
-    Variants, for 224x224 (top-1 of torchvision's first weights; v2 of the paper, trained on ImageNet-1K alone):
+    Variants, for 224x224 (top-1 of torchvision's first weights; v2: the paper's, trained only on ImageNet-1K):
         name               parameters  multiply-adds   top-1
         convnext_tiny      28,589,128        4.456 G  82.520
         convnext_small     50,223,688        8.684 G  83.616
@@ -56,12 +55,12 @@ def convnext(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        depths: blocks in each stage.
-        width: channels of the first stage; twice as many in each later one.
-        response_norm: whether the network is a v2.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
-        drop_path: how often the last block leaves out what it adds; less often the earlier ones, the first never.
+        depths: blocks per stage.
+        width: channels of the first stage. Each later stage doubles them.
+        response_norm: True for v2.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
+        drop_path: stochastic depth rate of the last block. It grows linearly from 0 in the first block.
 
     Example:
         >>> model = jaxcnn.models.convnext_tiny(classes=10)
@@ -82,8 +81,8 @@ def convnext(
         if response_norm:
             branch |= {"response": global_response_norm(), "project": dense(features)}
         else:
-            branch |= {"project": dense(features), "scale": _scaled(1e-6)}
-        return residual(dropped(serial(**branch), rate))
+            branch |= {"project": dense(features), "scale": _layer_scale(1e-6)}
+        return residual(with_drop_path(serial(**branch), rate))
 
     rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
     layers = {"stem": serial(conv=conv(width, 4, stride=4, padding=0), norm=norm())}
@@ -95,8 +94,8 @@ def convnext(
     return serial(**layers, pool=global_avg_pool, features=norm(), **head(classes, dropout))
 
 
-def _scaled(start: float) -> Layer:
-    """(N, ..., C) -> the same: y = x * scale, one for each channel, all `start` at first."""
+def _layer_scale(start: float) -> Layer:
+    """(N, ..., C) -> the same: y = x * scale, with one scale per channel, initialized to `start`."""
 
     def init(key, x):
         return {"scale": jnp.full(x.shape[-1:], start, jnp.float32)}

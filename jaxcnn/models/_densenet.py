@@ -1,4 +1,4 @@
-"""DenseNet: each layer sees the outputs of all before it."""
+"""DenseNet: the input of each layer is the concatenated outputs of all earlier layers."""
 
 import jax
 
@@ -26,9 +26,10 @@ def densenet(
 
     y = [x, f(x)] along the channels
 
-    New in 2016: what a layer has found is kept for all that follow, so that each need add only a few channels, and no
-    weights are spent on finding things again. f is batch norm, ReLU and a 1x1 convolution to 4 * growth channels, then
-    the same with a 3x3 to `growth`. Between blocks, a 1x1 convolution halves the channels and a mean the sides.
+    New in 2016: every later layer receives the features of a layer. A layer therefore adds only a few channels, and
+    no weights are spent on learning features again. f is batch norm, ReLU and a 1x1 convolution to 4 * growth channels,
+    then the same with a 3x3 convolution to `growth` channels. Between blocks, a 1x1 convolution halves the channels,
+    and average pooling halves height and width.
 
     Variants, for 224x224 (top-1 of torchvision's first weights):
         name         parameters  multiply-adds   top-1
@@ -39,10 +40,10 @@ def densenet(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        depths: layers in each block.
-        growth: channels that each of them adds; the first convolution makes twice as many.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout of each f(x).
+        depths: layers per block.
+        growth: channels that each layer adds. The first convolution has twice as many.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate of each f(x).
 
     Example:
         >>> model = jaxcnn.models.densenet121(classes=10)

@@ -1,4 +1,4 @@
-"""EfficientNet: one network, made deeper, wider and its images larger by one rule."""
+"""EfficientNet: one base network, scaled in depth, width and image size by one rule."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ from jaxcnn.models._inverted_residual import fused_inverted_residual, inverted_r
 from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
-# expansion, size, stride, features and blocks of each stage; size 0 for blocks with one convolution for two
+# (expansion, kernel size, stride, features, blocks) per stage; kernel size 0 means fused blocks
 V1 = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -50,8 +50,8 @@ V2_L = (
     (6, 3, 2, 384, 25),
     (6, 3, 1, 640, 7),
 )
-SMALL_EPS = functools.partial(batch_norm, eps=1e-3)
-SMALL_EPS_SLOW = functools.partial(batch_norm, decay=0.99, eps=1e-3)
+NORM_V2 = functools.partial(batch_norm, eps=1e-3)
+NORM_B5_TO_B7 = functools.partial(batch_norm, decay=0.99, eps=1e-3)
 
 
 @constructor
@@ -67,15 +67,15 @@ def efficientnet(
     dropout: float = 0.2,
     drop_path: float = 0.2,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): EfficientNet, and its second version.
+    """(N, H, W, 3) -> (N, classes): EfficientNet and EfficientNet v2.
 
     block(x) = x + drop_path(project(excite(silu(depthwise(silu(expand(x)))))))
 
-    New in 2019: b0 was found by a search, b1 to b7 by scaling: depth by 1.2^k, width by 1.1^k and images by 1.15^k
-    belong together. New in 2021 (v2): a search for the time of training, which chose blocks with one convolution for
-    the expansion and the depthwise one where images are large.
+    New in 2019: an architecture search found b0. b1 to b7 scale its depth by 1.2^k, its width by 1.1^k and the image
+    size by 1.15^k together. New in 2021 (v2): the search minimized training time. For the early stages it chose fused
+    blocks, with one 3x3 convolution instead of expansion and depthwise convolution.
 
-    Variants, for the sizes of images that they are evaluated on, 224 to 600 (top-1 of torchvision's first weights):
+    Variants, for their evaluation image sizes, 224 to 600 (top-1 of torchvision's first weights):
         name               parameters  multiply-adds   top-1
         efficientnet_b0     5,288,548        0.386 G  77.692
         efficientnet_b1     7,794,184        0.687 G  78.642
@@ -91,14 +91,14 @@ def efficientnet(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        stages: for each expansion, size, stride, features and blocks; size 0 for blocks with one convolution for two.
-        width: factor of all channels.
-        depth: factor of the blocks of each stage.
-        stem: channels of the first convolution, before that factor.
-        top: channels of the last convolution; four times those before it as a rule.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
-        drop_path: rate at which the last branch is dropped; in proportion for those before it.
+        stages: (expansion, kernel size, stride, features, blocks) per stage. Kernel size 0 means fused blocks.
+        width: factor for all channels.
+        depth: factor for the number of blocks of each stage.
+        stem: channels of the first convolution, before scaling by `width`.
+        top: channels of the last convolution. By default, four times its input channels.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
+        drop_path: stochastic depth rate. Block i of n, counted from 0, has the rate drop_path * i / n.
 
     Example:
         >>> model = jaxcnn.models.efficientnet_b0(classes=10)
@@ -112,22 +112,22 @@ def efficientnet(
     channels = make_divisible(stem * width)
     layers = {"stem": conv_norm_act(channels, 3, stride=2, norm=norm, act=act)}
     counts = [math.ceil(count * depth) for *_, count in stages]
-    done = 0
+    block_index = 0
     for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
         blocks, out = [], make_divisible(features * width)
         for i in range(count):
-            common: dict[str, Any] = {
+            options: dict[str, Any] = {
                 "stride": 1 if i else stride,
                 "norm": norm,
                 "act": act,
-                "drop_path": drop_path * done / sum(counts),
+                "drop_path": drop_path * block_index / sum(counts),
             }
             if size == 0:
-                blocks.append(fused_inverted_residual(out, expand=expand, **common))
+                blocks.append(fused_inverted_residual(out, expand=expand, **options))
             else:
                 excite: dict[str, Any] = {"squeeze": max(1, channels // 4), "squeeze_act": act}
-                blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **common))
-            channels, done = out, done + 1
+                blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **options))
+            channels, block_index = out, block_index + 1
         layers[f"stage{stage}"] = serial(*blocks)
     layers["top"] = conv_norm_act(top or 4 * channels, 1, norm=norm, act=act)
     return serial(**layers, features=global_avg_pool, **head(classes, dropout))
@@ -139,18 +139,18 @@ efficientnet_b2 = variant("efficientnet_b2", efficientnet, size=288, width=1.1, 
 efficientnet_b3 = variant("efficientnet_b3", efficientnet, size=300, width=1.2, depth=1.4, dropout=0.3)
 efficientnet_b4 = variant("efficientnet_b4", efficientnet, size=380, width=1.4, depth=1.8, dropout=0.4)
 efficientnet_b5 = variant(
-    "efficientnet_b5", efficientnet, size=456, width=1.6, depth=2.2, dropout=0.4, norm=SMALL_EPS_SLOW
+    "efficientnet_b5", efficientnet, size=456, width=1.6, depth=2.2, dropout=0.4, norm=NORM_B5_TO_B7
 )
 efficientnet_b6 = variant(
-    "efficientnet_b6", efficientnet, size=528, width=1.8, depth=2.6, dropout=0.5, norm=SMALL_EPS_SLOW
+    "efficientnet_b6", efficientnet, size=528, width=1.8, depth=2.6, dropout=0.5, norm=NORM_B5_TO_B7
 )
 efficientnet_b7 = variant(
-    "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=SMALL_EPS_SLOW
+    "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=NORM_B5_TO_B7
 )
-efficientnet_v2_s = variant("efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=SMALL_EPS)
+efficientnet_v2_s = variant("efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=NORM_V2)
 efficientnet_v2_m = variant(
-    "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=SMALL_EPS, dropout=0.3
+    "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=NORM_V2, dropout=0.3
 )
 efficientnet_v2_l = variant(
-    "efficientnet_v2_l", efficientnet, size=480, stages=V2_L, stem=32, top=1280, norm=SMALL_EPS, dropout=0.4
+    "efficientnet_v2_l", efficientnet, size=480, stages=V2_L, stem=32, top=1280, norm=NORM_V2, dropout=0.4
 )

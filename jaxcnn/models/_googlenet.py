@@ -1,4 +1,4 @@
-"""GoogLeNet: windows of several sizes side by side, and classifiers in the middle of the network."""
+"""GoogLeNet: parallel convolutions of several kernel sizes, and auxiliary classifiers."""
 
 import functools
 
@@ -27,22 +27,22 @@ def googlenet(
 
     y = [a(x), b(reduce(x)), c(reduce(x)), d(max_pool(x))] along the channels;  a, d, reduce 1x1, b and c 3x3
 
-    New in 2014: each block looks through windows of several sizes and lets the next one choose; 1x1 convolutions to
-    fewer channels make that cheap, and a global mean stands where AlexNet has most of its parameters. Two auxiliary
-    heads give the lower layers a gradient of their own. As in torchvision, all convolutions have batch norm, and c, the
-    paper's 5x5, is 3x3. torchvision's `transform_input`, which its builder turns on with trained weights, is a scaling
-    of the data and not a part of the model: these weights want `data.normalize([0.5] * 3, [0.5] * 3)`.
+    New in 2014: each block applies several kernel sizes in parallel. 1x1 convolutions first reduce the channels, which
+    makes this cheap. Global average pooling replaces the large dense layers of AlexNet. Two auxiliary heads provide
+    gradients to the lower layers. As in torchvision, all convolutions have batch norm, and c is 3x3 (5x5 in the paper).
+    torchvision enables `transform_input` with its trained weights. It rescales the data and is not part of this model:
+    use these weights with `data.normalize([0.5] * 3, [0.5] * 3)`.
 
-    Variants, for 224x224 (top-1 of torchvision's first weights; with auxiliary heads 13,004,888 parameters):
+    Variants, for 224x224 (top-1 of torchvision's first weights; 13,004,888 parameters with auxiliary heads):
         name       parameters  multiply-adds   top-1
         googlenet   6,624,904        1.498 G  69.778
 
     Args:
         classes: number of classes; None gives the features (N, 1024), without auxiliary heads.
-        auxiliary: whether to give (logits, logits of the upper head, of the lower head) in training. In evaluation
-            the output is the logits alone. `cross_entropy` makes one loss of them.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer; 0 turns off that of the auxiliary heads too, of rate 0.7.
+        auxiliary: True to return (logits, upper auxiliary logits, lower auxiliary logits) in training, as
+            `cross_entropy` accepts them. In evaluation, the output is always the logits only.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer. 0 also disables the dropout of the auxiliary heads (rate 0.7).
 
     Example:
         >>> model = jaxcnn.models.googlenet(classes=10)
@@ -65,7 +65,7 @@ def googlenet(
         "pool1": max_pool(3, stride=2, ceil_mode=True),
         "conv2": conv_norm_act(64, 1, norm=norm),
         "conv3": conv_norm_act(192, 3, norm=norm),
-        "pool2": max_pool(3, stride=2, ceil_mode=True),  # 28 x 28 of 224 x 224
+        "pool2": max_pool(3, stride=2, ceil_mode=True),  # 28 x 28 for 224 x 224
         "inception3a": inception(64, 96, 128, 16, 32, 32),
         "inception3b": inception(128, 128, 192, 32, 96, 64),
         "pool3": max_pool(3, stride=2, ceil_mode=True),  # 14 x 14
@@ -104,19 +104,19 @@ def googlenet(
 
 
 def with_auxiliary(main: Layer, **auxiliary: Layer) -> Layer:
-    """x -> main(x), and in training (*main(x), auxiliary(x)): a second way for the gradient to come down to x."""
+    """x -> main(x) in evaluation, (*main(x), auxiliary(x)) in training: an additional gradient path to x."""
     ((name, layer),) = auxiliary.items()
 
-    def collect(y, extra):
-        if extra is None:
+    def append_logits(y, auxiliary_logits):
+        if auxiliary_logits is None:
             return y
-        return (*y, extra) if isinstance(y, tuple) else (y, extra)
+        return (*y, auxiliary_logits) if isinstance(y, tuple) else (y, auxiliary_logits)
 
-    return parallel(collect, main=main, **{name: _in_training(layer)})
+    return parallel(append_logits, main=main, **{name: _only_in_training(layer)})
 
 
-def _in_training(layer: Layer) -> Layer:
-    """x -> layer(x), in evaluation None."""
+def _only_in_training(layer: Layer) -> Layer:
+    """x -> layer(x) in training, None in evaluation."""
 
     def apply(params, state, x, *, train, key=None):
         return layer.apply(params, state, x, train=True, key=key) if train else (None, state)

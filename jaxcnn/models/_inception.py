@@ -1,4 +1,4 @@
-"""Inception v3: large windows taken apart into rows and columns."""
+"""Inception v3: large kernels factorized into smaller and one-dimensional ones."""
 
 import functools
 
@@ -22,24 +22,23 @@ def inception_v3(
 ) -> Layer:
     """(N, H, W, 3) -> (N, classes): Inception v3.
 
-    y = [f_1(x), .., f_n(x)] along the channels, with a 7x7 window as column(row(x)): 14 weights for 49
+    y = [f_1(x), .., f_n(x)] along the channels, with 7x7 kernels as column(row(x)): 14 weights instead of 49
 
-    New in 2015: a window is taken apart into smaller ones in a row, 5x5 into two of 3x3, 7x7 into 1x7 and 7x1, with a
-    nonlinearity after each; where the image shrinks, pooling and strided convolution do it side by side, so that
-    nothing is lost in between; and label smoothing. torchvision's `transform_input`, which its builder turns on with
-    trained weights, is a scaling of the data and not a part of the model: these weights want
-    `data.normalize([0.5] * 3, [0.5] * 3)`.
+    New in 2015: large kernels are factorized, 5x5 into two 3x3, 7x7 into 1x7 and 7x1, with a nonlinearity after each.
+    Downsampling uses pooling and strided convolution in parallel, which avoids a representational bottleneck. The paper
+    also introduced label smoothing. torchvision enables `transform_input` with its trained weights. It rescales the
+    data and is not part of this model: use these weights with `data.normalize([0.5] * 3, [0.5] * 3)`.
 
-    Variants, for 299x299 (top-1 of torchvision's first weights; without the auxiliary head 23,834,568 parameters):
+    Variants, for 299x299 (top-1 of torchvision's first weights; 23,834,568 parameters without the auxiliary head):
         name          parameters  multiply-adds   top-1
         inception_v3  27,161,264        5.713 G  77.294
 
     Args:
         classes: number of classes; None gives the features (N, 2048), without the auxiliary head.
-        auxiliary: whether to give (logits, logits of the auxiliary head) in training; it needs images of at least
-            299x299. In evaluation the output is the logits alone. `cross_entropy` makes one loss of them.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        auxiliary: True to return (logits, auxiliary logits) in training, as `cross_entropy` accepts them. It needs
+            images of at least 299x299. In evaluation, the output is always the logits only.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.inception_v3(classes=10, auxiliary=False)
@@ -108,7 +107,7 @@ def inception_v3(
         )
 
     lower = {
-        "conv1a": valid(32, 3, stride=2),  # 149 x 149 of 299 x 299
+        "conv1a": valid(32, 3, stride=2),  # 149 x 149 for 299 x 299
         "conv2a": valid(32, 3),
         "conv2b": same(64, 3),
         "pool1": max_pool(3, stride=2),  # 73 x 73

@@ -1,4 +1,4 @@
-"""LeNet: the network that read cheques, and the plan of most that came after it."""
+"""LeNet, the first widely used CNN and the model for most later ones."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ from jaxcnn.models._variant import input_shape
 
 @input_shape(28, 28, 1)
 def lenet5(classes: int | None = 10, *, dropout: float = 0.0) -> Layer:
-    """(N, 28, 28, 1) -> (N, classes): LeNet-5 as it is built today.
+    """(N, 28, 28, 1) -> (N, classes): LeNet-5 in its modern form.
 
-    Twice convolution and pooling, then three dense layers. Against 1998: every filter of the second
-    convolution sees all maps of the first, ReLU for tanh, the maximum for a scaled mean, logits for
+    Two convolutions with pooling, then three dense layers. Differences to 1998: full connections between the
+    convolutions, ReLU instead of tanh, max pooling instead of scaled average pooling, and logits instead of
     radial basis functions.
 
     Variants, for 28x28:
@@ -28,7 +28,7 @@ def lenet5(classes: int | None = 10, *, dropout: float = 0.0) -> Layer:
 
     Args:
         classes: number of classes; None gives the features (N, 84).
-        dropout: rate of dropping in the first two dense layers' outputs.
+        dropout: dropout rate of the outputs of the first two dense layers.
 
     Example:
         >>> params, _ = jax.eval_shape(jaxcnn.models.lenet5().init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
@@ -54,8 +54,8 @@ def lenet5(classes: int | None = 10, *, dropout: float = 0.0) -> Layer:
     )
 
 
-# The maps of S2 that each map of C3 sees: table I of the paper.
-SEEN = (
+# The input channels (S2) of each output channel of C3: table I of the paper.
+C3_INPUTS = (
     *([(i + j) % 6 for j in range(3)] for i in range(6)),
     *([(i + j) % 6 for j in range(4)] for i in range(6)),
     *([0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5]),
@@ -65,19 +65,19 @@ SEEN = (
 
 @input_shape(28, 28, 1)
 def lenet5_1998(classes: int | None = 10) -> Layer:
-    """(N, 28, 28, 1) -> (N, classes): LeNet-5 as it was published, but for its output.
+    """(N, 28, 28, 1) -> (N, classes): the original LeNet-5, except for its output layer.
 
-    squash(x) = 1.7159 tanh(2/3 x);  a pool is squash(scale * mean + bias), with a scale and a bias for each map
+    squash(x) = 1.7159 tanh(2/3 x);  a pool is squash(scale * mean + bias), with one scale and bias per channel
 
-    New in 1989 to 1998: filters that are learned and used at all positions, in layers with pools between them. Each
-    filter of C3 sees only some of the maps before it, so that they come to differ. The output compared the features
-    with drawings of the characters (radial basis functions); here it is a dense layer.
+    New in 1989 to 1998: learned filters with shared weights, alternating with pooling. Each filter of C3 has only some
+    input channels, so that the filters learn different features. The original output layer compared the features
+    with images of the characters (radial basis functions). Here it is a dense layer.
 
     Variants, for 28x28 (the paper's error on MNIST):
         name         parameters  multiply-adds   error
         lenet5_1998      60,850        328,096  0.95 %
 
-    The paper counts 60,000, without the output: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164. The dense layer
+    The paper counts 60,000 without the output: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164. The dense layer
     adds 850.
 
     Args:
@@ -98,15 +98,15 @@ def lenet5_1998(classes: int | None = 10) -> Layer:
     def pool():
         return serial(mean=avg_pool(2), scale=depthwise_conv(1, kernel_init=ones))
 
-    def sees(maps):
-        return serial(maps=lambda x: x[..., maps], conv=conv(1, 5, padding="VALID"))
+    def filter_of(channels):
+        return serial(maps=lambda x: x[..., channels], conv=conv(1, 5, padding="VALID"))
 
     return serial(
         c1=conv(6, 5, padding=2),  # 28 x 28 x 6
         squash1=squash,
         s2=pool(),  # 14 x 14 x 6
         squash2=squash,
-        c3=concatenate(*(sees(maps) for maps in SEEN)),  # 10 x 10 x 16
+        c3=concatenate(*(filter_of(channels) for channels in C3_INPUTS)),  # 10 x 10 x 16
         squash3=squash,
         s4=pool(),  # 5 x 5 x 16
         squash4=squash,
@@ -121,7 +121,7 @@ def lenet5_1998(classes: int | None = 10) -> Layer:
 
 @input_shape(28, 28, 1)
 def tiny(classes: int | None = 10) -> Layer:
-    """(N, H, W, C) -> (N, classes): a network for lessons, in which each part can be followed by hand.
+    """(N, H, W, C) -> (N, classes): a small network for tutorials, simple enough to follow every step.
 
     Variants, for 28x28:
         name  parameters  multiply-adds
@@ -132,7 +132,7 @@ def tiny(classes: int | None = 10) -> Layer:
 
     Example:
         >>> params, _ = jax.eval_shape(jaxcnn.models.tiny().init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-        >>> jaxcnn.count_params(params, "conv1/.*")  # 16 filters of 3 x 3, and a bias for each
+        >>> jaxcnn.count_params(params, "conv1/.*")  # 16 filters of 3 x 3, with one bias each
         160
     """
     return serial(

@@ -1,4 +1,4 @@
-"""MNASNet: the first network found by measuring its candidates on a phone."""
+"""MNASNet: the first network from a search that measured latency on a phone."""
 
 import functools
 
@@ -14,7 +14,7 @@ from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
 from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 
-# features, size, stride, expansion and blocks of the stages
+# (features, kernel size, stride, expansion, blocks) per stage
 PLAN = ((24, 3, 2, 3, 3), (40, 5, 2, 3, 3), (80, 5, 2, 6, 3), (96, 3, 1, 6, 2), (192, 5, 2, 6, 4), (320, 3, 1, 6, 1))
 
 
@@ -30,8 +30,8 @@ def mnasnet(
 
     block(x) = x + project(relu(depthwise(relu(expand(x)))))
 
-    New in 2018: expansion, size of the kernels and number of blocks differ from stage to stage, as a search chose them
-    that measured on a phone how long each candidate takes.
+    New in 2018: an architecture search chose expansion, kernel size and number of blocks for each stage. It measured
+    the latency of every candidate on a phone.
 
     Variants, for 224x224 (top-1 of torchvision's first weights):
         name         parameters  multiply-adds   top-1
@@ -42,9 +42,9 @@ def mnasnet(
 
     Args:
         classes: number of classes; None gives the features (N, 1280).
-        width: factor of all channels but those of the last convolution.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        width: factor for all channels except those of the last convolution.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.mnasnet0_5(classes=10)

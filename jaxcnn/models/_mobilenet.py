@@ -1,4 +1,4 @@
-"""Networks for phones: convolutions taken apart into a depthwise and a pointwise one."""
+"""MobileNets: networks for phones with depthwise separable convolutions."""
 
 import functools
 
@@ -14,11 +14,11 @@ from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
 from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import input_shape, variant
 
-# features and stride of the 13 blocks of version 1
+# (features, stride) of the 13 blocks of version 1
 PLAN_1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * ((512, 1),), (1024, 2), (1024, 1))
-# expansion, features, blocks and stride of the stages of version 2
+# (expansion, features, blocks, stride) of the stages of version 2
 PLAN_2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-# size, hidden channels, features, excited, activation and stride of the blocks of version 3
+# (kernel size, hidden channels, features, excite, activation, stride) of the blocks of version 3
 LARGE = (
     (3, 16, 16, False, jax.nn.relu, 1),
     (3, 64, 24, False, jax.nn.relu, 2),
@@ -57,8 +57,8 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     block(x) = relu6(norm(pointwise(relu6(norm(depthwise(x))))))
 
-    New in 2017: nearly all of the network is depthwise convolutions, each channel by itself, and 1x1 convolutions, each
-    position by itself: an eighth to a ninth of the multiplications of 3x3 convolutions.
+    New in 2017: nearly all layers are depthwise convolutions, separate for each channel, and 1x1 convolutions, separate
+    for each position. They need 8 to 9 times fewer multiplications than 3x3 convolutions.
 
     Variants, for 224x224 (the paper's top-1):
         name          parameters  multiply-adds  top-1
@@ -66,8 +66,8 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     Args:
         classes: number of classes; None gives the features (N, 1024).
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.mobilenet_v1(classes=10)
@@ -95,8 +95,8 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     block(x) = x + project(relu6(depthwise(relu6(expand(x)))))
 
-    New in 2018: residuals between narrow layers, with the depthwise convolution on six times as many channels between
-    them; and no activation where it is narrow, as a ReLU loses too much there.
+    New in 2018: the shortcuts connect narrow layers, and the depthwise convolution between them has six times as many
+    channels. The narrow layers have no activation, because a ReLU would lose too much information there.
 
     Variants, for 224x224 (top-1 of torchvision's first weights):
         name          parameters  multiply-adds   top-1
@@ -104,8 +104,8 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     Args:
         classes: number of classes; None gives the features (N, 1280).
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.mobilenet_v2(classes=10)
@@ -139,8 +139,8 @@ def mobilenet_v3(
 
     block(x) = x + project(excite(act(depthwise(act(expand(x))))))
 
-    New in 2019: found by a search over such blocks, for the time they take on a phone; with squeeze-and-excitation,
-    hard swish, x relu6(x + 3) / 6, in the deeper half, and a last stage that comes after the pool.
+    New in 2019: an architecture search for low latency on a phone. The blocks can have squeeze-and-excitation, the
+    deeper half uses hard swish, x relu6(x + 3) / 6, and the last stage moves behind the pooling.
 
     Variants, for 224x224 (top-1 of torchvision's first weights):
         name                parameters  multiply-adds   top-1
@@ -149,10 +149,10 @@ def mobilenet_v3(
 
     Args:
         classes: number of classes; None gives the features (N, last).
-        blocks: for each block size, hidden channels, features, whether it is excited, activation and stride.
-        last: units of the dense layer before the last.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        blocks: (kernel size, hidden channels, features, excite, activation, stride) of each block.
+        last: units of the second-to-last dense layer.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.mobilenet_v3_small(classes=10)
@@ -163,13 +163,13 @@ def mobilenet_v3(
     """
     swish = jax.nn.hard_swish
     layers = {"stem": conv_norm_act(16, 3, stride=2, norm=norm, act=swish)}
-    for size, hidden, features, excited, act, stride in blocks:
+    for size, hidden, features, use_excite, act, stride in blocks:
         layers[f"block{len(layers)}"] = inverted_residual(
             features,
             size,
             hidden=hidden,
             stride=stride,
-            squeeze=make_divisible(hidden // 4) if excited else 0,
+            squeeze=make_divisible(hidden // 4) if use_excite else 0,
             norm=norm,
             act=act,
             gate=jax.nn.hard_sigmoid,

@@ -1,4 +1,4 @@
-"""Network in network: 1x1 convolutions, and the end of dense layers."""
+"""Network in network: 1x1 convolutions, and global average pooling instead of dense layers."""
 
 import jax
 
@@ -16,8 +16,8 @@ relu = jax.nn.relu
 def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     """(N, 32, 32, 3) -> (N, classes): Network in network, for CIFAR-10.
 
-    New in 2013: after each convolution two 1x1 convolutions, a small dense network that slides over the image; and in
-    the place of dense layers one map for each class, whose mean is the logit (global average pooling).
+    New in 2013: two 1x1 convolutions follow each convolution, like a small dense network that slides over the image.
+    The last convolution has one channel per class, and its mean is the logit (global average pooling).
 
     Variants, for 32x32 (the paper's error on CIFAR-10 with augmentation):
         name  parameters  multiply-adds   error
@@ -25,7 +25,7 @@ def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
 
     Args:
         classes: number of classes; None gives the features (N, 192).
-        dropout: rate of dropout after the first two pools.
+        dropout: dropout rate after the first two pools.
 
     Example:
         >>> model = jaxcnn.models.nin()
@@ -36,9 +36,9 @@ def nin(classes: int | None = 10, *, dropout: float = 0.5) -> Layer:
     Source: Lin, Chen and Yan, "Network in network", 2014.
     """
 
-    def mlpconv(features: int, size: int, *others: int) -> Layer:
+    def mlpconv(features: int, size: int, *mlp_widths: int) -> Layer:
         layers: dict[str, AnyLayer] = {"conv": conv(features, size, padding=size // 2), "relu": relu}
-        for i, width in enumerate(others, 1):
+        for i, width in enumerate(mlp_widths, 1):
             layers |= {f"mlp{i}": conv(width, 1), f"relu{i}": relu}
         return serial(**layers)
 

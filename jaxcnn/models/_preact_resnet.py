@@ -1,4 +1,4 @@
-"""Residual networks whose sum is left alone: normalization and activation go before the convolutions."""
+"""Pre-activation residual networks: normalization and activation precede the convolutions."""
 
 import jax
 
@@ -25,12 +25,12 @@ def preact_resnet(
 
     y = x + f(relu(norm(x)))
 
-    New in 2016: no ReLU after the sum, so that x goes through all blocks of a stage as it is, and so does the gradient
-    on its way back; a thousand layers can be trained. f is two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1,
-    with normalization and ReLU in between. Where the shape changes, the way around is a 1x1 convolution of
-    relu(norm(x)). The stride is in the 3x3, as in timm (the paper: the first 1x1).
+    New in 2016: no ReLU follows the sum. x therefore passes unchanged through all blocks of a stage, and so does its
+    gradient in the backward pass. This makes a thousand layers trainable. f is two 3x3 convolutions, or a bottleneck of
+    1x1, 3x3 and 1x1, with normalization and ReLU in between. Where the shape changes, the shortcut is a 1x1
+    convolution of relu(norm(x)). The stride is in the 3x3 convolution, as in timm (in the paper: the first 1x1).
 
-    Variants, for 224x224 (top-1 of timm's weights a1h; "-": the paper has other sizes):
+    Variants, for 224x224 (top-1 of timm's a1h weights; "-": no published value for this size):
         name              parameters  multiply-adds   top-1
         preact_resnet18   11,687,720        1.814 G       -
         preact_resnet34   21,795,880        3.664 G       -
@@ -40,10 +40,10 @@ def preact_resnet(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        depths: blocks in each stage.
-        bottleneck: which f.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        depths: blocks per stage.
+        bottleneck: True for bottleneck blocks, False for two 3x3 convolutions.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.preact_resnet18(classes=10)
@@ -53,7 +53,7 @@ def preact_resnet(
     Source: He, Zhang, Ren and Sun, "Identity mappings in deep residual networks", 2016.
     """
 
-    def narrow(width, stride):
+    def bottleneck_branch(width, stride):
         return {
             "conv1": conv(width // 4, 1, bias=False),
             "norm2": norm(),
@@ -71,7 +71,7 @@ def preact_resnet(
         blocks = []
         for i in range(depth):
             stride = 2 if i == 0 and stage > 1 else 1
-            branch = narrow(width, stride) if bottleneck else basic(width, stride, norm)
+            branch = bottleneck_branch(width, stride) if bottleneck else basic_branch(width, stride, norm)
             shortcut = None if width == channels else conv(width, 1, stride=stride, bias=False)
             blocks.append(preact_block(branch, shortcut, norm))
             channels = width
@@ -79,8 +79,8 @@ def preact_resnet(
     return serial(**layers, norm=norm(), relu=jax.nn.relu, features=global_avg_pool, **head(classes, dropout))
 
 
-def basic(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str, AnyLayer]:
-    """Two 3x3 convolutions, what is to follow the first normalization and ReLU."""
+def basic_branch(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str, AnyLayer]:
+    """Return the branch of two 3x3 convolutions, without its first normalization and ReLU."""
     return {
         "conv1": conv(width, 3, stride=stride, padding=1, bias=False),
         "norm2": norm(),
@@ -91,11 +91,11 @@ def basic(width: int, stride: int, norm: Norm, dropout: float = 0.0) -> dict[str
 
 
 def preact_block(branch: dict[str, AnyLayer], shortcut: AnyLayer | None, norm: Norm) -> Layer:
-    """x + branch(h) with h = relu(norm(x)), or with a shortcut, shortcut(h) + branch(h)."""
-    before: dict[str, AnyLayer] = {"norm1": norm(), "relu1": jax.nn.relu}
+    """y = x + branch(h) or, with a shortcut, y = shortcut(h) + branch(h), for h = relu(norm(x))."""
+    preact: dict[str, AnyLayer] = {"norm1": norm(), "relu1": jax.nn.relu}
     if shortcut is None:
-        return residual(serial(**before, **branch))
-    return serial(**before, sum=residual(serial(**branch), shortcut))
+        return residual(serial(**preact, **branch))
+    return serial(**preact, sum=residual(serial(**branch), shortcut))
 
 
 preact_resnet18 = variant("preact_resnet18", preact_resnet, depths=(2, 2, 2, 2), bottleneck=False)

@@ -1,4 +1,4 @@
-"""RegNet: not one network but a rule for good ones, found by looking at thousands."""
+"""RegNet: a parameterized family of networks, found by comparing thousands."""
 
 import math
 
@@ -28,17 +28,17 @@ def regnet(
     norm: Norm = batch_norm,
     dropout: float = 0.0,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): RegNet X, and with weighted channels RegNet Y.
+    """(N, H, W, 3) -> (N, classes): RegNet X, and RegNet Y with squeeze-and-excitation.
 
-    y = relu(shortcut(x) + f(x));  the block j has width * step^s channels, with step^s next to 1 + slope * j / width
+    y = relu(shortcut(x) + f(x));  block j has width * step^s channels, with step^s closest to 1 + slope * j / width
 
-    New in 2020: instead of one network, the space of networks was searched, by drawing many, training them a little and
-    narrowing the space to where the good ones are. What was left is a line: widths grow with the depth, all blocks
-    of a stage have the same, and five numbers say everything. f is a 1x1, a 3x3 convolution in groups and a 1x1, all of
-    the same width; Y weights the channels between the last two.
+    New in 2020: the authors searched for a design space, not for a single network. They sampled many networks, trained
+    them briefly and restricted the space to the good ones. In the result, the width grows linearly with the depth, and
+    is rounded to a constant per stage. Five numbers define a network. f is a 1x1, a grouped 3x3 and a 1x1 convolution
+    of equal width. Y has squeeze-and-excitation before the last one.
 
-    Variants, for 224x224, regnet_y_128gf for 384x384 (top-1 of torchvision's first weights, whose regnet_y_128gf has
-    seen billions of other images before):
+    Variants, for 224x224, regnet_y_128gf for 384x384 (top-1 of torchvision's first weights, where regnet_y_128gf was
+    pretrained on billions of images):
         name             parameters  multiply-adds   top-1
         regnet_x_400mf    5,495,976        413.8 M  72.834
         regnet_x_800mf    7,259,656        799.7 M  75.212
@@ -58,14 +58,14 @@ def regnet(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        depth: blocks in all (the paper's d).
-        width: channels at the beginning of the line, w_0.
-        slope: channels that it gains from block to block, w_a.
-        step: from the width of one stage to that of the next, a factor w_m.
-        group_width: channels in each group of the 3x3, g; the widths are rounded to multiples of it.
-        excite: whether the channels are weighted.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        depth: total number of blocks, d in the paper.
+        width: initial width, w_0.
+        slope: growth of the width per block, w_a.
+        step: factor between the widths of consecutive stages, w_m.
+        group_width: channels per group of the 3x3 convolution, g. Widths are rounded to its multiples.
+        excite: True for squeeze-and-excitation.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.regnet_y_400mf(classes=10)
@@ -97,20 +97,20 @@ def regnet(
 
 
 def _stages(depth: int, width: int, slope: float, step: float, group_width: int) -> list[tuple[int, int, int]]:
-    """(features, blocks, groups) of each stage.
+    """Return (features, blocks, groups) of each stage.
 
-    The line u_j = w_0 + w_a j is bent into steps w_0 w_m^s, multiples of 8; then each becomes a multiple of the group.
+    The widths u_j = w_0 + w_a j are rounded to w_0 w_m^s, then to multiples of 8, then to multiples of the group width.
     """
-    line = width + slope * np.arange(depth)
-    steps = np.round(np.log(line / width) / math.log(step))
-    widths, blocks = np.unique((8 * np.round(width * step**steps / 8)).astype(int), return_counts=True)
-    result = []
+    linear = width + slope * np.arange(depth)
+    exponents = np.round(np.log(linear / width) / math.log(step))
+    widths, blocks = np.unique((8 * np.round(width * step**exponents / 8)).astype(int), return_counts=True)
+    stages = []
     for features, count in zip(widths.tolist(), blocks.tolist(), strict=True):
         group = min(group_width, features)
         groups = int(features / group + 0.5)
-        groups += groups * group < 0.9 * features  # as in torchvision: never a tenth less
-        result.append((groups * group, count, groups))
-    return result
+        groups += groups * group < 0.9 * features  # at least 90 %, as in torchvision
+        stages.append((groups * group, count, groups))
+    return stages
 
 
 regnet_x_400mf = variant("regnet_x_400mf", regnet, depth=22, width=24, slope=24.48, step=2.54, group_width=16)

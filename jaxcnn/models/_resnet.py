@@ -1,4 +1,4 @@
-"""Residual networks: what a block learns is added to what it was given."""
+"""Residual networks: each block adds its output to its input."""
 
 import jax
 
@@ -25,17 +25,17 @@ def resnet(
     norm: Norm = batch_norm,
     dropout: float = 0.0,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): ResNet, and its children ResNeXt, Wide ResNet and SE-ResNet.
+    """(N, H, W, 3) -> (N, classes): ResNet, ResNeXt, Wide ResNet and SE-ResNet.
 
     y = relu(shortcut(x) + f(x))
 
-    New in 2015: f learns only what is to be changed, and the gradient has a way around it, so that 152 layers
-    train as well as 18. f is two 3x3 convolutions, or a bottleneck: 1x1 to fewer channels, 3x3, 1x1 to more. ResNeXt
-    (2017) splits the 3x3 into groups, Wide ResNet (2016) gives it more channels, SE-ResNet (2018) weights the
-    channels of f(x) by what the whole image contains. The stride is in the 3x3, as in torchvision (the paper: the
-    first 1x1).
+    New in 2015: f learns only the residual, and the gradient also flows through the shortcut, so that 152 layers train
+    as well as 18. f is two 3x3 convolutions, or a bottleneck: 1x1 to fewer channels, 3x3, 1x1 to more channels. In
+    ResNeXt (2017), the 3x3 convolution has groups. In Wide ResNet (2016), it has more channels. SE-ResNet (2018)
+    rescales the channels of f(x) by squeeze-and-excitation. The stride is in the 3x3 convolution, as in torchvision
+    (in the paper: the first 1x1).
 
-    Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet of timm's):
+    Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet: timm's):
         name                parameters  multiply-adds   top-1
         resnet18            11,689,512        1.814 G  69.758
         resnet34            21,797,672        3.664 G  73.314
@@ -55,13 +55,13 @@ def resnet(
 
     Args:
         classes: number of classes; None gives the features (N, C).
-        depths: blocks in each stage.
-        bottleneck: which f.
-        groups: of the 3x3 convolution of a bottleneck.
-        width: its channels in the first stage, in each group; more in each later stage by a factor of 2.
-        excite: whether the channels of f(x) are weighted.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        depths: blocks per stage.
+        bottleneck: True for bottleneck blocks, False for two 3x3 convolutions.
+        groups: groups of the 3x3 convolution of a bottleneck.
+        width: its channels per group in the first stage. Each later stage doubles them.
+        excite: True for squeeze-and-excitation of f(x).
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.resnet18(classes=10)

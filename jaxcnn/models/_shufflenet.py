@@ -1,4 +1,4 @@
-"""ShuffleNet v2: a network for telephones that was designed with a stopwatch."""
+"""ShuffleNet v2: a network for phones, designed by measured latency."""
 
 import jax
 
@@ -24,10 +24,10 @@ def shufflenet_v2(
 
     y = shuffle([a, f(b)]) along the channels, where x = [a, b]
 
-    New in 2018: multiply-adds are a poor measure of time, so the time itself was measured, and what costs it avoided:
-    layers that change the number of channels, groups, sums. Half of the channels pass by as they are, the shuffle deals
-    them out so that the next block sees half of each kind. f is a 1x1, a depthwise 3x3 and a 1x1 convolution. The first
-    block of a stage, of stride 2, lets all channels through f, and through one without the first 1x1 on the other side.
+    New in 2018: multiply-adds predict latency poorly, so the design follows measurements. It avoids layers that change
+    the number of channels, groups and sums. Half of the channels bypass f unchanged. The shuffle then interleaves both
+    halves, so that the next block processes channels of each. f is a 1x1, a depthwise 3x3 and a 1x1 convolution. The
+    first block of a stage has stride 2. Its two branches, f and f without the first 1x1, both receive all channels.
 
     Variants, for 224x224 (top-1 of torchvision's first weights):
         name                parameters  multiply-adds   top-1
@@ -38,10 +38,10 @@ def shufflenet_v2(
 
     Args:
         classes: number of classes; None gives the features (N, last).
-        widths: channels of the blocks of each stage.
+        widths: channels of each stage.
         last: channels of the last convolution.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.shufflenet_v2_x1_0(classes=10)
@@ -91,7 +91,7 @@ def _second_half(x: jax.Array) -> jax.Array:
 
 
 def _shuffle(x: jax.Array) -> jax.Array:
-    """The channels [a1, a2, .., b1, b2, ..] as [a1, b1, a2, b2, ..]."""
+    """Reorder the channels [a1, a2, .., b1, b2, ..] to [a1, b1, a2, b2, ..]."""
     return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 

@@ -1,4 +1,4 @@
-"""SqueezeNet: the accuracy of AlexNet with a fiftieth of its parameters."""
+"""SqueezeNet: the accuracy of AlexNet with 50 times fewer parameters."""
 
 import jax
 
@@ -16,8 +16,8 @@ def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple
 
     fire(x) = [relu(conv1x1(s)), relu(conv3x3(s))],  s = relu(conv1x1(x))
 
-    New in 2016: 3x3 convolutions see few channels, as a 1x1 convolution squeezes x first, and half of the filters are
-    1x1; no dense layer, but a mean over the positions of each class. Version 1.1 pools earlier.
+    New in 2016: a 1x1 convolution first squeezes x to few channels, and half of the remaining filters are 1x1 instead
+    of 3x3. Global average pooling per class replaces the dense layers. Version 1.1 pools earlier.
 
     Variants, for 224x224 (top-1 of torchvision's weights):
         name           parameters  multiply-adds   top-1
@@ -26,9 +26,9 @@ def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple
 
     Args:
         classes: number of classes; None gives the features (N, 512).
-        stem: filters and size of the first convolution.
-        plan: what follows, "pool" or the squeezed channels of a fire module, which gives eight times as many.
-        dropout: rate of dropout before the last convolution.
+        stem: (filters, kernel size) of the first convolution.
+        plan: the following layers: "pool", or the squeezed channels of a fire module, whose output has 8 times as many.
+        dropout: dropout rate before the last convolution.
 
     Example:
         >>> model = jaxcnn.models.squeezenet1_1(classes=10)
@@ -48,12 +48,12 @@ def squeezenet(classes: int | None = 1000, *, stem: tuple[int, int], plan: tuple
 
 
 def fire(squeezed: int) -> Layer:
-    """(N, H, W, C) -> (N, H, W, 8 * squeezed)."""
-    both = concatenate(
+    """(N, H, W, C) -> (N, H, W, 8 * squeezed): the fire module."""
+    expand = concatenate(
         expand1x1=serial(conv=conv(4 * squeezed, 1), relu=jax.nn.relu),
         expand3x3=serial(conv=conv(4 * squeezed, 3, padding=1), relu=jax.nn.relu),
     )
-    return serial(squeeze=conv(squeezed, 1), relu=jax.nn.relu, expand=both)
+    return serial(squeeze=conv(squeezed, 1), relu=jax.nn.relu, expand=expand)
 
 
 squeezenet1_0 = variant(

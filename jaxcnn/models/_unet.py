@@ -1,4 +1,4 @@
-"""U-Net: a class for each pixel, from what is around it and from what is there."""
+"""U-Net: segmentation, which predicts a class for each pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,11 @@ def unet(
 ) -> Layer:
     """(N, H, W, C) -> (N, H', W', classes): U-Net, for segmentation.
 
-    level(x) = convs([crop(a), up(level'(pool(a)))]),  a = convs(x),  with level' one deeper and twice as wide
+    level(x) = convs([crop(a), up(level'(pool(a)))]),  a = convs(x),  where level' is the next deeper level
 
-    New in 2015: a path down to wide, coarse maps that see much of the image, a path up again, and at each level the
-    fine maps of the path down beside the coarse ones. Without padding the result is smaller: 572x572 gives 388x388.
+    New in 2015: a contracting path to coarse feature maps with a large receptive field, then an expanding path. At each
+    level, the fine maps of the contracting path are concatenated with the upsampled coarse maps. Without padding, the
+    output is smaller than the input: 388x388 for 572x572.
 
     Variants, for 572x572 with one channel:
         name  parameters  multiply-adds
@@ -35,7 +36,7 @@ def unet(
         classes: number of classes; None gives the features (N, H', W', widths[0]).
         widths: channels of each level.
         padding: "VALID" as in the paper, or "SAME", for images whose sides are multiples of 2^(levels - 1).
-        dropout: rate of dropout in the lowest two levels, at the end of the way down.
+        dropout: dropout rate in the two deepest levels of the contracting path.
 
     Example:
         >>> model = jaxcnn.models.unet(widths=(8, 16), padding="SAME")
@@ -62,14 +63,14 @@ def unet(
             return down
         up = conv_transpose(width, 2, stride=2, padding="VALID")
         below = serial(pool=max_pool(2), level=level(*deeper), up=up)
-        return serial(down=down, both=parallel(beside, across=identity, below=below), up=convs(width))
+        return serial(down=down, both=parallel(crop_and_concatenate, across=identity, below=below), up=convs(width))
 
     head = {} if classes is None else {"head": conv(classes, 1)}
     return serial(net=level(*widths), **head)
 
 
-def beside(across: jax.Array, below: jax.Array) -> jax.Array:
-    """The middle of the fine maps, as large as the coarse ones are now, and these, side by side."""
+def crop_and_concatenate(across: jax.Array, below: jax.Array) -> jax.Array:
+    """Center-crop `across` to the size of `below`, and concatenate both along the channels."""
     (top, left) = ((a - b) // 2 for a, b in zip(across.shape[1:3], below.shape[1:3], strict=True))
-    middle = across[:, top : top + below.shape[1], left : left + below.shape[2]]
-    return jnp.concatenate([middle, below], axis=-1)
+    cropped = across[:, top : top + below.shape[1], left : left + below.shape[2]]
+    return jnp.concatenate([cropped, below], axis=-1)

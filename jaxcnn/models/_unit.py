@@ -1,4 +1,4 @@
-"""What nearly all of these networks are made of."""
+"""Building blocks that nearly all architectures use."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def conv_norm_act(
 ) -> Layer:
     """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalization, activation.
 
-    `padding` is size // 2, PyTorch's custom, or what is asked for, as in `conv`.
+    `padding` is as in `conv`. The default is size // 2, as is common in PyTorch.
     """
     if padding is None:
         padding = size // 2 if isinstance(size, int) else tuple(n // 2 for n in size)
@@ -36,7 +36,7 @@ def conv_norm_act(
 
 
 def head(classes: int | None, dropout: float = 0.0) -> dict[str, AnyLayer]:
-    """The end of a classifier, (N, C) -> (N, classes), to be put at the end of `serial`; none gives the features."""
+    """Return the last layers of a classifier, (N, C) -> (N, classes), as keyword arguments of `serial`; {} for None."""
     if classes is None:
         return {}
     return {"drop": drop(dropout), "head": dense(classes)}

@@ -1,4 +1,4 @@
-"""Architectures by name: what makes a function of a family's settings one of its published variants."""
+"""The type of the models in `MODELS`, and the functions that define them."""
 
 import difflib
 import functools
@@ -12,15 +12,15 @@ Build = TypeVar("Build", bound=Callable[..., Layer])
 
 
 class Model(Protocol):
-    """A function that builds one architecture, with its settings as keywords."""
+    """A function that builds one architecture. All settings are keyword arguments."""
 
-    input_shape: tuple[int, int, int]  # of the images that the published figures are for
+    input_shape: tuple[int, int, int]  # (height, width, channels) of the published results
 
     def __call__(self, classes: int | None = ..., **settings: Any) -> Layer: ...
 
 
 class Models(dict[str, Model]):
-    """Models by name."""
+    """A dict of models by name, whose KeyError suggests similar names."""
 
     def __missing__(self, name: str) -> Model:
         close = ", ".join(map(repr, difflib.get_close_matches(str(name), self, 3)))
@@ -30,7 +30,7 @@ class Models(dict[str, Model]):
 
 
 def input_shape(height: int, width: int, channels: int) -> Callable[[Build], Build]:
-    """Mark a constructor as a `Model` for images of this shape."""
+    """Decorate a constructor to make it a `Model` for images of this shape."""
 
     def mark(fn: Build) -> Build:
         build: Any = constructor(fn)
@@ -41,7 +41,7 @@ def input_shape(height: int, width: int, channels: int) -> Callable[[Build], Bui
 
 
 def variant(name: str, family: Callable[..., Layer], *, size: int = 224, **settings: Any) -> Model:
-    """The family with these settings, which the caller may override, for images (size, size, 3)."""
+    """Return a `Model`: the family with these default settings, for images (size, size, 3)."""
     call = functools.partial(family, **settings)
 
     @functools.wraps(family)

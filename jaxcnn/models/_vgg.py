@@ -1,4 +1,4 @@
-"""VGG: nothing but 3x3 convolutions and pools, and deep."""
+"""VGG: deep networks of only 3x3 convolutions and pooling."""
 
 import jax
 
@@ -19,10 +19,10 @@ WIDTHS = (64, 128, 256, 512, 512)
 def vgg(
     classes: int | None = 1000, *, depths: tuple[int, ...], norm: Norm | None = None, dropout: float = 0.5
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): VGG, and the same with batch norm.
+    """(N, H, W, 3) -> (N, classes): VGG, without or with batch norm.
 
-    New in 2014: two 3x3 convolutions see as much as one of 5x5, three as much as one of 7x7, with fewer weights and
-    more nonlinearities between them. So all are 3x3, in five stages, with a pool after each.
+    New in 2014: two 3x3 convolutions have the receptive field of one 5x5, three that of one 7x7, with fewer weights and
+    more nonlinearities. So all convolutions are 3x3, in five stages with a pool after each.
 
     Variants, for 224x224 (top-1 of torchvision's weights):
         name       parameters  multiply-adds   top-1
@@ -37,9 +37,9 @@ def vgg(
 
     Args:
         classes: number of classes; None gives the features (N, 4096).
-        depths: convolutions in each stage.
-        norm: a constructor of a normalization after each, or None.
-        dropout: rate of dropout after the first two dense layers.
+        depths: convolutions per stage.
+        norm: constructor of a normalization layer after each convolution, or None.
+        dropout: dropout rate after the first two dense layers.
 
     Example:
         >>> model = jaxcnn.models.vgg11(classes=10)

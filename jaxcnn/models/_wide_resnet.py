@@ -7,7 +7,7 @@ from jaxcnn._conv import conv
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
-from jaxcnn.models._preact_resnet import basic, preact_block
+from jaxcnn.models._preact_resnet import basic_branch, preact_block
 from jaxcnn.models._unit import Norm, head
 from jaxcnn.models._variant import variant
 
@@ -21,13 +21,13 @@ def wide_resnet(
     norm: Norm = batch_norm,
     dropout: float = 0.0,
 ) -> Layer:
-    """(N, 32, 32, 3) -> (N, classes): Wide ResNet for CIFAR. (That for ImageNet, wide_resnet50_2, is a `resnet`.)
+    """(N, 32, 32, 3) -> (N, classes): Wide ResNet for CIFAR. For ImageNet, use wide_resnet50_2.
 
     y = x + conv(dropout(relu(norm(conv(relu(norm(x)))))))
 
-    New in 2016: 16 wide layers are as good as a thousand thin ones, and faster, as their convolutions are large. Three
-    stages of 16, 32 and 64 channels, times a factor, in pre-activation blocks of two 3x3 convolutions with dropout in
-    between, where it disturbs the branch but not the way around.
+    New in 2016: 16 wide layers match a thousand thin ones, and are faster because their convolutions are large. Three
+    stages have 16, 32 and 64 channels, times `factor`. The pre-activation blocks have two 3x3 convolutions with dropout
+    in between, which affects the branch but not the shortcut.
 
     Variants, for 32x32 (the paper's error on CIFAR-10):
         name       parameters  multiply-adds   error
@@ -38,10 +38,10 @@ def wide_resnet(
 
     Args:
         classes: number of classes; None gives the features (N, 64 * factor).
-        depth: number of convolutions on the way, 6 n + 4 for n blocks in each stage.
-        factor: how many times the channels of a thin network.
-        norm: a constructor of a normalization.
-        dropout: rate of dropout in each block; with 0.3 the paper's WRN-28-10 has an error of 3.89 %.
+        depth: number of convolutions, 6 n + 4 for n blocks per stage.
+        factor: widening factor, a multiple of the channels of the thin network.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate in each block. With 0.3, the paper's WRN-28-10 has an error of 3.89 %.
 
     Raises:
         ValueError: for a depth that is not 6 n + 4.
@@ -54,7 +54,7 @@ def wide_resnet(
     Source: Zagoruyko and Komodakis, "Wide residual networks", 2016.
     """
     if depth < 10 or depth % 6 != 4:
-        raise ValueError(f"depth must be 6 n + 4 for n blocks in each stage, such as 16, 28 or 40, got {depth}")
+        raise ValueError(f"depth must be 6 n + 4 for n blocks per stage, for example 16, 28 or 40, got {depth}")
     channels = 16
     layers = {"stem": conv(channels, 3, padding=1, bias=False)}
     for stage in (1, 2, 3):
@@ -63,7 +63,7 @@ def wide_resnet(
         for i in range(depth // 6):
             stride = 2 if i == 0 and stage > 1 else 1
             shortcut = None if width == channels else conv(width, 1, stride=stride, bias=False)
-            blocks.append(preact_block(basic(width, stride, norm, dropout), shortcut, norm))
+            blocks.append(preact_block(basic_branch(width, stride, norm, dropout), shortcut, norm))
             channels = width
         layers[f"stage{stage}"] = serial(*blocks)
     return serial(**layers, norm=norm(), relu=jax.nn.relu, features=global_avg_pool, **head(classes))

@@ -1,4 +1,4 @@
-"""Xception: space and channels are looked at one after the other, everywhere."""
+"""Xception: depthwise separable convolutions in all blocks."""
 
 import jax
 
@@ -18,18 +18,18 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
 
     y = shortcut(x) + f(x),  f: ReLU and a separable convolution, two or three times
 
-    New in 2016: Inception's 1x1 convolutions and windows for groups of channels, taken to the end, with a window for
-    each single channel: a depthwise 3x3 and a 1x1 convolution, without a nonlinearity in between. With the residuals of
-    ResNet, no more parameters than Inception v3, and a network that is one block many times.
+    New in 2016: Inception applies convolutions to groups of channels. Xception takes this to the extreme, one channel
+    per group: a depthwise 3x3 and a 1x1 convolution, without a nonlinearity in between. It has the shortcuts of ResNet,
+    repeats a single block, and has no more parameters than Inception v3.
 
-    Variants, for 299x299 (top-1 as in the paper):
+    Variants, for 299x299 (the paper's top-1):
         name      parameters  multiply-adds  top-1
         xception  22,855,952        8.357 G   79.0
 
     Args:
         classes: number of classes; None gives the features (N, 2048).
-        norm: a constructor of a normalization.
-        dropout: rate of dropout before the last layer.
+        norm: constructor of a normalization layer.
+        dropout: dropout rate before the last layer.
 
     Example:
         >>> model = jaxcnn.models.xception(classes=10)
@@ -51,7 +51,7 @@ def xception(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: fl
         shortcut = conv_norm_act(widths[-1], 1, stride=2, norm=norm, act=identity)
         return residual(serial(**layers, pool=max_pool(3, stride=2, padding=1)), shortcut)
 
-    # The paper's first block has no first ReLU; here it comes after another and changes nothing.
+    # The paper's first block has no first ReLU. Here it follows another ReLU and changes nothing.
     entry = ((128, 128), (256, 256), (728, 728))
     middle = 8 * ((728, 728, 728),)
     blocks = [

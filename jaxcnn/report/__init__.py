@@ -1,4 +1,4 @@
-"""A run on one page of HTML: `report`, and `gather` for what it shows of the trained network."""
+"""An HTML page about a training run: `report` writes it, `gather` collects its data on the trained network."""
 
 from jaxcnn.report._callback import write_report as write_report
 from jaxcnn.report._gather import gather as gather

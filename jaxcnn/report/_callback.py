@@ -1,4 +1,4 @@
-"""The report of a run, written while it trains."""
+"""A callback that writes the report during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from jaxcnn.train.callbacks import FACTORIES
 
 
 def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
-    """A callback for `train.fit`: the page of the run after each epoch, at the end with what the network does.
+    """A callback for `train.fit` that updates the report after each epoch and adds the network's analysis at the end.
 
     Args:
-        model: that is trained.
-        data: to show it with, as `train.fit` takes them; with the names of its classes, if they have any.
+        model: the model being trained.
+        data: evaluation data in any form that `train.fit` accepts. The report uses its class names, if it has any.
     """
 
     def callback(event):
@@ -26,7 +26,7 @@ def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
             report(event.run.folder, epochs=event.epochs)
         if event.kind == "end":
             params, state = jax.device_get(event.result)
-            with event.run.busy("looking at the network"):
+            with event.run.busy("analyzing the network"):
                 gather(event.run.folder, model, params, state, data)
             report(event.run.folder)
 

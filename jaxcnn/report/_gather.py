@@ -1,4 +1,4 @@
-"""What the page of a run shows of the network itself: computed once, and kept in the run's folder."""
+"""The report's data on the trained network: computed once and saved in the run's folder."""
 
 import functools
 import itertools
@@ -29,25 +29,28 @@ from jaxcnn.explain._summary import indented, summary
 from jaxcnn.report._worked import leaves, worked
 from jaxcnn.train._steps import read_json
 
-_ARRAYS, _WORDS = "explain.npz", "explain.json"
-_BATCH, _BATCH_VALUES = 256, 2**26  # images, and values in all, of a batch, at most
-_MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # at most
-_IMAGE, _TILE = 96, 48  # pixels, at most, on a side of an image and of a feature map
+_ARRAYS, _INFO = "explain.npz", "explain.json"
+_BATCH, _BATCH_VALUES = 256, 2**26  # maximum images and values per batch
+_MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # maximum numbers
+_IMAGE, _TILE = 96, 48  # maximum pixels per side of an image and of a feature map
 
 
 def gather(
     run_folder: str | os.PathLike, model: AnyLayer, params: Params, state: State, data: Dataset | Batch | Stream
 ) -> None:
-    """Keep in a run's folder what `report` shows of a trained network: `explain.npz`, and what is text, `explain.json`.
+    """Analyze a trained network and save what `report` shows: arrays in `explain.npz`, text in `explain.json`.
 
-    These are its layers, confusion matrix and worst mistakes; for images (N, H, W, C) also the filters of the first
-    convolution, feature maps, Grad-CAM, and one position of that convolution in numbers.
+    The analysis contains the layers, the confusion matrix and the worst mistakes. For images (N, H, W, C) it also
+    contains the filters of the first convolution, one output of it step by step, feature maps and Grad-CAM.
 
     Args:
-        run_folder: of a `train.Run`.
-        model: from images to logits (N, classes).
-        params, state: of the model, trained.
-        data: that it was not trained on, as `train.fit` takes it. Images of bytes are divided by 255.
+        run_folder: the folder of a `train.Run`.
+        model: maps images to logits (N, classes).
+        params, state: trained parameters and state of the model.
+        data: evaluation data in any form that `train.fit` accepts. uint8 images are divided by 255.
+
+    Raises:
+        DataError: if no example has a weight above 0.
 
     Example:
         >>> import tempfile
@@ -69,7 +72,7 @@ def gather(
     if spec is None:
         raise DataError("gather: data must have at least one example with a weight above 0")
     logits, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    words: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
+    info: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
     arrays: dict[str, Any] = {}
     fields = {}
     if spec.ndim == 4:
@@ -78,75 +81,75 @@ def gather(
         outputs = logits.shape[1]
         names = [str(name) for name in getattr(data, "classes", ())][:outputs]
         index = np.flatnonzero((labels >= 0) & (labels < outputs))
-        words |= {"classes": [*names, *map(str, range(len(names), outputs))], "left_out": len(labels) - len(index)}
+        info |= {"classes": [*names, *map(str, range(len(names), outputs))], "left_out": len(labels) - len(index)}
         if len(index):
-            examples, arrays = _classified(logits, labels, index)
+            examples, arrays = _classification(logits, labels, index)
             if spec.ndim == 4:
-                images = _images(data, [*examples, *arrays["mistakes_index"]])
+                images = _thumbnails(data, [*examples, *arrays["mistakes_index"]])
                 arrays |= {"examples": images[: len(examples)], "mistakes": images[len(examples) :]}
-                inside = _inside(model, params, state, jnp.asarray(_rows(data, examples)), fields)
-                words, arrays = words | inside[0], arrays | inside[1]
+                visualized = _visualize(model, params, state, jnp.asarray(_select(data, examples)), fields)
+                info, arrays = info | visualized[0], arrays | visualized[1]
     table = summary(model, spec)
-    words |= {"params": table.params, "multiply_adds": table.multiply_adds}
-    words["layers"] = [
+    info |= {"params": table.params, "multiply_adds": table.multiply_adds}
+    info["layers"] = [
         {
             "name": indented(row.path),
-            "output": _by(_shape(row.output)),
-            "sees": _by(field.size for field in fields.get(row.path, ())),
+            "output": _join_sizes(_shape(row.output)),
+            "sees": _join_sizes(field.size for field in fields.get(row.path, ())),
             "params": row.params,
             "multiply_adds": row.multiply_adds,
         }
         for row in table.tree
     ]
-    _save(pathlib.Path(run_folder), words, {name: np.asarray(array) for name, array in arrays.items()})
+    _save(pathlib.Path(run_folder), info, {name: np.asarray(array) for name, array in arrays.items()})
 
 
-def _classified(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> tuple[list[int], dict[str, Any]]:
-    """The first example of each class, and arrays of how the examples `index` are classified."""
+def _classification(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> tuple[list[int], dict[str, Any]]:
+    """The first example of each class, and arrays on the predictions for the examples `index`."""
     logits, labels = logits[index], labels[index]
     mistakes = worst_mistakes(logits, labels, _MISTAKES)
     first = np.unique(labels, return_index=True)[1][:_EXAMPLES]
-    certain = np.asarray(jax.nn.softmax(logits[first]))
+    probabilities = np.asarray(jax.nn.softmax(logits[first]))
     arrays = {f"mistakes_{name}": value for name, value in mistakes._asdict().items()} | {
         "mistakes_index": index[np.asarray(mistakes.index)],
         "matrix": confusion_matrix(labels, logits.argmax(-1), logits.shape[1]),
         "examples_index": index[first],
         "examples_label": labels[first],
-        "examples_predicted": certain.argmax(-1),
-        "examples_probability": certain.max(-1),
+        "examples_predicted": probabilities.argmax(-1),
+        "examples_probability": probabilities.max(-1),
     }
     return index[first].tolist(), arrays
 
 
-def gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """What was kept: text and arrays; None if nothing was.
+def read_gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The text and arrays that `gather` saved, or None if it saved nothing.
 
     Raises:
-        DataError: if the files cannot be read.
+        DataError: if a file cannot be read.
     """
-    if not (folder / _WORDS).exists():
+    if not (folder / _INFO).exists():
         return None
     try:
-        words = read_json(folder / _WORDS)
+        info = read_json(folder / _INFO)
         with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return words, dict(arrays)
+            return info, dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{folder}: {_WORDS} and {_ARRAYS} cannot be read ({error}); call report.gather again"
+            f"{folder}: {_INFO} and {_ARRAYS} cannot be read ({error}); call report.gather again"
         ) from error
 
 
-def _save(folder: pathlib.Path, words: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """The text last, as it says that the arrays are there."""
-    (folder / _WORDS).unlink(missing_ok=True)
+def _save(folder: pathlib.Path, info: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Write the arrays, then the text: the text file marks the arrays as complete."""
+    (folder / _INFO).unlink(missing_ok=True)
     with replace(folder / _ARRAYS) as file:
         np.savez_compressed(file, **arrays)
-    with replace(folder / _WORDS) as file:
-        file.write(json.dumps(words, indent=1, allow_nan=False).encode() + b"\n")
+    with replace(folder / _INFO) as file:
+        file.write(json.dumps(info, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels, some at a time, without those that only fill up a batch."""
+    """Batches of images and labels, without examples of weight 0."""
     if isinstance(data, Stream):
         for batch in itertools.islice(data.batches(0), data.steps):
             weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["label"]))) > 0)
@@ -155,31 +158,31 @@ def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.nd
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
     images, labels = np.asarray(data["image"]), np.asarray(data["label"])
-    there = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
+    weighted = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
     count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
-    for start in range(0, len(there), count):
-        at = there[start : start + count]
-        yield _scaled(images[at]), labels[at]
+    for start in range(0, len(weighted), count):
+        rows = weighted[start : start + count]
+        yield _scaled(images[rows]), labels[rows]
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:
     return images / np.float32(255) if images.dtype == np.uint8 else images
 
 
-def _rows(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
-    """The images of these numbers."""
-    found = dict(_numbered(data, index))
+def _select(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
+    """The images at these indices."""
+    found = dict(_indexed(data, index))
     return np.stack([found[i] for i in index])
 
 
-def _images(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
-    """The images of these numbers as bytes, each made small when it is read."""
-    found = {i: np.asarray(_shrunk(image[None], _IMAGE)[0]) for i, image in _numbered(data, index)}
-    return _visible(np.stack([found[i] for i in index]))
+def _thumbnails(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
+    """uint8 images at these indices, each resized as soon as it is read."""
+    found = {i: np.asarray(_shrink(image[None], _IMAGE)[0]) for i, image in _indexed(data, index)}
+    return _to_bytes(np.stack([found[i] for i in index]))
 
 
-def _numbered(data: Dataset | Batch | Stream, index: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, image) for these numbers, in the order of the data."""
+def _indexed(data: Dataset | Batch | Stream, index: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Pairs (index, image) for these indices, in the order of the data."""
     start = 0
     for images, _ in _batches(data):
         yield from ((i, images[i - start]) for i in sorted({*index}) if start <= i < start + len(images))
@@ -188,61 +191,61 @@ def _numbered(data: Dataset | Batch | Stream, index: Sequence[int]) -> Iterator[
             break
 
 
-def _shrunk(x: Any, most: int) -> Any:
-    """(N, H, W, C) whose longer side is at most so long."""
+def _shrink(x: Any, max_side: int) -> Any:
+    """Images (N, H, W, C), resized if the longer side exceeds `max_side`."""
     height, width = x.shape[1:3]
-    if max(height, width) <= most:
+    if max(height, width) <= max_side:
         return x
-    size = (max(round(side * most / max(height, width)), 1) for side in (height, width))
+    size = (max(round(side * max_side / max(height, width)), 1) for side in (height, width))
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear")
 
 
-def _visible(images: np.ndarray) -> np.ndarray:
-    """Bytes (N, H, W, 1 or 3); images that are not from 0 to 1 are spread over that."""
+def _to_bytes(images: np.ndarray) -> np.ndarray:
+    """uint8 images (N, H, W, 1 or 3). Values outside 0 to 1 are rescaled to this range."""
     x = np.nan_to_num(np.asarray(images, np.float32)).astype(float)
     x = x if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 1.0)
     return np.round(255 * (x - low) / (high - low)).astype(np.uint8)
 
 
-def _inside(
+def _visualize(
     model: AnyLayer, params: Params, state: State, x: jax.Array, fields: dict[str, tuple[Field, ...]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Feature maps, Grad-CAM, filters and the numbers of a convolution: the names of layers, and arrays."""
-    inside = [path for path in fields if path]
-    if not inside:
+    """Layer names and arrays for the feature maps, Grad-CAM, the filters and the worked convolution."""
+    inner = [path for path in fields if path]
+    if not inner:
         return {}, {}
     few = x[:_IN_LAYERS]
-    seen = jit(functools.partial(feature_maps, model))(params, state, few)
-    maps = {path: np.asarray(seen[path], np.float32) for path in inside if _is_map(seen[path], few)}
+    activations = jit(functools.partial(feature_maps, model))(params, state, few)
+    maps = {path: np.asarray(activations[path], np.float32) for path in inner if _is_map(activations[path], few)}
     order = [path for path in maps if not any(other.startswith(f"{path}/") for other in maps)]
     if not order:
         return {}, {}
     last = _outermost(order[-1], maps)
-    one_cam = jit(functools.partial(grad_cam, model, layer=last))
-    cam = jnp.concatenate([one_cam(params, state, x[i : i + 1]) for i in range(len(x))])  # large images one by one
+    cam_of = jit(functools.partial(grad_cam, model, layer=last))
+    cam = jnp.concatenate([cam_of(params, state, x[i : i + 1]) for i in range(len(x))])  # one by one to limit memory
     shown = order
-    if len(order) > _LAYERS:  # the last of each size
+    if len(order) > _LAYERS:  # the last layer of each size
         shown = [*{maps[path].shape[1:3]: _outermost(path, maps) for path in order}.values()]
-    words: dict[str, Any] = {"maps": [[path, _by(maps[path].shape[1:])] for path in shown], "cam": last}
-    arrays = {f"map_{i}": _shrunk(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
-    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrunk(x, _IMAGE).shape[:3], "linear")
+    info: dict[str, Any] = {"maps": [[path, _join_sizes(maps[path].shape[1:])] for path in shown], "cam": last}
+    arrays = {f"map_{i}": _shrink(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
+    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrink(x, _IMAGE).shape[:3], "linear")
     kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel", 0)) == 4)
     if (first := next(kernels, None)) is not None:
         example = {path: maps[path][0] for path in order}
-        numbers, parts = worked(np.asarray(few[0], np.float32), example, fields, params, first)
-        words |= {"first": first, "worked": numbers}
-        arrays |= {"filters": filters(params, first)[:_FILTERS]} | parts
-    return words, arrays
+        example_info, example_arrays = worked(np.asarray(few[0], np.float32), example, fields, params, first)
+        info |= {"first": first, "worked": example_info}
+        arrays |= {"filters": filters(params, first)[:_FILTERS]} | example_arrays
+    return info, arrays
 
 
 def _is_map(y: Any, x: jax.Array) -> bool:
-    """Whether an output has positions, for each of the images x."""
+    """Whether an output is a map with several positions for each image of x."""
     return isinstance(y, jax.Array) and (y.ndim, len(y)) == (4, len(x)) and math.prod(y.shape[1:3]) > 1
 
 
 def _outermost(path: str, maps: dict[str, np.ndarray]) -> str:
-    """The largest block around a layer that has a map of its size."""
+    """The outermost block around a layer whose output has the same spatial size."""
     names = path.split("/")
     blocks = ("/".join(names[:n]) for n in range(1, len(names) + 1))
     return next(block for block in blocks if block in maps and maps[block].shape[1:3] == maps[path].shape[1:3])
@@ -252,5 +255,5 @@ def _shape(tree: Any) -> list[int]:
     return [n for leaf in jax.tree.leaves(tree) for n in leaf.shape[1:]]
 
 
-def _by(sizes: Iterable[int]) -> str:
+def _join_sizes(sizes: Iterable[int]) -> str:
     return " x ".join(map(str, sizes))

@@ -1,4 +1,4 @@
-"""What `gather` kept of a network, as sections of the page: mistakes, filters, feature maps, Grad-CAM and layers."""
+"""The report's sections on the network: mistakes, filters, feature maps, Grad-CAM and layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,41 +8,41 @@ import numpy as np
 from jaxcnn.report._by_hand import by_hand
 from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
 
-_CLASSES = 20  # in a confusion matrix, at most
-_PAIRS = 20  # of classes that are confused, at most
+_CLASSES = 20  # maximum for a confusion matrix
+_PAIRS = 20  # maximum number of confused class pairs
 _BLUE, _NEUTRAL = np.array([[0, 114, 178], [238, 238, 238]]) / 255
 
 
-def network_sections(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Html]:
-    """The sections on what the network does, by their titles."""
+def network_sections(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Html]:
+    """The sections on the network, by title."""
     sections = {}
-    if "classes" in words:
-        sections["What it gets wrong"] = _mistakes(words, arrays)
+    if "classes" in info:
+        sections["Mistakes"] = _mistakes(info, arrays)
     if "examples" in arrays:
-        sections["What it sees"] = _seen(words, arrays)
-    if words["worked"]:
-        sections["One convolution by hand"] = by_hand(words, arrays)
-    return sections | {"The network": _network(words)}
+        sections["Visualizations"] = _visualizations(info, arrays)
+    if info["worked"]:
+        sections["One convolution step by step"] = by_hand(info, arrays)
+    return sections | {"The network": _network(info)}
 
 
-def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
-    classes, left_out = words["classes"], words.get("left_out", 0)
+def _mistakes(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
+    classes, left_out = info["classes"], info.get("left_out", 0)
     parts = []
     if left_out:
-        labels = f"labels that are not from 0 to {len(classes) - 1}"
-        parts.append(tag("p", f"{left_out:,} examples have {labels}, the model's outputs, and are left out here."))
+        valid = f"0 to {len(classes) - 1}, the range of the model's outputs"
+        parts.append(tag("p", f"Examples excluded because their label is outside {valid}: {left_out:,}."))
     if "matrix" not in arrays:
         return joined(parts)
     matrix = arrays["matrix"]
-    total, right = int(matrix.sum()), int(matrix.trace())
-    parts.append(tag("p", f"Of {total:,} images that were shown to it, {right:,} are right ({right / total:.2%})."))
+    total, correct = int(matrix.sum()), int(matrix.trace())
+    parts.append(tag("p", f"The network classified {correct:,} of {total:,} images correctly ({correct / total:.2%})."))
     parts.append(_matrix(matrix, classes) if len(classes) <= _CLASSES else _pairs(matrix, classes))
     index = arrays["mistakes_index"]
     if not len(index) or "mistakes" not in arrays:
         return joined(parts)
     parts += [
         tag("h3", "The worst mistakes"),
-        tag("p", "The images to whose class the network gives the smallest probability."),
+        tag("p", "The misclassified images whose true class received the lowest probability."),
     ]
     names = ("label", "predicted", "label_probability", "predicted_probability")
     rows = zip(index, arrays["mistakes"], *(arrays[f"mistakes_{name}"] for name in names), strict=True)
@@ -54,9 +54,9 @@ def _mistakes(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
                     figure(
                         image(
                             pixels / 255,
-                            f"Image {i}, of the class {classes[label]}, that is taken for {classes[predicted]}",
+                            f"Image {i}, class {classes[label]}, misclassified as {classes[predicted]}",
                         ),
-                        tag("strong", f"{classes[label]}, taken for {classes[predicted]}"),
+                        tag("strong", f"{classes[label]}, misclassified as {classes[predicted]}"),
                         tag("span", f"{classes[label]}: {percentage(p)}"),
                         tag("span", f"{classes[predicted]}: {percentage(q)}"),
                     )
@@ -79,73 +79,77 @@ def _matrix(matrix: np.ndarray, classes: Sequence[str]) -> Html:
 
     rows = ((name, *(cell(i, j) for j in range(len(matrix)))) for i, name in enumerate(classes))
     tall = " tall" if max(map(len, classes)) > 4 else ""
-    caption = "Confusion matrix: a row for each class, a column for what it is taken for; what is right is bold"
+    caption = "Confusion matrix: rows are true classes, columns are predicted classes, correct predictions are bold"
     return table(caption, ["class", *classes], rows, class_=f"counts{tall}")
 
 
 def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
-    """The confusions that are most frequent, where there are too many classes for a matrix."""
+    """The most frequent confusions, for more classes than a matrix can show."""
     wrong = matrix - np.diag(np.diag(matrix))
     most = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
     pairs = [np.unravel_index(k, wrong.shape) for k in most if wrong.flat[k]]
     rows = ((classes[i], classes[j], f"{wrong[i, j]:,}", f"{matrix[i].sum():,}") for i, j in pairs)
-    return table("The most frequent confusions", ["class", "taken for", "images", "of"], rows, class_="words")
+    columns = ["true class", "predicted class", "images", "examples of true class"]
+    return table("Most frequent confusions", columns, rows, class_="words")
 
 
-def _seen(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
+def _visualizations(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
     parts = []
-    if words["first"]:
-        parts += _filters(words["first"], arrays["filters"])
-    if words["maps"]:
-        parts += _maps(words, arrays) + _cam(words, arrays)
-    return joined(parts) if parts else tag("p", "It has no layer whose outputs have positions in the image.")
+    if info["first"]:
+        parts += _filters(info["first"], arrays["filters"])
+    if info["maps"]:
+        parts += _maps(info, arrays) + _cam(info, arrays)
+    return joined(parts) if parts else tag("p", "The network has no layer with spatial outputs to visualize.")
 
 
 def _filters(path: str, filters: np.ndarray) -> list[Html]:
     _, height, width, channels = filters.shape
     if channels not in (1, 3):
         filters = filters.mean(-1, keepdims=True)
-    most = float(np.abs(filters).max()) or 1.0
-    relative = filters / most
+    largest = float(np.abs(filters).max()) or 1.0
+    relative = filters / largest
     if channels == 3:
-        colors, drawn = 0.5 + 0.5 * relative, "red, green and blue around gray"
+        colors = 0.5 + 0.5 * relative
+        legend = "Red, green and blue are the weights of the three channels; gray is zero."
     else:
         end = np.where(relative < 0, _BLUE, VERMILLION)
         colors = _NEUTRAL + np.abs(relative) * (end - _NEUTRAL)
-        drawn = "orange for positive weights, blue for negative ones" + ", averaged over channels" * (channels > 1)
+        mean = " The weights are averaged over the input channels." * (channels > 1)
+        legend = f"Positive weights are orange, negative weights are blue.{mean}"
     images = (
         image(colors[i], f"Filter {i} of {path}, weights from {number(w.min(), 2)} to {number(w.max(), 2)}")
         for i, w in enumerate(filters)
     )
     return [
         tag("h3", f"Filters of {path}"),
-        tag("p", f"What the first convolution looks for, {height} x {width} pixels each: {drawn}."),
+        tag("p", f"The {height} x {width} filters of the first convolution. {legend}"),
         tiles(*images),
     ]
 
 
-def _maps(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
+def _maps(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
     parts = [
         tag("h3", "Feature maps"),
-        tag("p", "What each layer finds, an image for each channel: black for the least, white for the largest value."),
+        tag("p", "One image per channel of each layer. Black is the layer's smallest value, white its largest."),
     ]
     for n in range(len(arrays["map_0"])):
-        name = words["classes"][arrays["examples_label"][n]]
-        known = tag("li", image(arrays["examples"][n] / 255, f"The image itself, of the class {name}"))
-        parts.append(tag("h3", f"An image of the class {name}"))
-        parts.append(tag("ul", known, class_="tiles", role="list"))
-        for i, (path, shape) in enumerate(words["maps"]):
+        name = info["classes"][arrays["examples_label"][n]]
+        input_image = tag("li", image(arrays["examples"][n] / 255, f"Input image of class {name}"))
+        parts.append(tag("h3", f"Image of class {name}"))
+        parts.append(tag("ul", input_image, class_="tiles", role="list"))
+        for i, (path, shape) in enumerate(info["maps"]):
             values = arrays[f"map_{i}"][n]
             low, high = float(values.min()), float(values.max())
             relative = (values - low) / ((high - low) or 1)
-            parts.append(tag("p", f"{path}, {shape}, from {number(low, 2)} to {number(high, 2)}", class_="soft name"))
+            text = f"{path}: {shape}, values from {number(low, 2)} to {number(high, 2)}"
+            parts.append(tag("p", text, class_="soft name"))
             parts.append(
                 tiles(
                     *(
                         image(
                             relative[..., c : c + 1],
-                            f"{path}, channel {c}: from {number(values[..., c].min(), 2)} "
-                            f"to {number(values[..., c].max(), 2)}, largest {_where(values[..., c])}",
+                            f"{path}, channel {c}: values from {number(values[..., c].min(), 2)} "
+                            f"to {number(values[..., c].max(), 2)}, maximum {_where(values[..., c])}",
                         )
                         for c in range(values.shape[-1])
                     )
@@ -154,47 +158,47 @@ def _maps(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
     return parts
 
 
-def _cam(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
+def _cam(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Html]:
     names = ("index", "label", "predicted", "probability")
     items = []
     for pixels, cam, *rest in zip(
         arrays["examples"], arrays["cam"], *(arrays[f"examples_{name}"] for name in names), strict=True
     ):
         index, label, predicted, probability = rest
-        pixels, cam, guess = pixels / 255, cam / (cam.max() or 1), words["classes"][predicted]
+        pixels, cam, guess = pixels / 255, cam / (cam.max() or 1), info["classes"][predicted]
         gray = 0.35 + 0.4 * pixels.mean(-1, keepdims=True)
         over = gray + 0.85 * cam[..., None] * (VERMILLION - gray)
-        where = f"most {_where(cam)}" if cam.any() else "nothing in this layer"
-        both = tag(
+        where = f"maximum {_where(cam)}" if cam.any() else "zero everywhere"
+        pair = tag(
             "span",
-            image(pixels, f"Image {index}, of the class {words['classes'][label]}"),
-            image(over, f"What speaks for {guess} in it: {where}"),
+            image(pixels, f"Image {index}, class {info['classes'][label]}"),
+            image(over, f"Grad-CAM for class {guess}: {where}"),
             class_="both",
         )
-        said = [tag("span", f"but it is {name}")] if (name := words["classes"][label]) != guess else []
-        said += [] if cam.any() else [tag("span", "nothing in this layer speaks for it")]
-        items.append(figure(both, tag("strong", guess), f" {percentage(probability)}", *said))
+        notes = [tag("span", f"true class: {name}")] if (name := info["classes"][label]) != guess else []
+        notes += [] if cam.any() else [tag("span", "zero everywhere: no positive evidence in this layer")]
+        items.append(figure(pair, tag("strong", f"predicted: {guess}"), f" {percentage(probability)}", *notes))
     return [
-        tag("h3", f"Grad-CAM of {words['cam']}"),
-        tag("p", "What speaks for the class that the network puts an image into, in orange: where the layer sees it."),
+        tag("h3", f"Grad-CAM of {info['cam']}"),
+        tag("p", "Orange marks the regions whose features in this layer increase the score of the predicted class."),
         tag("div", tiles(*items), class_="large pair"),
     ]
 
 
 def _where(values: np.ndarray) -> str:
-    """Where the largest value is."""
+    """The location of the largest value, as text."""
     i, j = np.unravel_index(values.argmax(), values.shape)
     down = ("at the top", "in the middle", "at the bottom")[3 * i // values.shape[0]]
     return down + (" left", "", " right")[3 * j // values.shape[1]]
 
 
-def _network(words: dict[str, Any]) -> Html:
-    shown = lambda n: f"{n:,}" if n else ""
+def _network(info: dict[str, Any]) -> Html:
+    count_text = lambda n: f"{n:,}" if n else ""
     rows = [
-        (layer["name"], layer["output"], layer["sees"], shown(layer["params"]), shown(layer["multiply_adds"]))
-        for layer in (*words["layers"], {"name": "total", "output": "", "sees": ""} | words)
+        (layer["name"], layer["output"], layer["sees"], count_text(layer["params"]), count_text(layer["multiply_adds"]))
+        for layer in (*info["layers"], {"name": "total", "output": "", "sees": ""} | info)
     ]
-    columns = ["layer", "output", "sees", "parameters", "multiply-adds"]
+    columns = ["layer", "output", "receptive field", "parameters", "multiply-adds"]
     return table(
-        "The layers, what their units see of the image, and what one image costs", columns, rows, class_="tree"
+        "Layers: output shape, receptive field, parameters, and multiply-adds per image", columns, rows, class_="tree"
     )

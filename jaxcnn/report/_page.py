@@ -1,4 +1,4 @@
-"""HTML, SVG and PNG for a page in one file: no script, nothing from elsewhere, and all text escaped."""
+"""HTML, SVG and PNG for a self-contained page: no scripts, no external resources, all text escaped."""
 
 import base64
 import hashlib
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 _VOID = ("img", "meta")
-_LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # a line of the file ends with them
-_WIDTH, _HEIGHT = 420, 250  # of a chart
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 408, 30, 214  # of what is drawn in it
-_STOPS = 40  # epochs, at most, that can be pointed at
-VERMILLION = np.array([213, 94, 0]) / 255  # of pixels that are pointed out
+_LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # followed by a newline
+_WIDTH, _HEIGHT = 420, 250  # size of a chart
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 408, 30, 214  # bounds of its plot area
+_STOPS = 40  # maximum number of epochs with a tooltip
+VERMILLION = np.array([213, 94, 0]) / 255  # color of highlighted pixels
 
 
 class Html(str):
-    """Text that is HTML; `tag` escapes all other."""
+    """HTML source. `tag` escapes every other string."""
 
 
 def tag(name: str, /, *inside: Any, **attributes: Any) -> Html:
-    """An element; `class_` is written for class, `_` for the hyphen in a name."""
+    """An element. In attribute names, a trailing `_` is dropped and other `_` become hyphens."""
     marks = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(v))}"' for key, v in attributes.items())
     if name in _VOID:
         return Html(f"<{name}{marks}>")
@@ -36,7 +36,7 @@ def joined(parts: Iterable[Any]) -> Html:
 
 
 def document(title: str, *body: Html) -> str:
-    """The page; its policy lets a browser load and run nothing but this style and images that are in it."""
+    """The page. Its content security policy allows only this style sheet and embedded images."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = tag(
@@ -51,7 +51,7 @@ def document(title: str, *body: Html) -> str:
 
 
 def table(caption: str, columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, class_: str = "") -> Html:
-    """A table whose first column names its rows. It scrolls by itself where it is too wide."""
+    """A table whose first column holds row headers. A wide table scrolls horizontally."""
     head = tag("tr", *(tag("td") if name == "" else tag("th", name, scope="col") for name in columns))
     body = (tag("tr", tag("th", first, scope="row"), *map(_cell, rest)) for first, *rest in rows)
     whole = tag("table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", *body), class_=class_)
@@ -59,13 +59,13 @@ def table(caption: str, columns: Sequence[Any], rows: Iterable[Sequence[Any]], *
 
 
 def grid(caption: str, values: np.ndarray, rows: Sequence[int], columns: Sequence[int], digits: int) -> Html:
-    """Numbers by their place."""
+    """A table of numbers with row and column indices."""
     lines = ((i, *(number(value, digits) for value in line)) for i, line in zip(rows, values, strict=True))
     return table(caption, ["", *columns], lines, class_="grid")
 
 
 def number(value: float, digits: int) -> str:
-    """With a minus as long as the plus, and without one before a zero."""
+    """A number with the typographic minus sign and without negative zero."""
     return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -80,35 +80,35 @@ def figure(image: Html, *caption: Any) -> Html:
 
 
 def image(pixels: np.ndarray, alt: str, **attributes: Any) -> Html:
-    """An image of (H, W, 1 or 3) from 0 to 1, with pixels that stay sharp; what is not a number is black."""
+    """An embedded PNG of pixels (H, W, 1 or 3) from 0 to 1; NaN is black."""
     data = base64.b64encode(_png(np.round(255 * np.nan_to_num(pixels).clip(0, 1)).astype(np.uint8))).decode()
     height, width, _ = pixels.shape
     return tag("img", src=f"data:image/png;base64,{data}", width=width, height=height, alt=alt, **attributes)
 
 
 def tiles(*items: Html) -> Html:
-    # Without the role, a list that looks like none is none to VoiceOver.
+    # VoiceOver does not announce a list without markers unless it has this role.
     return tag("ul", *(tag("li", item) for item in items), class_="tiles", role="list")
 
 
 def chart(
     title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, percent: bool, note: str = ""
 ) -> Html:
-    """Lines over epochs; pointing at an epoch, or going to it by the keyboard, shows its values.
+    """A line chart over epochs. Hovering over or focusing an epoch shows its values.
 
     Args:
-        title: what is drawn.
-        epochs: in order.
-        series: for each line, "training" or "test", a value for each epoch; NaN where there is none.
-        percent: whether the values are fractions.
-        note: what it means, below the chart.
+        title: name of the metric.
+        epochs: the epochs, in order.
+        series: one value per epoch for each line, "training" or "test"; NaN if missing.
+        percent: whether to show the values as percentages.
+        note: explanation below the chart.
     """
     values = np.array([*series.values()], float)
-    known = values[np.isfinite(values)]
-    ticks = _ticks(known.min(), known.max()) if known.size else [0.0, 1.0]
+    finite = values[np.isfinite(values)]
+    ticks = _ticks(finite.min(), finite.max()) if finite.size else [0.0, 1.0]
     across = _scale(epochs[0] - 0.5, epochs[-1] + 0.5, _LEFT, _RIGHT)
     up = _scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
-    shown = lambda value: "none" if math.isnan(value) else f"{value:.2%}" if percent else f"{value:.4g}"
+    value_text = lambda value: "none" if math.isnan(value) else f"{value:.2%}" if percent else f"{value:.4g}"
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9) - 2 * percent)
     parts = []
     for tick in ticks:
@@ -126,19 +126,19 @@ def chart(
                 path.append(f"{pen}{across(epoch)} {up(value)}")
             pen = "L" if math.isfinite(value) else "M"
         parts.append(tag("path", d="".join(path), class_=f"line {name}"))
-    chosen = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _STOPS)).round().astype(int))
-    width = (_RIGHT - _LEFT) / len(chosen)
-    for i in chosen:
+    stops = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _STOPS)).round().astype(int))
+    width = (_RIGHT - _LEFT) / len(stops)
+    for i in stops:
         x = across(epochs[i])
-        words = f"epoch {epochs[i]}: " + ", ".join(f"{name} {shown(line[i])}" for name, line in series.items())
+        text = f"epoch {epochs[i]}: " + ", ".join(f"{name} {value_text(line[i])}" for name, line in series.items())
         dots = (
             tag("circle", cx=x, cy=up(line[i]), r=3, class_=f"dot {name}")
             for name, line in series.items()
             if math.isfinite(line[i])
         )
-        place = tag("rect", x=round(x - width / 2, 1), y=_TOP, width=round(width, 1), height=_BOTTOM - _TOP)
-        said = tag("text", words, x=_RIGHT, y=_TOP - 14, class_="end said")
-        parts.append(tag("g", place, *dots, said, class_="at", tabindex=0, role="img", aria_label=words))
+        area = tag("rect", x=round(x - width / 2, 1), y=_TOP, width=round(width, 1), height=_BOTTOM - _TOP)
+        tooltip = tag("text", text, x=_RIGHT, y=_TOP - 14, class_="end tooltip")
+        parts.append(tag("g", area, *dots, tooltip, class_="at", tabindex=0, role="img", aria_label=text))
     keys = (
         tag(
             "li",
@@ -150,7 +150,7 @@ def chart(
     return tag(
         "figure",
         tag("figcaption", tag("strong", title), tag("ul", *keys, class_="keys", role="list")),
-        tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="group", aria_label=f"{title}, epoch by epoch"),
+        tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="group", aria_label=f"{title} per epoch"),
         tag("p", note, class_="soft") if note else "",
         class_="chart",
     )
@@ -165,9 +165,9 @@ def _scale(low: float, high: float, start: float, end: float) -> Any:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, at least two, from at most `low` to at least `high`."""
+    """Round numbers, at least two, that cover `low` to `high`."""
     low, high = float(low), float(high)
-    rough = max(high - low or abs(high) or 1.0, 1e-12) / 4  # what is smaller has no place on a label
+    rough = max(high - low or abs(high) or 1.0, 1e-12) / 4  # labels cannot show smaller steps
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     first = math.floor(low / step + 1e-9)
@@ -176,7 +176,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """A file of bytes (H, W, 1 or 3), as the PNG specification has it: each row is filtered by 0, nothing."""
+    """A PNG file of uint8 pixels (H, W, 1 or 3). Each row starts with filter type 0 (none)."""
     height, width, channels = pixels.shape
 
     def chunk(kind, data):
@@ -188,7 +188,7 @@ def _png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-# Blue and orange are those of Okabe and Ito, "Color universal design", 2008, darker on white so as to be read.
+# Blue and orange are from Okabe and Ito, "Color universal design", 2008, darkened on white for contrast.
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5f6167; --rule: #dcdce0; --paper: #fff; --card: #f5f5f7;
   --training: #0072b2; --test: #b84a00; --hit: #0072b2; --miss: #d55e00; }
@@ -268,11 +268,11 @@ svg .middle { text-anchor: middle; }
 .dot.test { fill: var(--test); }
 .at { outline: none; }
 .at rect { fill: transparent; }
-.at .said { visibility: hidden; fill: var(--ink); }
+.at .tooltip { visibility: hidden; fill: var(--ink); }
 .at:hover rect, .at:focus rect { fill: var(--ink); fill-opacity: .08; }
 .at:focus-visible rect { stroke: var(--training); stroke-width: 2; }
-.at:hover .said, .at:focus .said { visibility: visible; }
-.chart svg:hover .at:not(:hover) .said { visibility: hidden; }
+.at:hover .tooltip, .at:focus .tooltip { visibility: visible; }
+.chart svg:hover .at:not(:hover) .tooltip { visibility: hidden; }
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } .tiles img { width: 3rem; }
   .large img { width: 7rem; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
   .counts th, .counts td { min-width: 1.5rem; padding: .3rem .1rem; } }

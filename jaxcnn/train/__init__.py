@@ -1,4 +1,4 @@
-"""Training: one compiled step, the loop of steps, evaluation, checkpoints, and `fit`, which puts them together."""
+"""Training: the compiled step, the training loop, evaluation, checkpoints, and `fit`, which combines them."""
 
 from jaxcnn.train import callbacks as callbacks
 from jaxcnn.train import checkpoint as checkpoint

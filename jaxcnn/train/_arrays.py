@@ -1,4 +1,4 @@
-"""A tree of arrays as Orbax writes it: random keys as numbers, each array under a name of its own."""
+"""Conversion of a tree to and from what Orbax writes: random keys as integers, each array under a numbered name."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from jaxcnn._path import paths
 
 
 def disk_name(i: int) -> str:
-    """The name of an array on disk: no path comes from the names of parameters."""
+    """The file name of array number i. Parameter names are not used, as they may not be valid file names."""
     return f"{i:06}"
 
 
-def described(tree: Any) -> dict[str, list[Any]]:
-    """path: [shape, dtype] of each array."""
-    leaves = (jax.eval_shape(plain, leaf) for leaf in jax.tree.leaves(tree))
+def shapes_and_dtypes(tree: Any) -> dict[str, list[Any]]:
+    """path -> [shape, dtype] of each array."""
+    leaves = (jax.eval_shape(without_key_type, leaf) for leaf in jax.tree.leaves(tree))
     return {path: [[*leaf.shape], leaf.dtype.name] for path, leaf in zip(paths(tree), leaves, strict=True)}
 
 
@@ -22,24 +22,24 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def plain(leaf: Any) -> Any:
-    """The leaf as an array of numbers."""
+def without_key_type(leaf: Any) -> Any:
+    """The leaf as an array; a random key as its uint32 data."""
     return jax.random.key_data(leaf) if is_key(leaf) else jax.numpy.asarray(leaf)
 
 
 def orbax_spec(leaf: Any) -> jax.ShapeDtypeStruct:
-    """What Orbax should make of an array: its shape, and the devices it goes to."""
-    spec = jax.eval_shape(plain, leaf)
+    """The shape, dtype and sharding that Orbax restores the leaf with."""
+    spec = jax.eval_shape(without_key_type, leaf)
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     elif is_key(leaf):
-        sharding = plain(leaf).sharding
+        sharding = without_key_type(leaf).sharding
     return jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
 
 
-def restored_as(like: Any, array: Any) -> Any:
-    """What was read, as a leaf like this one; Orbax knows no empty arrays, so they are made anew."""
+def restored_leaf(like: Any, array: Any) -> Any:
+    """The restored array as a leaf of the type of `like`. Orbax cannot save empty arrays: None gives an empty one."""
     if is_key(like):
         impls = ("threefry2x32", "rbg", "unsafe_rbg")
         dtypes = {jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype: impl for impl in impls}  # noqa: B023

@@ -1,4 +1,4 @@
-"""The callbacks that write and read checkpoints."""
+"""The callbacks that save and restore checkpoints."""
 
 import pathlib
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from jaxcnn.train._interrupt import Interrupted
 
 
 class Checkpoints:
-    """Checkpoints of a training: two callbacks, `resume` and `save`, and what others need of them.
+    """The checkpoints of a training: the callbacks `resume` and `save`, and methods for other callbacks.
 
     Args:
-        folder: of all steps.
-        keep: how many of the latest are kept; 0: nothing is saved.
-        every: steps, beside the end of each epoch; 0: only there.
-        config: what must be the same for a training to go on.
-        check: (step, about) -> None, which raises to refuse a checkpoint, as for `checkpoint.restore`.
+        folder: the folder that contains all steps.
+        keep: number of latest checkpoints to keep; 0: do not save.
+        every: also save at each multiple of this number of steps; 0: only at the end of each epoch.
+        config: saved with each checkpoint, for `check`.
+        check: (step, about) -> None. It raises to reject a checkpoint; see `checkpoint.restore`.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class Checkpoints:
         self.saved = -1  # the step of the last checkpoint
 
     def resume(self, event: Event) -> None:
-        """At the start, go on from the latest checkpoint, if there is one."""
+        """At the start, restore the latest checkpoint if one exists."""
         if event.kind != "start":
             return
-        if not self.keep or not checkpoint.agreed(lambda: checkpoint.recovered(self.folder)):
+        if not self.keep or not checkpoint.first_process_result(lambda: checkpoint.recovered_steps(self.folder)):
             event.run.forget_after(-1)
             return
-        event.began -= self.restore(event)
+        event.start_time -= self.restore(event)
 
     def save(self, event: Event) -> None:
         """Save at the end of each epoch, and at each multiple of `every` steps."""
@@ -42,10 +42,11 @@ class Checkpoints:
             self.write(event)
 
     def write(self, event: Event) -> None:
+        """Save a checkpoint now, unless `keep` is 0."""
         if not self.keep:
             return
         note = event.note | {"seconds": event.seconds, "records": event.run.records}
-        with event.run.busy("saving"):
+        with event.run.busy("saving a checkpoint"):
             checkpoint.save(
                 self.folder,
                 event.step,
@@ -58,7 +59,7 @@ class Checkpoints:
         self.saved = event.step
 
     def restore(self, event: Event) -> float:
-        """Put the event where the latest checkpoint was; the seconds of training until then."""
+        """Restore the event from the latest checkpoint. Returns the seconds of training up to it."""
         like = {"carry": event.carry, "best": event.best}
         event.step, tree, about = checkpoint.restore(self.folder, like, check=self.check, warn=event.run.say)
         event.carry, event.best = tree["carry"], tree["best"]
@@ -69,21 +70,21 @@ class Checkpoints:
         return seconds
 
 
-def signals(told: Callable[[], int], checkpoints: Checkpoints) -> Callable[[Event], None]:
-    """Save and end the program when it was told to stop: `told` gives the number of the signal, or 0.
+def signals(received_signal: Callable[[], int], checkpoints: Checkpoints) -> Callable[[Event], None]:
+    """Save a checkpoint and end the program after a signal. `received_signal` returns its number, or 0.
 
     Raises:
-        Interrupted: then, in all processes.
+        Interrupted: in all processes, if any of them received a signal.
     """
 
     def callback(event):
-        signal = max(all_gather(told()))
+        signal = max(all_gather(received_signal()))
         if not signal:
             return
         if event.step != checkpoints.saved:
             checkpoints.write(event)
-        saved = f"saved in {checkpoints.folder}" if checkpoints.keep else "checkpoint.keep is 0, nothing is saved"
-        event.run.say(f"told to stop by signal {signal} at step {event.step:,}; {saved}")
+        saved = f"checkpoint saved in {checkpoints.folder}" if checkpoints.keep else "not saved: checkpoint.keep is 0"
+        event.run.say(f"stopped by signal {signal} at step {event.step:,}; {saved}")
         raise Interrupted(128 + signal)
 
     return callback

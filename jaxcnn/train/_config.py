@@ -1,4 +1,4 @@
-"""Configs are plain nested dicts; a command line overrides them, strictly."""
+"""Configs: nested dicts with strictly checked overrides from the command line."""
 
 import copy
 import difflib
@@ -15,20 +15,20 @@ _MISSING = "(none)"
 
 
 class ConfigError(ValueError):
-    """A setting that does not exist or cannot be."""
+    """An unknown or invalid setting, or settings that do not match a checkpoint."""
 
 
 def override(config: Config, assignments: list[str]) -> Config:
     """A copy of `config` with each "key.path=value" of `assignments` set.
 
-    The value is read as the type that the config has there; a list is written as JSON.
+    The value is parsed as the type of the existing value. Lists are written as JSON.
 
     Args:
         config: a nested dict of bools, ints, floats, strings and lists.
         assignments: such as ["optimizer.learning_rate=0.1", "data.name=mnist"].
 
     Raises:
-        ConfigError: for a key that `config` does not have, with the nearest that it has, or a value of another type.
+        ConfigError: for an unknown key (the message suggests the closest one), or a value of the wrong type.
 
     Example:
         >>> jaxcnn.train.override({"train": {"epochs": 5, "batch_size": 64}}, ["train.epochs=2"])
@@ -38,7 +38,7 @@ def override(config: Config, assignments: list[str]) -> Config:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"{assignment!r} is not of the form key.path=value")
+            raise ConfigError(f"expected key.path=value, got {assignment!r}")
         keys = [key for key, _ in flat_entries(config)]
         if path not in keys:
             raise unknown_key(path, keys)
@@ -51,14 +51,14 @@ def override(config: Config, assignments: list[str]) -> Config:
 
 
 def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a config with a number outside its limits.
+    """Check that numbers are within limits.
 
     Args:
         config: a nested dict.
-        limits: for each key.path (least, below): the least value that will do, and the first that will not.
+        limits: key.path -> (minimum, bound). The value must be at least the minimum and below the bound.
 
     Raises:
-        ConfigError: that names the key, its limits and its value.
+        ConfigError: for a value outside its limits.
 
     Example:
         >>> jaxcnn.train.require({"train": {"epochs": 0}}, {"train.epochs": (1, 1000)})
@@ -66,23 +66,22 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
         jaxcnn.train._config.ConfigError: train.epochs must be at least 1 and below 1000, got 0
     """
     values = dict(flat_entries(config))
-    for path, (least, below) in limits.items():
-        if not least <= values[path] < below:
-            raise ConfigError(f"{path} must be at least {least} and below {below}, got {values[path]}")
+    for path, (minimum, bound) in limits.items():
+        if not minimum <= values[path] < bound:
+            raise ConfigError(f"{path} must be at least {minimum} and below {bound}, got {values[path]}")
 
 
 def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
-    """The error for a path that is not one of these, with the nearest: one of the same last part, if there is one."""
-    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    near = difflib.get_close_matches(path.rpartition(".")[2], last, 1)
-    whole = difflib.get_close_matches(path, keys, 1, cutoff=0.8)
-    return ConfigError(
-        f"unknown key {path!r}; {expected_one_of((whole or [last[name] for name in near] or [path])[0], keys)}"
-    )
+    """The error for an unknown path. It suggests a similar path, or one with a similar last component."""
+    by_last_component = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    similar = difflib.get_close_matches(path, keys, 1, cutoff=0.8) or [
+        by_last_component[name] for name in difflib.get_close_matches(path.rpartition(".")[2], by_last_component, 1)
+    ]
+    return ConfigError(f"unknown key {path!r}; {expected_one_of(similar[0] if similar else path, keys)}")
 
 
 def flat_entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All (key.path, value) of a config."""
+    """Yield all (key.path, value) pairs of a config."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
             yield from flat_entries(value, f"{prefix}{key}.")
@@ -91,18 +90,19 @@ def flat_entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def config_difference(old: Config, new: Config, defaults: Config) -> dict[str, str]:
-    """By path, a line for each setting that differs; one that `old` does not have counts with its default."""
-    before, now, default = (dict(flat_entries(config)) for config in (old, new, defaults))
+    """path -> a line that describes the difference. A setting that `old` lacks has its default value."""
+    old_values, new_values, default_values = (dict(flat_entries(config)) for config in (old, new, defaults))
     lines = {}
-    for path in sorted({*before, *now}):
-        was, is_now = before.get(path, default.get(path, _MISSING)), now.get(path, _MISSING)
-        if was != is_now:
-            lines[path] = f"  {path}: it had {_short(was)}, now {_short(is_now)}"
+    for path in sorted({*old_values, *new_values}):
+        before = old_values.get(path, default_values.get(path, _MISSING))
+        after = new_values.get(path, _MISSING)
+        if before != after:
+            lines[path] = f"  {path}: was {_short(before)}, now {_short(after)}"
     return lines
 
 
 def first_lines(lines: Iterable[str]) -> str:
-    """The first lines, and how many more there are."""
+    """The first eight lines, and the number of further lines."""
     lines = list(lines)
     return "\n".join(lines[:8] + ([f"  and {len(lines) - 8} more"] if len(lines) > 8 else []))
 
@@ -113,13 +113,13 @@ def _short(value: Any) -> str:
 
 
 def _parse(path: str, text: str, old: Any) -> Any:
-    """`text` as a value of the type of `old`."""
+    """`text` parsed as the type of `old`."""
     kind = type(old)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         new = kind(text) if kind in (int, float, str) else json.loads(text)
-        json.dumps(new, allow_nan=False)  # ValueError if it, or a part of it, is not finite
+        json.dumps(new, allow_nan=False)  # ValueError for non-finite numbers
         if type(new) is kind:
             return new
     except (ValueError, KeyError, RecursionError):

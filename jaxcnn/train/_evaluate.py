@@ -24,18 +24,18 @@ def evaluate(
 ) -> dict[str, float]:
     """The mean of each metric over all examples.
 
-    In batches of one size, so that it compiles once: the last is filled up with examples of weight 0.
+    All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
 
     Args:
-        loss_fn: as `cross_entropy` makes it; it is called with train=False.
+        loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
         params, state: of the model.
-        data: arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair of these two,
-            or a stream, from which one epoch is read.
-        batch_size: examples at a time; a stream has its own.
+        data: a dict of arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair
+            (image, label), or a stream. One epoch of a stream is read.
+        batch_size: examples per batch; ignored for a stream.
 
     Raises:
-        ValueError: for no data, entries of different lengths, weights that are all 0, values that are not finite,
-            labels that do not fit the model, or a batch_size below 1.
+        ValueError: for empty data, entries of different lengths, weights that are all 0, non-finite values, labels that
+            do not fit the model, or a batch_size below 1.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -47,7 +47,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
-    if isinstance(data, tuple) and not isinstance(data, Dataset):  # whose bytes the model does not take
+    if isinstance(data, tuple) and not isinstance(data, Dataset):  # the uint8 images of a Dataset are not scaled here
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
         arrays: Any = data
@@ -59,7 +59,7 @@ def evaluate(
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
         check(batches.arrays)
-    # jax keeps what it compiled for a function as long as that function exists, and no longer.
+    # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
     compiled = jit(loss_fn, static_argnames="train")
     return mean_metrics(lambda *args: (compiled(*args, train=False)[1][1], {}), {}, params, state, batches)
 
@@ -67,7 +67,7 @@ def evaluate(
 def measurement(
     loss_fn: LossFn, model: Layer, metrics: Mapping[str, Metric]
 ) -> Callable[[Params, State, Batch], tuple[Any, Any]]:
-    """(params, state, batch) -> the metrics of the loss, and the sums of the other metrics, compiled."""
+    """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics)."""
 
     @functools.wraps(loss_fn)
     def measure(params, state, batch):
@@ -87,24 +87,24 @@ def mean_metrics(
     state: State,
     data: Source,
 ) -> dict[str, float]:
-    """The metrics over an epoch of batches that were checked before."""
-    totals: dict[str, Any] = {}
-    sums: Any = None
-    counted = 0.0
+    """All metrics over one epoch of validated batches."""
+    weighted_sums: dict[str, Any] = {}
+    metric_sums: Any = None
+    total_weight = 0.0
     for batch in itertools.islice(data.batches(), data.steps):
-        means, added = measure(params, state, batch)
+        means, batch_sums = measure(params, state, batch)
         weight = float(_sum(batch["weight"]))
-        counted += weight
-        totals = {name: totals.get(name, 0.0) + weight * value for name, value in means.items()}
-        sums = added if sums is None else jax.tree.map(jnp.add, sums, added)
-    if counted == 0:
+        total_weight += weight
+        weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
+        metric_sums = batch_sums if metric_sums is None else jax.tree.map(jnp.add, metric_sums, batch_sums)
+    if total_weight == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
-    result = {name: float(total) / counted for name, total in totals.items()}
-    return result | {name: float(metric.compute(sums[name])) for name, metric in metrics.items()}
+    result = {name: float(value) / total_weight for name, value in weighted_sums.items()}
+    return result | {name: float(metric.compute(metric_sums[name])) for name, metric in metrics.items()}
 
 
 def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:
-    """The source; if it is a stream, each batch is checked before it is used."""
+    """The source. If it is a stream, each batch is validated when it is read."""
     if data.stream is None:
         return data
 

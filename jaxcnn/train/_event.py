@@ -1,4 +1,4 @@
-"""A moment of training, as the loop and its callbacks see it."""
+"""The event that the training loop passes to callbacks."""
 
 import dataclasses
 import time
@@ -14,31 +14,31 @@ from jaxcnn.train._step import TrainState
 
 
 class Carry(NamedTuple):
-    """What goes from step to step, and into a checkpoint."""
+    """The values that pass from step to step and are saved in checkpoints."""
 
     train_state: TrainState
-    totals: dict[str, jax.Array]  # of the metrics, over the epoch so far
-    bad: jax.Array  # the leaf that is not finite in the step that was undone, or -1
-    skipped: jax.Array  # steps that were not finite, in all
-    in_a_row: jax.Array  # of them, those since the last finite one
+    metric_sums: dict[str, jax.Array]  # over the finite steps of the epoch so far
+    nonfinite_leaf: jax.Array  # index of the non-finite leaf if the last step was undone, else -1
+    skipped: jax.Array  # non-finite steps skipped since the start of training
+    nonfinite_in_a_row: jax.Array  # non-finite steps since the last finite one
 
 
 @dataclasses.dataclass
 class Event:
-    """A moment of training. One object serves the whole loop, which goes on from what it holds.
+    """The state of training at one point of the loop. One mutable object serves the whole loop.
 
-    kind: "start", before the first step; "steps", after a call of some steps; "epoch", after the last step of an epoch,
-        in place of "steps"; "nonfinite", after a step that was not finite and was undone; "end".
-    carry: the train_state and counters, on the devices. To go on from elsewhere, replace it, and `step`. The next call
-        takes over its memory: copy what is to be kept.
-    step: steps done; steps: in an epoch; epochs: of the whole training; batch_size: rows of a batch.
-    metrics: means over the steps of the epoch so far; None for each if none was finite.
-    record: at "epoch", what is to be logged: "epoch", "step", "train" (the metrics), and what callbacks add.
-    metric: at "epoch", what decides which epoch is best, the larger the better; None if that is not known.
-    note: what a callback wants to find again after a resume, as JSON; it is part of every checkpoint.
-    best: params and state of the best epoch so far, if a callback keeps them; part of every checkpoint.
-    restore_best: whether they are what training gives, if there are some.
-    stop: set to True to end training after this event; "end" follows.
+    kind: "start", before the first step; "steps", after a compiled call of one or more steps; "epoch", instead of
+        "steps" after the last step of an epoch; "nonfinite", after a non-finite step, which was undone; "end".
+    carry: the train_state and counters, on the devices. To continue from another state, replace it and `step`. The next
+        call donates its buffers: copy what you keep.
+    step: steps done; steps: per epoch; epochs: of the whole training; batch_size: rows per batch.
+    metrics: mean metrics over the finite steps of the epoch so far; each is None if no step was finite.
+    record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add.
+    metric: at "epoch", the metric that selects the best epoch; larger is better. None if unknown.
+    note: JSON values that callbacks keep across a resume; saved in every checkpoint.
+    best: params and state of the best epoch so far, if a callback keeps them; saved in every checkpoint.
+    restore_best: whether training returns `best` instead of the last params and state.
+    stop: set it to True to end training after this event; an "end" event follows.
     """
 
     kind: Literal["start", "steps", "epoch", "nonfinite", "end"]
@@ -56,18 +56,18 @@ class Event:
     best: tuple[Params, State] | tuple[()] = ()
     restore_best: bool = False
     stop: bool = False
-    began: float = dataclasses.field(default_factory=time.monotonic)
+    start_time: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
     def run(self) -> Run:
-        """The folder, the files and the progress lines of the training."""
+        """The run folder, log and progress output. Raises ValueError if `loop` was called without a run."""
         if self.run_or_none is None:
-            raise ValueError("this callback needs a run; give train.loop one: run=train.Run(name, config)")
+            raise ValueError("this callback needs a run; pass one to train.loop: run=train.Run(name, config)")
         return self.run_or_none
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Completed epochs."""
         return self.step // self.steps
 
     @property
@@ -76,7 +76,7 @@ class Event:
 
     @property
     def params(self) -> Params:
-        """What to evaluate: the EMA of the parameters, if the optimizer keeps one."""
+        """The parameters to evaluate: their EMA if the optimizer keeps one."""
         ema = ema_params(self.train_state.opt_state)
         return self.train_state.params if ema is None else ema
 
@@ -86,18 +86,18 @@ class Event:
 
     @property
     def result(self) -> tuple[Params, State]:
-        """What training gives: params and state of the last epoch, or of the best."""
+        """The params and state that training returns: of the best epoch with `restore_best`, else the current ones."""
         if self.restore_best and self.note["best_epoch"] and self.best:
             return self.best
         return self.params, self.state
 
     @property
     def seconds(self) -> float:
-        """Since the start, with those of earlier parts of a resumed training."""
-        return time.monotonic() - self.began
+        """Seconds of training so far, including the time before a resume."""
+        return time.monotonic() - self.start_time
 
 
-def nonfinite_leaf(event: Event) -> str:
-    """Which leaf was not finite, in which step."""
-    name = leaf_name(event.train_state, {"loss": 0}, int(event.carry.bad))
+def nonfinite_message(event: Event) -> str:
+    """The step and the path of the non-finite value, as a sentence."""
+    name = leaf_name(event.train_state, {"loss": 0}, int(event.carry.nonfinite_leaf))
     return f"step {event.step:,}: {name} is not finite"

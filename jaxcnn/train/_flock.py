@@ -1,16 +1,16 @@
-"""Locks of the operating system on open files. They end with the process that holds them, however it ends."""
+"""File locks of the operating system. They are released when the process that holds them ends."""
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-_handles: set[int] = set()  # of files that this process has locked
+_handles: set[int] = set()  # of files locked by this process
 
 
-def take(handle: int, *, wait: bool) -> bool:
-    """Whether the open file is locked now: False if another handle of it is, unless this waits for that one.
+def acquire(handle: int, *, wait: bool) -> bool:
+    """Lock an open file. Returns False if another handle holds the lock and `wait` is False.
 
-    True, too, where there are no such locks: on Windows and on some file systems.
+    Returns True without locking on Windows and on file systems without locks.
     """
     try:
         import fcntl
@@ -27,7 +27,7 @@ def take(handle: int, *, wait: bool) -> bool:
 
 @contextlib.contextmanager
 def held(handle: int, release: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Close a locked file at the end of the block, after `release`. Processes forked in the block do neither."""
+    """A context that calls `release` and closes the locked file at its end, but not in forked processes."""
     _handles.add(handle)
     try:
         yield
@@ -42,22 +42,22 @@ def held(handle: int, release: Callable[[], None] = lambda: None) -> Iterator[No
 
 @contextlib.contextmanager
 def one_at_a_time(folder: str | os.PathLike) -> Iterator[None]:
-    """In its block, other processes wait before such a block for the same folder."""
-    if os.name != "posix":  # elsewhere, folders cannot be opened
+    """A context that only one process at a time can enter for the same folder; others wait."""
+    if os.name != "posix":  # other systems cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     with held(handle):
-        take(handle, wait=True)
+        acquire(handle, wait=True)
         yield
 
 
-def _forget() -> None:
-    """In a forked process: close its copies of the files, with which it would hold the locks of its parent."""
+def _close_in_child() -> None:
+    """Close a forked process's copies of the handles; otherwise they would keep the parent's locks alive."""
     for handle in _handles:
         os.close(handle)
     _handles.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: found where they first appear, without waiting for each step."""
+"""Detection of non-finite values on the device, without a host synchronization per step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,30 +15,34 @@ class NonFiniteError(FloatingPointError):
 
 
 class Checked(NamedTuple):
-    """train_state, metrics: of the step, or the given state if the step is not finite; bad: a leaf's number, or -1."""
+    """The result of a checked step.
+
+    train_state: after the step, or unchanged if the step is non-finite; metrics: of the step;
+    nonfinite_leaf: index of the first non-finite leaf, or -1.
+    """
 
     train_state: TrainState
     metrics: dict[str, jax.Array]
-    bad: jax.Array
+    nonfinite_leaf: jax.Array
 
 
 def undo_if_nonfinite(step: Callable[..., Any]) -> Callable[..., Checked]:
-    """The step, undone if its loss, or a parameter or statistic after it, is not finite."""
+    """The step, undone if its loss, or a parameter or state after it, is not finite."""
 
     def checked_step(train_state, batch):
         after, metrics = step(train_state, batch)
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(_looked_at(after, metrics))])
-        bad = jnp.where(finite.all(), -1, jnp.argmin(finite)).astype(jnp.int32)
-        kept = jax.tree.map(lambda new, old: jnp.where(bad < 0, new, old), after, train_state)
-        return Checked(kept, metrics, bad)
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(_checked_leaves(after, metrics))])
+        nonfinite_leaf = jnp.where(finite.all(), -1, jnp.argmin(finite)).astype(jnp.int32)
+        kept = jax.tree.map(lambda new, old: jnp.where(nonfinite_leaf < 0, new, old), after, train_state)
+        return Checked(kept, metrics, nonfinite_leaf)
 
     return checked_step
 
 
-def leaf_name(train_state: TrainState, metrics: dict[str, Any], bad: int) -> str:
-    """What number `bad` of `Checked` stands for."""
-    return paths(_looked_at(train_state, metrics))[bad]
+def leaf_name(train_state: TrainState, metrics: dict[str, Any], index: int) -> str:
+    """The path of leaf number `index` among those that are checked."""
+    return paths(_checked_leaves(train_state, metrics))[index]
 
 
-def _looked_at(train_state: TrainState, metrics: dict[str, Any]) -> dict[str, Any]:
+def _checked_leaves(train_state: TrainState, metrics: dict[str, Any]) -> dict[str, Any]:
     return {"loss": metrics["loss"], "params": train_state.params, "state": train_state.state}

@@ -1,4 +1,4 @@
-"""What a run is: its settings, data, and the program of its model, and how they differ from a checkpoint's."""
+"""Comparison of a run with a checkpoint: settings, data, and the compiled programs of the model."""
 
 import collections
 import hashlib
@@ -14,15 +14,14 @@ from jaxcnn._program import listing
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train.checkpoint import versions
 
-_FREE = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that training does not depend on
-_GO_ON = "go on with that, or begin in another folder"
+_IGNORED = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that do not affect training
 
 
 def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
-    """What `fn` computes for arguments of these shapes: a hash of its program, and how often it uses each operation.
+    """A hash of the program that JAX traces for `fn` and these shapes, and the count of each operation.
 
-    The program is what jax traces, not the Python object: another function that computes the same has the same hash,
-    and a closure with another rate or activation has another.
+    Functions with the same traced program have the same hash, even if the Python objects differ. A closure with another
+    dropout rate or activation has a different hash.
     """
     closed = jax.make_jaxpr(fn)(*specs)
     lines = listing(closed)
@@ -32,50 +31,52 @@ def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
 
 
 def difference(saved: Config, current: Config, defaults: Config) -> str:
-    """A line for each setting, and for the data, if they are not the same; none if training can go on.
+    """One line per setting or data set that differs; "" if training can resume.
 
-    A setting that the saved run does not have came with a later version: it counts with its default.
+    A setting that the saved run lacks was added in a later version, and has its default value.
     """
     saved, current = json.loads(json.dumps([saved, current]))
     lines: dict[str, str] = {}
     for part, default in (("config", current["config"]), ("fit", defaults)):
         for path, line in config_difference(saved.get(part) or {}, current[part], default).items():
-            known = any(other == path or other.endswith(f".{path}") for other in lines)
-            if path.split(".")[-1] not in _FREE and not known:
+            reported = any(other == path or other.endswith(f".{path}") for other in lines)
+            if path.split(".")[-1] not in _IGNORED and not reported:
                 lines[path] = line
     for part in ("data", "eval_data"):
         if saved.get(part) != current[part]:
-            lines[part] = f"  {part}: it had {saved.get(part)}, now {current[part]}"
+            lines[part] = f"  {part}: was {saved.get(part)}, now {current[part]}"
     return first_lines(lines.values())
 
 
-def refuse_another_run(
-    where: pathlib.Path, about: Config, current: Config, defaults: Config, say: Callable[[str], None]
+def reject_different_run(
+    path: pathlib.Path, about: Config, current: Config, defaults: Config, say: Callable[[str], None]
 ) -> None:
-    """Refuse to go on from a checkpoint of another run; say which packages, with which results may differ, are others.
+    """Reject a checkpoint of a different run. Report packages with different versions.
 
     Raises:
-        ConfigError: for other settings, data, or programs of the model.
+        ConfigError: for different settings, data or model.
     """
     saved = about["config"] or {}
     if lines := difference(saved, current, defaults):
-        raise ConfigError(f"{where} was made under another config; {_GO_ON}:\n{lines}")
+        raise ConfigError(f"{path} was saved with a different config; use its settings, or a new folder:\n{lines}")
     packages = version_difference(about["versions"])
     model = model_difference(saved, current)
     if model and "jax" not in " ".join(packages):
-        raise ConfigError(f"{where} was made with another model; {_GO_ON}:\n" + "\n".join(model))
+        raise ConfigError(
+            f"{path} was saved with a different model; use that model, or a new folder:\n" + "\n".join(model)
+        )
     if packages:
-        say(f"{where} was made with other packages, so results may differ:\n" + "\n".join(packages))
+        say(f"{path} was saved with other package versions, so results may differ:\n" + "\n".join(packages))
 
 
 def version_difference(saved: dict[str, str]) -> list[str]:
-    """A line for each package that has another version now."""
+    """One line per package with a different version now."""
     now = versions()
-    return [f"  {name}: it had {saved.get(name)}, now {now[name]}" for name in now if saved.get(name) != now[name]]
+    return [f"  {name}: was {saved.get(name)}, now {now[name]}" for name in now if saved.get(name) != now[name]]
 
 
 def model_difference(saved: Config, current: Config) -> list[str]:
-    """The same for the programs of the model."""
+    """One line per program of the model (training, evaluation) that differs."""
     lines = []
     for part in ("training", "evaluation"):
         before, now = saved.get(part, {}), current[part]
@@ -87,6 +88,6 @@ def model_difference(saved: Config, current: Config) -> list[str]:
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]
-        what = ", ".join(counts[:6]) or "the same operations with other constants, shapes or order"
-        lines.append(f"  model in {part}: {what}")
+        changes = ", ".join(counts[:6]) or "same operations with different constants, shapes or order"
+        lines.append(f"  model in {part}: {changes}")
     return lines

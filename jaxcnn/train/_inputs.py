@@ -1,4 +1,4 @@
-"""The data of `fit`, resolved and checked on the host before anything is computed."""
+"""The data sources of `fit`, and their validation on the host before training."""
 
 from typing import Any
 
@@ -16,62 +16,67 @@ from jaxcnn.train._run import Run
 
 
 def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, Source | None]:
-    """The batches to train on, and those to evaluate on.
+    """The sources of training and evaluation batches.
 
     Raises:
-        ConfigError: for a batch size, a number of steps, or settings that do not fit them.
+        ConfigError: for a batch size, a number of steps or settings that do not fit the data.
     """
-    seen = source(train_data, config["batch_size"], name="train_data")
-    unseen = None
+    train_source = source(train_data, config["batch_size"], name="train_data")
+    eval_source = None
     if eval_data is not None:
-        unseen = source(eval_data, config["evaluate"]["batch_size"], shuffle=False, name="eval_data")
-    if seen.arrays is not None:
-        require(config, {"batch_size": (1, len(seen.arrays["image"]) + 1)})
-    if seen.batch_size % jax.device_count():
-        raise ConfigError(f"batch_size must be a multiple of {jax.device_count()} devices, got {seen.batch_size}")
-    if config["epochs"] * seen.steps >= 2**31:
-        raise ConfigError(f"epochs: {config['epochs']:,} of {seen.steps:,} steps are more than 2**31 - 1 steps in all")
-    if unseen is None:
-        if config["patience"]:
-            raise ConfigError("patience waits for a better result of eval_data, and there are none; give eval_data")
-        for name in ("restore_best", "watch"):
+        eval_source = source(eval_data, config["evaluate"]["batch_size"], shuffle=False, name="eval_data")
+    if train_source.arrays is not None:
+        require(config, {"batch_size": (1, len(train_source.arrays["image"]) + 1)})
+    devices, batch_size, steps = jax.device_count(), train_source.batch_size, train_source.steps
+    if batch_size % devices:
+        raise ConfigError(f"batch_size must be a multiple of the number of devices, {devices}, got {batch_size}")
+    if config["epochs"] * steps >= 2**31:
+        raise ConfigError(f"epochs: {config['epochs']:,} epochs of {steps:,} steps exceed the limit of 2**31 - 1 steps")
+    if eval_source is None:
+        for name in ("patience", "restore_best", "watch"):
             if config[name]:
-                raise ConfigError(f"{name} needs the results of eval_data, and there are none; give eval_data")
-    return seen, unseen
+                raise ConfigError(f"{name} needs evaluation metrics: pass eval_data, or unset {name}")
+    return train_source, eval_source
 
 
-def checked(
-    seen: Source, unseen: Source | None, loss_fn: LossFn, params: Params, state: State, config: Config, run: Run
+def checked_sources(
+    train_source: Source,
+    eval_source: Source | None,
+    loss_fn: LossFn,
+    params: Params,
+    state: State,
+    config: Config,
+    run: Run,
 ) -> tuple[Source, Source | None]:
-    """The sources, after what can be looked at was found right; a stream is checked while it is read.
+    """The sources, validated. Data in memory are checked now, the batches of a stream when they are read.
 
     Raises:
-        ValueError: for data that the model cannot learn from; what is tolerated is said.
+        ValueError: for data that do not fit the model.
     """
     check = lambda name: lambda batch: check_for_loss(name, loss_fn, params, state, batch)
-    for name, data in (("train_data", seen), ("eval_data", unseen)):
+    for name, data in (("train_data", train_source), ("eval_data", eval_source)):
         if data is None or data.arrays is None:
             continue
         image, weight = data.arrays["image"], data.arrays.get("weight")
         if weight is not None and not np.any(weight):
-            raise ValueError(f"{name}: the weights of all examples are 0; leave them out, or the data")
+            raise ValueError(f"{name}: the weights of all examples are 0; remove the weights or the data")
         if name == "train_data" and config["on_nonfinite"] != "raise":
             if first := first_nonfinite(image, weight):
-                run.say(f"train_data: image{[*first]} is {image[first]}; steps that meet such values are undone")
+                run.say(f"train_data: image{[*first]} is {image[first]}; steps with non-finite values will be undone")
         else:
             check_finite(f"{name}: image", image, weight)
         check(name)(data.arrays)
-    samples = [_sample(data) for data in (seen, unseen)]
+    samples = [_sample(data) for data in (train_source, eval_source)]
     if all(sample is not None for sample in samples):
         check_same_range(*samples)
     if augments_color(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
-        raise ValueError("train_data: augmentations of color need images of bytes, or of floats from 0 to 1")
-    unseen = unseen and with_checked_batches("eval_data", unseen, check("eval_data"))
-    return with_checked_batches("train_data", seen, check("train_data")), unseen
+        raise ValueError("train_data: color augmentations need uint8 images, or float images from 0 to 1")
+    eval_source = eval_source and with_checked_batches("eval_data", eval_source, check("eval_data"))
+    return with_checked_batches("train_data", train_source, check("train_data")), eval_source
 
 
 def _sample(data: Source | None) -> np.ndarray | None:
-    """Images to tell the range of the data by; None for a stream of floats, which is not read for that."""
+    """Images that show the range of the data; None for a stream of floats, which is not read in advance."""
     if data is None:
         return None
     if data.arrays is not None:

@@ -1,4 +1,4 @@
-"""Being told to stop: training saves what it has before it goes."""
+"""Signals that stop training: SIGTERM, SIGINT and SIGHUP are deferred until a checkpoint is saved."""
 
 import contextlib
 import os
@@ -8,44 +8,45 @@ from collections.abc import Callable, Iterator
 
 
 class Interrupted(SystemExit):
-    """Training was told to stop, and has saved where it was; the program ends with 128 + the number of the signal."""
+    """A signal stopped training after it saved a checkpoint. The exit status is 128 + the signal's number."""
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], int]]:
-    """In its block, SIGTERM, SIGINT and SIGHUP only set what the function returns, from 0 to the signal's number.
+    """A context that defers SIGTERM, SIGINT and SIGHUP. It yields a function that returns the received signal, or 0.
 
-    The second one ends the program at once. Outside of the main thread, where Python gets no signals, it stays 0.
+    A second signal ends the program at once. Outside of the main thread, where Python receives no signals, the function
+    always returns 0.
 
     Raises:
-        Interrupted: at the end of the block, if a signal came after the block last asked for it.
+        Interrupted: at the end of the context, if a signal was received and the body did not raise.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    told = 0
+    received = 0
 
     def handle(number, frame):
-        nonlocal told
-        if told:
+        nonlocal received
+        if received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        told = number
+        received = number
 
-    before = {}
+    old_handlers = {}
     try:
         for number in _signals():
-            before[number] = signal.signal(number, handle)
-        yield lambda: told
+            old_handlers[number] = signal.signal(number, handle)
+        yield lambda: received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
-    if told:
-        raise Interrupted(128 + told)
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: the handler was not set from Python
+    if received:
+        raise Interrupted(128 + received)
 
 
 def _signals() -> list[signal.Signals]:
-    """Those to deal with: not those that are ignored, as SIGHUP is by `nohup`, and SIGINT by a shell's `&`."""
-    names = ("SIGTERM", "SIGINT", "SIGHUP")  # a terminal that closes sends the last one; Windows does not have it
-    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return [number for number in there if signal.getsignal(number) != signal.SIG_IGN]
+    """The signals to defer, without ignored ones: `nohup` ignores SIGHUP, and a shell's `&` ignores SIGINT."""
+    names = ("SIGTERM", "SIGINT", "SIGHUP")  # SIGHUP: the terminal closed; Windows does not have it
+    available = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in available if signal.getsignal(number) != signal.SIG_IGN]

@@ -1,4 +1,4 @@
-"""One writer at a time for a folder, by a lock that ends with its owner, even if the owner is killed."""
+"""An exclusive lock on a run folder. The operating system releases it when the process ends, even if killed."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ from jaxcnn.train import _flock
 from jaxcnn.train.checkpoint import CheckpointError
 
 _NAME = "lock"
-_held: set[pathlib.Path] = set()  # by threads of this process
+_held: set[pathlib.Path] = set()  # lock files held by threads of this process
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """In its block, no other process and no other thread gets past this for the same folder.
+    """A context that holds the exclusive lock on a folder.
 
     Raises:
-        CheckpointError: if another one is in such a block, or the folder cannot be written.
+        CheckpointError: if another process or thread holds the lock, or the folder cannot be written.
     """
     path = folder.resolve() / _NAME
     with _guard:
@@ -36,22 +36,22 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         with _guard:
             _held.remove(path)
             with contextlib.suppress(OSError):
-                path.unlink()  # while it is still locked, so that it is not the file of the next owner
+                path.unlink()  # before the lock is released, so it is not the next owner's file
 
     with _flock.held(handle, release):
         yield
 
 
 def _open(folder: pathlib.Path, path: pathlib.Path) -> int:
-    """A handle of the lock's file, which says who has locked it."""
+    """A locked handle of the lock file. The file names its owner."""
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be written: {error}") from error
+            raise CheckpointError(f"{folder}: cannot write the lock file: {error}") from error
         try:
-            if not _flock.take(handle, wait=False):
+            if not _flock.acquire(handle, wait=False):
                 raise _in_use(folder, path)
             if _same_file(handle, path):
                 os.ftruncate(handle, 0)
@@ -59,11 +59,11 @@ def _open(folder: pathlib.Path, path: pathlib.Path) -> int:
                 return handle
         except OSError as error:
             os.close(handle)
-            raise CheckpointError(f"{folder}: cannot be written: {error}") from error
+            raise CheckpointError(f"{folder}: cannot write the lock file: {error}") from error
         except CheckpointError:
             os.close(handle)
             raise
-        os.close(handle)  # of a file that its owner has removed meanwhile
+        os.close(handle)  # its owner removed the file in the meantime: try again
 
 
 def _same_file(handle: int, path: pathlib.Path) -> bool:
@@ -76,7 +76,7 @@ def _same_file(handle: int, path: pathlib.Path) -> bool:
 def _in_use(folder: pathlib.Path, path: pathlib.Path) -> CheckpointError:
     try:
         owner: Any = json.loads(path.read_text())
-        who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        process = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        who = "another process"
-    return CheckpointError(f"{folder}: in use by {who}; wait for it, or give another folder")
+        process = "another process"
+    return CheckpointError(f"{folder}: in use by {process}; wait until it ends, or use another folder")

@@ -1,24 +1,26 @@
-"""The records of a run as files: one JSON object a line, and a table."""
+"""The log files of a run: JSON lines and CSV."""
 
 import csv
+import io
 import json
 import math
 import os
 import pathlib
 from typing import Any
 
+from jaxcnn._replace import replace
 from jaxcnn.train._config import flat_entries
 
-_DEEPEST = 100  # as far as a record can be written again from anywhere
+_MAX_DEPTH = 100  # deeper records could exceed the recursion limit when they are written again
 
 
 def read_log(path: pathlib.Path) -> tuple[list[dict[str, Any]], str | None]:
-    """The records of a log that are whole, and what is wrong with the others, if anything is.
+    """The valid records of a log, and a description of the first problem, if any.
 
-    That the last line was cut off is not wrong: a process was ended while it wrote it.
+    An incomplete last line is not a problem: the process ended while writing it.
     """
     if path.exists() and not path.is_file():
-        return [], "is not a file"  # reading a pipe would never end
+        return [], "is not a file"  # reading a pipe would block
     try:
         *lines, last = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -40,59 +42,62 @@ def read_log(path: pathlib.Path) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def write_log(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
-    """Write all records, in place of those that are there."""
-    partial = path.with_suffix(".part")
-    partial.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in records), encoding="utf-8")
-    partial.replace(path)
+    """Replace the log by these records."""
+    with replace(path) as file:
+        file.writelines(_json_line(record) for record in records)
 
 
 def append_log(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
-    """Add records, on lines of their own even if the last one in the file was cut off."""
+    """Append records. An incomplete last line is ended first."""
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read() != b"\n":
                 file.write(b"\n")
-        file.writelines(json.dumps(record, allow_nan=False).encode() + b"\n" for record in records)
+        file.writelines(_json_line(record) for record in records)
 
 
 def write_csv(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
-    """Write all records as a table; a nested one has a column for each "name.of.part"."""
+    """Write all records as CSV. A nested entry has the column "outer.inner"."""
     rows = [dict(flat_entries(record)) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_suffix(".csv.part")
-    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    with replace(path) as file:
+        file.write(table.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _json_line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """The record of a line; ValueError or RecursionError if it is none."""
-    record = json.loads(line.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+    """The record in a line. Raises ValueError or RecursionError for an invalid line."""
+    record = json.loads(line.decode("utf-8"), parse_constant=_reject_constant, parse_float=_parse_finite)
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, found {line[:40]!r}")
     step = record.get("step", 0)
     if not isinstance(step, int) or isinstance(step, bool):
         raise ValueError(f"step must be an integer, found {str(step)[:40]!r}")
     level = [record]
-    for _ in range(_DEEPEST):
-        level = [part for node in level for part in _parts(node)]
+    for _ in range(_MAX_DEPTH):
+        level = [child for node in level for child in _children(node)]
     if level:
-        raise ValueError(f"nested more than {_DEEPEST} deep")
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
     return record
 
 
-def _parts(node: Any) -> list[Any]:
+def _children(node: Any) -> list[Any]:
     return [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+def _reject_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not valid JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")

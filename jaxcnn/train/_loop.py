@@ -1,4 +1,4 @@
-"""The loop of training: an event after each call of one compiled program, which does many steps."""
+"""The training loop: a generator that yields an event after each call of a compiled program of many steps."""
 
 import contextlib
 import time
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from jaxcnn.data import Source
 from jaxcnn.train._devices import all_gather, replicate, to_devices
-from jaxcnn.train._event import Event, nonfinite_leaf
+from jaxcnn.train._event import Event, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._many_steps import Step, first_carry, many_steps, means
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 
-_DISPATCH = 0.5  # seconds of work, about, for each call
+_SECONDS_PER_CALL = 0.5  # target
 
 
 def loop(
@@ -29,25 +29,25 @@ def loop(
     every: int = 0,
     run: Run | None = None,
 ) -> Iterator[Event]:
-    """Events of training: at the start, after each call of a program that does many steps, and at the end.
+    """Train, and yield an event at the start, after each compiled call of many steps, and at the end.
 
-    A call takes about half a second. Its program is compiled once; nothing waits for the devices inside of a call, and
-    the memory of the state is used again. Images of bytes are divided by 255. Training ends after `epochs`, or when
+    A call takes about half a second. The program is compiled once, donates the state's buffers, and does not
+    synchronize with the host between steps. uint8 images are divided by 255. Training ends after `epochs`, or when
     `event.stop` is set.
 
     Args:
-        step: as `make_step` makes it.
-        train_state: to begin with. Its memory is taken over.
-        source: of batches, as `data.source` makes it.
-        epochs: after which training ends.
-        augmentation: (key, images, when) -> images, as `data.augment.compose` makes it.
-        skip: how many steps in a row may be undone because they are not finite. One more is an event "nonfinite"; if
-            nothing replaces `event.carry` then, it is an error.
-        every: a call also ends at each multiple of this number of steps; 0: only at the end of an epoch.
-        run: to show what takes long.
+        step: a training step, as returned by `make_step`.
+        train_state: the initial state. Its buffers are donated.
+        source: the batches, as returned by `data.source`.
+        epochs: total number of epochs.
+        augmentation: (key, images, when) -> images, as returned by `data.augment.compose`.
+        skip: maximum number of consecutive non-finite steps to skip. The next one yields an event "nonfinite", and is
+            an error unless the caller replaces `event.carry`.
+        every: end a call at each multiple of this number of steps; 0: only at the end of an epoch.
+        run: prints what is running while a call takes long.
 
     Raises:
-        NonFiniteError: for a loss, parameter or statistic that is not finite.
+        NonFiniteError: for a non-finite loss, parameter or state.
 
     Example:
         >>> import optax
@@ -68,35 +68,36 @@ def loop(
     event = Event("start", carry, int(carry.train_state.step), source.steps, epochs, source.batch_size, run)
     yield event
 
-    length, doing = 1, "compiling"  # steps of a call, until it is known how long they take
-    timed, seconds = 0, 0.0  # steps of this epoch, and the time they took, but for those that were compiled
+    call_steps, activity = 1, "compiling"  # one step per call until the duration of a step is known
+    timed_steps, seconds = 0, 0.0  # of this epoch, without the call that compiles
     while event.step < epochs * source.steps and not event.stop:
-        left = min(source.steps - event.step % source.steps, every - event.step % every if every else source.steps)
-        count = all_gather(min(length, left))[0]  # the same in all processes
-        began = time.monotonic()
-        with run.busy(doing) if run else contextlib.nullcontext():
+        remaining = min(source.steps - event.step % source.steps, every - event.step % every if every else source.steps)
+        count = all_gather(min(call_steps, remaining))[0]  # the same in all processes
+        call_start = time.monotonic()
+        with run.busy(activity) if run else contextlib.nullcontext():
             for batches, steps in feed(event.carry, event.step, count):
                 event.carry = advance(event.carry, batches, steps)
-            event.step, bad = int(event.carry.train_state.step), int(event.carry.bad)
-        took = time.monotonic() - began
-        if bad >= 0:
+            event.step, nonfinite_leaf = int(event.carry.train_state.step), int(event.carry.nonfinite_leaf)
+        call_seconds = time.monotonic() - call_start
+        if nonfinite_leaf >= 0:
             event.kind = "nonfinite"
             yield event
-            if int(event.carry.bad) >= 0:
-                raise NonFiniteError(f"{nonfinite_leaf(event)}; a smaller learning rate or gradient clipping may help")
+            if int(event.carry.nonfinite_leaf) >= 0:
+                raise NonFiniteError(f"{nonfinite_message(event)}; try a smaller learning rate or gradient clipping")
             continue
-        if doing == "training":
-            length = max(1, round(count / took * _DISPATCH))
-            timed, seconds = timed + count, seconds + took
-        doing = "training"
-        event.images_per_second = timed * source.batch_size / seconds if timed else 0.0
-        event.metrics, event.metric = means(event.carry.totals), None
+        if activity == "training":
+            call_steps = max(1, round(count / call_seconds * _SECONDS_PER_CALL))
+            timed_steps, seconds = timed_steps + count, seconds + call_seconds
+        activity = "training"
+        event.images_per_second = timed_steps * source.batch_size / seconds if timed_steps else 0.0
+        event.metrics, event.metric = means(event.carry.metric_sums), None
         event.kind = "steps"
         if event.step % source.steps == 0:
             event.kind = "epoch"
             event.record = {"epoch": event.epoch, "step": event.step, "train": event.metrics}
-            event.carry = event.carry._replace(totals=replicate(jax.tree.map(jnp.zeros_like, event.carry.totals)))
-            timed, seconds = 0, 0.0
+            zeros = replicate(jax.tree.map(jnp.zeros_like, event.carry.metric_sums))
+            event.carry = event.carry._replace(metric_sums=zeros)
+            timed_steps, seconds = 0, 0.0
         yield event
 
     event.kind = "end"

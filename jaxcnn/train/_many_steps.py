@@ -1,7 +1,7 @@
 """Many steps as one compiled program, for data in memory and for streams.
 
-A batch of data in memory is a function of the training's key and the step, computed inside of the program. So training
-can be stopped and resumed at any step, and comes out the same to the bit.
+With data in memory, the program computes each batch from the random key and the step number. Training can therefore
+stop and resume at any step with bit-identical results.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from jaxcnn.train._guard import undo_if_nonfinite
 from jaxcnn.train._recipe import scale_bytes
 from jaxcnn.train._step import TrainState
 
-_STEPS = "steps"  # counted among the totals of metrics
+_STEPS = "steps"  # entry of the metric sums that counts steps
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -30,54 +30,58 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 def many_steps(
     step: Step, source: Source, augmentation: Callable[..., jax.Array] | None, skip: int
 ) -> tuple[Callable[..., Iterator[tuple[Any, int]]], Callable[[Carry, Any, int], Carry]]:
-    """(carry, step, count) -> what the next calls are given and how many steps each does; and the compiled call."""
+    """Returns `feed` and `advance`.
+
+    feed: (carry, step, count) -> an iterator over (batches, steps), the inputs of the calls to make.
+    advance: (carry, batches, steps) -> carry after these steps, compiled.
+    """
     feed, read = _from_memory(source) if source.stream is None else _from_stream(source)
     checked_step = undo_if_nonfinite(step)
 
-    def one(carry, batch, when):
+    def single_step(carry, batch, when):
         state = carry.train_state
         batch = scale_bytes(lax.with_sharding_constraint(batch, batch_sharding()))
         if augmentation:
             key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
             batch = batch | {"image": augmentation(key, batch["image"], when)}
-        after, metrics, bad = checked_step(state, batch)
-        finite = bad < 0
+        after, metrics, nonfinite_leaf = checked_step(state, batch)
+        finite = nonfinite_leaf < 0
         metrics = metrics | {_STEPS: jnp.float32(1)}
-        totals = {
-            name: old + jnp.where(finite, metrics[name], 0).astype(old.dtype) for name, old in carry.totals.items()
+        metric_sums = {
+            name: old + jnp.where(finite, metrics[name], 0).astype(old.dtype) for name, old in carry.metric_sums.items()
         }
-        in_a_row = jnp.where(finite, 0, carry.in_a_row + 1)
-        passed = finite | (in_a_row <= skip)
+        nonfinite_in_a_row = jnp.where(finite, 0, carry.nonfinite_in_a_row + 1)
+        passed = finite | (nonfinite_in_a_row <= skip)
         after = after._replace(step=state.step + passed.astype(state.step.dtype))
         skipped = carry.skipped + (passed & ~finite).astype(carry.skipped.dtype)
-        return Carry(after, totals, jnp.where(passed, -1, bad), skipped, in_a_row)
+        return Carry(after, metric_sums, jnp.where(passed, -1, nonfinite_leaf), skipped, nonfinite_in_a_row)
 
     def advance(carry, batches, count):
-        def body(inner):
-            done, carry = inner
+        def body(loop_state):
+            done, carry = loop_state
             batch, rows = read(batches, carry.train_state.step)
-            return done + 1, one(carry, batch, augment.When(rows, carry.train_state.step // source.steps))
+            return done + 1, single_step(carry, batch, augment.When(rows, carry.train_state.step // source.steps))
 
-        going_on = lambda inner: (inner[0] < count) & (inner[1].bad < 0)
-        return lax.while_loop(going_on, body, (0, carry))[1]
+        unfinished = lambda loop_state: (loop_state[0] < count) & (loop_state[1].nonfinite_leaf < 0)
+        return lax.while_loop(unfinished, body, (0, carry))[1]
 
     return feed, jit(advance, donate_argnums=0)
 
 
 def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """All rows and their order in this epoch, for one call; a batch of them."""
+    """`feed` returns all rows and the epoch's order for one call; `read` selects the batch of a step."""
 
     def order_of(key, epoch):
         return source.order(key, epoch)
 
     compiled = jit(order_of, out_shardings=replicated_sharding())
-    known, order = None, None
+    cached_for, order = None, None  # the epoch and key of the cached order
 
     def feed(carry: Carry, step: int, count: int) -> Iterator[tuple[Any, int]]:
-        nonlocal known, order
+        nonlocal cached_for, order
         key, epoch = carry.train_state.key, step // source.steps
-        if known != (now := (epoch, *jax.random.key_data(key).tolist())):
-            known, order = now, compiled(key, epoch)
+        if cached_for != (needed := (epoch, *jax.random.key_data(key).tolist())):
+            cached_for, order = needed, compiled(key, epoch)
         yield (source.arrays, order), count
 
     def read(batches, step):
@@ -89,16 +93,16 @@ def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
 
 
 def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Each batch as it comes, for a call of one step."""
-    place = -1
+    """`feed` returns each batch of the stream for a call of one step; `read` returns it."""
+    next_step = -1  # the step of the next batch of `batches`
     batches: Iterator[Batch] = iter(())
 
     def feed(carry: Carry, step: int, count: int) -> Iterator[tuple[Any, int]]:
-        nonlocal place, batches
-        if place != step:
-            place, batches = step, source.batches(step)
+        nonlocal next_step, batches
+        if next_step != step:
+            next_step, batches = step, source.batches(step)
         for batch in itertools.islice(batches, count):
-            place += 1
+            next_step += 1
             yield batch, 1
 
     def read(batch, step):
@@ -108,6 +112,7 @@ def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
 
 
 def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
+    """The initial carry, replicated on all devices."""
     batch = jax.eval_shape(scale_bytes, source.spec)
     names = [*jax.eval_shape(step, train_state, batch)[1], _STEPS]
     zero = lambda: jnp.zeros((), jnp.int32)
@@ -116,8 +121,8 @@ def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
     )
 
 
-def means(totals: dict[str, jax.Array]) -> dict[str, float | None]:
-    """The metrics of the epoch so far, over the steps that were done; None if there was none."""
-    sums = {name: float(total) for name, total in totals.items()}
+def means(metric_sums: dict[str, jax.Array]) -> dict[str, float | None]:
+    """The mean of each metric over the finite steps of the epoch so far; None if no step was finite."""
+    sums = {name: float(value) for name, value in metric_sums.items()}
     steps = sums.pop(_STEPS)
-    return {name: total / steps if steps else None for name, total in sums.items()}
+    return {name: value / steps if steps else None for name, value in sums.items()}

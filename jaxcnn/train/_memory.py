@@ -1,22 +1,22 @@
-"""Memory that the next training step finds ready."""
+"""Reuse of freed memory between training steps on a CPU."""
 
 import ctypes
 
-# Names of parameters in glibc's malloc.h.
+# Parameters of mallopt in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def reuse_memory() -> bool:
-    """Have this process keep the memory it frees, so that the next step on a CPU finds it ready.
+    """Make this process keep freed memory, which makes training steps on a CPU faster.
 
-    XLA takes the memory of a whole program at once and gives it back at the end. glibc gives such large pieces back
-    to Linux, which clears each page before it lends it out again: 0.3 ms for each MB on a virtual machine, half of the
-    time of a step of a small network (`python -m experiments.benchmarks.nets --fresh`). It concerns the whole
-    process, PyTorch as well, which then stays as large as it ever was; so the program decides, and
-    jaxcnn never calls this by itself. Call it first, before JAX has started its threads.
+    XLA allocates the memory of a whole program at once and frees it at the end. glibc returns such large blocks to
+    Linux, which clears each page before the next use. On a virtual machine this takes 0.3 ms per MB, half of the step
+    time of a small network (`python -m experiments.benchmarks.nets --fresh`). The setting affects the whole process,
+    including PyTorch: its memory no longer shrinks. jaxcnn therefore only sets it in `train.command`. Call it first,
+    before JAX starts its threads.
 
     Returns:
-        whether it worked: not without glibc (macOS, Windows, Alpine), where nothing changes.
+        True if the setting was applied; False without glibc (macOS, Windows, Alpine), where nothing changes.
 
     Example:
         >>> from jaxcnn import train
@@ -27,5 +27,5 @@ def reuse_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # One heap for all threads, from which nothing is taken by mmap, and whose end is not handed back.
+    # One heap for all threads, no allocation by mmap, and no trimming of the heap.
     return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)])

@@ -1,4 +1,4 @@
-"""An optimizer of optax from a config."""
+"""optax optimizers and schedules from a config."""
 
 import inspect
 import math
@@ -55,8 +55,8 @@ def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
     return optax.exponential_decay(peak, steps, end / peak)
 
 
-def _tenths(peak: float, end: float, steps: int) -> optax.Schedule:
-    """Divided by ten after a half and after three quarters, as for the first ResNets on CIFAR."""
+def _step_decay(peak: float, end: float, steps: int) -> optax.Schedule:
+    """Divide by 10 at 1/2 and 3/4 of the steps, as for the original ResNets on CIFAR."""
     return optax.piecewise_constant_schedule(peak, {steps // 2: 0.1, steps * 3 // 4: 0.1})
 
 
@@ -65,18 +65,22 @@ SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
     "linear": _linear,
     "cosine": _cosine,
     "exponential": _exponential,
-    "step": _tenths,
+    "step": _step_decay,
 }
 
 
 def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
-    """step -> learning rate: from 0 in a line to `peak`, then by the named shape to its end.
+    """step -> learning rate: linear warmup from 0 to `peak`, then the named decay.
 
     Args:
-        config: "name", one of constant, linear, cosine, exponential, step (divided by ten after a half and after three
-            quarters); "warmup", the share of all steps on the way up; "end", the last learning rate.
+        config: "name", one of constant, linear, cosine, exponential and step (divided by 10 at 1/2 and 3/4 of the decay
+            steps); "warmup", the fraction of all steps that warm up; "end", the last learning rate of linear, cosine
+            and exponential.
         peak: the largest learning rate.
-        steps: of the whole training.
+        steps: total number of steps.
+
+    Raises:
+        ConfigError: for an unknown name, or an invalid "end" of exponential.
 
     Example:
         >>> rate = jaxcnn.train.make_schedule({"name": "linear", "warmup": 0.5, "end": 0.0}, 1.0, 100)
@@ -86,29 +90,31 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
     name = config["name"]
     if name not in SCHEDULES:
         raise ConfigError(f"schedule.name: unknown {name!r}; {expected_one_of(name, SCHEDULES)}")
-    up = round(config["warmup"] * steps)
-    down = SCHEDULES[name](peak, config["end"], max(steps - up, 1))
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, up), down], [up]) if up else down
+    warmup_steps = round(config["warmup"] * steps)
+    decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
+    if not warmup_steps:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
 
 
 def make_optimizer(config: Config, steps: int, params: Params) -> optax.GradientTransformation:
-    """gradient -> (mean over `accumulate` steps) -> (clipped) -> (+ decay * w) -> an optimizer of optax -> (EMA)
+    """gradient -> (mean over `accumulate` steps) -> (clip) -> (+ decay * w) -> optax optimizer -> (EMA)
 
-    All but the first happen once for each update, so the EMA of the parameters moves with the updates, too.
+    All stages after the mean run once per update. So the EMA of the parameters also changes once per update.
 
-    An optimizer with a weight decay of its own, such as adamw, is given the rate: w shrinks by learning rate * decay.
-    For others, such as sgd and adam, decay * w is added to the gradient, as PyTorch does it.
+    An optimizer with decoupled weight decay, such as adamw, receives the rate: w shrinks by learning rate * decay. For
+    others, such as sgd and adam, decay * w is added to the gradient, as in PyTorch.
 
     Args:
-        config: such as `FIT`: "optimizer" with "name", "learning_rate", and arguments of that function of optax;
-            "schedule", as for `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for paths;
-            "clip_norm", the largest length of the whole gradient, 0 for any; "accumulate", steps for each update, of
-            which the last in each of the "epochs" may have fewer (`apply_accumulated`); "ema", as `with_ema`.
-        steps: of the whole training.
-        params: of the model, whose paths "where" is compared with.
+        config: with the keys of `FIT`: "optimizer" with "name", "learning_rate" and other arguments of the optax
+            function; "schedule", see `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for
+            parameter paths; "clip_norm", the maximum global norm of the gradient, 0 for no clipping; "accumulate",
+            steps per update (the last update of each of the "epochs" may use fewer); "ema", see `with_ema`.
+        steps: total number of steps.
+        params: of the model; "where" selects from their paths.
 
     Raises:
-        ConfigError: for a name or an argument that does not exist.
+        ConfigError: for an unknown name or argument.
 
     Example:
         >>> config = jaxcnn.train.FIT | {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}
@@ -124,13 +130,12 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
         if option not in arguments:
             raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, arguments)}")
         if callable(value) or isinstance(value, dict):
-            raise ConfigError(f"optimizer.{option} must be a number, a bool or a string, got {short_repr(value)}")
+            raise ConfigError(f"optimizer.{option} must be a number, bool or string, got {short_repr(value)}")
     parts = []
     if config["clip_norm"]:
         parts.append(optax.clip_by_global_norm(config["clip_norm"]))
     decay, where = config["weight_decay"]["rate"], config["weight_decay"]["where"]
-    own = {parameter for parameter in inspect.signature(make).parameters if parameter in ("weight_decay", "mask")}
-    if own == {"weight_decay", "mask"}:
+    if {"weight_decay", "mask"} <= {*inspect.signature(make).parameters}:
         options |= {"weight_decay": decay, "mask": mask(params, where) if decay else None}
     elif decay:
         parts.append(optax.add_decayed_weights(decay, mask(params, where)))
@@ -146,39 +151,39 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
 
 
 def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:
-    """The train_state after an update with the mean gradient of the steps since the last one, if there were any.
+    """Update with the mean of the gradients accumulated since the last update, if any.
 
-    For the end of an epoch, whose last steps would otherwise wait for the next epoch, or for ever.
+    For the end of an epoch: otherwise the gradients of its last steps would be applied in the next epoch, or never.
 
     Args:
-        optimizer: of `optax.MultiSteps`.
-        every: its steps for each update.
+        optimizer: an `optax.MultiSteps` transformation.
+        every: its steps per update.
         train_state: with the optimizer's state.
     """
 
     def update(train_state):
-        waiting = train_state.opt_state
-        # The mean of the gradients so far, once more, leaves it as it is and completes the update.
-        complete = waiting._replace(mini_step=jnp.full_like(waiting.mini_step, every - 1))
-        updates, opt_state = optimizer.update(waiting.acc_grads, complete, train_state.params)
+        accumulated = train_state.opt_state
+        # Passing the mean gradient as the last of the `every` gradients leaves the mean unchanged.
+        last_step = accumulated._replace(mini_step=jnp.full_like(accumulated.mini_step, every - 1))
+        updates, opt_state = optimizer.update(accumulated.acc_grads, last_step, train_state.params)
         return train_state._replace(params=optax.apply_updates(train_state.params, updates), opt_state=opt_state)
 
-    return lax.cond(train_state.opt_state.mini_step > 0, update, lambda same: same, train_state)
+    return lax.cond(train_state.opt_state.mini_step > 0, update, lambda train_state: train_state, train_state)
 
 
 class EmaState(NamedTuple):
     """The state of `with_ema`."""
 
-    count: jax.Array  # type: ignore[assignment]  # tuple.count is not needed here
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     inner: Any
     ema: Params
 
 
 def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    """The optimizer, which also keeps an exponential moving average (EMA) of the parameters.
+    """The optimizer with an exponential moving average (EMA) of the parameters in its state.
 
-    ema = d * ema + (1 - d) * params after each update, with d = min(decay, (1 + updates) / (10 + updates)), so that
-    the initial parameters are forgotten early. The EMA starts at the initial parameters.
+    ema = d * ema + (1 - d) * params after each update, with d = min(decay, (1 + updates) / (10 + updates)). The EMA
+    starts at the initial parameters; the smaller d of early updates reduces their weight.
 
     Args:
         optimizer: any optax transformation.

@@ -1,4 +1,4 @@
-"""What a config says of training: its settings, and the loss and augmentation made of them."""
+"""The settings of `fit`, their validation, and the loss and augmentation built from them."""
 
 import copy
 import functools
@@ -25,27 +25,27 @@ from jaxcnn.train._tta import TTA
 FIT: Config = {
     "seed": 0,
     "epochs": 10,
-    "batch_size": 128,  # of all devices together
-    "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and arguments of that function of optax
-    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps
+    "batch_size": 128,  # global, over all devices
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and other arguments of the optax function
+    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps; end: last rate
     "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
     "regularize": {"l1": 0.0, "l2": 0.0},
-    "clip_norm": 0.0,  # 0: not clipped
-    "accumulate": 1,  # steps for each update; the last update of an epoch may have fewer
-    "ema": 0.0,  # decay of the EMA of the parameters, which is evaluated and returned instead of them; 0: no EMA
+    "clip_norm": 0.0,  # maximum global norm of the gradient; 0: no clipping
+    "accumulate": 1,  # steps per update; the last update of an epoch may use fewer
+    "ema": 0.0,  # decay of the parameter EMA, which is evaluated and returned; 0: no EMA
     "label_smoothing": 0.0,
-    "mixup": 0.0,  # alpha; 0: not
-    "cutmix": 0.0,
+    "mixup": 0.0,  # alpha of the beta distribution; 0: off
+    "cutmix": 0.0,  # alpha; 0: off
     "dtype": "float32",  # or "bfloat16": activations; parameters stay float32
-    "augment": [],  # [name, argument, ...] of jaxcnn.data.augment, one after the other
+    "augment": [],  # entries [name, argument, ...] with functions of jaxcnn.data.augment, applied in order
     "evaluate": {"batch_size": 256, "tta": "none"},
-    "watch": "",  # metric of eval_data that decides which epoch is best, "-loss": the least loss; "": accuracy or -loss
-    "patience": 0,  # epochs without a better result after which training ends, and gives the best epoch's; 0: never
-    "restore_best": False,  # the result is the best epoch's, without patience as well
-    "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint and go on with other batches
-    "checkpoint": {"every": 0, "keep": 3},  # steps, beside the end of each epoch; keep 0: no checkpoints
+    "watch": "",  # evaluation metric that selects the best epoch; "-loss" minimizes the loss; "": accuracy, else -loss
+    "patience": 0,  # stop after this many epochs without improvement and return the best epoch; 0: never
+    "restore_best": False,  # return the best epoch; always on with patience
+    "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint with a new random key
+    "checkpoint": {"every": 0, "keep": 3},  # every: also save every n steps; keep: latest ones to keep, 0: save none
     "tensorboard": False,
-    "report": False,  # a page about the run in its folder, report.html, after each epoch
+    "report": False,  # write report.html in the run folder after each epoch
 }
 _LIMITS = {
     "seed": (0, 2**32),
@@ -70,14 +70,14 @@ _LIMITS = {
 }
 
 
-Loss = Callable[..., LossFn]  # of a model
+Loss = Callable[..., LossFn]  # model -> LossFn
 
 
 def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
-    """The loss of the model with label smoothing, regularization and mixtures, as the config has them."""
+    """The model's loss with the label smoothing, regularization, mixup and cutmix of the config."""
     if smoothing := config["label_smoothing"]:
         if "label_smoothing" not in inspect.signature(loss).parameters:
-            raise ConfigError(f"label_smoothing must be 0, as {short_repr(loss)} has no such argument, got {smoothing}")
+            raise ConfigError(f"label_smoothing must be 0: {short_repr(loss)} has no such argument, got {smoothing}")
         loss = functools.partial(loss, label_smoothing=smoothing)
     loss_fn = _with_loss_as_metric(loss(model))
     scales = config["regularize"]
@@ -92,20 +92,20 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
 
 
 def evaluation_loss(loss: Loss, model: Layer) -> LossFn:
-    """The loss of images as they were read, of which each device computes some rows, if they can be shared."""
+    """The loss of unscaled images. Each batch is split over the devices if its size is a multiple of their number."""
     loss_fn = _with_loss_as_metric(loss(model))
 
     @functools.wraps(loss_fn)
-    def shared(params, state, batch, *, train, key=None):
+    def sharded_loss(params, state, batch, *, train, key=None):
         if len(batch["image"]) % jax.device_count() == 0:
             batch = lax.with_sharding_constraint(batch, batch_sharding())
         return loss_fn(params, state, scale_bytes(batch), train=train, key=key)
 
-    return shared
+    return sharded_loss
 
 
 def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
-    """The loss, which is also its metric "loss" if it has no metric of that name."""
+    """The loss function with its loss as the metric "loss", unless it has a metric of that name."""
     check_loss("fit", loss_fn)
 
     @functools.wraps(loss_fn)
@@ -117,19 +117,18 @@ def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
 
 
 def scale_bytes(batch: Batch) -> Batch:
-    """The batch with images from 0 to 1, if they are bytes."""
+    """The batch with uint8 images divided by 255; other images are unchanged."""
     image = batch["image"]
     return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
 
 
 def augmentation(config: Config) -> Callable[..., jax.Array] | None:
+    """The composed augmentation of the config; None if it has none."""
     parts = []
     for i, entry in enumerate(config["augment"]):
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
         if not isinstance(name, str):
-            raise ConfigError(
-                f"augment[{i}] must be a name, or a list of a name and its arguments, got {short_repr(entry)}"
-            )
+            raise ConfigError(f"augment[{i}] must be a name or a list [name, argument, ...], got {short_repr(entry)}")
         if name not in AUGMENTS:
             raise ConfigError(f"augment[{i}]: unknown {name!r}; {expected_one_of(name, AUGMENTS)}")
         try:
@@ -140,7 +139,7 @@ def augmentation(config: Config) -> Callable[..., jax.Array] | None:
 
 
 def augments_color(config: Config) -> bool:
-    """Whether an augmentation is among those that need values from 0 to 1."""
+    """Whether the config has an augmentation that needs values from 0 to 1."""
     color = ("random_erasing", "brightness", "contrast", "saturation", "rand_augment")
     return any((entry[0] if isinstance(entry, list) else entry) in color for entry in config["augment"])
 
@@ -165,7 +164,7 @@ AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
 
 
 def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
-    """The defaults with what the config has; the arguments of the optimizer are its own affair."""
+    """The defaults, overridden by the config. Only "optimizer" may have keys that the defaults lack."""
     result = copy.deepcopy(defaults)
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -187,15 +186,15 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
 
 
 def resolve(config: Config) -> Config:
-    """All settings of `fit`: the defaults of `FIT` with those of `config` in their place, checked.
+    """All settings of `fit`: the defaults in `FIT`, overridden by `config`, and validated.
 
-    `fit` does it itself; before that, it finds what is wrong before anything is written.
+    `fit` calls it. Call it earlier to find errors before anything is written.
 
     Args:
         config: settings that differ from the defaults.
 
     Raises:
-        ConfigError: for a setting that does not exist or cannot be.
+        ConfigError: for an unknown or invalid setting.
 
     Example:
         >>> jaxcnn.train.resolve({"epochs": 3})["batch_size"]
@@ -208,6 +207,7 @@ def resolve(config: Config) -> Config:
 
 
 def check(config: Config) -> None:
+    """Raise ConfigError for a value outside its limits, or settings that exclude each other."""
     require(config, _LIMITS)
     for path, known in (
         ("dtype", ("float32", "bfloat16")),
@@ -218,6 +218,6 @@ def check(config: Config) -> None:
         if value not in known:
             raise ConfigError(f"{path}: unknown {value!r}; {expected_one_of(value, known)}")
     if config["mixup"] and config["cutmix"]:
-        raise ConfigError("mixup and cutmix: one of them must be 0")
+        raise ConfigError(f"mixup or cutmix must be 0, got {config['mixup']} and {config['cutmix']}")
     if config["on_nonfinite"] == "rollback" and not config["checkpoint"]["keep"]:
-        raise ConfigError('on_nonfinite "rollback" needs checkpoint.keep of at least 1')
+        raise ConfigError('on_nonfinite="rollback" needs checkpoints: checkpoint.keep must be at least 1, got 0')

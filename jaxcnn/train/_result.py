@@ -1,4 +1,4 @@
-"""What training gives."""
+"""The result of `fit`."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from jaxcnn.train._step import TrainState
 
 
 class Best(NamedTuple):
-    """The epoch with the best result: params and state after it, the metrics of its evaluation, and its number."""
+    """The best epoch: params and state after it, its evaluation metrics, and its number."""
 
     params: Params
     state: State
@@ -20,11 +20,15 @@ class Best(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """What training gives.
+    """The result of `fit`.
 
-    train_state: after the last step; params, state: what to use, of the last epoch, or of the best one where `patience`
-    or `restore_best` is set (params are the EMA, if the config says so); history: the records of all epochs; folder: of
-    the run; epoch: that of params and state; best: of the metric "watch" of eval_data, None without such data.
+    train_state: the state after the last step.
+    params, state: for inference, from the last epoch, or from the best one with `patience` or `restore_best`. With
+        "ema", params are the EMA.
+    history: one record per epoch.
+    folder: the run folder.
+    epoch: the epoch of params and state.
+    best: the best epoch by the metric "watch"; None without eval_data.
     """
 
     train_state: TrainState
@@ -37,7 +41,7 @@ class FitResult(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """A line with the accuracy of params, in evaluation if there was one, the time, and where all the rest is."""
+        """One line with the accuracy (else loss) of params on the evaluation data (else training data)."""
         record = _record(self.history, self.epoch)
         kind = "test" if "test" in record else "train"
         name = "accuracy" if "accuracy" in record.get(kind, {}) else "loss"
@@ -45,14 +49,14 @@ class FitResult(NamedTuple):
         shown = "" if value is None else f"{value:.2%} " if name == "accuracy" else f"{value:.4f} "
         result = shown and f"{'test' if kind == 'test' else 'training'} {name} {shown}"
         after = f"after {self.history[-1]['seconds']:.0f} s; " if self.history else ""
-        return f"{result}{after}see {self.folder}"
+        return f"{result}{after}results in {self.folder}"
 
     def __repr__(self) -> str:
-        return f"FitResult({count_params(self.params):,} parameters of epoch {self.epoch}: {self.outcome})"
+        return f"FitResult({count_params(self.params):,} parameters, epoch {self.epoch}: {self.outcome})"
 
 
 def result(event: Event, run: Run) -> FitResult:
-    """Of a training whose last event this is."""
+    """The result of the training that ended with this event."""
     best, epoch = None, event.note.get("best_epoch", 0)
     if epoch and event.best:
         best = Best(*event.best, _record(run.records, epoch).get("test", {}), epoch)

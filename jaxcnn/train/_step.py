@@ -1,4 +1,4 @@
-"""The training step: gradient of the loss, update by optax, as one compiled function."""
+"""The training step: the gradient of the loss and the optax update in one compiled function."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, child_key, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 
-# For what runs once: at its highest level, LLVM unrolls the generator of random numbers. Draws of 20 kernels whose
-# shapes differ: 16 -> 1 s of compilation; LeNet-5 1.3 -> 0.4 s, ResNet-50 6.3 -> 4.8 s. The values are the same.
-_ONCE = {"xla_backend_optimization_level": 2}
+# The initialization runs only once. At the default level, LLVM unrolls the random number generator. Compilation times:
+# 20 kernels of different shapes 16 -> 1 s, LeNet-5 1.3 -> 0.4 s, ResNet-50 6.3 -> 4.8 s. The values are the same.
+_FAST_COMPILE = {"xla_backend_optimization_level": 2}
 
 
 class TrainState(NamedTuple):
-    """All that changes in training.
+    """All values that training updates.
 
-    step: scalar int32, the number of steps done; params, state: of the model; opt_state: of the optimizer;
-    key: the random key of the run, from which each step folds its own.
+    step: number of steps done, a scalar int32; params, state: of the model; opt_state: of the optimizer;
+    key: the random key of the run. Each step folds its number into it.
     """
 
     step: jax.Array
@@ -32,18 +32,18 @@ class TrainState(NamedTuple):
     def __repr__(self) -> str:
         try:
             step = str(int(self.step))
-        except (TypeError, ValueError, RuntimeError):  # traced, only a shape, several, or donated
+        except (TypeError, ValueError, RuntimeError):  # traced, a ShapeDtypeStruct, not a scalar, or donated
             step = short_repr(self.step)
         trees = ", ".join(f"{name}=<{_size(getattr(self, name))}>" for name in ("params", "state", "opt_state"))
         return f"TrainState(step={step}, {trees}, key=<{short_repr(self.key)}>)"
 
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
-        """The state before the first step, for inputs like `x` (an array or its shape)."""
-        params, state = jit(as_layer(model).init, compiler_options=_ONCE)(child_key(key, "init"), x)
+        """The state before the first step, for inputs with the shape and dtype of `x` (array or ShapeDtypeStruct)."""
+        params, state = jit(as_layer(model).init, compiler_options=_FAST_COMPILE)(child_key(key, "init"), x)
         step = jnp.zeros((), jnp.int32)
         train_state = cls(step, params, state, optimizer.init(params), child_key(key, "steps"))
-        # A step takes over the memory of the state that it is given, so no two leaves may share theirs.
+        # A step donates the buffers of its state, so no two leaves may share a buffer.
         return jax.tree.map(jnp.copy, train_state)
 
 
@@ -54,15 +54,15 @@ def make_step(
 
     gradient = d loss_fn / d params;  update, opt_state = optimizer(gradient);  params + update
 
-    Compiled once for each shape of batch. The given train_state is donated: its arrays are gone after the
-    call. The metrics stay on the device; reading them waits for the step.
+    Compiled once per batch shape. The input train_state is donated: its arrays are invalid after the call. The metrics
+    stay on the device; reading them waits for the step.
 
     Args:
-        loss_fn: as `cross_entropy` makes it.
-        optimizer: from optax.
+        loss_fn: a loss function, as returned by `cross_entropy(model)`.
+        optimizer: an optax gradient transformation.
 
     Raises:
-        TypeError: for a model in the place of the loss, or something else in that of the optimizer.
+        TypeError: if `loss_fn` is a model, or `optimizer` is not an optimizer.
 
     Example:
         >>> import optax
@@ -79,14 +79,14 @@ def make_step(
     check_loss("make_step", loss_fn)
     if not hasattr(optimizer, "update"):
         raise TypeError(
-            f"make_step: optimizer must be one of optax, such as optax.sgd(0.1), got {short_repr(optimizer)}"
+            f"make_step: optimizer must be an optax optimizer, such as optax.sgd(0.1), got {short_repr(optimizer)}"
         )
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (_, (state, metrics)), gradient = grad_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
-        # optax relies on promotion, also where the user has jax refuse it for the rest of the program.
+        # optax relies on promotion, even if the user has configured JAX to reject it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             new = optax.apply_updates(params, updates)

@@ -1,11 +1,11 @@
-"""A folder of saved steps: which are there and whole, and how one is added, replaced or removed.
+"""A folder of saved steps: listing, verifying, adding, replacing and removing them.
 
-    1200/                   a whole step
+    1200/                   a complete step
     1300.partial/           a step that is being written
-    1200.removed/           a step that is being removed, or replaced by a new one of the same number
+    1200.removed/           a step that is being removed, or replaced by a new one with the same number
 
-A step gets its name when it is complete. One that it replaces is renamed before and removed after, so at each moment
-there is a whole copy of either the old step or the new one.
+A step is renamed to its number when it is complete. A step that it replaces is renamed first and removed last, so a
+complete copy of the old or the new step exists at all times.
 """
 
 import contextlib
@@ -23,32 +23,32 @@ PARTIAL, REMOVED = ".partial", ".removed"
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
-    """The steps in the folder, in order, whether they are as they were written or not."""
+    """The numbers of all steps in the folder, sorted. Damaged steps are included."""
     folder = pathlib.Path(folder)
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if _is_step(name))
 
 
 def best(folder: str | os.PathLike) -> int | None:
-    """The step of the largest metric, the latest of equals; None if none has a metric that is a finite number."""
-    found = []
-    for step, about in _known(pathlib.Path(folder)).items():
+    """The step with the largest metric, the latest one of equals; None if no step has a finite metric."""
+    candidates = []
+    for step, about in _readable(pathlib.Path(folder)).items():
         metric = about["metric"]
         if isinstance(metric, int | float) and not isinstance(metric, bool) and -math.inf < metric < math.inf:
-            found.append((metric, step))
-    return max(found, default=(None, None))[1]
+            candidates.append((metric, step))
+    return max(candidates, default=(None, None))[1]
 
 
 def finish(partial: pathlib.Path, about: str) -> None:
-    """Give a step that has its arrays the name it is found by, in place of an older one of that name."""
+    """Complete a partial step that has its arrays: write about.json and the manifest, flush, and rename it."""
     final = partial.with_suffix("")
     (partial / ABOUT).write_text(about)
     hashes = {file: sha256(partial / file, flush=True) for file in _files(partial)}
     (partial / MANIFEST).write_text(json.dumps(hashes, separators=(",", ":")))
     sha256(partial / MANIFEST, flush=True)
-    for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
-        _flush_folder(place)
-    replaced = _set_aside(final) if os.path.lexists(final) else None
+    for directory in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+        _flush_folder(directory)
+    replaced = _rename_removed(final) if os.path.lexists(final) else None
     partial.rename(final)
     _flush_folder(final.parent)
     if replaced:
@@ -56,33 +56,33 @@ def finish(partial: pathlib.Path, about: str) -> None:
 
 
 def prune(folder: pathlib.Path, keep: int, written: int) -> None:
-    """Of the steps up to the one just written, remove all but the latest ones and the best.
+    """Remove steps up to the one just written, except the latest `keep` and the best.
 
-    Later ones, of a part of the run that is done again, are left until that reaches them. Those that cannot be used
-    are not counted among the latest.
+    Later steps can exist after a rollback; they stay until training reaches them. Unreadable steps do not count as
+    latest steps.
     """
-    kept = {*[step for step in _known(folder) if step <= written][-keep:], best(folder), written}
+    kept = {*[step for step in _readable(folder) if step <= written][-keep:], best(folder), written}
     for step in steps(folder):
         if step <= written and step not in kept:
             remove(folder / str(step))
 
 
 def remove(path: pathlib.Path) -> None:
-    """Rename a step, then remove it, so that half a step is never taken for one."""
-    delete(_set_aside(path))
+    """Rename a step, then remove it, so that a partly removed step is never treated as complete."""
+    delete(_rename_removed(path))
 
 
 def recover(folder: pathlib.Path) -> None:
-    """Give each step its name that is complete and was not renamed any more, or else the one that it was to replace."""
+    """Rename complete steps that an interrupted `save` left as partial or removed, if their number is free."""
     for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*{REMOVED}")]:
         final = path.with_suffix("")
         if _is_step(final.name) and not os.path.lexists(final) and damage(path, int(final.name)) is None:
-            with contextlib.suppress(OSError):  # in a folder that is read-only, it stays as it is
+            with contextlib.suppress(OSError):  # the folder may be read-only
                 path.rename(final)
 
 
 def clean(folder: pathlib.Path) -> None:
-    """Recover, then remove what earlier processes left unfinished."""
+    """Recover complete steps, then remove unfinished ones."""
     recover(folder)
     for path in [*folder.iterdir()]:
         if path.suffix in (PARTIAL, REMOVED) and _is_step(path.stem):
@@ -90,7 +90,7 @@ def clean(folder: pathlib.Path) -> None:
 
 
 def delete(path: pathlib.Path) -> None:
-    """Remove a folder with all below it, or a file, or a link."""
+    """Remove a folder and its content, a file, or a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -98,52 +98,52 @@ def delete(path: pathlib.Path) -> None:
 
 
 def damage(path: pathlib.Path, step: int) -> str | None:
-    """What is wrong with a step's files, if anything is."""
+    """A description of the damage to a step's files; None if the step is valid."""
     try:
         hashes = read_json(path / MANIFEST)
-        there = {*_files(path)} - {MANIFEST}
+        files = {*_files(path)} - {MANIFEST}
         if not isinstance(hashes, dict) or ABOUT not in hashes:
-            return f"{path / MANIFEST}: expected a hash of each file"
-        if different := there ^ {*hashes}:
+            return f"{path / MANIFEST}: expected a hash for each file"
+        if different := files ^ {*hashes}:
             return f"{path / min(different)}: is {'missing' if min(different) in hashes else 'not in the manifest'}"
         for file, expected in hashes.items():
             if sha256(path / file) != expected:
-                return f"{path / file}: does not have the SHA-256 in the manifest"
+                return f"{path / file}: its SHA-256 differs from the manifest"
     except (OSError, ValueError) as error:
         return f"{path}: cannot be read: {error}"
     about, problem = read_about(path)
     if about is not None and about["step"] != step:
-        problem = f"{path / ABOUT}: is of step {about['step']}, not of {step}"
+        problem = f"{path / ABOUT}: belongs to step {about['step']}, not to step {step}"
     return problem
 
 
 def read_about(path: pathlib.Path) -> tuple[dict[str, Any] | None, str | None]:
-    """What a step says about itself, or what is wrong with that."""
+    """The content of about.json and None, or None and a description of the problem."""
     try:
         about = read_json(path / ABOUT)
     except (OSError, ValueError) as error:
         return None, f"{path / ABOUT}: cannot be read: {error}"
     kinds = {"step": int, "config": dict | None, "arrays": dict, "versions": dict}
     if not isinstance(about, dict) or about.get("format") != FORMAT or not {*kinds, "metric", "note"} <= about.keys():
-        return None, f"{path / ABOUT}: not of a format that is known"
+        return None, f"{path / ABOUT}: unknown format"
     for name, kind in kinds.items():
         if not isinstance(about[name], kind) or isinstance(about[name], bool):
-            return None, f"{path / ABOUT}: {name} is {str(about[name])[:40]!r}"
+            return None, f"{path / ABOUT}: {name} has an invalid value: {str(about[name])[:40]!r}"
     return about, None
 
 
-def _known(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
-    """What each step says about itself, of those that say that they are this step; their files may be damaged."""
-    found = {step: read_about(folder / str(step))[0] for step in steps(folder)}
-    return {step: about for step, about in found.items() if about is not None and about["step"] == step}
+def _readable(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """step -> about.json of each step that has a valid one with its own number; its arrays may be damaged."""
+    abouts = {step: read_about(folder / str(step))[0] for step in steps(folder)}
+    return {step: about for step, about in abouts.items() if about is not None and about["step"] == step}
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a file holds. Raises OSError, or ValueError for anything but JSON that can be read."""
+    """The content of a JSON file. Raises OSError, or ValueError for invalid JSON."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path.name} is not a file")  # reading a pipe would never end
+        raise ValueError(f"{path.name} is not a file")  # reading a pipe would block
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply") from error
 
@@ -159,11 +159,11 @@ def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit() and name == str(int(name))
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+def _reject_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not valid JSON")
 
 
-def _set_aside(path: pathlib.Path) -> pathlib.Path:
+def _rename_removed(path: pathlib.Path) -> pathlib.Path:
     removed = path.with_name(path.name + REMOVED)
     delete(removed)
     path.rename(removed)
@@ -171,18 +171,18 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
 
 
 def _files(path: pathlib.Path) -> list[str]:
-    """All files below, by their paths from there."""
-    found = []
+    """The relative paths of all files below a folder."""
+    files = []
     for file in sorted(path.rglob("*")):
         if file.is_symlink():
-            raise OSError(f"{file} is a link")
+            raise OSError(f"{file} is a symbolic link")
         if file.is_file():
-            found.append(file.relative_to(path).as_posix())
-    return found
+            files.append(file.relative_to(path).as_posix())
+    return files
 
 
 def _flush_folder(path: pathlib.Path) -> None:
-    if os.name == "posix":  # elsewhere, folders cannot be opened
+    if os.name == "posix":  # other systems cannot open folders
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

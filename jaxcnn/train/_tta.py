@@ -11,15 +11,15 @@ from jaxcnn._path import expected_one_of
 from jaxcnn.train._config import ConfigError
 
 
-def _same(x: jax.Array) -> jax.Array:
+def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-def _flipped(x: jax.Array) -> jax.Array:
+def _flip(x: jax.Array) -> jax.Array:
     return x[:, :, ::-1]
 
 
-def _shifted(pixels: int) -> Callable[[jax.Array], jax.Array]:
+def _shift(pixels: int) -> Callable[[jax.Array], jax.Array]:
     """Shifts images by 1 or -1 pixel in height and width, with reflect padding."""
 
     def shift(x):
@@ -29,14 +29,14 @@ def _shifted(pixels: int) -> Callable[[jax.Array], jax.Array]:
     return shift
 
 
-TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  # weights and views
-    "none": ((1, _same),),
-    "flip": ((1 / 2, _same), (1 / 2, _flipped)),
+TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  # (weight, view) pairs
+    "none": ((1, _identity),),
+    "flip": ((1 / 2, _identity), (1 / 2, _flip)),
     "flip_and_shift": (
-        (1 / 4, _same),
-        (1 / 4, _flipped),
-        *((1 / 8, lambda x, shift=_shifted(pixels): shift(x)) for pixels in (-1, 1)),
-        *((1 / 8, lambda x, shift=_shifted(pixels): _flipped(shift(x))) for pixels in (-1, 1)),
+        (1 / 4, _identity),
+        (1 / 4, _flip),
+        *((1 / 8, lambda x, shift=_shift(pixels): shift(x)) for pixels in (-1, 1)),
+        *((1 / 8, lambda x, shift=_shift(pixels): _flip(shift(x))) for pixels in (-1, 1)),
     ),
 }
 
@@ -45,15 +45,15 @@ TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  
 def with_tta(model: AnyLayer, name: str) -> Layer:
     """The model with test-time augmentation: in evaluation, its output is the weighted mean over views of each image.
 
-    In training it is the model itself.
+    In training, it equals the model.
 
     Args:
-        model: takes images (N, H, W, C).
+        model: a model of images (N, H, W, C).
         name: "none"; "flip", the mean over the image and its horizontal flip; "flip_and_shift", these two with weight
             1/4 each, and both shifted by one pixel along the diagonal in either direction with weight 1/8 each.
 
     Raises:
-        ConfigError: for another name.
+        ConfigError: for an unknown name.
 
     Example:
         >>> model = jaxcnn.train.with_tta(jaxcnn.flatten, "flip")

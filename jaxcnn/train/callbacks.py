@@ -1,27 +1,27 @@
-"""What `fit` does beside its steps: functions `(event) -> None` that it calls, one after the other, for each event.
+"""Callbacks of `fit`: functions `(event) -> None` that it calls in order for each event of the training loop.
 
-A callback looks at `event.kind` and does its part; it may change the event (see `Event`): add to `event.record` at
-"epoch", keep something in `event.note`, end the training by `event.stop = True`. What it raises ends the training.
-With several processes, all call it with the same values, and must come to the same end.
+A callback checks `event.kind` and acts on it. It may change the event (see `Event`): add entries to `event.record` at
+"epoch", store values in `event.note`, or end training with `event.stop = True`. An exception ends training. With
+several processes, every process calls it with the same values, and all must make the same decisions.
 
     def warn_of_overfitting(event):
         if event.kind == "epoch" and event.record["test"]["loss"] > 2 * event.record["train"]["loss"]:
-            event.run.say("the network overfits")
+            event.run.say("warning: the network overfits")
 
-THE ORDER MATTERS. `fit` calls them in this order, and those of the user where it says so:
+The order matters. `fit` calls its own callbacks and the user's in this order:
 
-    accumulated      the gradients that wait are applied before anything looks at the parameters
-    evaluation       before all that use its result
-    best             keeps the best epoch; it makes the room that `resume` fills
-    resume           goes on from a checkpoint; all after it see where the training is
-    nonfinite        goes back to a checkpoint, or ends the training
-    the user's       they see the result of the evaluation; what they add is logged and saved
-    early_stopping   ends the training; also one that had ended, and is resumed
-    log, tensorboard write the record of the epoch
-    save             all that happened in the epoch is in its checkpoint
-    progress         says how far it is
-    the report       of what was logged
-    signals          last, when all is saved
+    accumulated      applies the remaining accumulated gradients before anything reads the parameters
+    evaluation       adds the evaluation metrics, which later callbacks use
+    best             keeps the best epoch; allocates the buffers that `resume` restores into
+    resume           restores the latest checkpoint; later callbacks receive the restored event
+    nonfinite        after a non-finite step, rolls back or raises
+    user callbacks   receive the evaluation metrics; what they add is logged and saved
+    early_stopping   ends training, including a resumed training that had already ended
+    log, tensorboard write the epoch's record
+    save             saves a checkpoint with all of the above
+    progress         prints the progress
+    report           writes the report from the logged records
+    signals          ends the program after a signal, once everything is saved
 """
 
 import math
@@ -40,20 +40,36 @@ from jaxcnn.train._checkpoints import Checkpoints as Checkpoints
 from jaxcnn.train._checkpoints import signals as signals
 from jaxcnn.train._config import flat_entries
 from jaxcnn.train._devices import replicate
-from jaxcnn.train._event import Event, nonfinite_leaf
+from jaxcnn.train._event import Event, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._optimizer import apply_accumulated
 
+__all__ = [
+    "FACTORIES",
+    "Callback",
+    "Checkpoints",
+    "accumulated",
+    "best",
+    "early_stopping",
+    "evaluation",
+    "log",
+    "nonfinite",
+    "progress",
+    "signals",
+    "tensorboard",
+    "tolerant",
+]
+
 Callback = Callable[[Event], None]
 
-MOST_IN_A_ROW = 10  # steps that are not finite, or rollbacks, before training gives up
+MAX_IN_A_ROW = 10  # consecutive non-finite steps, or rollbacks, at which training fails
 
 FACTORIES: dict[str, Callable[..., Callback]] = {}
-"""Callbacks that other packages add: "report", (model, data) -> a callback, is used if the config of `fit` says so."""
+"""Callback factories registered by other packages: "report", (model, data) -> callback, for the setting "report"."""
 
 
 def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback:
-    """At the end of an epoch, an update with the gradients since the last one, of fewer than `every` steps."""
+    """At the end of each epoch, apply the gradients accumulated since the last update (fewer than `every` steps)."""
     apply = jit(lambda train_state: apply_accumulated(optimizer, every, train_state), donate_argnums=0)
 
     def callback(event):
@@ -64,7 +80,7 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback
 
 
 def evaluation(evaluate: Callable[[Params, State], dict[str, float]]) -> Callback:
-    """After each epoch, `record["test"]`: what the function says of the parameters, such as `train.evaluate`."""
+    """After each epoch, store the metrics that `evaluate(params, state)` returns in `event.record["test"]`."""
 
     def callback(event):
         if event.kind == "epoch":
@@ -75,12 +91,12 @@ def evaluation(evaluate: Callable[[Params, State], dict[str, float]]) -> Callbac
 
 
 def best(watch: str = "", *, restore: bool = False) -> Callback:
-    """Keep the parameters of the epoch whose evaluation has the largest metric `watch`, and which epoch it is.
+    """Keep the params and state of the epoch with the best evaluation metric, and the number of that epoch.
 
     Args:
-        watch: a metric of the evaluation; "-loss": the smallest "loss", and so for others. "": "accuracy" if there is
-            one, else "-loss".
-        restore: whether these parameters are what training gives, in place of the last ones.
+        watch: the evaluation metric to maximize. A leading "-" minimizes it: "-loss". "" selects "accuracy" if it is
+            evaluated, else "-loss".
+        restore: whether training returns the best epoch's params and state instead of the last ones.
     """
 
     def callback(event):
@@ -90,18 +106,18 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
             event.note |= {"best": None, "best_epoch": 0, "since_best": 0}
         if event.kind != "epoch":
             return
-        event.metric = watched(watch, event.record["test"])
+        event.metric = metric_to_maximize(watch, event.record["test"])
         event.note["since_best"] += 1
-        before = event.note["best"]
-        if event.metric is not None and (before is None or event.metric > before):
+        best_metric = event.note["best"]
+        if event.metric is not None and (best_metric is None or event.metric > best_metric):
             event.note |= {"best": event.metric, "best_epoch": event.epoch, "since_best": 0}
             event.best = jax.tree.map(jnp.copy, (event.params, event.state))
 
     return callback
 
 
-def watched(watch: str, metrics: Mapping[str, float]) -> float | None:
-    """The metric, negative where less is better; None if it or the loss is not finite."""
+def metric_to_maximize(watch: str, metrics: Mapping[str, float]) -> float | None:
+    """The watched metric, negated if `watch` begins with "-"; None if it or the loss is not finite."""
     watch = watch or ("accuracy" if "accuracy" in metrics else "-loss")
     value = metrics[watch.removeprefix("-")]
     if not math.isfinite(value) or not math.isfinite(metrics["loss"]):
@@ -110,7 +126,7 @@ def watched(watch: str, metrics: Mapping[str, float]) -> float | None:
 
 
 def early_stopping(patience: int) -> Callback:
-    """End the training after `patience` epochs in a row that were not better than the best one before."""
+    """End training after `patience` consecutive epochs without a new best metric. Requires the callback `best`."""
 
     def callback(event):
         if event.kind in ("start", "epoch") and event.note["since_best"] >= patience:
@@ -120,10 +136,10 @@ def early_stopping(patience: int) -> Callback:
 
 
 def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
-    """What happens after a step that was not finite: "raise"; "skip", which `loop` does; "rollback".
+    """Handle non-finite steps: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
 
     Raises:
-        NonFiniteError: if the policy is at its end, or no step of an epoch was finite.
+        NonFiniteError: with "raise", after too many skipped steps or rollbacks, or if an epoch has no finite step.
     """
 
     def callback(event):
@@ -131,49 +147,49 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
             checkpoints.write(event)
         if event.kind == "epoch":
             if event.metrics["loss"] is None:
-                raise NonFiniteError(f"epoch {event.epoch}: none of its {event.steps:,} steps was finite")
+                raise NonFiniteError(f"epoch {event.epoch}: all {event.steps:,} steps were non-finite")
             if skipped := int(event.carry.skipped):
                 event.record["skipped"] = skipped
         if event.kind == "nonfinite":
-            what = nonfinite_leaf(event)
+            problem = nonfinite_message(event)
             if policy == "skip":
-                raise NonFiniteError(f"{what}, as in the {MOST_IN_A_ROW - 1} steps before, which were skipped")
+                raise NonFiniteError(f"{problem}; the {MAX_IN_A_ROW - 1} steps before were also non-finite and skipped")
             if policy == "raise":
                 raise NonFiniteError(
-                    f'{what}; a smaller learning rate or clip_norm may help, or on_nonfinite "skip" or "rollback"'
+                    f'{problem}; try a smaller learning rate, clip_norm, or on_nonfinite "skip" or "rollback"'
                 )
-            _roll_back(event, what)
+            _roll_back(event, problem)
 
-    def _roll_back(event, what):
+    def _roll_back(event, problem):
         rollbacks = event.note.get("rollbacks", 0) + 1
-        if rollbacks > MOST_IN_A_ROW:
-            raise NonFiniteError(f"{what}, after {MOST_IN_A_ROW} rollbacks")
+        if rollbacks > MAX_IN_A_ROW:
+            raise NonFiniteError(f"{problem}; giving up after {MAX_IN_A_ROW} rollbacks")
         checkpoints.restore(event)
         event.note["rollbacks"] = rollbacks
-        # Another key: another order, other augmentations, another dropout.
+        # A new key changes the order of the examples, the augmentations and dropout.
         key = replicate(jax.random.fold_in(event.train_state.key, rollbacks))
         event.carry = event.carry._replace(train_state=event.train_state._replace(key=key))
-        event.run.say(f"{what}; back to step {event.step:,}, and on with other batches")
+        event.run.say(f"{problem}; rolled back to step {event.step:,}, continuing with a new random order")
 
     return callback
 
 
 def log(event: Event) -> None:
-    """Write the record of the epoch into the run's files, and say it in a line."""
+    """Write the epoch's record to the run's files, and print it as one line."""
     if event.kind != "epoch":
         return
     record = event.record
-    line = f"epoch {event.epoch}: {_shown(record['train'])}"
+    line = f"epoch {event.epoch}: {_format_metrics(record['train'])}"
     if "test" in record:
-        line += f"; test {_shown(record['test'], precise=True)}"
+        line += f"; test {_format_metrics(record['test'], precise=True)}"
     if "skipped" in record:
-        line += f"; {record['skipped']} steps skipped, which were not finite"
+        line += f"; {record['skipped']} non-finite steps skipped in total"
     record |= {"seconds": round(event.seconds, 2), "images_per_second": round(event.images_per_second, 1)}
     event.run.log(line, **record)
 
 
 def tensorboard(folder: pathlib.Path) -> Callback:
-    """Write the record of each epoch for TensorBoard.
+    """Write each epoch's record as TensorBoard event files.
 
     Raises:
         ImportError: without tensorboardX, `pip install 'jaxcnn[tb]'`.
@@ -181,7 +197,7 @@ def tensorboard(folder: pathlib.Path) -> Callback:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("TensorBoard's files are written by tensorboardX", "tb") from error
+        raise MissingExtraError("TensorBoard files are written by tensorboardX", "tb") from error
 
     def callback(event):
         if event.kind != "epoch" or jax.process_index():
@@ -191,47 +207,47 @@ def tensorboard(folder: pathlib.Path) -> Callback:
                 if value is not None:
                     writer.add_scalar(name.replace(".", "/"), value, event.step)
 
-    return tolerant("TensorBoard's files", callback)
+    return tolerant("the TensorBoard files", callback)
 
 
 def progress(event: Event) -> None:
-    """Say where the training begins, and how far it is."""
+    """Print where training starts, then its progress: epoch, step, metrics, speed and remaining time."""
     if event.kind == "start":
-        event.run.say("compiling ..." if event.step == 0 else f"going on from step {event.step:,}; compiling ...")
+        event.run.say("compiling ..." if event.step == 0 else f"resuming from step {event.step:,}; compiling ...")
     if event.kind == "steps":
-        place, rate = event.step % event.steps, event.images_per_second
-        bar = "#" * round(20 * place / event.steps)
+        done, rate = event.step % event.steps, event.images_per_second
+        bar = "#" * round(20 * done / event.steps)
         images = (event.epochs * event.steps - event.step) * event.batch_size
-        left = f", {images / rate:,.0f} s left" if rate else ""
+        remaining = f", {images / rate:,.0f} s left" if rate else ""
         event.run.progress(
-            f"epoch {event.epoch + 1}: [{bar:.<20}] {place}/{event.steps}: "
-            f"{_shown(event.metrics)}; {rate:,.0f} images/s{left}"
+            f"epoch {event.epoch + 1}: [{bar:.<20}] step {done:,}/{event.steps:,}: "
+            f"{_format_metrics(event.metrics)}; {rate:,.0f} images/s{remaining}"
         )
 
 
-def tolerant(what: str, callback: Callback) -> Callback:
-    """The callback, whose errors are warnings: what only writes about the training must not lose it."""
+def tolerant(name: str, callback: Callback) -> Callback:
+    """The callback with its exceptions turned into warnings, so that a failed report does not end training."""
 
-    def tried(event):
+    def callback_with_warnings(event):
         try:
             callback(event)
         except Exception as error:
-            text = f"{what} could not be written: {type(error).__name__}: {error}"
+            text = f"{name} could not be written: {type(error).__name__}: {error}"
             try:
                 warnings.warn(text, stacklevel=3)
-            except UserWarning:  # where warnings are errors
+            except UserWarning:  # warnings are configured as errors
                 event.run.say(text)
 
-    return tried
+    return callback_with_warnings
 
 
-def _shown(metrics: Mapping[str, float | None], *, precise: bool = False) -> str:
+def _format_metrics(metrics: Mapping[str, float | None], *, precise: bool = False) -> str:
     digits = 2 if precise else 1
-    first = {"loss": metrics["loss"]}
 
-    def one(name, value):
+    def formatted(name, value):
         if value is None:
-            return f"{name} none"
+            return f"{name} n/a"
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
-    return ", ".join(one(name, value) for name, value in (first | dict(metrics)).items())
+    loss_first = {"loss": metrics["loss"]} | dict(metrics)
+    return ", ".join(formatted(name, value) for name, value in loss_first.items())

@@ -1,14 +1,14 @@
-"""Checkpoints: a tree of arrays on disk that is either whole, and says so by hashes, or not there.
+"""Checkpoints: trees of arrays on disk, written atomically and verified by hashes.
 
     folder/
       1200/               a step
-        arrays/           as Orbax writes them
+        arrays/           written by Orbax
         about.json        config, versions, metric, and the name, shape and dtype of each array
         manifest.json     the SHA-256 of every other file
       1300/ ...
 
-A step is written under another name, flushed, hashed and renamed, so that whoever pulls the plug leaves the steps
-before it. Orbax itself does not notice a flipped bit; a manifest does, and then the step before is used.
+A step is written under a temporary name, flushed, hashed and renamed, so a crash never damages earlier steps. Orbax
+does not detect corrupted bytes; the manifest does, and `restore` then uses the previous step.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ import numpy as np
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn.train import _flock, _steps
-from jaxcnn.train._arrays import described, disk_name, orbax_spec, plain, restored_as
+from jaxcnn.train._arrays import disk_name, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
 
 _ARRAYS = "arrays"
-_ONE_AT_A_TIME = threading.RLock()  # Orbax counts the saves of all threads with one counter
+_ONE_AT_A_TIME = threading.RLock()  # Orbax has one global counter for the saves of all threads
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint or run folder that cannot be written, or no checkpoint that can be read."""
+    """A checkpoint or run folder cannot be written, or no checkpoint can be read."""
 
 
 class Restored(NamedTuple):
-    """step: the number it was saved under; tree: the arrays; about: what else was saved, a dict."""
+    """step: the step number; tree: the arrays; about: a dict with "config", "metric", "note" and "versions"."""
 
     step: int
     tree: Any
@@ -61,22 +61,22 @@ def save(
     note: Any = None,
     keep: int = 3,
 ) -> None:
-    """Write a tree of arrays as `folder/step`, and remove steps that need not be kept.
+    """Write a tree of arrays to `folder/step`, and remove old steps.
 
-    With several processes, all call it, and all see one file system.
+    With several processes, every process must call it, and all must share one file system.
 
     Args:
-        folder: of all steps.
-        step: at least 0; one that is there already is replaced, and removed only after the new one is complete.
-        tree: of arrays, random keys and numbers.
-        config: what the arrays depend on; `restore` compares it.
-        metric: the larger, the better: the best step is kept.
-        note: what else should be there at `restore`, as JSON.
-        keep: how many of the latest steps to keep, at least 1; the best and this one are kept beside them.
+        folder: the folder that contains all steps.
+        step: at least 0. An existing step is replaced, and removed only after the new one is complete.
+        tree: a pytree of arrays, random keys and numbers.
+        config: the settings that the arrays depend on; `restore` compares them.
+        metric: larger is better. The step with the best metric is always kept.
+        note: any JSON value; `restore` returns it.
+        keep: number of latest steps to keep, at least 1, in addition to the best step and this one.
 
     Raises:
-        TypeError, ValueError: for a metric that is not a finite number, or a config or note that JSON cannot hold.
-        CheckpointError: if it cannot be written, such as on a full disk; the steps before are as they were.
+        TypeError, ValueError: if the metric is not a finite number, or config or note are not JSON-serializable.
+        CheckpointError: if the step cannot be written, for example on a full disk. Earlier steps are unchanged.
         ImportError: without Orbax, `pip install 'jaxcnn[train]'`.
 
     Example:
@@ -92,7 +92,7 @@ def save(
     step, keep = _integer("step", step), _integer("keep", keep)
     if step < 0 or keep < 1:
         raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
-    leaves = [plain(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [without_key_type(leaf) for leaf in jax.tree.leaves(tree)]
     about = _as_json(step, tree, config, metric, note)
     partial = folder / f"{step}{_steps.PARTIAL}"
     first = jax.process_index() == 0
@@ -103,14 +103,14 @@ def save(
                 stack.enter_context(_flock.one_at_a_time(folder))
                 _steps.clean(folder)
                 partial.mkdir()
-            _together("partial")
+            _wait_for_processes("partial")
             with orbax.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / _ARRAYS, {disk_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
             if first:
                 _steps.finish(partial, about)
                 _steps.prune(folder, keep, step)
-            _together("saved")
-        except (OSError, ValueError, RuntimeError) as error:  # Orbax tells a full disk by ValueError
+            _wait_for_processes("saved")
+        except (OSError, ValueError, RuntimeError) as error:  # Orbax raises ValueError on a full disk
             if first:
                 with contextlib.suppress(OSError, ValueError):
                     _steps.clean(folder)
@@ -127,57 +127,56 @@ def restore(
     check: Callable[[int, dict[str, Any]], None] | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Restored:
-    """The arrays of the latest step that is as it was written, or of the one named.
+    """Read the arrays of the latest valid step, or of the given step.
 
-    Every file is compared with its SHA-256, and every name, shape and dtype with those of `like`, before an array is
-    read. A damaged step is passed over with a warning.
+    Before arrays are read, every file is compared with its SHA-256, and every path, shape and dtype with `like`. A
+    damaged step is skipped with a warning.
 
     Args:
-        folder: of all steps.
-        like: a tree of arrays, or shapes with shardings, of the same structure; the arrays go to the same devices,
-            however many they came from.
-        config: must be that of the step; None for any.
-        step: to restore this one or none.
-        check: (step, about) -> None, called before the arrays are compared with `like`; it raises to refuse the step.
-        warn: called with a line about a damaged step that is passed over.
+        folder: the folder that contains all steps.
+        like: a tree of arrays, or of ShapeDtypeStructs with shardings, with the structure of the saved tree. The arrays
+            are restored to the devices of `like`, which may differ from those they were saved from.
+        config: must equal the config of the step; None accepts any.
+        step: the only step to consider; None for the latest valid one.
+        check: (step, about) -> None, called before the arrays are compared with `like`. It raises to reject the step.
+        warn: called with a message for a damaged step that is skipped.
 
     Raises:
-        CheckpointError: if there is no such step, all are damaged, or it holds another tree.
-        ConfigError: for another config; it names the settings that differ.
+        CheckpointError: if the step does not exist, all steps are damaged, or the saved tree differs from `like`.
+        ConfigError: for a different config; the message lists the differences.
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    chosen, about = agreed(lambda: _choose(folder, step, warn))
+    chosen_step, about = first_process_result(lambda: _latest_valid(folder, step, warn))
+    path = folder / str(chosen_step)
     if check is not None:
-        check(chosen, about)
+        check(chosen_step, about)
     if config is not None and (lines := config_difference(about["config"] or {}, json.loads(json.dumps(config)), {})):
         raise ConfigError(
-            f"{folder / str(chosen)} was made under another config; go on with that, or begin in another folder:\n"
+            f"{path} was saved with a different config; use its settings, or a new folder:\n"
             + first_lines(lines.values())
         )
-    if (found := about["arrays"]) != (expected := described(like)):
+    if (saved := about["arrays"]) != (expected := shapes_and_dtypes(like)):
         different = [
-            f"  {name}: expected {expected.get(name)}, found {found.get(name)}"
-            for name in sorted({*found, *expected})
-            if found.get(name) != expected.get(name)
+            f"  {name}: expected {expected.get(name)}, found {saved.get(name)}"
+            for name in sorted({*saved, *expected})
+            if saved.get(name) != expected.get(name)
         ]
-        more = [f"  and {len(different) - 5} more"] if len(different) > 5 else []
-        raise CheckpointError("\n".join([f"{folder / str(chosen)} holds other arrays:", *different[:5], *more]))
+        raise CheckpointError(f"{path} has different arrays:\n{first_lines(different)}")
     leaves, structure = jax.tree.flatten(like)
-    target = {
-        disk_name(i): shape for i, leaf in enumerate(leaves) if (shape := orbax_spec(leaf)).size
-    }  # Orbax knows no empty ones
+    specs = {disk_name(i): orbax_spec(leaf) for i, leaf in enumerate(leaves)}
+    target = {name: spec for name, spec in specs.items() if spec.size}  # Orbax cannot save empty arrays
     try:
         with _ONE_AT_A_TIME, orbax.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(folder / str(chosen) / _ARRAYS, target)
+            arrays = checkpointer.restore(path / _ARRAYS, target)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{folder / str(chosen)}: cannot be read: {error}") from error
-    restored = [restored_as(leaf, arrays.get(disk_name(i))) for i, leaf in enumerate(leaves)]
-    return Restored(chosen, jax.tree.unflatten(structure, restored), about)
+        raise CheckpointError(f"{path}: cannot read the arrays: {error}") from error
+    restored = [restored_leaf(leaf, arrays.get(disk_name(i))) for i, leaf in enumerate(leaves)]
+    return Restored(chosen_step, jax.tree.unflatten(structure, restored), about)
 
 
 def versions() -> dict[str, str]:
-    """Of what results depend on to the bit."""
+    """The versions of Python and of the packages that results depend on."""
     packages = ("jax", "jaxlib", "optax", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
@@ -191,10 +190,10 @@ def _orbax() -> Any:
 
 
 def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, note: Any) -> str:
-    """What `restore` is to know about a step."""
+    """The content of about.json."""
     if metric is not None:
         try:
-            metric = float(1.0 * metric)  # the product refuses text
+            metric = float(1.0 * metric)  # the product rejects strings
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"checkpoint.save: metric must be a number or None, got {short_repr(metric)}") from None
         if not math.isfinite(metric):
@@ -206,13 +205,13 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
         "metric": metric,
         "note": note,
         "versions": versions(),
-        "arrays": described(tree),
+        "arrays": shapes_and_dtypes(tree),
     }
     try:
         return json.dumps(about, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"checkpoint.save: config and note must be what JSON can hold: {error}") from error
+        raise kind(f"checkpoint.save: config and note must be JSON-serializable: {error}") from error
 
 
 def _integer(name: str, value: Any) -> int:
@@ -222,10 +221,10 @@ def _integer(name: str, value: Any) -> int:
         raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}") from None
 
 
-def recovered(folder: pathlib.Path) -> list[int]:
-    """The steps in the folder, after those that lost their names to unfinished ones have them back.
+def recovered_steps(folder: pathlib.Path) -> list[int]:
+    """The steps in the folder, after recovering those that an interrupted `save` left under a temporary name.
 
-    It waits for who is saving there, so as not to recover a step that is being replaced.
+    It waits for a process that is saving in the folder, whose temporary names are still in use.
     """
     if folder.is_dir():
         with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
@@ -233,32 +232,32 @@ def recovered(folder: pathlib.Path) -> list[int]:
     return steps(folder)
 
 
-def _choose(folder: pathlib.Path, step: int | None, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
-    """The step to restore, and what is known about it."""
-    there = recovered(folder)
+def _latest_valid(folder: pathlib.Path, step: int | None, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+    """The requested step, or the latest valid one, and the content of its about.json."""
+    existing = recovered_steps(folder)
     damaged: list[str] = []
-    for candidate in [step] if step is not None else there[::-1]:
+    for candidate in [step] if step is not None else existing[::-1]:
         path = folder / str(candidate)
         problem = _steps.damage(path, candidate)
         about, _ = _steps.read_about(path)
         if problem is None and about is not None:
             if damaged:
-                warn(f"{damaged[0]}; step {candidate} is used instead")
+                warn(f"{damaged[0]}; using step {candidate} instead")
             return candidate, about
         damaged.append(str(problem))
-    raise CheckpointError("; ".join([f"{folder}: no step that can be used", *damaged]))
+    raise CheckpointError("; ".join([f"{folder}: no valid checkpoint", *damaged]))
 
 
-def _together(name: str) -> None:
-    """Wait for the other processes."""
+def _wait_for_processes(name: str) -> None:
+    """Wait until all processes have reached this point."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(f"jaxcnn checkpoint {name}")
 
 
-def agreed(compute: Callable[[], Any]) -> Any:
-    """What the first process computes, as JSON, in all of them; so is its CheckpointError."""
+def first_process_result(compute: Callable[[], Any]) -> Any:
+    """The result of `compute()` in the first process, sent to all as JSON. A CheckpointError is raised in all."""
     if jax.process_count() == 1:
         return compute()
     from jax.experimental import multihost_utils

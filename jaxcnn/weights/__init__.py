@@ -1,4 +1,4 @@
-"""The world's trained weights, in and out: as PyTorch names and lays them out, and as safetensors files."""
+"""Import and export of trained weights: PyTorch state dicts (torchvision, timm) and safetensors files."""
 
 from jaxcnn.weights._convert import WeightsError as WeightsError
 from jaxcnn.weights._convert import from_torch as from_torch

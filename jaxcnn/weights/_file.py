@@ -1,4 +1,4 @@
-"""Weights in safetensors files: names, shapes and bytes, and nothing that could run."""
+"""Weights in safetensors files, which contain names, shapes and data but no executable code."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from jaxcnn._stack import stack_depth, stacked_name
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors
 
-DTYPES = {  # of the format that NumPy and jax have; safetensors' own reader for NumPy lacks some
+DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -35,28 +35,28 @@ DTYPES = {  # of the format that NumPy and jax have; safetensors' own reader for
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-# timm's variants whose weights have the names and shapes of a model here, which computes something else
+# timm variants whose weights have the names and shapes of a model here, but which compute different outputs
 LOOKALIKES = {
-    r"tf_(efficientnet|mobilenet)": "pads as TensorFlow does, at the end first",
-    r"resnet(aa|blur)\d": "has other pools, without weights of their own",
+    r"tf_(efficientnet|mobilenet)": "uses TensorFlow's padding",
+    r"resnet(aa|blur)\d": "uses different pooling",
 }
 
 
 def save(path: str | os.PathLike, params: Params, state: State, *, model: str | None = None) -> None:
-    """Writes params and state to a safetensors file, by their paths here, or by torchvision's or timm's names.
+    """Save params and state to a safetensors file, under their jaxcnn paths or torchvision's or timm's names.
 
-    The file takes the place of an old one only when it is whole. Its metadata say what it holds: {"format": "jaxcnn"},
-    or {"format": "pt", "model": model}. For parameters of `repeat`, {"stacked": ..} says how often each is stacked.
+    An existing file is replaced atomically. The metadata are {"format": "jaxcnn"}, or {"format": "pt", "model": model}.
+    For parameters of `repeat`, the metadata "stacked" holds the number of stacked axes of each.
 
     Args:
-        path: of the file.
-        params, state: of a model.
-        model: its name in `MODELS`, for the names and layouts of `to_torch`.
+        path: the file.
+        params, state: the model's parameters and state.
+        model: its name in `MODELS`, to save with the names and layouts of `to_torch`.
 
     Raises:
-        MissingExtraError: without the package safetensors.
-        WeightsError: for a name that is not in `MODELS`; for trees that are not nested dicts of arrays, or with keys
-            that are empty or have a "/"; with `model`, for parameters that are not that model's.
+        MissingExtraError: if the package safetensors is not installed.
+        WeightsError: if the name is not in `MODELS`, the trees are not nested dicts of arrays, a key is empty or
+            contains "/", or the parameters do not fit `model`.
         OSError: if the file cannot be written.
 
     Example:
@@ -88,19 +88,19 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
 
 
 def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> tuple[Params, State]:
-    """Reads (params, state), NumPy arrays, from a safetensors file that `save` wrote, or torchvision's or timm's names.
+    """Load (params, state) as NumPy arrays from a safetensors file. Its names are those of `save`, torchvision or timm.
 
-    With `model`, what is returned fits that model, in float32; without, it is what the file has, in its dtypes.
+    With `model`, the result fits that model, in float32. Without, it has the paths and dtypes of the file.
 
     Args:
-        path: of the file.
-        model: the name in `MODELS` of the model that the weights are for; needed for names that are not from here.
-        options: of that model, such as classes=10.
+        path: the file.
+        model: the model's name in `MODELS`. Required for files with torchvision's or timm's names.
+        options: the model's options, such as classes=10.
 
     Raises:
-        WeightsError: for a file that cannot be read; of another kind, with what it is and how to convert it (one of
-            PyTorch's pickles is not opened); a damaged one; or weights that do not fit the model, as in `from_torch`.
-        MissingExtraError: without the package safetensors.
+        WeightsError: if the file cannot be read or is damaged, is of another format (the message explains how to
+            convert it; pickles are never opened), or does not fit the model, as in `from_torch`.
+        MissingExtraError: if the package safetensors is not installed.
 
     Example: `params, state = jaxcnn.weights.load("resnet18.safetensors", "resnet18")`
     """
@@ -108,30 +108,30 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
     for pattern, reason in LOOKALIKES.items():
         if model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path)):
             raise WeightsError(
-                f"{path} is by its name for a variant of timm's that {reason}, which no model here does: its logits "
-                "would differ. To train them on all the same: from_torch(model, safetensors.numpy.load_file(path))"
+                f"{path} is named like a timm variant that {reason}. No model here does, so the logits would differ. "
+                "To load it as a starting point: from_torch(model, safetensors.numpy.load_file(path))"
             )
     arrays, metadata = _read(path)
-    own = all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays)
+    has_jaxcnn_names = all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays)
     if model is not None:
         if metadata.get("model", model) != model:
-            raise WeightsError(f"{path} says that it holds weights of {metadata['model']!r}, expected {model!r}")
+            raise WeightsError(f"{path} contains weights of {metadata['model']!r}, expected {model!r}")
         try:
             return from_torch(model, arrays, **options)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from error
-    if not own:
-        said = f"; it says that it is for {metadata['model']!r}" if "model" in metadata else ""
+    if not has_jaxcnn_names:
+        hint = f"; its metadata name {metadata['model']!r}" if "model" in metadata else ""
         raise WeightsError(
-            f"{path} has names such as {min(arrays)!r}: say which model they are for, load(path, model){said}"
+            f"{path} has names such as {min(arrays)!r}, not jaxcnn's: pass their model, load(path, model){hint}"
         )
     if not arrays and metadata.get("format") != "jaxcnn":
-        raise WeightsError(f"{path} has no weights in it")
+        raise WeightsError(f"{path} contains no weights")
     return _nested(path, arrays, _stacked(path, arrays, metadata))
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file, and its metadata."""
+    """Return the arrays and the metadata of a file."""
     try:
         if not is_safetensors(path):
             raise WeightsError(f"{path}: {describe(path)}")
@@ -142,12 +142,12 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         entries = safetensors.deserialize(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=_unique)
-    except Exception as error:  # of its own classes, and of JSON
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    except Exception as error:  # the errors of safetensors and of JSON share no base class
+        raise WeightsError(f"{path} is not a complete safetensors file: {error}") from error
     arrays = {}
     for name, view in entries:
         if view["dtype"] not in DTYPES:
-            raise WeightsError(f"{path}: {name} is of dtype {view['dtype']}, which is not one of {', '.join(DTYPES)}")
+            raise WeightsError(f"{path}: {name} has dtype {view['dtype']}, expected one of {', '.join(DTYPES)}")
         arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
     return arrays, header.get("__metadata__") or {}
 
@@ -155,64 +155,62 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise ValueError("a key is there twice in its header")
+        raise ValueError("the header has a duplicate key")
     return result
 
 
 def _depths(params: Params) -> dict[str, int]:
-    """How often the leaves that are stacked are so, by their paths in the file."""
+    """Return the number of stacked axes of each stacked leaf, by its path in the file."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    depths = {f"params/{name}": stack_depth(at) for name, (at, _) in zip(paths(params), leaves, strict=True)}
+    depths = {f"params/{name}": stack_depth(path) for name, (path, _) in zip(paths(params), leaves, strict=True)}
     return {name: count for name, count in depths.items() if count}
 
 
 def _stacked(path: pathlib.Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:
-    """What `save` wrote of `_depths`."""
+    """Read the result of `_depths` from the metadata."""
     try:
         depths = json.loads(metadata.get("stacked", "{}"))
         if all(isinstance(n, int) and 0 < n <= arrays[name].ndim for name, n in depths.items()):
             return depths
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    raise WeightsError(f"{path}: 'stacked' in its metadata does not fit its arrays")
+    raise WeightsError(f"{path}: the metadata 'stacked' do not match the arrays")
 
 
 def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray], depths: dict[str, int]) -> tuple[Params, State]:
-    """The trees of arrays by path."""
+    """Convert arrays by path to the trees of params and state."""
     trees: dict[str, Any] = {kind: {} for kind in TREES}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
-        at = trees
+        node = trees
         for parent in parents:
-            at = at.setdefault(parent, {})
-            if not isinstance(at, dict):
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
                 break
-        if not isinstance(at, dict) or leaf in at or not all((*parents, leaf)):
-            raise WeightsError(f"{path}: the path {name!r} is in conflict with another, or a part of it is empty")
-        at[stacked_name(leaf, depths.get(name, 0))] = array
+        if not isinstance(node, dict) or leaf in node or not all((*parents, leaf)):
+            raise WeightsError(f"{path}: the path {name!r} conflicts with another path, or has an empty part")
+        node[stacked_name(leaf, depths.get(name, 0))] = array
     return trees["params"], trees["state"]
 
 
 def _require_storable(kind: str, tree: Any) -> None:
-    """Refuse a tree that a file could not give back as it is."""
+    """Raise WeightsError for a tree that cannot be saved and loaded without loss."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         keys: list[Any] = [getattr(entry, "key", None) for entry in path]
         if not keys or not all(isinstance(key, str) and key and "/" not in key for key in keys):
             where = kind + jax.tree_util.keystr(path)
-            raise WeightsError(f"{where}: weights are nested dicts whose keys are strings, not empty and without '/'")
+            raise WeightsError(f"{where}: weights must be nested dicts whose keys are non-empty strings without '/'")
         try:
             dtype = np.asarray(leaf).dtype.newbyteorder("=")
-        except Exception as error:  # such as of a random key
+        except Exception as error:  # for example a random key
             raise WeightsError(f"{kind}/{'/'.join(keys)} cannot be read as an array: {error}") from error
         if dtype not in map(np.dtype, DTYPES.values()):
-            raise WeightsError(
-                f"{kind}/{'/'.join(keys)} is of dtype {dtype}; a safetensors file has {', '.join(DTYPES)}"
-            )
+            raise WeightsError(f"{kind}/{'/'.join(keys)} has dtype {dtype}; safetensors supports {', '.join(DTYPES)}")
 
 
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise MissingExtraError("files of weights are read by safetensors", "weights") from error
+        raise MissingExtraError("weight files need safetensors", "weights") from error
     return safetensors

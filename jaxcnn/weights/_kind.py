@@ -1,10 +1,10 @@
-"""What a file is, by its content; and how to convert what is not read here."""
+"""Detection of file formats by content, with instructions to convert those that are not supported."""
 
 import pathlib
 import re
 import zipfile
 
-_TORCH = """PyTorch pickle, which can run any code when it is read, and is not read here. To convert it:
+_TORCH = """PyTorch pickle, which is not supported because loading one can run arbitrary code. To convert it:
   import torch, safetensors.torch
   def dicts(tree):
       yield tree
@@ -14,42 +14,44 @@ _TORCH = """PyTorch pickle, which can run any code when it is read, and is not r
   tree = torch.load({path!r}, map_location="cpu", weights_only=True)
   tensors = lambda d: {{str(k): v.detach().clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}
   safetensors.torch.save_file(max(map(tensors, dicts(tree)), key=len), {converted!r})
-If torch.load refuses it, it holds a whole module: save its state_dict() where its code is"""
-_TORCHSCRIPT = """TorchScript program, which is not read here. To convert it:
+If torch.load refuses the file, it contains a whole module: save its state_dict() where its code is available"""
+_TORCHSCRIPT = """TorchScript program, which is not supported. To convert it:
   import torch, safetensors.torch
   tree = torch.jit.load({path!r}, map_location="cpu").state_dict()
   safetensors.torch.save_file({{k: v.clone().contiguous() for k, v in tree.items()}}, {converted!r})"""
 _NPZ = """NumPy archive. To load it for a model:
   import numpy
   weights.from_torch(model, dict(numpy.load({path!r})))"""
-_ONNX = """ONNX model, which is not read here. Its arrays by name:
+_ONNX = """ONNX model, which is not supported. To get its arrays by name:
   import onnx
   {{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load({path!r}).graph.initializer}}"""
-_MSGPACK = """msgpack file, as Flax writes it, which is not read here. Its tree of arrays:
+_MSGPACK = """msgpack file, as written by Flax, which is not supported. To get its tree of arrays:
   import flax.serialization, pathlib
   flax.serialization.msgpack_restore(pathlib.Path({path!r}).read_bytes())"""
-_KERAS = "Keras model, which is not read here. To get its arrays: keras.models.load_model({path!r}).get_weights()"
-_HDF5 = """HDF5 file, as Keras writes it, which is not read here. To get its arrays, whose kernels are laid out as here:
+_KERAS = "Keras model, which is not supported. To get its arrays: keras.models.load_model({path!r}).get_weights()"
+_HDF5 = """HDF5 file, as written by Keras, which is not supported. To list its arrays (kernels have jaxcnn's layout):
   import h5py
   h5py.File({path!r}).visititems(print)"""
-_SHARDS = "index of weights in several files. Read each by safetensors.numpy.load_file, merge them, use from_torch"
-_UNPACK = "{} archive. Unpack it first"
+_SHARDS = (
+    "index of weights in several files. Load each with safetensors.numpy.load_file, merge the dicts, call from_torch"
+)
+_ARCHIVE = "{} archive. Extract it first"
 
-_SIGNATURES = {  # how files begin
+_SIGNATURES = {  # first bytes of a file -> description
     b"\x89HDF\r\n\x1a\n": _HDF5,
     b"\x93NUMPY": "NumPy array. Read it with numpy.load({path!r})",
-    b"GGUF": "GGUF file, which is not read here",
-    b"version https://git-lfs": "Git LFS pointer, not the file itself. Fetch that with: git lfs pull",
-    b"\x1f\x8b": _UNPACK.format("gzip"),
-    b"BZh": _UNPACK.format("bzip2"),
-    b"\xfd7zXZ\x00": _UNPACK.format("xz"),
-    b"7z\xbc\xaf\x27\x1c": _UNPACK.format("7z"),
-    b"\x28\xb5\x2f\xfd": _UNPACK.format("zstd"),
+    b"GGUF": "GGUF file, which is not supported",
+    b"version https://git-lfs": "Git LFS pointer, not the file itself. To fetch the file: git lfs pull",
+    b"\x1f\x8b": _ARCHIVE.format("gzip"),
+    b"BZh": _ARCHIVE.format("bzip2"),
+    b"\xfd7zXZ\x00": _ARCHIVE.format("xz"),
+    b"7z\xbc\xaf\x27\x1c": _ARCHIVE.format("7z"),
+    b"\x28\xb5\x2f\xfd": _ARCHIVE.format("zstd"),
 }
 
 
 def is_safetensors(path: pathlib.Path) -> bool:
-    """Whether a file begins as one: the length of the header, a little-endian uint64 below 2^32, then JSON."""
+    """Return whether a file starts with the header length, a little-endian uint64 below 2^32, and JSON."""
     if path.is_dir():
         return False
     with path.open("rb") as file:
@@ -58,7 +60,7 @@ def is_safetensors(path: pathlib.Path) -> bool:
 
 
 def describe(path: pathlib.Path) -> str:
-    """What a file or folder that is not safetensors is, and what to do about it."""
+    """Describe a file or folder that is not safetensors, and how to convert it."""
     text = _folder(path) if path.is_dir() else _file(path)
     converted = path.with_suffix(".safetensors")
     if converted == path:
@@ -69,12 +71,12 @@ def describe(path: pathlib.Path) -> str:
 def _folder(path: pathlib.Path) -> str:
     names = {entry.name for entry in path.iterdir()}
     if "saved_model.pb" in names:
-        return "folder with a TensorFlow SavedModel, which is not read here"
+        return "folder with a TensorFlow SavedModel, which is not supported"
     if names & {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "_sharding"}:
         return "folder with an Orbax checkpoint. Read it with orbax.checkpoint.StandardCheckpointer().restore({path!r})"
     if any(re.fullmatch(r"\d+", name) for name in names):
-        return "folder of checkpoints. Read it with jaxcnn.train.checkpoint.restore, or name a file"
-    return "folder. Name one safetensors file"
+        return "folder of checkpoints. Read it with jaxcnn.train.checkpoint.restore, or pass a file"
+    return "folder. Pass a safetensors file in it"
 
 
 def _file(path: pathlib.Path) -> str:
@@ -88,20 +90,20 @@ def _file(path: pathlib.Path) -> str:
         if start.startswith(signature):
             return text
     if start[4:8] == b"TFL3":
-        return "TensorFlow Lite model, which is not read here"
+        return "TensorFlow Lite model, which is not supported"
     if start[257:262] == b"ustar":
-        return _UNPACK.format("tar")
+        return _ARCHIVE.format("tar")
     if start[0] == 0x80 and start[1:2] in (b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"):
         return _TORCH
     if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", start):
-        return "web page, as of a download that failed"
+        return "web page, probably from a failed download"
     if re.match(rb"\s*\{", start):
         return _SHARDS if b'"weight_map"' in start or path.name.endswith(".index.json") else "JSON file without weights"
     if re.match(rb"(?s)([\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9-\xdb]", start):
         return _MSGPACK
     if re.match(rb"\x08[\x01-\x14][\x12\x1a\x22\x2a\x32\x3a\x42]", start):
         return _ONNX
-    return {".onnx": _ONNX, ".tflite": "TensorFlow Lite model, which is not read here", ".msgpack": _MSGPACK}.get(
+    return {".onnx": _ONNX, ".tflite": "TensorFlow Lite model, which is not supported", ".msgpack": _MSGPACK}.get(
         path.suffix, _TORCH if path.suffix in (".pth", ".pt", ".ckpt", ".pkl", ".bin") else "not a safetensors file"
     )
 
@@ -121,4 +123,4 @@ def _zip(path: pathlib.Path, start: bytes) -> str:
         return _NPZ
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return _KERAS
-    return _UNPACK.format("zip")
+    return _ARCHIVE.format("zip")

@@ -1,9 +1,9 @@
-"""How PyTorch's libraries name the parameters of each architecture: tables, first torchvision's, then timm's.
+"""Tables of the parameter names that PyTorch libraries use: torchvision first, then timm.
 
-The file is long because it is data: a few lines for each family of models.
+This file is long because it is data, with a few lines per model family.
 
-A table turns the path of a leaf of `params` or `state` into a name there. Layouts follow from the rank: kernels
-(*window, in, out) are weights (out, in, *window).
+A table converts the path of a leaf of `params` or `state` to a PyTorch name. The layout follows from the rank: kernels
+(*window, in, out) are PyTorch weights (out, in, *window).
 """
 
 import re
@@ -12,27 +12,27 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Names and layouts of one family in one library."""
+    """Names and layouts of one model family in one library."""
 
-    # regular expressions and what stands instead, one after the other; then "/" becomes "."
-    names: tuple[tuple[str, str], ...] = ()
-    # kernels after a flattened (C, H, W), which is (H, W, C) here; by path
+    # (regular expression, replacement), applied to the path in order; afterwards "/" becomes "."
+    renames: tuple[tuple[str, str], ...] = ()
+    # path of a kernel that follows a flatten -> (C, H, W) before the flatten; it is (H, W, C) in jaxcnn
     flattened: Mapping[str, tuple[int, int, int]] = {}
-    # parameters that have so many dimensions of 1 at their end there; by regular expression on the path
-    ones: Mapping[str, int] = {}
-    # names there, as a regular expression, that files have though the model may be without: auxiliary heads
+    # regular expression of paths -> number of trailing dimensions of size 1 in PyTorch
+    trailing_ones: Mapping[str, int] = {}
+    # regular expression of PyTorch names that are ignored if the model lacks them: auxiliary heads
     optional: str = ""
-    # of the norms there, if it is not that of the model here
+    # eps of the library's norms, if it differs from the model's default
     eps: float | None = None
 
 
 PLAIN = Table()
 
-# of timm, whose stages count from 0
+# timm counts stages from 0
 STAGES = tuple((rf"^stage{i + 1}/(\d+)", rf"stages/{i}/blocks/\1") for i in range(4))
 
 ALEXNET = Table(
-    names=(
+    renames=(
         *((f"^conv{i}", f"features/{at}") for i, at in enumerate((0, 3, 6, 8, 10), 1)),
         ("^dense1", "classifier/1"),
         ("^dense2", "classifier/4"),
@@ -42,14 +42,14 @@ ALEXNET = Table(
 )
 
 VGG = Table(
-    names=(("^dense1", "classifier/0"), ("^dense2", "classifier/3"), ("^head", "classifier/6")),
+    renames=(("^dense1", "classifier/0"), ("^dense2", "classifier/3"), ("^head", "classifier/6")),
     flattened={"dense1/kernel": (512, 7, 7)},
 )
 
-SQUEEZENET = Table(names=(("/expand/", "/"), ("/conv/", "/"), ("^head", "classifier/1")))
+SQUEEZENET = Table(renames=(("/expand/", "/"), ("/conv/", "/"), ("^head", "classifier/1")))
 
 RESNET = Table(
-    names=(
+    renames=(
         ("^stem/conv", "conv1"),
         ("^stem/norm", "bn1"),
         ("^stage", "layer"),
@@ -61,11 +61,11 @@ RESNET = Table(
         ("sum/shortcut/norm", "downsample/1"),
         ("^head", "fc"),
     ),
-    ones={".*/excite/weights/.*/kernel": 2},
+    trailing_ones={".*/excite/weights/.*/kernel": 2},
 )
 
 GOOGLENET = Table(
-    names=(
+    renames=(
         ("^middle/(main/)?(upper/(main/)?)?", ""),
         ("/norm/", "/bn/"),
         ("^head", "fc"),
@@ -75,7 +75,7 @@ GOOGLENET = Table(
 )
 
 INCEPTION = Table(
-    names=(
+    renames=(
         ("^upper/main/", ""),
         ("^upper/aux/head", "AuxLogits/fc"),
         ("^upper/aux", "AuxLogits"),
@@ -91,7 +91,7 @@ INCEPTION = Table(
 )
 
 XCEPTION = Table(
-    names=(
+    renames=(
         ("^conv([12])/conv", r"conv\1"),
         ("^conv([12])/norm", r"bn\1"),
         ("^norm", "bn"),
@@ -113,7 +113,7 @@ XCEPTION = Table(
 )
 
 DENSENET = Table(
-    names=(
+    renames=(
         ("^stem/(conv|norm)", r"features/\g<1>0"),
         (r"^block(\d)/layer(\d+)/new", r"features/denseblock\1/denselayer\2"),
         ("^transition", "features/transition"),
@@ -121,22 +121,22 @@ DENSENET = Table(
         ("^head", "classifier"),
     ),
 )
-# torchvision's files are older than its names
-DENSENET_FILE = Table(names=(*DENSENET.names, (r"(denselayer\d+/\w+)(\d)", r"\1/\2")))
+# torchvision's published files use older names than its modules
+DENSENET_FILE = Table(renames=(*DENSENET.renames, (r"(denselayer\d+/\w+)(\d)", r"\1/\2")))
 
 PREACT_RESNET = Table(
-    names=(
+    renames=(
         ("^stem", "stem/conv"),
         *STAGES,
         ("sum/shortcut", "downsample/conv"),
         ("/(sum/)?layer/", "/"),
         ("^head", "head/fc"),
     ),
-    ones={"head/kernel": 2},
+    trailing_ones={"head/kernel": 2},
 )
 
 SHUFFLENET = Table(
-    names=(
+    renames=(
         (r"^conv(\d)/conv", r"conv\1/0"),
         (r"^conv(\d)/norm", r"conv\1/1"),
         ("halves/", ""),
@@ -154,11 +154,11 @@ SHUFFLENET = Table(
     ),
 )
 
-# "conv" and "norm" of a unit are the first and the second of a sequence there.
+# torchvision numbers "conv" and "norm" of a unit 0 and 1.
 UNIT = ((r"/conv/(\w+)$", r"/0/\1"), (r"/norm/(\w+)$", r"/1/\1"))
 
 MOBILENET_V1 = Table(
-    names=(
+    renames=(
         ("^stem/conv", "conv_stem"),
         ("^stem/norm", "bn1"),
         *(
@@ -174,8 +174,8 @@ MOBILENET_V1 = Table(
     ),
 )
 
-# Blocks of expansion, depthwise convolution, squeeze-and-excitation and projection. Parts are numbered there; where a
-# block has not all of them, rules of its own come first.
+# Blocks of expansion, depthwise convolution, squeeze-and-excitation and projection. torchvision numbers these parts.
+# Blocks that lack a part need their own rules, which come first.
 PARTS = (
     ("/layer/", "/"),
     ("excite/weights/squeeze", "excite/fc1"),
@@ -193,7 +193,7 @@ NUMBERED = (
 EXCITED = {".*/excite/weights/.*/kernel": 2}
 
 MOBILENET_V2 = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^block1/depthwise", "block1/conv/0"),
         ("^block1/project/conv", "block1/conv/1"),
@@ -209,7 +209,7 @@ MOBILENET_V2 = Table(
 )
 
 MNASNET = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^stem/conv", "layers/0"),
         ("^stem/norm", "layers/1"),
@@ -232,12 +232,12 @@ MNASNET = Table(
 
 
 def _in_stages(*counts: int) -> tuple[tuple[str, str], ...]:
-    """Blocks that are numbered through here, but within stages of so many in timm."""
-    places = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
-    return tuple((f"^block{block}/", f"blocks/{stage}/{i}/") for block, (stage, i) in enumerate(places, 1))
+    """Rename blocks, numbered consecutively in jaxcnn, to timm's stages of `counts` blocks each."""
+    positions = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
+    return tuple((f"^block{block}/", f"blocks/{stage}/{i}/") for block, (stage, i) in enumerate(positions, 1))
 
 
-# timm's names of the parts of such blocks; those that have no expansion come first, by a rule of their own.
+# timm's names of the parts of these blocks. Blocks without expansion have their own rule, which comes first.
 SEPARABLE_TIMM = (
     ("/depthwise/conv", "/conv_dw"),
     ("/depthwise/norm", "/bn1"),
@@ -262,9 +262,9 @@ TIMM = (
     ("^head", "classifier"),
 )
 STAGES_TIMM = tuple((rf"^stage{i + 1}/(\d+)", rf"blocks/{i}/\1") for i in range(7))
-MOBILENET_V2_TIMM = Table(names=(*_in_stages(1, 2, 3, 4, 3, 3, 1), *TIMM))
+MOBILENET_V2_TIMM = Table(renames=(*_in_stages(1, 2, 3, 4, 3, 3, 1), *TIMM))
 MNASNET_TIMM = Table(
-    names=(
+    renames=(
         ("^(depthwise|project)/", r"blocks/0/0/\1/"),
         *((rf"^stage{stage}/(\d+)", rf"blocks/{stage}/\1") for stage in range(1, 7)),
         *TIMM,
@@ -273,7 +273,7 @@ MNASNET_TIMM = Table(
 
 MOBILENET_V3 = (*NUMBERED, ("^last", "classifier/0"), ("^head", "classifier/3"))
 MOBILENET_V3_LARGE = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^block1/depthwise", "block1/block/0"),
         ("^block1/project", "block1/block/1"),
@@ -281,10 +281,10 @@ MOBILENET_V3_LARGE = Table(
         ("^top", "features/16"),
         *MOBILENET_V3,
     ),
-    ones=EXCITED,
+    trailing_ones=EXCITED,
 )
 MOBILENET_V3_SMALL = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^block1/depthwise", "block1/block/0"),
         ("^block1/excite", "block1/block/1"),
@@ -292,32 +292,32 @@ MOBILENET_V3_SMALL = Table(
         ("^top", "features/12"),
         *MOBILENET_V3,
     ),
-    ones=EXCITED,
+    trailing_ones=EXCITED,
 )
 
 V3_TIMM = (("^last", "conv_head"), *TIMM)
 EXCITED_TIMM = EXCITED | {"last/kernel": 2}
 MOBILENET_V3_LARGE_TIMM = Table(
-    names=(
+    renames=(
         *(("^top/conv", "blocks/6/0/conv"), ("^top/norm", "blocks/6/0/bn1")),
         *_in_stages(1, 2, 3, 4, 2, 3),
         *V3_TIMM,
     ),
-    ones=EXCITED_TIMM,
+    trailing_ones=EXCITED_TIMM,
     eps=1e-5,
 )
 MOBILENET_V3_SMALL_TIMM = Table(
-    names=(
+    renames=(
         *(("^top/conv", "blocks/5/0/conv"), ("^top/norm", "blocks/5/0/bn1")),
         *_in_stages(1, 2, 3, 2, 3),
         *V3_TIMM,
     ),
-    ones=EXCITED_TIMM,
+    trailing_ones=EXCITED_TIMM,
     eps=1e-5,
 )
 
 EFFICIENTNET_V1 = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^(stage1/.*)depthwise", r"\1block/0"),
         ("^(stage1/.*)excite", r"\1block/1"),
@@ -326,24 +326,26 @@ EFFICIENTNET_V1 = Table(
         *NUMBERED,
         ("^head", "classifier/1"),
     ),
-    ones=EXCITED,
+    trailing_ones=EXCITED,
 )
-EFFICIENTNET_V1_TIMM = Table(names=(*STAGES_TIMM, *TIMM), ones=EXCITED)
+EFFICIENTNET_V1_TIMM = Table(renames=(*STAGES_TIMM, *TIMM), trailing_ones=EXCITED)
 EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5)  # and b6, b7
 EFFICIENTNET_V2 = Table(
-    names=(
+    renames=(
         *PARTS,
         ("^(stage[123]/.*)project", r"\1block/1"),
         ("^top", "features/8"),
         *NUMBERED,
         ("^head", "classifier/1"),
     ),
-    ones=EXCITED,
+    trailing_ones=EXCITED,
 )
-EFFICIENTNET_V2_S = EFFICIENTNET_V2._replace(names=(("^top", "features/7"), *EFFICIENTNET_V2.names))  # a stage less
+EFFICIENTNET_V2_S = EFFICIENTNET_V2._replace(
+    renames=(("^top", "features/7"), *EFFICIENTNET_V2.renames)
+)  # has one stage fewer
 
 REGNET = Table(
-    names=(
+    renames=(
         (r"^stage(\d)/(\d+)/sum", r"trunk_output/block\1/block\1-\2"),
         ("layer/conv1", "f/a"),
         ("layer/conv2", "f/b"),
@@ -355,10 +357,10 @@ REGNET = Table(
         ("/norm/", "/1/"),
         ("^head", "fc"),
     ),
-    ones={".*/excite/weights/.*/kernel": 2},
+    trailing_ones={".*/excite/weights/.*/kernel": 2},
 )
 REGNET_TIMM = Table(
-    names=(
+    renames=(
         *((rf"^stage(\d)/{i}/sum", rf"s\1/b{i + 1}") for i in range(17)),
         ("/layer/", "/"),
         ("excite/weights/squeeze", "se/fc1"),
@@ -367,11 +369,11 @@ REGNET_TIMM = Table(
         ("/norm/", "/bn/"),
         ("^head", "head/fc"),
     ),
-    ones=REGNET.ones,
+    trailing_ones=REGNET.trailing_ones,
 )
 
 CONVNEXT = Table(
-    names=(
+    renames=(
         ("^stem/conv", "features/0/0"),
         ("^stem/norm", "features/0/1"),
         *((f"^downsample{i}/norm", f"features/{2 * i - 2}/0") for i in (2, 3, 4)),
@@ -385,10 +387,10 @@ CONVNEXT = Table(
         ("^features/(scale|bias)", r"classifier/0/\1"),
         ("^head", "classifier/2"),
     ),
-    ones={".*/layer/scale/scale": 2},
+    trailing_ones={".*/layer/scale/scale": 2},
 )
 CONVNEXT_TIMM = Table(
-    names=(
+    renames=(
         ("^stem/conv", "stem/0"),
         ("^stem/norm", "stem/1"),
         *((f"^downsample{i + 1}/norm", f"stages/{i}/downsample/0") for i in (1, 2, 3)),
@@ -404,10 +406,10 @@ CONVNEXT_TIMM = Table(
         ("^features", "head/norm"),
     ),
 )
-# in the small ones, the dense layers of a block are 1x1 convolutions
-CONVNEXT_TIMM_SMALL = CONVNEXT_TIMM._replace(ones={".*/layer/(expand|project)/kernel": 2})
+# in the small variants, the dense layers of a block are 1x1 convolutions
+CONVNEXT_TIMM_SMALL = CONVNEXT_TIMM._replace(trailing_ones={".*/layer/(expand|project)/kernel": 2})
 
-# By the names of the models; all others are named as they are here, with dots.
+# Regular expression of model names -> tables. All other models keep their jaxcnn paths, with dots.
 TABLES: dict[str, tuple[Table, ...]] = {
     "alexnet": (ALEXNET,),
     "vgg.*": (VGG,),
@@ -437,8 +439,8 @@ TABLES: dict[str, tuple[Table, ...]] = {
 
 
 def tables(model_name: str) -> tuple[Table, ...]:
-    """Those for a model; the first is what `to_torch` writes."""
-    for pattern, found in TABLES.items():
+    """Return the tables of a model. `to_torch` uses the first."""
+    for pattern, matches in TABLES.items():
         if re.fullmatch(pattern, model_name):
-            return found
+            return matches
     return (PLAIN,)
