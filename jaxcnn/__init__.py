@@ -10,16 +10,22 @@ from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
 from jaxcnn._adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
 from jaxcnn._adaptive_pool import adaptive_max_pool as adaptive_max_pool
+from jaxcnn._binary_loss import binary_cross_entropy as binary_cross_entropy
+from jaxcnn._binary_loss import dice as dice
 from jaxcnn._blur_pool import blur_pool as blur_pool
 from jaxcnn._combine import concatenate as concatenate
 from jaxcnn._combine import parallel as parallel
 from jaxcnn._combine import repeat as repeat
 from jaxcnn._combine import residual as residual
 from jaxcnn._combine import serial as serial
+from jaxcnn._composed_loss import distillation as distillation
+from jaxcnn._composed_loss import weighted_sum as weighted_sum
 from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
 from jaxcnn._conv import depthwise_conv as depthwise_conv
 from jaxcnn._conv import separable_conv as separable_conv
+from jaxcnn._cross_entropy import cross_entropy as cross_entropy
+from jaxcnn._cross_entropy import focal as focal
 from jaxcnn._dense import dense as dense
 from jaxcnn._dense import flatten as flatten
 from jaxcnn._dense import identity as identity
@@ -40,8 +46,6 @@ from jaxcnn._layer import Layer as Layer
 from jaxcnn._layer import as_layer as as_layer
 from jaxcnn._layer import stateless as stateless
 from jaxcnn._loss import LossFn as LossFn
-from jaxcnn._loss import cross_entropy as cross_entropy
-from jaxcnn._loss import mean_squared_error as mean_squared_error
 from jaxcnn._mix import cutmix as cutmix
 from jaxcnn._mix import mixup as mixup
 from jaxcnn._norm import batch_norm as batch_norm
@@ -59,6 +63,9 @@ from jaxcnn._pool import lp_pool as lp_pool
 from jaxcnn._pool import max_pool as max_pool
 from jaxcnn._pool import min_pool as min_pool
 from jaxcnn._program import plain as plain
+from jaxcnn._regression_loss import huber as huber
+from jaxcnn._regression_loss import mean_absolute_error as mean_absolute_error
+from jaxcnn._regression_loss import mean_squared_error as mean_squared_error
 from jaxcnn._regularize import elastic_net as elastic_net
 from jaxcnn._regularize import l1 as l1
 from jaxcnn._regularize import l2 as l2
@@ -90,6 +97,7 @@ __all__ = [
     "as_layer",
     "avg_pool",
     "batch_norm",
+    "binary_cross_entropy",
     "blur_pool",
     "capture",
     "cast",
@@ -102,6 +110,8 @@ __all__ = [
     "data",
     "dense",
     "depthwise_conv",
+    "dice",
+    "distillation",
     "drop_block",
     "drop_connect",
     "drop_path",
@@ -110,6 +120,7 @@ __all__ = [
     "explain",
     "export",
     "flatten",
+    "focal",
     "freeze",
     "gaussian_dropout",
     "gaussian_noise",
@@ -117,6 +128,7 @@ __all__ = [
     "global_max_pool",
     "global_response_norm",
     "group_norm",
+    "huber",
     "identity",
     "instance_norm",
     "jit",
@@ -127,6 +139,7 @@ __all__ = [
     "lp_pool",
     "mask",
     "max_pool",
+    "mean_absolute_error",
     "mean_squared_error",
     "metrics",
     "min_pool",
@@ -157,6 +170,7 @@ __all__ = [
     "upsample",
     "weight_norm",
     "weight_standardized",
+    "weighted_sum",
     "weights",
     "with_dropout",
     "with_spatial_dropout",

@@ -34,7 +34,7 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
 
     def mix(key, image, partner, lam):
         lam_x = lam.astype(as_floating(image, "mixup").dtype)
-        return lam_x * image + (1 - lam_x) * partner, lam
+        return lam_x * image + (1 - lam_x) * partner, lam, None
 
     return _mixing("mixup", loss_fn, alpha, mix)
 
@@ -42,9 +42,9 @@ def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
 def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     """Trains on images with a box pasted in from another image of the batch.
 
-    x' = x outside the box and x[shuffled] inside it; labels are mixed in proportion to the areas. The box covers
-    1 - lam of the image, lam ~ Beta(alpha, alpha), at a uniform center, and is clipped at the borders. All images of a
-    batch use the same box.
+    x' = x outside the box and x[shuffled] inside it. Class labels are mixed in proportion to the areas. Label maps get
+    the same box pasted in. The box covers 1 - lam of the image, lam ~ Beta(alpha, alpha), at a
+    uniform center, and is clipped at the borders. All images of a batch use the same box.
 
     Args:
         loss_fn: a LossFn, such as the result of `cross_entropy`.
@@ -72,7 +72,8 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
             positions = jnp.arange(n, dtype=jnp.float32)
             along = (low <= positions) & (positions < high)
             inside = inside & along.reshape(*(1,) * axis, -1, *(1,) * (image.ndim - 1 - axis))
-        return jnp.where(inside, partner, image), 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
+        lam = 1 - inside.sum(dtype=jnp.float32) / math.prod(spatial)
+        return jnp.where(inside, partner, image), lam, inside
 
     return _mixing("cutmix", loss_fn, alpha, mix)
 
@@ -81,12 +82,13 @@ def _mixing(
     name: str,
     loss_fn: LossFn,
     alpha: float,
-    mix: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    mix: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array | None]],
 ) -> LossFn:
     """Trains on a batch that is mixed with a permutation of itself.
 
     Args:
-        mix: (key, images, partners, lam ~ Beta(alpha, alpha)) -> (mixed images, label weight of `images`).
+        mix: (key, images, partners, lam ~ Beta(alpha, alpha)) -> (mixed images, label weight of `images`, and where the
+            images are those of the partners, if each position is of one of them).
     """
     check_loss(name, loss_fn)
     if not check_number(f"{name}: alpha", alpha) > 0:
@@ -99,8 +101,14 @@ def _mixing(
             lam = jax.random.beta(child_key(mix_key, "share"), alpha, alpha, dtype=jnp.float32)
             partners = _partner_indices(child_key(mix_key, "order"), batch)
             image = jnp.asarray(batch_entry(batch, "image"))
-            image, lam = mix(mix_key, image, image[partners], lam)
-            batch = batch | {"image": image, "label": _mix_labels(batch_entry(batch, "label"), partners, lam)}
+            image, lam, inside = mix(mix_key, image, image[partners], lam)
+            label = batch_entry(batch, "label")
+            if inside is not None and _is_map(label, image):
+                label = jnp.asarray(label)
+                label = jnp.where(inside if label.ndim == image.ndim else inside[..., 0], label[partners], label)
+            else:
+                label = _mix_labels(label, partners, lam)
+            batch = batch | {"image": image, "label": label}
         return loss_fn(params, state, batch, train=train, key=key)
 
     return mixed
@@ -113,6 +121,14 @@ def _partner_indices(key: jax.Array, batch: Batch) -> jax.Array:
     if "weight" not in batch:
         return partners
     return jnp.where(jnp.asarray(batch["weight"])[partners] != 0, partners, jnp.arange(count))
+
+
+def _is_map(label: Any, image: jax.Array) -> bool:
+    """Whether labels are integer maps (N, *spatial), or maps (N, *spatial, K), of the size of the images."""
+    if isinstance(label, MixedLabel):
+        return False
+    rank = image.ndim - (1 if jnp.issubdtype(jnp.asarray(label).dtype, jnp.integer) else 0)
+    return jnp.ndim(label) in (rank, image.ndim) and jnp.shape(label)[1 : image.ndim - 1] == image.shape[1:-1]
 
 
 def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:

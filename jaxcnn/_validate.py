@@ -43,31 +43,35 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
     return next(iter(lengths.values()))
 
 
-def check_labels(name: str, label: Any, classes: int, weight: Any = None) -> None:
-    """Raises an error unless labels are integers (N,) in [0, classes) or class fractions (N, classes).
+def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore_label: int | None = None) -> None:
+    """Raises an error unless labels are integers (N, *spatial) in [0, classes) or class fractions (.., classes).
 
     Raises:
         ValueError: with the first bad index.
     """
     label = np.asarray(label)
+    integers = np.issubdtype(label.dtype, np.integer)
     nonzero = np.ones(len(label), bool) if weight is None else np.asarray(weight) != 0
-    if np.issubdtype(label.dtype, np.integer):
+    nonzero = nonzero.reshape(-1, *(1,) * (label.ndim - (1 if integers else 2)))
+    if integers:
         bad = ((label < 0) | (label >= classes)) & nonzero
+        if ignore_label is not None:
+            bad &= label != ignore_label
         if bad.any():
-            i = int(bad.argmax())
+            i, at = _first(bad)
             raise ValueError(
-                f"{name}: label[{i}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
-                f"{classes - 1}; correct the label, or use one model output per class"
+                f"{name}: label[{at}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
+                f"{classes - 1}; correct the label, use one model output per class, or ignore it by ignore_label"
             )
         return
     fractions = label.astype(np.float64)
     sums = fractions.sum(-1)
     bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & nonzero
     if bad.any():
-        i = int(bad.argmax())
+        i, at = _first(bad)
         raise ValueError(
-            f"{name}: label[{i}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class fractions must be non-negative "
-            "and sum to 1. For regression use mean_squared_error; for multi-label targets use a custom loss"
+            f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class fractions must be "
+            "non-negative and sum to 1. For regression use mean_squared_error; for multi-label targets use binary_cross_entropy"
         )
 
 
@@ -186,6 +190,12 @@ def _range(images: Any) -> str:
     if images.dtype == np.uint8:
         return "uint8, which is divided by 255"
     return f"{images.dtype} from {float(np.nanmin(images)):.4g} to {float(np.nanmax(images)):.4g}"
+
+
+def _first(bad: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """The index of the first True, and its text."""
+    index = tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
+    return index, ", ".join(map(str, index))
 
 
 def _row(values: np.ndarray) -> str:

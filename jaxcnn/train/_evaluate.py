@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State
@@ -14,7 +14,7 @@ from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
-from jaxcnn.metrics import Metric
+from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._recipe import scale_bytes
 
@@ -96,11 +96,12 @@ def mean_metrics(
         weight = float(_sum(batch["weight"]))
         total_weight += weight
         weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
-        metric_sums = batch_sums if metric_sums is None else jax.tree.map(jnp.add, metric_sums, batch_sums)
+        metric_sums = batch_sums if metric_sums is None else add_sums(metric_sums, batch_sums)
     if total_weight == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
     result = {name: float(value) / total_weight for name, value in weighted_sums.items()}
-    return result | {name: float(metric.compute(metric_sums[name])) for name, metric in metrics.items()}
+    values = {name: np.asarray(metric.compute(metric_sums[name])) for name, metric in metrics.items()}
+    return result | {name: value.tolist() for name, value in values.items()}
 
 
 def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
+from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._layer import Layer, Params, State, as_layer
-from jaxcnn._loss import Batch, cross_entropy
+from jaxcnn._loss import Batch
 from jaxcnn._path import expected_one_of
 from jaxcnn._transform import cast
 from jaxcnn.data import Dataset, Stream

@@ -1,0 +1,132 @@
+"""Losses of independent labels, each 0 or 1: multi-label classification, and overlap of regions."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number
+from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target
+from jaxcnn._validate import check_finite, with_check
+
+
+def binary_cross_entropy(
+    model: Layer, *, label_smoothing: float = 0.0, pos_weight: float = 1.0, ignore_label: int | None = None
+) -> LossFn:
+    """Sigmoid cross-entropy of independent labels (multi-label classification).
+
+    loss = mean of -(pos_weight * q log sigmoid(z) + (1 - q) log sigmoid(-z)),  z: the logits,
+    q = (1 - label_smoothing) * label + label_smoothing / 2
+
+    Labels are numbers from 0 to 1 with the shape of the logits. The last dimension may be missing if it is 1.
+
+    Args:
+        model: a layer from images to logits (N, *spatial, K).
+        label_smoothing: fraction of the label that is spread over 0 and 1 in training, in [0, 1).
+        pos_weight: weight of positive labels; above 1 for rare ones.
+        ignore_label: entries with this label do not count.
+
+    Returns:
+        a LossFn with the metrics "loss" and "accuracy", the fraction of entries whose logit has the sign of the label.
+
+    Raises:
+        ValueError: if an argument is out of range, or labels do not fit the logits. Inside a compiled function, label
+            values outside [0, 1] make the loss NaN instead.
+
+    Example:
+        >>> loss_fn = jaxcnn.binary_cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
+        >>> batch = {"image": jnp.zeros((1, 3)), "label": jnp.array([[1, 0, 1]])}
+        >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2
+        0.6931
+    """
+    check_number("label_smoothing", label_smoothing, 0, 1)
+    check_number("pos_weight", pos_weight)
+    model = as_layer(model)
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        image, weight = inputs(batch)
+        output, state = model.apply(params, state, image, train=train, key=key)
+        logits = masked(at_least_float32(output), weight)
+        label = batch_entry(batch, "label")
+        target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
+        correct = ((logits > 0) == (target > 0.5)) * counted
+        if train:
+            target = (1 - label_smoothing) * target + label_smoothing / 2
+        values = optax.sigmoid_binary_cross_entropy(logits, target)
+        if pos_weight != 1:
+            values += (pos_weight - 1) * target * jax.nn.softplus(-logits)
+        loss = weighted_mean(values * counted, weight, counted)
+        return loss, (state, {"loss": loss, "accuracy": weighted_mean(correct, weight, counted)})
+
+    output_of = output_shape(model)
+
+    def check(name, params, state, data):
+        shape = (len(data["label"]), *output_of(params, state, data["image"]).shape[1:])
+        check_finite(f"{name}: label", data["label"], data.get("weight"))
+        check_binary_label(name, data["label"], shape, data.get("weight"), ignore_label)
+
+    return with_check(loss_fn, check)
+
+
+def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) -> LossFn:
+    """1 - the soft Dice coefficient of each class: the overlap of predicted and true regions.
+
+    loss = mean over n, k of 1 - (2 sum_i p q + smooth) / (sum_i p + sum_i q + smooth),  sums over positions i
+
+    Labels are integer classes (N, *spatial): p = softmax(logits), q one-hot. Or they have the shape of the logits
+    (multi-label): p = sigmoid(logits), q = label.
+
+    Args:
+        model: a layer from images to logits (N, *spatial, K).
+        smooth: avoids 0 / 0 for classes that are absent, in positions.
+        ignore_label: positions with this label do not count.
+
+    Returns:
+        a LossFn with the metric "loss".
+
+    Raises:
+        ValueError: for a smooth that is not positive, or labels that do not fit the logits.
+
+    Example:
+        >>> loss_fn = jaxcnn.dice(jaxcnn.as_layer(jaxcnn.identity))
+        >>> batch = {"image": 50 * jnp.eye(2)[None], "label": jnp.array([[0, 1]])}
+        >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)
+        0.0
+
+    Source: Milletari, Navab and Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image
+    segmentation", 2016.
+    """
+    if not check_number("smooth", smooth) > 0:
+        raise ValueError(f"smooth must be above 0, got {smooth}")
+    model = as_layer(model)
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        image, weight = inputs(batch)
+        output, state = model.apply(params, state, image, train=train, key=key)
+        logits, label = masked(at_least_float32(output), weight), batch_entry(batch, "label")
+        if is_multi_label(label, logits.shape):
+            target, counted = binary_target("dice", label, logits, weight, ignore_label)
+            p = jax.nn.sigmoid(logits)
+        else:
+            target, counted = class_target("dice", label, logits, weight, ignore_label)
+            p, counted = jax.nn.softmax(logits), counted[..., None]
+        positions = tuple(range(1, logits.ndim - 1))
+        overlap, total = (2 * p * target * counted).sum(positions), ((p + target) * counted).sum(positions)
+        loss = weighted_mean(1 - (overlap + smooth) / (total + smooth), weight)
+        return loss, (state, {"loss": loss})
+
+    output_of = output_shape(model)
+
+    def check(name, params, state, data):
+        label, weight = data["label"], data.get("weight")
+        shape = (len(label), *output_of(params, state, data["image"]).shape[1:])
+        check_finite(f"{name}: label", label, weight)
+        fits = check_binary_label if is_multi_label(label, shape) else check_class_label
+        fits(name, label, shape, weight, ignore_label)
+
+    return with_check(loss_fn, check)
+
+
+def is_multi_label(label: object, logits: tuple[int, ...]) -> bool:
+    """Whether labels, or both parts of mixed ones, have the shape of the logits."""
+    return jnp.shape(jax.tree.leaves(label)[0]) == logits

@@ -1,0 +1,136 @@
+"""Losses made from losses: they apply the model once, and give its output to each of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
+from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._validate import check_for_loss, with_check
+
+Loss = Callable[..., LossFn]  # model -> LossFn
+
+
+def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
+    """model -> LossFn: a weighted sum of losses of one model.
+
+    loss = sum_j weight_j * loss_j
+
+    Args:
+        terms: pairs (weight, loss), with loss: model -> LossFn, such as `cross_entropy`, or `functools.partial` of one.
+
+    Returns:
+        a loss, model -> LossFn, for `fit(loss=)`. Its metrics are "loss" and those of the terms; of several with one
+        name, that of the first term.
+
+    Raises:
+        TypeError: for a term that is not a pair of a number and a function.
+
+    Example:
+        >>> loss = jaxcnn.weighted_sum((1.0, jaxcnn.cross_entropy), (0.5, jaxcnn.dice))
+        >>> loss_fn = loss(jaxcnn.as_layer(jaxcnn.identity))
+        >>> batch = {"image": jnp.zeros((1, 4, 2)), "label": jnp.array([[0, 0, 1, 1]])}
+        >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2 + (1 - 3 / 5) / 2
+        0.8931
+    """
+    for term in terms:
+        if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
+            raise TypeError(f"weighted_sum needs pairs (weight, loss), got {short_repr(term)}")
+        check_number("weighted_sum: weight", term[0])
+
+    def loss(model: Layer) -> LossFn:
+        model = as_layer(model)
+        parts = [(weight, make(_OUTPUT)) for weight, make in terms]
+
+        def loss_fn(params, state, batch, *, train, key=None):
+            image, _ = inputs(batch)
+            output, state = model.apply(params, state, image, train=train, key=key)
+            total, metrics = jnp.zeros(()), {}
+            for weight, part in parts:
+                value, (_, named) = part({}, {}, batch | {"image": output}, train=train)
+                total, metrics = total + weight * value, named | metrics
+            return total, (state, metrics | {"loss": total})
+
+        return with_check(loss_fn, _check_parts(model, [part for _, part in parts]))
+
+    return loss
+
+
+def distillation(
+    loss: Loss, teacher: Callable[[jax.Array], jax.Array], *, temperature: float = 4.0, weight: float = 0.5
+) -> Loss:
+    """model -> LossFn: trains the model to match a teacher as well as the labels.
+
+    loss = (1 - weight) * loss(labels) + weight * T^2 KL(softmax(teacher / T) || softmax(logits / T)),  T = temperature
+
+    In evaluation it is the loss of the labels alone.
+
+    Args:
+        loss: model -> LossFn, such as `cross_entropy`.
+        teacher: images -> logits with the shape of the model's, such as
+            `lambda x: net.apply(params, state, x, train=False)[0]`. It is not trained.
+        temperature: above 0; a higher one shows more of the teacher's smaller probabilities.
+        weight: of the teacher, from 0 to 1.
+
+    Returns:
+        a loss, model -> LossFn, for `fit(loss=)`, with the metrics of `loss` and, in training, "distillation".
+
+    Raises:
+        ValueError: for arguments out of range, or logits of another shape than the teacher's.
+
+    Example:
+        >>> loss = jaxcnn.distillation(jaxcnn.cross_entropy, lambda x: 0 * x, weight=1.0, temperature=1.0)
+        >>> loss_fn = loss(jaxcnn.as_layer(jaxcnn.identity))
+        >>> batch = {"image": jnp.log(jnp.array([[0.8, 0.2]])), "label": jnp.array([0])}
+        >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # (log(0.5 / 0.8) + log(0.5 / 0.2)) / 2
+        0.2231
+
+    Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+    """
+    check_number("distillation: weight", weight, 0, 1, closed=True)
+    if not check_number("distillation: temperature", temperature) > 0:
+        raise ValueError(f"distillation: temperature must be above 0, got {temperature}")
+
+    def distilled(model: Layer) -> LossFn:
+        model = as_layer(model)
+        labels_loss = loss(_OUTPUT)
+
+        def loss_fn(params, state, batch, *, train, key=None):
+            image, example_weight = inputs(batch)
+            output, state = model.apply(params, state, image, train=train, key=key)
+            value, (_, metrics) = labels_loss({}, {}, batch | {"image": output}, train=train)
+            if not train:
+                return value, (state, metrics)
+            logits = masked(at_least_float32(output[0] if isinstance(output, tuple) else output), example_weight)
+            target = jax.lax.stop_gradient(teacher(image)).astype(logits.dtype)
+            if target.shape != logits.shape:
+                raise ValueError(f"distillation: the teacher gives {target.shape}, the model {logits.shape}")
+            target = jax.nn.softmax(masked(target, example_weight) / temperature)
+            divergence = optax.kl_divergence(jax.nn.log_softmax(logits / temperature), target)
+            matching = temperature**2 * weighted_mean(divergence, example_weight)
+            value = (1 - weight) * value + weight * matching
+            return value, (state, metrics | {"loss": value, "distillation": matching})
+
+        return with_check(loss_fn, _check_parts(model, [labels_loss]))
+
+    return distilled
+
+
+def _check_parts(model: Layer, parts: list[LossFn]) -> Callable[..., None]:
+    """A check of data that gives each part the shape of the model's output."""
+    output_of = output_shape(model)
+
+    def check(name, params, state, data):
+        count = len(batch_entry(data, "image"))
+        spec = lambda y: jax.ShapeDtypeStruct((count, *y.shape[1:]), y.dtype)
+        outputs: Any = jax.tree.map(spec, output_of(params, state, data["image"]))
+        for part in parts:
+            check_for_loss(name, part, {}, {}, data | {"image": outputs})
+
+    return check
+
+
+_OUTPUT = Layer(lambda key, x: ({}, {}), lambda params, state, x, *, train, key=None: (x, state))

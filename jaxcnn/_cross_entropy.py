@@ -1,0 +1,134 @@
+"""Losses of classes: of images (N, K), or of positions (N, *spatial, K) in segmentation."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcnn._layer import Layer, as_layer, check_number
+from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._target import check_class_label, class_logits, class_target
+from jaxcnn._validate import check_finite, with_check
+
+
+def cross_entropy(
+    model: Layer,
+    *,
+    label_smoothing: float = 0.0,
+    class_weight: Sequence[float] | None = None,
+    ignore_label: int | None = None,
+    auxiliary: float = 0.3,
+) -> LossFn:
+    """Softmax cross-entropy between the model's logits and the labels.
+
+    loss = sum_n sum_k -c[k] q[n, k] log softmax(logits[n])[k] / sum_n sum_k c[k] label[n, k],
+    q = (1 - label_smoothing) * label + label_smoothing / K,  label one-hot or class fractions,  c = class_weight or 1
+
+    n runs over the examples, or over the positions of all examples for logits (N, *spatial, K).
+    A model with auxiliary heads returns a tuple of logits, (main, head, ..). Then
+    loss = loss(main) + auxiliary * sum_head loss(head)
+
+    Labels are integer classes (N, *spatial), or class fractions (N, *spatial, K).
+
+    Args:
+        model: a layer from images to logits (N, *spatial, K), or to a tuple of logits.
+        label_smoothing: fraction of the label that is spread over all classes in training, in [0, 1).
+        class_weight: one weight per class, such as larger ones for rare classes.
+        ignore_label: positions or examples with this label do not count, such as 255 for borders.
+        auxiliary: weight of each auxiliary head: 0.3 for GoogLeNet, 0.4 for Inception v3.
+
+    Returns:
+        a LossFn with the metrics "loss" and "accuracy". Accuracy compares the argmax of the main logits with the label.
+
+    Raises:
+        ValueError: if an argument is out of range, the output is not logits of at least two classes, or labels are
+            invalid: a class out of range, fractions that do not sum to 1, or a label map whose size differs from that
+            of the logits. Inside a compiled function, invalid label values make the loss NaN instead.
+
+    Example:
+        >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
+        >>> batch = {"image": jnp.zeros((1, 4)), "label": jnp.array([2])}
+        >>> loss, (state, metrics) = loss_fn({}, {}, batch, train=True)
+        >>> round(float(loss), 4)  # log 4
+        1.3863
+
+    Source: Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary heads); "Rethinking the inception
+    architecture for computer vision", 2016 (label smoothing).
+    """
+    check_number("label_smoothing", label_smoothing, 0, 1)
+    check_number("auxiliary, the weight of auxiliary heads,", auxiliary)
+    weights = None if class_weight is None else np.asarray(class_weight, np.float32)
+    if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all()):
+        raise ValueError(f"class_weight must have one finite number >= 0 per class, got {class_weight}")
+
+    def loss(logits, target, counted, weight, train):
+        classes = logits[0].shape[-1]
+        if weights is not None and len(weights) != classes:
+            raise ValueError(f"class_weight has {len(weights)} entries, but the logits have {classes} classes")
+        scale = jnp.ones((), logits[0].dtype) if weights is None else jnp.asarray(weights, logits[0].dtype)
+        total = counted if weights is None else (target * scale).sum(-1)
+        if train:
+            target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
+        main, *heads = (weighted_mean(optax.softmax_cross_entropy(y, scale * target), weight, total) for y in logits)
+        return main + auxiliary * sum(heads)
+
+    return _class_loss("cross_entropy", model, ignore_label, loss)
+
+
+def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) -> LossFn:
+    """Cross-entropy with less weight on examples or positions that are already classified well.
+
+    loss = mean_n -sum_k label[n, k] (1 - p[n, k])^gamma log p[n, k],  p = softmax(logits)
+
+    Args:
+        model: a layer from images to logits (N, *spatial, K).
+        gamma: 0 is cross-entropy; a larger value puts more weight on misclassified examples.
+        ignore_label: as in `cross_entropy`.
+
+    Returns:
+        a LossFn with the metrics "loss" and "accuracy".
+
+    Raises:
+        ValueError: for a negative gamma, or as in `cross_entropy`.
+
+    Example:
+        >>> loss_fn = jaxcnn.focal(jaxcnn.as_layer(jaxcnn.identity), gamma=1.0)
+        >>> batch = {"image": jnp.zeros((1, 2)), "label": jnp.array([1])}
+        >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # (1 - 1 / 2) log 2
+        0.3466
+
+    Source: Lin et al., "Focal loss for dense object detection", 2017.
+    """
+    check_number("gamma", gamma)
+
+    def loss(logits, target, counted, weight, train):
+        log_p = jax.nn.log_softmax(logits[0])
+        return weighted_mean((target * (-jnp.expm1(log_p)) ** gamma * -log_p).sum(-1), weight, counted)
+
+    return _class_loss("focal", model, ignore_label, loss)
+
+
+def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Callable[..., jax.Array]) -> LossFn:
+    """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy."""
+    model = as_layer(model)
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        image, weight = inputs(batch)
+        output, state = model.apply(params, state, image, train=train, key=key)
+        logits = [masked(y, weight) for y in class_logits(loss_name, output)]
+        target, counted = class_target(loss_name, batch_entry(batch, "label"), logits[0], weight, ignore_label)
+        value = loss(logits, target, counted, weight, train)
+        correct = (logits[0].argmax(-1) == target.argmax(-1)) * counted
+        return value, (state, {"loss": value, "accuracy": weighted_mean(correct, weight, counted)})
+
+    output_of = output_shape(model)
+
+    def check(name, params, state, data):
+        logits = class_logits(loss_name, output_of(params, state, data["image"]))[0]
+        check_finite(f"{name}: label", data["label"], data.get("weight"))
+        shape = (len(data["label"]), *logits.shape[1:])
+        check_class_label(name, data["label"], shape, data.get("weight"), ignore_label)
+
+    return with_check(loss_fn, check)

@@ -1,0 +1,114 @@
+"""Converts labels to the targets of a loss: class fractions, or probabilities of independent labels."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn._layer import at_least_float32, short_repr
+from jaxcnn._loss import masked, unmix
+from jaxcnn._validate import check_labels, fraction_tolerance, is_concrete
+
+
+def class_logits(name: str, output: Any) -> list[Any]:
+    """The main logits (N, *spatial, K), followed by those of the auxiliary heads, in at least float32."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    shapes = [getattr(y, "shape", None) for y in outputs]
+    if len(set(shapes)) != 1 or not shapes[0] or len(shapes[0]) < 2:
+        raise ValueError(
+            f"{name} needs logits (N, *spatial, classes), or a tuple of logits if it has auxiliary heads, but the "
+            f"model gives {', '.join(map(short_repr, outputs)) or ()}; end it with flatten or a global pool, then dense"
+        )
+    if shapes[0][-1] < 2:
+        raise ValueError(
+            f"{name} needs logits of at least 2 classes, but the model gives {shapes[0]}, whose softmax is 1; "
+            "use 2 outputs for two classes, binary_cross_entropy for one output, or mean_squared_error for regression"
+        )
+    return [y if isinstance(y, jax.ShapeDtypeStruct) else at_least_float32(y) for y in outputs]
+
+
+def class_target(
+    name: str, label: Any, logits: jax.Array, weight: jax.Array | None, ignore_label: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Class fractions (N, *spatial, K), and which positions count (N, *spatial).
+
+    Fractions are NaN where a label is invalid, and 0 where it is ignored or the example has weight 0.
+    """
+
+    def convert(label):
+        check_class_label(name, label, logits.shape, weight, ignore_label)
+        label, classes = jnp.asarray(label), logits.shape[-1]
+        counted = jnp.ones(logits.shape[:-1], logits.dtype)
+        if jnp.issubdtype(label.dtype, jnp.integer):
+            if ignore_label is not None:
+                counted = (label != ignore_label).astype(logits.dtype)
+            last_class = min(classes - 1, jnp.iinfo(label.dtype).max)  # must not overflow a small dtype
+            valid = (label >= 0) & (label <= last_class) | (counted == 0)
+            fractions = jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=logits.dtype) * counted[..., None]
+        else:
+            fractions = label.astype(logits.dtype)
+            close = jnp.abs(fractions.sum(-1) - 1) <= fraction_tolerance(label.dtype)
+            valid = (fractions >= 0).all(-1) & close
+        fractions = jnp.where(valid[..., None], fractions, jnp.full((), jnp.nan, logits.dtype))
+        return masked(fractions, weight), counted
+
+    return unmix(label, convert)
+
+
+def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: Any, ignore_label: int | None) -> None:
+    """Raises a ValueError if shape, dtype or concrete values of labels do not fit logits (N, *spatial, K)."""
+    shape, dtype = jnp.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
+    fits = {jnp.integer: logits[:-1], jnp.floating: logits}
+    if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
+        raise ValueError(
+            f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; {_fix(shape, logits)}"
+        )
+    if is_concrete(label, weight):
+        check_labels(name, label, logits[-1], weight, ignore_label)
+
+
+def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
+    """How to make shapes fit that do not."""
+    if len(logits) == 2 and len(label) > 2:
+        return "label maps need a model with logits for each position (N, *spatial, classes), such as models.unet"
+    if len(logits) > 2 and len(label) <= 2:
+        return "labels of whole images need logits (N, classes): end the model with a global pool, then dense"
+    if len(logits) > 2 and len(label) >= len(logits) - 1 and label[1 : len(logits) - 1] != logits[1:-1]:
+        return f"the label maps have size {label[1 : len(logits) - 1]}, the logits {logits[1:-1]}: resize one of them"
+    return "use integer classes (N, *spatial) or floating-point class fractions (N, *spatial, classes)"
+
+
+def binary_target(
+    name: str, label: Any, logits: jax.Array, weight: jax.Array | None, ignore_label: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Probabilities with the shape of the logits, NaN where invalid, and which entries count."""
+
+    def convert(label):
+        check_binary_label(name, label, logits.shape, weight, ignore_label)
+        label = jnp.asarray(label).reshape(logits.shape)
+        counted = jnp.ones(logits.shape, logits.dtype)
+        if ignore_label is not None:
+            counted = (label != ignore_label).astype(logits.dtype)
+        values = jnp.where(counted == 0, 0, label.astype(logits.dtype))
+        valid = (values >= 0) & (values <= 1)
+        return masked(jnp.where(valid, values, jnp.full((), jnp.nan, logits.dtype)), weight), counted
+
+    return unmix(label, convert)
+
+
+def check_binary_label(name: str, label: Any, logits: tuple[int, ...], weight: Any, ignore_label: int | None) -> None:
+    """Raises a ValueError if labels do not have the shape of the logits, or concrete values are outside [0, 1]."""
+    shape = jnp.shape(label)
+    if shape != logits and not (logits[-1] == 1 and shape == logits[:-1]):
+        raise ValueError(f"{name}: labels of shape {shape} do not fit logits {logits}; use one label per logit")
+    if is_concrete(label, weight):
+        values = np.asarray(label)
+        bad = ~((values >= 0) & (values <= 1))
+        if ignore_label is not None:
+            bad &= values != ignore_label
+        if weight is not None:
+            bad &= (np.asarray(weight) != 0).reshape(-1, *(1,) * (values.ndim - 1))
+        if bad.any():
+            i = tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
+            raise ValueError(f"{name}: label{list(i)} is {values[i]}; labels must be between 0 and 1")
