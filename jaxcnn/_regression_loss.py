@@ -80,7 +80,7 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
     """
     if not check_number("delta", delta) > 0:
         raise ValueError(f"delta must be above 0, got {delta}")
-    return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta))
+    return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta=delta))
 
 
 def _regression(name: str, model: Layer, error: Callable[[jax.Array, jax.Array], jax.Array]) -> LossFn:
