@@ -1,0 +1,168 @@
+"""Losses of all tasks: values and gradients of PyTorch, weights, mixtures, and clear errors."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+
+with np.load(pathlib.Path(__file__).parent / "goldens" / "losses.npz") as file:
+    GOLDEN = dict(file)
+Z, LABEL, SEVERAL, TARGET = (GOLDEN[f"x/{name}"] for name in ("z", "label", "several", "target"))
+IDENTITY = cnn.as_layer(cnn.identity)
+IGNORE = {"ignore_label": 255}
+CASES = {
+    "cross_entropy": (functools.partial(cnn.cross_entropy, **IGNORE), LABEL),
+    "cross_entropy weighted": (
+        functools.partial(
+            cnn.cross_entropy, class_weight=GOLDEN["x/class_weight"].tolist(), label_smoothing=0.2, **IGNORE
+        ),
+        LABEL,
+    ),
+    "focal": (functools.partial(cnn.focal, **IGNORE), LABEL),
+    "binary_cross_entropy": (functools.partial(cnn.binary_cross_entropy, pos_weight=3.0), SEVERAL),
+    "mean_squared_error": (cnn.mean_squared_error, TARGET),
+    "mean_absolute_error": (cnn.mean_absolute_error, TARGET),
+    "huber": (functools.partial(cnn.huber, delta=0.7), TARGET),
+}
+OTHERS = {
+    "dice": (functools.partial(cnn.dice, **IGNORE), LABEL),
+    "dice several": (cnn.dice, SEVERAL),
+    "weighted_sum": (
+        cnn.weighted_sum((1.0, functools.partial(cnn.cross_entropy, **IGNORE)), (0.5, functools.partial(cnn.dice, **IGNORE))),
+        LABEL,
+    ),
+    "distillation": (
+        cnn.distillation(functools.partial(cnn.cross_entropy, **IGNORE), lambda x: jnp.flip(x, -1), weight=0.3),
+        LABEL,
+    ),
+}
+
+
+def value(loss, image, label, *, train=True, **batch):
+    loss_fn = loss(IDENTITY)
+    return loss_fn({}, {}, {"image": jnp.asarray(image), "label": jnp.asarray(label)} | batch, train=train)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_equals_pytorch(name):
+    loss, label = CASES[name]
+    f = lambda z: value(loss, z, label)[0]
+    result, gradient = jax.jit(jax.value_and_grad(f))(jnp.asarray(Z))
+    np.testing.assert_allclose(result, GOLDEN[f"y/{name}"], rtol=1e-6)
+    np.testing.assert_allclose(gradient, GOLDEN[f"dz/{name}"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CASES | OTHERS)
+def test_examples_of_weight_0_do_not_count(name):
+    loss, label = (CASES | OTHERS)[name]
+    expected, (_, metrics) = value(loss, Z[:2], label[:2])
+    image = np.concatenate([Z[:2], np.full_like(Z[:1], np.nan)])
+    label = np.concatenate([label[:2], np.full_like(label[:1], 77)])
+    weight = jnp.array([1.0, 1.0, 0.0])
+    f = lambda z: value(loss, z, label, weight=weight)
+    (result, (_, padded)), gradient = jax.value_and_grad(lambda z: f(z), has_aux=True)(jnp.asarray(image))
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    assert padded == pytest.approx(metrics, rel=1e-5)
+    assert not gradient[2].any() and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("transform", [cnn.mixup, cnn.cutmix])
+@pytest.mark.parametrize("name", CASES | OTHERS)
+def test_mixtures_compose_with_every_loss(name, transform):
+    loss, label = (CASES | OTHERS)[name]
+    loss_fn = cnn.regularized(transform(loss(IDENTITY)), lambda params: 0.5)
+    batch = {"image": jnp.asarray(Z), "label": jnp.asarray(label)}
+    mixed, _ = jax.jit(functools.partial(loss_fn, train=True))({}, {}, batch, key=jax.random.key(1))
+    plain, _ = loss_fn({}, {}, batch, train=False)
+    assert np.isfinite(mixed)
+    assert not np.isclose(mixed, plain)
+
+
+def test_cutmix_pastes_the_box_into_label_maps():
+    size = 16
+    kept = []
+
+    def spy(params, state, batch, *, train, key=None):
+        kept.append((batch["image"][..., 0], batch["label"]))
+        return jnp.zeros(()), (state, {})
+
+    maps = jnp.stack([jnp.zeros((size, size), int), jnp.ones((size, size), int)])
+    for seed in range(6):
+        batch = {"image": maps[..., None].astype(jnp.float32), "label": maps}
+        cnn.cutmix(spy)({}, {}, batch, train=True, key=jax.random.key(seed))
+    for image, label in kept:
+        np.testing.assert_array_equal(image, label)  # the label of each pixel is still that of its image
+    assert any(0 < float(label[0].mean()) < 1 for _, label in kept)
+
+
+def test_mixup_of_maps_mixes_the_loss_of_each_position():
+    ce = cnn.cross_entropy(IDENTITY)
+    label = np.minimum(LABEL, 4)
+    mixed = cnn.mixup(lambda *args, **kw: (args[2]["label"], (args[1], {})))
+    target, _ = mixed({}, {}, {"image": jnp.asarray(Z), "label": jnp.asarray(label)}, train=True, key=jax.random.key(2))
+    z = jnp.zeros_like(Z).at[..., 0].set(1)
+    at = lambda label: float(ce({}, {}, {"image": z, "label": label}, train=True)[0])
+    lam = float(target.weight)
+    assert at(target) == pytest.approx(lam * at(target.first) + (1 - lam) * at(target.second), rel=1e-6)
+
+
+def test_a_weighted_sum_applies_the_model_once():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return x
+
+    loss = cnn.weighted_sum((1.0, cnn.cross_entropy), (2.0, cnn.dice))
+    batch = {"image": jnp.asarray(Z), "label": jnp.asarray(np.minimum(LABEL, 4))}
+    total, (_, metrics) = loss(cnn.as_layer(counted))({}, {}, batch, train=True)
+    assert len(calls) <= 2  # as_layer traces the function once more
+    parts = [value(part, Z, batch["label"])[0] for part in (cnn.cross_entropy, cnn.dice)]
+    assert total == pytest.approx(float(parts[0] + 2 * parts[1]), rel=1e-6)
+    assert metrics.keys() == {"loss", "accuracy"} and metrics["loss"] == total
+
+
+def test_distillation_matches_a_teacher_in_training_only():
+    teacher = lambda x: 3 * x
+    label = np.zeros(3, int)
+    z = Z[:, 0, 0]
+    loss = functools.partial(cnn.distillation, cnn.cross_entropy, teacher, temperature=2.0)
+    plain = value(cnn.cross_entropy, z, label)[0]
+    assert value(loss(weight=1.0), z, label, train=False)[0] == plain
+    assert value(loss(weight=0.0), z, label)[0] == pytest.approx(float(plain), rel=1e-6)
+    p, q = (jax.nn.softmax(jnp.asarray(k * z / 2)) for k in (3, 1))
+    divergence = 4 * (p * jnp.log(p / q)).sum(-1).mean()
+    assert value(loss(weight=1.0), z, label)[0] == pytest.approx(float(divergence), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "image", "label", "message"),
+    [
+        (cnn.cross_entropy, (3, 6), (3, 4, 5), "label maps need a model with logits for each position"),
+        (cnn.cross_entropy, (3, 4, 5, 6), (3,), r"need logits \(N, classes\): end the model with a global pool"),
+        (cnn.cross_entropy, (3, 4, 5, 6), (3, 8, 10), r"maps have size \(8, 10\), the logits \(4, 5\): resize"),
+        (cnn.dice, (3, 4, 5, 6), (3, 8, 10), r"dice: .*maps have size \(8, 10\), the logits \(4, 5\): resize"),
+        (functools.partial(cnn.cross_entropy, class_weight=[1.0, 2.0]), (3, 6), (3,), "class_weight has 2 entries"),
+        (functools.partial(cnn.cross_entropy, class_weight=[1.0, -2.0]), (3, 2), (3,), "one finite number >= 0"),
+        (cnn.binary_cross_entropy, (3, 6), (3,), r"labels of shape \(3,\) do not fit logits \(3, 6\)"),
+        (functools.partial(cnn.huber, delta=0.0), (3, 6), (3, 6), "delta must be above 0"),
+        (functools.partial(cnn.dice, smooth=0.0), (3, 6), (3, 6), "smooth must be above 0"),
+        (cnn.mean_absolute_error, (3, 1), (3,), r"output has shape \(3, 1\), but the labels have shape \(3,\)"),
+        (lambda m: cnn.weighted_sum(cnn.dice), (3, 6), (3,), r"weighted_sum needs pairs \(weight, loss\)"),
+    ],
+)
+def test_mistake(loss, image, label, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        value(loss, np.zeros(image, np.float32), np.zeros(label, int))
+
+
+def test_label_outside_0_and_1():
+    with pytest.raises(ValueError, match=r"label\[1, 0\] is 2; labels must be between 0 and 1"):
+        value(cnn.binary_cross_entropy, np.zeros((2, 1), np.float32), np.array([[0], [2]]))
+    f = jax.jit(lambda label: cnn.binary_cross_entropy(IDENTITY)({}, {}, {"image": jnp.zeros((2, 1)), "label": label}, train=True)[0])
+    assert np.isnan(f(jnp.array([[0], [2]])))
