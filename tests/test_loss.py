@@ -246,6 +246,7 @@ def test_wide_orthogonal_kernels_cost_nothing():
     assert float(cnn.orthogonal(1.0)({"kernel": q[:3].astype(np.float32)})) < 1e-9
 
 
+@pytest.mark.slow
 def test_law_of_regularized_gradients():
     model = cnn.serial(conv=cnn.conv(4), flat=cnn.flatten, head=cnn.dense(3))
     x = RNG.normal(size=(5, 4, 4, 2)).astype(np.float32)
