@@ -92,7 +92,7 @@ def close(a, b, tolerance=1e-4):
         np.testing.assert_allclose(x, y, tolerance, tolerance * max(1, np.abs(y).max(initial=0)), err_msg=str(path))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("method", "sizes", "antialias"),
     [
