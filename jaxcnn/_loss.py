@@ -2,7 +2,7 @@
 
     LossFn = (params, state, batch, *, train, key=None) -> (loss, (state, metrics))
 
-A batch is a dict with "image" (N, *spatial, C) and "label": integer classes (N,), or class fractions (N, classes).
+A batch is a dict with "image" (N, *spatial, C) and "label": integer classes (N,), or class probabilities (N, classes).
 An optional entry "weight" (N,) weights the examples. Examples with weight 0 (padding) have no effect: the model
 receives zeros instead, and their labels may be invalid. All metrics are (weighted) means over the batch.
 """
@@ -43,7 +43,7 @@ def cross_entropy(model: Layer, *, label_smoothing: float = 0.0, auxiliary: floa
     """Softmax cross-entropy between the model's logits and the labels.
 
     loss = mean_n -sum_k q[n, k] log softmax(logits[n])[k],
-    q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or class fractions
+    q = (1 - label_smoothing) * label + label_smoothing / classes,  label one-hot or class probabilities
 
     A model with auxiliary heads returns a tuple of logits, (main, head, ..). Then
     loss = loss(main) + auxiliary * sum_head loss(head)
@@ -214,14 +214,14 @@ def _check_label(name: str, label: Any, logits: tuple[int, ...], weight: Any) ->
     if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
         raise ValueError(
             f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; "
-            "use integer classes (N,) or floating-point class fractions (N, classes)"
+            "use integer classes (N,) or floating-point class probabilities (N, classes)"
         )
     if is_concrete(label, weight):
         check_labels(name, label, logits[-1], weight)
 
 
 def _class_fractions(label: Any, logits: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Labels as class fractions (N, classes): NaN where invalid, 0 where the weight is 0."""
+    """Labels as class probabilities (N, classes): NaN where invalid, 0 where the weight is 0."""
     if isinstance(label, MixedLabel):
         first, second = (_class_fractions(part, logits, weight) for part in (label.first, label.second))
         mix_weight = label.weight.astype(logits.dtype)

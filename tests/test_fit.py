@@ -487,7 +487,7 @@ def test_an_error_in_the_report_does_not_end_training(tmp_path, monkeypatch, nam
         raise IndexError("deep inside")
 
     monkeypatch.setattr(f"jaxcnn.report._callback.{name}", broken)
-    with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
+    with pytest.warns(UserWarning, match="the report failed: IndexError: deep inside"):
         fitted = fit(tmp_path, eval_data=TEST_DATA, report=True)
     assert len(fitted.history) == 2
     fitted = fit(tmp_path, eval_data=TEST_DATA, report=True, name="where warnings are errors")

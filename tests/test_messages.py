@@ -611,7 +611,7 @@ LABELS = table(
         "one-hot of ints",
         lambda: loss(LOGITS, np.zeros((4, 10), int)),
         ValueError,
-        r"dtype int.*floating-point class fractions",
+        r"dtype int.*floating-point class probabilities",
     ),
     ("a column", lambda: loss(LOGITS, np.zeros((4, 1), int)), ValueError, r"labels of shape \(4, 1\).*classes \(N,\)"),
     ("too many", lambda: loss(LOGITS, np.zeros(5, int)), ValueError, r"labels of shape \(5,\).*logits \(4, 10\)"),

@@ -46,7 +46,7 @@ BAD = {
     "uint64": (pair(label=changed(LABELS.astype(np.uint64), 5, 2**63)), r"label\[5\] is 9223372036854775808"),
     "multi-hot": (
         pair(label=changed(ONE_HOT, (10, 0), 1)),
-        r"label\[10\] is \[1, 1, 0\], with sum 2; class fractions must",
+        r"label\[10\] is \[1, 1, 0\], with sum 2; class probabilities must",
     ),
     "no class": (pair(label=changed(ONE_HOT, 4, 0)), r"label\[4\] is \[0, 0, 0\], with sum 0"),
     "regression": (pair(label=RNG.normal(size=(48, 3))), r"label\[0\] is .* use mean_squared_error"),
