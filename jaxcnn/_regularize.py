@@ -55,14 +55,14 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
 
 
 def l1(strength: float, where: str = KERNELS) -> Penalty:
-    """params -> strength * sum |w|. Its constant gradient drives small weights to zero.
+    """params -> strength * sum |w|. Its gradient has constant magnitude, which drives small weights to zero.
 
     Args:
         strength: factor of the penalty, at least 0.
         where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: if a strength is negative, or if `where` matches nothing.
+        ValueError: if `strength` is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.l1(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
@@ -84,7 +84,7 @@ def l2(strength: float, where: str = KERNELS) -> Penalty:
         where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: if a strength is negative, or if `where` matches nothing.
+        ValueError: if `strength` is negative, or if `where` matches nothing.
 
     Example:
         >>> float(jaxcnn.l2(0.5)({"conv": {"kernel": jnp.array([-1.0, 3.0]), "bias": jnp.array([9.0])}}))
@@ -122,10 +122,10 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
     W is the kernel as a matrix (.., features). With more features than inputs, the penalty uses W W^T.
 
-    Each of the n kernels of a `repeat` is a separate W. The keys of the tree that `init` returned record which kernels
-    are stacked; gradients and updates keep them. Plain string keys, as in a loaded file, do not, so a stacked kernel
-    (n, in, out) would be treated as the kernel of a 1-D convolution. Restore the keys first with
-    `jax.tree.map(lambda _, w: w, init_params, loaded_params)`.
+    Each of the n kernels of a `repeat` is a separate W. The keys of the tree returned by `init` mark stacked kernels;
+    gradients and updates preserve the marks. A tree with plain string keys has lost them, and its stacked kernels
+    (n, in, out) are treated as kernels of 1-D convolutions. Restore the marks with
+    `jax.tree.map(lambda _, w: w, init_params, plain_params)`.
 
     Args:
         strength: factor of the penalty, at least 0.

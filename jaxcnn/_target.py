@@ -1,4 +1,4 @@
-"""Converts labels to the targets of a loss: class fractions, or probabilities of independent labels."""
+"""Converts labels to the targets of a loss: class probabilities, or probabilities of independent labels."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def class_logits(name: str, output: Any) -> list[Any]:
 def class_target(
     name: str, label: Any, logits: jax.Array, weight: jax.Array | None, ignore_label: int | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Class fractions (N, *spatial, K), and which positions count (N, *spatial).
+    """Class probabilities (N, *spatial, K), and which positions count (N, *spatial).
 
     Fractions are NaN where a label is invalid, and 0 where it is ignored or the example has weight 0.
     """
@@ -76,7 +76,7 @@ def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
         return "labels of whole images need logits (N, classes): end the model with a global pool, then dense"
     if len(logits) > 2 and len(label) >= len(logits) - 1 and label[1 : len(logits) - 1] != logits[1:-1]:
         return f"the label maps have size {label[1 : len(logits) - 1]}, the logits {logits[1:-1]}: resize one of them"
-    return "use integer classes (N, *spatial) or floating-point class fractions (N, *spatial, classes)"
+    return "use integer classes (N, *spatial) or floating-point class probabilities (N, *spatial, classes)"
 
 
 def binary_target(

@@ -1,7 +1,7 @@
-"""Transforms of layers: each takes a layer and returns a layer with the same input and output.
+"""Layer transforms: each takes a layer and returns a layer whose input and output have the same shapes.
 
-Parameters keep their paths, so a checkpoint loads with or without the transform. The inner transform applies first:
-`freeze(with_dropout(layer, 0.5))` freezes the layer and its dropout.
+Parameters keep their paths, so a checkpoint saved without the transform loads with it, and vice versa. The inner
+transform applies first: `freeze(with_dropout(layer, 0.5))` freezes the layer and disables its dropout.
 """
 
 import functools

@@ -26,7 +26,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
         ValueError: for missing entries, no examples, entries of different lengths, or invalid weights.
     """
     if not isinstance(batch, dict):
-        raise TypeError(f'{name} must be a dict with "image" and "label", got {short_repr(batch)}')
+        raise TypeError(f'{name}: data must be a dict with "image" and "label", got {short_repr(batch)}')
     for entry in required:
         if entry not in batch:
             raise ValueError(f"{name} has no {entry!r}; {expected_one_of(entry, batch)}")
@@ -44,7 +44,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
 
 
 def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore_label: int | None = None) -> None:
-    """Raises an error unless labels are integers (N, *spatial) in [0, classes) or class fractions (.., classes).
+    """Raises an error unless labels are integers (N, *spatial) in [0, classes) or class probabilities (.., classes).
 
     Raises:
         ValueError: with the first bad index.
@@ -70,13 +70,13 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
     if bad.any():
         i, at = _first(bad)
         raise ValueError(
-            f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class fractions must be "
-            "non-negative and sum to 1. For regression use mean_squared_error; for multi-label targets use binary_cross_entropy"
+            f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class probabilities must be "
+            "non-negative and sum to 1. For regression use mean_squared_error, for multi-label targets binary_cross_entropy"
         )
 
 
 def fraction_tolerance(dtype: Any) -> float:
-    """The tolerance for the sum of class fractions of this dtype to differ from 1."""
+    """The tolerance for the sum of class probabilities of this dtype to differ from 1."""
     return 1e-3 + 4 * float(jax.numpy.finfo(dtype).eps)
 
 

@@ -114,6 +114,7 @@ def test_record_of_cifar10():
 
 def test_readme_matches_result_files():
     assert records.README.read_text() == records.page()
+    assert records.network_table() in (records.FOLDER.parent.parent / "README.md").read_text()
 
 
 def test_record_of_result_file(tmp_path, monkeypatch):

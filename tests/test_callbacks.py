@@ -99,7 +99,7 @@ def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
         ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
         ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
-        ({"metrics": {"a": cnn.metrics.accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
+        ({"metrics": {"a": cnn.accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
     ],
 )
 def test_what_has_no_effect_is_refused(tmp_path, options, error, message):
@@ -244,3 +244,21 @@ def test_training_imports_no_reports():
     folder = pathlib.Path(train.__file__).parent
     for path in folder.rglob("*.py"):
         assert not re.search(r"import.* (explain|report)\b|jaxcnn\.(explain|report)\b", path.read_text()), path
+
+
+def test_a_metric_must_not_replace_one_of_the_loss(tmp_path):
+    with pytest.raises(ValueError, match="metrics: 'accuracy' is also a metric of the loss; choose another name"):
+        fit(tmp_path, metrics={"accuracy": accuracy()})
+    with pytest.raises(TypeError, match="metrics must be a dict of names and metrics, got "):
+        fit(tmp_path, metrics=[accuracy()])
+
+
+def test_evaluate_computes_metrics_of_the_model():
+    x, y = TEST_DATA[0] / np.float32(255), TEST_DATA[1]
+    params, state = MODEL.init(jax.random.key(0), x[:1])
+    loss_fn = cnn.cross_entropy(MODEL)
+    options = {"metrics": {"same": accuracy()}, "model": MODEL, "batch_size": 3}
+    result = train.evaluate(loss_fn, params, state, {"image": x, "label": y}, **options)
+    assert result["same"] == pytest.approx(result["accuracy"], rel=1e-6)
+    with pytest.raises(TypeError, match="metrics need the model"):
+        train.evaluate(loss_fn, params, state, {"image": x, "label": y}, metrics=options["metrics"])

@@ -153,6 +153,7 @@ def test_shifted():
     assert not translation.shifted(image[:, :5], 1, 0).any()  # what leaves does not come in at the other end
 
 
+@pytest.mark.slow
 def test_features_of_random_filters_change_less_after_a_pool():
     images, labels = (values[:100] for values in translation.digits("test"))
     changes = {}
@@ -314,6 +315,7 @@ def test_page_has_a_section_for_each_concept(page):
     assert "3,000,000 weights" in page.text  # a number, as it is printed
 
 
+@pytest.mark.slow
 def test_page_needs_nothing_from_elsewhere(page):
     _, page = page
     policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)

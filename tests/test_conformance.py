@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 import jaxcnn as cnn
 from tests.layers import BY_NAME, CASES, Case, example
 
-pytestmark = pytest.mark.sample(4)
+pytestmark = pytest.mark.sample(8)
 
 KEY = jax.random.key(7)
 

@@ -59,7 +59,7 @@ def grid():
             yield rank, stride, padding, dilation, next(groups)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("rank", "stride", "padding", "dilation", "groups"), list(grid()))
 def test_conv_is_the_loops(rank, stride, padding, dilation, groups):
     x = draw(2, *SPATIAL[rank], 4)
@@ -75,7 +75,7 @@ def modes():
             yield rank, mode, padding, *next(options)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("rank", "mode", "padding", "stride", "dilation"), list(modes()))
 def test_padding_modes(rank, mode, padding, stride, dilation):
     if rank == 3:
@@ -213,7 +213,7 @@ def transposed_cases():
         yield spatial, size, options
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("spatial", "size", "options"), list(transposed_cases()))
 def test_conv_transpose_is_the_loops(spatial, size, options):
     x, rank, groups = draw(2, *spatial, 4), len(spatial), options.get("groups", 1)
@@ -229,7 +229,7 @@ def test_conv_transpose_is_the_loops(spatial, size, options):
     oracle.assert_close(run(jaxcnn.conv_transpose(8, size, **options), params, x), want)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID", 1, ((1, 0), (0, 2))])
 @pytest.mark.parametrize(
     ("size", "stride", "dilation", "groups"), [(3, 1, 1, 1), (4, 2, 1, 2), (3, 2, 2, 2), (2, 3, 1, 1)]
@@ -318,7 +318,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):

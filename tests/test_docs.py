@@ -26,7 +26,8 @@ def docstring_examples():
         module = importlib.import_module(name)
         for test in finder.find(module, name, module, extraglobs={"jax": jax, "jnp": jnp, "jaxcnn": jaxcnn}):
             if test.examples:
-                yield pytest.param(test, id=test.name)
+                marks = [pytest.mark.slow] if name.startswith("jaxcnn.models") else []
+                yield pytest.param(test, id=test.name, marks=marks)
 
 
 def readme_examples():

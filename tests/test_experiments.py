@@ -298,6 +298,7 @@ def test_predict(tmp_path):
         predict.main(override(predict.CONFIG, arguments))
 
 
+@pytest.mark.slow
 def test_mnist_speedrun():
     """On an eighth of the digits."""
     arguments = ["data.name=mnist_small", "train.epochs=2", "train.batch_size=100"]

@@ -89,6 +89,7 @@ def test_equals_a_hand_written_loop(tmp_path):
     assert int(fitted.train_state.step) == 12
 
 
+@pytest.mark.slow
 def test_results_are_reproducible_and_depend_on_the_seed(tmp_path):
     model = train_small.model()
     config = {"augment": ["flip"], "ema": 0.9}
@@ -202,6 +203,7 @@ def test_accumulation_loses_no_step(tmp_path, steps):
     jax.tree.map(close, fitted.params, ema)
 
 
+@pytest.mark.slow
 def test_accumulation_resumes(tmp_path):
     config = {"epochs": 3, "accumulate": 4, "ema": 0.9, "checkpoint": {"every": 2, "keep": 9}}
     whole = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="whole", **config)
@@ -347,6 +349,7 @@ def test_nonfinite_steps_are_skipped(tmp_path):
         fit(tmp_path, train_small.model(), train_data=everywhere, batch_size=10, on_nonfinite="skip", name="all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_an_epoch_without_a_finite_step_is_an_error(tmp_path, epochs):
     """The epoch has fewer steps than the limit of consecutive non-finite steps."""
@@ -368,6 +371,7 @@ def test_nonfinite_steps_are_rolled_back(tmp_path, capsys):
     assert "rolled back to step 0, continuing with a new random order" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_rollback_into_an_epoch_changes_the_order(tmp_path):
     """The NaN image is in the fourth of five steps. With the same order, every retry would reach it again."""
     key = child_key(child_key(jax.random.key(0), "steps"), "order")
@@ -483,7 +487,7 @@ def test_an_error_in_the_report_does_not_end_training(tmp_path, monkeypatch, nam
         raise IndexError("deep inside")
 
     monkeypatch.setattr(f"jaxcnn.report._callback.{name}", broken)
-    with pytest.warns(UserWarning, match="the report could not be written: IndexError: deep inside"):
+    with pytest.warns(UserWarning, match="the report failed: IndexError: deep inside"):
         fitted = fit(tmp_path, eval_data=TEST_DATA, report=True)
     assert len(fitted.history) == 2
     fitted = fit(tmp_path, eval_data=TEST_DATA, report=True, name="where warnings are errors")

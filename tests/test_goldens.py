@@ -32,7 +32,7 @@ def test_all_files_are_here():
     assert sum("dx" in case for case in CASES.values()) > 40
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name):
     case = CASES[name]

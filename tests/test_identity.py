@@ -150,7 +150,7 @@ def test_settings_are_named_as_in_the_config(tmp_path):
     with pytest.raises(train.ConfigError) as caught:
         fit(tmp_path, outer={"train": {"epochs": 3}, "train_data": 32}, epochs=3, seed=4)
     lines = str(caught.value).splitlines()[1:]
-    expected = ["seed: was 0, now 4", "train_data: was 64, now 32", "train.epochs: was 1, now 3"]
+    expected = ["seed: was 0, now 4", "train.epochs: was 1, now 3", "train_data: was 64, now 32"]
     assert sorted(lines) == [f"  {line}" for line in expected]
 
 

@@ -133,7 +133,7 @@ def test_labels_of_all_integer_types(dtype):
 )
 def test_class_fractions_are_non_negative_and_sum_to_one(row, shown):
     batch = {"image": LOGITS[:2], "label": np.array([[0.25] * 4, row], np.float32)}
-    with pytest.raises(ValueError, match=rf"label\[1\] is .*{shown}.*; class fractions must be non-negative"):
+    with pytest.raises(ValueError, match=rf"label\[1\] is .*{shown}.*; class probabilities must be non-negative"):
         call(cnn.cross_entropy(AS_IS), batch)
     assert np.isnan(COMPILED(batch))
     mixed = jax.jit(lambda batch: cnn.mixup(cnn.cross_entropy(AS_IS))({}, {}, batch, train=True, key=KEY)[0])
@@ -246,6 +246,7 @@ def test_wide_orthogonal_kernels_cost_nothing():
     assert float(cnn.orthogonal(1.0)({"kernel": q[:3].astype(np.float32)})) < 1e-9
 
 
+@pytest.mark.slow
 def test_law_of_regularized_gradients():
     model = cnn.serial(conv=cnn.conv(4), flat=cnn.flatten, head=cnn.dense(3))
     x = RNG.normal(size=(5, 4, 4, 2)).astype(np.float32)

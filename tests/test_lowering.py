@@ -92,7 +92,7 @@ def close(a, b, tolerance=1e-4):
         np.testing.assert_allclose(x, y, tolerance, tolerance * max(1, np.abs(y).max(initial=0)), err_msg=str(path))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("method", "sizes", "antialias"),
     [
@@ -123,6 +123,7 @@ def test_convolution(case):
     )
 
 
+@pytest.mark.slow
 @settings(small, max_examples=6)
 @given(convolutions())
 def test_convolution_in_bfloat16(case):
@@ -248,6 +249,7 @@ def test_direct_in_several_loops(size, stride, dilation):
     same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, (x, w, problem))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64), (9, 180, 18)]
 )  # the last case runs in a loop
@@ -296,6 +298,7 @@ def test_winograd_is_as_accurate_as_direct_summation():
     assert error(y) < 6e-7
 
 
+@pytest.mark.slow
 @small
 @given(convolutions())
 @pytest.mark.usefixtures("quick_compilation")

@@ -465,13 +465,13 @@ TREES = table(
         "state forgotten",
         lambda: use(NET, IMAGE, state={}),
         (KeyError, ValueError),
-        r"(?s)batch_norm: no 'mean' .*pass the params and the state that init returned.*in layer 'norm'",
+        r"(?s)batch_norm: 'mean' is missing.*pass the params and the state that init returned.*in layer 'norm'",
     ),
     (
         "state forgotten, one layer",
         lambda: use(batch_norm(), IMAGE, state={}),
         ValueError,
-        r"batch_norm: no 'mean' .*the state that init returned",
+        r"batch_norm: 'mean' is missing.*the state that init returned",
     ),
     (
         "spectral_norm without state",
@@ -523,7 +523,7 @@ PATTERNS = table(
         "capture",
         lambda: use(capture(NET, "cnv"), IMAGE),
         ValueError,
-        r"'cnv' matches .* no layer.*did you mean 'conv'",
+        r"'cnv' does not match .* any layer.*did you mean 'conv'",
     ),
     ("capture, invalid", lambda: use(capture(NET, "["), IMAGE), ValueError, r"'\[' is not a regular expression"),
     (
@@ -611,7 +611,7 @@ LABELS = table(
         "one-hot of ints",
         lambda: loss(LOGITS, np.zeros((4, 10), int)),
         ValueError,
-        r"dtype int.*floating-point class fractions",
+        r"dtype int.*floating-point class probabilities",
     ),
     ("a column", lambda: loss(LOGITS, np.zeros((4, 1), int)), ValueError, r"labels of shape \(4, 1\).*classes \(N,\)"),
     ("too many", lambda: loss(LOGITS, np.zeros(5, int)), ValueError, r"labels of shape \(5,\).*logits \(4, 10\)"),
@@ -646,7 +646,7 @@ LABELS = table(
         "evaluate, too few",
         lambda: evaluate(cross_entropy(NET), {}, {}, {"image": LOGITS, "label": CLASSES[1:]}),
         ValueError,
-        r"evaluate needs entries of one length.*'image': 4, 'label': 3",
+        r"evaluate needs entries of the same length.*'image': 4, 'label': 3",
     ),
     (
         "evaluate, none",

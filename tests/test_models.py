@@ -152,6 +152,7 @@ def test_unet_of_the_paper():
     assert y.shape == (2, 388, 388, 2)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "features"),
     [

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcnn as cnn
+from jaxcnn._lowering._rules import forced
 from jaxcnn.explain import _plan, plan
 
 
@@ -90,3 +91,14 @@ def test_invalid_arguments():
         plan(cnn.conv(4), x, backend="tpu", measure=True)
     with pytest.raises(TypeError, match=r"plan needs an input, or a jax\.ShapeDtypeStruct"):
         plan(cnn.conv(4), 3.0)
+
+
+def test_plan_shows_a_forced_algorithm():
+    model = cnn.conv(32)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 32), jnp.float32)
+    chosen = cnn.explain.plan(model, x, backend="cpu").rows[0]
+    with forced("direct"):
+        row = cnn.explain.plan(model, x, backend="cpu").rows[0]
+        other = cnn.explain.plan(model, x, backend="gpu").rows[0]
+    assert chosen.algorithm != "direct"
+    assert (row.algorithm, other.algorithm) == ("direct", "lax")

@@ -63,6 +63,7 @@ def contrast(a, b):
     return max(lights) / min(lights)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure(name):
     """The same bytes each time; no background; text of a readable size and color, none cut off or on another."""

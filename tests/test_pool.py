@@ -65,7 +65,7 @@ def grid():
                 yield rank, next(names), options
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("rank", "name", "options"), list(grid()))
 def test_pools_are_the_loops(rank, name, options):
     make, reduce = POOLS[name]
@@ -325,7 +325,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", ["max", "max-dilated", "avg", "lp", "adaptive-avg", "adaptive-max", "blur"])
 @pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):

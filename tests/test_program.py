@@ -38,7 +38,7 @@ def training(layer):
     return fn
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_layers(name):
     case = BY_NAME[name]

@@ -257,6 +257,7 @@ def positive(path, leaf, draw):
     return draw.uniform(0, 0.1, leaf.shape).astype(np.float32) + np.float32(0.7 * path.endswith("scale"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "squeezenet1_1", "mobilenet_v1"}, MODELS))
 def test_models_by_their_gradients(name):
     """The deepest layer that sees less than all the image: what its middle unit depends on is just its field.

@@ -254,6 +254,7 @@ def test_the_convolution_adds_up(run, page):
     assert window[row % 2, column % 2] == pytest.approx(max(exact, 0), abs=1e-6)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("layer", "pool"),
     [

@@ -34,6 +34,7 @@ def bytes_of(*shape):
     return RNG.integers(0, 256, shape).astype(np.uint8)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("labels", "classes", "kept", "left_out"),
     [
@@ -55,6 +56,7 @@ def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, cl
         assert sum(int(cell) for row in matrix[1:] for cell in row[1:]) == kept
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "shape", [(9, 2), (9,), (5, 5, 1), (5, 5, 2), (5, 5, 4), (4, 4, 4, 1), (1, 300, 3), (700, 2, 3)]
 )

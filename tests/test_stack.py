@@ -52,7 +52,7 @@ def same(a, b):
         np.testing.assert_allclose(x, y, 2e-4, 2e-5)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize(
     ("name", "stack"), [*((name, "repeat") for name in LAYERS), ("conv1d", "nested"), ("dense", "deep")]
 )
@@ -156,6 +156,7 @@ def test_params_of_repeat_are_like_any_other_dict():
     jax.tree.map(np.testing.assert_array_equal, plain(params), params)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("wrap", [cnn.weight_norm, cnn.spectral_norm, cnn.weight_standardized])
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-25])
 def test_gradients_of_kernels_near_zero_are_finite(wrap, size):

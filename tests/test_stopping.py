@@ -39,6 +39,7 @@ def whole(tmp_path_factory):
     return rows(fit(tmp_path_factory.mktemp("whole")).history)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("save", [1, 2])
 def test_a_signal_during_a_save(tmp_path, monkeypatch, capsys, whole, number, status, save):

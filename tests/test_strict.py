@@ -14,7 +14,7 @@ import jaxcnn as cnn
 from jaxcnn.data import augment
 from tests.layers import CASES, Case, example
 
-pytestmark = pytest.mark.sample(6)
+pytestmark = pytest.mark.sample(12)
 
 KEY = jax.random.key(7)
 MODES = {

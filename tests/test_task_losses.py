@@ -33,7 +33,9 @@ OTHERS = {
     "dice": (functools.partial(cnn.dice, **IGNORE), LABEL),
     "dice several": (cnn.dice, SEVERAL),
     "weighted_sum": (
-        cnn.weighted_sum((1.0, functools.partial(cnn.cross_entropy, **IGNORE)), (0.5, functools.partial(cnn.dice, **IGNORE))),
+        cnn.weighted_sum(
+            (1.0, functools.partial(cnn.cross_entropy, **IGNORE)), (0.5, functools.partial(cnn.dice, **IGNORE))
+        ),
         LABEL,
     ),
     "distillation": (
@@ -164,5 +166,9 @@ def test_mistake(loss, image, label, message):
 def test_label_outside_0_and_1():
     with pytest.raises(ValueError, match=r"label\[1, 0\] is 2; labels must be between 0 and 1"):
         value(cnn.binary_cross_entropy, np.zeros((2, 1), np.float32), np.array([[0], [2]]))
-    f = jax.jit(lambda label: cnn.binary_cross_entropy(IDENTITY)({}, {}, {"image": jnp.zeros((2, 1)), "label": label}, train=True)[0])
+    f = jax.jit(
+        lambda label: cnn.binary_cross_entropy(IDENTITY)(
+            {}, {}, {"image": jnp.zeros((2, 1)), "label": label}, train=True
+        )[0]
+    )
     assert np.isnan(f(jnp.array([[0], [2]])))

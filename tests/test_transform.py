@@ -42,6 +42,7 @@ def same(a, b, tolerance=0.0):
         np.testing.assert_allclose(x, y, tolerance, tolerance)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("wrap", WRAPPING.values(), ids=WRAPPING)
 def test_init_is_unchanged_and_evaluation_is_that_of_the_bare_layer(wrap):
     same(jax.jit(wrap(BASE).init)(KEY, X), made())

@@ -36,9 +36,9 @@ def pair(image=IMAGES, label=LABELS, **more):
 ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
 WEIGHT = np.ones(48, np.float32)
 BAD = {
-    "fewer labels": (pair(label=LABELS[:16]), r"one length .*'image': 48, 'label': 16"),
-    "fewer images": (pair(image=IMAGES[:16]), r"one length .*'image': 16, 'label': 48"),
-    "fewer weights": (pair(weight=WEIGHT[:4]), r"one length .*'weight': 4"),
+    "fewer labels": (pair(label=LABELS[:16]), r"same length.*'image': 48, 'label': 16"),
+    "fewer images": (pair(image=IMAGES[:16]), r"same length.*'image': 16, 'label': 48"),
+    "fewer weights": (pair(weight=WEIGHT[:4]), r"same length.*'weight': 4"),
     "a class too many": (pair(label=changed(LABELS, 7, 3)), r"label\[7\] is 3, but the model has 3 outputs, .* 0 to 2"),
     "negative": (pair(label=changed(LABELS, 2, -1)), r"label\[2\] is -1"),
     "wraps to 0": (pair(label=changed(LABELS, 5, 2**32)), r"label\[5\] is 4294967296"),
@@ -46,7 +46,7 @@ BAD = {
     "uint64": (pair(label=changed(LABELS.astype(np.uint64), 5, 2**63)), r"label\[5\] is 9223372036854775808"),
     "multi-hot": (
         pair(label=changed(ONE_HOT, (10, 0), 1)),
-        r"label\[10\] is \[1, 1, 0\], with sum 2; class fractions must",
+        r"label\[10\] is \[1, 1, 0\], with sum 2; class probabilities must",
     ),
     "no class": (pair(label=changed(ONE_HOT, 4, 0)), r"label\[4\] is \[0, 0, 0\], with sum 0"),
     "regression": (pair(label=RNG.normal(size=(48, 3))), r"label\[0\] is .* use mean_squared_error"),
@@ -160,6 +160,7 @@ AUGMENTS = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_augmentations_of_bytes_are_those_of_fractions(name):
 

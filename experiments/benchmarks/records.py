@@ -1,4 +1,4 @@
-"""Write `experiments/README.md`, the table of records, from the results of the benchmarks.
+"""Write `experiments/README.md`, the table of records, and print the README's table of networks.
 
 python -m experiments.benchmarks.records
 """
@@ -152,6 +152,44 @@ def page() -> str:
     return HEADER + "".join(map(line, RECORDS)) + "".join(itertools.starmap(ablation, tables))
 
 
+TITLES = {
+    "lenet5": "LeNet-5",
+    "small": "two convolutions",
+    "resnet20": "ResNet-20",
+    "mobilenet": "MobileNet-like",
+    "convnext": "ConvNeXt-like",
+    "vgg": "VGG-like",
+    "resnet18": "ResNet-18",
+}
+
+
+def network_table() -> str:
+    """Milliseconds per batch and megabytes per training step of each network, as in the README."""
+    rows = json.loads((FOLDER / "results" / "nets-cpu.json").read_text())["rows"]
+    by_kind = {(row["net"], row["kind"]): row for row in rows}
+    peers = "PyTorch | Flax | Equinox | stax"
+    text = f"| network, batch | training | {peers} | inference | PyTorch | Flax | memory | PyTorch |\n"
+    text += "|" + "---|" * 11 + "\n"
+    for net, title in TITLES.items():
+        train, infer, memory = (by_kind[net, kind] for kind in ("train", "infer", "memory"))
+        seconds = [{peer: timing["median"] for peer, timing in row["seconds"].items()} for row in (train, infer)]
+        cells = [_number(seconds[0], peer, 1e3) for peer in ("jaxcnn", "torch", "flax", "equinox", "stax")]
+        cells += [_number(seconds[1], peer, 1e3) for peer in ("jaxcnn", "torch", "flax")]
+        cells += [_number(memory["bytes"], peer, 1e-6) for peer in ("jaxcnn", "torch")]
+        bold = [f"**{cell}**" if i in (0, 5, 8) else cell for i, cell in enumerate(cells)]
+        size = "x".join(map(str, train["shape"][:-1]))
+        text += f"| {title}, {size}, {train['batch']} | {' | '.join(bold)} |\n"
+    return text
+
+
+def _number(values: dict[str, float], peer: str, unit: float) -> str:
+    """Two digits or more of the value of a contender, the least of PyTorch's; "-" if it was not measured."""
+    found = [value for name, value in values.items() if name.split()[0] == peer]
+    value = unit * min(found, default=float("nan"))
+    return "-" if not found else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
 if __name__ == "__main__":
     README.write_text(page())
     print(README)
+    print(network_table())

@@ -12,6 +12,6 @@ from jaxcnn._lowering._pool import window_max as window_max
 from jaxcnn._lowering._pool import window_min as window_min
 from jaxcnn._lowering._pool import window_sum as window_sum
 from jaxcnn._lowering._resample import resample as resample
-from jaxcnn._lowering._rules import choose as choose
 from jaxcnn._lowering._rules import forced as forced
+from jaxcnn._lowering._rules import selected as selected
 from jaxcnn._lowering._rules import table as table

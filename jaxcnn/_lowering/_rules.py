@@ -35,7 +35,6 @@ from jaxcnn._path import expected_one_of
 
 _MAX_TAPS = 64  # with more, unrolling the taps takes too long to compile
 _MAX_TERMS = 160  # likewise for sums over taps and channels
-
 _always: Callable[[Problem], bool] = lambda p: True
 
 
@@ -66,10 +65,10 @@ _forced = jax.make_user_context(None)
 
 @contextlib.contextmanager
 def forced(name: str) -> Iterator[None]:
-    """On a CPU, forces the rule of this name for every operation that has it, even if it is slower.
+    """On a CPU, forces the rule of this name for each operation that has one, even if it is slower.
 
-    Use it around the call of a jitted function, which is then recompiled. Convolutions inside an algorithm, such as
-    the products of Winograd's, are not affected.
+    Operations without such a rule keep their choice, as do convolutions inside another algorithm. Use it around the
+    call of a jitted function, which is then recompiled, or of `explain.plan`. (Kernel gradients: "by tap", ..)
 
     Raises:
         ValueError: if no rule has this name, or the rule does not fit a problem.
@@ -95,18 +94,19 @@ def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[boo
         return run
 
     plain = runner(functools.partial(choose, backend="other"))
-    prim = primitive(name, plain, cpu=runner(_forced_or_chosen), examples=examples)
+    prim = primitive(name, plain, cpu=runner(selected), examples=examples)
     vars(prim)["problem"] = describe  # read by `explain.plan`
     return prim
 
 
-def _forced_or_chosen(problem: Problem) -> Rule:
-    for rule in TABLES[problem.operation]:
+def selected(problem: Problem, backend: str = "cpu") -> Rule:
+    """The rule that computes the problem: the forced one if it has such a rule, else that of `choose`."""
+    for rule in TABLES[problem.operation] if backend == "cpu" else ():
         if rule.name == _forced.value:
             if not rule.fits(problem):
                 raise ValueError(f"the rule {rule.name!r} does not fit {problem}")
             return rule
-    return choose(problem)
+    return choose(problem, backend=backend)
 
 
 def _compute(a: Any, b: Any, problem: Problem, exclude: Collection[str] = ()) -> jax.Array:

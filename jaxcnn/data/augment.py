@@ -1,4 +1,4 @@
-"""Random augmentations of training images. They are pure functions, are compiled, and use one key per image.
+"""Random augmentations of training images. They are pure functions, can be compiled, and use one key per image.
 
 An augmentation is a function `(key, image, when) -> image` of one image (H, W, C): floats from 0 to 1, or uint8 from
 0 to 255. The dtype does not change. `when` holds the index of the example and the epoch. `compose` chains several
@@ -23,7 +23,7 @@ from jaxcnn.data._pixels import stretched as stretched
 
 
 class When(NamedTuple):
-    """index: of the example in its data set; epoch: the number of completed epochs; both scalars."""
+    """index: position of the example in its data set; epoch: the number of completed epochs; both scalars."""
 
     index: jax.Array | int = 0  # type: ignore[assignment]  # tuple.index is not needed here
     epoch: jax.Array | int = 0
@@ -107,7 +107,7 @@ def flip(rate: float = 0.5) -> Augment:
 
 
 def alternating_flip(seed: int = 0) -> Augment:
-    """Flip each image horizontally in every second epoch. The first epoch is random for each example.
+    """Flip each image horizontally in every second epoch. Whether an image is flipped in the first epoch is random.
 
     Two consecutive epochs contain both versions of every image. `flip` does not guarantee this.
 
@@ -212,12 +212,12 @@ def brightness(amount: float) -> Augment:
 
 
 def contrast(amount: float) -> Augment:
-    """Scale the difference to the mean brightness of the image by a factor uniform in [1 - amount, 1 + amount]."""
+    """Scale the difference from the mean brightness by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1]."""
     return _jitter("contrast", amount, lambda image: jnp.broadcast_to(gray(image).mean(), image.shape))
 
 
 def saturation(amount: float) -> Augment:
-    """Scale the difference of each pixel to its gray value by a factor uniform in [1 - amount, 1 + amount]."""
+    """Scale the difference from the gray image by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1]."""
     return _jitter("saturation", amount, lambda image: jnp.broadcast_to(gray(image), image.shape))
 
 

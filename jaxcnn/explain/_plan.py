@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, as_layer
-from jaxcnn._lowering import choose
+from jaxcnn._lowering import selected
 from jaxcnn._program import Program, inner_programs, jaxpr_of
 from jaxcnn._window import check_choice
 from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
@@ -155,7 +155,7 @@ def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRo
         gradients = tuple(operation for operation in convolutions if operation != problem.operation)
     else:
         gradients = (f"{problem.operation} gradient",)
-    name = lambda problem: choose(problem, backend=backend).name
+    name = lambda problem: selected(problem, backend).name
     run = lambda *args: eqn.primitive.bind(*args, **eqn.params)
     return PlanRow(
         path,

@@ -1,8 +1,8 @@
 """Attribution methods: how much each part of an image contributes to the score of a class.
 
 The score is the logit of the class, s[n] = logits[n, label[n]]. All functions are pure; use `jax.jit` to compile
-repeated calls. Two cautions: A map can look plausible without explaining the model, so compare it with the map for
-random parameters (Adebayo et al., "Sanity checks for saliency maps", 2018). Softmax depends only on differences of
+repeated calls. Two cautions. A map that looks the same for random parameters says nothing about what was learned
+(Adebayo et al., "Sanity checks for saliency maps", 2018). Softmax depends only on differences of
 logits, so evidence for a class may act by lowering the other logits; the map of the class does not show this.
 """
 
@@ -146,7 +146,7 @@ def integrated_gradients(
 def grad_cam(
     model: AnyLayer, params: Params, state: State, x: jax.Array, layer: str, *, label: Any = None
 ) -> jax.Array:
-    """Return maps (N, *spatial of the layer), at least 0, of the evidence for a class in a layer.
+    """Return nonnegative maps (N, *spatial of the layer) of the evidence for a class in the output of a layer.
 
     map[n] = relu(sum_c w[n, c] a[n, :, c]),  w[n, c] = mean over i of ds[n] / da[n, i, c]
 

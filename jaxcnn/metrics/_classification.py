@@ -25,7 +25,7 @@ def accuracy(ignore_label: int | None = None) -> Metric:
     Args:
         ignore_label: positions with this label do not count.
 
-    Labels are integer classes (N, *spatial), or class fractions (N, *spatial, K), whose largest entry counts.
+    Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K), whose largest entry counts.
 
     Example:
         >>> metric = jaxcnn.metrics.accuracy()

@@ -12,7 +12,7 @@ from jaxcnn.train.callbacks import FACTORIES
 
 
 def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
-    """A callback for `train.fit` that updates the report after each epoch and adds the network's analysis at the end.
+    """A callback for `train.fit` that updates the report after each epoch, and at the end analyzes the network.
 
     Args:
         model: the model being trained.

@@ -8,8 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
@@ -20,9 +21,16 @@ from jaxcnn.train._recipe import scale_bytes
 
 
 def evaluate(
-    loss_fn: LossFn, params: Params, state: State, data: Batch | tuple[Any, Any] | Stream, *, batch_size: int = 256
+    loss_fn: LossFn,
+    params: Params,
+    state: State,
+    data: Batch | tuple[Any, Any] | Stream,
+    *,
+    batch_size: int = 256,
+    metrics: Mapping[str, Metric] | None = None,
+    model: AnyLayer | None = None,
 ) -> dict[str, float]:
-    """The mean of each metric over all examples.
+    """The mean of each metric of the loss over all examples, and the values of additional metrics.
 
     All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
 
@@ -30,10 +38,13 @@ def evaluate(
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
         params, state: of the model.
         data: a dict of arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair
-            (image, label), or a stream. One epoch of a stream is read.
+            (image, label), or a stream. One epoch of a stream is read. Images of a dict reach the model as they are:
+            unlike in `fit`, uint8 is not divided by 255.
         batch_size: examples per batch; ignored for a stream.
+        metrics: name -> additional metric of the output of `model`, which they need.
 
     Raises:
+        TypeError: for metrics without a model.
         ValueError: for empty data, entries of different lengths, weights that are all 0, non-finite values, labels that
             do not fit the model, or a batch_size below 1.
 
@@ -59,13 +70,18 @@ def evaluate(
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
         check(batches.arrays)
+    if metrics:
+        if model is None:
+            raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
+        measure = measurement(loss_fn, as_layer(model), metrics, lambda batch: batch)
+        return mean_metrics(measure, metrics, params, state, batches)
     # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
     compiled = jit(loss_fn, static_argnames="train")
     return mean_metrics(lambda *args: (compiled(*args, train=False)[1][1], {}), {}, params, state, batches)
 
 
 def measurement(
-    loss_fn: LossFn, model: Layer, metrics: Mapping[str, Metric]
+    loss_fn: LossFn, model: Layer, metrics: Mapping[str, Metric], prepare: Callable[[Batch], Batch] = scale_bytes
 ) -> Callable[[Params, State, Batch], tuple[Any, Any]]:
     """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics)."""
 
@@ -74,7 +90,9 @@ def measurement(
         _, (_, means) = loss_fn(params, state, batch, train=False)
         if not metrics:
             return means, {}
-        output, _ = model.apply(params, state, scale_bytes(batch)["image"], train=False)
+        if both := metrics.keys() & means.keys():
+            raise ValueError(f"metrics: {min(both)!r} is also a metric of the loss; choose another name")
+        output, _ = model.apply(params, state, prepare(batch)["image"], train=False)
         return means, {name: metric.update(output, batch) for name, metric in metrics.items()}
 
     return jit(measure)

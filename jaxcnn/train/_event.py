@@ -33,12 +33,15 @@ class Event:
         call donates its buffers: copy what you keep.
     step: steps done; steps: per epoch; epochs: of the whole training; batch_size: rows per batch.
     metrics: mean metrics over the finite steps of the epoch so far; each is None if no step was finite.
-    record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add.
+    record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add. `fit` adds
+        "test", the metrics of eval_data, and, after the user's callbacks, "seconds" and "images_per_second".
     metric: at "epoch", the metric that selects the best epoch; larger is better. None if unknown.
     note: JSON values that callbacks keep across a resume; saved in every checkpoint.
     best: params and state of the best epoch so far, if a callback keeps them; saved in every checkpoint.
     restore_best: whether training returns `best` instead of the last params and state.
-    stop: set it to True to end training after this event; an "end" event follows.
+    stop: set it to True to end training after this event; an "end" event follows. It is not saved: a callback that must
+        also stop a resumed training keeps this in `note` and sets `stop` at "start".
+    run_or_none: the run, None if `loop` was called without one; callbacks use `run`.
     """
 
     kind: Literal["start", "steps", "epoch", "nonfinite", "end"]

@@ -48,9 +48,9 @@ def fit(
 ) -> FitResult:
     """Train a model, evaluate it after each epoch, and save checkpoints from which training can resume.
 
-    uint8 images are divided by 255. An incomplete last batch is dropped; the order, and so the dropped images, change
-    every epoch. Training is data-parallel over all devices of all processes: the parameters are replicated and each
-    batch is split. Batch norm uses the statistics of the whole batch.
+    uint8 images are divided by 255. The data are shuffled every epoch, and an incomplete last batch is dropped.
+    Training is data-parallel over all devices of all processes: the parameters are replicated, and each batch is split.
+    Batch norm uses the statistics of the whole batch.
 
     Training resumes from the latest valid checkpoint in the run's folder, if there is one. SIGTERM, SIGINT (Ctrl-C) and
     SIGHUP save a checkpoint and end the program with status 143, 130 or 129. Only one `fit` at a time can write to a
@@ -63,7 +63,8 @@ def fit(
         eval_data: the data to evaluate on after each epoch.
         loss: model -> LossFn, such as `cross_entropy`, `functools.partial(cross_entropy, auxiliary=0.4)`,
             `mean_squared_error`, or your own function.
-        metrics: name -> additional metric to compute on `eval_data`. The results are recorded with those of the loss.
+        metrics: name -> additional metric to compute on `eval_data`. The results are recorded as
+            `record["test"][name]`; the names must differ from those of the loss's metrics.
         callbacks: functions of an `Event`, called in order; see `train.callbacks`.
         config: the settings that differ from the defaults in `FIT`. "optimizer" also accepts the arguments of its optax
             function.
@@ -104,6 +105,8 @@ def fit(
         for function in functions:
             if not callable(function):
                 raise TypeError(f"{name} must be callable, got {function!r}")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a dict of names and metrics, got {metrics!r}")
     for name, metric in (metrics or {}).items():
         if not isinstance(metric, Metric):
             raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}")

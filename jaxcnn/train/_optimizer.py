@@ -106,10 +106,11 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     others, such as sgd and adam, decay * w is added to the gradient, as in PyTorch.
 
     Args:
-        config: with the keys of `FIT`: "optimizer" with "name", "learning_rate" and other arguments of the optax
-            function; "schedule", see `make_schedule`; "weight_decay" with "rate" and "where", a regular expression for
-            parameter paths; "clip_norm", the maximum global norm of the gradient, 0 for no clipping; "accumulate",
-            steps per update (the last update of each of the "epochs" may use fewer); "ema", see `with_ema`.
+        config: all settings, as returned by `resolve`: "optimizer" with "name", "learning_rate" and other arguments of
+            the optax function; "schedule", see `make_schedule`; "weight_decay" with "rate" and "where", a regular
+            expression for parameter paths; "clip_norm", the maximum global norm of the gradient, 0 for no clipping;
+            "accumulate", steps per update (the last update of each of the "epochs" may use fewer); "ema", see
+            `with_ema`.
         steps: total number of steps.
         params: of the model; "where" selects from their paths.
 

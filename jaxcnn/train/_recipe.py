@@ -27,8 +27,12 @@ FIT: Config = {
     "epochs": 10,
     "batch_size": 128,  # global, over all devices
     "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and other arguments of the optax function
-    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},  # warmup: fraction of all steps; end: last rate
-    "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
+    "schedule": {
+        "name": "cosine",
+        "warmup": 0.0,
+        "end": 0.0,
+    },  # warmup: fraction of all steps; end: final learning rate
+    "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},  # where: regular expression on the path
     "regularize": {"l1": 0.0, "l2": 0.0},
     "clip_norm": 0.0,  # maximum global norm of the gradient; 0: no clipping
     "accumulate": 1,  # steps per update; the last update of an epoch may use fewer
@@ -36,14 +40,17 @@ FIT: Config = {
     "label_smoothing": 0.0,
     "mixup": 0.0,  # alpha of the beta distribution; 0: off
     "cutmix": 0.0,  # alpha; 0: off
-    "dtype": "float32",  # or "bfloat16": activations; parameters stay float32
+    "dtype": "float32",  # or "bfloat16": of the computation; parameters stay float32
     "augment": [],  # entries [name, argument, ...] with functions of jaxcnn.data.augment, applied in order
-    "evaluate": {"batch_size": 256, "tta": "none"},
+    "evaluate": {"batch_size": 256, "tta": "none"},  # test-time augmentation: or "flip", "flip_and_shift"
     "watch": "",  # evaluation metric that selects the best epoch; "-loss" minimizes the loss; "": accuracy, else -loss
-    "patience": 0,  # stop after this many epochs without improvement and return the best epoch; 0: never
-    "restore_best": False,  # return the best epoch; always on with patience
-    "on_nonfinite": "raise",  # or "skip" the step, or "rollback" to the last checkpoint with a new random key
-    "checkpoint": {"every": 0, "keep": 3},  # every: also save every n steps; keep: latest ones to keep, 0: save none
+    "patience": 0,  # epochs without improvement after which training stops, with the best parameters; 0: never
+    "restore_best": False,  # return the parameters of the best epoch; implied by patience
+    "on_nonfinite": "raise",  # or "skip": discard the step; "rollback": to the last checkpoint, with other batches
+    "checkpoint": {
+        "every": 0,
+        "keep": 3,
+    },  # after each epoch, and each `every` steps; keep: latest checkpoints kept, 0: none
     "tensorboard": False,
     "report": False,  # write report.html in the run folder after each epoch
 }

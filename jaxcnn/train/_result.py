@@ -25,7 +25,7 @@ class FitResult(NamedTuple):
     train_state: the state after the last step.
     params, state: for inference, from the last epoch, or from the best one with `patience` or `restore_best`. With
         "ema", params are the EMA.
-    history: one record per epoch.
+    history: one record per epoch, `Event.record` as JSON.
     folder: the run folder.
     epoch: the epoch of params and state.
     best: the best epoch by the metric "watch"; None without eval_data.

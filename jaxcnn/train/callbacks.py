@@ -12,12 +12,12 @@ The order matters. `fit` calls its own callbacks and the user's in this order:
 
     accumulated      applies the remaining accumulated gradients before anything reads the parameters
     evaluation       adds the evaluation metrics, which later callbacks use
-    best             keeps the best epoch; allocates the buffers that `resume` restores into
-    resume           restores the latest checkpoint; later callbacks receive the restored event
+    best             keeps the parameters of the best epoch; before `resume`, which restores them
+    resume           restores the latest checkpoint; later callbacks see the restored state
     nonfinite        after a non-finite step, rolls back or raises
     user callbacks   receive the evaluation metrics; what they add is logged and saved
-    early_stopping   ends training, including a resumed training that had already ended
-    log, tensorboard write the epoch's record
+    early_stopping   ends training; a training that ended early also ends at once if it is resumed
+    log, tensorboard add the time and speed to the epoch's record, and write it
     save             saves a checkpoint with all of the above
     progress         prints the progress
     report           writes the report from the logged records
@@ -94,7 +94,7 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
     """Keep the params and state of the epoch with the best evaluation metric, and the number of that epoch.
 
     Args:
-        watch: the evaluation metric to maximize. A leading "-" minimizes it: "-loss". "" selects "accuracy" if it is
+        watch: the evaluation metric to maximize. "-loss" minimizes "loss". The empty string selects "accuracy" if it is
             evaluated, else "-loss".
         restore: whether training returns the best epoch's params and state instead of the last ones.
     """
@@ -139,7 +139,7 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
     """Handle non-finite steps: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
 
     Raises:
-        NonFiniteError: with "raise", after too many skipped steps or rollbacks, or if an epoch has no finite step.
+        NonFiniteError: with "raise"; after too many skipped steps or rollbacks; or if an epoch has no finite step.
     """
 
     def callback(event):
@@ -232,7 +232,7 @@ def tolerant(name: str, callback: Callback) -> Callback:
         try:
             callback(event)
         except Exception as error:
-            text = f"{name} could not be written: {type(error).__name__}: {error}"
+            text = f"{name} failed: {type(error).__name__}: {error}"
             try:
                 warnings.warn(text, stacklevel=3)
             except UserWarning:  # warnings are configured as errors

@@ -67,7 +67,7 @@ def save(
 
     Args:
         folder: the folder that contains all steps.
-        step: at least 0. An existing step is replaced, and removed only after the new one is complete.
+        step: at least 0. If the step exists, it is replaced once the new one is complete.
         tree: a pytree of arrays, random keys and numbers.
         config: the settings that the arrays depend on; `restore` compares them.
         metric: larger is better. The step with the best metric is always kept.
@@ -224,7 +224,7 @@ def _integer(name: str, value: Any) -> int:
 def recovered_steps(folder: pathlib.Path) -> list[int]:
     """The steps in the folder, after recovering those that an interrupted `save` left under a temporary name.
 
-    It waits for a process that is saving in the folder, whose temporary names are still in use.
+    If another process is saving to the folder, it waits, since that process still uses its temporary names.
     """
     if folder.is_dir():
         with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
