@@ -24,7 +24,7 @@ def cross_entropy(
     """Softmax cross-entropy between the model's logits and the labels.
 
     loss = sum_n sum_k -c[k] q[n, k] log softmax(logits[n])[k] / sum_n sum_k c[k] label[n, k],
-    q = (1 - label_smoothing) * label + label_smoothing / K,  label one-hot or class probabilities,  c = class_weight or 1
+    q = (1 - label_smoothing) * label + label_smoothing / K,  label one-hot or probabilities,  c = class_weight or 1
 
     n runs over the examples, or over the positions of all examples for logits (N, *spatial, K).
     A model with auxiliary heads returns a tuple of logits, (main, head, ..). Then

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, short_repr, spatial_rank
 from jaxcnn._lowering import window_max, window_min, window_sum
 from jaxcnn._numeric import norm
 from jaxcnn._window import Padding, Window, check_window_options, make_window
@@ -33,7 +33,8 @@ def max_pool(
 
     y[n, i, c] = max_k x[n, stride * i + dilation * k - low, c]
 
-    with spatial' as in `conv`. Padding is never the maximum. For equal values, the first one gets the whole gradient.
+    with spatial' as in `conv`, and low the leading padding. The maximum is over the positions inside the input. For equal
+    values, the first one gets the whole gradient. A NaN in the window makes the output NaN.
 
     Args:
         size: window size, one int for all spatial dimensions or one int per dimension.
@@ -44,6 +45,7 @@ def max_pool(
             input or the leading padding.
 
     Raises:
+        TypeError: for booleans or complex numbers.
         ValueError: for a wrong rank, a window larger than the input, or one that covers only padding.
 
     Example:
@@ -56,7 +58,7 @@ def max_pool(
     """
 
     def largest(x, window, padding):
-        return window_max(check_real(x), window)
+        return window_max(check_real(x, "max_pool"), window)
 
     return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
@@ -78,7 +80,7 @@ def min_pool(
         size, stride, padding, dilation, ceil_mode: as in `max_pool`.
 
     Raises:
-        ValueError: as in `max_pool`.
+        TypeError, ValueError: as in `max_pool`.
 
     Example:
         >>> jaxcnn.min_pool(2).apply({}, {}, jnp.array([3.0, 1.0, 4.0, 1.5]).reshape(1, 4, 1), train=False)[0].ravel()
@@ -86,7 +88,7 @@ def min_pool(
     """
 
     def smallest(x, window, padding):
-        return window_min(check_real(x), window)
+        return window_min(check_real(x, "min_pool"), window)
 
     return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
@@ -251,8 +253,8 @@ def _counts(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, i
     return counts
 
 
-def check_real(x: jax.Array) -> jax.Array:
+def check_real(x: jax.Array, layer: str) -> jax.Array:
     """Returns x if its values can be ordered, else raises."""
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"max and min pools need real numbers, got {x.dtype}")
+        raise TypeError(f"{layer} needs integers or real floating-point numbers, got {short_repr(x)}")
     return x

@@ -71,7 +71,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
         i, at = _first(bad)
         raise ValueError(
             f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class probabilities must be "
-            "non-negative and sum to 1. For regression use mean_squared_error, for multi-label targets binary_cross_entropy"
+            "non-negative and sum to 1. For regression use mean_squared_error, for several labels binary_cross_entropy"
         )
 
 

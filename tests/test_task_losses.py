@@ -70,7 +70,8 @@ def test_examples_of_weight_0_do_not_count(name):
     (result, (_, padded)), gradient = jax.value_and_grad(lambda z: f(z), has_aux=True)(jnp.asarray(image))
     np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert padded == pytest.approx(metrics, rel=1e-5)
-    assert not gradient[2].any() and np.isfinite(gradient).all()
+    assert not gradient[2].any()
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("transform", [cnn.mixup, cnn.cutmix])
@@ -126,7 +127,8 @@ def test_a_weighted_sum_applies_the_model_once():
     assert len(calls) <= 2  # as_layer traces the function once more
     parts = [value(part, Z, batch["label"])[0] for part in (cnn.cross_entropy, cnn.dice)]
     assert total == pytest.approx(float(parts[0] + 2 * parts[1]), rel=1e-6)
-    assert metrics.keys() == {"loss", "accuracy"} and metrics["loss"] == total
+    assert metrics.keys() == {"loss", "accuracy"}
+    assert metrics["loss"] == total
 
 
 def test_distillation_matches_a_teacher_in_training_only():

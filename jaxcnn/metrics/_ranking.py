@@ -105,7 +105,8 @@ def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.A
     order = jnp.argsort(scores)
     sorted_scores = scores[order]
     cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights[order])])
-    return tuple(cumulative[jnp.searchsorted(sorted_scores, scores, side=side)] for side in ("left", "right"))
+    smaller, up_to = (jnp.searchsorted(sorted_scores, scores, side=side) for side in ("left", "right"))
+    return cumulative[smaller], cumulative[up_to]
 
 
 def _auroc(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:

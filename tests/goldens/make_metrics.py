@@ -1,7 +1,7 @@
 """Write scikit-learn's metrics and PyTorch's losses, for tests: `python -m tests.goldens.make_metrics`.
 
-Needs scikit-learn and torch. `metrics.npz` holds the inputs and the value of each metric; `losses.npz` holds the inputs,
-the value of each loss and its gradient with respect to the logits.
+Needs scikit-learn and torch. `metrics.npz` holds inputs and the value of each metric; `losses.npz` holds inputs,
+the value of each loss, and its gradient with respect to the logits.
 """
 
 import pathlib
