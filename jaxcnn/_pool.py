@@ -33,7 +33,7 @@ def max_pool(
 
     y[n, i, c] = max_k x[n, stride * i + dilation * k - low, c]
 
-    with spatial' as in `conv`, and low the leading padding. The maximum is over the positions inside the input. For equal
+    with spatial' as in `conv`; low is the leading padding. Padding does not count. For equal
     values, the first one gets the whole gradient. A NaN in the window makes the output NaN.
 
     Args:

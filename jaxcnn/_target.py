@@ -70,7 +70,9 @@ def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: An
 
 def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
     """How to make shapes fit that do not."""
-    if len(logits) == 2 and len(label) > 2:
+    if len(logits) == 2 and len(label) <= 2:
+        return "use integer classes (N,) or floating-point class probabilities (N, classes)"
+    if len(logits) == 2:
         return "label maps need a model with logits for each position (N, *spatial, classes), such as models.unet"
     if len(logits) > 2 and len(label) <= 2:
         return "labels of whole images need logits (N, classes): end the model with a global pool, then dense"

@@ -179,6 +179,7 @@ def test_jitter(name, enhance):
         np.testing.assert_allclose(y, pillow(enhance(Image.fromarray(BYTES)).enhance(factor)), atol=2.5 / 255)
 
 
+@pytest.mark.slow
 def test_whole_histogram():
     dark = Image.fromarray(BYTES // 3 + 40)
     image = jnp.asarray(dark, jnp.float32) / 255

@@ -99,7 +99,7 @@ def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
         ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
         ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
-        ({"metrics": {"a": cnn.accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
+        ({"metrics": {"a": accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),
     ],
 )
 def test_what_has_no_effect_is_refused(tmp_path, options, error, message):

@@ -25,6 +25,7 @@ def test_names_and_pruning():
     assert state == {"norm": {"mean": (4,), "var": (4,)}}
 
 
+@pytest.mark.slow
 def test_new_siblings_change_no_initial_values():
     one = cnn.serial(a=cnn.conv(4), b=cnn.conv(4))
     two = cnn.serial(a=cnn.conv(4), between=block(4), b=cnn.conv(4), after=cnn.conv(2))

@@ -231,6 +231,7 @@ def test_evaluation_is_as_right_as_the_mean_of_many_networks():
     assert found["difference"][-1] < found["difference"][0] / 3
 
 
+@pytest.mark.slow
 def test_learned_filters():
     found = learned_filters.measure(**SHORT)
     assert abs(found["correlation"]["before"]) < 0.3

@@ -351,7 +351,7 @@ def test_steps_of_muon_are_orthogonal():
     assert tall.shape == (3, 20, 8)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_image_folder(tmp_path, stream):
     pytest.importorskip("grain" if stream else "PIL")

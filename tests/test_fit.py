@@ -358,6 +358,7 @@ def test_an_epoch_without_a_finite_step_is_an_error(tmp_path, epochs):
         fit(tmp_path, train_small.model(), train_data=train_data, batch_size=20, on_nonfinite="skip", epochs=epochs)
 
 
+@pytest.mark.slow
 def test_nonfinite_steps_are_rolled_back(tmp_path, capsys):
     """Some epochs omit the NaN image. Training continues with an order that omits it."""
     config = {"epochs": 1, "batch_size": 20, "on_nonfinite": "rollback", "checkpoint": {"every": 2, "keep": 2}}
@@ -393,6 +394,7 @@ def stream(seed=0, images=FEW.images):
     return data.Stream(batches, 5, jax.ShapeDtypeStruct((20, 28, 28, 1), images.dtype), FEW.classes)
 
 
+@pytest.mark.slow
 def test_streams(tmp_path):
     fitted = fit(tmp_path, train_small.model(), train_data=stream(), eval_data=stream(1), epochs=3, augment=["flip"])
     assert int(fitted.train_state.step) == 15

@@ -208,8 +208,8 @@ def record_rules(monkeypatch):
     """A set that collects the rules chosen after this call, as (operation, name)."""
     used, choose = set(), _rules.choose
 
-    def choose_and_record(problem, exclude=()):
-        rule = choose(problem, exclude)
+    def choose_and_record(problem, exclude=(), backend="cpu"):
+        rule = choose(problem, exclude, backend)
         used.add((problem.operation, rule.name))
         return rule
 

@@ -64,7 +64,7 @@ def test_auxiliary_heads(options, share):
 @pytest.mark.parametrize(
     ("model", "gives"),
     [
-        (lambda x: x[..., None], r"float32 of shape \(6, 4, 1\)"),
+        (lambda x: x[:, 0], r"float32 of shape \(6,\)"),
         (lambda x: (x, x[:, :3]), r"shape \(6, 4\), float32 of shape \(6, 3\)"),
         (lambda x: (x, {"hidden": x}), r"shape \(6, 4\), \{'hidden'"),
         (lambda x: (), r"gives \(\);"),
@@ -72,7 +72,7 @@ def test_auxiliary_heads(options, share):
 )
 def test_what_is_no_logits_is_refused(model, gives):
     loss_fn = cnn.cross_entropy(cnn.as_layer(model))
-    with pytest.raises(ValueError, match=rf"needs logits \(N, classes\), or a tuple .*{gives}"):
+    with pytest.raises(ValueError, match=rf"needs logits \(N, \*spatial, classes\), or a tuple .*{gives}"):
         call(loss_fn, {"image": LOGITS, "label": LABELS})
 
 

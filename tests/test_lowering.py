@@ -112,6 +112,7 @@ def test_resample(method, sizes, antialias):
     )
 
 
+@pytest.mark.slow
 @small
 @given(convolutions())
 @pytest.mark.usefixtures("quick_compilation")

@@ -620,7 +620,7 @@ LABELS = table(
         "a map of logits",
         lambda: loss(zeros(4, 2, 2, 10), CLASSES),
         ValueError,
-        r"logits \(N, classes\).*\(4, 2, 2, 10\)",
+        r"do not fit logits \(4, 2, 2, 10\).*logits \(N, classes\): end the model with a global pool",
     ),
     (
         "column and row",
@@ -658,7 +658,7 @@ LABELS = table(
         "evaluate a Dataset",
         lambda: evaluate(cross_entropy(NET), {}, {}, jaxcnn.data.load("mnist_small", "test")),
         TypeError,
-        r"evaluate .*dict",
+        r"evaluate: data must be a dict",
     ),
 )
 

@@ -229,6 +229,7 @@ def test_dropout_of_a_wide_resnet_is_inside_of_the_branch():
     np.testing.assert_allclose(found["stage1/0"], found["stem"] + found["stage1/0/layer/conv2"], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_deeper_blocks_of_a_convnext_are_left_out_more_often():
     """One block in each of three stages, left out with probabilities of 0, 0.4 and 0.8."""
     model = MODELS["convnext_tiny"](depths=(1, 1, 1), width=4, drop_path=0.8)

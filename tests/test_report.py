@@ -347,6 +347,7 @@ def test_a_deep_network_is_shown_once_for_each_size(tmp_path):
     assert arrays["cam"].shape == (10, 12, 12)
 
 
+@pytest.mark.slow
 def test_a_stream_is_the_same_as_its_images(tmp_path):
     few = Dataset(DIGITS.images[:50], DIGITS.labels[:50], DIGITS.classes)
 
@@ -521,6 +522,7 @@ def test_the_frame_is_around_the_patch():
     assert line.sum() == 24 * 24 - 20 * 20
 
 
+@pytest.mark.slow
 def test_an_experiment_writes_it(tmp_path):
     mnist_lenet.main(override(mnist_lenet.CONFIG, ["train.report=true", "train.epochs=1", f"runs={tmp_path}"]))
     page = Page(next(tmp_path.glob("*/report.html")))

@@ -76,6 +76,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.sample(24)
 @every_mode
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", LOSSES)

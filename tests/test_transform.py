@@ -225,6 +225,7 @@ def net():
     return jax.jit(NET.init)(KEY, X)
 
 
+@pytest.mark.slow
 def test_capture_by_path():
     (y, seen), state = cnn.capture(NET, ".*").apply(*net(), X, train=False)
     same(y, NET.apply(*net(), X, train=False)[0])

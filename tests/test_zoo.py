@@ -99,7 +99,7 @@ def state_dict(name, **options):
     return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("name", zoo_weights.full_but({name for name in MODELS if not LARGE.fullmatch(name)}, MODELS))
 def test_figures(name):
     """Parameters and multiply-adds, to the digits given, of the model's documentation and of torchvision."""

@@ -25,8 +25,10 @@ def metrics() -> dict[str, np.ndarray]:
     all_labels, binary = random.integers(0, K, N), random.integers(0, 2, N)
     quantity = random.normal(1000, 1, (N, 2)).astype(np.float32)
     estimate = (quantity + random.normal(0, 0.3, quantity.shape)).astype(np.float32)
+    smooth = random.normal(size=(N, K)).astype(np.float32)  # without ties, which the softmax would break by rounding
     arrays = {
         "logits": logits,
+        "smooth": smooth,
         "label": label,
         "weight": weight,
         "several": several,
@@ -36,7 +38,7 @@ def metrics() -> dict[str, np.ndarray]:
         "estimate": estimate,
     }
     counted, predicted = weight > 0, logits.argmax(1)
-    log_p = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True))
+    log_p = smooth - np.log(np.exp(smooth.astype(np.float64)).sum(1, keepdims=True))
     w = {"sample_weight": weight}
     values = {
         "accuracy": sk.accuracy_score(label, predicted, **w),
