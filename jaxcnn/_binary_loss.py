@@ -49,7 +49,7 @@ def binary_cross_entropy(
         logits = masked(at_least_float32(output), weight)
         label = batch_entry(batch, "label")
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
-        correct = ((logits > 0) == (target > 0.5)) * counted
+        correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2
         values = optax.sigmoid_binary_cross_entropy(logits, target)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
@@ -48,7 +47,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         def loss_fn(params, state, batch, *, train, key=None):
             image, _ = inputs(batch)
             output, state = model.apply(params, state, image, train=train, key=key)
-            total, metrics = jnp.zeros(()), {}
+            total: Any = 0.0
+            metrics: dict[str, jax.Array] = {}
             for weight, part in parts:
                 value, (_, named) = part({}, {}, batch | {"image": output}, train=train)
                 total, metrics = total + weight * value, named | metrics

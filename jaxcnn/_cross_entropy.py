@@ -67,7 +67,8 @@ def cross_entropy(
         classes = logits[0].shape[-1]
         if weights is not None and len(weights) != classes:
             raise ValueError(f"class_weight has {len(weights)} entries, but the logits have {classes} classes")
-        scale = jnp.ones((), logits[0].dtype) if weights is None else jnp.asarray(weights, logits[0].dtype)
+        shape = (1,) * (logits[0].ndim - 1) + (-1,)
+        scale = jnp.asarray([1.0] if weights is None else weights, logits[0].dtype).reshape(shape)
         total = counted if weights is None else (target * scale).sum(-1)
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
@@ -120,7 +121,7 @@ def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Ca
         logits = [masked(y, weight) for y in class_logits(loss_name, output)]
         target, counted = class_target(loss_name, batch_entry(batch, "label"), logits[0], weight, ignore_label)
         value = loss(logits, target, counted, weight, train)
-        correct = (logits[0].argmax(-1) == target.argmax(-1)) * counted
+        correct = jnp.where(logits[0].argmax(-1) == target.argmax(-1), counted, 0)
         return value, (state, {"loss": value, "accuracy": weighted_mean(correct, weight, counted)})
 
     output_of = output_shape(model)

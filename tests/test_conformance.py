@@ -32,6 +32,7 @@ def types(tree):
 def test_table_is_complete():
     called = {case.name.split("_counting")[0] for case in CASES}
     losses = {"cross_entropy", "mean_squared_error", "mixup", "cutmix", "regularized", "l1", "l2", "elastic_net"}
+    losses |= {"focal", "binary_cross_entropy", "dice", "mean_absolute_error", "huber", "weighted_sum", "distillation"}
     others = {
         "Layer",
         "LossFn",

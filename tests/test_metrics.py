@@ -9,7 +9,7 @@ import pytest
 
 from jaxcnn import metrics
 
-with np.load(pathlib.Path(__file__).parent / "goldens" / "metrics.npz") as file:
+with np.load(pathlib.Path(__file__).parent / "goldens" / "tasks" / "metrics.npz") as file:
     GOLDEN = dict(file)
 X = {name[2:]: array for name, array in GOLDEN.items() if name.startswith("x/")}
 
@@ -60,6 +60,14 @@ def test_rows_of_weight_0_may_hold_anything(name):
     weight = np.concatenate([X["weight"], np.zeros(3, np.float32)])
     expected = over_parts(metric, output[:count], label[:count], weight[:count], 2)
     np.testing.assert_allclose(over_parts(metric, output, label, weight, 2), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_strict_modes(name):
+    metric, output, label = CASES[name]
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        value = over_parts(metric, output, label, X["weight"], 1)
+    np.testing.assert_allclose(value, GOLDEN[f"y/{name}"], rtol=1e-6, atol=1e-6)
 
 
 def test_maps_are_counted_by_position():

@@ -10,7 +10,7 @@ import pytest
 
 import jaxcnn as cnn
 
-with np.load(pathlib.Path(__file__).parent / "goldens" / "losses.npz") as file:
+with np.load(pathlib.Path(__file__).parent / "goldens" / "tasks" / "losses.npz") as file:
     GOLDEN = dict(file)
 Z, LABEL, SEVERAL, TARGET = (GOLDEN[f"x/{name}"] for name in ("z", "label", "several", "target"))
 IDENTITY = cnn.as_layer(cnn.identity)
@@ -86,6 +86,17 @@ def test_mixtures_compose_with_every_loss(name, transform):
     assert np.isfinite(values).all()
     # A box pasted into images and label maps moves pixels between examples: their mean loss stays the same.
     assert transform is cnn.cutmix or len(set(values)) > 1
+
+
+@pytest.mark.parametrize("name", CASES | OTHERS)
+def test_strict_modes(name):
+    loss, label = (CASES | OTHERS)[name]
+    weight = jnp.ones(3)
+    expected = value(loss, Z, label, weight=weight)[0]
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        np.testing.assert_allclose(value(loss, Z, label, weight=weight)[0], expected, rtol=1e-6)
+    with jax.enable_x64(True):
+        assert value(loss, Z, label, weight=weight)[0].dtype == np.float32
 
 
 def test_cutmix_pastes_the_box_into_label_maps():

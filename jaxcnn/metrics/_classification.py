@@ -38,7 +38,7 @@ def accuracy(ignore_label: int | None = None) -> Metric:
         label = jnp.asarray(batch["label"])
         label = label.argmax(-1) if label.ndim == output.ndim else label
         weight = row_weights(label, batch["weight"], ignore_label)
-        return {"hits": ((output.argmax(-1) == label) * weight).sum(), "weight": weight.sum()}
+        return {"hits": jnp.where(output.argmax(-1) == label, weight, 0).sum(), "weight": weight.sum()}
 
     return Metric(update, lambda sums: _ratio(sums["hits"], sums["weight"]))
 
@@ -77,7 +77,7 @@ def top_k(k: int = 5) -> Metric:
         weight = row_weights(label, batch["weight"], None)
         of_label = jnp.take_along_axis(output, label[..., None].astype(jnp.int32), -1)
         rank = (output > of_label).sum(-1)
-        return {"hits": ((rank < k) * weight).sum(), "weight": weight.sum()}
+        return {"hits": jnp.where(rank < k, weight, 0).sum(), "weight": weight.sum()}
 
     return Metric(update, lambda sums: _ratio(sums["hits"], sums["weight"]))
 
@@ -198,7 +198,7 @@ def _averaged(
         if average == "micro":
             return _ratio(*ratio(*(count.sum() for count in counts)))
         occurs = sums["occurs"] > 0
-        return _ratio((_ratio(*ratio(*counts)) * occurs).sum(), occurs.sum())
+        return _ratio(jnp.where(occurs, _ratio(*ratio(*counts)), 0).sum(), occurs.sum(dtype=jnp.float32))
 
     return Metric(lambda output, batch: _class_counts(output, batch, ignore_label), compute)
 
@@ -208,13 +208,18 @@ def _class_counts(output: jax.Array, batch: dict[str, Any], ignore_label: int | 
     classes, label = output.shape[-1], jnp.asarray(batch["label"])
     if label.shape == output.shape:
         weight = row_weights(label, batch["weight"], ignore_label)
-        predicted, actual = (output > 0) * weight, (label > 0.5) * weight
+        predicted, actual = jnp.where(output > 0, weight, 0), jnp.where(label > 0.5, weight, 0)
         sums = lambda values: values.reshape(-1, classes).sum(0)
-        hits = sums(predicted * (label > 0.5))
-        return {"hits": hits, "predicted": sums(predicted), "actual": sums(actual), "occurs": jnp.ones(classes)}
+        hits = sums(jnp.where(label > 0.5, predicted, 0))
+        return {
+            "hits": hits,
+            "predicted": sums(predicted),
+            "actual": sums(actual),
+            "occurs": jnp.ones(classes, weight.dtype),
+        }
     weight = row_weights(label, batch["weight"], ignore_label)
     index, prediction = _class_index(label, weight), output.argmax(-1)
-    hits = _bincount(index, weight * (index == prediction), classes)
+    hits = _bincount(index, jnp.where(index == prediction, weight, 0), classes)
     predicted, actual = _bincount(prediction, weight, classes), _bincount(index, weight, classes)
     return {"hits": hits, "predicted": predicted, "actual": actual, "occurs": predicted + actual}
 

@@ -65,7 +65,9 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
         if not bins:
             return Rows(scores, *weights)
         index = jnp.clip((probabilities * bins).astype(jnp.int32), 0, bins - 1)
-        count = jax.vmap(lambda index, weight: jnp.zeros(bins).at[index].add(weight), in_axes=1, out_axes=1)
+        count = jax.vmap(
+            lambda index, weight: jnp.zeros(bins, weight.dtype).at[index].add(weight), in_axes=1, out_axes=1
+        )
         return tuple(count(index, part) for part in weights)
 
     def compute(sums: Any) -> jax.Array:
@@ -76,7 +78,7 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
             scores = jnp.broadcast_to(jnp.arange(bins, dtype=jnp.float32)[:, None], positive.shape)
         defined = (positive.sum(0) > 0) & (negative.sum(0) > 0)
         areas = jax.vmap(area, in_axes=1)(scores, positive, negative)
-        return jnp.where(defined, areas, 0).sum() / defined.sum()  # NaN if no problem is defined
+        return jnp.where(defined, areas, 0).sum() / defined.sum(dtype=jnp.float32)  # NaN if no problem is defined
 
     return Metric(update, compute)
 
@@ -95,7 +97,7 @@ def _problems(output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.
             probabilities, positive = jax.nn.sigmoid(scores), label[..., None] == 1
         else:
             scores = jax.nn.log_softmax(output)
-            probabilities, positive = jnp.exp(scores), label[..., None] == jnp.arange(classes)
+            probabilities, positive = jnp.exp(scores), jax.nn.one_hot(label, classes)
     flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     return flat(scores), flat(probabilities), flat(positive), weight.reshape(-1, 1)
 
@@ -104,7 +106,7 @@ def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.A
     """For each score, the summed weights of smaller scores, and of smaller or equal ones."""
     order = jnp.argsort(scores)
     sorted_scores = scores[order]
-    cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights[order])])
+    cumulative = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights[order])])
     smaller, up_to = (jnp.searchsorted(sorted_scores, scores, side=side) for side in ("left", "right"))
     return cumulative[smaller], cumulative[up_to]
 

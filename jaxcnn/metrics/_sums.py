@@ -54,4 +54,4 @@ def moments(x: jax.Array, weight: jax.Array) -> Moments:
     """(M, K), (M,) -> the moments of each column; rows of weight 0 do not count."""
     total = weight.sum()
     mean = (weight @ x) / jnp.maximum(total, 1e-30)
-    return Moments(total, mean, weight @ jnp.square(x - mean))
+    return Moments(total, mean, weight @ jnp.square(x - mean[None]))

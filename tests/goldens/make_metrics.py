@@ -11,7 +11,7 @@ import sklearn.metrics as sk
 import torch
 import torch.nn.functional as F
 
-HERE = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parent / "tasks"
 N, K = 203, 5
 
 
@@ -116,5 +116,5 @@ def losses() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(HERE / "metrics.npz", **metrics())
-    np.savez_compressed(HERE / "losses.npz", **losses())
+    np.savez_compressed(FOLDER / "metrics.npz", **metrics())
+    np.savez_compressed(FOLDER / "losses.npz", **losses())
