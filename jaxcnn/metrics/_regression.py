@@ -46,7 +46,7 @@ def r2() -> Metric:
     def compute(sums: dict[str, Any]) -> jax.Array:
         residual, squares = sums["residual"], sums["label"].squares
         ratio = residual / jnp.where(squares > 0, squares, 1)
-        return jnp.where(squares > 0, 1 - ratio, residual == 0).mean()
+        return jnp.where(squares > 0, 1 - ratio, (residual == 0).astype(ratio.dtype)).mean()
 
     return Metric(update, compute)
 
