@@ -31,6 +31,8 @@ from experiments.concepts import (
 from jaxcnn._extra import MissingExtraError
 from tests.test_experiments import ROOT
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"seed": 0, "epochs": 1}
 
 
@@ -153,7 +155,6 @@ def test_shifted():
     assert not translation.shifted(image[:, :5], 1, 0).any()  # what leaves does not come in at the other end
 
 
-@pytest.mark.slow
 def test_features_of_random_filters_change_less_after_a_pool():
     images, labels = (values[:100] for values in translation.digits("test"))
     changes = {}
@@ -231,7 +232,6 @@ def test_evaluation_is_as_right_as_the_mean_of_many_networks():
     assert found["difference"][-1] < found["difference"][0] / 3
 
 
-@pytest.mark.slow
 def test_learned_filters():
     found = learned_filters.measure(**SHORT)
     assert abs(found["correlation"]["before"]) < 0.3
@@ -248,7 +248,6 @@ def test_neighbor_correlation():
     assert learned_filters.neighbor_correlation(np.indices((5, 5)).sum(0, keepdims=True) % 2) < -0.99  # a chessboard
 
 
-@pytest.mark.slow
 def test_feature_maps():
     found = feature_maps.measure(**SHORT)
     shapes = [result["maps"].shape for result in found.values()]
@@ -302,7 +301,6 @@ def page(tmp_path_factory):
     return folder, Page(path.read_text())
 
 
-@pytest.mark.slow
 def test_page_has_a_section_for_each_concept(page):
     folder, page = page
     names = [concept.__name__.rpartition(".")[2] for concept in QUICK]
@@ -316,7 +314,6 @@ def test_page_has_a_section_for_each_concept(page):
     assert "3,000,000 weights" in page.text  # a number, as it is printed
 
 
-@pytest.mark.slow
 def test_page_needs_nothing_from_elsewhere(page):
     _, page = page
     policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)

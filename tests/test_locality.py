@@ -17,7 +17,7 @@ from jaxcnn._lowering import _conv, _lax, _problem, _rules, _winograd, window_ma
 from jaxcnn._lowering._channels import channel_moments, channel_sum
 from jaxcnn._window import Window
 
-pytestmark = pytest.mark.sample(8)
+pytestmark = pytest.mark.slow
 
 BAD = [np.nan, np.inf, -np.inf, 1e8, 1e30]
 

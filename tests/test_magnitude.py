@@ -9,6 +9,8 @@ import pytest
 
 import jaxcnn as cnn
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(7)
 RNG = np.random.default_rng(7)
 ZEROS = jax.nn.initializers.zeros
@@ -30,7 +32,6 @@ def gradient(layer, params, state, x=X, train=True):
 TRANSFORMS = [cnn.weight_norm, cnn.weight_standardized, cnn.spectral_norm]
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("make", [cnn.dense, functools.partial(cnn.conv, size=2)])
 def test_a_kernel_of_zeros_has_a_finite_gradient(transform, make):

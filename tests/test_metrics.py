@@ -51,6 +51,7 @@ def test_metric_equals_scikit_learn(name, parts):
     np.testing.assert_allclose(value, GOLDEN[f"y/{name}"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES)
 def test_rows_of_weight_0_may_hold_anything(name):
     metric, output, label = CASES[name]
@@ -62,6 +63,7 @@ def test_rows_of_weight_0_may_hold_anything(name):
     np.testing.assert_allclose(over_parts(metric, output, label, weight, 2), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES)
 def test_strict_modes(name):
     metric, output, label = CASES[name]

@@ -14,7 +14,7 @@ import jaxcnn as cnn
 from jaxcnn.data import augment
 from tests.layers import CASES, Case, example
 
-pytestmark = pytest.mark.sample(12)
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(7)
 MODES = {
@@ -76,7 +76,6 @@ LOSSES = {
 }
 
 
-@pytest.mark.sample(24)
 @every_mode
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", LOSSES)

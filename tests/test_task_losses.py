@@ -75,6 +75,7 @@ def test_examples_of_weight_0_do_not_count(name):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("transform", [cnn.mixup, cnn.cutmix])
 @pytest.mark.parametrize("name", CASES | OTHERS)
 def test_mixtures_compose_with_every_loss(name, transform):
@@ -88,6 +89,7 @@ def test_mixtures_compose_with_every_loss(name, transform):
     assert transform is cnn.cutmix or len(set(values)) > 1
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES | OTHERS)
 def test_strict_modes(name):
     loss, label = (CASES | OTHERS)[name]

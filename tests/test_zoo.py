@@ -22,6 +22,8 @@ from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 from tests.published import TORCHVISION
 
+pytestmark = pytest.mark.slow
+
 GOLDENS = {file.stem: file for file in sorted((pathlib.Path(__file__).parent / "goldens" / "zoo").glob("*.npz"))}
 # The smallest of each family; the others are compared in full runs.
 SMALL = {
@@ -99,7 +101,6 @@ def state_dict(name, **options):
     return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
-@pytest.mark.sample(12)
 @pytest.mark.parametrize("name", zoo_weights.full_but({name for name in MODELS if not LARGE.fullmatch(name)}, MODELS))
 def test_figures(name):
     """Parameters and multiply-adds, to the digits given, of the model's documentation and of torchvision."""
@@ -123,7 +124,6 @@ def test_all_of_torchvision_is_here():
     assert set(TORCHVISION) <= set(GOLDENS)
 
 
-@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     ("mode", "name"),
     [
@@ -150,7 +150,6 @@ def test_logits_of_torch(mode, name):
     assert np.abs(y - expected).max() <= (1e-6 if wide else 1e-4) * np.abs(expected).max()
 
 
-@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", zoo_weights.full_but({name for name in GOLDENS if not LARGE.fullmatch(name)}, GOLDENS))
 def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
@@ -158,7 +157,6 @@ def test_names_of_torch(name):
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION))
 def test_weights_there_and_back(name):
     """To the bit."""
@@ -171,7 +169,6 @@ def test_weights_there_and_back(name):
         assert back[key].tobytes() == weight.tobytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "resnet20", "squeezenet1_1"}, MODELS))
 def test_gradients_are_finite(name):
     """All of them, in bfloat16, and none of a kernel is nothing but zeros."""
