@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number
-from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._layer import Layer, at_least_float32, check_number
+from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target
-from jaxcnn._validate import check_finite, with_check
+from jaxcnn._window import check_positive
 
 
 def binary_cross_entropy(
@@ -41,13 +41,9 @@ def binary_cross_entropy(
     """
     check_number("label_smoothing", label_smoothing, 0, 1)
     check_number("pos_weight", pos_weight)
-    model = as_layer(model)
 
-    def loss_fn(params, state, batch, *, train, key=None):
-        image, weight = inputs(batch)
-        output, state = model.apply(params, state, image, train=train, key=key)
+    def compute(output, label, weight, train):
         logits = masked(at_least_float32(output), weight)
-        label = batch_entry(batch, "label")
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
         correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
         if train:
@@ -56,16 +52,12 @@ def binary_cross_entropy(
         if pos_weight != 1:
             values += (pos_weight - 1) * target * jax.nn.softplus(-logits)
         loss = weighted_mean(values * counted, weight, counted)
-        return loss, (state, {"loss": loss, "accuracy": weighted_mean(correct, weight, counted)})
+        return loss, {"accuracy": weighted_mean(correct, weight, counted)}
 
-    output_of = output_shape(model)
+    def check(name, output, label, weight):
+        check_binary_label(name, label, output.shape, weight, ignore_label)
 
-    def check(name, params, state, data):
-        shape = (len(data["label"]), *output_of(params, state, data["image"]).shape[1:])
-        check_finite(f"{name}: label", data["label"], data.get("weight"))
-        check_binary_label(name, data["label"], shape, data.get("weight"), ignore_label)
-
-    return with_check(loss_fn, check)
+    return loss_of_output(model, compute, check)
 
 
 def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) -> LossFn:
@@ -96,14 +88,10 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     Source: Milletari, Navab and Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image
     segmentation", 2016.
     """
-    if not check_number("smooth", smooth) > 0:
-        raise ValueError(f"smooth must be above 0, got {smooth}")
-    model = as_layer(model)
+    check_positive("smooth", smooth)
 
-    def loss_fn(params, state, batch, *, train, key=None):
-        image, weight = inputs(batch)
-        output, state = model.apply(params, state, image, train=train, key=key)
-        logits, label = masked(at_least_float32(output), weight), batch_entry(batch, "label")
+    def compute(output, label, weight, train):
+        logits = masked(at_least_float32(output), weight)
         if is_multi_label(label, logits.shape):
             target, counted = binary_target("dice", label, logits, weight, ignore_label)
             p = jax.nn.sigmoid(logits)
@@ -112,19 +100,13 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
             p, counted = jax.nn.softmax(logits), counted[..., None]
         positions = tuple(range(1, logits.ndim - 1))
         overlap, total = (2 * p * target * counted).sum(positions), ((p + target) * counted).sum(positions)
-        loss = weighted_mean(1 - (overlap + smooth) / (total + smooth), weight)
-        return loss, (state, {"loss": loss})
+        return weighted_mean(1 - (overlap + smooth) / (total + smooth), weight), {}
 
-    output_of = output_shape(model)
+    def check(name, output, label, weight):
+        check_label = check_binary_label if is_multi_label(label, output.shape) else check_class_label
+        check_label(name, label, output.shape, weight, ignore_label)
 
-    def check(name, params, state, data):
-        label, weight = data["label"], data.get("weight")
-        shape = (len(label), *output_of(params, state, data["image"]).shape[1:])
-        check_finite(f"{name}: label", label, weight)
-        fits = check_binary_label if is_multi_label(label, shape) else check_class_label
-        fits(name, label, shape, weight, ignore_label)
-
-    return with_check(loss_fn, check)
+    return loss_of_output(model, compute, check)
 
 
 def is_multi_label(label: object, logits: tuple[int, ...]) -> bool:

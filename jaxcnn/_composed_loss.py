@@ -7,8 +7,9 @@ import jax
 import optax
 
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
-from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._loss import LossFn, inputs, masked, output_shape, weighted_mean
 from jaxcnn._validate import check_for_loss, with_check
+from jaxcnn._window import check_positive
 
 Loss = Callable[..., LossFn]  # model -> LossFn
 
@@ -91,8 +92,7 @@ def distillation(
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     check_number("distillation: weight", weight, 0, 1, closed=True)
-    if not check_number("distillation: temperature", temperature) > 0:
-        raise ValueError(f"distillation: temperature must be above 0, got {temperature}")
+    check_positive("distillation: temperature", temperature)
 
     def distilled(model: Layer) -> LossFn:
         model = as_layer(model)
@@ -124,11 +124,9 @@ def _check_parts(model: Layer, parts: list[LossFn]) -> Callable[..., None]:
     output_of = output_shape(model)
 
     def check(name, params, state, data):
-        count = len(batch_entry(data, "image"))
-        spec = lambda y: jax.ShapeDtypeStruct((count, *y.shape[1:]), y.dtype)
-        outputs: Any = jax.tree.map(spec, output_of(params, state, data["image"]))
+        outputs = {"image": output_of(params, state, data["image"])}
         for part in parts:
-            check_for_loss(name, part, {}, {}, data | {"image": outputs})
+            check_for_loss(name, part, {}, {}, data | outputs)
 
     return check
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcnn._layer import Layer, as_layer, check_number
-from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, weighted_mean
+from jaxcnn._layer import Layer, check_number
+from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._target import check_class_label, class_logits, class_target
-from jaxcnn._validate import check_finite, with_check
 
 
 def cross_entropy(
@@ -70,7 +69,7 @@ def cross_entropy(
         shape = (1,) * (logits[0].ndim - 1) + (-1,)
         scale = jnp.asarray([1.0] if weights is None else weights, logits[0].dtype).reshape(shape)
         total = counted if weights is None else (target * scale).sum(-1)
-        if train:
+        if train and label_smoothing:
             target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
         main, *heads = (weighted_mean(optax.softmax_cross_entropy(y, scale * target), weight, total) for y in logits)
         return main + auxiliary * sum(heads)
@@ -113,23 +112,15 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
 
 def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Callable[..., jax.Array]) -> LossFn:
     """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy."""
-    model = as_layer(model)
 
-    def loss_fn(params, state, batch, *, train, key=None):
-        image, weight = inputs(batch)
-        output, state = model.apply(params, state, image, train=train, key=key)
+    def compute(output, label, weight, train):
         logits = [masked(y, weight) for y in class_logits(loss_name, output)]
-        target, counted = class_target(loss_name, batch_entry(batch, "label"), logits[0], weight, ignore_label)
-        value = loss(logits, target, counted, weight, train)
+        target, counted = class_target(loss_name, label, logits[0], weight, ignore_label)
         correct = jnp.where(logits[0].argmax(-1) == target.argmax(-1), counted, 0)
-        return value, (state, {"loss": value, "accuracy": weighted_mean(correct, weight, counted)})
+        accuracy = weighted_mean(correct, weight, counted)
+        return loss(logits, target, counted, weight, train), {"accuracy": accuracy}
 
-    output_of = output_shape(model)
+    def check(name, output, label, weight):
+        check_class_label(name, label, class_logits(loss_name, output)[0].shape, weight, ignore_label)
 
-    def check(name, params, state, data):
-        logits = class_logits(loss_name, output_of(params, state, data["image"]))[0]
-        check_finite(f"{name}: label", data["label"], data.get("weight"))
-        shape = (len(data["label"]), *logits.shape[1:])
-        check_class_label(name, data["label"], shape, data.get("weight"), ignore_label)
-
-    return with_check(loss_fn, check)
+    return loss_of_output(model, compute, check)

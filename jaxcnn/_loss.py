@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, Params, State, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import expected_one_of
+from jaxcnn._validate import check_finite, with_check
 
 Batch = dict[str, Any]
 
@@ -78,6 +79,35 @@ def masked(values: jax.Array, weight: jax.Array | None) -> jax.Array:
     return jnp.where(nonzero, values, jnp.zeros((), values.dtype))
 
 
+def loss_of_output(
+    model: Layer | Callable[[Any], Any],
+    compute: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    check: Callable[[str, Any, Any, Any], None],
+) -> LossFn:
+    """A LossFn that applies the model and computes loss and metrics from its output.
+
+    Args:
+        compute: (output, label, weight, train) -> (loss, metrics besides "loss"); weight (N,) or None.
+        check: (name, shapes of the output, label, weight): raises an error for data that do not fit, on the host.
+    """
+    model = as_layer(model)
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        image, weight = inputs(batch)
+        output, state = model.apply(params, state, image, train=train, key=key)
+        loss, metrics = compute(output, batch_entry(batch, "label"), weight, train)
+        return loss, (state, {"loss": loss} | metrics)
+
+    output_of = output_shape(model)
+
+    def check_data(name, params, state, data):
+        label, weight = data["label"], data.get("weight")
+        check_finite(f"{name}: label", label, weight)
+        check(name, output_of(params, state, data["image"]), label, weight)
+
+    return with_check(loss_fn, check_data)
+
+
 def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Array | None = None) -> jax.Array:
     """(N, *rest), (N,) -> the mean over all entries, weighted by example; 0 if all weights are 0.
 
@@ -93,7 +123,7 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Arra
 
 
 def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
-    """(params, state, images) -> shape of the model's output in evaluation mode, cached per image shape."""
+    """(params, state, images) -> shapes of the model's output in evaluation mode, cached per image shape."""
     cache = {}
 
     def shape(params, state, images):
@@ -104,6 +134,7 @@ def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
         if key not in cache:
             apply = functools.partial(model.apply, train=False)
             cache[key] = jax.eval_shape(apply, params, state, spec)[0]
-        return cache[key]
+        count = len(jax.tree.leaves(images)[0])
+        return jax.tree.map(lambda y: jax.ShapeDtypeStruct((count, *y.shape[1:]), y.dtype), cache[key])
 
     return shape

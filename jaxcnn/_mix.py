@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import as_floating, check_number, child_key, require_key, transform_keys
+from jaxcnn._layer import as_floating, child_key, require_key, transform_keys
 from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss
+from jaxcnn._window import check_positive
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
@@ -91,8 +92,7 @@ def _mixing(
             images are those of the partners, if each position is of one of them).
     """
     check_loss(name, loss_fn)
-    if not check_number(f"{name}: alpha", alpha) > 0:
-        raise ValueError(f"{name}: alpha must be above 0, got {alpha}")
+    check_positive(f"{name}: alpha", alpha)
 
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number
-from jaxcnn._loss import LossFn, batch_entry, inputs, masked, output_shape, unmix, weighted_mean
-from jaxcnn._validate import check_finite, with_check
+from jaxcnn._layer import Layer, at_least_float32
+from jaxcnn._loss import LossFn, loss_of_output, masked, unmix, weighted_mean
+from jaxcnn._window import check_positive
 
 
 def mean_squared_error(model: Layer) -> LossFn:
@@ -78,35 +78,26 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
 
     Source: Huber, "Robust estimation of a location parameter", 1964.
     """
-    if not check_number("delta", delta) > 0:
-        raise ValueError(f"delta must be above 0, got {delta}")
+    check_positive("delta", delta)
     return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta=delta))
 
 
 def _regression(name: str, model: Layer, error: Callable[[jax.Array, jax.Array], jax.Array]) -> LossFn:
     """A LossFn that computes the mean of error(y, label), elementwise."""
-    model = as_layer(model)
 
-    def loss_fn(params, state, batch, *, train, key=None):
-        image, weight = inputs(batch)
-        y, state = model.apply(params, state, image, train=train, key=key)
-        y = masked(at_least_float32(y), weight)
+    def compute(output, label, weight, train):
+        y = masked(at_least_float32(output), weight)
 
         def convert(label):
             _check_same_shape(name, y.shape, jnp.shape(label))
             return masked(jnp.asarray(label).astype(y.dtype), weight)
 
-        loss = weighted_mean(error(y, unmix(batch_entry(batch, "label"), convert)), weight)
-        return loss, (state, {"loss": loss})
+        return weighted_mean(error(y, unmix(label, convert)), weight), {}
 
-    output_of = output_shape(model)
+    def check(_, output, label, weight):
+        _check_same_shape(name, output.shape, np.shape(label))
 
-    def check(name, params, state, data):
-        y = output_of(params, state, data["image"])
-        _check_same_shape(name, (len(data["label"]), *y.shape[1:]), np.shape(data["label"]))
-        check_finite(f"{name}: label", data["label"], data.get("weight"))
-
-    return with_check(loss_fn, check)
+    return loss_of_output(model, compute, check)
 
 
 def _check_same_shape(name: str, output: tuple[int, ...], label: tuple[int, ...]) -> None:

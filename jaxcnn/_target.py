@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn._layer import at_least_float32, short_repr
 from jaxcnn._loss import masked, unmix
-from jaxcnn._validate import check_labels, fraction_tolerance, is_concrete
+from jaxcnn._validate import check_labels, check_probabilities, fraction_tolerance, is_concrete
 
 
 def class_logits(name: str, output: Any) -> list[Any]:
@@ -33,7 +33,7 @@ def class_target(
 ) -> tuple[jax.Array, jax.Array]:
     """Class probabilities (N, *spatial, K), and which positions count (N, *spatial).
 
-    Fractions are NaN where a label is invalid, and 0 where it is ignored or the example has weight 0.
+    Probabilities are NaN where a label is invalid, and 0 where it is ignored or the example has weight 0.
     """
 
     def convert(label):
@@ -74,9 +74,9 @@ def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
         return "use integer classes (N,) or floating-point class probabilities (N, classes)"
     if len(logits) == 2:
         return "label maps need a model with logits for each position (N, *spatial, classes), such as models.unet"
-    if len(logits) > 2 and len(label) <= 2:
+    if len(label) <= 2:
         return "labels of whole images need logits (N, classes): end the model with a global pool, then dense"
-    if len(logits) > 2 and len(label) >= len(logits) - 1 and label[1 : len(logits) - 1] != logits[1:-1]:
+    if len(label) >= len(logits) - 1 and label[1 : len(logits) - 1] != logits[1:-1]:
         return f"the label maps have size {label[1 : len(logits) - 1]}, the logits {logits[1:-1]}: resize one of them"
     return "use integer classes (N, *spatial) or floating-point class probabilities (N, *spatial, classes)"
 
@@ -105,12 +105,4 @@ def check_binary_label(name: str, label: Any, logits: tuple[int, ...], weight: A
     if shape != logits and not (logits[-1] == 1 and shape == logits[:-1]):
         raise ValueError(f"{name}: labels of shape {shape} do not fit logits {logits}; use one label per logit")
     if is_concrete(label, weight):
-        values = np.asarray(label)
-        bad = ~((values >= 0) & (values <= 1))
-        if ignore_label is not None:
-            bad &= values != ignore_label
-        if weight is not None:
-            bad &= (np.asarray(weight) != 0).reshape(-1, *(1,) * (values.ndim - 1))
-        if bad.any():
-            i = tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
-            raise ValueError(f"{name}: label{list(i)} is {values[i]}; labels must be between 0 and 1")
+        check_probabilities(name, label, weight, ignore_label)

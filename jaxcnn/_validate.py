@@ -51,8 +51,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
     """
     label = np.asarray(label)
     integers = np.issubdtype(label.dtype, np.integer)
-    nonzero = np.ones(len(label), bool) if weight is None else np.asarray(weight) != 0
-    nonzero = nonzero.reshape(-1, *(1,) * (label.ndim - (1 if integers else 2)))
+    nonzero = _nonzero(weight, len(label), label.ndim if integers else label.ndim - 1)
     if integers:
         bad = ((label < 0) | (label >= classes)) & nonzero
         if ignore_label is not None:
@@ -73,6 +72,21 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
             f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class probabilities must be "
             "non-negative and sum to 1. For regression use mean_squared_error, for several labels binary_cross_entropy"
         )
+
+
+def check_probabilities(name: str, label: Any, weight: Any = None, ignore_label: int | None = None) -> None:
+    """Raises an error unless all labels are between 0 and 1.
+
+    Raises:
+        ValueError: with the first bad index.
+    """
+    label = np.asarray(label)
+    bad = ~((label >= 0) & (label <= 1)) & _nonzero(weight, len(label), label.ndim)
+    if ignore_label is not None:
+        bad &= label != ignore_label
+    if bad.any():
+        i, at = _first(bad)
+        raise ValueError(f"{name}: label[{at}] is {label[i]}; labels must be between 0 and 1")
 
 
 def fraction_tolerance(dtype: Any) -> float:
@@ -102,9 +116,9 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
         part = values[start : start + rows]
         finite = np.isfinite(part)
         if weight is not None:
-            finite |= (np.asarray(weight)[start : start + rows] == 0).reshape(-1, *(1,) * (part.ndim - 1))
+            finite |= ~_nonzero(weight[start : start + rows], len(part), part.ndim)
         if not finite.all():
-            row, *rest = map(int, np.unravel_index(int(finite.argmin()), finite.shape))
+            (row, *rest), _ = _first(~finite)
             return (start + row, *rest)
     return None
 
@@ -190,6 +204,12 @@ def _range(images: Any) -> str:
     if images.dtype == np.uint8:
         return "uint8, which is divided by 255"
     return f"{images.dtype} from {float(np.nanmin(images)):.4g} to {float(np.nanmax(images)):.4g}"
+
+
+def _nonzero(weight: Any, count: int, rank: int) -> np.ndarray:
+    """(N, 1, .., 1) of this rank: whether the weight of each example is not 0."""
+    nonzero = np.ones(count, bool) if weight is None else np.asarray(weight) != 0
+    return nonzero.reshape(-1, *(1,) * (rank - 1))
 
 
 def _first(bad: np.ndarray) -> tuple[tuple[int, ...], str]:

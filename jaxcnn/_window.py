@@ -13,7 +13,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxcnn._layer import short_repr
+from jaxcnn._layer import check_number, short_repr
 from jaxcnn._path import expected_one_of
 
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -160,6 +160,12 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
     return number
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises an error unless `value` is a finite number above 0."""
+    if not check_number(name, value) > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def check_choice(layer: str, name: str, value: str, choices: Iterable[str]) -> None:

@@ -260,5 +260,11 @@ def test_evaluate_computes_metrics_of_the_model():
     options = {"metrics": {"same": accuracy()}, "model": MODEL, "batch_size": 3}
     result = train.evaluate(loss_fn, params, state, {"image": x, "label": y}, **options)
     assert result["same"] == pytest.approx(result["accuracy"], rel=1e-6)
+    traces = []
+    counted = Metric(lambda output, batch: traces.append(1) or batch["weight"].sum(), lambda count: count)
+    for _ in range(2):
+        result = train.evaluate(loss_fn, params, state, {"image": x, "label": y}, metrics={"n": counted}, model=MODEL)
+        assert result["n"] == len(x)
+    assert len(traces) == 1  # compiled once
     with pytest.raises(TypeError, match="metrics need the model"):
         train.evaluate(loss_fn, params, state, {"image": x, "label": y}, metrics=options["metrics"])

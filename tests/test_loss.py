@@ -15,9 +15,9 @@ LABELS = np.array([0, 3, 1, 1, 2, 0])
 AS_IS = cnn.as_layer(cnn.identity)
 
 
-def reference(logits, shares):
+def reference(logits, fractions):
     logits = logits.astype(np.float64)
-    return -(shares * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum(1)
+    return -(fractions * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum(1)
 
 
 def call(loss_fn, batch, train=True, params=None, key=KEY):
@@ -47,15 +47,15 @@ def with_heads(*factors):
     return cnn.Layer(lambda key, x: ({}, {}), apply)
 
 
-@pytest.mark.parametrize(("options", "share"), [({}, 0.3), ({"auxiliary": 0.4}, 0.4), ({"auxiliary": 0}, 0)])
-def test_auxiliary_heads(options, share):
+@pytest.mark.parametrize(("options", "factor"), [({}, 0.3), ({"auxiliary": 0.4}, 0.4), ({"auxiliary": 0}, 0)])
+def test_auxiliary_heads(options, factor):
     weight = np.array([1, 0, 2, 1, 0, 0.5], np.float32)
     batch = {"image": LOGITS, "label": LABELS, "weight": weight}
     loss_fn = cnn.cross_entropy(with_heads(-1, 2), label_smoothing=0.1, **options)
     smooth = 0.9 * np.eye(4)[LABELS] + 0.1 / 4
     own, one, two = ((reference(factor * LOGITS, smooth) * weight).sum() / weight.sum() for factor in (1, -1, 2))
     loss, metrics = call(loss_fn, batch)
-    np.testing.assert_allclose(loss, own + share * (one + two), 1e-5)
+    np.testing.assert_allclose(loss, own + factor * (one + two), 1e-5)
     right = LOGITS.argmax(1) == LABELS
     assert metrics == {"loss": loss, "accuracy": pytest.approx((right * weight).sum() / weight.sum())}
     assert call(loss_fn, batch, train=False) == call(cnn.cross_entropy(AS_IS), batch, train=False)
@@ -82,11 +82,11 @@ def test_weight_of_auxiliary_heads_below_zero():
 
 
 def test_soft_labels_and_weights():
-    shares = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
+    fractions = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
     weight = np.array([1, 0, 2, 1, 0, 0.5], np.float32)
-    loss, metrics = call(cnn.cross_entropy(AS_IS), {"image": LOGITS, "label": shares, "weight": weight})
-    np.testing.assert_allclose(loss, (reference(LOGITS, shares) * weight).sum() / weight.sum(), 1e-5)
-    right = LOGITS.argmax(1) == shares.argmax(1)
+    loss, metrics = call(cnn.cross_entropy(AS_IS), {"image": LOGITS, "label": fractions, "weight": weight})
+    np.testing.assert_allclose(loss, (reference(LOGITS, fractions) * weight).sum() / weight.sum(), 1e-5)
+    right = LOGITS.argmax(1) == fractions.argmax(1)
     np.testing.assert_allclose(metrics["accuracy"], (right * weight).sum() / weight.sum(), 1e-6)
 
 
@@ -280,10 +280,10 @@ def test_mixup():
     x, label = np.arange(6.0, dtype=np.float32).reshape(6, 1), np.arange(6)
     cnn.mixup(recorded(seen), 1.0)({}, {}, {"image": x, "label": label}, train=True, key=KEY)
     (batch, key), mixed = seen[0], seen[0][0]["label"]
-    share = float(mixed.weight)
-    assert 0 < share < 1
+    lam = float(mixed.weight)
+    assert 0 < lam < 1
     assert sorted(np.asarray(mixed.second)) == list(range(6))
-    np.testing.assert_allclose(batch["image"], share * x + (1 - share) * x[mixed.second], 1e-5)
+    np.testing.assert_allclose(batch["image"], lam * x + (1 - lam) * x[mixed.second], 1e-5)
     assert (jax.random.key_data(key) != jax.random.key_data(KEY)).any()
 
 
@@ -307,7 +307,7 @@ def test_mixing_regression_targets():
 
 def test_cutmix_shares_are_areas():
     x = np.broadcast_to(np.arange(8.0, dtype=np.float32)[:, None, None, None], (8, 12, 10, 1))
-    shares = []
+    fractions = []
     for seed in range(5):
         seen = []
         cnn.cutmix(recorded(seen))({}, {}, {"image": x, "label": np.arange(8)}, train=True, key=jax.random.key(seed))
@@ -321,8 +321,8 @@ def test_cutmix_shares_are_areas():
                 rows, columns = inside.any(1), inside.any(0)
                 assert (inside == rows[:, None] & columns).all()
                 assert np.count_nonzero(np.diff(rows)) <= 2
-        shares.append(float(mixed.weight))
-    assert len(set(shares)) == 5
+        fractions.append(float(mixed.weight))
+    assert len(set(fractions)) == 5
 
 
 @pytest.mark.parametrize("mix", [cnn.mixup, cnn.cutmix])

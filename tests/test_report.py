@@ -505,7 +505,7 @@ def test_grad_cam_is_where_the_layer_sees_it(run, page):
     over = shown(page, "Grad-CAM for")
     assert len(over) == 10
     for cam, pixels in zip(maps, over, strict=True):
-        # Gray has no hue: red less blue is 0.85 of the map's share of the largest, times what is not gray already.
+        # Gray has no hue: red less blue is 0.85 times the map divided by its maximum, times what is not already gray.
         orange = (pixels[..., 0] - pixels[..., 2]) / 213
         np.testing.assert_allclose(orange, 0.85 * cam / max(cam.max(), 1e-9), atol=0.01)
 

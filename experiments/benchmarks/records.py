@@ -131,7 +131,7 @@ def line(record: Record) -> str:
 
 
 def ablation(name: str, device: str) -> str:
-    """The table of ablations of a speedrun, or an empty string if there are no results."""
+    """The table of ablations of a speedrun, or an empty string if it was not measured."""
     path = FOLDER / "results" / f"ablations_{name}-{device}.json"
     if not path.exists():
         return ""

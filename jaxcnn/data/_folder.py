@@ -55,7 +55,7 @@ def image_folder(
         max_pixels: an image with more pixels counts as unreadable and is not decoded.
 
     Raises:
-        DataError: if there are no class folders, a class has no images, a class is unknown, or an image cannot be
+        DataError: if the folder has no class folders, a class has no images, a class is unknown, or an image cannot be
             read.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
@@ -135,8 +135,8 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     A folder that links reach again is listed once.
 
     Raises:
-        DataError: if there are no class folders, a class has no images, a class is unknown, or a link points outside
-            the folder.
+        DataError: if the folder has no class folders, a class has no images, a class is unknown, or a link points
+            outside the folder.
     """
     root = pathlib.Path(path).expanduser()
     skipped: collections.Counter[str] = collections.Counter()

@@ -206,18 +206,12 @@ def _averaged(
 def _class_counts(output: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> Counts:
     """Weighted counts (K,), and "occurs": positive for classes that a macro average includes."""
     classes, label = output.shape[-1], jnp.asarray(batch["label"])
-    if label.shape == output.shape:
-        weight = row_weights(label, batch["weight"], ignore_label)
-        predicted, actual = jnp.where(output > 0, weight, 0), jnp.where(label > 0.5, weight, 0)
-        sums = lambda values: values.reshape(-1, classes).sum(0)
-        hits = sums(jnp.where(label > 0.5, predicted, 0))
-        return {
-            "hits": hits,
-            "predicted": sums(predicted),
-            "actual": sums(actual),
-            "occurs": jnp.ones(classes, weight.dtype),
-        }
     weight = row_weights(label, batch["weight"], ignore_label)
+    if label.shape == output.shape:
+        predicted, actual = jnp.where(output > 0, weight, 0), jnp.where(label > 0.5, weight, 0)
+        counts = {"hits": jnp.where(label > 0.5, predicted, 0), "predicted": predicted, "actual": actual}
+        sums = {name: values.reshape(-1, classes).sum(0) for name, values in counts.items()}
+        return sums | {"occurs": jnp.ones(classes, weight.dtype)}
     index, prediction = _class_index(label, weight), output.argmax(-1)
     hits = _bincount(index, jnp.where(index == prediction, weight, 0), classes)
     predicted, actual = _bincount(prediction, weight, classes), _bincount(index, weight, classes)

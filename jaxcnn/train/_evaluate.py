@@ -73,11 +73,17 @@ def evaluate(
     if metrics:
         if model is None:
             raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
-        measure = measurement(loss_fn, as_layer(model), metrics, lambda batch: batch)
-        return mean_metrics(measure, metrics, params, state, batches)
+        functions: Any = loss_fn, model, tuple(metrics.items())
+        return mean_metrics(_compiled(*functions), metrics, params, state, batches)
     # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
     compiled = jit(loss_fn, static_argnames="train")
     return mean_metrics(lambda *args: (compiled(*args, train=False)[1][1], {}), {}, params, state, batches)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(loss_fn: Any, model: AnyLayer, metrics: tuple[tuple[str, Metric], ...]) -> Callable[..., Any]:
+    """`measurement` on unscaled images. Cached, so that repeated calls with the same functions do not recompile."""
+    return measurement(loss_fn, as_layer(model), dict(metrics), lambda batch: batch)
 
 
 def measurement(
