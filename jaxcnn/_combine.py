@@ -46,7 +46,10 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
         >>> jaxcnn.paths(params)
         ['conv/bias', 'conv/kernel', 'head/bias', 'head/kernel']
     """
-    return _compose(_named(layers, named), None)
+    children = _named(layers, named)
+    chain = compose(children, None, chained=True)
+    chain._children = children
+    return chain
 
 
 @constructor
@@ -75,7 +78,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
         raise TypeError(
             f"parallel: the first argument must be a function that combines the outputs, got {short_repr(combine)}"
         )
-    return _compose(_named(layers, named), combine)
+    return compose(_named(layers, named), combine)
 
 
 @constructor
@@ -208,15 +211,18 @@ def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
     return result
 
 
-def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
-    """Applies all layers to the same input and combines their outputs; in sequence if `combine` is None."""
+def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool = False) -> Layer:
+    """x -> combine(*outputs): applies the layers to the same input, or if `chained`, each to the previous output.
+
+    Without `combine`, the output is that of the last layer.
+    """
 
     def init(key, x):
         params, state = {}, {}
         for i, (name, layer) in enumerate(layers.items(), 1):
             with in_layer(name):
                 params[name], state[name] = layer.init(child_key(key, name), x)
-                if combine is None and i < len(layers):
+                if chained and i < len(layers):
                     x, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params[name], state[name], x)
         return _prune(params), _prune(state)
 
@@ -228,7 +234,7 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
-        outputs, new_state = [], {}
+        outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
             child_params, child_state = params.get(name, {}), state.get(name, {})
             if probe is not None:
@@ -238,11 +244,11 @@ def _compose(layers: dict[str, Layer], combine: Callable | None) -> Layer:
                 y, new_state[name] = layer.apply(child_params, child_state, x, train=train, key=subkey)
             if probe is not None:
                 y, new_state[name], probe = probe.leave(name, child_params, new_state[name], x, y)
-            if combine is None:
+            if chained:
                 x = y
-            else:
+            if combine is not None:
                 outputs.append(y)
-        y = x if combine is None else combine(*outputs)
+        y = y if combine is None else combine(*outputs)
         return y, _prune(new_state) | ({} if probe is None else {SLOT: probe})
 
     return Layer(init, apply)

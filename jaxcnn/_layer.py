@@ -74,6 +74,7 @@ class Layer(_Pair):
     """
 
     _call: Call | None = None
+    _children: "dict[str, Layer] | None" = None  # of a `serial`, in order
 
     def __repr__(self) -> str:
         return _call_of(self).pretty()
@@ -92,9 +93,9 @@ def constructor(fn: Constructor) -> Constructor:
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
-        layer = Layer(*layer)
-        layer._call = _call(make.__name__, args, kwargs, defaults)
-        return layer
+        named = Layer(*layer)
+        named._call, named._children = _call(make.__name__, args, kwargs, defaults), layer._children
+        return named
 
     return cast(Constructor, make)
 
@@ -179,13 +180,14 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     return result
 
 
-def from_input_shape(build: Callable[[tuple[int, ...]], Layer]) -> Layer:
-    """The layer `build(input shape)`, for options that depend on the input, such as its number of channels."""
+def from_input_shape(build: Callable[[Any], Layer]) -> Layer:
+    """The layer `build(input shape)`, for options that depend on the input. For a dict, build({key: shape})."""
+    shapes = functools.partial(jax.tree.map, lambda leaf: leaf.shape)
 
     def apply(params, state, x, *, train, key=None):
-        return build(x.shape).apply(params, state, x, train=train, key=key)
+        return build(shapes(x)).apply(params, state, x, train=train, key=key)
 
-    return Layer(lambda key, x: build(x.shape).init(key, x), apply)
+    return Layer(lambda key, x: build(shapes(x)).init(key, x), apply)
 
 
 def child_key(key: jax.Array, name: str) -> jax.Array:

@@ -70,3 +70,13 @@ TORCHVISION = {
     "wide_resnet101_2": (126_886_696, 22.753, 224),
     "wide_resnet50_2": (68_883_240, 11.398, 224),
 }
+
+# With the multiply-adds of the auxiliary head, which torchvision counts. In jaxcnn, it only runs in training.
+SEGMENTATION = {
+    "deeplabv3_mobilenet_v3_large": (11_029_328, 10.452, 0.016),
+    "deeplabv3_resnet50": (42_004_074, 178.722, 9.991),
+    "deeplabv3_resnet101": (60_996_202, 258.743, 9.991),
+    "fcn_resnet50": (35_322_218, 152.717, 9.991),
+    "fcn_resnet101": (54_314_346, 232.738, 9.991),
+    "lraspp_mobilenet_v3_large": (3_221_538, 2.086, 0.0),
+}

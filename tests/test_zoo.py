@@ -20,7 +20,7 @@ from jaxcnn.models import MODELS
 from jaxcnn.weights._convert import _counters, _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
-from tests.published import TORCHVISION
+from tests.published import SEGMENTATION, TORCHVISION
 
 pytestmark = pytest.mark.slow
 
@@ -46,13 +46,22 @@ SMALL = {
     "regnet_y_400mf",
     "convnext_tiny",
     "convnextv2_atto",
+    "lraspp_mobilenet_v3_large",
+    "deeplabv3_mobilenet_v3_large",
 }
 # In training: one for each kind of state, auxiliary head and shuffle.
-SMALL_IN_TRAINING = {"googlenet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2", "convnext_tiny"}
+SMALL_IN_TRAINING = {
+    "googlenet",
+    "resnet18",
+    "squeezenet1_1",
+    "shufflenet_v2_x0_5",
+    "mobilenet_v2",
+    "convnext_tiny",
+} | {"deeplabv3_mobilenet_v3_large"}
 # Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
 LARGE = re.compile(
     r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
-    r"|regnet_._(\d|16|32|128|3_2|1_6)+gf|convnext(v2)?_(base|large|huge|small)"
+    r"|(fcn|deeplabv3)_resnet\d+|regnet_._(\d|16|32|128|3_2|1_6)+gf|convnext(v2)?_(base|large|huge|small)"
 )
 # So deep that rounding grows on the way: in training, PyTorch's own float32 is off by 2e-3 of the largest logit.
 DEEP = {
@@ -65,6 +74,9 @@ DEEP = {
     "se_resnet152",
     "preact_resnet101",
     "preact_resnet152",
+    "fcn_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
 }
 ROW = re.compile(r"^ +(\w+) +([\d,]+) +([\d,.]+)(?: ([GM]))?(?: |$)", re.MULTILINE)
 
@@ -111,6 +123,10 @@ def test_figures(name):
     digits = len(multiply_adds.partition(".")[2])
     counted = found.multiply_adds / {"G": 1e9, "M": 1e6, None: 1}[unit]
     assert f"{counted:,.{digits}f}" == multiply_adds
+    if name in SEGMENTATION:
+        parameters, multiply_adds, auxiliary = SEGMENTATION[name]
+        assert found.params == parameters
+        assert found.multiply_adds / 1e9 == pytest.approx(multiply_adds - auxiliary, abs=1.1e-3)
     if name in TORCHVISION:
         parameters, multiply_adds, size = TORCHVISION[name]
         assert MODELS[name].input_shape == (size, size, 3)
@@ -121,7 +137,8 @@ def test_figures(name):
 def test_all_of_torchvision_is_here():
     assert len(TORCHVISION) == 68
     assert set(TORCHVISION) <= set(MODELS)
-    assert set(TORCHVISION) <= set(GOLDENS)
+    assert set(SEGMENTATION) <= set(MODELS)
+    assert set(TORCHVISION) | set(SEGMENTATION) <= set(GOLDENS)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +161,7 @@ def test_logits_of_torch(mode, name):
         if wide:
             arrays = jax.tree.map(np.float64, arrays)
         apply = jaxcnn.jit(model.apply, static_argnames="train")
-        y = np.stack(apply(*arrays, train=mode == "train", key=jax.random.key(0))[0])
+        y = zoo_weights.sampled(np.stack(apply(*arrays, train=mode == "train", key=jax.random.key(0))[0]))
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
         expected = golden[mode]
     assert np.abs(y - expected).max() <= (1e-6 if wide else 1e-4) * np.abs(expected).max()
@@ -157,7 +174,7 @@ def test_names_of_torch(name):
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
 
 
-@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION))
+@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION | SEGMENTATION))
 def test_weights_there_and_back(name):
     """To the bit."""
     options = compared(name)

@@ -6,6 +6,7 @@ Families have arguments for the architecture: `resnet(depths=(2, 2, 2, 2))`. Var
 from jaxcnn.models._alexnet import alexnet as alexnet
 from jaxcnn.models._alexnet import alexnet_2012 as alexnet_2012
 from jaxcnn.models._alexnet import zfnet as zfnet
+from jaxcnn.models._backbone import backbone as backbone
 from jaxcnn.models._cifar_resnet import cifar_resnet as cifar_resnet
 from jaxcnn.models._cifar_resnet import resnet20 as resnet20
 from jaxcnn.models._cifar_resnet import resnet32 as resnet32
@@ -25,6 +26,10 @@ from jaxcnn.models._convnext import convnextv2_large as convnextv2_large
 from jaxcnn.models._convnext import convnextv2_nano as convnextv2_nano
 from jaxcnn.models._convnext import convnextv2_pico as convnextv2_pico
 from jaxcnn.models._convnext import convnextv2_tiny as convnextv2_tiny
+from jaxcnn.models._deeplab import deeplabv3 as deeplabv3
+from jaxcnn.models._deeplab import deeplabv3_mobilenet_v3_large as deeplabv3_mobilenet_v3_large
+from jaxcnn.models._deeplab import deeplabv3_resnet50 as deeplabv3_resnet50
+from jaxcnn.models._deeplab import deeplabv3_resnet101 as deeplabv3_resnet101
 from jaxcnn.models._densenet import densenet as densenet
 from jaxcnn.models._densenet import densenet121 as densenet121
 from jaxcnn.models._densenet import densenet161 as densenet161
@@ -42,11 +47,16 @@ from jaxcnn.models._efficientnet import efficientnet_b7 as efficientnet_b7
 from jaxcnn.models._efficientnet import efficientnet_v2_l as efficientnet_v2_l
 from jaxcnn.models._efficientnet import efficientnet_v2_m as efficientnet_v2_m
 from jaxcnn.models._efficientnet import efficientnet_v2_s as efficientnet_v2_s
+from jaxcnn.models._fcn import fcn as fcn
+from jaxcnn.models._fcn import fcn_resnet50 as fcn_resnet50
+from jaxcnn.models._fcn import fcn_resnet101 as fcn_resnet101
+from jaxcnn.models._feature_pyramid import feature_pyramid as feature_pyramid
 from jaxcnn.models._googlenet import googlenet as googlenet
 from jaxcnn.models._inception import inception_v3 as inception_v3
 from jaxcnn.models._lenet import lenet5 as lenet5
 from jaxcnn.models._lenet import lenet5_1998 as lenet5_1998
 from jaxcnn.models._lenet import tiny as tiny
+from jaxcnn.models._lraspp import lraspp_mobilenet_v3_large as lraspp_mobilenet_v3_large
 from jaxcnn.models._mnasnet import mnasnet as mnasnet
 from jaxcnn.models._mnasnet import mnasnet0_5 as mnasnet0_5
 from jaxcnn.models._mnasnet import mnasnet0_75 as mnasnet0_75
@@ -105,8 +115,8 @@ from jaxcnn.models._squeezenet import squeezenet as squeezenet
 from jaxcnn.models._squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxcnn.models._squeezenet import squeezenet1_1 as squeezenet1_1
 from jaxcnn.models._unet import unet as unet
+from jaxcnn.models._variant import MODELS as MODELS
 from jaxcnn.models._variant import Model as Model
-from jaxcnn.models._variant import Models
 from jaxcnn.models._vgg import vgg as vgg
 from jaxcnn.models._vgg import vgg11 as vgg11
 from jaxcnn.models._vgg import vgg11_bn as vgg11_bn
@@ -128,6 +138,7 @@ __all__ = [
     "Model",
     "alexnet",
     "alexnet_2012",
+    "backbone",
     "cifar_resnet",
     "convnext",
     "convnext_base",
@@ -142,6 +153,10 @@ __all__ = [
     "convnextv2_nano",
     "convnextv2_pico",
     "convnextv2_tiny",
+    "deeplabv3",
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
     "densenet",
     "densenet121",
     "densenet161",
@@ -159,10 +174,15 @@ __all__ = [
     "efficientnet_v2_l",
     "efficientnet_v2_m",
     "efficientnet_v2_s",
+    "fcn",
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "feature_pyramid",
     "googlenet",
     "inception_v3",
     "lenet5",
     "lenet5_1998",
+    "lraspp_mobilenet_v3_large",
     "mnasnet",
     "mnasnet0_5",
     "mnasnet0_75",
@@ -244,7 +264,3 @@ __all__ = [
     "xception",
     "zfnet",
 ]
-
-MODELS: dict[str, Model] = Models(
-    {name: globals()[name] for name in __all__ if hasattr(globals().get(name), "input_shape")}
-)

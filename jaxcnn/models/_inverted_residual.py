@@ -19,6 +19,7 @@ def inverted_residual(
     *,
     hidden: int,
     stride: int = 1,
+    dilation: int = 1,
     squeeze: int = 0,
     norm: Norm,
     act: AnyLayer,
@@ -32,7 +33,7 @@ def inverted_residual(
 
     Args:
         features: channels of the output.
-        size, stride: kernel size and stride of the depthwise convolution.
+        size, stride, dilation: kernel size, stride and dilation of the depthwise convolution.
         hidden: channels of the depthwise convolution. The expansion is omitted if x has as many.
         squeeze: hidden units of the squeeze-and-excitation after the depthwise convolution; 0 for no excitation.
         norm, act: normalization and activation after each convolution. The last convolution has no activation.
@@ -46,7 +47,8 @@ def inverted_residual(
         parts: dict[str, AnyLayer] = (
             {} if hidden == shape[-1] else {"expand": conv_norm_act(hidden, 1, norm=norm, act=act)}
         )
-        depthwise = depthwise_conv(size, stride=stride, padding=size // 2, bias=False)
+        padding = dilation * (size // 2)
+        depthwise = depthwise_conv(size, stride=stride, padding=padding, dilation=dilation, bias=False)
         parts["depthwise"] = serial(conv=depthwise, norm=norm(), act=act)
         if squeeze:
             parts["excite"] = squeeze_excite(features=squeeze, activation=squeeze_act, gate=gate)

@@ -11,7 +11,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head
 from jaxcnn.models._variant import input_shape, variant
 
 # (features, stride) of the 13 blocks of version 1
@@ -90,7 +90,9 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
 
 @input_shape(224, 224, 3)
-def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.2) -> Layer:
+def mobilenet_v2(
+    classes: int | None = 1000, *, output_stride: int = 32, norm: Norm = batch_norm, dropout: float = 0.2
+) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet v2.
 
     block(x) = x + project(relu6(depthwise(relu6(expand(x)))))
@@ -104,6 +106,7 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
 
     Args:
         classes: number of classes; None gives the features (N, 1280).
+        output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation.
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
 
@@ -115,11 +118,18 @@ def mobilenet_v2(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
     act = jax.nn.relu6
-    layers, channels = {"stem": conv_norm_act(32, 3, stride=2, norm=norm, act=act)}, 32
-    for expand, features, count, stride in PLAN_2:
+    layers, channels, reached = {"stem": conv_norm_act(32, 3, stride=2, norm=norm, act=act)}, 32, 2
+    for expand, features, count, stage_stride in PLAN_2:
         for i in range(count):
+            dilation = dilation_at(reached, output_stride)
+            reached *= 1 if i else stage_stride
             layers[f"block{len(layers)}"] = inverted_residual(
-                features, hidden=expand * channels, stride=1 if i else stride, norm=norm, act=act
+                features,
+                hidden=expand * channels,
+                stride=1 if i or reached > output_stride else stage_stride,
+                dilation=dilation,
+                norm=norm,
+                act=act,
             )
             channels = features
     layers["top"] = conv_norm_act(1280, 1, norm=norm, act=act)
@@ -132,6 +142,7 @@ def mobilenet_v3(
     *,
     blocks: tuple,
     last: int,
+    output_stride: int = 32,
     norm: Norm = functools.partial(batch_norm, decay=0.99, eps=1e-3),
     dropout: float = 0.2,
 ) -> Layer:
@@ -149,6 +160,8 @@ def mobilenet_v3(
 
     Args:
         classes: number of classes; None gives the features (N, last).
+        output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation. As in
+            torchvision, the first block of each of these stages is dilated, too.
         blocks: (kernel size, hidden channels, features, excite, activation, stride) of each block.
         last: units of the second-to-last dense layer.
         norm: constructor of a normalization layer.
@@ -162,13 +175,15 @@ def mobilenet_v3(
     Source: Howard et al., "Searching for MobileNetV3", 2019.
     """
     swish = jax.nn.hard_swish
-    layers = {"stem": conv_norm_act(16, 3, stride=2, norm=norm, act=swish)}
+    layers, reached = {"stem": conv_norm_act(16, 3, stride=2, norm=norm, act=swish)}, 2
     for size, hidden, features, use_excite, act, stride in blocks:
+        reached *= stride
         layers[f"block{len(layers)}"] = inverted_residual(
             features,
             size,
             hidden=hidden,
-            stride=stride,
+            stride=stride if reached <= output_stride else 1,
+            dilation=dilation_at(reached, output_stride),
             squeeze=make_divisible(hidden // 4) if use_excite else 0,
             norm=norm,
             act=act,

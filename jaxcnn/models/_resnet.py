@@ -9,7 +9,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
 from jaxcnn._squeeze_excite import squeeze_excite
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head
 from jaxcnn.models._variant import variant
 
 
@@ -22,6 +22,7 @@ def resnet(
     groups: int = 1,
     width: int = 64,
     excite: bool = False,
+    output_stride: int = 32,
     norm: Norm = batch_norm,
     dropout: float = 0.0,
 ) -> Layer:
@@ -60,6 +61,7 @@ def resnet(
         groups: groups of the 3x3 convolution of a bottleneck.
         width: its channels per group in the first stage. Each later stage doubles them.
         excite: True for squeeze-and-excitation of f(x).
+        output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation.
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
 
@@ -73,14 +75,17 @@ def resnet(
     Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
     """
 
-    def block(planes, stride, project):
+    def conv3x3(features, stride, dilation, groups):
+        return conv(features, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+
+    def block(planes, stride, previous, dilation, project):
         if bottleneck:
             inner, outer = planes * width // 64 * groups, 4 * planes
             branch = {
                 "conv1": conv(inner, 1, bias=False),
                 "norm1": norm(),
                 "relu1": jax.nn.relu,
-                "conv2": conv(inner, 3, stride=stride, padding=1, groups=groups, bias=False),
+                "conv2": conv3x3(inner, stride, previous, groups),
                 "norm2": norm(),
                 "relu2": jax.nn.relu,
                 "conv3": conv(outer, 1, bias=False),
@@ -89,10 +94,10 @@ def resnet(
         else:
             outer = planes
             branch = {
-                "conv1": conv(planes, 3, stride=stride, padding=1, bias=False),
+                "conv1": conv3x3(planes, stride, previous, 1),
                 "norm1": norm(),
                 "relu1": jax.nn.relu,
-                "conv2": conv(planes, 3, padding=1, bias=False),
+                "conv2": conv3x3(planes, 1, dilation, 1),
                 "norm2": norm(),
             }
         if excite:
@@ -100,10 +105,12 @@ def resnet(
         shortcut = conv_norm_act(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
         return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
 
-    stages = {}
+    stages, dilation = {}, 1
     for stage, depth in enumerate(depths):
-        first = block(64 * 2**stage, 2 if stage else 1, project=bottleneck or stage > 0)
-        others = [block(64 * 2**stage, 1, project=False) for _ in range(1, depth)]
+        previous, dilation = dilation, dilation_at(4 * 2**stage, output_stride)
+        stride = 2 if stage and dilation == previous else 1
+        first = block(64 * 2**stage, stride, previous, dilation, project=bottleneck or stage > 0)
+        others = [block(64 * 2**stage, 1, dilation, dilation, project=False) for _ in range(1, depth)]
         stages[f"stage{stage + 1}"] = serial(first, *others)
     stem = {"stem": conv_norm_act(64, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
     return serial(**stem, **stages, features=global_avg_pool, **head(classes, dropout))

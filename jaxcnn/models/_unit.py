@@ -1,6 +1,7 @@
 """Building blocks that nearly all architectures use."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -21,18 +22,31 @@ def conv_norm_act(
     *,
     stride: int = 1,
     padding: Padding | None = None,
+    dilation: int = 1,
     groups: int = 1,
     norm: Norm = batch_norm,
     act: AnyLayer = jax.nn.relu,
 ) -> Layer:
     """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalization, activation.
 
-    `padding` is as in `conv`. The default is size // 2, as is common in PyTorch.
+    `padding` is as in `conv`. The default is dilation * (size // 2), as is common in PyTorch.
     """
     if padding is None:
-        padding = size // 2 if isinstance(size, int) else tuple(n // 2 for n in size)
-    convolution = conv(features, size, stride=stride, padding=padding, groups=groups, bias=False)
+        padding = dilation * (size // 2) if isinstance(size, int) else tuple(dilation * (n // 2) for n in size)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    convolution = conv(features, size, **options, bias=False)
     return serial(conv=convolution, norm=norm(), act=act)
+
+
+def dilation_at(stride: int, output_stride: int) -> int:
+    """Return the dilation that replaces the strides beyond `output_stride` for a layer at total stride `stride`.
+
+    Raises:
+        ValueError: if `output_stride` is not 8, 16 or 32.
+    """
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
+    return max(stride // output_stride, 1)
 
 
 def head(classes: int | None, dropout: float = 0.0) -> dict[str, AnyLayer]:

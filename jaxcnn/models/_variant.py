@@ -29,12 +29,16 @@ class Models(dict[str, Model]):
         )
 
 
+MODELS: dict[str, Model] = Models()
+
+
 def input_shape(height: int, width: int, channels: int) -> Callable[[Build], Build]:
-    """Decorate a constructor to make it a `Model` for images of this shape."""
+    """Decorate a constructor to make it a `Model` for images of this shape, and add it to `MODELS`."""
 
     def mark(fn: Build) -> Build:
         build: Any = constructor(fn)
         build.input_shape = (height, width, channels)
+        MODELS[fn.__name__] = build
         return build
 
     return mark

@@ -409,6 +409,43 @@ CONVNEXT_TIMM = Table(
 # in the small variants, the dense layers of a block are 1x1 convolutions
 CONVNEXT_TIMM_SMALL = CONVNEXT_TIMM._replace(trailing_ones={".*/layer/(expand|project)/kernel": 2})
 
+
+def _segmentation(backbone: Table, *heads: tuple[str, str]) -> Table:
+    """The table of a segmentation model. torchvision keeps only the "features" of a MobileNet."""
+    renames = ((f"^backbone/{p[1:]}", f"backbone/{r}") if p[0] == "^" else (p, r) for p, r in backbone.renames)
+    return Table(
+        renames=(
+            *renames,
+            ("^backbone/features/", "backbone/"),
+            *UNIT,
+            *heads,
+            ("^heads/aux/unit/", "aux_classifier/"),
+            ("^heads/aux/head", "aux_classifier/4"),
+        ),
+        trailing_ones={f"backbone/{pattern}": count for pattern, count in backbone.trailing_ones.items()},
+        optional=r"aux_classifier\..*",
+    )
+
+
+DEEPLAB = (
+    ("^heads/main/pyramid/pointwise", "classifier/0/convs/0"),
+    *((f"^heads/main/pyramid/rate{12 * i}", f"classifier/0/convs/{i}") for i in (1, 2, 3)),
+    *((f"^heads/main/pyramid/pooled/unit/{i}", f"classifier/0/convs/4/{i + 1}") for i in (0, 1)),
+    ("^heads/main/merge", "classifier/0/project"),
+    *((f"^heads/main/unit/{i}", f"classifier/{i + 1}") for i in (0, 1)),
+    ("^heads/main/head", "classifier/4"),
+)
+DEEPLAB_RESNET = _segmentation(RESNET, *DEEPLAB)
+DEEPLAB_MOBILENET = _segmentation(MOBILENET_V3_LARGE, *DEEPLAB)
+FCN = _segmentation(RESNET, ("^heads/main/unit", "classifier"), ("^heads/main/head", "classifier/4"))
+LRASPP = _segmentation(
+    MOBILENET_V3_LARGE,
+    ("^heads/low/head", "classifier/low_classifier"),
+    ("^heads/high/head", "classifier/high_classifier"),
+    ("^heads/high/high/excited/scale/unit", "classifier/cbr"),
+    ("^heads/high/high/excited/scale/gate/0", "classifier/scale/1"),
+)
+
 # Regular expression of model names -> tables. All other models keep their jaxcnn paths, with dots.
 TABLES: dict[str, tuple[Table, ...]] = {
     "alexnet": (ALEXNET,),
@@ -434,6 +471,10 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "convnext_.*": (CONVNEXT, CONVNEXT_TIMM),
     "convnextv2_(atto|femto|pico|nano)": (CONVNEXT_TIMM_SMALL,),
     "convnextv2_.*": (CONVNEXT_TIMM,),
+    "fcn_.*": (FCN,),
+    "deeplabv3_resnet.*": (DEEPLAB_RESNET,),
+    "deeplabv3_mobilenet_v3_large": (DEEPLAB_MOBILENET,),
+    "lraspp_mobilenet_v3_large": (LRASPP,),
     "lenet5": (Table(flattened={"dense1/kernel": (16, 5, 5)}),),
 }
 

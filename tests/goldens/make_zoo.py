@@ -49,7 +49,10 @@ def build(name: str) -> torch.nn.Module:
         import timm
 
         return timm.create_model(TIMM[name], num_classes=10)
-    return models.get_model(name, weights=None, num_classes=10)
+    options = {}
+    if name.startswith(("fcn_", "deeplabv3_", "lraspp_")):
+        options = {"weights_backbone": None, "aux_loss": not name.startswith("lraspp_")}
+    return models.get_model(name, weights=None, num_classes=10, **options)
 
 
 def without_chance(net: torch.nn.Module) -> torch.nn.Module:
@@ -77,7 +80,11 @@ def golden(name: str) -> dict[str, np.ndarray]:
     for mode in ("eval", "train"):
         with torch.no_grad():
             y = net.train(mode == "train")(x)
-        result[mode] = (y if isinstance(y, torch.Tensor) else torch.stack(tuple(y))).numpy().astype(np.float32)
+        if isinstance(y, dict):  # segmentation: "out" and perhaps "aux", which jaxcnn computes in training only
+            y = tuple(y.values()) if mode == "train" and len(y) > 1 else y["out"]
+        y = y if isinstance(y, torch.Tensor) else torch.stack(tuple(y))
+        y = zoo_weights.sampled(y.movedim(-3, -1) if y.ndim > 3 else y)
+        result[mode] = y.numpy().astype(np.float32)
     return result
 
 

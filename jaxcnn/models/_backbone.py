@@ -1,0 +1,106 @@
+"""Backbones: the convolutional part of a classifier, with its feature maps at several strides as output."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._combine import compose, serial
+from jaxcnn._layer import Layer, constructor, in_layer
+from jaxcnn._path import expected_one_of
+from jaxcnn.models._variant import MODELS
+
+_STRIDES = (2, 4, 8, 16, 32)
+_SIDE = 512  # for the measurement of strides; large, so that unpadded convolutions hardly change the ratio
+
+
+@constructor
+def backbone(
+    name: str, *, outputs: Mapping[Any, str] | None = None, output_stride: int | None = None, **options: Any
+) -> Layer:
+    """(N, *spatial, C) -> {stride: (N, *spatial / stride, C')}: a classifier without its head.
+
+    y[s] = the output of the last layer of stride s, for each s in 2, 4, 8, 16, 32 that the network has
+
+    The parameters have the paths of the classifier, so that trained weights can be loaded (see the example).
+
+    Args:
+        name: a classifier in `MODELS`, such as "resnet50".
+        outputs: {key: layer name}, to choose other outputs, such as {"low": "stage2", "high": "stage4"}. The layers
+            after the last of them are removed. Default: {stride: last layer of this stride}.
+        output_stride: 8 or 16: dilated convolutions replace the strides beyond it, so that the deeper maps keep this
+            resolution. The keys remain the strides of the network without dilation. ResNets, MobileNet v2 and v3 only.
+        options: the model's options.
+
+    Raises:
+        ValueError: for a model without feature maps, an unknown layer, or a model without dilation.
+
+    Example:
+        >>> backbone = jaxcnn.models.backbone("resnet18")
+        >>> x = jnp.zeros((1, 64, 64, 3))
+        >>> params, state = backbone.init(jax.random.key(0), x)
+        >>> {stride: y.shape for stride, y in backbone.apply(params, state, x, train=False)[0].items()}
+        {2: (1, 32, 32, 64), 4: (1, 16, 16, 64), 8: (1, 8, 8, 128), 16: (1, 4, 4, 256), 32: (1, 2, 2, 512)}
+
+        Values of a trained classifier, with parameters `trained`:
+
+        >>> trained, _ = jaxcnn.models.resnet18().init(jax.random.key(1), x)
+        >>> params = {part: trained[part] for part in params}
+    """
+    build, dilation = MODELS[name], {}
+    if output_stride is not None:
+        supported = [key for key, model in MODELS.items() if "output_stride" in inspect.signature(model).parameters]
+        if name not in supported:
+            raise ValueError(f"backbone: {name} has no output_stride; {expected_one_of(name, supported)}")
+        dilation = {"output_stride": output_stride}
+    layers, parent = _spatial_layers(name, build(classes=None, **options, **dilation))
+    if outputs is None:
+        outputs = _last_of_each_stride(*_spatial_layers(name, build(classes=None, **options)), build.input_shape)
+        if not outputs:
+            raise ValueError(f"backbone: {name} is not a classifier")
+    for layer in outputs.values():
+        if layer not in layers:
+            raise ValueError(f"backbone: {name} has no layer {layer!r}; {expected_one_of(layer, layers)}")
+    names = [*layers][: 1 + max(map([*layers].index, outputs.values()))]
+
+    def select(*ys: jax.Array) -> dict[Any, jax.Array]:
+        by_name = dict(zip(names, ys, strict=True))
+        return {key: by_name[layer] for key, layer in outputs.items()}
+
+    network = compose({layer: layers[layer] for layer in names}, select, chained=True)
+    return serial(**{parent: network}) if parent else network
+
+
+def _spatial_layers(name: str, model: Layer) -> tuple[dict[str, Layer], str]:
+    """The layers of a classifier, and the name of the layer that contains them, "" if it is the model itself."""
+    layers = model._children
+    if layers is None:
+        raise ValueError(f"backbone: {name} is not a classifier")
+    if "features" in layers and (inner := layers["features"]._children):  # VGG and SqueezeNet
+        return inner, "features"
+    return layers, ""
+
+
+def _last_of_each_stride(layers: dict[str, Layer], parent: str, input_shape: tuple[int, ...]) -> dict[int, str]:
+    """{stride: name of the last layer with it}, from the shapes of the outputs for a large input.
+
+    {} for a model whose output is a feature map, too.
+    """
+    x: Any = jax.ShapeDtypeStruct((1, *(_SIDE,) * (len(input_shape) - 1), input_shape[-1]), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    result, stride = {}, 1
+    for name, layer in layers.items():
+        with in_layer(name):
+            params, state = jax.eval_shape(layer.init, key, x)
+            y, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)
+        if y.ndim != x.ndim:  # the end of the feature maps
+            break
+        stride *= round(x.shape[-2] / y.shape[-2])
+        result[stride], x = name, y
+    else:
+        if not parent:
+            return {}
+    return {stride: name for stride, name in result.items() if stride in _STRIDES} or result
