@@ -35,13 +35,13 @@ def test_present_are_the_digits_of_the_mask(digits):
     assert 0.6 * present.mean() < present.mean(0).min()
 
 
-def test_a_single_digit_of_full_size_is_its_image(digits):
-    """With one digit per scene, the mask is the digit, scaled and moved."""
+def test_the_size_of_a_digit_is_a_fraction_of_its_cell(digits):
+    """The strokes of an MNIST digit fill 20 of 28 pixels in height or width."""
     _, masks, present = scenes(digits, 300, size=56, digits_per_scene=(1, 1), seed=0)
     assert (present.sum(1) == 1).all()
-    rows, columns = (masks.any(axis).sum(1) for axis in (2, 1))
-    assert 15 < rows.min() <= rows.max() < 56 * 1.1 * 22 / 28
-    assert columns.max() < 56 * 1.1 * 22 / 28
+    largest = np.maximum(*(masks.any(axis).sum(1) for axis in (1, 2)))
+    assert 0.9 * 0.65 * 40 < largest.min() < 0.7 * 40
+    assert 40 < largest.max() < 1.1 * 1.1 * 40
 
 
 def test_color_does_not_separate_digits_from_background(digits):
