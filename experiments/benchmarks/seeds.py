@@ -27,6 +27,11 @@ EXPERIMENTS = {  # name in the results file: (module and settings, config key of
     "finetune": ("finetune", "train.seed", 3),
     "image_folder": ("image_folder", "train.seed", 3),
     "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
+    "regression": ("regression", "train.seed", 3),
+    "multilabel": ("multilabel", "train.seed", 3),
+    "distillation": ("distillation", "train.seed", 3),
+    "autoencoder": ("autoencoder", "train.seed", 3),
+    "dcgan": ("dcgan", "train.seed", 3),
 }
 
 
@@ -69,7 +74,8 @@ def main(arguments: list[str]) -> None:
         row = measure(label, extra)
         print(f"{label}: {statistics.mean(row['seconds']):.0f} s")
         for name, values in row["figures"].items():
-            print(f"  {name:28} {_measure.mean_and_std(values, '.2%')}", flush=True)
+            spec = ".2%" if max(values) <= 1 else ".2f"
+            print(f"  {name:28} {_measure.mean_and_std(values, spec)}", flush=True)
         if not extra:
             print(_measure.save(f"seeds_{label}", [row]))
 
