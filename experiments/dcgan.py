@@ -2,11 +2,11 @@
 
     python -m experiments.dcgan                2,000 steps in 2 minutes on 2 cores
 
-Shows a training loop with two networks and two optimizers. Samples are written to the run's folder as samples.png, which
-needs pip install '.[plot]'. A LeNet-5 that was trained on digits judges them: the Frechet distance compares mean
-and covariance of its features between samples and test digits (Heusel et al., 2017, with LeNet instead of Inception).
-The distance between training and test digits is the floor; the untrained generator shows the scale. A generator that
-draws all classes equally often has an entropy of log2(10) = 3.32 bits.
+Shows a training loop with two networks and two optimizers. Samples are written to the run's folder as samples.png.
+A LeNet-5 that was trained on digits judges them: the Frechet distance compares mean and covariance of its features
+between samples and test digits (Heusel et al., 2017, with LeNet instead of Inception). The distance between training
+and test digits is the floor; the untrained generator shows the scale. A generator that draws all classes equally often
+has an entropy of log2(10) = 3.32 bits. Needs pip install '.[train,plot]'.
 
 Source: Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
 networks", 2016.
@@ -192,9 +192,8 @@ def main(config):
     write(images, "samples")
     for name, value in result["distance"].items():
         print(f"Frechet distance of {name:16} {value:7.2f}")
-    print(
-        f"entropy {result['entropy']:.2f} bits, mean confidence {result['confidence']:.1%}; see {run.folder}/samples.png"
-    )
+    print(f"classes of the samples: entropy {result['entropy']:.2f} bits, mean confidence {result['confidence']:.1%}")
+    print(f"see {run.folder}/samples.png")
     return result
 
 

@@ -4,9 +4,8 @@
     python -m experiments.multilabel loss.pos_weight=1
 
 The scenes have one to four digits on textured backgrounds, with fragments of digits between them. A digit appears in
-22 % of them, so positive labels get a larger weight in the loss. The network ends in a map of logits at all positions, and
-global max pooling: a digit appears if it appears at any position. Baselines: the frequency of each digit, and logistic
-regression on the pixels.
+22 % of them, so positive labels get a larger weight in the loss. Baselines: the prediction that every digit appears in
+every scene, and logistic regression on the pixels.
 """
 
 import functools
