@@ -23,15 +23,15 @@ EXPERIMENTS = {  # name in the results file: (module and settings, config key of
     "mnist_lenet_all": ("mnist_lenet data.name=mnist", "train.seed", 3),
     "mnist_cnn": ("mnist_cnn", "train.seed", 3),
     "mnist_best": ("mnist_best", "train.seed", 2),
-    "overfit_and_regularize": ("overfit_and_regularize", "train.seed", 3),
-    "finetune": ("finetune", "train.seed", 3),
-    "image_folder": ("image_folder", "train.seed", 3),
-    "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
     "regression": ("regression", "train.seed", 3),
     "multilabel": ("multilabel", "train.seed", 3),
     "distillation": ("distillation", "train.seed", 3),
     "autoencoder": ("autoencoder", "train.seed", 3),
     "dcgan": ("dcgan", "train.seed", 3),
+    "overfit_and_regularize": ("overfit_and_regularize", "train.seed", 3),
+    "finetune": ("finetune", "train.seed", 3),
+    "image_folder": ("image_folder", "train.seed", 3),
+    "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
 }
 
 
