@@ -178,9 +178,8 @@ TASKS = {  # experiment: (column "result", column "baseline"), each with figures
 
 
 def tasks() -> str:
-    """The table of the experiments on tasks other than classification, without those that were not measured."""
-    text = "\n## Other tasks, on a CPU\n\n`python -m experiments.benchmarks.seeds NAME`, on test data.\n\n"
-    text += "| experiment | result | baseline | seeds | date |\n|---|---|---|---|---|\n"
+    """The table of the experiments on other tasks than classification that were measured."""
+    lines = []
     for name, columns in TASKS.items():
         path = FOLDER / "results" / f"seeds_{name}-cpu.json"
         if path.exists():
@@ -191,8 +190,10 @@ def tasks() -> str:
                 for figures, spec in columns
             )
             seeds, date = len(row["seconds"]), measured["machine"]["date"]
-            text += f"| `{name}` | {' | '.join(cells)} | {seeds} | {date} |\n"
-    return text
+            lines.append(f"| `{name}` | {' | '.join(cells)} | {seeds} | {date} |\n")
+    text = "\n## Other tasks, on a CPU\n\n`python -m experiments.benchmarks.seeds NAME`, on test data.\n\n"
+    text += "| experiment | result | baseline | seeds | date |\n|---|---|---|---|---|\n"
+    return text + "".join(lines) if lines else ""
 
 
 def page() -> str:
