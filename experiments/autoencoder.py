@@ -15,18 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jaxcnn import (
-    batch_norm,
-    conv,
-    conv_transpose,
-    data,
-    gaussian_noise,
-    mean_squared_error,
-    metrics,
-    serial,
-    train,
-    upsample,
-)
+from jaxcnn import batch_norm, conv, conv_transpose, data, gaussian_noise, mean_squared_error, metrics, serial, train
 
 CONFIG = {
     "data": {"name": "mnist_small", "root": "", "noise": 0.5},  # std of the noise; the range of pixels is 1
@@ -54,16 +43,13 @@ def network(width, noise):
         down2=conv(2 * width, stride=2, padding=1, bias=False),
         norm2=batch_norm(),
         relu2=jax.nn.relu,
-        bottleneck=conv(2 * width),
+        bottleneck=conv(2 * width, bias=False),
+        norm3=batch_norm(),
         relu3=jax.nn.relu,
-        up1=conv_transpose(width, 2, stride=2, padding="VALID", bias=False),
+        up1=conv_transpose(width, 4, stride=2, bias=False),
         norm4=batch_norm(),
         relu4=jax.nn.relu,
-        up2=upsample(2, "linear"),
-        conv=conv(width, bias=False),
-        norm5=batch_norm(),
-        relu5=jax.nn.relu,
-        head=conv(1),
+        up2=conv_transpose(1, 4, stride=2),
     )
 
 

@@ -49,10 +49,10 @@ def generator(width):
         reshape=lambda x: x.reshape(-1, 7, 7, 2 * width),
         norm1=batch_norm(),
         relu1=jax.nn.relu,
-        up1=conv_transpose(width, 4, stride=2, padding="SAME", bias=False),  # 14 x 14
+        up1=conv_transpose(width, 4, stride=2, bias=False),  # 14 x 14
         norm2=batch_norm(),
         relu2=jax.nn.relu,
-        up2=conv_transpose(1, 4, stride=2, padding="SAME"),  # 28 x 28
+        up2=conv_transpose(1, 4, stride=2),  # 28 x 28
         tanh=jnp.tanh,
     )
 

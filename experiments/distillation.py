@@ -26,7 +26,7 @@ CONFIG = {
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
         "augment": [["rotate", 10], ["translate", 2]],
     },
-    "train": train.FIT | {"epochs": 60, "batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 2e-3}},
+    "train": train.FIT | {"epochs": 30, "batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 2e-3}},
     "runs": "runs",
     "folder": "",
 }
