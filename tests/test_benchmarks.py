@@ -117,6 +117,20 @@ def test_readme_matches_result_files():
     assert records.network_table() in (records.FOLDER.parent.parent / "README.md").read_text()
 
 
+def test_table_of_tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert records.tasks() == ""
+    figures = {"network": [20.0, 21.0], "noisy": [9.0, 9.0], "gaussian filter": [16, 16], "median filter": [14, 14]}
+    measured = {"machine": {"date": "2026-01-02"}, "rows": [{"figures": figures, "seconds": [1.0, 1.0]}]}
+    (tmp_path / "results" / "seeds_autoencoder-cpu.json").write_text(json.dumps(measured))
+    (row,) = [line for line in records.tasks().splitlines() if "autoencoder" in line]
+    assert row == (
+        "| `autoencoder` | PSNR in dB: 20.50 ± 0.71 | Gaussian filter: 16.00 ± 0.00; median filter: 14.00 ± 0.00; "
+        "noisy: 9.00 ± 0.00 | 2 | 2026-01-02 |"
+    )
+
+
 def test_record_of_result_file(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "FOLDER", tmp_path)
     speedrun = records.RECORDS[0]

@@ -8,20 +8,27 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
+import scipy.ndimage
 from PIL import Image
 
 from experiments import (
+    autoencoder,
     cifar10_resnet20,
     cifar10_speedrun,
+    dcgan,
+    distillation,
     finetune,
     image_folder,
     mnist_best,
     mnist_cnn,
     mnist_lenet,
     mnist_speedrun,
+    multilabel,
     overfit_and_regularize,
     predict,
+    regression,
     write_your_own_loop,
 )
 from jaxcnn import data, explain, models, weights
@@ -34,6 +41,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
+EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -364,7 +372,11 @@ def test_image_folder(tmp_path, stream):
     assert len(list(folder.rglob("*.png"))) == 150
 
 
-@pytest.mark.parametrize("module", [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize])
+FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
+FITTED += [autoencoder, distillation, multilabel, regression]
+
+
+@pytest.mark.parametrize("module", FITTED)
 @pytest.mark.parametrize("assignment", ["train.epochs=0", "train.optimizer.learning_rate=-1", 'train.augment=["no"]'])
 def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
     if assignment.partition("=")[0] not in dict(flat_entries(module.CONFIG)):
@@ -372,3 +384,180 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
     with pytest.raises(ConfigError, match=assignment.partition("=")[0].removeprefix("train.")):
         small(module, tmp_path, assignment)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "assignment"),
+    [
+        (regression, "loss=absolute"),
+        (regression, "data.degrees=0"),
+        (multilabel, "loss.pos_weight=0"),
+        (multilabel, "data.size=16"),
+        (distillation, "digits=8001"),
+        (distillation, "distillation.temperature=0"),
+        (distillation, 'teacher.augment=["no"]'),
+        (autoencoder, "data.noise=-1"),
+        (dcgan, "train.batch_size=8001"),
+        (dcgan, "train.optimizer.b1=1"),
+    ],
+)
+def test_bad_settings_of_other_tasks_leave_no_folder(tmp_path, module, assignment):
+    key = assignment.partition("=")[0].removeprefix("teacher.")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}"):
+        small(module, tmp_path, assignment)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rotated_digits():
+    """Counterclockwise by the returned angle, with bilinear interpolation."""
+    digits = data.load("mnist_small", "test")
+    digits = data.Dataset(digits.images[:5], digits.labels[:5], digits.classes)
+    images, angles = regression.rotated_digits(digits, 40.0, 2, 0)
+    assert images.shape == (10, 28, 28, 1)
+    assert (abs(angles) <= 40).all()
+    assert len(np.unique(angles)) == 10
+    for i, (image, (angle,)) in enumerate(zip(images[..., 0], angles, strict=True)):
+        pixels = digits.images[i % 5, ..., 0].astype(float)
+        expected = scipy.ndimage.rotate(pixels, angle, reshape=False, order=1)
+        np.testing.assert_allclose(image, expected, atol=1)
+
+
+def test_baselines_of_regression():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 3, 3, 1), np.uint8)
+    angles = (images.reshape(400, -1)[:, :1] - 100.0).astype(np.float32)
+    predicted = regression.ridge(images, angles, images, strength=1e-6)
+    np.testing.assert_allclose(predicted, angles, atol=1e-2)
+    assert regression.errors(predicted, angles)["r2"] > 0.9999
+    heavy = regression.ridge(images, angles, images, strength=1e12)
+    np.testing.assert_allclose(heavy, np.broadcast_to(angles.mean(), heavy.shape), atol=1e-3)
+    errors = regression.errors(heavy, angles)
+    np.testing.assert_allclose(errors["mean_absolute_error"], abs(angles - angles.mean()).mean(), rtol=1e-5)
+    assert abs(errors["r2"]) < 1e-4
+
+
+def test_ridge_satisfies_the_normal_equations():
+    """The gradient of |xw + b - y|^2 + strength * |w|^2 is zero."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 2, 2, 1), np.uint8)
+    angles = rng.standard_normal((30, 1))
+    x, basis = images.reshape(30, -1) / 255, np.eye(4).reshape(4, 2, 2, 1) * 255
+    zero, *rows = regression.ridge(images, angles, np.concatenate([0 * basis[:1], basis]).astype(np.uint8), 3.0)
+    w = np.array(rows) - zero
+    residual = x @ w + zero - angles
+    np.testing.assert_allclose(x.T @ residual + 3.0 * w, 0, atol=1e-9)
+    np.testing.assert_allclose(residual.sum(), 0, atol=1e-9)
+
+
+def test_baseline_of_multilabel():
+    labels = np.zeros((8, 10), np.int32)
+    labels[:4, :5] = labels[:1, 5:] = 1
+    baseline = multilabel.always_present(labels)
+    np.testing.assert_allclose(baseline["average_precision"], (0.5 + 0.125) / 2, rtol=1e-6)
+    np.testing.assert_allclose(baseline["f1"], (2 * 4 / 12 + 2 * 1 / 9) / 2, rtol=1e-6)
+
+
+def test_baselines_of_autoencoder():
+    images = np.random.default_rng(0).random((2, 28, 20, 1), np.float32)
+    for image, median, smooth in zip(
+        images, autoencoder.median_filter(images), autoencoder.gaussian_filter(images, 1.1), strict=True
+    ):
+        expected = scipy.ndimage.median_filter(image[..., 0], 3, mode="nearest")
+        np.testing.assert_array_equal(median[..., 0], expected)
+        expected = scipy.ndimage.gaussian_filter(image[..., 0], 1.1, mode="constant")
+        np.testing.assert_allclose(smooth[..., 0], expected, atol=1e-6)
+
+
+def test_psnr():
+    clean = np.full((3, 4, 4, 1), 0.5, np.float32)
+    output = clean + np.array([0.1, 0.01, 9.0], np.float32)[:, None, None, None]  # 9 is clipped to 1
+    np.testing.assert_allclose(autoencoder.psnr_per_image(output, clean), [20, 40, 20 * np.log10(2)], rtol=1e-4)
+    batch = {"label": clean, "weight": np.array([1, 1, 0], np.float32)}
+    np.testing.assert_allclose(autoencoder.PSNR.compute(autoencoder.PSNR.update(output, batch)), 30, rtol=1e-4)
+
+
+def test_frechet_distance():
+    """Of normal distributions with diagonal covariance: the squared distance of the means and of the stds."""
+    x = np.random.default_rng(0).standard_normal((500, 4))
+    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T  # the covariance is the identity
+    std, mean = np.array([1.0, 2.0, 0.5, 0.0]), np.array([0.0, 3.0, 0.0, -1.0])
+    rotated = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
+    expected = (mean**2).sum() + ((std - 1) ** 2).sum()
+    np.testing.assert_allclose(dcgan.frechet_distance(x @ rotated, (x * std + mean) @ rotated), expected, rtol=1e-5)
+    np.testing.assert_allclose(dcgan.frechet_distance(x * std, x * std), 0, atol=1e-6)
+
+
+def test_entropy():
+    assert dcgan.entropy(np.arange(20) % 10) == pytest.approx(np.log2(10))
+    assert dcgan.entropy(np.zeros(5, int)) == 0
+    assert dcgan.entropy(np.array([0, 3])) == 1
+
+
+@pytest.mark.slow
+def test_a_step_of_dcgan_moves_both_networks_towards_their_aims():
+    """After repeated steps on the same batch with one network held, the loss of the other is smaller."""
+    networks = dcgan.generator(4), dcgan.discriminator(4)
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
+    noise = jax.random.normal(jax.random.key(0), (8, 5))
+    step = dcgan.make_step(*networks, optax.adam(1e-2))
+
+    def start():
+        inputs = zip(networks, (noise, np.zeros((1, 28, 28, 1), np.float32)), strict=True)
+        trees = [network.init(jax.random.key(1), x) for network, x in inputs]
+        return tuple(dcgan.Player(*tree, optax.adam(1e-2).init(tree[0])) for tree in trees)
+
+    for held in (0, 1):
+        players, losses = start(), []
+        for _ in range(8):
+            players, loss = step(players, images, noise)
+            losses.append(float(loss[1 - held]))
+            fixed = start()[held]
+            players = (fixed, players[1]) if held == 0 else (players[0], fixed)
+        assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["mean_squared_error", "huber"])
+def test_regression(tmp_path, loss):
+    settings = [f"loss={loss}", "train.epochs=2", "data.copies=1", "model.width=4", "train.report=true"]
+    result = small(regression, tmp_path, *settings)
+    assert result["network"]["mean_absolute_error"] < 0.8 * result["mean"]["mean_absolute_error"]
+    assert result["ridge"]["mean_absolute_error"] < 0.8 * result["mean"]["mean_absolute_error"]
+    np.testing.assert_allclose(result["mean"]["mean_absolute_error"], 22.5, atol=0.7)  # half of 45
+    assert (next(tmp_path.iterdir()) / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_multilabel(tmp_path):
+    settings = ["data.train_scenes=300", "data.test_scenes=50", "train.epochs=1", "model.width=4", "train.report=true"]
+    result = small(multilabel, tmp_path, *settings)
+    assert set(result) == {"always present", "linear", "network"}
+    assert all({*row} == {"average_precision", "f1"} for row in result.values())
+    assert len(list(tmp_path.glob("*/*/report.html"))) == 2
+
+
+@pytest.mark.slow
+def test_distillation(tmp_path):
+    settings = ["digits=200", "train.epochs=4", "teacher.epochs=1", "teacher.width=4", "train.report=true"]
+    result = small(distillation, tmp_path, *settings)
+    assert set(result) == {"teacher", "student alone", "student with teacher"}
+    assert result["student alone"]["loss"] != result["student with teacher"]["loss"]
+    assert result["teacher"]["accuracy"] > 0.5
+    assert len(list(tmp_path.glob("*/student*/report.html"))) == 2
+
+
+@pytest.mark.slow
+def test_autoencoder(tmp_path):
+    result = small(autoencoder, tmp_path, "train.epochs=1", "model.width=4", "train.report=true")
+    assert result["noisy"] < result["median filter"] < result["gaussian filter"] < result["network"]
+    assert (next(tmp_path.iterdir()) / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_dcgan(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = small(dcgan, tmp_path, "train.epochs=2", "model.width=8", "judge.epochs=1")
+    assert result["distance"]["training digits"] < result["distance"]["samples"] < result["distance"]["untrained"]
+    assert 0 <= result["entropy"] <= np.log2(10)
+    (folder,) = tmp_path.iterdir()
+    assert {"untrained.png", "samples.png", "metrics.jsonl"} < {path.name for path in folder.iterdir()}

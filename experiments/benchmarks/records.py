@@ -147,9 +147,58 @@ def ablation(name: str, device: str) -> str:
     return text
 
 
+TASKS = {  # experiment: (column "result", column "baseline"), each with figures by label and a format
+    "regression": (
+        ({"mean absolute error in degrees": "network mean_absolute_error", "R2": "network r2"}, ".2f"),
+        ({"ridge regression": "ridge mean_absolute_error", "mean angle": "mean mean_absolute_error"}, ".2f"),
+    ),
+    "multilabel": (
+        ({"average precision": "network average_precision", "macro F1": "network f1"}, ".3f"),
+        (
+            {
+                "average precision of logistic regression": "linear average_precision",
+                "of a constant": "always present average_precision",
+            },
+            ".3f",
+        ),
+    ),
+    "distillation": (
+        ({"accuracy with teacher": "student with teacher accuracy"}, ".2%"),
+        ({"without": "student alone accuracy", "teacher": "teacher accuracy"}, ".2%"),
+    ),
+    "autoencoder": (
+        ({"PSNR in dB": "network"}, ".2f"),
+        ({"Gaussian filter": "gaussian filter", "median filter": "median filter", "noisy": "noisy"}, ".2f"),
+    ),
+    "dcgan": (
+        ({"Frechet distance": "distance samples", "entropy of the classes": "entropy"}, ".2f"),
+        ({"training digits": "distance training digits", "untrained": "distance untrained"}, ".2f"),
+    ),
+}
+
+
+def tasks() -> str:
+    """The table of the experiments on other tasks than classification that were measured."""
+    lines = []
+    for name, columns in TASKS.items():
+        path = FOLDER / "results" / f"seeds_{name}-cpu.json"
+        if path.exists():
+            measured = json.loads(path.read_text())
+            (row,) = measured["rows"]
+            cells = (
+                "; ".join(f"{label}: {mean_and_std(row['figures'][key], spec)}" for label, key in figures.items())
+                for figures, spec in columns
+            )
+            seeds, date = len(row["seconds"]), measured["machine"]["date"]
+            lines.append(f"| `{name}` | {' | '.join(cells)} | {seeds} | {date} |\n")
+    text = "\n## Other tasks, on a CPU\n\n`python -m experiments.benchmarks.seeds NAME`, on test data.\n\n"
+    text += "| experiment | result | baseline | seeds | date |\n|---|---|---|---|---|\n"
+    return text + "".join(lines) if lines else ""
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
-    return HEADER + "".join(map(line, RECORDS)) + "".join(itertools.starmap(ablation, tables))
+    return HEADER + "".join(map(line, RECORDS)) + tasks() + "".join(itertools.starmap(ablation, tables))
 
 
 TITLES = {

@@ -23,6 +23,11 @@ EXPERIMENTS = {  # name in the results file: (module and settings, config key of
     "mnist_lenet_all": ("mnist_lenet data.name=mnist", "train.seed", 3),
     "mnist_cnn": ("mnist_cnn", "train.seed", 3),
     "mnist_best": ("mnist_best", "train.seed", 2),
+    "regression": ("regression", "train.seed", 3),
+    "multilabel": ("multilabel", "train.seed", 3),
+    "distillation": ("distillation", "train.seed", 3),
+    "autoencoder": ("autoencoder", "train.seed", 3),
+    "dcgan": ("dcgan", "train.seed", 3),
     "overfit_and_regularize": ("overfit_and_regularize", "train.seed", 3),
     "finetune": ("finetune", "train.seed", 3),
     "image_folder": ("image_folder", "train.seed", 3),
@@ -69,7 +74,8 @@ def main(arguments: list[str]) -> None:
         row = measure(label, extra)
         print(f"{label}: {statistics.mean(row['seconds']):.0f} s")
         for name, values in row["figures"].items():
-            print(f"  {name:28} {_measure.mean_and_std(values, '.2%')}", flush=True)
+            spec = ".2%" if max(values) <= 1 else ".2f"
+            print(f"  {name:28} {_measure.mean_and_std(values, spec)}", flush=True)
         if not extra:
             print(_measure.save(f"seeds_{label}", [row]))
 

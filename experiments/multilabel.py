@@ -1,0 +1,103 @@
+"""Multi-label classification: which digits appear in a scene of several digits, with one independent output per digit.
+
+    python -m experiments.multilabel                average precision 0.9, against 0.22 by chance; 2 minutes on 2 cores
+    python -m experiments.multilabel loss.pos_weight=1
+
+The scenes have one to four digits on textured backgrounds, with fragments of digits between them. A digit appears in
+22 % of them, so positive labels get a larger weight in the loss. Baselines: the prediction that every digit appears in
+every scene, and logistic regression on the pixels.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from experiments._scenes import scenes
+from experiments.mnist_cnn import block
+from jaxcnn import batch_norm, binary_cross_entropy, conv, data, dense, flatten, global_max_pool, metrics, serial, train
+
+CONFIG = {
+    "data": {"name": "mnist_small", "root": "", "size": 64, "train_scenes": 6000, "test_scenes": 1000},
+    "model": {"width": 16},
+    "loss": {"pos_weight": 2.0},
+    "train": train.FIT
+    | {
+        "epochs": 10,
+        "batch_size": 64,
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+        "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
+        "augment": [["translate", 4]],
+    },
+    "runs": "runs",
+    "folder": "",
+}
+LIMITS = {
+    "data.size": (32, 1000),
+    "data.train_scenes": (1, 10**6),
+    "data.test_scenes": (1, 10**6),
+    "model.width": (1, 10**4),
+    "loss.pos_weight": (1e-6, 1e6),
+}
+METRICS = {
+    "average_precision": metrics.average_precision(),
+    "f1": metrics.f1("macro"),
+}
+
+
+def load_scenes(config):
+    """Return training and test scenes, as pairs of images and labels (N, 10) of 0 or 1. Their digits are disjoint."""
+    settings, seed = config["data"], config["train"]["seed"]
+    for split, split_seed in (("train", (seed, 1)), ("test", 0)):
+        digits = data.load(settings["name"], split, root=settings["root"] or None)
+        images, _, present = scenes(digits, settings[f"{split}_scenes"], size=settings["size"], seed=split_seed)
+        yield images, present
+
+
+def network(scale, width):
+    return serial(
+        normalize=scale,
+        block1=block(width),  # 32 x 32
+        block2=block(2 * width),  # 16 x 16
+        block3=block(4 * width),  # 8 x 8
+        conv=conv(4 * width, bias=False),
+        norm=batch_norm(),
+        relu=jax.nn.relu,
+        head=conv(10, 1),
+        pool=global_max_pool,
+    )
+
+
+def linear(scale):
+    return serial(normalize=scale, flatten=flatten, head=dense(10))
+
+
+def always_present(labels):
+    """The metrics of the prediction that every digit appears in every scene."""
+    batch = {"label": labels, "weight": np.ones(len(labels), np.float32)}
+    logits = np.ones(labels.shape, np.float32)
+    return {name: float(metric.compute(metric.update(logits, batch))) for name, metric in METRICS.items()}
+
+
+def main(config):
+    train.require(config, LIMITS)
+    train.resolve(config["train"])
+    loss = functools.partial(binary_cross_entropy, **config["loss"])
+    train_scenes, test_scenes = load_scenes(config)
+    scale = data.normalize(data.Dataset(*train_scenes, ()))
+    run = train.Run("multilabel", config, root=config["runs"], folder=config["folder"])
+    result = {"always present": always_present(test_scenes[1])}
+    for name, model in {"linear": linear(scale), "network": network(scale, **config["model"])}.items():
+        run.say(f"\n{name}")
+        part = train.Run(name, config, folder=run.folder / name)
+        options = {"loss": loss, "metrics": METRICS, "config": config["train"], "run": part}
+        test = train.fit(model, train_scenes, eval_data=test_scenes, **options).history[-1]["test"]
+        result[name] = {metric: test[metric] for metric in METRICS}
+    for name, row in result.items():
+        print(f"{name:14} average precision {row['average_precision']:.3f}, macro F1 {row['f1']:.3f}")
+    run.log(f"see {run.folder}", **result)
+    return result
+
+
+if __name__ == "__main__":
+    train.command(main, CONFIG, __doc__)
