@@ -28,8 +28,8 @@ def video_resnet(
 
     f is two convolutions. In R3D they are 3x3x3, over time and space. MC3 has them in the first stage only: the later
     stages have 1x3x3 convolutions, on each frame alone. New in 2018, R(2+1)D factors each 3x3x3 convolution into 1x3x3,
-    norm, relu and 3x1x1. The number of channels in between is such that the parameters stay the same, but there are
-    twice as many nonlinearities, and the two parts are easier to optimize.
+    norm, relu and 3x1x1. The number of channels in between is such that a block has about the same number of
+    parameters, but twice as many nonlinearities. It is also easier to optimize.
 
     Variants, for 16 frames of 112x112 (top-1 of torchvision on Kinetics-400, mean of 5 clips per video):
         name         parameters  multiply-adds   top-1
@@ -71,7 +71,7 @@ def video_resnet(
         return serial(spatial=spatial, norm=norm(), relu=jax.nn.relu, temporal=temporal)
 
     def block(kind: str, channels: int, features: int, stride: int) -> Layer:
-        # with these channels, the parts of a factored convolution have as many parameters as the whole
+        # the first convolution then has as many parameters as a 3x3x3; torchvision uses the number for the second, too
         between = 27 * channels * features // (9 * channels + 3 * features)
         branch = serial(
             conv1=convolution(kind, features, between, stride),
