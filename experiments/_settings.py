@@ -50,7 +50,9 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
         close = ", ".join(map(repr, difflib.get_close_matches(model, MODELS, 3)))
         hint = f"; did you mean {close}?" if close else ""
         raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS{hint}")
-    channels = MODELS[model].input_shape[2]
+    *spatial, channels = MODELS[model].input_shape
+    if len(spatial) != 2:
+        raise ConfigError(f"model={model} is for inputs of shape {(*spatial, channels)}, not for images")
     for key, lower_bound, kind in (("mean", -float("inf"), "number"), ("std", 0, "positive number")):
         values = config[key]
         if len(values) != channels or not all(isinstance(v, (int, float)) and v > lower_bound for v in values):

@@ -29,6 +29,7 @@ from experiments import (
     overfit_and_regularize,
     predict,
     regression,
+    signals,
     write_your_own_loop,
 )
 from jaxcnn import data, explain, models, weights
@@ -41,7 +42,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression]
+EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression, signals]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -370,6 +371,55 @@ def test_image_folder(tmp_path, stream):
     )
     assert last["step"] == (9 if stream else 8)
     assert len(list(folder.rglob("*.png"))) == 150
+
+
+def waves(folder):
+    """A file like that of the UCR archive: two frequencies at random phases."""
+    labels = np.arange(40) % 2
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, (40, 1))
+    waves = np.sin(0.7 * (1 + labels[:, None]) * np.arange(16) + phases)[..., None].astype(np.float32)
+    arrays = {"Waves/classes": np.array(["slow", "fast"])}
+    for split in ("train", "test"):
+        arrays |= {f"Waves/{split}/x": 5 + 3 * waves, f"Waves/{split}/y": labels.astype(np.int32)}
+    np.savez(folder / "ucr.npz", **arrays)
+    return ["data.name=Waves", f"data.root={folder}", f"runs={folder / 'runs'}"]
+
+
+def test_signals(tmp_path, capsys, monkeypatch):
+    batch_sizes, fit = [], signals.train.fit
+
+    def noted(*args, config, **options):
+        batch_sizes.append(config["batch_size"])
+        return fit(*args, config=config, **options)
+
+    monkeypatch.setattr(signals.train, "fit", noted)
+    config = override(signals.CONFIG, [*waves(tmp_path), "train.epochs=4"])
+    result = signals.main(config)
+    assert result["test"]["error"] == 1 - result["test"]["accuracy"] < 0.2
+    assert batch_sizes == [4]  # a tenth of the signals
+    assert f"fcn1d on Waves: test error {result['test']['error']:.2%}; results in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.root=/nonexistent", r"/nonexistent/ucr\.npz: not found\. Set data\.root or JAXCNN_DATA"),
+        ("data.name=Wave", r"ucr\.npz: has no set 'Wave'; expected one of: Waves"),
+        ("model.name=resnet18", "model.name must be one of fcn1d, inception_time, resnet1d, got 'resnet18'"),
+        ("train.patience=3", "train.patience=3 has no effect because the test set is evaluated only once"),
+    ],
+)
+def test_wrong_settings_of_signals(tmp_path, assignment, message):
+    with pytest.raises((ConfigError, DataError), match=message):
+        signals.main(override(signals.CONFIG, [*waves(tmp_path), assignment]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_signals_in_a_damaged_file(tmp_path):
+    settings = waves(tmp_path)
+    (tmp_path / "ucr.npz").write_bytes((tmp_path / "ucr.npz").read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"ucr\.npz: cannot be read: "):
+        signals.main(override(signals.CONFIG, settings))
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]

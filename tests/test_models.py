@@ -171,6 +171,11 @@ def test_unet_of_the_paper():
         ("wrn_16_4", (256,)),
         ("regnet_y_400mf", (440,)),
         ("convnext_tiny", (768,)),
+        ("r3d_18", (512,)),
+        ("s3d", (1024,)),
+        ("fcn1d", (128,)),
+        ("resnet1d", (128,)),
+        ("inception_time", (128,)),
     ],
 )
 def test_features(name, features):
@@ -208,11 +213,54 @@ def test_option_a_has_zeros_on_the_way_around():
         ("resnet20", {"option": "C"}, "option must be 'A' or 'B', got 'C'"),
         ("resnet20", {"depth": 21}, r"depth must be 6 n \+ 2 .*, got 21"),
         ("wrn_16_4", {"depth": 20}, r"depth must be 6 n \+ 4 .*, got 20"),
+        (
+            "r3d_18",
+            {"convolutions": ("3d", "3d", "1d", "3d")},
+            "unknown convolution '1d'; expected one of: 2d, ",
+        ),
+        ("r3d_18", {"depths": (1, 1)}, r"convolutions=\(.*\) must have one entry per stage, got depths=\(1, 1\)"),
+        ("fcn1d", {"kernels": (8, 5)}, r"kernels=\(8, 5\) must have one entry per convolution, got widths=\(128, "),
+        ("inception_time", {"depth": 4}, "depth must be a multiple of 3, for example 6, got 4"),
     ],
 )
 def test_depths_and_options_that_are_none(name, options, message):
     with pytest.raises(ValueError, match=message):
         MODELS[name](**options)
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "2+1d"])
+def test_factored_convolutions_have_as_many_parameters(kind):
+    """3 x 3 x 3 for each pair of channels, up to the rounding of the channels in between; a third of them on frames."""
+    model = MODELS["r3d_18"](None, convolutions=(kind,) * 2, depths=(1, 1))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))
+    found = jaxcnn.count_params(params["stage2"], "0/sum/layer/conv./(.*/)?kernel")
+    expected = (9 if kind == "2d" else 27) * (64 * 128 + 128 * 128)
+    if kind == "2+1d":  # both convolutions have the number of the first, 230, where the second could have 288
+        expected = 230 * (9 * (64 + 128) + 2 * 3 * 128)
+    assert found == expected
+    stem = {"2d": {"conv", "norm"}, "3d": {"conv", "norm"}, "2+1d": {"spatial", "temporal"}}
+    assert params["stem"].keys() == stem[kind]
+
+
+@pytest.mark.slow
+def test_smallest_clips_of_s3d():
+    model, params, state, _ = whole("s3d")
+    for clip, fits in (((13, 209, 209), True), ((12, 209, 209), False), ((13, 208, 209), False)):
+        x = jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)
+        evaluate = lambda x=x: jax.eval_shape(lambda *of: model.apply(*of, train=False), params, state, x)[0].shape
+        if fits:
+            assert evaluate() == (1, 400)
+        else:
+            with pytest.raises(ValueError, match="larger than the input"):
+                evaluate()
+
+
+def test_inception_time_reduces_what_has_more_channels_than_a_branch():
+    for channels, reduced in ((32, False), (33, True)):
+        params, _ = jax.eval_shape(MODELS["inception_time"]().init, jax.random.key(0), jnp.zeros((1, 50, channels)))
+        first = params["group1"]["sum"]["layer"]["0"]["branches"]["convolved"]
+        assert ("reduce" in first) == reduced
+        assert first["convs"]["conv1"]["kernel"].shape == (40, 32, 32)
 
 
 @pytest.mark.slow

@@ -248,6 +248,25 @@ def test_resnet20():
     assert fields["stage3/2/sum/shortcut"] == ((65, 4, -32),) * 2
 
 
+def test_video():
+    """The stem spans 3 frames of 7x7 pixels; a 3x3x3 convolution adds 2 frames, and one on frames none."""
+    fields = {
+        name: {layer.path: layer.fields for layer in receptive_field(MODELS[name](), spec(1, 64, 128, 128, 3)).layers}
+        for name in ("r3d_18", "mc3_18", "r2plus1d_18")
+    }
+    for of in fields.values():
+        assert of["stem"] == ((3, 1, -1), (7, 2, -3), (7, 2, -3))
+        assert of["stage1/1"] == ((11, 1, -5), (23, 2, -11), (23, 2, -11))
+    assert fields["r3d_18"]["stage2/1"][0] == fields["r2plus1d_18"]["stage2/1"][0] == (11 + 2 + 3 * 4, 2, -12)
+    assert fields["mc3_18"]["stage2/1"] == ((11, 1, -5), *((23 + 4 + 3 * 8, 4, -25),) * 2)
+
+
+def test_signal_with_even_kernels():
+    fields = {layer.path: layer.fields for layer in receptive_field(MODELS["fcn1d"](), spec(1, 64, 1)).layers}
+    assert fields["conv1"] == ((8, 1, -3),)
+    assert fields["conv3"] == ((14, 1, -6),)
+
+
 def positive(path, leaf, draw):
     """Weights of means, so that no two ways cancel and nothing grows, above the 6 where some activations end, say."""
     if path.endswith(("mean", "var")):
@@ -258,14 +277,16 @@ def positive(path, leaf, draw):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "squeezenet1_1", "mobilenet_v1"}, MODELS))
+@pytest.mark.parametrize("name", zoo_weights.full_but({"lenet5", "squeezenet1_1", "mobilenet_v1", "fcn1d"}, MODELS))
 def test_models_by_their_gradients(name):
-    """The deepest layer that sees less than all the image: what its middle unit depends on is just its field.
+    """The deepest layer that sees less than half of the input: what its middle unit depends on is just its field.
 
-    A maximum depends on the largest alone, so that it takes more than one image to see all.
+    A maximum depends on the largest alone, so that it takes more than one input to see all.
     """
-    n = max(224, zoo_weights.size_of(name))
-    model, shape = MODELS[name](), (1, n, n, MODELS[name].input_shape[-1])
+    *spatial, channels = MODELS[name].input_shape
+    if len(spatial) == 2:
+        spatial = [max(224, zoo_weights.size_of(name))] * 2
+    model, shape = MODELS[name](), (1, *spatial, channels)
     shapes = jax.eval_shape(model.init, jax.random.key(0), spec(*shape))
     draw = np.random.default_rng(0)
     params, state = (
@@ -278,31 +299,37 @@ def test_models_by_their_gradients(name):
     layers = [
         layer
         for layer in receptive_field(model, spec(*shape)).layers
-        if getattr(layer.output, "ndim", 0) == 4 and all(1 < field.size <= 100 for field in layer.fields)
+        if getattr(layer.output, "ndim", 0) == len(shape)
+        and all(1 < field.size <= min(100, n // 2) for field, n in zip(layer.fields, spatial, strict=True))
     ]
-    layer = max(layers, key=lambda layer: layer.fields[0].size)
+    layer = max(layers, key=lambda layer: layer.fields[-1].size)
     weight = draw.uniform(0.5, 1.5, layer.output.shape[-1])  # the sum of normalized channels never changes
     apply = until(model, layer.path).apply
 
     @cnn.jit
-    def gradient(x, i, j):
-        return jax.grad(lambda x: (apply(params, state, x, train=False)[0][0, i, j] * weight).sum())(x)
+    def gradient(x, unit):
+        return jax.grad(lambda x: (apply(params, state, x, train=False)[0][0, *unit] * weight).sum())(x)
 
-    # In an image that grows along a dimension all maps do, so that each maximum is at the end of its window.
-    grows = np.linspace(0.5, 1.5, n, dtype=np.float32)
-    ramps = [np.broadcast_to(ramp, shape) for g in (grows, grows[::-1]) for ramp in (g[:, None, None], g[:, None])]
-    images = [*ramps, *(draw.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(10))]
-    reached = np.zeros((2, 2), bool)
+    # In an input that grows along a dimension all maps do, so that each maximum is at the end of its window.
+    rank = len(spatial)
+    ramps = []
+    for dimension, n in enumerate(spatial):
+        grows = np.linspace(0.5, 1.5, n, dtype=np.float32).reshape(-1, *(1,) * (rank - dimension))
+        ramps += [np.broadcast_to(ramp, shape) for ramp in (grows, grows[::-1])]
+    inputs = [*ramps, *(draw.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(10))]
+    reached = np.zeros((rank, 2), bool)
     for aside in (0, 1):  # after an upsampling, neighbors differ
-        unit = [round((n / 2 - field.center) / field.stride) + aside for field in layer.fields]
-        seen = np.zeros((n, n), bool)
-        for x in images:
+        unit = [
+            round((n / 2 - field.center) / field.stride) + aside for field, n in zip(layer.fields, spatial, strict=True)
+        ]
+        seen = np.zeros(spatial, bool)
+        for x in inputs:
             with jax.default_matmul_precision("highest"):  # else Winograd's transforms leave rounding errors around it
-                found = gradient(x, *unit)
+                found = gradient(x, unit)
             assert np.isfinite(found).all()
-            seen |= np.asarray(found).any((0, 3))
+            seen |= np.asarray(found).any((0, -1))
             for dimension, (i, field) in enumerate(zip(unit, layer.fields, strict=True)):
-                positions = np.flatnonzero(seen.any(1 - dimension))
+                positions = np.flatnonzero(seen.any(tuple(d for d in range(rank) if d != dimension)))
                 start = field.start + field.stride * i
                 ends = positions.min() - start, start + field.size - 1 - positions.max()
                 assert min(ends) >= 0, layer.path

@@ -56,6 +56,7 @@ def test_predict_without_weights(tmp_path, setting):
         (["model="], "needs model="),
         (["images="], "needs images="),
         (["model=lenet55"], "model=lenet55 is not in .*; did you mean 'lenet5'"),
+        (["model=fcn1d"], r"model=fcn1d is for inputs of shape \(128, 1\), not for images"),
         (["mean=[0.5, 0.5, 0.5]"], r"mean must have one number per channel \(lenet5 has 1\), got \[0.5, 0.5, 0.5\]"),
         (["std=[0]"], "std must have one positive number per channel"),
         (['mean=["a"]'], "mean must have one number"),

@@ -13,7 +13,7 @@ from jaxcnn import Layer, conv, models
 
 good: Layer = models.resnet18(classes=10)
 also: Layer = models.MODELS["resnet18"](10, dropout=0.1)
-shape: tuple[int, int, int] = models.resnet18.input_shape
+shape: tuple[int, ...] = models.resnet18.input_shape
 init, apply = conv(3, bias=False)
 
 models.resnet51()

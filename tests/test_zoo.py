@@ -48,16 +48,17 @@ SMALL = {
     "convnextv2_atto",
     "lraspp_mobilenet_v3_large",
     "deeplabv3_mobilenet_v3_large",
+    "r3d_18",
+    "mc3_18",
+    "r2plus1d_18",
+    "fcn1d",
+    "resnet1d",
+    "inception_time",
 }
 # In training: one for each kind of state, auxiliary head and shuffle.
-SMALL_IN_TRAINING = {
-    "googlenet",
-    "resnet18",
-    "squeezenet1_1",
-    "shufflenet_v2_x0_5",
-    "mobilenet_v2",
-    "convnext_tiny",
-} | {"deeplabv3_mobilenet_v3_large"}
+SMALL_IN_TRAINING = {"googlenet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2", "convnext_tiny"}
+SMALL_IN_TRAINING |= {"deeplabv3_mobilenet_v3_large"}
+SMALL_IN_TRAINING |= {"r2plus1d_18", "fcn1d", "resnet1d", "inception_time"}
 # Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
 LARGE = re.compile(
     r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
@@ -81,9 +82,8 @@ DEEP = {
 ROW = re.compile(r"^ +(\w+) +([\d,]+) +([\d,.]+)(?: ([GM]))?(?: |$)", re.MULTILINE)
 
 
-def spec(name, size=None):
-    height, width, channels = MODELS[name].input_shape
-    return jax.ShapeDtypeStruct((1, size or height, size or width, channels), jnp.float32)
+def spec(name):
+    return jax.ShapeDtypeStruct((1, *MODELS[name].input_shape), jnp.float32)
 
 
 def shapes(name, **options):
@@ -128,14 +128,14 @@ def test_figures(name):
         assert found.params == parameters
         assert found.multiply_adds / 1e9 == pytest.approx(multiply_adds - auxiliary, abs=1.1e-3)
     if name in TORCHVISION:
-        parameters, multiply_adds, size = TORCHVISION[name]
-        assert MODELS[name].input_shape == (size, size, 3)
+        parameters, multiply_adds, *size = TORCHVISION[name]
+        assert MODELS[name].input_shape == (*(size * 2 if len(size) == 1 else size), 3)
         assert found.params == parameters
         assert f"{found.multiply_adds / 1e9:.3f}" == f"{multiply_adds:.3f}"
 
 
 def test_all_of_torchvision_is_here():
-    assert len(TORCHVISION) == 68
+    assert len(TORCHVISION) == 72
     assert set(TORCHVISION) <= set(MODELS)
     assert set(SEGMENTATION) <= set(MODELS)
     assert set(TORCHVISION) | set(SEGMENTATION) <= set(GOLDENS)
@@ -153,8 +153,7 @@ def test_logits_of_torch(mode, name):
     """In training with the statistics of the batch and without dropout; the deep ones then in float64."""
     options = compared(name)
     model = MODELS[name](**without_chance(name, **options))
-    size = zoo_weights.size_of(name)
-    x = zoo_weights.images((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
+    x = zoo_weights.images((zoo_weights.BATCH, *zoo_weights.shape_of(name, MODELS[name].input_shape)))
     arrays = *weights.from_torch(name, state_dict(name, **options), **options), x
     wide = mode == "train" and name in DEEP
     with jax.enable_x64(wide):
@@ -191,9 +190,8 @@ def test_gradients_are_finite(name):
     """All of them, in bfloat16, and none of a kernel is nothing but zeros."""
     options = compared(name)
     params, state = weights.from_torch(name, state_dict(name, **options), **options)
-    height, _, channels = MODELS[name].input_shape
-    size = min(height, zoo_weights.size_of(name))
-    x = zoo_weights.images((2, size, size, channels))
+    shape = MODELS[name].input_shape
+    x = zoo_weights.images((2, *map(min, shape, zoo_weights.shape_of(name, shape))))
     # Without chance: a block that is left out for both images has a gradient of zeros.
     model = jaxcnn.cast(MODELS[name](**without_chance(name, **options)), jnp.bfloat16)
 

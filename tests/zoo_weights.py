@@ -19,13 +19,22 @@ def size_of(model_name: str) -> int:
     return larger.get(model_name, 97 if model_name.startswith(("fcn_", "lraspp_")) else 64)
 
 
+def shape_of(model_name: str, own: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the inputs on which a model with this shape of its own is compared, without the batch."""
+    if len(own) == 3:
+        return (size_of(model_name), size_of(model_name), own[-1])
+    if model_name == "s3d":  # which needs all of it
+        return own
+    return {2: (64, own[-1]), 4: (8, 32, 32, own[-1])}[len(own)]
+
+
 def full_but(small: set[str], names: Iterable[str]) -> list:
     """Names of models for `parametrize`; those that are not among the small ones are for full runs."""
     return [name if name in small else pytest.param(name, marks=pytest.mark.full) for name in names]
 
 
 def images(shape: tuple[int, ...]) -> np.ndarray:
-    """(N, H, W, C), standard normal. The generator's name determines the values of the golden files."""
+    """(N, *spatial, C), standard normal. The generator's name determines the values of the golden files."""
     return _generator("pictures").standard_normal(shape, np.float32)
 
 

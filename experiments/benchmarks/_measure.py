@@ -153,9 +153,13 @@ def accuracy_and_time(accuracies: Sequence[float], seconds: Sequence[float], spe
     return f"{mean_and_std(accuracies, '.2%')} in {mean_and_std(seconds, spec)} s"
 
 
+def results_path(name: str) -> pathlib.Path:
+    return FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
+
+
 def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
     """Write measurements to results/NAME-BACKEND.json and return the path."""
-    path = FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
+    path = results_path(name)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return path

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from experiments import signals
+from experiments.benchmarks import seeds
 from experiments.benchmarks._measure import mean_and_std
 
 FOLDER = pathlib.Path(__file__).parent
@@ -196,9 +198,33 @@ def tasks() -> str:
     return text + "".join(lines) if lines else ""
 
 
+def signal_table() -> str:
+    """The test errors of the networks for signals, with the published ones."""
+    path = FOLDER / "results" / "signals-cpu.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    figures = {row["experiment"]: row["figures"] for row in rows}
+    text = "\n## Test errors of the networks for signals\n\n"
+    text += "`python -m experiments.benchmarks.seeds signals/GunPoint/fcn1d`, and so on, with"
+    text += f" {signals.CONFIG['train']['epochs']} epochs. The papers train for 1500 or 2000 epochs. The published"
+    text += " errors are those of Wang, Yan and Oates (2017).\n\n"
+    text += "| data set | network | test error | published | seeds |\n|---|---|---|---|---|\n"
+    for label in seeds.EXPERIMENTS:
+        if not label.startswith("signals/"):
+            continue
+        _, name, model = label.split("/")
+        errors = figures[label]["test error"] if label in figures else []
+        measured = mean_and_std(errors, ".2%") if errors else "not measured"
+        published = signals.PUBLISHED.get((name, model))
+        cells = name, model, measured, "" if published is None else f"{published:.1%}".replace("%", " %")
+        text += f"| {' | '.join(cells)} | {len(errors) or ''} |\n"
+    return text
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
-    return HEADER + "".join(map(line, RECORDS)) + tasks() + "".join(itertools.starmap(ablation, tables))
+    return (
+        HEADER + "".join(map(line, RECORDS)) + tasks() + signal_table() + "".join(itertools.starmap(ablation, tables))
+    )
 
 
 TITLES = {

@@ -3,9 +3,10 @@
     python -m experiments.benchmarks.seeds                            all experiments
     python -m experiments.benchmarks.seeds mnist_cnn                  one experiment
     python -m experiments.benchmarks.seeds mnist_cnn train.epochs=2   with other settings; results are not saved
+    python -m experiments.benchmarks.seeds signals/GunPoint/fcn1d     one set and one network of the signals
 
 Each experiment runs with 3 seeds, except `mnist_best` with 2, because a run takes a quarter of an hour. JAXCNN_DATA
-must contain the full MNIST.
+must contain the full MNIST and `ucr.npz`. The results of all signals are in one file.
 """
 
 import importlib
@@ -32,6 +33,11 @@ EXPERIMENTS = {  # name in the results file: (module and settings, config key of
     "finetune": ("finetune", "train.seed", 3),
     "image_folder": ("image_folder", "train.seed", 3),
     "write_your_own_loop": ("write_your_own_loop", "train.seed", 3),
+    **{
+        f"signals/{name}/{model}": (f"signals data.name={name} model.name={model}", "train.seed", 3)
+        for name in ("ItalyPowerDemand", "GunPoint", "BasicMotions", "ArrowHead", "OSULeaf")
+        for model in ("fcn1d", "resnet1d", "inception_time")
+    },
 }
 
 
@@ -67,6 +73,13 @@ def measure(label: str, extra: list[str]) -> dict:
     return {"experiment": label, "figures": {name: [run[name] for run in runs] for name in runs[0]}, "seconds": seconds}
 
 
+def other_rows(name: str, label: str) -> list[dict]:
+    """The saved results of the other experiments in a file."""
+    path = _measure.results_path(name)
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [row for row in rows if row["experiment"] != label]
+
+
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
@@ -77,7 +90,9 @@ def main(arguments: list[str]) -> None:
             spec = ".2%" if max(values) <= 1 else ".2f"
             print(f"  {name:28} {_measure.mean_and_std(values, spec)}", flush=True)
         if not extra:
-            print(_measure.save(f"seeds_{label}", [row]))
+            group, slash, _ = label.partition("/")
+            name = group if slash else f"seeds_{label}"
+            print(_measure.save(name, [*other_rows(name, label), row]))
 
 
 if __name__ == "__main__":

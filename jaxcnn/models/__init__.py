@@ -106,11 +106,15 @@ from jaxcnn.models._resnet import se_resnet101 as se_resnet101
 from jaxcnn.models._resnet import se_resnet152 as se_resnet152
 from jaxcnn.models._resnet import wide_resnet50_2 as wide_resnet50_2
 from jaxcnn.models._resnet import wide_resnet101_2 as wide_resnet101_2
+from jaxcnn.models._s3d import s3d as s3d
 from jaxcnn.models._shufflenet import shufflenet_v2 as shufflenet_v2
 from jaxcnn.models._shufflenet import shufflenet_v2_x0_5 as shufflenet_v2_x0_5
 from jaxcnn.models._shufflenet import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
 from jaxcnn.models._shufflenet import shufflenet_v2_x1_5 as shufflenet_v2_x1_5
 from jaxcnn.models._shufflenet import shufflenet_v2_x2_0 as shufflenet_v2_x2_0
+from jaxcnn.models._signal import fcn1d as fcn1d
+from jaxcnn.models._signal import inception_time as inception_time
+from jaxcnn.models._signal import resnet1d as resnet1d
 from jaxcnn.models._squeezenet import squeezenet as squeezenet
 from jaxcnn.models._squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxcnn.models._squeezenet import squeezenet1_1 as squeezenet1_1
@@ -126,6 +130,10 @@ from jaxcnn.models._vgg import vgg16 as vgg16
 from jaxcnn.models._vgg import vgg16_bn as vgg16_bn
 from jaxcnn.models._vgg import vgg19 as vgg19
 from jaxcnn.models._vgg import vgg19_bn as vgg19_bn
+from jaxcnn.models._video_resnet import mc3_18 as mc3_18
+from jaxcnn.models._video_resnet import r2plus1d_18 as r2plus1d_18
+from jaxcnn.models._video_resnet import r3d_18 as r3d_18
+from jaxcnn.models._video_resnet import video_resnet as video_resnet
 from jaxcnn.models._wide_resnet import wide_resnet as wide_resnet
 from jaxcnn.models._wide_resnet import wrn_16_4 as wrn_16_4
 from jaxcnn.models._wide_resnet import wrn_16_8 as wrn_16_8
@@ -175,14 +183,17 @@ __all__ = [
     "efficientnet_v2_m",
     "efficientnet_v2_s",
     "fcn",
+    "fcn1d",
     "fcn_resnet50",
     "fcn_resnet101",
     "feature_pyramid",
     "googlenet",
+    "inception_time",
     "inception_v3",
     "lenet5",
     "lenet5_1998",
     "lraspp_mobilenet_v3_large",
+    "mc3_18",
     "mnasnet",
     "mnasnet0_5",
     "mnasnet0_75",
@@ -200,6 +211,8 @@ __all__ = [
     "preact_resnet50",
     "preact_resnet101",
     "preact_resnet152",
+    "r2plus1d_18",
+    "r3d_18",
     "regnet",
     "regnet_x_1_6gf",
     "regnet_x_3_2gf",
@@ -217,6 +230,7 @@ __all__ = [
     "regnet_y_400mf",
     "regnet_y_800mf",
     "resnet",
+    "resnet1d",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -230,6 +244,7 @@ __all__ = [
     "resnext50_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",
+    "s3d",
     "se_resnet18",
     "se_resnet34",
     "se_resnet50",
@@ -254,6 +269,7 @@ __all__ = [
     "vgg16_bn",
     "vgg19",
     "vgg19_bn",
+    "video_resnet",
     "wide_resnet",
     "wide_resnet50_2",
     "wide_resnet101_2",

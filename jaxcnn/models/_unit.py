@@ -18,16 +18,16 @@ Norm = Callable[[], Layer]
 
 def conv_norm_act(
     features: int,
-    size: int | tuple[int, int] = 3,
+    size: int | tuple[int, ...] = 3,
     *,
-    stride: int = 1,
+    stride: int | tuple[int, ...] = 1,
     padding: Padding | None = None,
     dilation: int = 1,
     groups: int = 1,
     norm: Norm = batch_norm,
     act: AnyLayer = jax.nn.relu,
 ) -> Layer:
-    """(N, H, W, C) -> (N, H / stride, W / stride, features): convolution, normalization, activation.
+    """(N, *spatial, C) -> (N, *spatial / stride, features): convolution, normalization, activation.
 
     `padding` is as in `conv`. The default is dilation * (size // 2), as is common in PyTorch.
     """

@@ -14,7 +14,7 @@ Build = TypeVar("Build", bound=Callable[..., Layer])
 class Model(Protocol):
     """A function that builds one architecture. All settings are keyword arguments."""
 
-    input_shape: tuple[int, int, int]  # (height, width, channels) of the published results
+    input_shape: tuple[int, ...]  # (*spatial, channels) of the published results, such as (height, width, channels)
 
     def __call__(self, classes: int | None = ..., **settings: Any) -> Layer: ...
 
@@ -32,20 +32,20 @@ class Models(dict[str, Model]):
 MODELS: dict[str, Model] = Models()
 
 
-def input_shape(height: int, width: int, channels: int) -> Callable[[Build], Build]:
-    """Decorate a constructor to make it a `Model` for images of this shape, and add it to `MODELS`."""
+def input_shape(*shape: int) -> Callable[[Build], Build]:
+    """Decorate a constructor to make it a `Model` for inputs (*spatial, channels), and add it to `MODELS`."""
 
     def mark(fn: Build) -> Build:
         build: Any = constructor(fn)
-        build.input_shape = (height, width, channels)
+        build.input_shape = shape
         MODELS[fn.__name__] = build
         return build
 
     return mark
 
 
-def variant(name: str, family: Callable[..., Layer], *, size: int = 224, **settings: Any) -> Model:
-    """Return a `Model`: the family with these default settings, for images (size, size, 3)."""
+def variant(name: str, family: Callable[..., Layer], *, size: int | tuple[int, ...] = 224, **settings: Any) -> Model:
+    """Return a `Model`: the family with these default settings, for images (size, size, 3) or inputs (*size, 3)."""
     call = functools.partial(family, **settings)
 
     @functools.wraps(family)
@@ -55,4 +55,5 @@ def variant(name: str, family: Callable[..., Layer], *, size: int = 224, **setti
     build.__name__ = build.__qualname__ = name
     build.__module__ = "jaxcnn.models"
     vars(build)["__signature__"] = inspect.signature(call)
-    return cast(Model, input_shape(size, size, 3)(build))
+    spatial = (size, size) if isinstance(size, int) else size
+    return cast(Model, input_shape(*spatial, 3)(build))

@@ -446,6 +446,44 @@ LRASPP = _segmentation(
     ("^heads/high/high/excited/scale/gate/0", "classifier/scale/1"),
 )
 
+VIDEO_RESNET = Table(
+    renames=(
+        ("^stem/(spatial/)?conv", "stem/0"),
+        ("^stem/(spatial/)?norm", "stem/1"),
+        ("^stem/temporal/conv", "stem/3"),
+        ("^stem/temporal/norm", "stem/4"),
+        ("^stage", "layer"),
+        (r"sum/layer/conv(\d)", r"conv\1/0"),
+        ("/spatial/", "/0/"),
+        ("/0/norm/", "/0/1/"),
+        ("/temporal/", "/3/"),
+        (r"sum/layer/norm(\d)", r"conv\1/1"),
+        ("sum/shortcut/conv", "downsample/0"),
+        ("sum/shortcut/norm", "downsample/1"),
+        ("^head", "fc"),
+    ),
+)
+
+S3D = Table(
+    renames=(
+        *((f"^conv{i}/", f"features/{at}/") for i, at in ((1, 0), (2, 2), (3, 3))),
+        *(
+            (f"^inception{name}/", f"features/{at}/")
+            for name, at in (
+                *(("3a", 5), ("3b", 6)),
+                *(("4a", 8), ("4b", 9), ("4c", 10), ("4d", 11), ("4e", 12)),
+                *(("5a", 14), ("5b", 15)),
+            )
+        ),
+        *((f"branch{i + 1}", f"branch{i}") for i in range(4)),
+        ("/spatial/", "/0/"),
+        ("/temporal/", "/1/"),
+        *UNIT,
+        ("^head", "classifier/1"),
+    ),
+    trailing_ones={"head/kernel": 3},
+)
+
 # Regular expression of model names -> tables. All other models keep their jaxcnn paths, with dots.
 TABLES: dict[str, tuple[Table, ...]] = {
     "alexnet": (ALEXNET,),
@@ -475,6 +513,8 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "deeplabv3_resnet.*": (DEEPLAB_RESNET,),
     "deeplabv3_mobilenet_v3_large": (DEEPLAB_MOBILENET,),
     "lraspp_mobilenet_v3_large": (LRASPP,),
+    "r3d_18|mc3_18|r2plus1d_18": (VIDEO_RESNET,),
+    "s3d": (S3D,),
     "lenet5": (Table(flattened={"dense1/kernel": (16, 5, 5)}),),
 }
 

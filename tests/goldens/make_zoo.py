@@ -1,4 +1,6 @@
-"""Makes `zoo/NAME.npz`: what torchvision's and timm's models give for the weights of `tests/zoo_weights.py`.
+"""Makes `zoo/NAME.npz`: what models in PyTorch give for the weights of `tests/zoo_weights.py`.
+
+They are torchvision's and timm's, and for signals those of `signal_networks.py`.
 
     pip install torch==2.13.0 safetensors pyyaml huggingface_hub
     pip install --no-deps torchvision==0.29.1 timm==1.0.31
@@ -17,6 +19,7 @@ import torch
 from experiments.benchmarks._torchvision import models as torchvision
 from jaxcnn.models import MODELS
 from tests import zoo_weights
+from tests.goldens import signal_networks
 
 # What our names are in timm; all others are torchvision's.
 TIMM = {
@@ -44,6 +47,8 @@ TIMM = {
 
 
 def build(name: str) -> torch.nn.Module:
+    if hasattr(signal_networks, name):
+        return getattr(signal_networks, name)(10)
     models = torchvision()  # before timm, which imports torchvision
     if name in TIMM:
         import timm
@@ -73,9 +78,8 @@ def golden(name: str) -> dict[str, np.ndarray]:
     weights.update({key: torch.from_numpy(zoo_weights.weight(key, shape)) for key, shape in shapes.items()})
     net.load_state_dict(weights)
     net = net.double()
-    size = zoo_weights.size_of(name)
-    x = zoo_weights.images((zoo_weights.BATCH, size, size, MODELS[name].input_shape[-1]))
-    x = torch.from_numpy(x).permute(0, 3, 1, 2).double()
+    x = zoo_weights.images((zoo_weights.BATCH, *zoo_weights.shape_of(name, MODELS[name].input_shape)))
+    x = torch.from_numpy(x).movedim(-1, 1).double()
     result = {"names": np.array(zoo_weights.names_hash(shapes))}
     for mode in ("eval", "train"):
         with torch.no_grad():
