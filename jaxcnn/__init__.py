@@ -30,10 +30,6 @@ from jaxcnn._dense import dense as dense
 from jaxcnn._dense import flatten as flatten
 from jaxcnn._dense import identity as identity
 from jaxcnn._dense import pad as pad
-from jaxcnn._dense import pixel_shuffle as pixel_shuffle
-from jaxcnn._dense import pixel_unshuffle as pixel_unshuffle
-from jaxcnn._dense import resize as resize
-from jaxcnn._dense import upsample as upsample
 from jaxcnn._dropout import alpha_dropout as alpha_dropout
 from jaxcnn._dropout import drop_block as drop_block
 from jaxcnn._dropout import dropout as dropout
@@ -56,6 +52,8 @@ from jaxcnn._norm import rms_norm as rms_norm
 from jaxcnn._path import count_params as count_params
 from jaxcnn._path import mask as mask
 from jaxcnn._path import paths as paths
+from jaxcnn._pixel_shuffle import pixel_shuffle as pixel_shuffle
+from jaxcnn._pixel_shuffle import pixel_unshuffle as pixel_unshuffle
 from jaxcnn._pool import avg_pool as avg_pool
 from jaxcnn._pool import global_avg_pool as global_avg_pool
 from jaxcnn._pool import global_max_pool as global_max_pool
@@ -75,6 +73,8 @@ from jaxcnn._reparametrize import drop_connect as drop_connect
 from jaxcnn._reparametrize import spectral_norm as spectral_norm
 from jaxcnn._reparametrize import weight_norm as weight_norm
 from jaxcnn._reparametrize import weight_standardized as weight_standardized
+from jaxcnn._resize import resize as resize
+from jaxcnn._resize import upsample as upsample
 from jaxcnn._response_norm import global_response_norm as global_response_norm
 from jaxcnn._response_norm import local_response_norm as local_response_norm
 from jaxcnn._squeeze_excite import squeeze_excite as squeeze_excite
@@ -84,7 +84,10 @@ from jaxcnn._transform import drop_path as drop_path
 from jaxcnn._transform import freeze as freeze
 from jaxcnn._transform import remat as remat
 from jaxcnn._transform import with_dropout as with_dropout
+from jaxcnn._transform import with_precision as with_precision
 from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
+from jaxcnn._unpool import max_pool_with_indices as max_pool_with_indices
+from jaxcnn._unpool import max_unpool as max_unpool
 
 __version__ = "0.1.0"
 
@@ -139,6 +142,8 @@ __all__ = [
     "lp_pool",
     "mask",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "mean_absolute_error",
     "mean_squared_error",
     "metrics",
@@ -173,5 +178,6 @@ __all__ = [
     "weighted_sum",
     "weights",
     "with_dropout",
+    "with_precision",
     "with_spatial_dropout",
 ]

@@ -65,7 +65,7 @@ def conv(
         stride: step between windows, in positions.
         padding: "VALID" (none), "SAME" (spatial' = ceil(spatial / stride); an odd total pads one more at the end),
             "SAME_LOWER" (one more at the start), "CAUSAL" (1-D; no output depends on later inputs), an int (both ends
-            of every dimension, as in PyTorch), or per dimension an int or a pair (low, high).
+            of every dimension, as in PyTorch), or per dimension an int or a pair (low, high); in 1-D also one pair.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         dilation: step between kernel elements, in positions.
         groups: splits channels and features into this number of independent convolutions.
