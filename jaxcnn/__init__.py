@@ -26,6 +26,7 @@ from jaxcnn._conv import depthwise_conv as depthwise_conv
 from jaxcnn._conv import separable_conv as separable_conv
 from jaxcnn._cross_entropy import cross_entropy as cross_entropy
 from jaxcnn._cross_entropy import focal as focal
+from jaxcnn._deform_conv import deform_conv as deform_conv
 from jaxcnn._dense import dense as dense
 from jaxcnn._dense import flatten as flatten
 from jaxcnn._dense import identity as identity
@@ -37,6 +38,8 @@ from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
 from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
 from jaxcnn._export import export as export
+from jaxcnn._grid_sample import crop_and_resize as crop_and_resize
+from jaxcnn._grid_sample import grid_sample as grid_sample
 from jaxcnn._jit import jit as jit
 from jaxcnn._layer import Layer as Layer
 from jaxcnn._layer import as_layer as as_layer
@@ -108,9 +111,11 @@ __all__ = [
     "conv",
     "conv_transpose",
     "count_params",
+    "crop_and_resize",
     "cross_entropy",
     "cutmix",
     "data",
+    "deform_conv",
     "dense",
     "depthwise_conv",
     "dice",
@@ -130,6 +135,7 @@ __all__ = [
     "global_avg_pool",
     "global_max_pool",
     "global_response_norm",
+    "grid_sample",
     "group_norm",
     "huber",
     "identity",

@@ -25,6 +25,11 @@ def block(channels: int, **named: Any) -> cnn.Layer:
     return cnn.serial(conv=cnn.conv(channels), norm=cnn.batch_norm(), act=jnp.tanh, **named)
 
 
+def with_inputs(layer: cnn.Layer, *inputs: Any) -> cnn.Layer:
+    """A layer of several inputs, all but the first computed from x by `inputs`."""
+    return cnn.serial(cnn.parallel(lambda *xs: xs, cnn.identity, *inputs), layer)
+
+
 IMAGE, SIGNAL, VOLUME = (3, 6, 5, 4), (3, 9, 4), (2, 4, 5, 4, 2)
 
 CASES = [
@@ -43,6 +48,8 @@ CASES = [
     Case("conv_transpose", cnn.conv_transpose(3, stride=2), IMAGE),
     Case("conv_transpose1d", cnn.conv_transpose(4, 4, stride=3, padding=1, output_padding=1, groups=2), SIGNAL),
     Case("conv_transpose3d", cnn.conv_transpose(2, 2, padding="VALID", dilation=2), VOLUME),
+    Case("deform_conv", with_inputs(cnn.deform_conv(3, stride=2, dilation=2), cnn.conv(36, stride=2)), IMAGE),
+    Case("deform_conv_masked", with_inputs(cnn.deform_conv(2, 2, groups=2), cnn.conv(8), cnn.conv(4)), IMAGE),
     Case("max_pool", cnn.max_pool(2), IMAGE),
     Case("max_pool_overlapping", cnn.max_pool(3, stride=2, padding="SAME"), IMAGE),
     Case("max_pool_dilated", cnn.max_pool(2, stride=1, dilation=2, padding=1, ceil_mode=True), IMAGE),
@@ -74,6 +81,10 @@ CASES = [
     Case("resize", cnn.resize((4, 8), "cubic"), IMAGE),
     Case("resize_corners", cnn.resize(5, coordinates="align_corners", antialias=False), VOLUME),
     Case("resize_nearest", cnn.resize(scale=0.6, method="nearest", rounding="floor"), IMAGE),
+    Case("grid_sample", with_inputs(cnn.grid_sample(), cnn.conv(2)), IMAGE),
+    Case("grid_sample_cubic", with_inputs(cnn.grid_sample("cubic", padding_mode="reflection"), cnn.conv(2)), IMAGE),
+    Case("grid_sample1d", with_inputs(cnn.grid_sample(padding_mode="border", align_corners=True), cnn.conv(1)), SIGNAL),
+    Case("crop_and_resize", with_inputs(cnn.crop_and_resize((2, 3)), lambda x: x[:, 0] / 3), IMAGE),
     Case("pixel_shuffle", cnn.pixel_shuffle(2), IMAGE),
     Case("pixel_shuffle_dcr", cnn.pixel_shuffle(2, order="DCR"), IMAGE),
     Case("pixel_unshuffle", cnn.pixel_unshuffle(2), (2, 4, 6, 3)),
