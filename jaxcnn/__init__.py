@@ -24,6 +24,8 @@ from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
 from jaxcnn._conv import depthwise_conv as depthwise_conv
 from jaxcnn._conv import separable_conv as separable_conv
+from jaxcnn._crop import crop_and_resize as crop_and_resize
+from jaxcnn._crop import roi_align as roi_align
 from jaxcnn._cross_entropy import cross_entropy as cross_entropy
 from jaxcnn._cross_entropy import focal as focal
 from jaxcnn._deform_conv import deform_conv as deform_conv
@@ -38,7 +40,6 @@ from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
 from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
 from jaxcnn._export import export as export
-from jaxcnn._grid_sample import crop_and_resize as crop_and_resize
 from jaxcnn._grid_sample import grid_sample as grid_sample
 from jaxcnn._jit import jit as jit
 from jaxcnn._layer import Layer as Layer
@@ -171,6 +172,7 @@ __all__ = [
     "residual",
     "resize",
     "rms_norm",
+    "roi_align",
     "separable_conv",
     "serial",
     "spatial_dropout",

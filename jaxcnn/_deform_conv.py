@@ -99,7 +99,8 @@ def _inputs(inputs: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     if isinstance(inputs, tuple | list) and len(inputs) == 3:
         x, offset, mask = floating_inputs("deform_conv", inputs, "(x, offset, mask)")
         return x, offset, mask
-    return *floating_inputs("deform_conv", inputs, "(x, offset)"), None
+    x, offset = floating_inputs("deform_conv", inputs, "(x, offset)")
+    return x, offset, None
 
 
 def _deformed_taps(x: jax.Array, offset: jax.Array, mask: jax.Array | None, window: Window) -> jax.Array:

@@ -1,6 +1,6 @@
 """Layers that resize by interpolation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxcnn._window import check_choice, check_positive, check_window_options, p
 
 _METHODS = ("nearest", "linear", "cubic", "lanczos3", "lanczos5")
 _COORDINATES = ("half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric", "pytorch_half_pixel")
-_ROUNDING = {
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_ceil": lambda at: np.floor(at + 0.5),
     "round_prefer_floor": lambda at: np.ceil(at - 0.5),
     "floor": np.floor,
@@ -139,7 +139,7 @@ def _axes(x: jax.Array, size: int | Sequence[int] | None, scale: float | Sequenc
     if len(scales) != len(spatial):
         raise ValueError(f"resize: scale={scale!r} has {len(scales)} entries for {len(spatial)} spatial dimensions")
     if size is None:
-        sizes = tuple(int(n * factor) for n, factor in zip(spatial, scales, strict=True))
+        sizes = tuple(int(n * (factor or 0)) for n, factor in zip(spatial, scales, strict=True))
     else:
         sizes = per_dimension("resize", "size", size, len(spatial))
     if 0 in sizes:

@@ -85,6 +85,7 @@ CASES = [
     Case("grid_sample_cubic", with_inputs(cnn.grid_sample("cubic", padding_mode="reflection"), cnn.conv(2)), IMAGE),
     Case("grid_sample1d", with_inputs(cnn.grid_sample(padding_mode="border", align_corners=True), cnn.conv(1)), SIGNAL),
     Case("crop_and_resize", with_inputs(cnn.crop_and_resize((2, 3)), lambda x: x[:, 0] / 3), IMAGE),
+    Case("roi_align", with_inputs(cnn.roi_align(2), lambda x: 2 * x[:, 0]), IMAGE),
     Case("pixel_shuffle", cnn.pixel_shuffle(2), IMAGE),
     Case("pixel_shuffle_dcr", cnn.pixel_shuffle(2, order="DCR"), IMAGE),
     Case("pixel_unshuffle", cnn.pixel_unshuffle(2), (2, 4, 6, 3)),

@@ -1,10 +1,8 @@
-"""`grid_sample` against PyTorch, and `crop_and_resize` against TensorFlow's formulas in loops."""
+"""`grid_sample` against PyTorch."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 import jaxcnn
 from tests import goldens, oracle
@@ -69,56 +67,6 @@ def test_far_and_nonfinite_positions():
     np.testing.assert_array_equal(border[:3], x.ravel()[[-1, 0, -1]])
 
 
-def interpolated(row, at, method):
-    if method == "nearest":
-        return row[int(np.floor(at + 0.5))]
-    low = min(int(np.floor(at)), len(row) - 2) if len(row) > 1 else 0
-    return row[0] if len(row) == 1 else row[low] * (1 - at + low) + row[low + 1] * (at - low)
-
-
-def cropped(x, boxes, size, method, outside):
-    """(H, W, C), (boxes, 4) -> (boxes, *size, C), one value at a time."""
-    y = np.full((len(boxes), *size, x.shape[-1]), outside, np.float64)
-    for b, i, j in np.ndindex(len(boxes), *size):
-        at = []
-        for low, high, k, m, n in zip(boxes[b][:2], boxes[b][2:], (i, j), size, x.shape, strict=False):
-            at.append((low + (high - low) * k / (m - 1)) * (n - 1) if m > 1 else (low + high) / 2 * (n - 1))
-        if all(0 <= p <= n - 1 for p, n in zip(at, x.shape, strict=False)):
-            for c in range(x.shape[-1]):
-                rows = np.array([interpolated(row[:, c], at[1], method) for row in x])
-                y[b, i, j, c] = interpolated(rows, at[0], method)
-    return y
-
-
-@pytest.mark.parametrize("method", ["linear", "nearest"])
-@pytest.mark.parametrize("size", [(3, 4), (1, 2)])
-def test_crop_and_resize(method, size):
-    x = draw(2, 5, 6, 3)
-    boxes = np.random.default_rng(0).uniform(-0.2, 1.2, (2, 6, 4)).astype(np.float32)
-    boxes[0, 0], boxes[0, 1], boxes[1, 0] = (0, 0, 1, 1), (1, 1, 0, 0), (0.125, 0.1, 0.375, 0.3)
-    y = run(jaxcnn.crop_and_resize(size, method, extrapolation_value=-7.0), x, boxes)
-    for n in range(2):
-        oracle.assert_close(y[n], cropped(x[n].astype(np.float64), boxes[n].astype(np.float64), size, method, -7.0))
-
-
-def test_crop_of_the_whole_image_is_resize_with_aligned_corners():
-    for shape, size in (((1, 7, 2), 4), ((1, 4, 5, 2), (6, 3)), ((1, 3, 4, 3, 1), 5)):
-        x, rank = draw(*shape), len(shape) - 2
-        box = np.array([0.0] * rank + [1.0] * rank, np.float32).reshape(1, 1, 2 * rank)
-        y = run(jaxcnn.crop_and_resize(size), x, box)[:, 0]
-        layer = jaxcnn.resize(size, coordinates="align_corners", antialias=False)
-        oracle.assert_close(y, layer.apply({}, {}, x, train=False)[0])
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
-def test_gradients_to_boxes():
-    with jax.enable_x64(True):
-        x, boxes = jnp.asarray(draw(1, 5, 4, 2), float), jnp.array([[[0.11, 0.13, 0.83, 0.71]]])
-        crop = lambda *inputs: jaxcnn.crop_and_resize((3, 2)).apply({}, {}, inputs, train=False)[0]
-        check_grads(crop, (x, boxes), 2, atol=1e-5, rtol=1e-5)
-
-
 IMAGE = np.zeros((2, 4, 5, 3), np.float32)
 MISTAKES = [
     (lambda: run(jaxcnn.grid_sample(), IMAGE), TypeError, r"grid_sample needs the inputs \(x, grid\)"),
@@ -135,13 +83,6 @@ MISTAKES = [
         ValueError,
         r"unknown padding_mode .*mean 'reflection'",
     ),
-    (lambda: jaxcnn.crop_and_resize(0), ValueError, r"crop_and_resize: size must be at least 1, got 0"),
-    (
-        lambda: run(jaxcnn.crop_and_resize(2), IMAGE, IMAGE[:, 0]),
-        ValueError,
-        r"needs boxes \(N, boxes, 4\), got",
-    ),
-    (lambda: run(jaxcnn.crop_and_resize(2), IMAGE), TypeError, r"crop_and_resize needs the inputs \(x, boxes\)"),
 ]
 
 

@@ -29,7 +29,8 @@ def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int,
 
 def _precision() -> str | None:
     """The current `jax.default_matmul_precision`. Gradients and compilation may come after its scope has ended."""
-    return jax.config.jax_default_matmul_precision
+    config: Any = jax.config  # type checkers do not find its settings
+    return config.jax_default_matmul_precision
 
 
 _forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))
