@@ -24,16 +24,15 @@ from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
 from jaxcnn._conv import depthwise_conv as depthwise_conv
 from jaxcnn._conv import separable_conv as separable_conv
+from jaxcnn._crop import crop_and_resize as crop_and_resize
+from jaxcnn._crop import roi_align as roi_align
 from jaxcnn._cross_entropy import cross_entropy as cross_entropy
 from jaxcnn._cross_entropy import focal as focal
+from jaxcnn._deform_conv import deform_conv as deform_conv
 from jaxcnn._dense import dense as dense
 from jaxcnn._dense import flatten as flatten
 from jaxcnn._dense import identity as identity
 from jaxcnn._dense import pad as pad
-from jaxcnn._dense import pixel_shuffle as pixel_shuffle
-from jaxcnn._dense import pixel_unshuffle as pixel_unshuffle
-from jaxcnn._dense import resize as resize
-from jaxcnn._dense import upsample as upsample
 from jaxcnn._dropout import alpha_dropout as alpha_dropout
 from jaxcnn._dropout import drop_block as drop_block
 from jaxcnn._dropout import dropout as dropout
@@ -41,6 +40,7 @@ from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
 from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
 from jaxcnn._export import export as export
+from jaxcnn._grid_sample import grid_sample as grid_sample
 from jaxcnn._jit import jit as jit
 from jaxcnn._layer import Layer as Layer
 from jaxcnn._layer import as_layer as as_layer
@@ -56,6 +56,8 @@ from jaxcnn._norm import rms_norm as rms_norm
 from jaxcnn._path import count_params as count_params
 from jaxcnn._path import mask as mask
 from jaxcnn._path import paths as paths
+from jaxcnn._pixel_shuffle import pixel_shuffle as pixel_shuffle
+from jaxcnn._pixel_shuffle import pixel_unshuffle as pixel_unshuffle
 from jaxcnn._pool import avg_pool as avg_pool
 from jaxcnn._pool import global_avg_pool as global_avg_pool
 from jaxcnn._pool import global_max_pool as global_max_pool
@@ -75,6 +77,8 @@ from jaxcnn._reparametrize import drop_connect as drop_connect
 from jaxcnn._reparametrize import spectral_norm as spectral_norm
 from jaxcnn._reparametrize import weight_norm as weight_norm
 from jaxcnn._reparametrize import weight_standardized as weight_standardized
+from jaxcnn._resize import resize as resize
+from jaxcnn._resize import upsample as upsample
 from jaxcnn._response_norm import global_response_norm as global_response_norm
 from jaxcnn._response_norm import local_response_norm as local_response_norm
 from jaxcnn._squeeze_excite import squeeze_excite as squeeze_excite
@@ -84,7 +88,10 @@ from jaxcnn._transform import drop_path as drop_path
 from jaxcnn._transform import freeze as freeze
 from jaxcnn._transform import remat as remat
 from jaxcnn._transform import with_dropout as with_dropout
+from jaxcnn._transform import with_precision as with_precision
 from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
+from jaxcnn._unpool import max_pool_with_indices as max_pool_with_indices
+from jaxcnn._unpool import max_unpool as max_unpool
 
 __version__ = "0.1.0"
 
@@ -105,9 +112,11 @@ __all__ = [
     "conv",
     "conv_transpose",
     "count_params",
+    "crop_and_resize",
     "cross_entropy",
     "cutmix",
     "data",
+    "deform_conv",
     "dense",
     "depthwise_conv",
     "dice",
@@ -127,6 +136,7 @@ __all__ = [
     "global_avg_pool",
     "global_max_pool",
     "global_response_norm",
+    "grid_sample",
     "group_norm",
     "huber",
     "identity",
@@ -139,6 +149,8 @@ __all__ = [
     "lp_pool",
     "mask",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "mean_absolute_error",
     "mean_squared_error",
     "metrics",
@@ -160,6 +172,7 @@ __all__ = [
     "residual",
     "resize",
     "rms_norm",
+    "roi_align",
     "separable_conv",
     "serial",
     "spatial_dropout",
@@ -173,5 +186,6 @@ __all__ = [
     "weighted_sum",
     "weights",
     "with_dropout",
+    "with_precision",
     "with_spatial_dropout",
 ]

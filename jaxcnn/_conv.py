@@ -65,7 +65,7 @@ def conv(
         stride: step between windows, in positions.
         padding: "VALID" (none), "SAME" (spatial' = ceil(spatial / stride); an odd total pads one more at the end),
             "SAME_LOWER" (one more at the start), "CAUSAL" (1-D; no output depends on later inputs), an int (both ends
-            of every dimension, as in PyTorch), or per dimension an int or a pair (low, high).
+            of every dimension, as in PyTorch), or per dimension an int or a pair (low, high); in 1-D also one pair.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         dilation: step between kernel elements, in positions.
         groups: splits channels and features into this number of independent convolutions.
@@ -88,17 +88,17 @@ def conv(
 
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998.
     """
-    _check_groups("conv", features, groups)
+    check_groups("conv", features, groups)
     check_window_options("conv", size=size, stride=stride, padding=padding, dilation=dilation)
     check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 
     def init(key, x):
-        return _init("conv", key, x, size, features, groups, kernel_init, bias_init if bias else None)
+        return init_params("conv", key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
         rank = spatial_rank(x := as_floating(x, "conv"), "conv")
         window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
-        kernel = get_param("conv", params, "kernel", (*window.size, _group_channels("conv", x, groups), features), x)
+        kernel = get_param("conv", params, "kernel", (*window.size, group_channels("conv", x, groups), features), x)
         if padding_mode != "zeros":  # convolve pads only with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
@@ -263,38 +263,38 @@ def conv_transpose(
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016.
     """
     name = "conv_transpose"
-    _check_groups(name, features, groups)
+    check_groups(name, features, groups)
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
     check_window_options(name, least=0, output_padding=output_padding)
 
     def init(key, x):
-        return _init(name, key, x, size, features, groups, kernel_init, bias_init if bias else None)
+        return init_params(name, key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
         spatial_rank(x := as_floating(x, name), name)
         window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
-        kernel = get_param(name, params, "kernel", (*window.size, _group_channels(name, x, groups), features), x)
+        kernel = get_param(name, params, "kernel", (*window.size, group_channels(name, x, groups), features), x)
         y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, window.transposed_output(x.shape[1:-1]))
         return add_bias(y, get_param(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
 
-def _check_groups(name: str, features: int, groups: int) -> None:
+def check_groups(name: str, features: int, groups: int) -> None:
     check_integer(name, "features", features)
     check_integer(name, "groups", groups)
     if features % groups:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 
 
-def _group_channels(name: str, x: jax.Array, groups: int) -> int:
+def group_channels(name: str, x: jax.Array, groups: int) -> int:
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
     return x.shape[-1] // groups
 
 
-def _init(name, key, x, size, features, groups, kernel_init: Initializer, bias_init: Initializer | None) -> Params:
+def init_params(name, key, x, size, features, groups, kernel_init, bias_init: Initializer | None) -> Params:
     rank = spatial_rank(as_floating(x, name), name)
-    shape = (*per_dimension(name, "size", size, rank), _group_channels(name, x, groups), features)
+    shape = (*per_dimension(name, "size", size, rank), group_channels(name, x, groups), features)
     params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
     return params | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias_init else {})

@@ -5,6 +5,8 @@ and after subtracting a value close to the mean, because E[x^2] - E[x]^2 is inac
 the standard deviation.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,7 +23,7 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import batch_moments, normalize
-from jaxcnn._numeric import align_trailing, center_and_variance
+from jaxcnn._numeric import center_and_variance
 from jaxcnn._window import check_integer
 
 
@@ -85,19 +87,20 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
 
 @constructor
-def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
+def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: bool = True, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: normalizes each position (axis=-1) or each example (axis=1).
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions `axis` to -1
 
     Args:
-        axis: first dimension to normalize over; cannot be the batch dimension 0.
+        axis: first dimension to normalize over, or a sequence of exactly the axes to normalize over, such as (1, 2).
+            Cannot include the batch dimension 0.
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
         scale: whether to learn a scale.
 
     Params:
-        scale (*x.shape[axis:],), ones; bias (*x.shape[axis:],), zeros.
+        scale, ones, and bias, zeros, both of the sizes of the dimensions normalized over, in increasing order.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -114,12 +117,13 @@ def layer_norm(*, axis: int = -1, eps: float = 1e-5, center: bool = True, scale:
     """
 
     def init(key, x):
-        return affine_init(_from_axis(as_floating(x, "layer_norm"), axis, "layer_norm"), center, scale)
+        axes = _axes(as_floating(x, "layer_norm"), axis, "layer_norm")
+        return affine_init(_sizes(x, axes), center, scale)
 
     def fn(params, x):
-        shape = _from_axis(x := as_floating(x, "layer_norm"), axis, "layer_norm")
-        centered, var = center_and_variance(x, tuple(range(x.ndim - len(shape), x.ndim)))
-        return _normalize("layer_norm", x, centered, var, eps, params, shape, center, scale)
+        axes = _axes(x := as_floating(x, "layer_norm"), axis, "layer_norm")
+        centered, var = center_and_variance(x, axes)
+        return _normalize("layer_norm", x, centered, var, eps, params, axes, center, scale)
 
     return stateless(init, fn)
 
@@ -185,18 +189,18 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
 
 
 @constructor
-def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
+def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """(N, ..., C) -> the same: `layer_norm` without subtracting the mean.
 
     y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions `axis` to -1
 
     Args:
-        axis: first dimension to normalize over; cannot be the batch dimension 0.
+        axis: as in `layer_norm`.
         eps: added to the mean square, in units of x^2.
         scale: whether to learn a scale.
 
     Params:
-        scale (*x.shape[axis:],), ones.
+        scale, ones: as in `layer_norm`.
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -212,13 +216,14 @@ def rms_norm(*, axis: int = -1, eps: float = 1e-5, scale: bool = True) -> Layer:
     """
 
     def init(key, x):
-        return affine_init(_from_axis(as_floating(x, "rms_norm"), axis, "rms_norm"), False, scale)
+        axes = _axes(as_floating(x, "rms_norm"), axis, "rms_norm")
+        return affine_init(_sizes(x, axes), False, scale)
 
     def fn(params, x):
-        shape = _from_axis(x := as_floating(x, "rms_norm"), axis, "rms_norm")
+        axes = _axes(x := as_floating(x, "rms_norm"), axis, "rms_norm")
         wide = at_least_float32(x)
-        square = jnp.square(wide).mean(tuple(range(x.ndim - len(shape), x.ndim)), keepdims=True)
-        return _normalize("rms_norm", x, wide, square, eps, params, shape, False, scale)
+        square = jnp.square(wide).mean(axes, keepdims=True)
+        return _normalize("rms_norm", x, wide, square, eps, params, axes, False, scale)
 
     return stateless(init, fn)
 
@@ -245,20 +250,21 @@ def _grouped(name, groups_of, eps, center, scale) -> Layer:
         split = x.reshape(*x.shape[:-1], groups, channels // groups)
         centered, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
         var = jnp.repeat(var[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
-        return _normalize(name, x, centered.reshape(x.shape), var, eps, params, (channels,), center, scale)
+        return _normalize(name, x, centered.reshape(x.shape), var, eps, params, (x.ndim - 1,), center, scale)
 
     return stateless(init, fn)
 
 
-def _normalize(name, x, centered, var, eps, params: Params, shape, center: bool, scale: bool) -> jax.Array:
+def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, scale: bool) -> jax.Array:
     """centered / sqrt(var + eps) * scale + bias, rounded once, at the end, to x's dtype."""
+
+    def param(leaf):
+        value = get_param(name, params, leaf, _sizes(x, axes), x)
+        return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes]).astype(centered.dtype)
+
     factor = lax.rsqrt(var + eps)
-    if scale:
-        factor = factor * align_trailing(get_param(name, params, "scale", shape, x), x).astype(centered.dtype)
-    y = centered * factor
-    if center:
-        y = y + align_trailing(get_param(name, params, "bias", shape, x), x).astype(y.dtype)
-    return y.astype(x.dtype)
+    y = centered * (factor * param("scale") if scale else factor)
+    return (y + param("bias") if center else y).astype(x.dtype)
 
 
 def affine_init(shape: tuple[int, ...], center: bool, scale: bool, start: float = 1.0) -> Params:
@@ -272,8 +278,17 @@ def _channels(x, name: str) -> tuple[int]:
     return x.shape[-1:]
 
 
-def _from_axis(x, axis: int, name: str) -> tuple[int, ...]:
+def _axes(x, axis: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """The dimensions to normalize over, from the option `axis`, in increasing order."""
     rank = len(x.shape)
-    if axis not in range(-rank, rank) or axis % rank == 0:
+    given = axis if isinstance(axis, Sequence) else (axis,)
+    if not given or any(d not in range(-rank, rank) or d % rank == 0 for d in given):
         raise ValueError(f"{name}: axis={axis} is the batch dimension or does not exist in input {x.shape}")
-    return x.shape[axis:]
+    axes = sorted({d % rank for d in given})
+    if len(axes) < len(given):
+        raise ValueError(f"{name}: axis={axis} names a dimension of input {x.shape} twice")
+    return tuple(axes) if isinstance(axis, Sequence) else tuple(range(axes[0], rank))
+
+
+def _sizes(x, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(x.shape[d] for d in axes)

@@ -60,7 +60,7 @@ def max_pool(
     def largest(x, window, padding):
         return window_max(check_real(x, "max_pool"), window)
 
-    return _pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
+    return make_pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
 
 
 @constructor
@@ -90,7 +90,7 @@ def min_pool(
     def smallest(x, window, padding):
         return window_min(check_real(x, "min_pool"), window)
 
-    return _pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
+    return make_pool("min_pool", smallest, size, stride, padding, dilation, ceil_mode)
 
 
 @constructor
@@ -130,7 +130,7 @@ def avg_pool(
         count = count[None, ..., None] if np.ptp(count) else count.flat[0]
         return (total / count.astype(total.dtype)).astype(x.dtype)
 
-    return _pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
+    return make_pool("avg_pool", mean, size, stride, padding, dilation, ceil_mode)
 
 
 @constructor
@@ -175,7 +175,7 @@ def lp_pool(
             y = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), taps[-1] - 1, mode="clip")
         return norm(y, tuple(taps), p).squeeze(taps).astype(x.dtype)  # y: (N, out, taps, .., out, taps, C)
 
-    return _pool("lp_pool", p_norm, size, stride, padding, dilation, ceil_mode)
+    return make_pool("lp_pool", p_norm, size, stride, padding, dilation, ceil_mode)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -213,9 +213,9 @@ def first_max(x: jax.Array, axis: int) -> jax.Array:
     return jnp.take_along_axis(x, at, axis).squeeze(axis)
 
 
-def _pool(
+def make_pool(
     name: str,
-    reduce: Callable[[jax.Array, Window, tuple], jax.Array],
+    reduce: Callable[[jax.Array, Window, tuple], Any],
     size: Any,
     stride: Any,
     padding: Padding,

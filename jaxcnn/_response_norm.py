@@ -16,21 +16,28 @@ from jaxcnn._layer import (
 )
 from jaxcnn._norm import affine_init
 from jaxcnn._numeric import align_trailing, norm
-from jaxcnn._window import check_integer
+from jaxcnn._window import check_choice, check_integer
 
 
 @constructor
-def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
+def local_response_norm(
+    size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, padding: str = "SAME_LOWER"
+) -> Layer:
     """(N, ..., C) -> the same: divides each value by a function of the neighboring channels.
 
     y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
 
+    For padding="SAME", j is from c - (size - 1) // 2 to c + size // 2. Only an even size makes a difference.
+
     Args:
         size: number of channels in the sum.
         alpha, beta, k: as in the equation. In Krizhevsky et al., alpha is not divided by size: pass size * alpha.
+        padding: for an even size, whether the additional neighbor is before c ("SAME_LOWER", as in PyTorch) or after it
+            ("SAME", as in ONNX).
 
     Raises:
         TypeError: for input that is not floating-point.
+        ValueError: for another padding.
 
     Example:
         >>> layer = jaxcnn.local_response_norm(3, alpha=3.0, beta=1.0)
@@ -40,6 +47,10 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
     """
     check_integer("local_response_norm", "size", size)
+    check_choice("local_response_norm", "padding", padding, ("SAME_LOWER", "SAME"))
+    low, high = size // 2, (size - 1) // 2
+    if padding == "SAME":
+        low, high = high, low
 
     def fn(x):
         x = as_floating(x, "local_response_norm")
@@ -51,7 +62,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
             lax.add,
             window_dimensions=(1,) * (x.ndim - 1) + (size,),
             window_strides=(1,) * x.ndim,
-            padding=(*unpadded, (size // 2, (size - 1) // 2)),
+            padding=(*unpadded, (low, high)),
         )
         return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
 

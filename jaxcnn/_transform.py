@@ -17,6 +17,7 @@ from jaxcnn._dropout import drop, drop_channels, drop_examples
 from jaxcnn._layer import Layer, as_layer, check_rate, constructor, require_key, transform_keys
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
+from jaxcnn._window import check_choice
 
 
 @constructor
@@ -158,6 +159,35 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
         return convert(y, jnp.result_type(*input_dtypes) if input_dtypes else jnp.float32), state
 
     return Layer(init, apply)
+
+
+@constructor
+def with_precision(layer: AnyLayer, precision: str) -> Layer:
+    """Computes the matrix products and convolutions of a layer, and their gradients, with this precision.
+
+    A GPU or TPU rounds the float32 operands of products to fewer digits unless told otherwise. A CPU does not.
+
+    Args:
+        layer: a layer.
+        precision: "default", "high" or "highest", as in `jax.lax.Precision`. "highest" is full float32.
+
+    Raises:
+        ValueError: for another precision.
+
+    Example:
+        >>> net = jaxcnn.serial(jaxcnn.conv(8), jaxcnn.flatten, head=jaxcnn.with_precision(jaxcnn.dense(1), "highest"))
+        >>> params, state = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+        >>> net.apply(params, state, jnp.zeros((1, 4, 4, 3)), train=False)[0].shape
+        (1, 1)
+    """
+    check_choice("with_precision", "precision", precision, ("default", "high", "highest"))
+    layer = as_layer(layer)
+
+    def apply(params, state, x, *, train, key=None):
+        with jax.default_matmul_precision(precision):
+            return layer.apply(params, state, x, train=train, key=key)
+
+    return Layer(layer.init, apply)
 
 
 @constructor

@@ -138,6 +138,8 @@ def resolve_padding(
         return tuple((low, total - low) for low, total in zip(lows, same, strict=True))
     if not isinstance(padding, Sequence):
         return (_pair(layer, padding, padding),) * rank
+    if rank == 1 and len(padding) == 2 and not any(isinstance(entry, Sequence) for entry in padding):
+        return (_pair(layer, padding, padding),)
     if len(padding) != rank:
         raise ValueError(f"{layer}: padding={padding!r} has {len(padding)} entries for {rank} spatial dimensions")
     return tuple(_pair(layer, padding, entry) for entry in padding)

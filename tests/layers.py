@@ -1,5 +1,6 @@
 """The table of all layers and transforms for the conformance tests."""
 
+import functools
 import operator
 import zlib
 from typing import Any, NamedTuple
@@ -24,6 +25,11 @@ def block(channels: int, **named: Any) -> cnn.Layer:
     return cnn.serial(conv=cnn.conv(channels), norm=cnn.batch_norm(), act=jnp.tanh, **named)
 
 
+def with_inputs(layer: cnn.Layer, *inputs: Any) -> cnn.Layer:
+    """A layer of several inputs, all but the first computed from x by `inputs`."""
+    return cnn.serial(cnn.parallel(lambda *xs: xs, cnn.identity, *inputs), layer)
+
+
 IMAGE, SIGNAL, VOLUME = (3, 6, 5, 4), (3, 9, 4), (2, 4, 5, 4, 2)
 
 CASES = [
@@ -42,11 +48,16 @@ CASES = [
     Case("conv_transpose", cnn.conv_transpose(3, stride=2), IMAGE),
     Case("conv_transpose1d", cnn.conv_transpose(4, 4, stride=3, padding=1, output_padding=1, groups=2), SIGNAL),
     Case("conv_transpose3d", cnn.conv_transpose(2, 2, padding="VALID", dilation=2), VOLUME),
+    Case("deform_conv", with_inputs(cnn.deform_conv(3, stride=2, dilation=2), cnn.conv(36, stride=2)), IMAGE),
+    Case("deform_conv_masked", with_inputs(cnn.deform_conv(2, 2, groups=2), cnn.conv(8), cnn.conv(4)), IMAGE),
     Case("max_pool", cnn.max_pool(2), IMAGE),
     Case("max_pool_overlapping", cnn.max_pool(3, stride=2, padding="SAME"), IMAGE),
     Case("max_pool_dilated", cnn.max_pool(2, stride=1, dilation=2, padding=1, ceil_mode=True), IMAGE),
     Case("max_pool1d", cnn.max_pool(3, ceil_mode=True), SIGNAL),
     Case("max_pool3d", cnn.max_pool(2), VOLUME),
+    Case("max_pool_with_indices", cnn.serial(cnn.max_pool_with_indices(3, padding=1), operator.itemgetter(0)), IMAGE),
+    Case("max_unpool", cnn.serial(cnn.max_pool_with_indices(2), cnn.max_unpool(2, output_size=(6, 5))), IMAGE),
+    Case("max_unpool1d", cnn.serial(cnn.max_pool_with_indices(3), cnn.max_unpool(3)), SIGNAL),
     Case("min_pool", cnn.min_pool((2, 3), stride=1), IMAGE),
     Case("avg_pool", cnn.avg_pool(3, stride=2, padding=1, ceil_mode=True), IMAGE),
     Case("avg_pool_counting_pad", cnn.avg_pool(3, stride=2, padding=1, count_include_pad=True), IMAGE),
@@ -62,21 +73,33 @@ CASES = [
     Case("dense_rows", cnn.dense(7, bias=False), (3, 5)),
     Case("flatten", cnn.as_layer(cnn.flatten), IMAGE),
     Case("identity", cnn.as_layer(cnn.identity), IMAGE),
+    Case("flatten_rows", cnn.as_layer(functools.partial(cnn.flatten, start_dim=2)), IMAGE),
     Case("pad", cnn.pad(((1, 0), (2, 1)), mode="replicate"), IMAGE),
+    Case("pad_value", cnn.pad((1, 2), value=-1.0), SIGNAL),
     Case("upsample", cnn.upsample((2, 3)), IMAGE),
     Case("upsample_linear", cnn.upsample(2, "linear"), IMAGE),
     Case("resize", cnn.resize((4, 8), "cubic"), IMAGE),
+    Case("resize_corners", cnn.resize(5, coordinates="align_corners", antialias=False), VOLUME),
+    Case("resize_nearest", cnn.resize(scale=0.6, method="nearest", rounding="floor"), IMAGE),
+    Case("grid_sample", with_inputs(cnn.grid_sample(), cnn.conv(2)), IMAGE),
+    Case("grid_sample_cubic", with_inputs(cnn.grid_sample("cubic", padding_mode="reflection"), cnn.conv(2)), IMAGE),
+    Case("grid_sample1d", with_inputs(cnn.grid_sample(padding_mode="border", align_corners=True), cnn.conv(1)), SIGNAL),
+    Case("crop_and_resize", with_inputs(cnn.crop_and_resize((2, 3)), lambda x: x[:, 0] / 3), IMAGE),
+    Case("roi_align", with_inputs(cnn.roi_align(2), lambda x: 2 * x[:, 0]), IMAGE),
     Case("pixel_shuffle", cnn.pixel_shuffle(2), IMAGE),
+    Case("pixel_shuffle_dcr", cnn.pixel_shuffle(2, order="DCR"), IMAGE),
     Case("pixel_unshuffle", cnn.pixel_unshuffle(2), (2, 4, 6, 3)),
     Case("batch_norm", cnn.batch_norm(), IMAGE, across=True),
     Case("batch_norm_rows", cnn.batch_norm(decay=0.5, center=False), (4, 5), across=True),
     Case("batch_norm_bare", cnn.batch_norm(center=False, scale=False), SIGNAL, across=True),
     Case("layer_norm", cnn.layer_norm(), IMAGE),
     Case("layer_norm_examples", cnn.layer_norm(axis=1), SIGNAL),
+    Case("layer_norm_axes", cnn.layer_norm(axis=(1, -1)), IMAGE),
     Case("group_norm", cnn.group_norm(2), IMAGE),
     Case("instance_norm", cnn.instance_norm(), VOLUME),
     Case("rms_norm", cnn.rms_norm(), IMAGE),
     Case("local_response_norm", cnn.local_response_norm(3, alpha=0.5), IMAGE),
+    Case("local_response_norm_even", cnn.local_response_norm(2, alpha=0.5, padding="SAME"), IMAGE),
     Case("global_response_norm", cnn.global_response_norm(), IMAGE),
     Case("prelu", cnn.prelu(), IMAGE),
     Case("dropout", cnn.dropout(0.4), IMAGE, random=True),
@@ -94,6 +117,7 @@ CASES = [
     Case("squeeze_excite", cnn.squeeze_excite(2, activation=jnp.tanh), IMAGE),
     Case("with_dropout", cnn.with_dropout(cnn.dense(5), 0.4), IMAGE, random=True),
     Case("with_spatial_dropout", cnn.with_spatial_dropout(cnn.conv(5), 0.4), IMAGE, random=True),
+    Case("with_precision", cnn.with_precision(cnn.conv(5), "highest"), IMAGE),
     Case("drop_path", cnn.residual(cnn.drop_path(cnn.conv(4), 0.4)), IMAGE, random=True),
     Case("drop_connect", cnn.drop_connect(cnn.conv(5), 0.4), IMAGE, random=True),
     Case("weight_norm", cnn.weight_norm(cnn.conv(5)), IMAGE),

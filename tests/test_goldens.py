@@ -28,7 +28,7 @@ CASES = load()
 
 
 def test_all_files_are_here():
-    assert {name.split("-")[0] for name in CASES} == {"conv", "norm", "pool", "shape"}
+    assert {name.split("-")[0] for name in CASES} == {"conv", "norm", "pool", "resize", "shape"}
     assert sum("dx" in case for case in CASES.values()) > 40
 
 

@@ -363,6 +363,8 @@ POOLS = {
     "resize cubic": (cnn.resize((5, 9, 3), "cubic"), (1, 15, 4, 9, 2), None),
     "resize by many taps": (cnn.resize(3), (2, 60, 3), None),
     "resize with a tap at the end of the filter": (cnn.resize(5), (2, 9, 9, 3), None),
+    "resize aligned corners": (cnn.resize((13, 4), coordinates="align_corners"), (2, 9, 8, 3), None),
+    "resize replicated": (cnn.resize((13, 4), "cubic", a=-0.75, exclude_outside=False), (2, 9, 8, 3), None),
     "resize nearest": (cnn.resize((5, 11), "nearest"), (2, 9, 8, 3), None),
     "upsample linear": (cnn.upsample((2, 3), "linear"), (2, 5, 4, 3), None),
     "upsample lanczos": (cnn.upsample(2, "lanczos3"), (2, 16, 3), None),

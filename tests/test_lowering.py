@@ -13,6 +13,8 @@ from jax import lax
 
 import jaxcnn as cnn
 from jaxcnn._lowering import (
+    Axis,
+    Filter,
     _channels,
     _depth_slices,
     _direct,
@@ -106,8 +108,9 @@ def close(a, b, tolerance=1e-4):
 @pytest.mark.usefixtures("quick_compilation")
 def test_resample(method, sizes, antialias):
     x = np.random.default_rng(0).normal(size=(2, 9, 7, 2)).astype(np.float32)
+    axes = [Axis(n, size) for n, size in zip((9, 7), sizes, strict=True)]
     close(
-        everything(lambda x: resample(x, sizes, method, antialias), x),
+        everything(lambda x: resample(x, axes, Filter(method, antialias=antialias)), x),
         everything(lambda x: jax.image.resize(x, (2, *sizes, 2), method, antialias), x),
     )
 

@@ -124,6 +124,33 @@ def test_rms_norm_without_scale():
     oracle.assert_close(run(layer, {}, x)[0], NORMS["rms"].formula(x.astype(np.float64)))
 
 
+@pytest.mark.parametrize("axis", [(1, 2), (2,), (-1, 1), [1, 2, 3], (3, -3)])
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_norm_over_given_axes(name, axis):
+    x = 2 * draw(2, 3, 4, 5) + 1
+    axes = tuple(sorted(d % 4 for d in axis))
+    params = affine(*(x.shape[d] for d in axes))
+    wide = x.astype(np.float64)
+    if name == "rms_norm":
+        del params["bias"]
+        want = wide / np.sqrt((wide**2).mean(axes, keepdims=True) + EPS)
+    else:
+        want = normalized(wide, axes)
+    leaves = {leaf: np.expand_dims(v, tuple(d for d in range(4) if d not in axes)) for leaf, v in params.items()}
+    layer = getattr(jaxcnn, name)(axis=axis, eps=EPS)
+    assert {leaf: v.shape for leaf, v in layer.init(jax.random.key(0), x)[0].items()} == {
+        leaf: v.shape for leaf, v in params.items()
+    }
+    oracle.assert_close(run(layer, params, x)[0], want * leaves["scale"] + leaves.get("bias", 0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+def test_local_response_norm_with_one_more_neighbor_after(size):
+    x = draw(2, 3, 7)
+    y, _ = run(jaxcnn.local_response_norm(size, alpha=0.5, beta=0.75, k=2.0, padding="SAME"), {}, x)
+    oracle.assert_close(y, local_response(x[..., ::-1], size, 0.5, 0.75, 2.0)[..., ::-1])
+
+
 @pytest.mark.parametrize("decay", [0.9, 0.5, 0.0, 1.0])
 def test_running_statistics(decay):
     layer, params, state = jaxcnn.batch_norm(decay=decay, eps=EPS), affine(6), STATE

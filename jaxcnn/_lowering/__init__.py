@@ -11,6 +11,8 @@ from jaxcnn._lowering._normalize import normalize as normalize
 from jaxcnn._lowering._pool import window_max as window_max
 from jaxcnn._lowering._pool import window_min as window_min
 from jaxcnn._lowering._pool import window_sum as window_sum
+from jaxcnn._lowering._resample import Axis as Axis
+from jaxcnn._lowering._resample import Filter as Filter
 from jaxcnn._lowering._resample import resample as resample
 from jaxcnn._lowering._rules import forced as forced
 from jaxcnn._lowering._rules import selected as selected

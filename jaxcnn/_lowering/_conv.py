@@ -18,12 +18,19 @@ from jaxcnn._window import Window
 
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Array:
     """(N, *spatial, C), (*size, C / groups, F) -> (N, *spatial', F): `lax.conv_general_dilated`, channels last."""
-    return _forward.bind(x, w, window=window, groups=groups)
+    return _forward.bind(x, w, window=window, groups=groups, precision=_precision())
 
 
 def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
-    return _input_gradient.bind(x, swap_in_out_channels(w, groups), window=window, groups=groups, spatial=spatial)
+    options = {"window": window, "groups": groups, "precision": _precision()}
+    return _input_gradient.bind(x, swap_in_out_channels(w, groups), **options, spatial=spatial)
+
+
+def _precision() -> str | None:
+    """The current `jax.default_matmul_precision`. Gradients and compilation may come after its scope has ended."""
+    config: Any = jax.config  # type checkers do not find its settings
+    return config.jax_default_matmul_precision
 
 
 _forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))
@@ -32,22 +39,22 @@ _input_gradient = by_rules("jaxcnn_conv_input_gradient", _problem.input_gradient
 _kernel_gradient = by_rules("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
 
 
-def _dx(dy: Any, x: Any, w: Any, window: Window, groups: int) -> jax.Array:
-    return _input_gradient.bind(dy, w, window=window, groups=groups, spatial=x.aval.shape[1:-1])
+def _dx(dy: Any, x: Any, w: Any, **options: Any) -> jax.Array:
+    return _input_gradient.bind(dy, w, **options, spatial=x.aval.shape[1:-1])
 
 
 ad.defbilinear(
     _forward,
-    lambda dy, x, w, *, window, groups: _dx(dy, x, w, window, groups),
-    lambda dy, x, w, *, window, groups: _kernel_gradient.bind(x, dy, window=window, groups=groups),
+    lambda dy, x, w, **options: _dx(dy, x, w, **options),
+    lambda dy, x, w, **options: _kernel_gradient.bind(x, dy, **options),
 )
 ad.defbilinear(
     _input_gradient,
-    lambda dx, dy, w, *, window, groups, spatial: _forward.bind(dx, w, window=window, groups=groups),
-    lambda dx, dy, w, *, window, groups, spatial: _kernel_gradient.bind(dx, dy, window=window, groups=groups),
+    lambda dx, dy, w, *, spatial, **options: _forward.bind(dx, w, **options),
+    lambda dx, dy, w, *, spatial, **options: _kernel_gradient.bind(dx, dy, **options),
 )
 ad.defbilinear(
     _kernel_gradient,
-    lambda dw, x, dy, *, window, groups: _dx(dy, x, dw, window, groups),
-    lambda dw, x, dy, *, window, groups: _forward.bind(x, dw, window=window, groups=groups),
+    lambda dw, x, dy, **options: _dx(dy, x, dw, **options),
+    lambda dw, x, dy, **options: _forward.bind(x, dw, **options),
 )

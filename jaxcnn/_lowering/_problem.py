@@ -22,6 +22,7 @@ class Problem(NamedTuple):
     window: Window
     groups: int
     dtype: str
+    precision: str | None = None  # of products on a GPU or TPU, as in `jax.default_matmul_precision`
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -46,21 +47,24 @@ class Problem(NamedTuple):
 Algorithm = Callable[[Any, Any, Problem], Any]
 
 
-def forward(x: Any, w: Any, window: Window, groups: int) -> Problem:
+def forward(x: Any, w: Any, window: Window, groups: int, precision: str | None = None) -> Problem:
     """The problem for x (N, *spatial, C) and w (*size, C / groups, F)."""
-    return Problem("forward", x.shape[0], x.shape[1:-1], x.shape[-1], w.shape[-1], window, groups, x.dtype.name)
+    sizes = (x.shape[0], x.shape[1:-1], x.shape[-1], w.shape[-1])
+    return Problem("forward", *sizes, window, groups, x.dtype.name, precision)
 
 
-def input_gradient(dy: Any, w: Any, window: Window, groups: int, spatial: tuple[int, ...]) -> Problem:
+def input_gradient(
+    dy: Any, w: Any, window: Window, groups: int, spatial: tuple[int, ...], precision: str | None = None
+) -> Problem:
     """The problem for dy (N, *output, F) and w (*size, C / groups, F)."""
-    channels, features = w.shape[-2] * groups, w.shape[-1]
-    return Problem("input gradient", dy.shape[0], spatial, channels, features, window, groups, dy.dtype.name)
+    sizes = (dy.shape[0], spatial, w.shape[-2] * groups, w.shape[-1])
+    return Problem("input gradient", *sizes, window, groups, dy.dtype.name, precision)
 
 
-def kernel_gradient(x: Any, dy: Any, window: Window, groups: int) -> Problem:
+def kernel_gradient(x: Any, dy: Any, window: Window, groups: int, precision: str | None = None) -> Problem:
     """The problem for x (N, *spatial, C) and dy (N, *output, F)."""
-    spatial, channels, features = x.shape[1:-1], x.shape[-1], dy.shape[-1]
-    return Problem("kernel gradient", x.shape[0], spatial, channels, features, window, groups, x.dtype.name)
+    sizes = (x.shape[0], x.shape[1:-1], x.shape[-1], dy.shape[-1])
+    return Problem("kernel gradient", *sizes, window, groups, x.dtype.name, precision)
 
 
 def pool(operation: str, x: Any, window: Window, spatial: tuple[int, ...] = ()) -> Problem:

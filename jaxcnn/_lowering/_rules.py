@@ -89,7 +89,8 @@ def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[boo
     def runner(rule_for: Callable[[Problem], Rule]) -> Callable[..., jax.Array]:
         def run(*arrays, **params):
             problem = describe(*arrays, **params)
-            return rule_for(problem).run(*arrays, problem)
+            with jax.default_matmul_precision(problem.precision):
+                return rule_for(problem).run(*arrays, problem)
 
         return run
 

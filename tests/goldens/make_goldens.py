@@ -322,7 +322,64 @@ def shapes():
     cases.save("shape.npz")
 
 
+def resizes():
+    """The conventions of `interpolate`, and constant padding."""
+    cases = Cases(5)
+    linear = {1: "linear", 2: "bilinear", 3: "trilinear"}
+    torch_cubic = {"antialias": False, "a": -0.75, "exclude_outside": False}
+    corners = {"antialias": False, "coordinates": "align_corners"}
+    nearest = {"coordinates": "asymmetric", "rounding": "floor"}
+    for rank, spatial in SPATIAL.items():
+        x = cases.draw(1, 2, *spatial)
+        for size in ((4, 7, 2)[:rank], (10, 3, 1)[:rank]):
+            cases.add(
+                "resize",
+                [size],
+                corners,
+                x,
+                lambda x: F.interpolate(x, size, mode=linear[rank], align_corners=True),
+                gradient=rank == 2,
+            )
+            cases.add("resize", [size, "nearest"], nearest, x, lambda x: F.interpolate(x, size))
+            cases.add("resize", [size, "nearest"], {}, x, lambda x: F.interpolate(x, size, mode="nearest-exact"))
+        for scale in (0.6, 1.7):
+            cases.add(
+                "resize",
+                [],
+                {"scale": scale, "antialias": False},
+                x,
+                lambda x: F.interpolate(x, scale_factor=scale, mode=linear[rank], align_corners=False),
+            )
+        cases.add(
+            "upsample",
+            [2, "linear"],
+            {"coordinates": "align_corners"},
+            x,
+            lambda x: F.interpolate(x, scale_factor=2, mode=linear[rank], align_corners=True),
+        )
+        pads = [(1, 2), (2, 0), (0, 1)][:rank]
+        cases.add(
+            "pad",
+            [pads],
+            {"value": -1.5},
+            x,
+            lambda x: F.pad(x, [side for pair in pads[::-1] for side in pair], value=-1.5),
+        )
+    for size in ((4, 7), (9, 3), (1, 12)):
+        x = cases.draw(1, 2, 8, 5)
+        for align, options in ((False, torch_cubic), (True, torch_cubic | corners)):
+            cases.add(
+                "resize",
+                [size, "cubic"],
+                options,
+                x,
+                lambda x: F.interpolate(x, size, mode="bicubic", align_corners=align),
+                gradient=size == (4, 7),
+            )
+    cases.save("resize.npz")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for write in (convolutions, pools, norms, shapes):
+    for write in (convolutions, pools, norms, shapes, resizes):
         write()

@@ -1,0 +1,65 @@
+"""Sampling of a feature map at positions given by a second input."""
+
+import math
+from typing import Any
+
+import jax
+
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, short_repr, spatial_rank
+from jaxcnn._sample import BOUNDARIES, SAMPLE_METHODS, sample
+from jaxcnn._window import check_choice
+
+
+@constructor
+def grid_sample(method: str = "linear", *, padding_mode: str = "zeros", align_corners: bool = False) -> Layer:
+    """((N, *spatial, C), (N, *spatial', rank)) -> (N, *spatial', C): x at the positions in a grid.
+
+    y[n, i, c] = x[n, p, c] between the pixels,  p = ((grid[n, i] + 1) * spatial - 1) / 2
+
+    The input is a pair (x, grid). As in PyTorch, the grid has the last spatial dimension first, (x, y) for images, and
+    -1 and 1 are the ends of the image. With align_corners, they are the centers of the outer pixels:
+    p = (grid[n, i] + 1) / 2 * (spatial - 1).
+
+    Args:
+        method: "linear" (bilinear for images), "nearest" or "cubic".
+        padding_mode: values outside the input: "zeros", "border" (the nearest value) or "reflection".
+        align_corners: see above.
+
+    Raises:
+        TypeError: if the input is not a pair of floating-point arrays.
+        ValueError: for shapes that do not fit together, an unknown method or an unknown padding_mode.
+
+    Example: a network that learns where to look. `localize` maps the image to a grid.
+        >>> localize = lambda x: jnp.zeros((*x.shape[:-1], 2))  # all positions at the center
+        >>> look = jaxcnn.parallel(lambda *pair: pair, x=jaxcnn.identity, grid=localize)
+        >>> image = jnp.arange(9.0).reshape(1, 3, 3, 1)
+        >>> y, _ = jaxcnn.serial(look, jaxcnn.grid_sample()).apply({}, {}, image, train=False)
+        >>> y[0, 0, :, 0]
+        Array([4., 4., 4.], dtype=float32)
+
+    Source: Jaderberg et al., "Spatial transformer networks", 2015.
+    """
+    check_choice("grid_sample", "method", method, SAMPLE_METHODS)
+    check_choice("grid_sample", "padding_mode", padding_mode, BOUNDARIES)
+
+    def fn(pair):
+        x, grid = floating_inputs("grid_sample", pair, "(x, grid)")
+        rank = spatial_rank(x, "grid_sample")
+        if grid.ndim != x.ndim or grid.shape[-1] != rank or grid.shape[0] != x.shape[0]:
+            raise ValueError(f"grid_sample: input {x.shape} needs a grid (N, *spatial', {rank}), got {grid.shape}")
+        flat = at_least_float32(grid).reshape(grid.shape[0], math.prod(grid.shape[1:-1]), rank)
+        at = []
+        for dim, n in enumerate(x.shape[1:-1]):
+            position = flat[..., rank - 1 - dim]
+            at.append((position + 1) / 2 * (n - 1) if align_corners else ((position + 1) * n - 1) / 2)
+        y = sample(x, at, method, padding_mode, align_corners)
+        return y.reshape(*grid.shape[:-1], x.shape[-1])
+
+    return as_layer(fn)
+
+
+def floating_inputs(name: str, inputs: Any, expected: str) -> tuple[jax.Array, ...]:
+    """The arrays of a layer with several inputs."""
+    if not isinstance(inputs, tuple | list) or len(inputs) != expected.count(",") + 1:
+        raise TypeError(f"{name} needs the inputs {expected}, got {short_repr(inputs)}")
+    return tuple(as_floating(value, name) for value in inputs)
