@@ -23,6 +23,7 @@ import optax
 
 import jaxcnn
 from experiments.benchmarks import _measure
+from experiments.benchmarks._tasks import Task
 
 # Too small to overfit the single batch. Overfitting leads to denormal gradients, which only some frameworks flush.
 LEARNING_RATE = 1e-4
@@ -249,9 +250,11 @@ class Contender(NamedTuple):
     infer: Callable[[], Any] | None
 
 
-def _batch(net: Network) -> tuple[np.ndarray, np.ndarray]:
+def _batch(net: Network | Task) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.normal(size=(net.batch, *net.shape)).astype(np.float32), rng.integers(0, 10, net.batch)
+    classes, spatial = (net.classes, net.shape[:-1] if net.dense else ()) if isinstance(net, Task) else (10, ())
+    image = rng.normal(size=(net.batch, *net.shape)).astype(np.float32)
+    return image, rng.integers(0, classes, (net.batch, *spatial))
 
 
 def _optimizer() -> optax.GradientTransformation:
@@ -295,7 +298,7 @@ def _parameter_count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
+def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
     """The model in jaxcnn, its optimizer and a batch."""
 
     def build(layers):
@@ -326,7 +329,8 @@ def jaxcnn_parts(net: Network) -> tuple[jaxcnn.Layer, optax.GradientTransformati
                 return jaxcnn.residual(build(branch), build(shortcut))
 
     image, label = map(jnp.asarray, _batch(net))
-    return build(net.layers), _optimizer(), {"image": image, "label": label}
+    model = net.model() if isinstance(net, Task) else build(net.layers)
+    return model, _optimizer(), {"image": image, "label": label}
 
 
 class Training(NamedTuple):
@@ -338,13 +342,13 @@ class Training(NamedTuple):
     step: Callable[..., Any]
 
 
-def jaxcnn_training(net: Network) -> Training:
+def jaxcnn_training(net: Network | Task) -> Training:
     model, optimizer, batch = jaxcnn_parts(net)
     create = lambda: jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
     return Training(model, batch, create, jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer))
 
 
-def _jaxcnn(net: Network) -> Contender:
+def _jaxcnn(net: Network | Task) -> Contender:
     model, batch, create, step = jaxcnn_training(net)
     train_state = create()
 
@@ -561,7 +565,7 @@ def _stax(net: Network) -> Contender | None:
     )
 
 
-def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False) -> Contender:
+def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool = False) -> Contender:
     import torch
     from torch import nn
 
@@ -622,21 +626,31 @@ def _torch(net: Network, *, channels_last: bool = False, compiled: bool = False)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     device = _torch_device()
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    last = torch.channels_last_3d if len(net.shape) == 4 else torch.channels_last
+    layout = last if channels_last else torch.contiguous_format
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def create_model():
-        built = build(net.layers, net.shape).to(device, memory_format=layout)
-        return torch.compile(built) if compiled else built
+        module = net.module() if isinstance(net, Task) else build(net.layers, net.shape)
+        module = module.to(device, memory_format=layout)
+        return torch.compile(module) if compiled else module
+
+    def loss_of(output):
+        if isinstance(output, dict):  # of torchvision's segmentation models
+            return sum(
+                weight * nn.functional.cross_entropy(output[name], label)
+                for name, weight in (("out", 1.0), ("aux", 0.3))
+            )
+        return nn.functional.cross_entropy(output, label)
 
     image, label = map(torch.from_numpy, _batch(net))
-    image = image.permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+    image = image.movedim(-1, 1).to(device).contiguous(memory_format=layout)
     label = label.to(device)
     model, eval_model = create_model(), create_model().eval()
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
     def train():
-        loss = nn.functional.cross_entropy(model(image), label)
+        loss = loss_of(model(image))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()  # at the end, so that gradients count as memory of the step, as in JAX
@@ -669,8 +683,13 @@ _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
 FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
 
 
-def create_contender(net: Network, name: str) -> Contender | None:
-    """Build a network and initialize its parameters, without running it. None if the framework lacks a layer."""
+def create_contender(net: Network | Task, name: str) -> Contender | None:
+    """Build a network and initialize its parameters, without running it. None if the framework lacks a layer.
+
+    A `Task` is built in jaxcnn and PyTorch. PyTorch has no channels last for signals.
+    """
+    if isinstance(net, Task) and (not name.startswith(("jaxcnn", "torch")) or ("last" in name and len(net.shape) < 3)):
+        return None
     return _BUILDERS[name](net)
 
 
@@ -688,7 +707,7 @@ def contenders(frameworks: Iterable[str]) -> list[str]:
     return names
 
 
-def build(net: Network, names: Iterable[str]) -> dict[str, Contender]:
+def build(net: Network | Task, names: Iterable[str]) -> dict[str, Contender]:
     """Build a network in each contender that supports it. Checks the parameter counts and runs one training step."""
     if any("compile" in name for name in names):
         import torch

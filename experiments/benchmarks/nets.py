@@ -6,7 +6,7 @@
 Times are milliseconds per batch. PyTorch is the fastest of eager and compiled, with channels first and channels last.
 `/ torch` is the time of jaxcnn divided by the time of PyTorch. `x flax` is the time of Flax divided by the time of
 jaxcnn. Memory is the peak of a training step in MB, minus the memory in use before the step. For PyTorch it is the
-smaller of the two eager layouts.
+smaller of the two eager layouts. The networks of `_tasks` only exist in jaxcnn and PyTorch.
 """
 
 import argparse
@@ -19,14 +19,16 @@ import jax
 
 import jaxcnn
 from experiments.benchmarks import _measure, _networks
+from experiments.benchmarks._tasks import TASKS
 
+NETWORKS = _networks.NETWORKS | TASKS
 NUMBERS = ("flax", "equinox", "stax", "/ torch", "x flax", "x equinox", "x stax")
 EAGER = ("torch", "torch channels_last")
 
 
 def measure(name: str, names: Sequence[str], turns: int, table: _measure.Table) -> list[dict[str, Any]]:
     """The rows of a network for training, inference and memory. Prints each row as soon as it is measured."""
-    net = _networks.NETWORKS[name]
+    net = NETWORKS[name]
     built = _networks.build(net, names)
     common = {"net": name, "batch": net.batch, "shape": net.shape, "parameters": built["jaxcnn"].parameters}
     rows = []
@@ -63,7 +65,7 @@ def _peak_memory(name: str, contender: str) -> int:
 
 def memory(name: str, contender: str) -> int:
     """Peak memory of a training step in bytes, minus the memory in use before it."""
-    call = _networks.build(_networks.NETWORKS[name], [contender])[contender].train
+    call = _networks.build(NETWORKS[name], [contender])[contender].train
     if jax.default_backend() == "cpu":
         return _measure.peak_memory(call)
     call()
@@ -82,9 +84,7 @@ def memory(name: str, contender: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "names", nargs="*", metavar="net", help=f"any of: {', '.join(_networks.NETWORKS)}; default: all"
-    )
+    parser.add_argument("names", nargs="*", metavar="net", help=f"any of: {', '.join(NETWORKS)}; default: all")
     parser.add_argument("--peers", default=",".join(_networks.FRAMEWORKS), help="comma-separated; default: %(default)s")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--fresh", action="store_true", help="do not call train.reuse_memory()")
@@ -98,9 +98,9 @@ def main() -> None:
     if not options.fresh:
         jaxcnn.train.reuse_memory()
     frameworks = dict.fromkeys(("jaxcnn", *options.peers.split(",")))
-    nets = _measure.select_names(options.names, _networks.NETWORKS)
+    nets = _measure.select_names(options.names, NETWORKS)
     names = _networks.contenders(_measure.select_names(frameworks, _networks.FRAMEWORKS))
-    table = _measure.Table(("net", 9), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *NUMBERS)
+    table = _measure.Table(("net", 28), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *NUMBERS)
     rows = []
     for name in nets:
         rows += measure(name, names, options.turns, table)

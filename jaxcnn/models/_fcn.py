@@ -4,10 +4,10 @@ import operator
 
 from jaxcnn._combine import AnyLayer, serial
 from jaxcnn._conv import conv
-from jaxcnn._dense import resize
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._norm import batch_norm
+from jaxcnn._resize import resize
 from jaxcnn.models._backbone import backbone as backbone_of
 from jaxcnn.models._googlenet import with_auxiliary
 from jaxcnn.models._unit import Norm, conv_norm_act

@@ -3,12 +3,11 @@
 from operator import itemgetter
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn._combine import parallel, serial
 from jaxcnn._conv import conv
 from jaxcnn._layer import Layer, as_layer, constructor, from_input_shape
+from jaxcnn._resize import resize
 from jaxcnn.models._backbone import backbone as backbone_of
 
 
@@ -69,8 +68,6 @@ def feature_pyramid(backbone: str | Layer, *, features: int = 256) -> Layer:
 
 
 def enlarge(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """(N, *spatial, C) -> (N, *sizes, C): y[i] = x[floor(i * spatial / sizes)], PyTorch's nearest interpolation."""
-    for axis, size in enumerate(sizes, 1):
-        if size != x.shape[axis]:
-            x = jnp.take(x, np.arange(size) * x.shape[axis] // size, axis)
-    return x
+    """(N, *spatial, C) -> (N, *sizes, C): PyTorch's nearest interpolation, y[i] = x[floor(i * spatial / sizes)]."""
+    nearest = resize(sizes, "nearest", coordinates="asymmetric", rounding="floor")
+    return nearest.apply({}, {}, x, train=False)[0]

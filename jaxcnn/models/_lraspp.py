@@ -7,9 +7,9 @@ import jax
 from jaxcnn._adaptive_pool import adaptive_avg_pool
 from jaxcnn._combine import parallel, serial
 from jaxcnn._conv import conv
-from jaxcnn._dense import resize
 from jaxcnn._layer import Layer, from_input_shape
 from jaxcnn._norm import batch_norm
+from jaxcnn._resize import resize
 from jaxcnn.models._backbone import backbone
 from jaxcnn.models._unit import Norm, conv_norm_act
 from jaxcnn.models._variant import input_shape

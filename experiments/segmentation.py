@@ -1,0 +1,98 @@
+"""Segmentation: the digit, or the background, at each pixel of a scene. U-Net against a fully convolutional network.
+
+    python -m experiments.segmentation                        mean IoU 0.?? of U-Net, 0.?? of FCN; ? minutes on 2 cores
+    python -m experiments.segmentation loss.dice=0            without the Dice loss
+
+The scenes have one to four digits on textured backgrounds, with fragments of digits between them. Both networks have
+the same contracting path. FCN enlarges its coarse logits by interpolation. U-Net adds finer feature maps at each step,
+so that its outlines are sharper. Baseline: background everywhere. With train.report=true, the report shows masks over
+images.
+"""
+
+import numpy as np
+
+from experiments._scenes import BACKGROUND, scenes
+from experiments.mnist_cnn import block
+from jaxcnn import batch_norm, conv, cross_entropy, data, dice, metrics, models, resize, serial, train, weighted_sum
+
+CLASSES = 11  # background and ten digits
+CONFIG = {
+    "data": {"name": "mnist_small", "root": "", "size": 64, "train_scenes": 3000, "test_scenes": 500},
+    "model": {"width": 16, "levels": 4},
+    "loss": {"cross_entropy": 1.0, "dice": 1.0},  # weights
+    "train": train.FIT
+    | {
+        "epochs": 8,
+        "batch_size": 32,
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+        "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
+        "evaluate": {"batch_size": 100, "tta": "none"},
+        "watch": "mean_iou",
+    },
+    "runs": "runs",
+    "folder": "",
+}
+LIMITS = {
+    "data.size": (32, 1000),
+    "data.train_scenes": (1, 10**6),
+    "data.test_scenes": (1, 10**6),
+    "model.width": (1, 10**4),
+    "model.levels": (2, 6),
+    "loss.cross_entropy": (0, 1e6),
+    "loss.dice": (0, 1e6),
+}
+METRICS = {"mean_iou": metrics.mean_iou(), "pixel_accuracy": metrics.pixel_accuracy()}
+CLASS_NAMES = ("background", *map(str, range(10)))
+
+
+def load_scenes(config):
+    """Return training and test scenes. Their digits are disjoint."""
+    settings, seed = config["data"], config["train"]["seed"]
+    for split, split_seed in (("train", (seed, 1)), ("test", 0)):
+        digits = data.load(settings["name"], split, root=settings["root"] or None)
+        images, masks, _ = scenes(digits, settings[f"{split}_scenes"], size=settings["size"], seed=split_seed)
+        yield data.Dataset(images, masks, CLASS_NAMES)
+
+
+def unet(scale, size, widths):
+    return serial(
+        normalize=scale, net=models.unet(CLASSES, widths=widths, padding="SAME", norm=batch_norm, dropout=0.0)
+    )
+
+
+def fcn(scale, size, widths):
+    blocks = {f"block{i}": block(width) for i, width in enumerate(widths[:-1], 1)}
+    return serial(normalize=scale, **blocks, last=conv(widths[-1]), head=conv(CLASSES, 1), enlarge=resize(size))
+
+
+def background_only(masks):
+    """The metrics of the prediction that every pixel is background."""
+    logits = np.zeros((*masks.shape, CLASSES), np.float32)
+    logits[..., BACKGROUND] = 1
+    batch = {"label": masks, "weight": np.ones(len(masks), np.float32)}
+    return {name: float(metric.compute(metric.update(logits, batch))) for name, metric in METRICS.items()}
+
+
+def main(config):
+    train.require(config, LIMITS)
+    train.resolve(config["train"])
+    loss = weighted_sum((config["loss"]["cross_entropy"], cross_entropy), (config["loss"]["dice"], dice))
+    train_scenes, test_scenes = load_scenes(config)
+    scale, size = data.normalize(train_scenes), config["data"]["size"]
+    widths = tuple(config["model"]["width"] * 2**level for level in range(config["model"]["levels"]))
+    run = train.Run("segmentation", config, root=config["runs"], folder=config["folder"])
+    result = {"background": background_only(test_scenes.labels)}
+    for name, network in {"fcn": fcn, "unet": unet}.items():
+        run.say(f"\n{name}")
+        part = train.Run(name, config, folder=run.folder / name)
+        options = {"loss": loss, "metrics": METRICS, "config": config["train"], "run": part}
+        fitted = train.fit(network(scale, size, widths), train_scenes, eval_data=test_scenes, **options)
+        result[name] = {metric: fitted.history[-1]["test"][metric] for metric in METRICS}
+    for name, row in result.items():
+        print(f"{name:12} mean IoU {row['mean_iou']:.3f}, pixel accuracy {row['pixel_accuracy']:.2%}")
+    run.log(f"see {run.folder}", **result)
+    return result
+
+
+if __name__ == "__main__":
+    train.command(main, CONFIG, __doc__)
