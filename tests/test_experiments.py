@@ -29,6 +29,7 @@ from experiments import (
     overfit_and_regularize,
     predict,
     regression,
+    segmentation,
     signals,
     write_your_own_loop,
 )
@@ -42,7 +43,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression, signals]
+EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression, segmentation, signals]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -423,7 +424,7 @@ def test_signals_in_a_damaged_file(tmp_path):
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
-FITTED += [autoencoder, distillation, multilabel, regression]
+FITTED += [autoencoder, distillation, multilabel, regression, segmentation]
 
 
 @pytest.mark.parametrize("module", FITTED)
@@ -443,6 +444,8 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (regression, "data.degrees=0"),
         (multilabel, "loss.pos_weight=0"),
         (multilabel, "data.size=16"),
+        (segmentation, "loss.dice=-1"),
+        (segmentation, "model.levels=1"),
         (distillation, "digits=8001"),
         (distillation, "distillation.temperature=0"),
         (distillation, 'teacher.augment=["no"]'),
@@ -497,6 +500,14 @@ def test_ridge_satisfies_the_normal_equations():
     residual = x @ w + zero - angles
     np.testing.assert_allclose(x.T @ residual + 3.0 * w, 0, atol=1e-9)
     np.testing.assert_allclose(residual.sum(), 0, atol=1e-9)
+
+
+def test_baseline_of_segmentation():
+    """An image of background and one of the digit 0: IoU 3/4 of background, 0 of the digit."""
+    masks = np.zeros((2, 4, 4), np.int32)
+    masks[1, :2] = 1
+    baseline = segmentation.background_only(masks)
+    assert baseline == pytest.approx({"mean_iou": 0.75 / 2, "pixel_accuracy": 0.75})
 
 
 def test_baseline_of_multilabel():
@@ -583,6 +594,15 @@ def test_multilabel(tmp_path):
     result = small(multilabel, tmp_path, *settings)
     assert set(result) == {"always present", "linear", "network"}
     assert all({*row} == {"average_precision", "f1"} for row in result.values())
+    assert len(list(tmp_path.glob("*/*/report.html"))) == 2
+
+
+@pytest.mark.slow
+def test_segmentation(tmp_path):
+    settings = ["data.train_scenes=200", "data.test_scenes=20", "data.size=32", "train.epochs=1", "train.report=true"]
+    result = small(segmentation, tmp_path, *settings, "model.width=4", "model.levels=3")
+    assert set(result) == {"background", "fcn", "unet"}
+    assert all({*row} == {"mean_iou", "pixel_accuracy"} for row in result.values())
     assert len(list(tmp_path.glob("*/*/report.html"))) == 2
 
 

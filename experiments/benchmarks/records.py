@@ -164,6 +164,10 @@ TASKS = {  # experiment: (column "result", column "baseline"), each with figures
             ".3f",
         ),
     ),
+    "segmentation": (
+        ({"mean IoU of U-Net": "unet mean_iou"}, ".3f"),
+        ({"FCN": "fcn mean_iou", "background only": "background mean_iou"}, ".3f"),
+    ),
     "distillation": (
         ({"accuracy with teacher": "student with teacher accuracy"}, ".2%"),
         ({"without": "student alone accuracy", "teacher": "teacher accuracy"}, ".2%"),

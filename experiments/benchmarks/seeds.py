@@ -26,6 +26,7 @@ EXPERIMENTS = {  # name in the results file: (module and settings, config key of
     "mnist_best": ("mnist_best", "train.seed", 2),
     "regression": ("regression", "train.seed", 3),
     "multilabel": ("multilabel", "train.seed", 3),
+    "segmentation": ("segmentation", "train.seed", 3),
     "distillation": ("distillation", "train.seed", 3),
     "autoencoder": ("autoencoder", "train.seed", 3),
     "dcgan": ("dcgan", "train.seed", 3),
