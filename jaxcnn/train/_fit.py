@@ -57,8 +57,9 @@ def fit(
     folder.
 
     Args:
-        model: maps images (N, H, W, C) to the input of the loss, such as logits (N, classes).
-        train_data: images and labels in memory, or a stream of batches. Augmentation changes only "image"; all other
+        model: maps images (N, *spatial, C) to the input of the loss, such as logits (N, classes).
+        train_data: images and labels in memory, or a stream of batches: a `Dataset`, a `Stream`, a pair (image, label),
+            or a dict with "image" and the entries that the loss needs. Labels are not divided by 255. All other
             entries of a dict reach the loss unchanged.
         eval_data: the data to evaluate on after each epoch.
         loss: model -> LossFn, such as `cross_entropy`, `functools.partial(cross_entropy, auxiliary=0.4)`,
@@ -196,8 +197,11 @@ def _evaluate_fn(
     measure = measurement(evaluation_loss(loss, model), model, metrics)
     if watch := config["watch"].removeprefix("-"):
         batch = eval_source.spec | {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)}
-        names = [*jax.eval_shape(measure, params, state, batch)[0], *metrics]
+        means, sums = jax.eval_shape(measure, params, state, batch)
+        names = [*means, *metrics]
         if watch not in names:
             raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
+        if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
+            raise ConfigError(f"watch: {watch!r} must be a scalar metric, got one of shape {shape}")
     eval_source = to_devices(eval_source)
     return lambda params, state: mean_metrics(measure, metrics, params, state, eval_source)
