@@ -153,3 +153,19 @@ def test_a_data_set_needs_no_class_names():
     statistics = data.normalize(data.Dataset(IMAGES, SEEN))
     y = statistics.apply({}, {}, IMAGES, train=False)[0]
     np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-5)
+
+
+def test_tta_of_maps():
+    """The mean over both flips of an equivariant model is the model; of any model, an equivariant one."""
+    x, model = jnp.asarray(IMAGES), cnn.conv(2)
+    params, state = model.init(jax.random.key(0), x)
+    symmetric = {"kernel": params["kernel"] + params["kernel"][:, ::-1], "bias": params["bias"]}
+    flipped = train.with_tta(model, "flip")
+    predict = lambda layer, params, x: layer.apply(params, state, x, train=False)[0]
+    np.testing.assert_allclose(predict(flipped, symmetric, x), predict(model, symmetric, x), rtol=1e-4, atol=1e-5)
+    mirrored = predict(flipped, params, x[:, :, ::-1])[:, :, ::-1]
+    np.testing.assert_allclose(mirrored, predict(flipped, params, x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="tta 'flip_and_shift' needs an output per image, but the model gives"):
+        predict(train.with_tta(model, "flip_and_shift"), params, x)
+    with pytest.raises(ValueError, match=r"tta 'flip' needs images \(N, H, W, C\), got float32 of shape \(2, 8, 3\)"):
+        train.with_tta(cnn.flatten, "flip").apply({}, {}, jnp.ones((2, 8, 3)), train=False)

@@ -35,6 +35,9 @@ def evaluate(
 
     All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
 
+    A loss with `ignore_label` or `class_weight` is a mean over what counts in a batch. Batches are then averaged with
+    their numbers of examples, so it depends slightly on `batch_size`; the metrics of `jaxcnn.metrics` do not.
+
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
         params, state: of the model.
