@@ -1,5 +1,6 @@
 """What an augmentation is: its types, and the composition of several for batches of images and label maps."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ class When(NamedTuple):
 Augment = Callable[[jax.Array, jax.Array, When], jax.Array]
 
 
-class Geometric(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Geometric:
     """An augmentation that moves pixels, and therefore label maps as well.
 
     on_image: (key, image (*spatial, C), when) -> image.

@@ -59,9 +59,9 @@ def sized_reader(
             stored = stored_size(image)  # after `reserve`, because it decodes all of a PNG
             fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
             fitted = _composited_on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
-            pixels = np.asarray(fitted, np.uint8)
+            values = np.asarray(fitted, np.uint8)
             upright = full_size if is_sideways(image) else full_size[::-1]
-            return pixels.reshape(*pixels.shape[:2], channels), upright
+            return values.reshape(*values.shape[:2], channels), upright
 
     return with_budget(decode)
 
