@@ -101,7 +101,7 @@ def loss_of_output(
     output_of = output_shape(model)
 
     def check_data(name, params, state, data):
-        label, weight = data["label"], data.get("weight")
+        label, weight = batch_entry(data, "label"), data.get("weight")
         check_finite(f"{name}: label", label, weight)
         check(name, output_of(params, state, data["image"]), label, weight)
 

@@ -464,8 +464,14 @@ def test_refuses(tmp_path, config, message):
 
 
 def test_refuses_other_data(tmp_path):
-    for train_data in ([1, 2], {"image": FEW.images}, {"image": FEW.images[:0], "label": FEW.labels[:0]}):
-        with pytest.raises(TypeError, match="fit needs a Dataset, a Stream, or a dict"):
+    for train_data, message in (
+        ([1, 2], "fit needs a Dataset, a Stream, or a dict"),
+        ({"images": FEW.images}, "train_data has no 'image'; expected one of: images; did you mean 'images'"),
+        ({"image": FEW.images}, "the batch has no 'label'; expected one of: image"),
+        ({"image": FEW.images[:0], "label": FEW.labels[:0]}, "entries of the same length, at least 1"),
+        ({"image": FEW.images[:, :0], "label": FEW.labels}, r"images of shape \(200, 0, 28, 1\) are empty"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
             fit(tmp_path, train_data=train_data)
 
 

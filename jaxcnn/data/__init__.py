@@ -8,6 +8,7 @@ from jaxcnn.data._folder import read_image as read_image
 from jaxcnn.data._load import Dataset as Dataset
 from jaxcnn.data._load import load as load
 from jaxcnn.data._normalize import normalize as normalize
+from jaxcnn.data._segmentation import segmentation_folder as segmentation_folder
 from jaxcnn.data._source import Source as Source
 from jaxcnn.data._source import source as source
 from jaxcnn.data._stream import Stream as Stream
@@ -25,5 +26,6 @@ __all__ = [
     "load",
     "normalize",
     "read_image",
+    "segmentation_folder",
     "source",
 ]

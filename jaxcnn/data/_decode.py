@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn._extra import MissingExtraError
 from jaxcnn.data._error import DataError
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
 MAX_PIXELS = 64_000_000
 DECODED_PIXELS = 64_000_000  # at the same time, in all threads together
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
@@ -19,28 +19,39 @@ _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with 
 
 def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
     """Return a thread-safe function from an image path to a uint8 array (height, width, channels)."""
+    read = sized_reader(size, channels, max_pixels)
+    return lambda path: read(path)[0]
+
+
+def pillow() -> tuple[Any, Any]:
+    """The modules Image and ImageOps of Pillow."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError("reading images needs pillow", "images") from error
+    return Image, ImageOps
+
+
+def sized_reader(
+    size: tuple[int, int] | None, channels: int, max_pixels: int
+) -> Callable[[pathlib.Path], tuple[np.ndarray, tuple[int, int]]]:
+    """As `reader`; the function also returns (height, width) of the file's image, which None does not change."""
+    Image, ImageOps = pillow()
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
-    height, width = size
     mode = "RGB" if channels == 3 else "L"
-    budget = _PixelBudget(DECODED_PIXELS)
 
     def stored_size(image: Any) -> tuple[int, int]:
         """(width, height) in the file, which becomes `size` once the EXIF orientation is applied."""
-        return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
+        if size is None:
+            return image.size
+        return size if is_sideways(image) else size[::-1]
 
-    def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> np.ndarray:
-        with Image.open(path, formats=_FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                found = f"{image.width} x {image.height}"
-                raise DataError(f"{path}: expected at most {max_pixels:,} pixels, found {found}")
+    def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> tuple[np.ndarray, tuple[int, int]]:
+        with Image.open(path, formats=FORMATS) as image:
+            pixels, full_size = checked_pixels(path, image, max_pixels), image.size
             raw = image.tile[0].args if image.tile else None
-            if image.format in ("JPEG", "MPO"):
+            if image.format in ("JPEG", "MPO") and size is not None:
                 image.draft(mode, stored_size(image))  # decode at a reduced size if possible
             if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
                 pixels = image.width * image.height
@@ -48,9 +59,21 @@ def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[p
             stored = stored_size(image)  # after `reserve`, because it decodes all of a PNG
             fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
             fitted = _composited_on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
-            return np.asarray(fitted, np.uint8).reshape(height, width, channels)
+            values = np.asarray(fitted, np.uint8)
+            upright = full_size if is_sideways(image) else full_size[::-1]
+            return values.reshape(*values.shape[:2], channels), upright
 
-    def read(path: pathlib.Path) -> np.ndarray:
+    return with_budget(decode)
+
+
+def with_budget(decode: Callable[[pathlib.Path, Callable[[int], None]], Any]) -> Callable[[pathlib.Path], Any]:
+    """A thread-safe function from a path to decode(path, reserve). All errors of damaged files become DataError.
+
+    decode: calls `reserve` with a number of pixels before it decodes them.
+    """
+    budget = PixelBudget(DECODED_PIXELS)
+
+    def read(path: pathlib.Path) -> Any:
         try:
             with budget.reservation() as reserve:  # held until `decode` has released its images
                 return decode(path, reserve)
@@ -62,7 +85,20 @@ def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[p
     return read
 
 
-class _PixelBudget:
+def checked_pixels(path: pathlib.Path, image: Any, max_pixels: int) -> int:
+    """The number of pixels of an image that is not decoded yet. Raises DataError if they are too many."""
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise DataError(f"{path}: expected at most {max_pixels:,} pixels, found {image.width} x {image.height}")
+    return pixels
+
+
+def is_sideways(image: Any) -> bool:
+    """Whether the EXIF orientation exchanges width and height."""
+    return image.getexif().get(_ORIENTATION) in _SIDEWAYS
+
+
+class PixelBudget:
     """Limits the number of pixels that are decoded at the same time. A larger image is decoded alone."""
 
     def __init__(self, pixels: int):

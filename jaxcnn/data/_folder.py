@@ -5,15 +5,16 @@ import itertools
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcnn._path import expected_one_of
+from jaxcnn._window import check_choice
 from jaxcnn.data._decode import MAX_PIXELS, reader
-from jaxcnn.data._error import DataError
+from jaxcnn.data._error import DataError, LabelError
 from jaxcnn.data._load import Dataset
 
 _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
@@ -70,35 +71,45 @@ def image_folder(
         >>> pets.images.shape, pets.labels, pets.classes
         ((2, 24, 24, 3), array([0, 1], dtype=int32), ('cat', 'dog'))
     """
-    if on_bad_image not in ("raise", "skip"):
-        raise ValueError(f"image_folder: on_bad_image must be 'raise' or 'skip', got {on_bad_image!r}")
+    check_choice("image_folder", "on_bad_image", on_bad_image, ("raise", "skip"))
     files = list_images(path, classes)
-    read = reader(size, channels, max_pixels)
+    images = np.empty((len(files.paths), *size, channels), np.uint8)
+    good = fill_rows([images], reader(size, channels, max_pixels), files.paths, path, skip=on_bad_image == "skip")
+    return Dataset(images[good], files.labels[good], files.classes)
 
-    def attempt(file):
+
+def fill_rows(
+    arrays: Sequence[np.ndarray], read: Callable[[Any], Any], items: list[Any], path: str | os.PathLike, *, skip: bool
+) -> np.ndarray | slice:
+    """Fill the rows of the arrays with read(item), one array or one for each of them, and return the good rows.
+
+    With `skip`, rows whose item raises a DataError are left out with a warning, unless it is a LabelError.
+    """
+
+    def attempt(item):
         try:
-            return read(file)
+            return read(item)
         except DataError as error:
-            if on_bad_image == "raise":
+            if not skip or isinstance(error, LabelError):
                 raise
             return DataError(str(error))  # a copy, because the original's traceback keeps the image in memory
 
-    images = np.empty((len(files.paths), *size, channels), np.uint8)
-    good = np.ones(len(images), bool)
+    good = np.ones(len(items), bool)
     bad = []
     with ThreadPoolExecutor() as pool:
-        for i, image in enumerate(_map_ahead(pool, attempt, files.paths)):
-            if isinstance(image, DataError):
-                bad.append(image)
+        for i, result in enumerate(_map_ahead(pool, attempt, items)):
+            if isinstance(result, DataError):
+                bad.append(result)
                 good[i] = False
-            else:
-                images[i] = image
-    if bad:
-        if len(bad) == len(images):
-            raise DataError(f"{path}: none of {len(images)} images can be read; first error: {bad[0]}")
-        warnings.warn(f"skipped {len(bad)} of {len(images)} images; first error: {bad[0]}", stacklevel=2)
-        images = images[good]
-    return Dataset(images, files.labels[good], files.classes)
+                continue
+            for array, row in zip(arrays, result if isinstance(result, tuple) else (result,), strict=True):
+                array[i] = row
+    if not bad:
+        return slice(None)  # does not copy
+    if len(bad) == len(items):
+        raise DataError(f"{path}: none of {len(items)} images can be read; first error: {bad[0]}")
+    warnings.warn(f"skipped {len(bad)} of {len(items)} images; first error: {bad[0]}", stacklevel=3)
+    return good
 
 
 def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
@@ -172,6 +183,18 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     paths = [file for name in classes for file in images.get(name, ())]
     labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     return Files(paths, np.array(labels, np.int32), classes)
+
+
+def images_below(folder: pathlib.Path, skipped: collections.Counter[str]) -> list[pathlib.Path]:
+    """Return the images of a folder at any depth, sorted by path, and count the files that are not images.
+
+    Raises:
+        DataError: if the folder cannot be read, or a link points outside the folder.
+    """
+    try:
+        return _images(folder, folder, {folder.resolve(strict=True)}, skipped)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error}") from error
 
 
 def _images(

@@ -18,11 +18,15 @@ _MAX_MEMBER_BYTES = 200_000_000  # of a file in an archive
 
 
 class Dataset(NamedTuple):
-    """images: uint8 (N, H, W, C); labels: int32 (N,); classes: the class names, one per label."""
+    """Images (or signals, or volumes) and labels in memory.
+
+    images: uint8 or floating-point (N, *spatial, C). labels: one row per image: int32 classes (N,), label maps
+        (N, *spatial), or numbers of any shape. classes: the class names, one per label; may be empty.
+    """
 
     images: np.ndarray
     labels: np.ndarray
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         classes = f"{len(self.classes)} classes: {short_repr(tuple(self.classes))}"

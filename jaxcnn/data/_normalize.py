@@ -11,7 +11,7 @@ from jaxcnn.data._load import Dataset
 
 @constructor
 def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = None) -> Layer:
-    """(N, H, W, C) -> (N, H, W, C): y = (x - mean) / std, per channel.
+    """(N, *spatial, C) -> (N, *spatial, C): y = (x - mean) / std, per channel.
 
     Put this layer first in the model. The model then takes images from 0 to 1 in training, inference and export.
     uint8 images are divided by 255 first, as in `fit`.
@@ -55,13 +55,16 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel on the scale 0 to 1, computed from histograms."""
-    if images.dtype != np.uint8:
-        raise TypeError(f"normalize computes statistics of uint8 images only, got {images.dtype}; pass mean and std")
-    levels = np.arange(256) / 255
-    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
-    means = [float(count @ levels / count.sum()) for count in counts]
-    variances = [float(count @ (levels - m) ** 2 / count.sum()) for count, m in zip(counts, means, strict=True)]
+    """Return mean and standard deviation of each channel. uint8 is divided by 255, and counted in histograms."""
+    channels = [images[..., channel].ravel() for channel in range(images.shape[-1])]
+    if images.dtype == np.uint8:
+        levels = np.arange(256) / 255
+        counts = [np.bincount(values, minlength=256) for values in channels]
+        means = [float(count @ levels / count.sum()) for count in counts]
+        variances = [float(count @ (levels - m) ** 2 / count.sum()) for count, m in zip(counts, means, strict=True)]
+    else:
+        means = [float(values.mean(dtype=np.float64)) for values in channels]
+        variances = [float(values.var(dtype=np.float64)) for values in channels]
     # Rounded, so that all machines compile the same program and share a compilation cache.
     rounded = lambda values: [float(f"{value:.6g}") for value in values]
     return rounded(means), rounded(max(v, 1e-12) ** 0.5 for v in variances)

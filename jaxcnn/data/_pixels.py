@@ -1,4 +1,4 @@
-"""Deterministic operations on one floating-point image (H, W, C), which the augmentations use."""
+"""Deterministic operations on one image or label map (*spatial, C), which the augmentations use."""
 
 import jax
 import jax.numpy as jnp
@@ -43,14 +43,15 @@ def blend(base: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def gray(image: jax.Array) -> jax.Array:
-    """Return the brightness (H, W, 1)."""
+    """Return the brightness (*spatial, 1)."""
     if image.shape[-1] == 3:
-        return (image * jnp.array(_LUMA, image.dtype)[None, None]).sum(-1, keepdims=True)
+        luma = jnp.array(_LUMA, image.dtype).reshape(*(1,) * (image.ndim - 1), 3)
+        return (image * luma).sum(-1, keepdims=True)
     return image.mean(-1, keepdims=True)
 
 
 def source_positions(positions: jax.Array, n: int, mode: str) -> jax.Array:
-    """Map positions in a padded dimension to positions in the original dimension of size n; -1 is a zero."""
+    """Map positions in a padded dimension to positions in the original dimension of size n; -1 is outside."""
     match mode:
         case "reflect":
             positions = jnp.abs(positions)
@@ -62,12 +63,12 @@ def source_positions(positions: jax.Array, n: int, mode: str) -> jax.Array:
     return jnp.where(positions < n, jnp.maximum(positions, -1), -1)
 
 
-def rows_and_columns(image: jax.Array, rows: jax.Array, columns: jax.Array, *, zero_outside: bool) -> jax.Array:
-    """Select rows and columns. With `zero_outside`, an index of -1 selects zeros."""
-    y = image[rows][:, columns]
-    if zero_outside:
-        y = jnp.where((rows >= 0)[:, None, None] & (columns >= 0)[None, :, None], y, 0)
-    return y
+def select(x: jax.Array, positions: jax.Array, axis: int, fill: jax.Array) -> jax.Array:
+    """Select positions along an axis of (*spatial, C); -1 selects `fill`, a scalar or (C,)."""
+    inside = (positions >= 0).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    shape = (1,) * axis + inside.shape
+    fill = jnp.broadcast_to(fill, x.shape[-1:]).reshape(*(1,) * (x.ndim - 1), -1)
+    return jnp.where(inside.reshape(shape), jnp.take(x, jnp.maximum(positions, 0), axis), fill)
 
 
 def rotation(angle: jax.Array) -> jax.Array:
@@ -77,11 +78,24 @@ def rotation(angle: jax.Array) -> jax.Array:
 
 def warped(image: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0) -> jax.Array:
     """y[p] = image[matrix (p - center) + center + offset], with bilinear interpolation and zeros outside."""
-    height, width, _ = image.shape
+    source = _warped_positions(image, matrix, offset)
+    plane = lambda plane: map_coordinates(plane, list(source), order=1, cval=0.0)
+    return jax.vmap(plane, -1, -1)(image).astype(image.dtype)
+
+
+def nearest(label: jax.Array, matrix: jax.Array, offset: jax.Array | float = 0.0, *, fill: jax.Array) -> jax.Array:
+    """y[p] = label[matrix (p - center) + center + offset] of the nearest position, `fill` (K,) outside. Any dtype."""
+    height, width, _ = label.shape
+    row, column = jnp.floor(_warped_positions(label, matrix, offset) + 0.5).astype(jnp.int32)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return jnp.where(inside[..., None], label[row.clip(0, height - 1), column.clip(0, width - 1)], fill[None, None])
+
+
+def _warped_positions(x: jax.Array, matrix: jax.Array, offset: jax.Array | float) -> jax.Array:
+    """(2, H, W): the row and column of x for each position of the warped image."""
+    height, width, _ = x.shape
     center = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None]
     rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in (height, width))
     grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
     rotated = jnp.matmul(matrix, grid - center, precision=lax.Precision.HIGHEST)
-    source = rotated + center + jnp.reshape(offset, (-1, 1))
-    plane = lambda plane: map_coordinates(plane, list(source.reshape(2, height, width)), order=1, cval=0.0)
-    return jax.vmap(plane, -1, -1)(image).astype(image.dtype)
+    return (rotated + center + jnp.reshape(offset, (-1, 1))).reshape(2, height, width)

@@ -88,8 +88,8 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     """Convert any data that `train.fit` accepts to a `Source`.
 
     Args:
-        data: a `Dataset`, a `Stream`, a dict of arrays of equal length with "image" and "label", or a pair
-            (image, label).
+        data: a `Dataset`, a `Stream`, a dict of arrays of equal length with "image" and the entries that the loss
+            needs, such as "label", or a pair (image, label).
         batch_size: rows per batch, reduced to the number of rows if that is smaller. A stream has its own batch size.
         shuffle: True for a new order in each epoch, without an incomplete last batch. False for all rows in order,
             with the last batch padded with rows of weight 0. A stream defines its own order.
@@ -106,18 +106,20 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     if isinstance(data, Source):
         return data
     if isinstance(data, Stream):
-        label = jax.ShapeDtypeStruct(data.image.shape[:1], np.int32)
-        spec = {"image": data.image, "label": label} | (data.others or {})
+        class_label = {"label": jax.ShapeDtypeStruct(data.image.shape[:1], np.int32)}
+        spec = {"image": data.image} | (class_label if data.others is None else data.others)
         return Source(spec, data.steps, shuffle, stream=data.batches, description=data.fingerprint)
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
     data = as_batch(data)
-    if not isinstance(data, dict) or not {"image", "label"} <= {*data} or np.size(data["image"]) == 0:
+    if not isinstance(data, dict):
         raise TypeError(
-            f'{name}: fit needs a Dataset, a Stream, or a dict or pair of "image" and "label" that is not empty, '
+            f'{name}: fit needs a Dataset, a Stream, or a dict with "image", or a pair (image, label), '
             f"got {short_repr(data)}"
         )
-    check_batch(name, data)
+    check_batch(name, data, required=("image",))
+    if np.size(data["image"]) == 0:
+        raise ValueError(f"{name}: images of shape {np.shape(data['image'])} are empty")
     return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)
 
 

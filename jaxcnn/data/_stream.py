@@ -19,20 +19,21 @@ class Stream(NamedTuple):
     """Batches in a deterministic order that can be read from any step on.
 
     batches: step -> an infinite iterator over the batches from that step on. Training resumes from any step this way.
-        A batch is a dict with "image", "label" and optionally "weight", or a pair (image, label). It holds only the
-        rows of this process.
+        A batch is a dict with "image" and the entries of `others`, or a pair (image, label). "weight" (N,) is optional.
+        It holds only the rows of this process.
     steps: batches per epoch.
     image: shape and dtype of the images of a global batch (all processes together).
-    classes: the class names, one per label.
+    classes: the class names, one per label; may be empty.
     fingerprint: a string that differs for other examples, labels or orders. A run does not resume if it has changed.
         May be empty.
-    others: shapes and dtypes of the other entries of a global batch. By default "label", one integer class per image.
+    others: shapes and dtypes of the other entries of a global batch, such as "label". The default is a "label" with one
+        int32 class per image.
     """
 
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     steps: int
     image: jax.ShapeDtypeStruct
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     fingerprint: str = ""
     others: dict[str, jax.ShapeDtypeStruct] | None = None
 

@@ -5,171 +5,59 @@ An augmentation is a function `(key, image, when) -> image` of one image (H, W, 
 augmentations and applies them to a batch. Any function of this form is an augmentation:
 
     brighter = lambda key, image, when: image * jax.random.uniform(key, minval=0.9, maxval=1.1)
+
+Augmentations that move pixels are of the type `Geometric`. `compose` and `train.fit` apply them to label maps, too:
+random_crop, translate, flip, alternating_flip, rotate, affine, and the geometric operations of rand_augment. All others
+leave labels unchanged; under the square of `cutout`, for example, each pixel keeps its label.
+
+Signals (T, C): random_crop, translate and cutout. Volumes (D, H, W, C): these, flip, alternating_flip, brightness,
+contrast and saturation. The others raise an error.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import as_floating, at_least_float32, check_number
-from jaxcnn.data._pixels import blend, gray, rotation, rows_and_columns, source_positions, warped
+from jaxcnn._layer import check_number
+from jaxcnn.data._augmentation import Augment as Augment
+from jaxcnn.data._augmentation import Geometric as Geometric
+from jaxcnn.data._augmentation import When as When
+from jaxcnn.data._augmentation import check_spatial, in_float32, uniform
+from jaxcnn.data._augmentation import compose as compose
+from jaxcnn.data._geometric import affine as affine
+from jaxcnn.data._geometric import alternating_flip as alternating_flip
+from jaxcnn.data._geometric import fill_or_error
+from jaxcnn.data._geometric import flip as flip
+from jaxcnn.data._geometric import random_crop as random_crop
+from jaxcnn.data._geometric import rotate as rotate
+from jaxcnn.data._geometric import translate as translate
+from jaxcnn.data._pixels import blend, gray, nearest, rotation, warped
 from jaxcnn.data._pixels import equalized as equalized
 from jaxcnn.data._pixels import smoothed as smoothed
 from jaxcnn.data._pixels import stretched as stretched
 
 
-class When(NamedTuple):
-    """index: position of the example in its data set; epoch: the number of completed epochs; both scalars."""
-
-    index: jax.Array | int = 0  # type: ignore[assignment]  # tuple.index is not needed here
-    epoch: jax.Array | int = 0
-
-
-Augment = Callable[[jax.Array, jax.Array, When], jax.Array]
-
-
-def _in_float32(augment: Augment) -> Augment:
-    """Wrap an augmentation of float32 images from 0 to 1, so that it accepts uint8 and low-precision images."""
-
-    def converted(key, image, when):
-        if image.dtype != jnp.uint8:
-            return augment(key, at_least_float32(as_floating(image, "an augmentation")), when).astype(image.dtype)
-        y = augment(key, image.astype(jnp.float32) / 255, when)
-        return jnp.clip(jnp.round(y * 255), 0, 255).astype(jnp.uint8)
-
-    return converted
-
-
-def compose(*augments: Augment) -> Callable[..., jax.Array]:
-    """(key, images (N, H, W, C), when=When()) -> images: chain augmentations and apply them with one key per image.
-
-    Args:
-        augments: augmentations, applied in this order. The fields of `when` are arrays (N,) or scalars.
-
-    Example:
-        >>> change = jaxcnn.data.augment.compose(jaxcnn.data.augment.flip(), jaxcnn.data.augment.random_crop(2))
-        >>> change(jax.random.key(0), jnp.zeros((4, 8, 8, 3))).shape
-        (4, 8, 8, 3)
-    """
-
-    def augment_image(key, image, when):
-        for i, augment in enumerate(augments):
-            image = augment(jax.random.fold_in(key, i), image, when)
-        return image
-
-    def augment_batch(key, images, when=When()):
-        when = When(*(jnp.broadcast_to(field, len(images)) for field in when))
-        return jax.vmap(augment_image)(jax.random.split(key, len(images)), images, when) if augments else images
-
-    return augment_batch
-
-
-def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
-    """Pad the image and crop a window of the original size at a random position.
-
-    y[i, j] = padded[i + a, j + b],  a and b uniform in {0, .., 2 * padding}
-
-    Args:
-        padding: the number of pixels on each side.
-        mode: the padding mode: "reflect", "constant" (zeros), "edge" or "wrap".
-
-    Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros for CIFAR).
-    """
-    check_number("random_crop: padding", padding, 0)
-    if mode not in ("reflect", "constant", "edge", "wrap"):
-        raise ValueError(f"random_crop: mode must be 'reflect', 'constant', 'edge' or 'wrap', got {mode!r}")
-
-    def augment(key, image, when):
-        height, width, _ = image.shape
-        if mode == "reflect" and padding >= min(height, width):
-            raise ValueError(f"random_crop: an image {image.shape} cannot be reflected by {padding} pixels")
-        row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
-        rows = source_positions(jnp.arange(height, dtype=jnp.int32) + row - padding, height, mode)
-        columns = source_positions(jnp.arange(width, dtype=jnp.int32) + column - padding, width, mode)
-        return rows_and_columns(image, rows, columns, zero_outside=mode == "constant")
-
-    return augment
-
-
-def translate(pixels: int) -> Augment:
-    """Shift the image by up to `pixels` in each direction and fill with zeros: `random_crop` with zero padding."""
-    return random_crop(pixels, mode="constant")
-
-
-def flip(rate: float = 0.5) -> Augment:
-    """Flip the image horizontally, with probability `rate`."""
-    check_number("flip: rate", rate, 0, 1, closed=True)
-    return lambda key, image, when: jnp.where(jax.random.bernoulli(key, jnp.float32(rate)), image[:, ::-1], image)
-
-
-def alternating_flip(seed: int = 0) -> Augment:
-    """Flip each image horizontally in every second epoch. Whether an image is flipped in the first epoch is random.
-
-    Two consecutive epochs contain both versions of every image. `flip` does not guarantee this.
-
-    Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
-    """
-
-    def augment(key, image, when):
-        first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index)) & 1
-        flipped = (first.astype(jnp.int32) + jnp.asarray(when.epoch).astype(jnp.int32)) % 2 == 1
-        return jnp.where(flipped, image[:, ::-1], image)
-
-    return augment
-
-
-def rotate(degrees: float) -> Augment:
-    """Rotate the image around its center by an angle uniform in [-degrees, degrees], and fill with zeros."""
-    check_number("rotate: degrees", degrees, 0)
-
-    def augment(key, image, when):
-        return warped(image, rotation(jnp.deg2rad(_uniform(key, -degrees, degrees))))
-
-    return _in_float32(augment)
-
-
-def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: float = 0.0) -> Augment:
-    """Rotate, shear, zoom and shift the image around its center, in one interpolation, and fill with zeros.
-
-    y[p] = x[A (p - center) + center + b],  A = [[cos t, sin t], [-sin t, cos t]] [[1, s], [0, 1]] z
-
-    Args:
-        degrees: t is uniform in [-degrees, degrees].
-        pixels: both entries of b are uniform in [-pixels, pixels].
-        zoom: log z is uniform in [-log(1 + zoom), log(1 + zoom)].
-        shear: s is uniform in [-shear, shear].
-    """
-    for name, value in {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}.items():
-        check_number(f"affine: {name}", value, 0)
-
-    def augment(key, image, when):
-        angle, slope, size, *shifts = _uniform(key, -1.0, 1.0, (5,))
-        rotated = rotation(jnp.deg2rad(degrees * angle))
-        sheared = rotated.at[:, 1].add(shear * slope * rotated[:, 0])
-        return warped(image, sheared * (1 + zoom) ** size, pixels * jnp.stack(shifts))
-
-    return _in_float32(augment)
-
-
 def cutout(size: int) -> Augment:
     """Set a square of size x size pixels around a random pixel to zero. The square may extend beyond the image.
+
+    In a signal, it is an interval; in a volume, a cube.
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
     """
     check_number("cutout: size", size, 0)
 
     def augment(key, image, when):
-        height, width, _ = image.shape
+        spatial = check_spatial("cutout", image, (1, 2, 3))
         inside = jnp.ones((), bool)
-        for axis, (axis_key, n) in enumerate(zip(jax.random.split(key), (height, width), strict=True)):
+        for axis, (axis_key, n) in enumerate(zip(jax.random.split(key, len(spatial)), spatial, strict=True)):
             start = jax.random.randint(axis_key, (), 0, n, jnp.int32) - size // 2
             positions = jnp.arange(n, dtype=jnp.int32)
             covered = (start <= positions) & (positions < start + size)
-            inside = inside & jnp.expand_dims(covered, (1, 2) if axis == 0 else (0, 2))
+            inside = inside & jnp.expand_dims(covered, [other for other in range(image.ndim) if other != axis])
         return jnp.where(inside, 0, image)
 
     return augment
@@ -190,20 +78,20 @@ def random_erasing(
     check_number("random_erasing: rate", rate, 0, 1, closed=True)
 
     def augment(key, image, when):
-        height, width, _ = image.shape
+        height, width = check_spatial("random_erasing", image, (2,))
         keys = jax.random.split(key, 6)
-        fraction = _uniform(keys[0], area[0], area[1])
-        shape = jnp.exp(_uniform(keys[1], math.log(ratio[0]), math.log(ratio[1])))
+        fraction = uniform(keys[0], area[0], area[1])
+        shape = jnp.exp(uniform(keys[1], math.log(ratio[0]), math.log(ratio[1])))
         erased = jax.random.bernoulli(keys[5], jnp.float32(rate))
         for axis, (n, side) in enumerate(((height, jnp.sqrt(shape)), (width, 1 / jnp.sqrt(shape)))):
             length = jnp.clip(jnp.round(jnp.sqrt(fraction * height * width) * side), 1, n)
-            start = jnp.floor(_uniform(keys[2 + axis], 0.0, 1.0) * (n - length + 1))
+            start = jnp.floor(uniform(keys[2 + axis], 0.0, 1.0) * (n - length + 1))
             positions = jnp.arange(n, dtype=jnp.float32)
             covered = (start <= positions) & (positions < start + length)
             erased = erased & jnp.expand_dims(covered, (1, 2) if axis == 0 else (0, 2))
         return jnp.where(erased, jax.random.uniform(keys[4], image.shape, image.dtype), image)
 
-    return _in_float32(augment)
+    return in_float32(augment)
 
 
 def brightness(amount: float) -> Augment:
@@ -232,20 +120,35 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
     """
     check_number("rand_augment: count", count, 0)
     strength = check_number("rand_augment: magnitude", magnitude, 0, 30, closed=True) / 30
-    operations = _rand_augment_operations(strength)
 
-    def augment(key, image, when):
+    def apply_random(key, x, operations):
         for step_key in jax.random.split(key, count) if count else ():
             index_key, sign_key = jax.random.split(step_key)
             index = jax.random.randint(index_key, (), 0, len(operations), jnp.int32)
             sign = jax.random.rademacher(sign_key, (), jnp.float32)
-            image = lax.switch(index, operations, image, sign)
-        return image
+            x = lax.switch(index, operations, x, sign)
+        return x
 
-    return _in_float32(augment)
+    def on_image(key, image, when):
+        check_spatial("rand_augment", image, (2,))
+        return apply_random(key, image, _rand_augment_operations(strength))
+
+    def on_label(key, label, when, fill):
+        operations = _rand_augment_operations(
+            strength, functools.partial(nearest, fill=fill_or_error("rand_augment", fill))
+        )
+        identity = operations[0]
+        return apply_random(key, label, [f if i in _MOVING else identity for i, f in enumerate(operations)])
+
+    return Geometric(in_float32(on_image), on_label)
 
 
-def _rand_augment_operations(strength: float) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
+_MOVING = range(3, 8)  # the operations of RandAugment that move pixels
+
+
+def _rand_augment_operations(
+    strength: float, warped: Callable[..., jax.Array] = warped
+) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
     """Return the 14 operations of RandAugment: (image, -1 or 1) -> image."""
 
     def away_from(base):  # blends with a factor from 0.1 to 1.9
@@ -284,15 +187,11 @@ def _rand_augment_operations(strength: float) -> list[Callable[[jax.Array, jax.A
     ]
 
 
-def _uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Draw float32, so that the values do not depend on jax_enable_x64."""
-    return jax.random.uniform(key, shape, jnp.float32, low, high)
-
-
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:
     check_number(f"{name}: amount", amount, 0)
 
     def augment(key, image, when):
-        return blend(base(image), image, 1 + _uniform(key, -amount, amount))
+        check_spatial(name, image, (2, 3))
+        return blend(base(image), image, 1 + uniform(key, -amount, amount))
 
-    return _in_float32(augment)
+    return in_float32(augment)

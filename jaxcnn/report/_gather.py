@@ -21,6 +21,7 @@ from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._loss import Batch
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError, Dataset, Stream
+from jaxcnn.data._source import as_batch
 from jaxcnn.explain._activations import feature_maps, filters
 from jaxcnn.explain._mistakes import confusion_matrix, worst_mistakes
 from jaxcnn.explain._receptive_field import Field, receptive_field
@@ -151,18 +152,23 @@ def _save(folder: pathlib.Path, info: dict[str, Any], arrays: dict[str, Any]) ->
 def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of images and labels, without examples of weight 0."""
     if isinstance(data, Stream):
-        for batch in itertools.islice(data.batches(0), data.steps):
-            weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["label"]))) > 0)
-            yield _scaled(batch["image"][weighted]), batch["label"][weighted]
+        for batch in map(as_batch, itertools.islice(data.batches(0), data.steps)):
+            weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["image"]))) > 0)
+            yield _scaled(batch["image"][weighted]), _labels(batch)[weighted]
         return
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
-    images, labels = np.asarray(data["image"]), np.asarray(data["label"])
+    images, labels = np.asarray(data["image"]), _labels(data)
     weighted = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
     count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
     for start in range(0, len(weighted), count):
         rows = weighted[start : start + count]
         yield _scaled(images[rows]), labels[rows]
+
+
+def _labels(batch: Batch) -> np.ndarray:
+    """The labels; empty floats for data without labels."""
+    return np.asarray(batch.get("label", np.zeros((len(batch["image"]), 0))))
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:

@@ -96,11 +96,14 @@ def _epochs(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _has_metrics(record: dict[str, Any]) -> bool:
-    """Whether epoch, metrics and seconds, if present, are numbers. None stands for a value that was not finite."""
+    """Whether epoch, metrics and seconds, if present, are numbers. None stands for a value that was not finite.
+
+    A metric may also be a list, such as a confusion matrix.
+    """
     parts = [record.get(part, {}) for part in ("train", "test")]
     if not isinstance(record.get("epoch", 0), int) or not all(isinstance(part, dict) for part in parts):
         return False
-    numbers = [value for part in parts for value in part.values()]
+    numbers = [value for part in parts for value in part.values() if not isinstance(value, list)]
     return all(value is None or isinstance(value, int | float) for value in (*numbers, record.get("seconds")))
 
 

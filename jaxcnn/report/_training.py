@@ -15,7 +15,8 @@ def training(records: list[dict[str, Any]]) -> Html:
     if not records:
         return tag("p", "No epoch has been recorded yet.")
     parts = {"training": "train", "test": "test"}
-    names = {name: None for record in records for part in parts.values() for name in record.get(part, {})}
+    values = [item for record in records for part in parts.values() for item in record.get(part, {}).items()]
+    names = {name: None for name, value in values if not isinstance(value, list)}  # a matrix has no curve
     metrics = sorted(names, key=lambda name: name != "loss")
     indices = np.unique(np.linspace(0, len(records) - 1, min(len(records), _EPOCHS)).round().astype(int))
     sampled = [records[i] for i in indices]

@@ -5,12 +5,13 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
@@ -33,6 +34,9 @@ def evaluate(
     """The mean of each metric of the loss over all examples, and the values of additional metrics.
 
     All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
+
+    A loss with `ignore_label` or `class_weight` is a mean over what counts in a batch. Batches are then averaged with
+    their numbers of examples, so it depends slightly on `batch_size`; the metrics of `jaxcnn.metrics` do not.
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
@@ -134,7 +138,13 @@ def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]
         return data
 
     def checked(batch):
-        check_batch(name, batch)
+        check_batch(name, batch, required=tuple(data.spec))
+        for entry, spec in data.spec.items():
+            shape = (spec.shape[0] // jax.process_count(), *spec.shape[1:])  # a batch has the rows of this process
+            found = batch[entry]
+            if np.shape(found) != shape or jnp.result_type(found) != jax.dtypes.canonicalize_dtype(spec.dtype):
+                declared = short_repr(jax.ShapeDtypeStruct(shape, spec.dtype))
+                raise ValueError(f"{name}: the stream declares {entry!r} as {declared}, but gives {short_repr(found)}")
         check(batch)
         return batch
 

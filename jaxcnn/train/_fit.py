@@ -57,9 +57,11 @@ def fit(
     folder.
 
     Args:
-        model: maps images (N, H, W, C) to the input of the loss, such as logits (N, classes).
-        train_data: images and labels in memory, or a stream of batches. Augmentation changes only "image"; all other
-            entries of a dict reach the loss unchanged.
+        model: maps images (N, *spatial, C) to the input of the loss, such as logits (N, classes).
+        train_data: images and labels in memory, or a stream of batches: a `Dataset`, a `Stream`, a pair (image, label),
+            or a dict with "image" and the entries that the loss needs. Labels are not divided by 255. Augmentation
+            changes "image", and a "label" that is a map (N, *spatial) or (N, *spatial, K) of its size if pixels move;
+            all other entries of a dict reach the loss unchanged.
         eval_data: the data to evaluate on after each epoch.
         loss: model -> LossFn, such as `cross_entropy`, `functools.partial(cross_entropy, auxiliary=0.4)`,
             `mean_squared_error`, or your own function.
@@ -127,6 +129,9 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, train_source.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run)
+    augment_batch = augmentation(config)
+    if augment_batch:
+        jax.eval_shape(augment_batch, key, batch)  # raises outside of the compiled function, with a short traceback
     identity = _identity(loss_fn, (params, state, batch), train_source, eval_source, config, run)
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params)
     for tree, part in zip((params, state), start or (), strict=False):
@@ -154,7 +159,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
         hooks.append(cb.tolerant("the report", cb.FACTORIES["report"](model, report_data)))
 
     skip = cb.MAX_IN_A_ROW - 1 if config["on_nonfinite"] == "skip" else 0
-    settings = {"epochs": config["epochs"], "augmentation": augmentation(config), "skip": skip, "every": every}
+    settings = {"epochs": config["epochs"], "augmentation": augment_batch, "skip": skip, "every": every}
     with stop_signal() as received_signal:
         hooks.append(cb.signals(received_signal, checkpoints))
         for event in loop(make_step(loss_fn, optimizer), train_state, train_source, run=run, **settings):
@@ -196,8 +201,11 @@ def _evaluate_fn(
     measure = measurement(evaluation_loss(loss, model), model, metrics)
     if watch := config["watch"].removeprefix("-"):
         batch = eval_source.spec | {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)}
-        names = [*jax.eval_shape(measure, params, state, batch)[0], *metrics]
+        means, sums = jax.eval_shape(measure, params, state, batch)
+        names = [*means, *metrics]
         if watch not in names:
             raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
+        if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
+            raise ConfigError(f"watch: {watch!r} must be a scalar metric, got one of shape {shape}")
     eval_source = to_devices(eval_source)
     return lambda params, state: mean_metrics(measure, metrics, params, state, eval_source)

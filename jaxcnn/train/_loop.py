@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._loss import Batch
 from jaxcnn.data import Source
 from jaxcnn.train._devices import all_gather, replicate, to_devices
 from jaxcnn.train._event import Event, nonfinite_message
@@ -24,7 +25,7 @@ def loop(
     source: Source,
     *,
     epochs: int,
-    augmentation: Callable[..., jax.Array] | None = None,
+    augmentation: Callable[..., Batch] | None = None,
     skip: int = 0,
     every: int = 0,
     run: Run | None = None,
@@ -40,7 +41,7 @@ def loop(
         train_state: the initial state. Its buffers are donated.
         source: the batches, as returned by `data.source`.
         epochs: total number of epochs.
-        augmentation: (key, images, when) -> images, as returned by `data.augment.compose`.
+        augmentation: (key, batch, when) -> batch, as returned by `data.augment.compose`.
         skip: maximum number of consecutive non-finite steps to skip. The next one yields an event "nonfinite", and is
             an error unless the caller replaces `event.carry`.
         every: end a call at each multiple of this number of steps; 0: only at the end of an epoch.

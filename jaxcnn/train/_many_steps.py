@@ -28,7 +28,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def many_steps(
-    step: Step, source: Source, augmentation: Callable[..., jax.Array] | None, skip: int
+    step: Step, source: Source, augmentation: Callable[..., Batch] | None, skip: int
 ) -> tuple[Callable[..., Iterator[tuple[Any, int]]], Callable[[Carry, Any, int], Carry]]:
     """Returns `feed` and `advance`.
 
@@ -43,7 +43,7 @@ def many_steps(
         batch = scale_bytes(lax.with_sharding_constraint(batch, batch_sharding()))
         if augmentation:
             key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
-            batch = batch | {"image": augmentation(key, batch["image"], when)}
+            batch = augmentation(key, batch, when)
         after, metrics, nonfinite_leaf = checked_step(state, batch)
         finite = nonfinite_leaf < 0
         metrics = metrics | {_STEPS: jnp.float32(1)}

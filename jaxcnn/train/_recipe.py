@@ -42,6 +42,8 @@ FIT: Config = {
     "cutmix": 0.0,  # alpha; 0: off
     "dtype": "float32",  # or "bfloat16": of the computation; parameters stay float32
     "augment": [],  # entries [name, argument, ...] with functions of jaxcnn.data.augment, applied in order
+    "augment_labels": True,  # whether augmentations that move pixels also move label maps
+    "label_fill": [],  # label of positions moved in from outside, such as [255], the ignore_label; or one per channel
     "evaluate": {"batch_size": 256, "tta": "none"},  # test-time augmentation: or "flip", "flip_and_shift"
     "watch": "",  # evaluation metric that selects the best epoch; "-loss" minimizes the loss; "": accuracy, else -loss
     "patience": 0,  # epochs without improvement after which training stops, with the best parameters; 0: never
@@ -129,8 +131,8 @@ def scale_bytes(batch: Batch) -> Batch:
     return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
 
 
-def augmentation(config: Config) -> Callable[..., jax.Array] | None:
-    """The composed augmentation of the config; None if it has none."""
+def augmentation(config: Config) -> Callable[..., Batch] | None:
+    """The composed augmentation of batches in the config; None if it has none."""
     parts = []
     for i, entry in enumerate(config["augment"]):
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
@@ -142,7 +144,11 @@ def augmentation(config: Config) -> Callable[..., jax.Array] | None:
             parts.append(AUGMENTS[name](*arguments))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"augment[{i}]: {error}") from error
-    return augment.compose(*parts) if parts else None
+    fill = config["label_fill"]
+    if not all(isinstance(value, int | float) for value in fill):
+        raise ConfigError(f"label_fill must be a list of numbers, such as [255], got {short_repr(fill)}")
+    labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
+    return augment.compose(*parts, **labels) if parts else None
 
 
 def augments_color(config: Config) -> bool:

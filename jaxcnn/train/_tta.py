@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, as_layer, constructor
+from jaxcnn._layer import Layer, as_layer, constructor, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn.train._config import ConfigError
 
@@ -45,7 +45,7 @@ TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  
 def with_tta(model: AnyLayer, name: str) -> Layer:
     """The model with test-time augmentation: in evaluation, its output is the weighted mean over views of each image.
 
-    In training, it equals the model.
+    In training, it equals the model. Outputs that are maps (N, H', W', K) are flipped back before the mean.
 
     Args:
         model: a model of images (N, H, W, C).
@@ -54,6 +54,7 @@ def with_tta(model: AnyLayer, name: str) -> Layer:
 
     Raises:
         ConfigError: for an unknown name.
+        ValueError: for other inputs than images, or "flip_and_shift" of a model whose output is a map.
 
     Example:
         >>> model = jaxcnn.train.with_tta(jaxcnn.flatten, "flip")
@@ -69,6 +70,18 @@ def with_tta(model: AnyLayer, name: str) -> Layer:
     def apply(params, state, x, *, train, key=None):
         if train:
             return model.apply(params, state, x, train=True, key=key)
-        return sum(w * model.apply(params, state, view(x), train=False)[0] for w, view in TTA[name]), state
+        if name != "none" and x.ndim != 4:
+            raise ValueError(f'tta {name!r} needs images (N, H, W, C), got {short_repr(x)}; use "none"')
+        return sum(
+            w * undone(view, model.apply(params, state, view(x), train=False)[0]) for w, view in TTA[name]
+        ), state
+
+    def undone(view, y):
+        """A map, moved back to the positions of the original image; any other output is unchanged."""
+        if jnp.ndim(y) != 4 or view is _identity:
+            return y
+        if view is not _flip:
+            raise ValueError(f'tta {name!r} needs an output per image, but the model gives {short_repr(y)}; use "flip"')
+        return _flip(y)
 
     return Layer(model.init, apply)

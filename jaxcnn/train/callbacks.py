@@ -28,6 +28,7 @@ import math
 import pathlib
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +205,7 @@ def tensorboard(folder: pathlib.Path) -> Callback:
             return
         with SummaryWriter(str(folder)) as writer:
             for name, value in flat_entries(event.record):
-                if value is not None:
+                if isinstance(value, int | float):  # not None, or an array such as a confusion matrix
                     writer.add_scalar(name.replace(".", "/"), value, event.step)
 
     return tolerant("the TensorBoard files", callback)
@@ -241,7 +242,8 @@ def tolerant(name: str, callback: Callback) -> Callback:
     return callback_with_warnings
 
 
-def _format_metrics(metrics: Mapping[str, float | None], *, precise: bool = False) -> str:
+def _format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
+    """The metrics as text, without arrays such as a confusion matrix."""
     digits = 2 if precise else 1
 
     def formatted(name, value):
@@ -250,4 +252,4 @@ def _format_metrics(metrics: Mapping[str, float | None], *, precise: bool = Fals
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
     loss_first = {"loss": metrics["loss"]} | dict(metrics)
-    return ", ".join(formatted(name, value) for name, value in loss_first.items())
+    return ", ".join(formatted(name, value) for name, value in loss_first.items() if not isinstance(value, list))

@@ -1,0 +1,130 @@
+"""Augmentations that move pixels, of images and of label maps."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._layer import check_number
+from jaxcnn.data._augmentation import Augment, Geometric, check_spatial, in_float32, uniform
+from jaxcnn.data._pixels import nearest, rotation, select, source_positions, warped
+
+_ALL, _IMAGES = (1, 2, 3), (2,)  # spatial dimensions
+
+
+def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
+    """Pad the image and crop a window of the original size at a random position.
+
+    y[i, j] = padded[i + a, j + b],  a and b uniform in {0, .., 2 * padding}
+
+    It also works on signals (T, C) and volumes (D, H, W, C), in all spatial dimensions.
+
+    Args:
+        padding: the number of pixels on each side.
+        mode: the padding mode: "reflect", "constant" (zeros), "edge" or "wrap".
+
+    Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros for CIFAR).
+    """
+    check_number("random_crop: padding", padding, 0)
+    if mode not in ("reflect", "constant", "edge", "wrap"):
+        raise ValueError(f"random_crop: mode must be 'reflect', 'constant', 'edge' or 'wrap', got {mode!r}")
+
+    def crop(key, x, fill):
+        spatial = check_spatial("random_crop", x, _ALL)
+        if mode == "reflect" and padding >= min(spatial):
+            raise ValueError(f"random_crop: an image {x.shape} cannot be reflected by {padding} pixels")
+        shifts = jax.random.randint(key, (len(spatial),), 0, 2 * padding + 1, jnp.int32) - padding
+        for axis, n in enumerate(spatial):
+            positions = source_positions(jnp.arange(n, dtype=jnp.int32) + shifts[axis], n, mode)
+            x = select(x, positions, axis, fill)
+        return x
+
+    def on_label(key, label, when, fill):
+        return crop(
+            key, label, fill_or_error("random_crop", fill) if mode == "constant" else jnp.zeros((), label.dtype)
+        )
+
+    return Geometric(lambda key, image, when: crop(key, image, jnp.zeros((), image.dtype)), on_label)
+
+
+def translate(pixels: int) -> Augment:
+    """Shift the image by up to `pixels` in each direction and fill with zeros: `random_crop` with zero padding."""
+    return random_crop(pixels, mode="constant")
+
+
+def flip(rate: float = 0.5) -> Augment:
+    """Flip the image, or volume (D, H, W, C), horizontally, with probability `rate`."""
+    check_number("flip: rate", rate, 0, 1, closed=True)
+
+    def augment(key, image, when, fill=None):
+        check_spatial("flip", image, (2, 3))
+        return jnp.where(jax.random.bernoulli(key, jnp.float32(rate)), jnp.flip(image, -2), image)
+
+    return Geometric(augment, augment)
+
+
+def alternating_flip(seed: int = 0) -> Augment:
+    """Flip each image horizontally in every second epoch. Whether an image is flipped in the first epoch is random.
+
+    Two consecutive epochs contain both versions of every image. `flip` does not guarantee this.
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
+    """
+
+    def augment(key, image, when, fill=None):
+        check_spatial("alternating_flip", image, (2, 3))
+        first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index)) & 1
+        flipped = (first.astype(jnp.int32) + jnp.asarray(when.epoch).astype(jnp.int32)) % 2 == 1
+        return jnp.where(flipped, jnp.flip(image, -2), image)
+
+    return Geometric(augment, augment)
+
+
+def rotate(degrees: float) -> Augment:
+    """Rotate the image around its center by an angle uniform in [-degrees, degrees], and fill with zeros."""
+    check_number("rotate: degrees", degrees, 0)
+    return _warping("rotate", lambda key: (rotation(jnp.deg2rad(uniform(key, -degrees, degrees))), 0.0))
+
+
+def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: float = 0.0) -> Augment:
+    """Rotate, shear, zoom and shift the image around its center, in one interpolation, and fill with zeros.
+
+    y[p] = x[A (p - center) + center + b],  A = [[cos t, sin t], [-sin t, cos t]] [[1, s], [0, 1]] z
+
+    Args:
+        degrees: t is uniform in [-degrees, degrees].
+        pixels: both entries of b are uniform in [-pixels, pixels].
+        zoom: log z is uniform in [-log(1 + zoom), log(1 + zoom)].
+        shear: s is uniform in [-shear, shear].
+    """
+    for name, value in {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}.items():
+        check_number(f"affine: {name}", value, 0)
+
+    def draw(key):
+        angle, slope, size, *shifts = uniform(key, -1.0, 1.0, (5,))
+        rotated = rotation(jnp.deg2rad(degrees * angle))
+        sheared = rotated.at[:, 1].add(shear * slope * rotated[:, 0])
+        return sheared * (1 + zoom) ** size, pixels * jnp.stack(shifts)
+
+    return _warping("affine", draw)
+
+
+def _warping(name, draw) -> Geometric:
+    """An augmentation that warps by a random matrix and offset: draw(key)."""
+
+    def on_image(key, image, when):
+        check_spatial(name, image, _IMAGES)
+        return warped(image, *draw(key))
+
+    def on_label(key, label, when, fill):
+        return nearest(label, *draw(key), fill=fill_or_error(name, fill))
+
+    return Geometric(in_float32(on_image), on_label)
+
+
+def fill_or_error(name: str, fill: jax.Array | None) -> jax.Array:
+    """`fill`, or an error that says how to set it."""
+    if fill is None:
+        raise ValueError(
+            f"{name} moves label maps: set label_fill, the label of positions outside of the map, such as the "
+            "ignore_label of the loss, or set augment_labels to False"
+        )
+    return fill

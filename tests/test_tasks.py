@@ -1,0 +1,171 @@
+"""`fit` on every kind of task: 1, 2 and 3 spatial dimensions, every loss, labels of any shape, streams, own losses."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn import data, metrics, train
+from jaxcnn.train.callbacks import metric_to_maximize
+
+RANDOM = np.random.default_rng(0)
+N = 10
+SPATIAL = {1: (16,), 2: (8, 6), 3: (4, 4, 4)}
+PER_POSITION = functools.partial(cnn.conv, size=1)
+CASES = {  # loss, layer that gives K outputs, K, labels of shape (N, *spatial), metrics
+    "classes": (cnn.cross_entropy, None, 3, lambda s: np.arange(N) % 3, {"f1": metrics.f1()}),
+    "several": (cnn.binary_cross_entropy, None, 3, lambda s: RANDOM.random((N, 3)) < 0.5, {"auroc": metrics.auroc()}),
+    "numbers": (cnn.mean_squared_error, None, 2, lambda s: RANDOM.normal(size=(N, 2)), {"r2": metrics.r2()}),
+    "map": (
+        functools.partial(cnn.cross_entropy, ignore_label=255),
+        PER_POSITION,
+        3,
+        lambda s: np.where(RANDOM.random((N, *s)) < 0.2, 255, RANDOM.integers(0, 3, (N, *s))).astype(np.uint8),
+        {"iou": metrics.mean_iou(255), "matrix": metrics.confusion_matrix(255)},
+    ),
+    "focal": (cnn.focal, PER_POSITION, 3, lambda s: RANDOM.integers(0, 3, (N, *s)), {"dice": metrics.dice()}),
+    "dice": (cnn.dice, PER_POSITION, 1, lambda s: RANDOM.random((N, *s, 1)) < 0.5, {}),
+    "quantity": (
+        cnn.mean_squared_error,
+        PER_POSITION,
+        2,
+        lambda s: RANDOM.normal(size=(N, *s, 2)),
+        {"mae": metrics.mean_absolute_error()},
+    ),
+    "distillation": (
+        cnn.distillation(cnn.cross_entropy, lambda x: x),
+        PER_POSITION,
+        2,
+        lambda s: RANDOM.integers(0, 2, (N, *s)),
+        {"accuracy of positions": metrics.pixel_accuracy()},
+    ),
+}
+
+
+def fit(folder, model, train_data, loss, measured=None, **config):
+    config = {"epochs": 1, "batch_size": 4, "checkpoint": {"keep": 0}, "evaluate": {"batch_size": 4}} | config
+    run = train.Run("tasks", {}, folder=folder / "run")
+    return train.fit(model, train_data, eval_data=train_data, loss=loss, metrics=measured, config=config, run=run)
+
+
+@pytest.mark.sample(7)
+@pytest.mark.parametrize("rank", SPATIAL)
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_in_1_2_and_3_dimensions(tmp_path, name, rank):
+    """The recorded values are those of `evaluate`, with the data given as a pair, as a `Dataset` and as a stream."""
+    loss, layer, outputs, labels, measured = CASES[name]
+    x, label = RANDOM.normal(size=(N, *SPATIAL[rank], 2)).astype(np.float32), labels(SPATIAL[rank])
+    model = layer(outputs) if layer else cnn.serial(cnn.global_avg_pool, cnn.dense(outputs))
+    fitted = fit(tmp_path, model, data.Dataset(x, label), loss, measured)
+    expected = train.evaluate(
+        loss(model), fitted.params, fitted.state, (x, label), batch_size=4, metrics=measured, model=model
+    )
+    assert expected.keys() == fitted.history[0]["test"].keys() >= {"loss", *measured}
+    for metric, value in expected.items():
+        np.testing.assert_allclose(fitted.history[0]["test"][metric], value, rtol=1e-5, atol=1e-6)
+
+    def batches(step):
+        for i in itertools.count(step):
+            rows = np.arange(5) + 5 * (i % 2)
+            yield x[rows], label[rows]
+
+    spec = lambda value: jax.ShapeDtypeStruct((5, *value.shape[1:]), value.dtype)
+    stream = data.Stream(batches, 2, spec(x), others={"label": spec(label)})
+    streamed = train.evaluate(loss(model), fitted.params, fitted.state, stream, metrics=measured, model=model)
+    for metric in measured:
+        np.testing.assert_allclose(streamed[metric], expected[metric], rtol=1e-4, atol=1e-6)
+
+
+def reconstruction(model):
+    """The squared error of the reconstructed image where "seen" is 1. There is no label."""
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        output, state = model.apply(params, state, batch["image"], train=train, key=key)
+        loss = (jnp.square(output - batch["image"]) * batch["seen"]).mean()
+        return loss, (state, {"loss": loss})
+
+    return loss_fn
+
+
+IMAGES = RANDOM.normal(size=(N, 6, 6, 1)).astype(np.float32)
+SEEN = (RANDOM.random((N, 6, 6, 1)) < 0.5).astype(np.float32)
+
+
+def test_data_without_labels(tmp_path):
+    """In memory and as a stream, with the report."""
+    spec = jax.ShapeDtypeStruct((5, 6, 6, 1), np.float32)
+    halves = lambda step: ({"image": IMAGES[i : i + 5], "seen": SEEN[i : i + 5]} for i in itertools.cycle((0, 5)))
+    for i, train_data in enumerate(
+        ({"image": IMAGES, "seen": SEEN}, data.Stream(halves, 2, spec, others={"seen": spec}))
+    ):
+        fitted = fit(tmp_path / str(i), cnn.conv(1), train_data, reconstruction, report=True)
+        assert fitted.history[0]["test"]["loss"] > 0
+        assert (fitted.folder / "report.html").exists()
+    message = r"the batch has no 'label'; expected one of: image, seen"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path / "3", cnn.conv(1), {"image": IMAGES, "seen": SEEN}, cnn.mean_squared_error)
+
+
+def test_a_matrix_is_logged_but_not_printed_and_not_watched(tmp_path, capsys):
+    label = RANDOM.integers(0, 2, (N, 6, 6))
+    measured = {"matrix": metrics.confusion_matrix()}
+    fitted = fit(tmp_path, cnn.conv(2), (IMAGES, label), cnn.cross_entropy, measured, report=True)
+    assert np.sum(fitted.history[0]["test"]["matrix"]) == label.size
+    assert "matrix" not in capsys.readouterr().out
+    assert "matrix" not in (fitted.folder / "report.html").read_text()
+    with pytest.raises(train.ConfigError, match=r"watch: 'matrix' must be a scalar metric, got one of shape \(2, 2\)"):
+        fit(tmp_path / "2", cnn.conv(2), (IMAGES, label), cnn.cross_entropy, measured, watch="matrix")
+    assert metric_to_maximize("", fitted.history[0]["test"]) == fitted.history[0]["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"image": IMAGES[:4]}, "train_data has no 'label'; expected one of: image"),
+        (
+            {"image": IMAGES[:3], "label": SEEN[:3]},
+            r"declares 'image' as float32 of shape \(4, 6, 6, 1\), but gives float32 of shape \(3, 6, 6, 1\)",
+        ),
+        (
+            {"image": IMAGES[:4], "label": SEEN[:4, :5]},
+            r"declares 'label' as float32 of shape \(4, 6, 6, 1\), but gives float32 of shape \(4, 5, 6, 1\)",
+        ),
+        (
+            {"image": IMAGES[:4].astype(np.uint8), "label": SEEN[:4]},
+            r"declares 'image' as float32 of shape \(4, 6, 6, 1\), but gives uint8",
+        ),
+    ],
+)
+def test_a_stream_that_differs_from_its_declaration(tmp_path, batch, message):
+    spec = jax.ShapeDtypeStruct((4, 6, 6, 1), np.float32)
+    stream = data.Stream(lambda step: itertools.repeat(batch), 2, spec, others={"label": spec})
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, cnn.conv(1), stream, cnn.mean_squared_error)
+
+
+def test_a_data_set_needs_no_class_names():
+    assert data.Dataset(IMAGES, SEEN).classes == ()
+    assert repr(data.Dataset(IMAGES, SEEN)).endswith("classes=<0 classes: ()>)")
+    statistics = data.normalize(data.Dataset(IMAGES, SEEN))
+    y = statistics.apply({}, {}, IMAGES, train=False)[0]
+    np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-5)
+
+
+def test_tta_of_maps():
+    """The mean over both flips of an equivariant model is the model; of any model, an equivariant one."""
+    x, model = jnp.asarray(IMAGES), cnn.conv(2)
+    params, state = model.init(jax.random.key(0), x)
+    symmetric = {"kernel": params["kernel"] + params["kernel"][:, ::-1], "bias": params["bias"]}
+    flipped = train.with_tta(model, "flip")
+    predict = lambda layer, params, x: layer.apply(params, state, x, train=False)[0]
+    np.testing.assert_allclose(predict(flipped, symmetric, x), predict(model, symmetric, x), rtol=1e-4, atol=1e-5)
+    mirrored = predict(flipped, params, x[:, :, ::-1])[:, :, ::-1]
+    np.testing.assert_allclose(mirrored, predict(flipped, params, x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="tta 'flip_and_shift' needs an output per image, but the model gives"):
+        predict(train.with_tta(model, "flip_and_shift"), params, x)
+    with pytest.raises(ValueError, match=r"tta 'flip' needs images \(N, H, W, C\), got float32 of shape \(2, 8, 3\)"):
+        train.with_tta(cnn.flatten, "flip").apply({}, {}, jnp.ones((2, 8, 3)), train=False)
