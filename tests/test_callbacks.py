@@ -13,8 +13,11 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn import data, train
-from jaxcnn.metrics import Metric, accuracy
+from jaxcnn.metrics import Metric, accuracy, auroc, confusion_matrix, mean_absolute_error, mean_iou, r2
 from jaxcnn.train import callbacks
+from jaxcnn.train._evaluate import measurement
+from jaxcnn.train._recipe import evaluation_batch
+from tests.test_report import Page
 
 DIGITS = data.load("mnist_small", "test")
 IMAGES, LABELS = DIGITS.images[:96], DIGITS.labels[:96]
@@ -161,6 +164,81 @@ def test_a_nonfinite_epoch_is_not_the_best():
     assert callbacks.metric_to_maximize("", {"loss": 0.5, "accuracy": 0.25}) == 0.25
     assert callbacks.metric_to_maximize("", {"loss": np.nan, "accuracy": 0.25}) is None
     assert callbacks.metric_to_maximize("", {"loss": 0.5}) == -0.5
+
+
+def test_an_array_cannot_be_watched(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"watch: 'matrix' is an array of shape \(10, 10\); watch a scalar"):
+        fit(tmp_path, config={"watch": "-matrix"}, metrics={"matrix": confusion_matrix()})
+
+
+@pytest.mark.parametrize(("watch", "epochs"), [("error", 1), ("-error", 4)])
+def test_patience_with_a_metric_that_is_better_when_smaller(tmp_path, watch, epochs):
+    """The error falls in every epoch, so the first epoch is the best without the minus sign."""
+    target = IMAGES.mean((1, 2)).astype(np.float32) / 100
+    model = cnn.serial(cnn.avg_pool(7), cnn.flatten, cnn.dense(1))
+    config = {"epochs": 4, "patience": 1, "watch": watch, "optimizer": {"learning_rate": 1e-3}}
+    options = {"loss": cnn.mean_squared_error, "metrics": {"error": mean_absolute_error()}, "config": config}
+    result = fit(tmp_path, (IMAGES, target), (IMAGES, target), model, **options)
+    assert result.epoch == result.best.epoch == epochs
+    assert len(result.history) == min(epochs + 1, 4)
+    errors = [record["test"]["error"] for record in result.history]
+    assert errors == sorted(errors, reverse=True)
+    np.testing.assert_allclose(errors[epochs - 1], result.best.metrics["error"])
+
+
+def test_a_metric_that_is_never_finite(tmp_path, capsys):
+    """It is recorded as None, printed as n/a, and no epoch is the best: the last parameters are returned."""
+    undefined = Metric(lambda output, batch: batch["weight"].sum(), lambda sums: sums * jnp.nan)
+    result = fit(tmp_path, config={"epochs": 5, "watch": "nothing", "patience": 2}, metrics={"nothing": undefined})
+    assert [record["test"]["nothing"] for record in result.history] == [None, None]
+    assert "nothing n/a" in capsys.readouterr().out
+    assert result.best is None
+    assert result.epoch == 2
+
+
+@pytest.mark.slow
+def test_metrics_are_logged_drawn_and_reported(tmp_path, capsys):
+    """Arrays are recorded and shown in the report, but not printed, and TensorBoard gets numbers only."""
+    pytest.importorskip("tensorboardX")
+    chosen = {"iou": mean_iou(), "matrix": confusion_matrix(), "auc": auroc(bins=100)}
+    fit(tmp_path, config={"tensorboard": True, "report": True}, metrics=chosen)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    test = records[-1]["test"]
+    assert {*test} == {"loss", "accuracy", *chosen}
+    assert np.shape(test["matrix"]) == (10, 10)
+    assert np.trace(test["matrix"]) == pytest.approx(32 * test["accuracy"])
+    last = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 2: loss"))
+    assert f"iou {test['iou']:.4f}, auc {test['auc']:.4f}" in last
+    assert "matrix" not in last
+    written = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
+    assert [f"test/{name}".encode() in written for name in chosen] == [True, False, True]
+    page = Page(tmp_path / "report.html")
+    header, *rows = page.tables["Metrics after each epoch"]
+    row = dict(zip(header, rows[-1], strict=True))
+    assert float(row["test iou"]) == pytest.approx(test["iou"], rel=1e-3)
+    assert "test matrix" not in row
+    np.testing.assert_allclose(page.numbers("test matrix, after epoch 2"), test["matrix"])
+
+
+def test_metrics_that_do_not_fit_are_refused_before_training(tmp_path):
+    epochs = []
+    with pytest.raises(ValueError, match=r"r2: the output \(256, 10\) and the labels \(256,\) differ in shape"):
+        fit(tmp_path, TRAIN_DATA, DIGITS, metrics={"r2": r2()}, callbacks=[epochs.append])
+    assert epochs == []
+
+
+def test_metrics_do_not_apply_the_model_twice():
+    """The compiler merges the two applications of the model: by the loss and for the metrics."""
+    x = jnp.zeros((64, 28, 28, 1))
+    batch = {"image": x, "label": jnp.zeros(64, int), "weight": jnp.ones(64)}
+    params, state = MODEL.init(jax.random.key(0), x)
+    flops = lambda chosen: (
+        measurement(cnn.cross_entropy(MODEL), MODEL, chosen, evaluation_batch, True)
+        .lower(params, state, batch)
+        .compile()
+        .cost_analysis()["flops"]
+    )
+    assert flops({"same": accuracy()}) < 1.5 * flops({})
 
 
 # Callbacks of the user

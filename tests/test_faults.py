@@ -22,12 +22,11 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("orbax.checkpoint")
 
-COMMAND = [sys.executable, "-m", "tests.train_small"]
 LONG = ["fit.epochs=16", "fit.checkpoint.every=2"]  # 128 steps
 UNSAVED = ["fit.epochs=150", "fit.checkpoint.every=10000"]
 
 
-def start(*arguments, devices=1, **environment):
+def start(*arguments, program="tests.train_small", devices=1, **environment):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(conftest.CACHE),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -36,7 +35,7 @@ def start(*arguments, devices=1, **environment):
         **environment,
     }
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [sys.executable, "-m", program, *arguments],
         env=environment,
         cwd=pathlib.Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
@@ -247,7 +246,7 @@ def port():
         return free.getsockname()[1]
 
 
-def together(folder, *arguments, count=2):
+def together(folder, *arguments, count=2, **options):
     """Run the same command in several connected processes."""
     address = f"localhost:{port()}"
     processes = [
@@ -259,6 +258,7 @@ def together(folder, *arguments, count=2):
             JAX_NUM_PROCESSES=str(count),
             JAX_PROCESS_ID=str(i),
             devices=2,
+            **options,
         )
         for i in range(count)
     ]

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "explain": {CORE},
     "metrics": {CORE},
     "train": {CORE, "data", "metrics", "weights"},
-    "report": {CORE, "data", "explain", "train"},
+    "report": {CORE, "data", "explain", "metrics", "train"},
 }
 
 

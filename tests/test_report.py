@@ -196,7 +196,7 @@ def test_a_curve_lies_where_its_values_are(tmp_path):
     ("low", "high"), [(0.0, 1.0), (0.123, 0.1234), (5.0, 5.0), (0.0, 0.0), (1e-8, 3e4), (-3.0, 1.0)]
 )
 def test_ticks(low, high):
-    ticks = _page._ticks(low, high)
+    ticks = _page.axis_ticks(low, high)
     assert ticks[0] <= low + 1e-12
     assert ticks[-1] >= high - 1e-12
     assert 2 <= len(ticks) <= 7

@@ -62,7 +62,7 @@ def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, cl
 )
 def test_inputs_of_all_ranks_and_channels(tmp_path, shape):
     page = gathered(tmp_path / "run", bytes_of(6, *shape), [0, 1, 2, 0, 1, 2], ("a", "b", "c"))
-    assert "of 6 images" in page.text
+    assert f"of 6 {'signals' if len(shape) == 2 else 'images'}" in page.text
     assert ("Visualizations" in page.text) == (len(shape) == 3)
 
 
@@ -92,12 +92,12 @@ def test_streams_like_arrays(tmp_path):
 
 
 def test_large_images_are_read_a_few_at_a_time(tmp_path, monkeypatch):
-    from jaxcnn.report import _gather
+    from jaxcnn.report import _examples, _gather
 
-    monkeypatch.setattr(_gather, "_BATCH_VALUES", 2 * 40 * 30 * 3)
+    monkeypatch.setattr(_examples, "_BATCH_VALUES", 2 * 40 * 30 * 3)
     seen = []
-    whole = _gather._batches
-    monkeypatch.setattr(_gather, "_batches", lambda data: (seen.append(len(x)) or (x, y) for x, y in whole(data)))
+    whole = _examples.batches
+    monkeypatch.setattr(_gather, "batches", lambda data: (seen.append(len(x)) or (x, y) for x, y in whole(data)))
     assert "of 5 images" in gathered(tmp_path / "run", bytes_of(5, 40, 30, 3), [0, 1, 2, 0, 1], ()).text
     assert max(seen) == 2
 
@@ -160,6 +160,7 @@ def test_settings_that_are_not_utf8(tmp_path, surrogate):
         [{"epoch": 10**12, "train": {"loss": 1e300}}, {"epoch": 10**12 + 1, "train": {"loss": -1e300}}],
         [{"epoch": 3, "train": {"loss": 5e-324}}],
         [{"step": 3}],
+        [{"epoch": 1, "test": {"a": [0.5, None], "b": [[1, 2]], "c": [[[3]]], "d": [0] * 21, "e": []}}],
     ],
 )
 def test_records_without_numbers(tmp_path, records):
@@ -177,6 +178,8 @@ def test_records_without_numbers(tmp_path, records):
         '{"epoch": "1"}',
         '{"epoch": 1, "train": [1]}',
         '{"epoch": 1, "test": {"loss": "0"}}',
+        '{"epoch": 1, "test": {"loss": [0, "0"]}}',
+        '{"epoch": 1, "test": {"matrix": [[0, 1], [2]]}}',
         '{"epoch": 1, "seconds": "9"}',
     ],
 )

@@ -1,4 +1,8 @@
-"""Metrics: pairs of pure functions. `update` gives sums that add up over batches, `compute` the value of the sums."""
+"""Metrics: pairs of pure functions. `update` gives sums that add up over batches, `compute` the value of the sums.
+
+Larger is better for all but `mean_absolute_error`: to select the best epoch by it, `fit` needs a minus sign before the
+name under which it is in `metrics`, as in {"watch": "-error"}. `confusion_matrix` is an array, which cannot be watched.
+"""
 
 from jaxcnn.metrics._classification import accuracy as accuracy
 from jaxcnn.metrics._classification import confusion_matrix as confusion_matrix

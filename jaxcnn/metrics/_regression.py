@@ -10,7 +10,7 @@ from jaxcnn.metrics._sums import moments
 
 
 def mean_absolute_error() -> Metric:
-    """The mean of |output - label| over examples and all other dimensions.
+    """The mean of |output - label| over examples and all other dimensions; smaller is better.
 
     Example:
         >>> metric = jaxcnn.metrics.mean_absolute_error()

@@ -1,14 +1,13 @@
 """The report's data on the trained network: computed once and saved in the run's folder."""
 
 import functools
-import itertools
 import json
 import math
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,37 +17,47 @@ import numpy as np
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State, as_layer
-from jaxcnn._loss import Batch
 from jaxcnn._replace import replace
-from jaxcnn.data import DataError, Dataset, Stream
-from jaxcnn.data._source import as_batch
+from jaxcnn.data import DataError
 from jaxcnn.explain._activations import feature_maps, filters
 from jaxcnn.explain._mistakes import confusion_matrix, worst_mistakes
 from jaxcnn.explain._receptive_field import Field, receptive_field
 from jaxcnn.explain._saliency import grad_cam
 from jaxcnn.explain._summary import indented, summary
+from jaxcnn.report._examples import IMAGE, Data, batches, select, shrink, thumbnails
+from jaxcnn.report._tasks import columns_of, maps, regression, task_of, together
+from jaxcnn.report._tasks import labels as multi_label
 from jaxcnn.report._worked import leaves, worked
 from jaxcnn.train._steps import read_json
 
 _ARRAYS, _INFO = "explain.npz", "explain.json"
-_BATCH, _BATCH_VALUES = 256, 2**26  # maximum images and values per batch
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # maximum numbers
-_IMAGE, _TILE = 96, 48  # maximum pixels per side of an image and of a feature map
+_TILE = 48  # maximum pixels per side of a feature map
 
 
-def gather(
-    run_folder: str | os.PathLike, model: AnyLayer, params: Params, state: State, data: Dataset | Batch | Stream
-) -> None:
+def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state: State, data: Data) -> None:
     """Analyze a trained network and save what `report` shows: arrays in `explain.npz`, text in `explain.json`.
 
-    The analysis contains the layers, the confusion matrix and the worst mistakes. For images (N, H, W, C) it also
+    The analysis contains the layers, and predictions. Their task follows from the shapes of the output and the labels,
+    and from the labels of the first batch:
+
+        task                          output            labels
+        classification                (N, K)            integers (N,), or class probabilities (N, K)
+        multi-label classification    (N, K)            0 or 1, (N, K); for K = 1 also (N,)
+        regression                    (N, K)            other numbers (N, K); for K = 1 also (N,)
+        segmentation                  (N, *spatial, K)  integers (N, *spatial)
+        segmentation by binary masks  (N, *spatial, K)  0 or 1 (N, *spatial, K); integers if the images have this shape
+        reconstruction                (N, *spatial, C)  other numbers (N, *spatial, C)
+
+    Images (N, H, W, C) and signals (N, T, C) are shown as examples. For the classification of images, the analysis also
     contains the filters of the first convolution, one output of it step by step, feature maps and Grad-CAM.
 
     Args:
         run_folder: the folder of a `train.Run`.
-        model: maps images to logits (N, classes).
+        model: maps images to the output; segmentation and multi-label classification need logits.
         params, state: trained parameters and state of the model.
-        data: evaluation data in any form that `train.fit` accepts. uint8 images are divided by 255.
+        data: evaluation data in any form that `train.fit` accepts. uint8 images are divided by 255. The class names of
+            a `Dataset` or `Stream` are those of the classes, labels or targets.
 
     Raises:
         DataError: if no example has a weight above 0.
@@ -66,30 +75,42 @@ def gather(
     model = as_layer(model)
     params, state = jax.tree.map(jnp.asarray, (params, state))
     predict = jit(functools.partial(model.apply, train=False))
-    spec, parts = None, []
-    for x, labels in _batches(data):
-        spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        parts.append((np.asarray(predict(params, state, x)[0], np.float32), labels))
+    spec, task, parts = None, "", []
+    for x, labels in batches(data):
+        output = predict(params, state, x)[0]
+        if spec is None:
+            spec, task = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), task_of(x.shape, output, labels)
+        if task:
+            parts.append(columns_of(task, np.asarray(output, np.float32), labels))
     if spec is None:
         raise DataError("gather: data must have at least one example with a weight above 0")
-    logits, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     info: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
     arrays: dict[str, Any] = {}
     fields = {}
     if spec.ndim == 4:
         fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers}
-    if logits.ndim == 2 and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+    columns = together(parts) if parts else {}
+    if task == "classification":
+        logits, labels = columns["output"], columns["label"]
         outputs = logits.shape[1]
-        names = [str(name) for name in getattr(data, "classes", ())][:outputs]
         index = np.flatnonzero((labels >= 0) & (labels < outputs))
-        info |= {"classes": [*names, *map(str, range(len(names), outputs))], "left_out": len(labels) - len(index)}
+        info |= {"classes": _names(data, outputs), "left_out": len(labels) - len(index)}
         if len(index):
             examples, arrays = _classification(logits, labels, index)
-            if spec.ndim == 4:
-                images = _thumbnails(data, [*examples, *arrays["mistakes_index"]])
+            images = thumbnails(data, [*examples, *arrays["mistakes_index"]])
+            if images is not None:
                 arrays |= {"examples": images[: len(examples)], "mistakes": images[len(examples) :]}
-                visualized = _visualize(model, params, state, jnp.asarray(_select(data, examples)), fields)
+            if spec.ndim == 4:
+                visualized = _visualize(model, params, state, jnp.asarray(select(data, examples)), fields)
                 info, arrays = info | visualized[0], arrays | visualized[1]
+    elif task in ("segmentation", "masks", "reconstruction"):
+        arrays = maps(task, columns, data, lambda x: np.asarray(predict(params, state, x)[0], np.float32))
+    elif task:
+        arrays, chosen = (regression if task == "regression" else multi_label)(columns)
+        if (images := thumbnails(data, chosen)) is not None:
+            arrays["images"] = images
+    if task and task != "classification":
+        info |= {"task": task, "names": _names(data, int(np.shape(output)[-1]) if np.ndim(output) > 1 else 1)}
     table = summary(model, spec)
     info |= {"params": table.params, "multiply_adds": table.multiply_adds}
     info["layers"] = [
@@ -103,6 +124,12 @@ def gather(
         for row in table.tree
     ]
     _save(pathlib.Path(run_folder), info, {name: np.asarray(array) for name, array in arrays.items()})
+
+
+def _names(data: Data, count: int) -> list[str]:
+    """The class names of the data; indices where it has none."""
+    names = [str(name) for name in getattr(data, "classes", ())][:count]
+    return [*names, *map(str, range(len(names), count))]
 
 
 def _classification(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> tuple[list[int], dict[str, Any]]:
@@ -149,71 +176,6 @@ def _save(folder: pathlib.Path, info: dict[str, Any], arrays: dict[str, Any]) ->
         file.write(json.dumps(info, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def _batches(data: Dataset | Batch | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of images and labels, without examples of weight 0."""
-    if isinstance(data, Stream):
-        for batch in map(as_batch, itertools.islice(data.batches(0), data.steps)):
-            weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["image"]))) > 0)
-            yield _scaled(batch["image"][weighted]), _labels(batch)[weighted]
-        return
-    if isinstance(data, Dataset):
-        data = {"image": data.images, "label": data.labels}
-    images, labels = np.asarray(data["image"]), _labels(data)
-    weighted = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
-    count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
-    for start in range(0, len(weighted), count):
-        rows = weighted[start : start + count]
-        yield _scaled(images[rows]), labels[rows]
-
-
-def _labels(batch: Batch) -> np.ndarray:
-    """The labels; empty floats for data without labels."""
-    return np.asarray(batch.get("label", np.zeros((len(batch["image"]), 0))))
-
-
-def _scaled(images: np.ndarray) -> np.ndarray:
-    return images / np.float32(255) if images.dtype == np.uint8 else images
-
-
-def _select(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
-    """The images at these indices."""
-    found = dict(_indexed(data, index))
-    return np.stack([found[i] for i in index])
-
-
-def _thumbnails(data: Dataset | Batch | Stream, index: Sequence[int]) -> np.ndarray:
-    """uint8 images at these indices, each resized as soon as it is read."""
-    found = {i: np.asarray(_shrink(image[None], _IMAGE)[0]) for i, image in _indexed(data, index)}
-    return _to_bytes(np.stack([found[i] for i in index]))
-
-
-def _indexed(data: Dataset | Batch | Stream, index: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs (index, image) for these indices, in the order of the data."""
-    start = 0
-    for images, _ in _batches(data):
-        yield from ((i, images[i - start]) for i in sorted({*index}) if start <= i < start + len(images))
-        start += len(images)
-        if start > max(index):
-            break
-
-
-def _shrink(x: Any, max_side: int) -> Any:
-    """Images (N, H, W, C), resized if the longer side exceeds `max_side`."""
-    height, width = x.shape[1:3]
-    if max(height, width) <= max_side:
-        return x
-    size = (max(round(side * max_side / max(height, width)), 1) for side in (height, width))
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear")
-
-
-def _to_bytes(images: np.ndarray) -> np.ndarray:
-    """uint8 images (N, H, W, 1 or 3). Values outside 0 to 1 are rescaled to this range."""
-    x = np.nan_to_num(np.asarray(images, np.float32)).astype(float)
-    x = x if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 1.0)
-    return np.round(255 * (x - low) / (high - low)).astype(np.uint8)
-
-
 def _visualize(
     model: AnyLayer, params: Params, state: State, x: jax.Array, fields: dict[str, tuple[Field, ...]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -234,8 +196,8 @@ def _visualize(
     if len(order) > _LAYERS:  # the last layer of each size
         shown = [*{maps[path].shape[1:3]: _outermost(path, maps) for path in order}.values()]
     info: dict[str, Any] = {"maps": [[path, _join_sizes(maps[path].shape[1:])] for path in shown], "cam": last}
-    arrays = {f"map_{i}": _shrink(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
-    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), _shrink(x, _IMAGE).shape[:3], "linear")
+    arrays = {f"map_{i}": shrink(maps[path][..., :_CHANNELS], _TILE) for i, path in enumerate(shown)}
+    arrays["cam"] = jax.image.resize(cam.astype(jnp.float32), shrink(x, IMAGE).shape[:3], "linear")
     kernels = (path for path in order if np.ndim(leaves(params, path).get("kernel", 0)) == 4)
     if (first := next(kernels, None)) is not None:
         example = {path: maps[path][0] for path in order}

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.report._by_hand import by_hand
+from jaxcnn.report._drawing import example
 from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
+from jaxcnn.report._task_sections import signal_examples, task_sections
 
 _CLASSES = 20  # maximum for a confusion matrix
 _PAIRS = 20  # maximum number of confused class pairs
@@ -15,10 +17,12 @@ _BLUE, _NEUTRAL = np.array([[0, 114, 178], [238, 238, 238]]) / 255
 
 def network_sections(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Html]:
     """The sections on the network, by title."""
-    sections = {}
+    sections = task_sections(info, arrays)
     if "classes" in info:
         sections["Mistakes"] = _mistakes(info, arrays)
-    if "examples" in arrays:
+    if "examples" in arrays and arrays["examples"].ndim == 3:
+        sections["Examples"] = signal_examples(info, arrays)
+    elif "examples" in arrays:
         sections["Visualizations"] = _visualizations(info, arrays)
     if info["worked"]:
         sections["One convolution step by step"] = by_hand(info, arrays)
@@ -35,14 +39,15 @@ def _mistakes(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         return joined(parts)
     matrix = arrays["matrix"]
     total, correct = int(matrix.sum()), int(matrix.trace())
-    parts.append(tag("p", f"The network classified {correct:,} of {total:,} images correctly ({correct / total:.2%})."))
+    kind = "signals" if "mistakes" in arrays and arrays["mistakes"].ndim == 3 else "images"
+    parts.append(tag("p", f"The network classified {correct:,} of {total:,} {kind} correctly ({correct / total:.2%})."))
     parts.append(_matrix(matrix, classes) if len(classes) <= _CLASSES else _pairs(matrix, classes))
     index = arrays["mistakes_index"]
     if not len(index) or "mistakes" not in arrays:
         return joined(parts)
     parts += [
         tag("h3", "The worst mistakes"),
-        tag("p", "The misclassified images whose true class received the lowest probability."),
+        tag("p", f"The misclassified {kind} whose true class received the lowest probability."),
     ]
     names = ("label", "predicted", "label_probability", "predicted_probability")
     rows = zip(index, arrays["mistakes"], *(arrays[f"mistakes_{name}"] for name in names), strict=True)
@@ -52,8 +57,8 @@ def _mistakes(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
             tiles(
                 *(
                     figure(
-                        image(
-                            pixels / 255,
+                        example(
+                            pixels,
                             f"Image {i}, class {classes[label]}, misclassified as {classes[predicted]}",
                         ),
                         tag("strong", f"{classes[label]}, misclassified as {classes[predicted]}"),

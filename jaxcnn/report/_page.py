@@ -53,7 +53,7 @@ def document(title: str, *body: Html) -> str:
 def table(caption: str, columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, class_: str = "") -> Html:
     """A table whose first column holds row headers. A wide table scrolls horizontally."""
     head = tag("tr", *(tag("td") if name == "" else tag("th", name, scope="col") for name in columns))
-    body = (tag("tr", tag("th", first, scope="row"), *map(_cell, rest)) for first, *rest in rows)
+    body = (tag("tr", _row_header(first), *map(_cell, rest)) for first, *rest in rows)
     whole = tag("table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", *body), class_=class_)
     return tag("div", whole, class_="scrolling", role="region", aria_label=caption, tabindex=0)
 
@@ -105,9 +105,9 @@ def chart(
     """
     values = np.array([*series.values()], float)
     finite = values[np.isfinite(values)]
-    ticks = _ticks(finite.min(), finite.max()) if finite.size else [0.0, 1.0]
-    across = _scale(epochs[0] - 0.5, epochs[-1] + 0.5, _LEFT, _RIGHT)
-    up = _scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
+    ticks = axis_ticks(finite.min(), finite.max()) if finite.size else [0.0, 1.0]
+    across = linear_scale(epochs[0] - 0.5, epochs[-1] + 0.5, _LEFT, _RIGHT)
+    up = linear_scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
     value_text = lambda value: "none" if math.isnan(value) else f"{value:.2%}" if percent else f"{value:.4g}"
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9) - 2 * percent)
     parts = []
@@ -115,7 +115,7 @@ def chart(
         label = f"{tick:.{digits}%}" if percent else f"{tick:.{digits}f}"
         parts.append(tag("line", x1=_LEFT, x2=_RIGHT, y1=up(tick), y2=up(tick), class_="rule"))
         parts.append(tag("text", label, x=_LEFT - 8, y=up(tick) + 4, class_="end"))
-    for tick in _ticks(epochs[0], epochs[-1]):
+    for tick in axis_ticks(epochs[0], epochs[-1]):
         if tick == int(tick) and epochs[0] <= tick <= epochs[-1]:
             parts.append(tag("text", int(tick), x=across(tick), y=_BOTTOM + 18, class_="middle"))
     parts.append(tag("text", "epoch", x=_RIGHT, y=_BOTTOM + 34, class_="end"))
@@ -156,15 +156,19 @@ def chart(
     )
 
 
+def _row_header(value: Any) -> Html:
+    return value if isinstance(value, Html) and value.startswith("<th") else tag("th", value, scope="row")
+
+
 def _cell(value: Any) -> Html:
     return value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Any:
+def linear_scale(low: float, high: float, start: float, end: float) -> Any:
     return lambda value: round(float(start + (value - low) / (high - low) * (end - start)), 1)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def axis_ticks(low: float, high: float) -> list[float]:
     """Round numbers, at least two, that cover `low` to `high`."""
     low, high = float(low), float(high)
     rough = max(high - low or abs(high) or 1.0, 1e-12) / 4  # labels cannot show smaller steps
@@ -244,7 +248,11 @@ figcaption span { display: block; }
 .tiles figure { margin: 0 .65rem .75rem 0; }
 .large img { width: 7rem; display: inline-block; }
 .large figure { width: min-content; min-width: 7rem; }
+.large .curve, .large figure:has(.curve) { width: 12rem; }
 .pair figure { width: 14.25rem; }
+.wide .both { flex-wrap: wrap; }
+.wide img, .wide .curve { width: 8.5rem; }
+.full img { width: auto; max-width: 100%; }
 .both { display: flex; gap: .25rem; }
 .name { margin: .75rem 0 0; }
 figcaption { line-height: 1.35; padding-top: .3rem; }
@@ -256,14 +264,20 @@ figcaption { line-height: 1.35; padding-top: .3rem; }
 .chart strong { font-size: 1rem; }
 .keys { display: flex; gap: 1rem; }
 .keys svg { width: 28px; height: 10px; margin-right: .4rem; }
+.legend { flex-wrap: wrap; margin: 1rem 0; }
+svg.swatch { width: 12px; height: 12px; margin-right: .4rem; outline: 1px solid var(--rule); }
+.scatter { max-width: 24rem; }
+.diagonal { stroke: var(--soft); stroke-dasharray: 3 3; }
+.point { fill-opacity: .5; }
 svg { width: 100%; height: auto; display: inline-block; overflow: visible; }
 svg text { fill: var(--soft); font-size: 12px; }
 svg .end { text-anchor: end; }
 svg .middle { text-anchor: middle; }
 .rule { stroke: var(--rule); }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.line.training { stroke: var(--training); }
-.line.test { stroke: var(--test); stroke-dasharray: 6 3; }
+.line.training, .line.c0 { stroke: var(--training); }
+.line.test, .line.c1 { stroke: var(--test); stroke-dasharray: 6 3; }
+.line.c2 { stroke: var(--ink); } .line.c3 { stroke: var(--soft); stroke-dasharray: 2 2; }
 .dot.training { fill: var(--training); }
 .dot.test { fill: var(--test); }
 .at { outline: none; }
@@ -274,7 +288,8 @@ svg .middle { text-anchor: middle; }
 .at:hover .tooltip, .at:focus .tooltip { visibility: visible; }
 .chart svg:hover .at:not(:hover) .tooltip { visibility: hidden; }
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } .tiles img { width: 3rem; }
-  .large img { width: 7rem; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
+  .large img { width: 7rem; } .wide img { width: 6.5rem; }
+  .full img { width: auto; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
   .counts th, .counts td { min-width: 1.5rem; padding: .3rem .1rem; } }
 details { margin: 1rem 0; }
 summary { cursor: pointer; padding: .25rem 0; }

@@ -7,6 +7,7 @@ from typing import Any
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.report._gather import read_gathered
+from jaxcnn.report._images import image_sections
 from jaxcnn.report._network import network_sections
 from jaxcnn.report._page import Html, document, joined, tag
 from jaxcnn.report._settings import settings
@@ -14,12 +15,15 @@ from jaxcnn.report._training import duration, metric_text, training
 from jaxcnn.train._log import read_log
 from jaxcnn.train._steps import read_json
 
+_METRICS = 8  # maximum number of metrics in the header
+
 
 def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathlib.Path:
     """Write `report.html`, a page about a run, into the run's folder, and return its path.
 
-    The page is one self-contained file without scripts. It shows the settings, the curves of all metrics and, after
-    `gather`, an analysis of the network. `train.fit` updates it after each epoch if its setting "report" is True.
+    The page is one self-contained file without scripts. It shows the settings, the curves of all metrics, the images
+    of `add_images` and, after `gather`, an analysis of the network and its predictions. `train.fit` updates it after
+    each epoch if its setting "report" is True.
 
     Args:
         run_folder: the folder of a `train.Run`. Its records have the form that `train.fit` logs: "epoch", "train" and
@@ -51,6 +55,8 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
                 f"{folder}: explain.json and explain.npz do not have the format of report.gather ({error!r}); "
                 "call report.gather again"
             ) from error
+    for title, inside in image_sections(folder).items():
+        sections[title if title not in sections else f"{title} (added)"] = inside
     sections["Settings"] = settings(about)
     links = (tag("li", tag("a", title, href=f"#{_anchor(title)}")) for title in sections)
     page = document(
@@ -98,13 +104,22 @@ def _epochs(path: pathlib.Path) -> list[dict[str, Any]]:
 def _has_metrics(record: dict[str, Any]) -> bool:
     """Whether epoch, metrics and seconds, if present, are numbers. None stands for a value that was not finite.
 
-    A metric may also be a list, such as a confusion matrix.
+    Metrics may also be lists of numbers.
     """
     parts = [record.get(part, {}) for part in ("train", "test")]
     if not isinstance(record.get("epoch", 0), int) or not all(isinstance(part, dict) for part in parts):
         return False
-    numbers = [value for part in parts for value in part.values() if not isinstance(value, list)]
-    return all(value is None or isinstance(value, int | float) for value in (*numbers, record.get("seconds")))
+    values = [value for part in parts for value in part.values()]
+    return all(_shape(value) is not None for value in values) and _shape(record.get("seconds")) == ()
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of nested lists of numbers or None, () for one of them; None if it is neither."""
+    if not isinstance(value, list):
+        return () if value is None or isinstance(value, int | float) else None
+    shapes = {_shape(part) for part in value} or {()}
+    inner = shapes.pop()
+    return None if shapes or inner is None else (len(value), *inner)
 
 
 def _anchor(title: str) -> str:
@@ -121,7 +136,10 @@ def _header(
     last = records[-1] if records else {}
     name, part = ("test", "test") if "test" in last else ("training", "train")
     metrics = last.get(part, {})
-    results = {f"{name} {key}": metric_text(key, metrics[key]) for key in ("accuracy", "loss") if key in metrics}
+    scalars = [key for key, value in metrics.items() if not isinstance(value, list)]
+    first = ("accuracy", "loss")
+    shown = [*(key for key in first if key in scalars), *(key for key in scalars if key not in first)][:_METRICS]
+    results = {f"{name} {key}": metric_text(key, metrics[key]) for key in shown}
     results["epochs"] = str(last.get("epoch", 0)) + (f" of {epochs}" if epochs else "")
     if last.get("seconds") is not None:
         results["time"] = duration(last["seconds"])

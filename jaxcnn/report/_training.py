@@ -8,6 +8,7 @@ import numpy as np
 from jaxcnn.report._page import Html, chart, joined, table, tag
 
 _EPOCHS = 200  # maximum number shown
+_ENTRIES = 20  # maximum length of a row or column of a metric that is an array
 _NOTES = {"penalty": "The l1 and l2 penalties on the weights. Training minimizes the sum of loss and penalty."}
 
 
@@ -15,8 +16,19 @@ def training(records: list[dict[str, Any]]) -> Html:
     if not records:
         return tag("p", "No epoch has been recorded yet.")
     parts = {"training": "train", "test": "test"}
-    values = [item for record in records for part in parts.values() for item in record.get(part, {}).items()]
-    names = {name: None for name, value in values if not isinstance(value, list)}  # a matrix has no curve
+    arrays = {
+        f"{name} {metric}": np.array(value, float)
+        for name, part in parts.items()
+        for metric, value in records[-1].get(part, {}).items()
+        if isinstance(value, list)
+    }
+    names = {
+        name: None
+        for record in records
+        for part in parts.values()
+        for name, value in record.get(part, {}).items()
+        if not isinstance(value, list)
+    }
     metrics = sorted(names, key=lambda name: name != "loss")
     indices = np.unique(np.linspace(0, len(records) - 1, min(len(records), _EPOCHS)).round().astype(int))
     sampled = [records[i] for i in indices]
@@ -42,8 +54,18 @@ def training(records: list[dict[str, Any]]) -> Html:
                 tag("summary", "Show as a table"),
                 table("Metrics after each epoch", [*columns], zip(*columns.values(), strict=True)),
             ),
+            *(_array(f"{name}, after epoch {records[-1]['epoch']}", values) for name, values in arrays.items()),
         ]
     )
+
+
+def _array(caption: str, values: np.ndarray) -> Html:
+    """The table of a metric that is a vector or matrix; a larger array is only named."""
+    if values.ndim > 2 or max(values.shape) > _ENTRIES:
+        return tag("p", f"{caption}: an array of shape {values.shape}, see metrics.jsonl.")
+    rows = np.atleast_2d(values)
+    text = lambda value: "not finite" if math.isnan(value) else f"{value:.4g}"
+    return table(caption, ["", *range(rows.shape[1])], ((i, *map(text, row)) for i, row in enumerate(rows)))
 
 
 def _pace(records: list[dict[str, Any]]) -> str:

@@ -8,17 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
-from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._loss import Batch, LossFn, check_loss, inputs
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric, add_sums
-from jaxcnn.train._devices import to_devices
-from jaxcnn.train._recipe import scale_bytes
+from jaxcnn.train._devices import replicated_sharding, to_devices
 
 
 def evaluate(
@@ -30,8 +30,10 @@ def evaluate(
     batch_size: int = 256,
     metrics: Mapping[str, Metric] | None = None,
     model: AnyLayer | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The mean of each metric of the loss over all examples, and the values of additional metrics.
+
+    Values are numbers, or lists for metrics that are arrays, such as a confusion matrix. They may be NaN.
 
     All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
 
@@ -77,7 +79,7 @@ def evaluate(
     if metrics:
         if model is None:
             raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
-        functions: Any = loss_fn, model, tuple(metrics.items())
+        functions: Any = loss_fn, model, tuple(metrics.items()), batches.arrays is None
         return mean_metrics(_compiled(*functions), metrics, params, state, batches)
     # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
     compiled = jit(loss_fn, static_argnames="train")
@@ -85,25 +87,39 @@ def evaluate(
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(loss_fn: Any, model: AnyLayer, metrics: tuple[tuple[str, Metric], ...]) -> Callable[..., Any]:
+def _compiled(
+    loss_fn: Any, model: AnyLayer, metrics: tuple[tuple[str, Metric], ...], on_all_devices: bool
+) -> Callable[..., Any]:
     """`measurement` on unscaled images. Cached, so that repeated calls with the same functions do not recompile."""
-    return measurement(loss_fn, as_layer(model), dict(metrics), lambda batch: batch)
+    return measurement(loss_fn, as_layer(model), dict(metrics), lambda batch: batch, on_all_devices)
 
 
 def measurement(
-    loss_fn: LossFn, model: Layer, metrics: Mapping[str, Metric], prepare: Callable[[Batch], Batch] = scale_bytes
+    loss_fn: LossFn,
+    model: Layer,
+    metrics: Mapping[str, Metric],
+    prepare: Callable[[Batch], Batch],
+    on_all_devices: bool,
 ) -> Callable[[Params, State, Batch], tuple[Any, Any]]:
-    """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics)."""
+    """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics).
+
+    Both get prepare(batch). The metrics apply the model to the same `inputs` as the losses do, so the compiler
+    computes the output only once. If the arrays are on all devices, the sums are replicated: operations on sums that
+    are split over processes would communicate, in an order that may differ between the processes, and could wait
+    forever.
+    """
 
     @functools.wraps(loss_fn)
     def measure(params, state, batch):
+        batch = prepare(batch)
         _, (_, means) = loss_fn(params, state, batch, train=False)
         if not metrics:
             return means, {}
         if both := metrics.keys() & means.keys():
             raise ValueError(f"metrics: {min(both)!r} is also a metric of the loss; choose another name")
-        output, _ = model.apply(params, state, prepare(batch)["image"], train=False)
-        return means, {name: metric.update(output, batch) for name, metric in metrics.items()}
+        output, _ = model.apply(params, state, inputs(batch)[0], train=False)
+        sums = {name: metric.update(output, batch) for name, metric in metrics.items()}
+        return means, lax.with_sharding_constraint(sums, replicated_sharding()) if on_all_devices else sums
 
     return jit(measure)
 
@@ -114,7 +130,7 @@ def mean_metrics(
     params: Params,
     state: State,
     data: Source,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """All metrics over one epoch of validated batches."""
     weighted_sums: dict[str, Any] = {}
     metric_sums: Any = None

@@ -24,7 +24,16 @@ from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
 from jaxcnn.train._optimizer import make_optimizer
-from jaxcnn.train._recipe import FIT, Loss, augmentation, evaluation_loss, resolve, scale_bytes, training_loss
+from jaxcnn.train._recipe import (
+    FIT,
+    Loss,
+    augmentation,
+    evaluation_batch,
+    resolve,
+    scale_bytes,
+    training_loss,
+    with_loss_as_metric,
+)
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
@@ -66,7 +75,9 @@ def fit(
         loss: model -> LossFn, such as `cross_entropy`, `functools.partial(cross_entropy, auxiliary=0.4)`,
             `mean_squared_error`, or your own function.
         metrics: name -> additional metric to compute on `eval_data`. The results are recorded as
-            `record["test"][name]`; the names must differ from those of the loss's metrics.
+            `record["test"][name]`; the names must differ from those of the loss's metrics. An array, such as a
+            confusion matrix, is recorded as a list, but not printed. A value that is not finite is recorded as None.
+            The setting "watch" selects the best epoch by a metric: "mean_iou" maximizes it, "-error" minimizes it.
         callbacks: functions of an `Event`, called in order; see `train.callbacks`.
         config: the settings that differ from the defaults in `FIT`. "optimizer" also accepts the arguments of its optax
             function.
@@ -193,17 +204,16 @@ def _identity(
     return {"config": run.config, "fit": config, **data, "training": program(True), "evaluation": program(False)}
 
 
-def _evaluate_fn(
-    loss, model, metrics, eval_source, params, state, config
-) -> Callable[[Params, State], dict[str, float]]:
-    """(params, state) -> all metrics on `eval_source`."""
+def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Callable[[Params, State], dict[str, Any]]:
+    """(params, state) -> all metrics on `eval_source`, after a check that they fit the output of the model."""
     model = with_tta(model, config["evaluate"]["tta"])
-    measure = measurement(evaluation_loss(loss, model), model, metrics)
-    if watch := config["watch"].removeprefix("-"):
-        batch = eval_source.spec | {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)}
+    measure = measurement(with_loss_as_metric(loss(model)), model, metrics, evaluation_batch, True)
+    watch = config["watch"].removeprefix("-")
+    if watch or metrics:
+        batch = {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)} | eval_source.spec
         means, sums = jax.eval_shape(measure, params, state, batch)
         names = [*means, *metrics]
-        if watch not in names:
+        if watch and watch not in names:
             raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
         if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
             raise ConfigError(f"watch: {watch!r} must be a scalar metric, got one of shape {shape}")

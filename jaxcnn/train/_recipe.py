@@ -45,7 +45,7 @@ FIT: Config = {
     "augment_labels": True,  # whether augmentations that move pixels also move label maps
     "label_fill": [],  # label of positions moved in from outside, such as [255], the ignore_label; or one per channel
     "evaluate": {"batch_size": 256, "tta": "none"},  # test-time augmentation: or "flip", "flip_and_shift"
-    "watch": "",  # evaluation metric that selects the best epoch; "-loss" minimizes the loss; "": accuracy, else -loss
+    "watch": "",  # evaluation metric that selects the best epoch; "-name" minimizes it; "": accuracy, else -loss
     "patience": 0,  # epochs without improvement after which training stops, with the best parameters; 0: never
     "restore_best": False,  # return the parameters of the best epoch; implied by patience
     "on_nonfinite": "raise",  # or "skip": discard the step; "rollback": to the last checkpoint, with other batches
@@ -88,7 +88,7 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
         if "label_smoothing" not in inspect.signature(loss).parameters:
             raise ConfigError(f"label_smoothing must be 0: {short_repr(loss)} has no such argument, got {smoothing}")
         loss = functools.partial(loss, label_smoothing=smoothing)
-    loss_fn = _with_loss_as_metric(loss(model))
+    loss_fn = with_loss_as_metric(loss(model))
     scales = config["regularize"]
     penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if scales[name]]
     if penalties:
@@ -100,20 +100,7 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
     return loss_fn
 
 
-def evaluation_loss(loss: Loss, model: Layer) -> LossFn:
-    """The loss of unscaled images. Each batch is split over the devices if its size is a multiple of their number."""
-    loss_fn = _with_loss_as_metric(loss(model))
-
-    @functools.wraps(loss_fn)
-    def sharded_loss(params, state, batch, *, train, key=None):
-        if len(batch["image"]) % jax.device_count() == 0:
-            batch = lax.with_sharding_constraint(batch, batch_sharding())
-        return loss_fn(params, state, scale_bytes(batch), train=train, key=key)
-
-    return sharded_loss
-
-
-def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
+def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
     """The loss function with its loss as the metric "loss", unless it has a metric of that name."""
     check_loss("fit", loss_fn)
 
@@ -123,6 +110,13 @@ def _with_loss_as_metric(loss_fn: LossFn) -> LossFn:
         return loss, (state, {"loss": loss} | metrics)
 
     return with_loss
+
+
+def evaluation_batch(batch: Batch) -> Batch:
+    """The batch with scaled images, split over the devices if its size is a multiple of their number."""
+    if len(batch["image"]) % jax.device_count() == 0:
+        batch = lax.with_sharding_constraint(batch, batch_sharding())
+    return scale_bytes(batch)
 
 
 def scale_bytes(batch: Batch) -> Batch:

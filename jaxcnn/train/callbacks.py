@@ -32,6 +32,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcnn._extra import MissingExtraError
@@ -39,7 +40,7 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
 from jaxcnn.train._checkpoints import Checkpoints as Checkpoints
 from jaxcnn.train._checkpoints import signals as signals
-from jaxcnn.train._config import flat_entries
+from jaxcnn.train._config import ConfigError, flat_entries
 from jaxcnn.train._devices import replicate
 from jaxcnn.train._event import Event, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
@@ -80,7 +81,7 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback
     return callback
 
 
-def evaluation(evaluate: Callable[[Params, State], dict[str, float]]) -> Callback:
+def evaluation(evaluate: Callable[[Params, State], dict[str, Any]]) -> Callback:
     """After each epoch, store the metrics that `evaluate(params, state)` returns in `event.record["test"]`."""
 
     def callback(event):
@@ -95,9 +96,12 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
     """Keep the params and state of the epoch with the best evaluation metric, and the number of that epoch.
 
     Args:
-        watch: the evaluation metric to maximize. "-loss" minimizes "loss". The empty string selects "accuracy" if it is
-            evaluated, else "-loss".
+        watch: the evaluation metric to maximize, or "-name" to minimize it, such as "-loss". The empty string selects
+            "accuracy" if it is evaluated, else "-loss". An epoch in which it or the loss is not finite is not the best.
         restore: whether training returns the best epoch's params and state instead of the last ones.
+
+    Raises:
+        ConfigError: after the first epoch, if the watched metric is an array.
     """
 
     def callback(event):
@@ -117,10 +121,12 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
     return callback
 
 
-def metric_to_maximize(watch: str, metrics: Mapping[str, float]) -> float | None:
+def metric_to_maximize(watch: str, metrics: Mapping[str, Any]) -> float | None:
     """The watched metric, negated if `watch` begins with "-"; None if it or the loss is not finite."""
     watch = watch or ("accuracy" if "accuracy" in metrics else "-loss")
     value = metrics[watch.removeprefix("-")]
+    if not isinstance(value, int | float):
+        raise ConfigError(f"watch: {watch.removeprefix('-')!r} is an array of shape {np.shape(value)}; watch a scalar")
     if not math.isfinite(value) or not math.isfinite(metrics["loss"]):
         return None
     return -value if watch.startswith("-") else value
@@ -176,7 +182,7 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
 
 
 def log(event: Event) -> None:
-    """Write the epoch's record to the run's files, and print it as one line."""
+    """Write the epoch's record to the run's files, and print it as one line, without arrays."""
     if event.kind != "epoch":
         return
     record = event.record
@@ -190,7 +196,7 @@ def log(event: Event) -> None:
 
 
 def tensorboard(folder: pathlib.Path) -> Callback:
-    """Write each epoch's record as TensorBoard event files.
+    """Write the finite numbers of each epoch's record as TensorBoard event files. Arrays are left out.
 
     Raises:
         ImportError: without tensorboardX, `pip install 'jaxcnn[tb]'`.
@@ -205,7 +211,7 @@ def tensorboard(folder: pathlib.Path) -> Callback:
             return
         with SummaryWriter(str(folder)) as writer:
             for name, value in flat_entries(event.record):
-                if isinstance(value, int | float):  # not None, or an array such as a confusion matrix
+                if isinstance(value, int | float) and math.isfinite(value):
                     writer.add_scalar(name.replace(".", "/"), value, event.step)
 
     return tolerant("the TensorBoard files", callback)
@@ -243,13 +249,12 @@ def tolerant(name: str, callback: Callback) -> Callback:
 
 
 def _format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
-    """The metrics as text, without arrays such as a confusion matrix."""
     digits = 2 if precise else 1
 
     def formatted(name, value):
-        if value is None:
+        if value is None or math.isnan(value):
             return f"{name} n/a"
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
     loss_first = {"loss": metrics["loss"]} | dict(metrics)
-    return ", ".join(formatted(name, value) for name, value in loss_first.items() if not isinstance(value, list))
+    return ", ".join(formatted(*item) for item in loss_first.items() if not isinstance(item[1], list))
