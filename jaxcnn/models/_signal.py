@@ -25,7 +25,7 @@ def fcn1d(
     y = dense(mean over T of f3(f2(f1(x)))),  f = relu(norm(conv(x)))
 
     New in 2017: no pooling before the mean over time, so that the network accepts any length, and no preprocessing
-    except normalization. It was more accurate than most classifiers for time series. The convolutions have no bias,
+    except normalization. It was among the most accurate classifiers on the UCR archive. The convolutions have no bias,
     because a norm follows.
 
     Variants, for 128 steps of one channel:
