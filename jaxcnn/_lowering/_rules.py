@@ -67,8 +67,7 @@ _forced = jax.make_user_context(None)
 def forced(name: str) -> Iterator[None]:
     """On a CPU, forces the rule of this name for each operation that has one, even if it is slower.
 
-    Operations without such a rule keep their choice, as do convolutions inside another algorithm. Use it around the
-    call of a jitted function, which is then recompiled, or of `explain.plan`. (Kernel gradients: "by tap", ..)
+    Other operations, and convolutions inside an algorithm, keep their choice. Use it around a call of a jitted function.
 
     Raises:
         ValueError: if no rule has this name, or the rule does not fit a problem.
