@@ -80,7 +80,7 @@ def test_backbone_computes_the_features_of_the_classifier():
     np.testing.assert_allclose(maps[32].mean((1, 2)), features, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet50"])
 def test_dilation_computes_the_values_between(name, output_stride):
@@ -93,7 +93,7 @@ def test_dilation_computes_the_values_between(name, output_stride):
     for stride in coarse:
         k = max(stride // output_stride, 1)
         assert fine[stride].shape[1] == 96 // min(stride, output_stride)
-        np.testing.assert_allclose(fine[stride][:, ::k, ::k], coarse[stride], rtol=1e-4, atol=1e-4)
+        assert np.abs(fine[stride][:, ::k, ::k] - coarse[stride]).max() <= 1e-5 * np.abs(coarse[stride]).max()
 
 
 def test_outputs_by_name():
@@ -101,7 +101,7 @@ def test_outputs_by_name():
     params, maps = shapes(backbone, spec(1, 32, 32, 3))
     assert sorted(params) == ["stage1", "stage2", "stem"]
     assert {key: y.shape for key, y in maps.items()} == {"low": (1, 8, 8, 64), "high": (1, 4, 4, 128)}
-    assert "stage2/1/sum/layer/conv2" in {row.path for row in explain.summary(backbone, spec(1, 32, 32, 3)).rows}
+    assert "stage2/1/sum/layer/conv2" in {row.path for row in explain.summary(backbone, spec(1, 32, 32, 3)).tree}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,12 @@ def test_outputs_by_name():
     [
         ("resnet19", {}, KeyError, "unknown model 'resnet19'; did you mean"),
         ("resnet18", {"outputs": {"x": "stage5"}}, ValueError, "resnet18 has no layer 'stage5'; .*'stage4'"),
-        ("vgg16", {"output_stride": 8}, ValueError, "vgg16 has no output_stride; expected one of: .*'resnet50'"),
+        (
+            "vgg16",
+            {"output_stride": 8},
+            ValueError,
+            "vgg16 has no output_stride; .* mobilenet_v2, .*resnet50",
+        ),
         ("resnet18", {"output_stride": 4}, ValueError, "output_stride must be 8, 16 or 32, got 4"),
         ("unet", {}, ValueError, "unet is not a classifier"),
         ("fcn_resnet50", {}, ValueError, "fcn_resnet50 is not a classifier"),
@@ -184,6 +189,7 @@ def test_parameters_of_unet_on_a_backbone():
     assert jaxcnn.count_params(params) - jaxcnn.count_params(params["head"]) == 24_436_369 - 145
 
 
+@pytest.mark.slow
 def test_unet_on_a_backbone_sees_all_maps():
     """The output depends on every feature map, and each gradient of the network is finite and not zero."""
     model = models.unet(2, backbone="resnet20")
@@ -199,6 +205,7 @@ def test_unet_on_a_backbone_sees_all_maps():
         assert leaf.any(), path
 
 
+@pytest.mark.slow
 def test_cross_entropy_of_a_segmentation_model():
     """The auxiliary logits count with their weight, and a map of another size is an error."""
     model = models.fcn(3, backbone="resnet18", dropout=0.0)

@@ -67,7 +67,7 @@ _forced = jax.make_user_context(None)
 def forced(name: str) -> Iterator[None]:
     """On a CPU, forces the rule of this name for each operation that has one, even if it is slower.
 
-    Other operations, and convolutions inside an algorithm, keep their choice. Use it around a call of a jitted function.
+    Other operations, and convolutions inside an algorithm, keep theirs. Use it around the call of a jitted function.
 
     Raises:
         ValueError: if no rule has this name, or the rule does not fit a problem.

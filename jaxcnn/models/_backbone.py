@@ -52,7 +52,8 @@ def backbone(
     """
     build, dilation = MODELS[name], {}
     if output_stride is not None:
-        supported = [key for key, model in MODELS.items() if "output_stride" in inspect.signature(model).parameters]
+        options_of = {key: inspect.signature(model).parameters for key, model in MODELS.items()}
+        supported = [key for key, names in options_of.items() if "output_stride" in names and "backbone" not in names]
         if name not in supported:
             raise ValueError(f"backbone: {name} has no output_stride; {expected_one_of(name, supported)}")
         dilation = {"output_stride": output_stride}
