@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
-from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, sweep
+from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, seeds, sweep
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from jaxcnn.train import override
 
@@ -148,3 +148,27 @@ def test_record_of_result_file(tmp_path, monkeypatch):
         "Python 3.11, jax 0.10",
         "2026-01-02 |\n",
     ]
+
+
+def test_signal_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    rows = [{"experiment": "signals/GunPoint/resnet1d", "figures": {"test error": [0.0, 0.02]}}]
+    (tmp_path / "results" / "signals-cpu.json").write_text(json.dumps({"rows": rows}))
+    table = records.signal_table()
+    assert "| GunPoint | resnet1d | 1.00 % ± 1.41 | 0.7 % | 2 |\n" in table
+    assert "| OSULeaf | inception_time | not measured |  |  |\n" in table
+    assert table.count("not measured") == 14
+
+
+def test_results_of_a_group_are_in_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
+    monkeypatch.setattr(seeds, "measure", lambda label, extra: {"experiment": label, "figures": {}, "seconds": [1.0]})
+    for labels in (["signals/GunPoint/fcn1d", "mnist_cnn"], ["signals/OSULeaf/fcn1d", "signals/GunPoint/fcn1d"]):
+        seeds.main(labels)
+    saved = {path.stem: json.loads(path.read_text())["rows"] for path in (tmp_path / "results").iterdir()}
+    names = {stem: [row["experiment"] for row in rows] for stem, rows in saved.items()}
+    assert names == {
+        "seeds_mnist_cnn-cpu": ["mnist_cnn"],
+        "signals-cpu": ["signals/OSULeaf/fcn1d", "signals/GunPoint/fcn1d"],
+    }
