@@ -88,7 +88,7 @@ def compose(
         image, planes = jax.vmap(augment_example)(jax.random.split(key, len(image)), image, planes, when)
         if not isinstance(images, dict):
             return image
-        return batch | {"image": image} | ({} if planes is None else {"label": planes.reshape(jnp.shape(label))})
+        return batch | {"image": image} | ({} if planes is None else {"label": planes.reshape(batch["label"].shape)})
 
     return augment_batch
 
