@@ -94,6 +94,9 @@ def test_what_leaves_labels_unchanged():
         assert (y["image"] != IMAGES).any()
     classes = np.arange(N)
     np.testing.assert_array_equal(run(compose(augment.rotate(20)), image=IMAGES, label=classes)["label"], classes)
+    reflected = run(compose(augment.random_crop(2), augment.flip()), image=IMAGES, label=INDICES)["label"]
+    assert (reflected != INDICES).any()  # without a label_fill, because nothing comes from outside
+    assert reflected.min() >= 0
     batch = {"image": IMAGES}
     assert compose()(jax.random.key(0), batch) is batch
 

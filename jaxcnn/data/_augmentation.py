@@ -80,13 +80,15 @@ def compose(
             return images
         batch = images if isinstance(images, dict) else {"image": images}
         image, label = batch["image"], batch.get("label")
-        moved = augment_labels and any(isinstance(augment, Geometric) for augment in augments) and _is_map(label, image)
-        planes = None if not moved else label[..., None] if label.ndim < image.ndim else label
+        planes = None
+        moves = augment_labels and any(isinstance(augment, Geometric) for augment in augments)
+        if label is not None and moves and _is_map(label, image):
+            planes = label[..., None] if label.ndim < image.ndim else label
         when = When(*(jnp.broadcast_to(field, len(image)) for field in when))
         image, planes = jax.vmap(augment_example)(jax.random.split(key, len(image)), image, planes, when)
         if not isinstance(images, dict):
             return image
-        return batch | {"image": image} | ({"label": planes.reshape(label.shape)} if moved else {})
+        return batch | {"image": image} | ({} if planes is None else {"label": planes.reshape(batch["label"].shape)})
 
     return augment_batch
 

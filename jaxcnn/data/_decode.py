@@ -45,7 +45,7 @@ def sized_reader(
         """(width, height) in the file, which becomes `size` once the EXIF orientation is applied."""
         if size is None:
             return image.size
-        return size if is_sideways(image) else size[::-1]
+        return size if is_sideways(image) else (size[1], size[0])
 
     def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path, formats=FORMATS) as image:
