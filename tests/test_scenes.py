@@ -32,6 +32,7 @@ def test_present_are_the_digits_of_the_mask(digits):
     for mask, row in zip(masks, present, strict=True):
         assert {*np.unique(mask)} == {BACKGROUND, *(np.flatnonzero(row) + 1)}
     assert set(present.sum(1)) == {1, 2, 3}  # 1: twice the same digit
+    assert 0.25 < (present.sum(1) == 3).mean() < 0.45  # 0.36: half of the scenes have 3 digits, 72 % of them different
     assert 0.6 * present.mean() < present.mean(0).min()
 
 
