@@ -75,8 +75,8 @@ def maps(count, seed):
     for i, (top, left) in enumerate(rng.integers(1, 9, (count, 2))):
         label[i, top : top + 6, left : left + 6] = 1
         label[i, top : top + 6, left : left + 3] = 2
-    image = label[..., None] / np.float32(2) + rng.normal(0, 0.1, (count, 16, 16, 1)).astype(np.float32)
-    return {"image": image, "label": label}
+    image = label[..., None] / 2 + rng.normal(0, 0.1, (count, 16, 16, 1))
+    return {"image": image.astype(np.float32), "label": label}
 
 
 def stop_at(event, step):

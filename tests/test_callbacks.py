@@ -154,6 +154,8 @@ def test_the_best_epoch(tmp_path, watch):
 def test_the_best_epoch_needs_an_existing_metric(tmp_path):
     with pytest.raises(train.ConfigError, match=r"watch: unknown metric 'acuracy'; .*did you mean 'accuracy'"):
         fit(tmp_path, config={"watch": "acuracy"})
+    with pytest.raises(train.ConfigError, match='watch: "loss" would select the epoch with the largest loss; use "-lo'):
+        fit(tmp_path, config={"watch": "loss"})
     for config in ({"watch": "accuracy"}, {"restore_best": True}):
         with pytest.raises(train.ConfigError, match="needs evaluation metrics: pass eval_data"):
             fit(tmp_path, eval_data=None, config=config)
@@ -194,6 +196,42 @@ def test_a_metric_that_is_never_finite(tmp_path, capsys):
     assert "nothing n/a" in capsys.readouterr().out
     assert result.best is None
     assert result.epoch == 2
+
+
+def stop_at(event, step):
+    event.stop = event.step == step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 2, 5])
+def test_a_user_defined_loss_and_metrics_resume_to_the_bit(tmp_path, stop):
+    """Within the first epoch, at its end, and within the third of four epochs of two steps."""
+    pytest.importorskip("orbax.checkpoint")
+    train_data, eval_data = (
+        {"image": x, "label": y, "importance": np.linspace(0, 1, len(y)).astype(np.float32)}
+        for x, y in (TRAIN_DATA, TEST_DATA)
+    )
+    spread = Metric(
+        lambda output, batch: {"sum": batch["weight"] @ output.max(1), "count": batch["weight"].sum()},
+        lambda sums: sums["sum"] / sums["count"],
+    )
+    chosen = {"spread": spread, "matrix": confusion_matrix(), "auc": auroc(), "iou": mean_iou()}
+    config = {"epochs": 4, "checkpoint": {"every": 1, "keep": 2}, "watch": "-spread", "restore_best": True, "ema": 0.5}
+    config |= {"augment": [["translate", 2]], "regularize": {"l2": 1e-3}}
+    options = {"loss": functools.partial(weighted_pixels, scale=2.0), "metrics": chosen, "config": config}
+    whole = fit(tmp_path / "whole", train_data, eval_data, **options)
+    stopping = [functools.partial(stop_at, step=stop)]
+    stopped = fit(tmp_path / "part", train_data, eval_data, callbacks=stopping, **options)
+    assert int(stopped.train_state.step) == stop
+    resumed = fit(tmp_path / "part", train_data, eval_data, **options)
+    assert int(resumed.train_state.step) == 8
+    timeless = lambda result: [
+        {name: record[name] for name in ("epoch", "step", "train", "test")} for record in result.history
+    ]
+    assert timeless(resumed) == timeless(whole)
+    assert (resumed.epoch, resumed.best.epoch) == (whole.epoch, whole.best.epoch)
+    values = lambda result: (result.params, result.state, result.best, result.train_state._replace(key=()))
+    jax.tree.map(np.testing.assert_array_equal, values(resumed), values(whole))
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_labels(tmp_path):
 
 
 def test_binary_labels_of_shape_n(tmp_path):
-    image = RNG.random((20, 5), np.float32)
+    image = RNG.random((20, 5))  # float64
     page = page_of(tmp_path, lambda x: x[:, :1] - 0.5, image, (image[:, 0] > 0.5).astype(np.int32))
     (row,) = page.tables["Quality of each label. A label with a probability above 50% is predicted"][1:]
     assert [float(cell) for cell in row[2:]] == [1, 1, 1]
@@ -271,6 +271,10 @@ def test_signals(tmp_path):
     page = page_of(tmp_path / "copies", lambda x: 0.9 * x, image, image)
     labels = [mark["aria-label"] for mark in page.found("svg") if "aria-label" in mark]
     assert sum(label.startswith("Target and output of example") for label in labels) == 9 * 2
+    assert all(", 100 points from" in label for label in labels if label.startswith("Target"))
+    many = RNG.random((3, 20, 30), np.float32)  # channels
+    page = page_of(tmp_path / "channels", lambda x: x[:, 0, :3], many, np.arange(3))
+    assert sum(mark.get("class", "").startswith("line c") for mark in page.found("path")) >= 3 * 8
 
 
 def test_other_outputs_are_only_listed(tmp_path):

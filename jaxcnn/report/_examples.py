@@ -15,7 +15,7 @@ from jaxcnn.data._source import as_batch
 Data = Dataset | Batch | Stream
 
 _BATCH, _BATCH_VALUES = 256, 2**26  # maximum images and values per batch
-IMAGE, _POINTS = 96, 128  # maximum pixels per side of an image, and points of a signal
+IMAGE, _POINTS, _CHANNELS = 96, 128, 8  # maximum pixels per side of an image, points and channels of a signal
 
 
 def batches(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -65,18 +65,23 @@ def select(data: Data, index: Sequence[int]) -> np.ndarray:
 def thumbnails(data: Data, index: Sequence[int]) -> np.ndarray | None:
     """The examples at these indices, each reduced as soon as it is read.
 
-    Images (H, W, C) become uint8 with 1 or 3 channels, signals (T, C) at most 128 points; None for other examples.
+    Images (H, W, C) become uint8 with 1 or 3 channels. Signals (T, C) are `thinned`. None for other examples.
     """
     found = {}
     for i, image, _ in indexed(data, index):
         if image.ndim == 3:
             found[i] = np.asarray(shrink(image[None], IMAGE)[0])
         elif image.ndim == 2:
-            found[i] = np.asarray(image[:: -(-len(image) // _POINTS)], np.float32)
+            found[i] = thinned(image)
     if not found:
         return None
     stacked = np.stack([found[i] for i in index])
     return to_bytes(stacked) if stacked.ndim == 4 else stacked
+
+
+def thinned(signal: np.ndarray) -> np.ndarray:
+    """Every n-th point and the first channels of a signal (T, C)."""
+    return np.asarray(signal[:: -(-len(signal) // _POINTS), :_CHANNELS], np.float32)
 
 
 def shrink(x: Any, max_side: int, method: str = "linear") -> Any:

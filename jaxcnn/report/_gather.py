@@ -79,7 +79,8 @@ def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state
     for x, labels in batches(data):
         output = predict(params, state, x)[0]
         if spec is None:
-            spec, task = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), task_of(x.shape, output, labels)
+            dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # without jax_enable_x64, float64 becomes float32
+            spec, task = jax.ShapeDtypeStruct((1, *x.shape[1:]), dtype), task_of(x.shape, output, labels)
         if task:
             parts.append(columns_of(task, np.asarray(output, np.float32), labels))
     if spec is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.metrics import average_precision
-from jaxcnn.report._examples import Data, indexed, shrink, to_bytes
+from jaxcnn.report._examples import Data, indexed, shrink, thinned, to_bytes
 
 Columns = dict[str, np.ndarray]
 
@@ -134,10 +134,10 @@ def _class_maps(task: str, output: np.ndarray, label: np.ndarray) -> tuple[np.nd
 
 
 def _small(x: np.ndarray, method: str) -> np.ndarray:
-    """An image (H, W, C) or a map (H, W), resized if it is large; other arrays are unchanged."""
+    """An image (H, W, C), map (H, W) or signal (T, C), reduced if it is large; other arrays are unchanged."""
     is_map = x.ndim == 2 and method == "nearest"
     if not is_map and x.ndim != 3:
-        return x
+        return thinned(x) if x.ndim == 2 else x
     values = x[None, ..., None] if is_map else x[None]
     small = np.asarray(shrink(jnp.asarray(values, jnp.float32), _MAP, method))[0]
     return small[..., 0].astype(np.int16) if is_map else small

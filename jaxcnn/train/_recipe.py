@@ -224,6 +224,8 @@ def check(config: Config) -> None:
         value = dict(flat_entries(config))[path]
         if value not in known:
             raise ConfigError(f"{path}: unknown {value!r}; {expected_one_of(value, known)}")
+    if config["watch"] == "loss":
+        raise ConfigError('watch: "loss" would select the epoch with the largest loss; use "-loss" to minimize it')
     if config["mixup"] and config["cutmix"]:
         raise ConfigError(f"mixup or cutmix must be 0, got {config['mixup']} and {config['cutmix']}")
     if config["on_nonfinite"] == "rollback" and not config["checkpoint"]["keep"]:
