@@ -6,10 +6,11 @@
 Times are milliseconds per batch. PyTorch is the fastest of eager and compiled, with channels first and channels last.
 `/ torch` is the time of jaxcnn divided by the time of PyTorch. `x flax` is the time of Flax divided by the time of
 jaxcnn. Memory is the peak of a training step in MB, minus the memory in use before the step. For PyTorch it is the
-smaller of the two eager layouts. The networks of `_tasks` only exist in jaxcnn and PyTorch.
+smaller of the two eager layouts. With names, the results of these networks are replaced. The networks of `_tasks` only exist in jaxcnn and PyTorch.
 """
 
 import argparse
+import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -104,8 +105,15 @@ def main() -> None:
     rows = []
     for name in nets:
         rows += measure(name, names, options.turns, table)
-    if not options.names and not options.fresh:
-        print(_measure.save("nets", rows))
+    if not options.fresh and options.peers == parser.get_default("peers"):
+        print(_measure.save("nets", [*_other_rows(nets), *rows]))
+
+
+def _other_rows(nets: Sequence[str]) -> list[dict[str, Any]]:
+    """The saved results of the other networks."""
+    path = _measure.results_path("nets")
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [row for row in rows if row["net"] not in nets]
 
 
 if __name__ == "__main__":

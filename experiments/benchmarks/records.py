@@ -239,6 +239,10 @@ TITLES = {
     "convnext": "ConvNeXt-like",
     "vgg": "VGG-like",
     "resnet18": "ResNet-18",
+    "unet": "U-Net",
+    "deeplabv3_mobilenet_v3_large": "DeepLab v3, MobileNet v3",
+    "r3d_18": "R3D-18",
+    "inception_time": "InceptionTime",
 }
 
 
@@ -250,6 +254,8 @@ def network_table() -> str:
     text = f"| network, batch | training | {peers} | inference | PyTorch | Flax | memory | PyTorch |\n"
     text += "|" + "---|" * 11 + "\n"
     for net, title in TITLES.items():
+        if (net, "train") not in by_kind:
+            continue
         train, infer, memory = (by_kind[net, kind] for kind in ("train", "infer", "memory"))
         seconds = [{peer: timing["median"] for peer, timing in row["seconds"].items()} for row in (train, infer)]
         cells = [_number(seconds[0], peer, 1e3) for peer in ("jaxcnn", "torch", "flax", "equinox", "stax")]
