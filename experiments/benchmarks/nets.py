@@ -6,7 +6,8 @@
 Times are milliseconds per batch. PyTorch is the fastest of eager and compiled, with channels first and channels last.
 `/ torch` is the time of jaxcnn divided by the time of PyTorch. `x flax` is the time of Flax divided by the time of
 jaxcnn. Memory is the peak of a training step in MB, minus the memory in use before the step. For PyTorch it is the
-smaller of the two eager layouts. With names, the results of these networks are replaced. The networks of `_tasks` only exist in jaxcnn and PyTorch.
+smaller of the two eager layouts. The networks of `_tasks` only exist in jaxcnn and PyTorch. With names, the results of
+these networks are replaced.
 """
 
 import argparse
