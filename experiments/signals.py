@@ -1,8 +1,8 @@
 """Classify signals, each set of the UCR archive with one of the networks for signals.
 
-    python -m experiments.signals                                                   GunPoint with fcn1d: test error 0.0 %
-    python -m experiments.signals data.name=ItalyPowerDemand                                                       3.8 %
-    python -m experiments.signals data.name=ItalyPowerDemand model.name=resnet1d                                   4.1 %
+    python -m experiments.signals                                                    GunPoint, fcn1d: test error 0.0 %
+    python -m experiments.signals data.name=ItalyPowerDemand                         3.8 %
+    python -m experiments.signals data.name=ItalyPowerDemand model.name=resnet1d     4.1 %
 
 ucr.npz must be in data.root or JAXCNN_DATA. It holds the published training and test sets as NumPy arrays: NAME/train/x
 (N, steps, channels), NAME/train/y (N,), the same for test, and NAME/classes.
