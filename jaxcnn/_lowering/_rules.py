@@ -182,9 +182,8 @@ def _im2col_if_finite(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array
 
 
 def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-    products = functools.partial(
-        _compute, exclude=("winograd",)
-    )  # nested use would multiply overhead and rounding errors
+    # Nested use would multiply overhead and rounding errors.
+    products = functools.partial(_compute, exclude=("winograd",))
     dim = _winograd.dimension(problem)
     fast = functools.partial(_winograd.forward, problem=problem, dim=dim, compute=products)
     return lax.cond(_winograd.accurate(x, w), fast, functools.partial(_lax.forward, problem=problem), x, w)
