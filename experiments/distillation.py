@@ -1,7 +1,7 @@
 """Knowledge distillation: LeNet-5 learns from few labelled digits, with and without a larger network as its teacher.
 
-    python -m experiments.distillation              accuracy from 1,000 digits, with and without teacher; half a minute
-    python -m experiments.distillation digits=100
+    python -m experiments.distillation       95.1 % from 1,000 digits, against 92.9 % without the teacher, which has
+                                             97.6 %; half a minute on 2 cores
 
 Both students start from the same initial parameters, and train on the same digits for the same number of steps. The
 teacher, the network of `experiments.mnist_cnn`, trains on all training digits with augmentation. A student thus learns

@@ -629,7 +629,7 @@ def test_distillation(tmp_path):
 
 @pytest.mark.slow
 def test_autoencoder(tmp_path):
-    result = small(autoencoder, tmp_path, "train.epochs=1", "model.width=4", "train.report=true")
+    result = small(autoencoder, tmp_path, "train.epochs=1", "train.report=true")
     assert result["noisy"] < result["median filter"] < result["gaussian filter"] < result["network"]
     assert (next(tmp_path.iterdir()) / "report.html").exists()
 
