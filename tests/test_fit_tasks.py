@@ -57,10 +57,10 @@ def test_segmentation_from_memory_from_a_stream_on_8_devices_and_resumed(tmp_pat
     for name, arguments, devices in (("stream", ["stream=true"], 1), ("eight", [], 8), ("both", ["stream=true"], 8)):
         other = go(name, *arguments, devices=devices)  # another program, which may round differently
         close(whole["params"], other["params"], rtol=1e-3, atol=1e-4)
-        for one, another in zip(whole["history"], other["history"], strict=True):
-            matrices = [record["test"].pop("matrix") for record in (one := copy.deepcopy(one), another)]
-            close(*matrices, atol=2)  # a pixel of equal logits may change its class
-            close(one, another, rtol=1e-2)
+        for records in zip(copy.deepcopy(whole["history"]), other["history"], strict=True):
+            matrices = [record["test"].pop("matrix") for record in records]
+            close(*matrices, atol=2)  # a pixel of nearly equal logits may change its class
+            close(*records, rtol=1e-2)
     stopped = go("stopped", "stop=28")  # in the second epoch of 20 steps
     assert len(stopped["history"]) == 1
     assert go("stopped") == whole  # to the bit
