@@ -1,5 +1,6 @@
 """Losses, metrics and trainings of all tasks give the same on one device, on several, from memory and from a stream."""
 
+import copy
 import json
 
 import jax
@@ -35,10 +36,10 @@ def test_metrics_of_several_devices_equal_scikit_learn(tmp_path, kind, stream):
         np.testing.assert_allclose(value, GOLDEN[f"y/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def close(a, b):
+def close(a, b, **tolerance):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one, other, **tolerance)
 
 
 @pytest.mark.slow
@@ -55,7 +56,11 @@ def test_segmentation_from_memory_from_a_stream_on_8_devices_and_resumed(tmp_pat
     assert np.sum(whole["history"][0]["test"]["matrix"]) == 21 * 16 * 16
     for name, arguments, devices in (("stream", ["stream=true"], 1), ("eight", [], 8), ("both", ["stream=true"], 8)):
         other = go(name, *arguments, devices=devices)  # another program, which may round differently
-        close(*({**result, "digest": 0} for result in (whole, other)))
+        close(whole["params"], other["params"], rtol=1e-3, atol=1e-4)
+        for records in zip(copy.deepcopy(whole["history"]), other["history"], strict=True):
+            matrices = [record["test"].pop("matrix") for record in records]
+            close(*matrices, atol=2)  # a pixel of nearly equal logits may change its class
+            close(*records, rtol=1e-2)
     stopped = go("stopped", "stop=28")  # in the second epoch of 20 steps
     assert len(stopped["history"]) == 1
     assert go("stopped") == whole  # to the bit

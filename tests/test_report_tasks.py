@@ -189,6 +189,7 @@ def test_regression_of_several_targets(tmp_path):
     assert page.found("img") == []  # vectors are not drawn
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_outputs_that_are_not_finite(tmp_path, broken):
     image = RNG.random((4, 3, 3, 1), np.float32)
