@@ -124,11 +124,15 @@ def _partner_indices(key: jax.Array, batch: Batch) -> jax.Array:
 
 
 def _is_map(label: Any, image: jax.Array) -> bool:
-    """Whether labels are integer maps (N, *spatial), or maps (N, *spatial, K), of the size of the images."""
+    """Whether labels are maps (N, *spatial) or (N, *spatial, K) of the size of the images.
+
+    Floats (N, K) of signals (N, T, C) are one target per class, even if K = T.
+    """
     if isinstance(label, MixedLabel):
         return False
-    rank = image.ndim - (1 if jnp.issubdtype(jnp.asarray(label).dtype, jnp.integer) else 0)
-    return jnp.ndim(label) in (rank, image.ndim) and jnp.shape(label)[1 : image.ndim - 1] == image.shape[1:-1]
+    floats = jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating)
+    least = image.ndim if floats and image.ndim == 3 else image.ndim - 1
+    return least <= jnp.ndim(label) <= image.ndim and jnp.shape(label)[1 : image.ndim - 1] == image.shape[1:-1]
 
 
 def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:

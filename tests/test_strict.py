@@ -212,3 +212,16 @@ def test_fit_under_x64(tmp_path, name: str):
         fitted = cnn.train.fit(model, train_data, eval_data=train_data, config=config, run=run)
     assert {leaf.dtype for leaf in jax.tree.leaves((fitted.params, fitted.state))} == {np.dtype("float32")}
     assert np.isfinite(fitted.history[-1]["train"]["loss"])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_of_float64(train):
+    """Parameters and statistics stay float32."""
+    layer = jaxcnn.batch_norm()
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        x = np.random.default_rng(0).normal(size=(4, 3, 3, 2))
+        params, state = layer.init(jax.random.key(0), x)
+        y, state = layer.apply(params, state, jnp.asarray(x), train=train)
+        assert (y.dtype, state["mean"].dtype) == (np.float64, np.float32)
+    expected = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)) if train else x
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)

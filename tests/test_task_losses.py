@@ -101,7 +101,8 @@ def test_strict_modes(name):
         assert value(loss, Z, label, weight=weight)[0].dtype == np.float32
 
 
-def test_cutmix_pastes_the_box_into_label_maps():
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.float32])
+def test_cutmix_pastes_the_box_into_label_maps(dtype):
     size = 16
     kept = []
 
@@ -111,7 +112,7 @@ def test_cutmix_pastes_the_box_into_label_maps():
 
     maps = jnp.stack([jnp.zeros((size, size), int), jnp.ones((size, size), int)])
     for seed in range(6):
-        batch = {"image": maps[..., None].astype(jnp.float32), "label": maps}
+        batch = {"image": maps[..., None].astype(jnp.float32), "label": maps.astype(dtype)}
         cnn.cutmix(spy)({}, {}, batch, train=True, key=jax.random.key(seed))
     for image, label in kept:
         np.testing.assert_array_equal(image, label)  # the label of each pixel is still that of its image
