@@ -217,7 +217,7 @@ def test_fit_under_x64(tmp_path, name: str):
 @pytest.mark.parametrize("train", [False, True])
 def test_batch_norm_of_float64(train):
     """Parameters and statistics stay float32."""
-    layer = jaxcnn.batch_norm()
+    layer = cnn.batch_norm()
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         x = np.random.default_rng(0).normal(size=(4, 3, 3, 2))
         params, state = layer.init(jax.random.key(0), x)
