@@ -128,7 +128,7 @@ def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
 
     def shape(params, state, images):
         # uint8 images are converted to floats before the model receives them.
-        dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else x.dtype
+        dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else jax.dtypes.canonicalize_dtype(x.dtype)
         spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), dtype(x)), images)
         key = tuple(jax.tree.leaves(spec))
         if key not in cache:

@@ -41,13 +41,15 @@ class FitResult(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """One line with the accuracy (else loss) of params on the evaluation data (else training data)."""
+        """One line with the metrics (else the loss) of params on the evaluation data (else training data)."""
         record = _record(self.history, self.epoch)
         kind = "test" if "test" in record else "train"
-        name = "accuracy" if "accuracy" in record.get(kind, {}) else "loss"
-        value = record.get(kind, {}).get(name)
-        shown = "" if value is None else f"{value:.2%} " if name == "accuracy" else f"{value:.4f} "
-        result = shown and f"{'test' if kind == 'test' else 'training'} {name} {shown}"
+        numbers = {name: value for name, value in record.get(kind, {}).items() if isinstance(value, int | float)}
+        metrics = {name: value for name, value in numbers.items() if name != "loss"} or numbers
+        shown = (
+            f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items()
+        )
+        result = f"{'test' if kind == 'test' else 'training'} {', '.join(shown)} " if metrics else ""
         after = f"after {self.history[-1]['seconds']:.0f} s; " if self.history else ""
         return f"{result}{after}results in {self.folder}"
 
