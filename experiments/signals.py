@@ -37,7 +37,7 @@ PUBLISHED = {  # test errors of Wang, Yan and Oates, 2017
     ("OSULeaf", "fcn1d"): 0.012,
     ("OSULeaf", "resnet1d"): 0.021,
 }
-SIGNAL_MODELS = [name for name, build in models.MODELS.items() if len(build.input_shape) == 2]
+SIGNAL_MODELS = sorted(name for name, build in models.MODELS.items() if len(build.input_shape) == 2)
 EVALUATION_KEYS = ("train.evaluate.tta", "train.watch", "train.patience", "train.restore_best")
 
 

@@ -116,8 +116,8 @@ def test_a_matrix_is_logged_but_not_printed_and_not_watched(tmp_path, capsys):
     fitted = fit(tmp_path, cnn.conv(2), (IMAGES, label), cnn.cross_entropy, measured, report=True)
     assert np.sum(fitted.history[0]["test"]["matrix"]) == label.size
     assert "matrix" not in capsys.readouterr().out
-    assert "matrix" not in (fitted.folder / "report.html").read_text()
-    with pytest.raises(train.ConfigError, match=r"watch: 'matrix' must be a scalar metric, got one of shape \(2, 2\)"):
+    assert "test matrix, after epoch 1" in (fitted.folder / "report.html").read_text()
+    with pytest.raises(train.ConfigError, match=r"watch: 'matrix' is an array of shape \(2, 2\); watch a scalar"):
         fit(tmp_path / "2", cnn.conv(2), (IMAGES, label), cnn.cross_entropy, measured, watch="matrix")
     assert metric_to_maximize("", fitted.history[0]["test"]) == fitted.history[0]["test"]["accuracy"]
 

@@ -216,6 +216,6 @@ def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Ca
         if watch and watch not in names:
             raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
         if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
-            raise ConfigError(f"watch: {watch!r} must be a scalar metric, got one of shape {shape}")
+            raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
     eval_source = to_devices(eval_source)
     return lambda params, state: mean_metrics(measure, metrics, params, state, eval_source)
