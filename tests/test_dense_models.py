@@ -183,6 +183,23 @@ def test_unet_on_a_backbone(name, shape):
     assert y.shape == (*shape[:-1], 5)
 
 
+@pytest.mark.slow
+def test_weights_of_a_classifier_load_into_a_backbone(tmp_path):
+    """As in the docstring of `backbone`; `fit` starts from them."""
+    params, state = models.resnet20(classes=None).init(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))
+    state_dict = jaxcnn.weights.to_torch("resnet20", params, state)
+    params, state = jaxcnn.weights.from_torch("resnet20", state_dict, classes=None)
+    images = zoo_weights.images((4, 8, 8, 3))
+    fitted = jaxcnn.train.fit(
+        models.unet(2, backbone="resnet20"),
+        (images, (images[..., 0] > 0).astype(np.int32)),
+        config={"epochs": 1, "batch_size": 4, "optimizer": {"learning_rate": 0.0}},
+        run=jaxcnn.train.Run("test", {}, folder=tmp_path),
+        start=({"backbone": params}, {"backbone": state}),
+    )
+    jax.tree.map(np.testing.assert_array_equal, fitted.params["backbone"], params)
+
+
 def test_parameters_of_unet_on_a_backbone():
     """The published U-Net with a ResNet-34 encoder has 24,436,369 parameters, with a 3x3 head of 145 (one class)."""
     params, _ = shapes(models.unet(1, backbone="resnet34"), spec(1, 64, 64, 3))

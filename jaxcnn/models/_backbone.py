@@ -25,7 +25,9 @@ def backbone(
 
     y[s] = the output of the last layer of stride s, for each s in 2, 4, 8, 16, 32 that the network has
 
-    The parameters have the paths of the classifier, so that trained weights can be loaded (see the example).
+    The parameters have the paths of the classifier, so that its trained weights can be loaded (see the example). For
+    example, `params, state = weights.from_torch(name, state_dict, classes=None)` and then
+    `train.fit(models.unet(5, backbone=name), .., start=({"backbone": params}, {"backbone": state}))`.
 
     Args:
         name: a classifier in `MODELS`, such as "resnet50".
@@ -45,7 +47,7 @@ def backbone(
         >>> {stride: y.shape for stride, y in backbone.apply(params, state, x, train=False)[0].items()}
         {2: (1, 32, 32, 64), 4: (1, 16, 16, 64), 8: (1, 8, 8, 128), 16: (1, 4, 4, 256), 32: (1, 2, 2, 512)}
 
-        Values of a trained classifier, with parameters `trained`:
+        The parameters of a trained classifier, without those of its last layers:
 
         >>> trained, _ = jaxcnn.models.resnet18().init(jax.random.key(1), x)
         >>> params = {part: trained[part] for part in params}
