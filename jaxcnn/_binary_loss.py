@@ -1,21 +1,28 @@
 """Losses of independent labels, each 0 or 1: multi-label classification, and overlap of regions."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxcnn._layer import Layer, at_least_float32, check_number
+from jaxcnn._layer import Layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target
 from jaxcnn._window import check_positive
 
 
 def binary_cross_entropy(
-    model: Layer, *, label_smoothing: float = 0.0, pos_weight: float = 1.0, ignore_label: int | None = None
+    model: Layer,
+    *,
+    label_smoothing: float = 0.0,
+    pos_weight: float | Sequence[float] = 1.0,
+    ignore_label: int | None = None,
 ) -> LossFn:
     """Sigmoid cross-entropy of independent labels (multi-label classification).
 
-    loss = mean of -(pos_weight * q log sigmoid(z) + (1 - q) log sigmoid(-z)),  z: the logits,
+    loss = mean of -(pos_weight[k] * q log sigmoid(z) + (1 - q) log sigmoid(-z)),  z: the logits,
     q = (1 - label_smoothing) * label + label_smoothing / 2
 
     Labels are numbers from 0 to 1 with the shape of the logits. The last dimension may be missing if it is 1.
@@ -23,7 +30,8 @@ def binary_cross_entropy(
     Args:
         model: a layer from images to logits (N, *spatial, K).
         label_smoothing: fraction of the label that is spread over 0 and 1 in training, in [0, 1).
-        pos_weight: weight of positive labels; above 1 for rare ones.
+        pos_weight: weight of positive labels, above 1 for rare ones: one number, or one for each of the K labels, such
+            as negatives / positives.
         ignore_label: entries with this label do not count.
 
     Returns:
@@ -40,7 +48,9 @@ def binary_cross_entropy(
         0.6931
     """
     check_number("label_smoothing", label_smoothing, 0, 1)
-    check_number("pos_weight", pos_weight)
+    weights = np.asarray(pos_weight, np.float32)
+    if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"pos_weight must be a finite number >= 0, or one per label, got {short_repr(pos_weight)}")
 
     def compute(output, label, weight, train):
         logits = masked(at_least_float32(output), weight)
@@ -49,8 +59,12 @@ def binary_cross_entropy(
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2
         values = optax.sigmoid_binary_cross_entropy(logits, target)
-        if pos_weight != 1:
-            values += (pos_weight - 1) * target * jax.nn.softplus(-logits)
+        if weights.ndim and weights.shape != logits.shape[-1:]:
+            raise ValueError(f"pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} labels")
+        if (weights != 1).any():
+            shape = (1,) * (logits.ndim - weights.ndim) + weights.shape
+            extra = jnp.asarray(weights - 1, logits.dtype).reshape(shape)
+            values += extra * target * jax.nn.softplus(-logits)
         loss = weighted_mean(values * counted, weight, counted)
         return loss, {"accuracy": weighted_mean(correct, weight, counted)}
 

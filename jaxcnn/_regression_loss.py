@@ -102,4 +102,5 @@ def _regression(name: str, model: Layer, error: Callable[[jax.Array, jax.Array],
 
 def _check_same_shape(name: str, output: tuple[int, ...], label: tuple[int, ...]) -> None:
     if output != label:
-        raise ValueError(f"{name}: the output has shape {output}, but the labels have shape {label}")
+        fix = "; use label[..., None]" if output == (*label, 1) else ""
+        raise ValueError(f"{name}: the output has shape {output}, but the labels have shape {label}{fix}")

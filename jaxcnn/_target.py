@@ -77,7 +77,8 @@ def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
     if len(label) <= 2:
         return "labels of whole images need logits (N, classes): end the model with a global pool, then dense"
     if len(label) >= len(logits) - 1 and label[1 : len(logits) - 1] != logits[1:-1]:
-        return f"the label maps have size {label[1 : len(logits) - 1]}, the logits {logits[1:-1]}: resize one of them"
+        sizes = f"the label maps have size {label[1 : len(logits) - 1]}, the logits {logits[1:-1]}"
+        return f'{sizes}: resize one of them, or use padding="SAME" and sizes that the strides divide'
     return "use integer classes (N, *spatial) or floating-point class probabilities (N, *spatial, classes)"
 
 

@@ -678,7 +678,11 @@ PUBLIC = [
     for name in module.__all__
     if inspect.isfunction(value := getattr(module, name)) or value is jaxcnn.Layer
 ]
-FIRST = {jaxcnn.jit: (abs,), jaxcnn.parallel: (operator.add,), jaxcnn.models.backbone: ("resnet18",)}  # what must be there before a keyword is looked at
+FIRST = {
+    jaxcnn.jit: (abs,),
+    jaxcnn.parallel: (operator.add,),
+    jaxcnn.models.backbone: ("resnet18",),
+}  # what must be there before a keyword is looked at
 
 
 @pytest.mark.parametrize("function", PUBLIC)

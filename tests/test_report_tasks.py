@@ -437,3 +437,23 @@ def test_class_colors_differ():
     colors = [_drawing.class_color(k) for k in range(40)]
     assert len({*colors}) == 40
     assert all(0 <= c <= 255 for color in colors for c in color)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_ignored_positions_of_any_dtype(tmp_path, dtype):
+    """Labels of a folder of masks are uint8, with 255 where positions do not count."""
+    image = RNG.random((3, 8, 8, 2), np.float32)
+    label = (image[..., 0] < image[..., 1]).astype(dtype)
+    label[:, 0] = 255
+    page = page_of(tmp_path, lambda x: x, image, label)
+    assert len(page.found("img")) >= 6
+    arrays = np.load(tmp_path / "explain.npz")
+    assert (arrays["true"][:, 0] == -1).all()
+    np.testing.assert_array_equal(arrays["counts"][0], arrays["counts"][2])  # all other positions are hits
+
+
+def test_a_pair_of_images_and_labels(tmp_path):
+    run = train.Run("task", {}, folder=tmp_path)
+    x = RNG.random((4, 6, 6, 2), np.float32)
+    report.gather(run.folder, cnn.as_layer(lambda x: x), {}, {}, (x, x.argmax(-1)))
+    assert json.loads((tmp_path / "explain.json").read_text())["task"] == "segmentation"

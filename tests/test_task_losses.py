@@ -101,6 +101,34 @@ def test_strict_modes(name):
         assert value(loss, Z, label, weight=weight)[0].dtype == np.float32
 
 
+@pytest.mark.parametrize("pos_weight", [0.5, [1.0, 2.0, 0.0, 7.0, 1.5]])
+def test_pos_weight_of_each_label(pos_weight):
+    loss, _ = cnn.binary_cross_entropy(IDENTITY, pos_weight=pos_weight)(
+        {}, {}, {"image": Z, "label": SEVERAL}, train=True
+    )
+    z, q = Z.astype(float), SEVERAL.astype(float)
+    expected = -(np.array(pos_weight) * q * -np.logaddexp(0, -z) + (1 - q) * -np.logaddexp(0, z)).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pos_weight", "message"),
+    [
+        (-1.0, r"pos_weight must be a finite number >= 0, or one per label, got -1"),
+        ([[1.0]], r"pos_weight must be a finite number >= 0, or one per label, got \[\[1"),
+        ([1.0, 2.0], r"pos_weight has 2 entries, but the logits have 5 labels"),
+    ],
+)
+def test_wrong_pos_weight(pos_weight, message):
+    with pytest.raises(ValueError, match=message):
+        cnn.binary_cross_entropy(IDENTITY, pos_weight=pos_weight)({}, {}, {"image": Z, "label": SEVERAL}, train=True)
+
+
+def test_labels_without_the_last_dimension_name_the_fix():
+    with pytest.raises(ValueError, match=r"output has shape \(3, 1\), .* shape \(3,\); use label\[..., None\]"):
+        cnn.mean_squared_error(IDENTITY)({}, {}, {"image": np.ones((3, 1)), "label": np.ones(3)}, train=True)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.float32])
 def test_cutmix_pastes_the_box_into_label_maps(dtype):
     size = 16

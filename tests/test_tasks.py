@@ -169,3 +169,19 @@ def test_tta_of_maps():
         predict(train.with_tta(model, "flip_and_shift"), params, x)
     with pytest.raises(ValueError, match=r"tta 'flip' needs images \(N, H, W, C\), got float32 of shape \(2, 8, 3\)"):
         train.with_tta(cnn.flatten, "flip").apply({}, {}, jnp.ones((2, 8, 3)), train=False)
+
+
+def test_a_loss_that_is_not_a_function_of_the_model(tmp_path):
+    with pytest.raises(TypeError, match=r"pass cross_entropy, not cross_entropy\(model\)"):
+        fit(tmp_path, cnn.conv(2), (IMAGES, SEEN), cnn.cross_entropy(cnn.conv(2)), {})
+
+
+def test_a_loss_that_returns_only_a_number(tmp_path):
+    loss = lambda model: lambda params, state, batch, *, train, key=None: jnp.zeros(())
+    with pytest.raises(TypeError, match=r"a LossFn must return \(loss, \(state, metrics\)\), got float32"):
+        fit(tmp_path, cnn.conv(2), (IMAGES, SEEN), loss, {})
+
+
+def test_evaluate_refuses_a_dataset():
+    with pytest.raises(TypeError, match=r"pass \(data.images / 255, data.labels\) of the Dataset"):
+        train.evaluate(cnn.mean_squared_error(cnn.identity), {}, {}, data.Dataset(IMAGES, SEEN))

@@ -40,6 +40,28 @@ from jaxcnn.data._pixels import equalized as equalized
 from jaxcnn.data._pixels import smoothed as smoothed
 from jaxcnn.data._pixels import stretched as stretched
 
+__all__ = [
+    "Augment",
+    "Geometric",
+    "When",
+    "affine",
+    "alternating_flip",
+    "brightness",
+    "compose",
+    "contrast",
+    "cutout",
+    "equalized",
+    "flip",
+    "rand_augment",
+    "random_crop",
+    "random_erasing",
+    "rotate",
+    "saturation",
+    "smoothed",
+    "stretched",
+    "translate",
+]
+
 
 def cutout(size: int) -> Augment:
     """Set a square of size x size pixels around a random pixel to zero. The square may extend beyond the image.

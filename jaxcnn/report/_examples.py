@@ -12,7 +12,7 @@ from jaxcnn._loss import Batch
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.data._source import as_batch
 
-Data = Dataset | Batch | Stream
+Data = Dataset | Batch | tuple[Any, Any] | Stream
 
 _BATCH, _BATCH_VALUES = 256, 2**26  # maximum images and values per batch
 IMAGE, _POINTS, _CHANNELS = 96, 128, 8  # maximum pixels per side of an image, points and channels of a signal
@@ -25,8 +25,7 @@ def batches(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["image"]))) > 0)
             yield _scaled(batch["image"][weighted]), _labels(batch)[weighted]
         return
-    if isinstance(data, Dataset):
-        data = {"image": data.images, "label": data.labels}
+    data = {"image": data.images, "label": data.labels} if isinstance(data, Dataset) else as_batch(data)
     images, labels = np.asarray(data["image"]), _labels(data)
     weighted = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
     count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))

@@ -130,7 +130,7 @@ def _class_maps(task: str, output: np.ndarray, label: np.ndarray) -> tuple[np.nd
     if task == "masks":
         first = lambda mask: np.where(mask.any(-1), mask.argmax(-1), -1)
         return first(label > 0.5), first(output > 0)
-    return np.where((label >= 0) & (label < output.shape[-1]), label, -1), output.argmax(-1)
+    return np.where((label >= 0) & (label < output.shape[-1]), label.astype(np.int32), -1), output.argmax(-1)
 
 
 def _small(x: np.ndarray, method: str) -> np.ndarray:

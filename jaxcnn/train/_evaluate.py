@@ -44,8 +44,8 @@ def evaluate(
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
         params, state: of the model.
         data: a dict of arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair
-            (image, label), or a stream. One epoch of a stream is read. Images of a dict reach the model as they are:
-            unlike in `fit`, uint8 is not divided by 255.
+            (image, label), or a stream. One epoch of a stream is read. Images reach the model as they are: unlike in
+            `fit`, uint8 is not divided by 255.
         batch_size: examples per batch; ignored for a stream.
         metrics: name -> additional metric of the output of `model`, which they need.
 
@@ -63,8 +63,10 @@ def evaluate(
     check_loss("evaluate", loss_fn)
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
+    if isinstance(data, Dataset):
+        raise TypeError("evaluate: images are not scaled here; pass (data.images / 255, data.labels) of the Dataset")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
-    if isinstance(data, tuple) and not isinstance(data, Dataset):  # the uint8 images of a Dataset are not scaled here
+    if isinstance(data, tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
         arrays: Any = data

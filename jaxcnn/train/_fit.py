@@ -29,6 +29,7 @@ from jaxcnn.train._recipe import (
     Loss,
     augmentation,
     evaluation_batch,
+    loss_of,
     resolve,
     scale_bytes,
     training_loss,
@@ -73,7 +74,8 @@ def fit(
             all other entries of a dict reach the loss unchanged.
         eval_data: the data to evaluate on after each epoch.
         loss: model -> LossFn, such as `cross_entropy`, `functools.partial(cross_entropy, auxiliary=0.4)`,
-            `mean_squared_error`, or your own function.
+            `mean_squared_error`, or your own function. The last batch of an evaluation is padded with examples whose
+            `batch["weight"]` is 0: your own loss must weight its examples.
         metrics: name -> additional metric to compute on `eval_data`. The results are recorded as
             `record["test"][name]`; the names must differ from those of the loss's metrics. An array, such as a
             confusion matrix, is recorded as a list, but not printed. A value that is not finite is recorded as None.
@@ -207,7 +209,7 @@ def _identity(
 def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Callable[[Params, State], dict[str, Any]]:
     """(params, state) -> all metrics on `eval_source`, after a check that they fit the output of the model."""
     model = with_tta(model, config["evaluate"]["tta"])
-    measure = measurement(with_loss_as_metric(loss(model)), model, metrics, evaluation_batch, True)
+    measure = measurement(with_loss_as_metric(loss_of(loss, model)), model, metrics, evaluation_batch, True)
     watch = config["watch"].removeprefix("-")
     if watch or metrics:
         batch = {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)} | eval_source.spec

@@ -88,7 +88,7 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
         if "label_smoothing" not in inspect.signature(loss).parameters:
             raise ConfigError(f"label_smoothing must be 0: {short_repr(loss)} has no such argument, got {smoothing}")
         loss = functools.partial(loss, label_smoothing=smoothing)
-    loss_fn = with_loss_as_metric(loss(model))
+    loss_fn = with_loss_as_metric(loss_of(loss, model))
     scales = config["regularize"]
     penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if scales[name]]
     if penalties:
@@ -100,13 +100,23 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
     return loss_fn
 
 
+def loss_of(loss: Loss, model: Layer) -> LossFn:
+    """loss(model)."""
+    if {"params", "state", "batch"} <= inspect.signature(loss).parameters.keys():
+        raise TypeError("fit: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model)")
+    return loss(model)
+
+
 def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
     """The loss function with its loss as the metric "loss", unless it has a metric of that name."""
     check_loss("fit", loss_fn)
 
     @functools.wraps(loss_fn)
     def with_loss(params, state, batch, *, train, key=None):
-        loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
+        result = loss_fn(params, state, batch, train=train, key=key)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+            raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
+        loss, (state, metrics) = result
         return loss, (state, {"loss": loss} | metrics)
 
     return with_loss
@@ -195,7 +205,24 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
 def resolve(config: Config) -> Config:
     """All settings of `fit`: the defaults in `FIT`, overridden by `config`, and validated.
 
-    `fit` calls it. Call it earlier to find errors before anything is written.
+    `fit` calls it. Call it earlier to find errors before anything is written. The settings:
+
+        seed, epochs, batch_size                batch_size is that of all devices together
+        optimizer: name, learning_rate, ..      and other arguments of the optax function
+        schedule: name, warmup, end             warmup: fraction of all steps; end: final learning rate
+        weight_decay: rate, where               where: regular expression on the path
+        regularize: l1, l2                      factors of sum |w| and sum w^2 over all kernels
+        clip_norm, accumulate, ema              0 for no clipping and no EMA; steps per update
+        label_smoothing, mixup, cutmix          mixup and cutmix: alpha of the beta distribution
+        dtype                                   "float32" or "bfloat16", of the computation
+        augment                                 [["rotate", 10], ["flip"], ..]: functions of `data.augment`
+        augment_labels, label_fill              move label maps with the images; [c] is the label outside of them
+        evaluate: batch_size, tta               tta: "none", "flip" or "flip_and_shift"
+        watch                                   metric that selects the best epoch, "-name" to minimize it
+        patience, restore_best                  stop after so many epochs without a better one, and return the best
+        on_nonfinite                            "raise", "skip" or "rollback"
+        checkpoint: every, keep                 also each `every` steps; keep: number of checkpoints, 0 for none
+        tensorboard, report                     write TensorBoard files, and report.html after each epoch
 
     Args:
         config: settings that differ from the defaults.
