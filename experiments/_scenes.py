@@ -5,6 +5,7 @@ distribution. Color alone therefore does not show what is a digit. The fragments
 of visual attention", 2014 (cluttered MNIST).
 """
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from jaxcnn.data import Dataset
 
-FRAGMENTS = 6  # strokes per scene that belong to no digit
 FRAGMENT_SIDE = 10  # in pixels of the digit that a fragment is cut from
 SCALES = (0.65, 1.1)  # height and width of a digit, as a fraction of the side of its cell
 JITTER = 0.15  # largest shift of a digit from the center of its cell, as a fraction of the side
@@ -23,7 +23,14 @@ CHUNK = 50  # scenes that are drawn at once, few enough for the processor's cach
 
 
 def scenes(
-    digits: Dataset, count: int, *, size: int = 64, digits_per_scene: tuple[int, int] = (1, 4), seed: int
+    digits: Dataset,
+    count: int,
+    *,
+    size: int = 64,
+    digits_per_scene: tuple[int, int] = (1, 4),
+    dark: bool = False,
+    fragments: int = 6,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> images uint8 (count, size, size, 3), masks int32 (count, size, size), present int32 (count, 10).
 
@@ -35,6 +42,8 @@ def scenes(
         count: number of scenes.
         size: side of a scene in pixels.
         digits_per_scene: smallest and largest number of digits, each number equally likely.
+        dark: whether the textures are darker than the digits and fragments, which makes the outlines easy to find.
+        fragments: number of strokes per scene that belong to no digit.
         seed: of all random choices.
 
     Returns:
@@ -52,24 +61,35 @@ def scenes(
     images, masks = np.empty((count, size, size, 3), np.uint8), np.empty((count, size, size), np.int32)
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
-        images[part], masks[part] = _draw(digits, part.stop - start, size, low, high, rng)
+        images[part], masks[part] = _draw(digits, part.stop - start, size, low, high, dark, fragments, rng)
     present = np.stack([(masks == digit + 1).any((1, 2)) for digit in range(10)], axis=1)
     return images, masks, present.astype(np.int32)
 
 
 def _draw(
-    digits: Dataset, count: int, size: int, low: int, high: int, rng: np.random.Generator
+    digits: Dataset,
+    count: int,
+    size: int,
+    low: int,
+    high: int,
+    dark: bool,
+    fragments: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     first = rng.random((count, 1, 3), np.float32)
     colors = np.concatenate([first, _distinct_color(first, rng)[:, None]], axis=1)
+    stroke_color = functools.partial(_distinct_color, colors, rng)
+    if dark:
+        colors = colors / 2
+        stroke_color = lambda: (1 + rng.random((count, 3), np.float32)) / 2
     canvas = np.broadcast_to(colors[:, 0, :, None, None], (count, 3, size, size)).copy()  # channels first is faster
     _paint(canvas, _texture(count, size, rng), colors[:, 1])
     masks = np.full((count, size, size), BACKGROUND, np.int32)
     grid = math.ceil(math.sqrt(high))
     cell = size / grid
-    for strokes in _fragments(digits, count, rng):
+    for strokes in _fragments(digits, count, fragments, rng):
         cover = _place(strokes, rng.uniform(0, size, (count, 2)), cell * rng.uniform(*SCALES, (count, 2)), size)
-        _paint(canvas, cover, _distinct_color(colors, rng))
+        _paint(canvas, cover, stroke_color())
     cells = rng.permuted(np.tile(np.arange(grid * grid), (count, 1)), axis=1)
     numbers = rng.integers(low, high + 1, count)
     for slot in range(high):
@@ -78,7 +98,7 @@ def _draw(
         position = np.stack(np.divmod(cells[:, slot], grid), axis=1) + 0.5 + rng.uniform(-JITTER, JITTER, (count, 2))
         cover = _place(strokes, cell * position, cell * rng.uniform(*SCALES, (count, 2)), size)
         cover *= (slot < numbers)[:, None, None]
-        _paint(canvas, cover, _distinct_color(colors, rng))
+        _paint(canvas, cover, stroke_color())
         masks = np.where(cover > 0.5, digits.labels[chosen, None, None] + 1, masks)
     canvas += NOISE * rng.standard_normal(canvas.shape, np.float32)
     return np.round(255 * np.clip(canvas, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1), masks
@@ -100,9 +120,9 @@ def _texture(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return (texture - low) / (high - low)
 
 
-def _fragments(digits: Dataset, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _fragments(digits: Dataset, count: int, fragments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield (count, H, W): digits that are zero outside a random square."""
-    for _ in range(FRAGMENTS):
+    for _ in range(fragments):
         strokes = digits.images[rng.integers(0, len(digits.images), count), ..., 0] / np.float32(255)
         for axis in (1, 2):
             length = strokes.shape[axis]

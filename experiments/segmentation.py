@@ -1,29 +1,31 @@
 """Segmentation: the digit, or the background, at each pixel of a scene. U-Net against a fully convolutional network.
 
-    python -m experiments.segmentation                        mean IoU 0.?? of U-Net, 0.?? of FCN; ? minutes on 2 cores
-    python -m experiments.segmentation loss.dice=0            without the Dice loss
+    python -m experiments.segmentation      mean IoU SEG
 
-The scenes have one to four digits on textured backgrounds, with fragments of digits between them. Both networks have
-the same contracting path. FCN enlarges its coarse logits by interpolation. U-Net adds finer feature maps at each step,
-so that its outlines are sharper. Baseline: background everywhere. With train.report=true, the report shows masks over
-images.
+The scenes have one to four digits on textured backgrounds, with two fragments of digits between them. The digits and
+fragments are brighter than the textures, so that a network has to find out which digit it is, and what is no digit.
+94 % of the pixels are background, so they get a smaller weight in the loss. Both networks have the same contracting
+path. FCN enlarges its coarse logits by interpolation. U-Net adds finer feature maps at each step, so that its outlines
+are sharper. Baseline: background everywhere. With train.report=true, the report shows masks over images.
 """
+
+import functools
 
 import numpy as np
 
 from experiments._scenes import BACKGROUND, scenes
 from experiments.mnist_cnn import block
-from jaxcnn import batch_norm, conv, cross_entropy, data, dice, metrics, models, resize, serial, train, weighted_sum
+from jaxcnn import batch_norm, conv, cross_entropy, data, metrics, models, resize, serial, train
 
 CLASSES = 11  # background and ten digits
 CONFIG = {
-    "data": {"name": "mnist_small", "root": "", "size": 64, "train_scenes": 3000, "test_scenes": 500},
-    "model": {"width": 16, "levels": 4},
-    "loss": {"cross_entropy": 1.0, "dice": 1.0},  # weights
+    "data": {"name": "mnist_small", "root": "", "size": 48, "train_scenes": 3000, "test_scenes": 500},
+    "model": {"width": 12, "levels": 4},
+    "background_weight": 0.2,  # class weight in the loss; that of the digits is 1
     "train": train.FIT
     | {
-        "epochs": 8,
-        "batch_size": 32,
+        "epochs": 12,
+        "batch_size": 16,
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
         "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
         "evaluate": {"batch_size": 100, "tta": "none"},
@@ -38,8 +40,7 @@ LIMITS = {
     "data.test_scenes": (1, 10**6),
     "model.width": (1, 10**4),
     "model.levels": (2, 6),
-    "loss.cross_entropy": (0, 1e6),
-    "loss.dice": (0, 1e6),
+    "background_weight": (0, 1e6),
 }
 METRICS = {"mean_iou": metrics.mean_iou(), "pixel_accuracy": metrics.pixel_accuracy()}
 CLASS_NAMES = ("background", *map(str, range(10)))
@@ -50,7 +51,8 @@ def load_scenes(config):
     settings, seed = config["data"], config["train"]["seed"]
     for split, split_seed in (("train", (seed, 1)), ("test", 0)):
         digits = data.load(settings["name"], split, root=settings["root"] or None)
-        images, masks, _ = scenes(digits, settings[f"{split}_scenes"], size=settings["size"], seed=split_seed)
+        options = {"size": settings["size"], "dark": True, "fragments": 2, "seed": split_seed}
+        images, masks, _ = scenes(digits, settings[f"{split}_scenes"], **options)
         yield data.Dataset(images, masks, CLASS_NAMES)
 
 
@@ -76,7 +78,7 @@ def background_only(masks):
 def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
-    loss = weighted_sum((config["loss"]["cross_entropy"], cross_entropy), (config["loss"]["dice"], dice))
+    loss = functools.partial(cross_entropy, class_weight=[config["background_weight"], *(CLASSES - 1) * [1.0]])
     train_scenes, test_scenes = load_scenes(config)
     scale, size = data.normalize(train_scenes), config["data"]["size"]
     widths = tuple(config["model"]["width"] * 2**level for level in range(config["model"]["levels"]))

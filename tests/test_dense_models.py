@@ -55,7 +55,7 @@ def test_backbone_maps(name):
     jax.tree.map(lambda a, b: a.shape == b.shape or pytest.fail(str(a)), params, {k: whole[k] for k in params})
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_backbone_of_every_classifier(name):
     *spatial, channels = models.MODELS[name].input_shape

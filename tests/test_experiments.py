@@ -445,7 +445,7 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (regression, "data.degrees=0"),
         (multilabel, "loss.pos_weight=0"),
         (multilabel, "data.size=16"),
-        (segmentation, "loss.dice=-1"),
+        (segmentation, "background_weight=-1"),
         (segmentation, "model.levels=1"),
         (distillation, "digits=8001"),
         (distillation, "distillation.temperature=0"),

@@ -42,7 +42,7 @@ def close(a, b, **tolerance):
         np.testing.assert_allclose(one, other, **tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_segmentation_from_memory_from_a_stream_on_8_devices_and_resumed(tmp_path):
     """A U-Net with a sum of two losses and three metrics, one of them an array."""
     go = lambda name, *arguments, **options: results(

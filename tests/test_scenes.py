@@ -81,3 +81,13 @@ def test_interpolate_is_bilinear_and_zero_outside():
 def test_bad_arguments(digits, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         scenes(digits, **{"count": 1, "seed": 0} | arguments)
+
+
+def test_dark_scenes_have_bright_digits(digits):
+    images, masks, _ = scenes(digits, 20, dark=True, fragments=0, seed=0)
+    brightness = images.mean(-1) / 255
+    digit, background = brightness[masks != BACKGROUND], brightness[masks == BACKGROUND]
+    assert digit.mean() > background.mean() + 0.3
+    assert np.mean(digit > 0.5) > 0.8 > 0.1 > np.mean(background > 0.5)  # the edges of strokes are in between
+    cluttered, _, _ = scenes(digits, 20, dark=True, fragments=6, seed=0)
+    assert cluttered.mean() > images.mean()

@@ -49,16 +49,13 @@ SMALL = {
     "lraspp_mobilenet_v3_large",
     "deeplabv3_mobilenet_v3_large",
     "r3d_18",
-    "mc3_18",
-    "r2plus1d_18",
     "fcn1d",
-    "resnet1d",
     "inception_time",
 }
 # In training: one for each kind of state, auxiliary head and shuffle.
 SMALL_IN_TRAINING = {"googlenet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2", "convnext_tiny"}
 SMALL_IN_TRAINING |= {"deeplabv3_mobilenet_v3_large"}
-SMALL_IN_TRAINING |= {"r2plus1d_18", "fcn1d", "resnet1d", "inception_time"}
+SMALL_IN_TRAINING |= {"fcn1d", "inception_time"}
 # Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
 LARGE = re.compile(
     r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
