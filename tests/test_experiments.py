@@ -589,7 +589,7 @@ def test_a_step_of_dcgan_moves_both_networks_towards_their_aims():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["mean_squared_error", "huber"])
+@pytest.mark.parametrize("loss", ["mean_squared_error", pytest.param("huber", marks=pytest.mark.full)])
 def test_regression(tmp_path, loss):
     settings = [f"loss={loss}", "train.epochs=2", "data.copies=1", "model.width=4", "train.report=true"]
     result = small(regression, tmp_path, *settings)

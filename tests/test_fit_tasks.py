@@ -22,8 +22,15 @@ def results(*processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stream", ["false", "true"])
-@pytest.mark.parametrize("kind", ["8 devices", "2 processes"])
+@pytest.mark.parametrize(
+    ("kind", "stream"),
+    [
+        ("8 devices", "true"),
+        ("2 processes", "false"),
+        pytest.param("8 devices", "false", marks=pytest.mark.full),
+        pytest.param("2 processes", "true", marks=pytest.mark.full),
+    ],
+)
 def test_metrics_of_several_devices_equal_scikit_learn(tmp_path, kind, stream):
     """203 weighted examples in batches of 48, so the last batch is padded."""
     arguments = [f"stream={stream}"]

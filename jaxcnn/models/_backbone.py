@@ -99,7 +99,7 @@ def _last_of_each_stride(layers: dict[str, Layer], parent: str, input_shape: tup
         with in_layer(name):
             params, state = jax.eval_shape(layer.init, key, x)
             y, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)
-        if y.ndim != x.ndim:  # the end of the feature maps
+        if getattr(y, "ndim", 0) != x.ndim:  # the end of the feature maps
             break
         stride *= round(x.shape[-2] / y.shape[-2])
         result[stride], x = name, y
