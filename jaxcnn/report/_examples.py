@@ -25,9 +25,9 @@ def batches(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             weighted = np.flatnonzero(batch.get("weight", np.ones(len(batch["image"]))) > 0)
             yield _scaled(batch["image"][weighted]), _labels(batch)[weighted]
         return
-    data = {"image": data.images, "label": data.labels} if isinstance(data, Dataset) else as_batch(data)
-    images, labels = np.asarray(data["image"]), _labels(data)
-    weighted = np.flatnonzero(np.asarray(data.get("weight", np.ones(len(labels)))) > 0)
+    whole: Batch = as_batch((data.images, data.labels) if isinstance(data, Dataset) else data)
+    images, labels = np.asarray(whole["image"]), _labels(whole)
+    weighted = np.flatnonzero(np.asarray(whole.get("weight", np.ones(len(labels)))) > 0)
     count = max(1, min(_BATCH, _BATCH_VALUES // math.prod(images.shape[1:])))
     for start in range(0, len(weighted), count):
         rows = weighted[start : start + count]
