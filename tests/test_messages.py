@@ -658,7 +658,7 @@ LABELS = table(
         "evaluate a Dataset",
         lambda: evaluate(cross_entropy(NET), {}, {}, jaxcnn.data.load("mnist_small", "test")),
         TypeError,
-        r"evaluate: data must be a dict",
+        r"evaluate: images are not scaled here; pass \(data.images / 255, data.labels\)",
     ),
 )
 
