@@ -1,6 +1,7 @@
 """Segmentation: the digit, or the background, at each pixel of a scene. U-Net against a fully convolutional network.
 
-    python -m experiments.segmentation      mean IoU SEG
+    python -m experiments.segmentation      mean IoU 0.75 of U-Net, 0.34 of FCN, against 0.09 of background everywhere;
+                                            4 minutes on 2 cores
 
 The scenes have one to four digits on textured backgrounds, with two fragments of digits between them. The digits and
 fragments are brighter than the textures, so that a network has to find out which digit it is, and what is no digit.
