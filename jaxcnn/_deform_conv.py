@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._conv import check_groups, group_channels, init_params
@@ -120,7 +119,7 @@ def _deformed_taps(x: jax.Array, offset: jax.Array, mask: jax.Array | None, wind
     positions = math.prod(output)
     by_group = lambda v, last: jnp.moveaxis(v.reshape(n, positions, groups, *last), 2, 1)
     moved = at_least_float32(by_group(offset, (count, rank))).reshape(n * groups, positions, count, rank)
-    undeformed = _tap_positions(output, window)
+    undeformed = window.tap_positions(spatial)
     at = [
         (moved[..., dim] + jnp.asarray(undeformed[dim], moved.dtype)[None]).reshape(n * groups, positions * count)
         for dim in range(rank)
@@ -131,14 +130,3 @@ def _deformed_taps(x: jax.Array, offset: jax.Array, mask: jax.Array | None, wind
         taps = taps * by_group(mask, (count,)).reshape(n * groups, positions * count, 1).astype(taps.dtype)
     taps = taps.reshape(n, groups, positions, count, channels // groups)
     return jnp.moveaxis(taps, 1, 3).reshape(n, positions, count, channels)
-
-
-def _tap_positions(output: tuple[int, ...], window: Window) -> list[np.ndarray]:
-    """Per dimension (positions, K): the position of each kernel element without offset."""
-    grids = []
-    for dim, out in enumerate(output):
-        at = window.stride[dim] * np.arange(out)[:, None] + window.dilation[dim] * np.arange(window.size[dim])
-        at = at - window.padding[dim][0]
-        others = [axis for axis in range(2 * len(output)) if axis % len(output) != dim]
-        grids.append(np.broadcast_to(np.expand_dims(at, others), (*output, *window.size)).reshape(-1, window.taps))
-    return grids

@@ -1,5 +1,6 @@
 """Sampling of feature maps at positions between the pixels."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
+from jaxcnn._lowering import cubic_far, cubic_near
 
 SAMPLE_METHODS = ("nearest", "linear", "cubic")
 BOUNDARIES = ("zeros", "border", "reflection")
@@ -61,8 +63,7 @@ def _taps(at: jax.Array, method: str) -> list[tuple[jax.Array, jax.Array]]:
     t = at - low
     if method == "linear":
         return [(low, 1 - t), (low + 1, t)]
-    near = lambda d: ((_A + 2) * d - (_A + 3)) * d * d + 1
-    far = lambda d: ((_A * d - 5 * _A) * d + 8 * _A) * d - 4 * _A
+    near, far = functools.partial(cubic_near, a=_A), functools.partial(cubic_far, a=_A)
     return [(low - 1, far(1 + t)), (low, near(t)), (low + 1, near(1 - t)), (low + 2, far(2 - t))]
 
 

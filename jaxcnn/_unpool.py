@@ -134,15 +134,11 @@ def _first_maximum(x: jax.Array, window: Window) -> jax.Array:
 
 def _positions(spatial: tuple[int, ...], window: Window) -> np.ndarray:
     """(windows, taps): the flat input position of each tap. A tap in the padding repeats the first one inside."""
-    rank, positions = len(spatial), []
-    sizes = zip(spatial, window.size, window.stride, window.dilation, window.padding, strict=True)
-    for dim, ((n, k, s, d, (low, _)), out) in enumerate(zip(sizes, window.output(spatial), strict=True)):
-        at = s * np.arange(out)[:, None] + d * np.arange(k) - low
+    positions = []
+    for at, n in zip(window.tap_positions(spatial), spatial, strict=True):
         inside = (at >= 0) & (at < n)
-        at = np.where(inside, at, np.take_along_axis(at, inside.argmax(1)[:, None], 1))
-        positions.append(np.expand_dims(at, [axis for axis in range(2 * rank) if axis % rank != dim]))
-    table = np.ravel_multi_index(tuple(positions), spatial)  # (*output, *size)
-    return table.reshape(-1, window.taps).astype(np.int32)
+        positions.append(np.where(inside, at, np.take_along_axis(at, inside.argmax(1)[:, None], 1)))
+    return np.asarray(np.ravel_multi_index(tuple(positions), spatial), np.int32)
 
 
 def _values_and_indices(pair: Any) -> tuple[jax.Array, jax.Array]:

@@ -13,6 +13,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxcnn._layer import check_number, short_repr
 from jaxcnn._path import expected_one_of
 
@@ -56,6 +58,17 @@ class Window(NamedTuple):
             (n - 1) * s + span - low - high
             for n, s, span, (low, high) in zip(spatial, self.stride, self.span, self.padding, strict=True)
         )
+
+    def tap_positions(self, spatial: Sequence[int]) -> list[np.ndarray]:
+        """Per dimension (outputs, taps), both in row-major order: the position of each tap, which may be outside."""
+        output, rank, positions = self.output(spatial), len(spatial), []
+        for dim, (out, k, s, d, (low, _)) in enumerate(
+            zip(output, self.size, self.stride, self.dilation, self.padding, strict=True)
+        ):
+            at = s * np.arange(out)[:, None] + d * np.arange(k) - low
+            at = np.expand_dims(at, [axis for axis in range(2 * rank) if axis % rank != dim])
+            positions.append(np.broadcast_to(at, (*output, *self.size)).reshape(-1, self.taps))
+        return positions
 
     def with_ceil_mode(self, spatial: Sequence[int]) -> "Window":
         """The window padded for one more position at the end, if that starts inside the input or the low padding."""

@@ -13,6 +13,8 @@ from jaxcnn._lowering._pool import window_min as window_min
 from jaxcnn._lowering._pool import window_sum as window_sum
 from jaxcnn._lowering._resample import Axis as Axis
 from jaxcnn._lowering._resample import Filter as Filter
+from jaxcnn._lowering._resample import cubic_far as cubic_far
+from jaxcnn._lowering._resample import cubic_near as cubic_near
 from jaxcnn._lowering._resample import resample as resample
 from jaxcnn._lowering._rules import forced as forced
 from jaxcnn._lowering._rules import selected as selected

@@ -5,7 +5,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,18 @@ class Filter(NamedTuple):
         if self.method == "linear":
             return np.maximum(1 - x, 0)
         if self.method == "cubic":
-            outer = np.where(x < 2, self.a * (((x - 5) * x + 8) * x - 4), 0)
-            return np.where(x <= 1, ((self.a + 2) * x - (self.a + 3)) * x**2 + 1, outer)
+            return np.where(x <= 1, cubic_near(x, self.a), np.where(x < 2, cubic_far(x, self.a), 0))
         return np.where(x < self.radius, np.sinc(x) * np.sinc(x / self.radius), 0)
+
+
+def cubic_near(x: Any, a: float) -> Any:
+    """The cubic filter of Keys (1981) at distances x from 0 to 1, of NumPy or JAX."""
+    return ((a + 2) * x - (a + 3)) * x * x + 1
+
+
+def cubic_far(x: Any, a: float) -> Any:
+    """The same at distances from 1 to 2."""
+    return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
 
 
 class Axis(NamedTuple):
