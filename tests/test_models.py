@@ -8,7 +8,7 @@ import pytest
 import jaxcnn
 from jaxcnn import weights
 from jaxcnn.models import MODELS
-from jaxcnn.models._googlenet import with_auxiliary
+from jaxcnn.models._unit import with_auxiliary
 from jaxcnn.weights._convert import _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights

@@ -52,16 +52,17 @@ def backbone(
         >>> trained, _ = jaxcnn.models.resnet18().init(jax.random.key(1), x)
         >>> params = {part: trained[part] for part in params}
     """
-    build, dilation = MODELS[name], {}
+    build = MODELS[name]
+    strided, parent = _spatial_layers(name, build(classes=None, **options))
+    layers = strided
     if output_stride is not None:
         options_of = {key: inspect.signature(model).parameters for key, model in MODELS.items()}
         supported = [key for key, names in options_of.items() if "output_stride" in names and "backbone" not in names]
         if name not in supported:
             raise ValueError(f"backbone: {name} has no output_stride; {expected_one_of(name, supported)}")
-        dilation = {"output_stride": output_stride}
-    layers, parent = _spatial_layers(name, build(classes=None, **options, **dilation))
+        layers, _ = _spatial_layers(name, build(classes=None, **options, output_stride=output_stride))
     if outputs is None:
-        outputs = _last_of_each_stride(*_spatial_layers(name, build(classes=None, **options)), build.input_shape)
+        outputs = _last_of_each_stride(strided, parent, build.input_shape)
         if not outputs:
             raise ValueError(f"backbone: {name} is not a classifier")
     for layer in outputs.values():

@@ -9,8 +9,7 @@ from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._resize import resize
 from jaxcnn.models._backbone import backbone as backbone_of
-from jaxcnn.models._googlenet import with_auxiliary
-from jaxcnn.models._unit import Norm, conv_norm_act
+from jaxcnn.models._unit import Norm, conv_norm_act, with_auxiliary
 from jaxcnn.models._variant import variant
 
 

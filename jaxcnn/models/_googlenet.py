@@ -5,13 +5,13 @@ import functools
 import jax
 
 from jaxcnn._adaptive_pool import adaptive_avg_pool
-from jaxcnn._combine import concatenate, parallel, serial
+from jaxcnn._combine import concatenate, serial
 from jaxcnn._dense import dense, flatten
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool, max_pool
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, head, with_auxiliary
 from jaxcnn.models._variant import input_shape
 
 
@@ -101,24 +101,3 @@ def googlenet(
     from_4e = with_auxiliary(serial(**upper), aux2=classifier())
     from_4b = with_auxiliary(serial(**middle, upper=from_4e), aux1=classifier())
     return serial(**lower, middle=from_4b)
-
-
-def with_auxiliary(main: Layer, **auxiliary: Layer) -> Layer:
-    """x -> main(x) in evaluation, (*main(x), auxiliary(x)) in training: an additional gradient path to x."""
-    ((name, layer),) = auxiliary.items()
-
-    def append_logits(y, auxiliary_logits):
-        if auxiliary_logits is None:
-            return y
-        return (*y, auxiliary_logits) if isinstance(y, tuple) else (y, auxiliary_logits)
-
-    return parallel(append_logits, main=main, **{name: _only_in_training(layer)})
-
-
-def _only_in_training(layer: Layer) -> Layer:
-    """x -> layer(x) in training, None in evaluation."""
-
-    def apply(params, state, x, *, train, key=None):
-        return layer.apply(params, state, x, train=True, key=key) if train else (None, state)
-
-    return Layer(layer.init, apply)

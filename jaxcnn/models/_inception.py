@@ -7,8 +7,7 @@ from jaxcnn._dense import dense
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
-from jaxcnn.models._googlenet import with_auxiliary
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, head, with_auxiliary
 from jaxcnn.models._variant import input_shape
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn._combine import AnyLayer, serial
+from jaxcnn._combine import AnyLayer, parallel, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
@@ -54,3 +54,24 @@ def head(classes: int | None, dropout: float = 0.0) -> dict[str, AnyLayer]:
     if classes is None:
         return {}
     return {"drop": drop(dropout), "head": dense(classes)}
+
+
+def with_auxiliary(main: Layer, **auxiliary: Layer) -> Layer:
+    """x -> main(x) in evaluation, (*main(x), auxiliary(x)) in training: an additional gradient path to x."""
+    ((name, layer),) = auxiliary.items()
+
+    def append_logits(y, auxiliary_logits):
+        if auxiliary_logits is None:
+            return y
+        return (*y, auxiliary_logits) if isinstance(y, tuple) else (y, auxiliary_logits)
+
+    return parallel(append_logits, main=main, **{name: _only_in_training(layer)})
+
+
+def _only_in_training(layer: Layer) -> Layer:
+    """x -> layer(x) in training, None in evaluation."""
+
+    def apply(params, state, x, *, train, key=None):
+        return layer.apply(params, state, x, train=True, key=key) if train else (None, state)
+
+    return Layer(layer.init, apply)
