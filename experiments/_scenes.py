@@ -8,9 +8,11 @@ of visual attention", 2014 (cluttered MNIST).
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from jaxcnn import data
 from jaxcnn.data import Dataset
 
 FRAGMENT_SIDE = 10  # in pixels of the digit that a fragment is cut from
@@ -64,6 +66,20 @@ def scenes(
         images[part], masks[part] = _draw(digits, part.stop - start, size, low, high, dark, fragments, rng)
     present = np.stack([(masks == digit + 1).any((1, 2)) for digit in range(10)], axis=1)
     return images, masks, present.astype(np.int32)
+
+
+def train_and_test_scenes(
+    settings: dict, seed: int, **options: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the scenes for training, by the seed, and for testing, always the same. Their digits are disjoint.
+
+    Args:
+        settings: the "data" of a config: name, root, size, train_scenes and test_scenes.
+        options: further arguments of `scenes`.
+    """
+    for split, split_seed in (("train", (seed, 1)), ("test", 0)):
+        digits = data.load(settings["name"], split, root=settings["root"] or None)
+        yield scenes(digits, settings[f"{split}_scenes"], size=settings["size"], seed=split_seed, **options)
 
 
 def _draw(

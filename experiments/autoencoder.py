@@ -76,7 +76,7 @@ def median_filter(images):
 
 
 def gaussian_filter(images, std):
-    """The mean of each window with Gaussian weights, which extend to four standard deviations; zeros outside."""
+    """The mean of each window with Gaussian weights, which extend to 4 std; zeros outside."""
     for length in images.shape[1:3]:  # rows, then columns: tensordot moves the filtered axis to the end
         distance = np.subtract.outer(np.arange(length), np.arange(length))
         weights = np.exp(-(distance**2) / (2 * std**2)) * (abs(distance) <= round(4 * std))

@@ -18,7 +18,8 @@ import functools
 import jax
 import numpy as np
 
-from experiments._scenes import scenes
+from experiments._metrics import metric_values
+from experiments._scenes import train_and_test_scenes
 from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, binary_cross_entropy, conv, data, dense, flatten, global_max_pool, metrics, serial, train
 
@@ -64,10 +65,7 @@ def color_distance(images):
 
 def load_scenes(config):
     """Return training and test scenes, as pairs of color distances and labels (N, 10) of 0 or 1."""
-    settings, seed = config["data"], config["train"]["seed"]
-    for split, split_seed in (("train", (seed, 1)), ("test", 0)):
-        digits = data.load(settings["name"], split, root=settings["root"] or None)
-        images, _, present = scenes(digits, settings[f"{split}_scenes"], size=settings["size"], seed=split_seed)
+    for images, _, present in train_and_test_scenes(config["data"], config["train"]["seed"]):
         yield color_distance(images), present
 
 
@@ -91,9 +89,7 @@ def linear(scale):
 
 def always_present(labels):
     """The metrics of the prediction that every digit appears in every scene."""
-    batch = {"label": labels, "weight": np.ones(len(labels), np.float32)}
-    logits = np.ones(labels.shape, np.float32)
-    return {name: float(metric.compute(metric.update(logits, batch))) for name, metric in METRICS.items()}
+    return metric_values(METRICS, np.ones(labels.shape, np.float32), labels)
 
 
 def main(config):

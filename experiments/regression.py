@@ -14,6 +14,7 @@ import functools
 import jax
 import numpy as np
 
+from experiments._metrics import metric_values
 from experiments._settings import require_one_of
 from experiments.mnist_cnn import block
 from jaxcnn import data, dense, flatten, huber, mean_squared_error, metrics, serial, train
@@ -80,11 +81,7 @@ def ridge(images, labels, test_images, strength=100.0):
 
 def errors(predictions, labels):
     """The metrics of given predictions."""
-    batch = {"label": labels, "weight": np.ones(len(labels), np.float32)}
-    return {
-        name: float(metric.compute(metric.update(predictions.astype(np.float32), batch)))
-        for name, metric in METRICS.items()
-    }
+    return metric_values(METRICS, predictions.astype(np.float32), labels)
 
 
 def main(config):

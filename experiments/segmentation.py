@@ -14,7 +14,8 @@ import functools
 
 import numpy as np
 
-from experiments._scenes import BACKGROUND, scenes
+from experiments._metrics import metric_values
+from experiments._scenes import BACKGROUND, train_and_test_scenes
 from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, conv, cross_entropy, data, metrics, models, resize, serial, train
 
@@ -48,12 +49,9 @@ CLASS_NAMES = ("background", *map(str, range(10)))
 
 
 def load_scenes(config):
-    """Return training and test scenes. Their digits are disjoint."""
-    settings, seed = config["data"], config["train"]["seed"]
-    for split, split_seed in (("train", (seed, 1)), ("test", 0)):
-        digits = data.load(settings["name"], split, root=settings["root"] or None)
-        options = {"size": settings["size"], "dark": True, "fragments": 2, "seed": split_seed}
-        images, masks, _ = scenes(digits, settings[f"{split}_scenes"], **options)
+    """Return training and test scenes."""
+    options = {"dark": True, "fragments": 2}
+    for images, masks, _ in train_and_test_scenes(config["data"], config["train"]["seed"], **options):
         yield data.Dataset(images, masks, CLASS_NAMES)
 
 
@@ -72,8 +70,7 @@ def background_only(masks):
     """The metrics of the prediction that every pixel is background."""
     logits = np.zeros((*masks.shape, CLASSES), np.float32)
     logits[..., BACKGROUND] = 1
-    batch = {"label": masks, "weight": np.ones(len(masks), np.float32)}
-    return {name: float(metric.compute(metric.update(logits, batch))) for name, metric in METRICS.items()}
+    return metric_values(METRICS, logits, masks)
 
 
 def main(config):

@@ -157,6 +157,13 @@ def results_path(name: str) -> pathlib.Path:
     return FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
 
 
+def other_rows(name: str, key: str, measured: Iterable[str]) -> list[dict[str, Any]]:
+    """The saved rows of a benchmark, without those whose value of `key` was measured again."""
+    path = results_path(name)
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [row for row in rows if row[key] not in measured]
+
+
 def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
     """Write measurements to results/NAME-BACKEND.json and return the path."""
     path = results_path(name)

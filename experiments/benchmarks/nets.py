@@ -11,7 +11,6 @@ these networks are replaced.
 """
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -107,14 +106,7 @@ def main() -> None:
     for name in nets:
         rows += measure(name, names, options.turns, table)
     if not options.fresh and options.peers == parser.get_default("peers"):
-        print(_measure.save("nets", [*_other_rows(nets), *rows]))
-
-
-def _other_rows(nets: Sequence[str]) -> list[dict[str, Any]]:
-    """The saved results of the other networks."""
-    path = _measure.results_path("nets")
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [row for row in rows if row["net"] not in nets]
+        print(_measure.save("nets", [*_measure.other_rows("nets", "net", nets), *rows]))
 
 
 if __name__ == "__main__":

@@ -74,13 +74,6 @@ def measure(label: str, extra: list[str]) -> dict:
     return {"experiment": label, "figures": {name: [run[name] for run in runs] for name in runs[0]}, "seconds": seconds}
 
 
-def other_rows(name: str, label: str) -> list[dict]:
-    """The saved results of the other experiments in a file."""
-    path = _measure.results_path(name)
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [row for row in rows if row["experiment"] != label]
-
-
 def main(arguments: list[str]) -> None:
     names = [argument for argument in arguments if "=" not in argument]
     extra = [argument for argument in arguments if "=" in argument]
@@ -93,7 +86,7 @@ def main(arguments: list[str]) -> None:
         if not extra:
             group, slash, _ = label.partition("/")
             name = group if slash else f"seeds_{label}"
-            print(_measure.save(name, [*other_rows(name, label), row]))
+            print(_measure.save(name, [*_measure.other_rows(name, "experiment", [label]), row]))
 
 
 if __name__ == "__main__":
