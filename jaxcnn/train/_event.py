@@ -1,7 +1,9 @@
 """The event that the training loop passes to callbacks."""
 
 import dataclasses
+import math
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,6 +23,18 @@ class Carry(NamedTuple):
     nonfinite_leaf: jax.Array  # index of the non-finite leaf if the last step was undone, else -1
     skipped: jax.Array  # non-finite steps skipped since the start of training
     nonfinite_in_a_row: jax.Array  # non-finite steps since the last finite one
+
+
+def format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
+    """Metrics as text: the accuracy in percent; "n/a" for a value that is not finite; no arrays."""
+    digits = 2 if precise else 1
+
+    def formatted(name, value):
+        if value is None or math.isnan(value):
+            return f"{name} n/a"
+        return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
+
+    return ", ".join(formatted(*item) for item in metrics.items() if not isinstance(item[1], list))
 
 
 @dataclasses.dataclass

@@ -22,39 +22,32 @@ from jaxcnn.train._config import Config, ConfigError, flat_entries, require, unk
 from jaxcnn.train._devices import batch_sharding
 from jaxcnn.train._tta import TTA
 
-FIT: Config = {
+FIT: Config = {  # `resolve` explains the settings
     "seed": 0,
     "epochs": 10,
-    "batch_size": 128,  # global, over all devices
-    "optimizer": {"name": "adam", "learning_rate": 1e-3},  # and other arguments of the optax function
-    "schedule": {
-        "name": "cosine",
-        "warmup": 0.0,
-        "end": 0.0,
-    },  # warmup: fraction of all steps; end: final learning rate
-    "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},  # where: regular expression on the path
+    "batch_size": 128,
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},
+    "schedule": {"name": "cosine", "warmup": 0.0, "end": 0.0},
+    "weight_decay": {"rate": 0.0, "where": "(.*/)?kernel"},
     "regularize": {"l1": 0.0, "l2": 0.0},
-    "clip_norm": 0.0,  # maximum global norm of the gradient; 0: no clipping
-    "accumulate": 1,  # steps per update; the last update of an epoch may use fewer
-    "ema": 0.0,  # decay of the parameter EMA, which is evaluated and returned; 0: no EMA
+    "clip_norm": 0.0,
+    "accumulate": 1,
+    "ema": 0.0,
     "label_smoothing": 0.0,
-    "mixup": 0.0,  # alpha of the beta distribution; 0: off
-    "cutmix": 0.0,  # alpha; 0: off
-    "dtype": "float32",  # or "bfloat16": of the computation; parameters stay float32
-    "augment": [],  # entries [name, argument, ...] with functions of jaxcnn.data.augment, applied in order
-    "augment_labels": True,  # whether augmentations that move pixels also move label maps
-    "label_fill": [],  # label of positions moved in from outside, such as [255], the ignore_label; or one per channel
-    "evaluate": {"batch_size": 256, "tta": "none"},  # test-time augmentation: or "flip", "flip_and_shift"
-    "watch": "",  # evaluation metric that selects the best epoch; "-name" minimizes it; "": accuracy, else -loss
-    "patience": 0,  # epochs without improvement after which training stops, with the best parameters; 0: never
-    "restore_best": False,  # return the parameters of the best epoch; implied by patience
-    "on_nonfinite": "raise",  # or "skip": discard the step; "rollback": to the last checkpoint, with other batches
-    "checkpoint": {
-        "every": 0,
-        "keep": 3,
-    },  # after each epoch, and each `every` steps; keep: latest checkpoints kept, 0: none
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "dtype": "float32",
+    "augment": [],
+    "augment_labels": True,
+    "label_fill": [],
+    "evaluate": {"batch_size": 256, "tta": "none"},
+    "watch": "",
+    "patience": 0,
+    "restore_best": False,
+    "on_nonfinite": "raise",
+    "checkpoint": {"every": 0, "keep": 3},
     "tensorboard": False,
-    "report": False,  # write report.html in the run folder after each epoch
+    "report": False,
 }
 _LIMITS = {
     "seed": (0, 2**32),
@@ -207,22 +200,32 @@ def resolve(config: Config) -> Config:
 
     `fit` calls it. Call it earlier to find errors before anything is written. The settings:
 
-        seed, epochs, batch_size                batch_size is that of all devices together
-        optimizer: name, learning_rate, ..      and other arguments of the optax function
-        schedule: name, warmup, end             warmup: fraction of all steps; end: final learning rate
-        weight_decay: rate, where               where: regular expression on the path
-        regularize: l1, l2                      factors of sum |w| and sum w^2 over all kernels
-        clip_norm, accumulate, ema              0 for no clipping and no EMA; steps per update
-        label_smoothing, mixup, cutmix          mixup and cutmix: alpha of the beta distribution
-        dtype                                   "float32" or "bfloat16", of the computation
-        augment                                 [["rotate", 10], ["flip"], ..]: functions of `data.augment`
-        augment_labels, label_fill              move label maps with the images; [c] is the label outside of them
-        evaluate: batch_size, tta               tta: "none", "flip" or "flip_and_shift"
-        watch                                   metric that selects the best epoch, "-name" to minimize it
-        patience, restore_best                  stop after so many epochs without a better one, and return the best
-        on_nonfinite                            "raise", "skip" or "rollback"
-        checkpoint: every, keep                 also each `every` steps; keep: number of checkpoints, 0 for none
-        tensorboard, report                     write TensorBoard files, and report.html after each epoch
+        seed, epochs
+        batch_size                   over all devices together
+        optimizer: name, ..          and the arguments of the optax function, such as learning_rate
+        schedule: name, warmup, end  warmup: fraction of all steps; end: final learning rate
+        weight_decay: rate, where    where: regular expression on the path of a parameter
+        regularize: l1, l2           factors of sum |w| and sum w^2 over all kernels
+        clip_norm                    maximum global norm of the gradient; 0: no clipping
+        accumulate                   steps per update; the last update of an epoch may use fewer
+        ema                          decay of the parameter EMA, which is evaluated and returned; 0: no EMA
+        label_smoothing              as in `cross_entropy`
+        mixup, cutmix                alpha of the beta distribution; 0: off
+        dtype                        "float32" or "bfloat16", of the computation; parameters stay float32
+        augment                      [["rotate", 10], ["flip"], ..]: functions of `data.augment`, applied in order
+        augment_labels               whether augmentations that move pixels also move label maps
+        label_fill                   label outside of a moved map, such as [255], the ignore_label; or one per channel
+        evaluate: batch_size, tta    tta: test-time augmentation, "none", "flip" or "flip_and_shift"
+        watch                        evaluation metric that selects the best epoch; "-name" minimizes it; "": accuracy,
+                                     else -loss
+        patience                     epochs without improvement after which training stops, with the best parameters;
+                                     0: never
+        restore_best                 return the parameters of the best epoch; implied by patience
+        on_nonfinite                 "raise"; "skip": discard the step; "rollback": to the last checkpoint, with other
+                                     batches
+        checkpoint: every, keep      after each epoch, and each `every` steps; keep: latest checkpoints, 0: none
+        tensorboard                  write TensorBoard files in the run folder
+        report                       write report.html in the run folder after each epoch
 
     Args:
         config: settings that differ from the defaults.

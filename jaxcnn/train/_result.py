@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxcnn._layer import Params, State
 from jaxcnn._path import count_params
-from jaxcnn.train._event import Event
+from jaxcnn.train._event import Event, format_metrics
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 
@@ -46,10 +46,8 @@ class FitResult(NamedTuple):
         kind = "test" if "test" in record else "train"
         numbers = {name: value for name, value in record.get(kind, {}).items() if isinstance(value, int | float)}
         metrics = {name: value for name, value in numbers.items() if name != "loss"} or numbers
-        shown = (
-            f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items()
-        )
-        result = f"{'test' if kind == 'test' else 'training'} {', '.join(shown)} " if metrics else ""
+        part = "test" if kind == "test" else "training"
+        result = f"{part} {format_metrics(metrics, precise=True)} " if metrics else ""
         after = f"after {self.history[-1]['seconds']:.0f} s; " if self.history else ""
         return f"{result}{after}results in {self.folder}"
 

@@ -42,7 +42,7 @@ from jaxcnn.train._checkpoints import Checkpoints as Checkpoints
 from jaxcnn.train._checkpoints import signals as signals
 from jaxcnn.train._config import ConfigError, flat_entries
 from jaxcnn.train._devices import replicate
-from jaxcnn.train._event import Event, nonfinite_message
+from jaxcnn.train._event import Event, format_metrics, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._optimizer import apply_accumulated
 
@@ -186,9 +186,9 @@ def log(event: Event) -> None:
     if event.kind != "epoch":
         return
     record = event.record
-    line = f"epoch {event.epoch}: {_format_metrics(record['train'])}"
+    line = f"epoch {event.epoch}: {format_metrics(_loss_first(record['train']))}"
     if "test" in record:
-        line += f"; test {_format_metrics(record['test'], precise=True)}"
+        line += f"; test {format_metrics(_loss_first(record['test']), precise=True)}"
     if "skipped" in record:
         line += f"; {record['skipped']} non-finite steps skipped in total"
     record |= {"seconds": round(event.seconds, 2), "images_per_second": round(event.images_per_second, 1)}
@@ -228,7 +228,7 @@ def progress(event: Event) -> None:
         remaining = f", {images / rate:,.0f} s left" if rate else ""
         event.run.progress(
             f"epoch {event.epoch + 1}: [{bar:.<20}] step {done:,}/{event.steps:,}: "
-            f"{_format_metrics(event.metrics)}; {rate:,.0f} images/s{remaining}"
+            f"{format_metrics(_loss_first(event.metrics))}; {rate:,.0f} images/s{remaining}"
         )
 
 
@@ -248,13 +248,5 @@ def tolerant(name: str, callback: Callback) -> Callback:
     return callback_with_warnings
 
 
-def _format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
-    digits = 2 if precise else 1
-
-    def formatted(name, value):
-        if value is None or math.isnan(value):
-            return f"{name} n/a"
-        return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
-
-    loss_first = {"loss": metrics["loss"]} | dict(metrics)
-    return ", ".join(formatted(*item) for item in loss_first.items() if not isinstance(item[1], list))
+def _loss_first(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loss": metrics["loss"]} | dict(metrics)
