@@ -60,6 +60,12 @@ def batch_entry(batch: Batch, name: str) -> Any:
     return batch[name]
 
 
+def is_label_map(label: Any, image: Any) -> bool:
+    """Whether labels have the shape (N, *spatial) or (N, *spatial, K) for images (N, *spatial, C)."""
+    shape, rank = jnp.shape(label), image.ndim
+    return len(shape) in (rank - 1, rank) and shape[1 : rank - 1] == image.shape[1:-1]
+
+
 def inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
     """The images, zeroed where the weight is 0, and the weights or None."""
     image = batch_entry(batch, "image")

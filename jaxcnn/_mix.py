@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._layer import as_floating, child_key, require_key, transform_keys
-from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss
+from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss, is_label_map
 from jaxcnn._window import check_positive
 
 
@@ -131,8 +131,9 @@ def _is_map(label: Any, image: jax.Array) -> bool:
     if isinstance(label, MixedLabel):
         return False
     floats = jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating)
-    least = image.ndim if floats and image.ndim == 3 else image.ndim - 1
-    return least <= jnp.ndim(label) <= image.ndim and jnp.shape(label)[1 : image.ndim - 1] == image.shape[1:-1]
+    if floats and image.ndim == 3 and jnp.ndim(label) == 2:
+        return False
+    return is_label_map(label, image)
 
 
 def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:

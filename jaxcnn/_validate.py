@@ -57,7 +57,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
         if ignore_label is not None:
             bad &= label != ignore_label
         if bad.any():
-            i, at = _first(bad)
+            i, at = first_true(bad)
             raise ValueError(
                 f"{name}: label[{at}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
                 f"{classes - 1}; correct the label, use one model output per class, or ignore it by ignore_label"
@@ -67,7 +67,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
     sums = fractions.sum(-1)
     bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & nonzero
     if bad.any():
-        i, at = _first(bad)
+        i, at = first_true(bad)
         raise ValueError(
             f"{name}: label[{at}] is {_row(fractions[i])}, with sum {sums[i]:.6g}; class probabilities must be "
             "non-negative and sum to 1. For regression use mean_squared_error, for several labels binary_cross_entropy"
@@ -85,7 +85,7 @@ def check_probabilities(name: str, label: Any, weight: Any = None, ignore_label:
     if ignore_label is not None:
         bad &= label != ignore_label
     if bad.any():
-        i, at = _first(bad)
+        i, at = first_true(bad)
         raise ValueError(f"{name}: label[{at}] is {label[i]}; labels must be between 0 and 1")
 
 
@@ -118,7 +118,7 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
         if weight is not None:
             finite |= ~_nonzero(weight[start : start + rows], len(part), part.ndim)
         if not finite.all():
-            (row, *rest), _ = _first(~finite)
+            (row, *rest), _ = first_true(~finite)
             return (start + row, *rest)
     return None
 
@@ -212,7 +212,7 @@ def _nonzero(weight: Any, count: int, rank: int) -> np.ndarray:
     return nonzero.reshape(-1, *(1,) * (rank - 1))
 
 
-def _first(bad: np.ndarray) -> tuple[tuple[int, ...], str]:
+def first_true(bad: np.ndarray) -> tuple[tuple[int, ...], str]:
     """The index of the first True, and its text."""
     index = tuple(map(int, np.unravel_index(int(bad.argmax()), bad.shape)))
     return index, ", ".join(map(str, index))

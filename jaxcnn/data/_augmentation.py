@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import as_floating, at_least_float32, short_repr
+from jaxcnn._loss import is_label_map
 
 
 class When(NamedTuple):
@@ -99,8 +100,8 @@ def _is_map(label: Any, image: jax.Array) -> bool:
     Raises:
         ValueError: for labels that look like maps of another size.
     """
-    shape, spatial = np.shape(label), image.shape[1:-1]
-    if len(shape) in (image.ndim - 1, image.ndim) and spatial and shape[1 : image.ndim - 1] == spatial:
+    shape = np.shape(label)
+    if image.ndim > 2 and is_label_map(label, image):
         return True
     if len(shape) >= 3:
         raise ValueError(

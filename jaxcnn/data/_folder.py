@@ -173,7 +173,7 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     for name in sorted(images):
         if name not in classes:
             raise DataError(f"{root}: unknown class {name!r}; {expected_one_of(name, classes)}")
-    counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
+    counts = counts_text(skipped)
     empty = [name for name, files in sorted(images.items()) if not files]
     if empty:
         hint = f"; skipped: {counts}" if skipped else ""
@@ -183,6 +183,11 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     paths = [file for name in classes for file in images.get(name, ())]
     labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     return Files(paths, np.array(labels, np.int32), classes)
+
+
+def counts_text(skipped: collections.Counter[str]) -> str:
+    """The numbers of skipped files, with the reasons, as text."""
+    return ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
 
 
 def images_below(folder: pathlib.Path, skipped: collections.Counter[str]) -> list[pathlib.Path]:

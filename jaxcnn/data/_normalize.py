@@ -55,7 +55,7 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel. uint8 is divided by 255, and counted in histograms."""
+    """Return mean and std of each channel. uint8 is divided by 255, and counted in histograms."""
     channels = [images[..., channel].ravel() for channel in range(images.shape[-1])]
     if images.dtype == np.uint8:
         levels = np.arange(256) / 255

@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
+from jaxcnn._validate import first_true
 from jaxcnn._window import check_choice
 from jaxcnn.data._decode import FORMATS, MAX_PIXELS, checked_pixels, pillow, sized_reader, with_budget
 from jaxcnn.data._error import DataError, LabelError
-from jaxcnn.data._folder import fill_rows, images_below
+from jaxcnn.data._folder import counts_text, fill_rows, images_below
 from jaxcnn.data._load import Dataset
 
 _GRAY_STEP = {"L;2": 85, "L;4": 17}  # Pillow multiplies gray values of 2 and 4 bits by these
@@ -134,8 +135,7 @@ def _by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
             raise DataError(f"{folder}: expected one file named {stem}, found {files[stem].name} and {path.name}")
         files[stem] = path
     if skipped:
-        counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
-        warnings.warn(f"{folder}: skipped: {counts}", stacklevel=4)
+        warnings.warn(f"{folder}: skipped: {counts_text(skipped)}", stacklevel=4)
     return files
 
 
@@ -158,19 +158,19 @@ def _mask_reader(
                 label = _indices(path, upright, raw)
                 unknown = (label >= classes) if ignore is None else (label >= classes) & (label != ignore)
                 if unknown.any():
-                    row, column = _first(unknown)
+                    at, _ = first_true(unknown)
                     expected = f"0 to {classes - 1}" + ("" if ignore is None else f", or {ignore} to ignore")
-                    raise LabelError(f"{path}: class {label[row, column]} at {row, column}; expected {expected}")
+                    raise LabelError(f"{path}: class {label[at]} at {at}; expected {expected}")
             else:
                 rgb = _rgb(path, upright)
                 codes = (rgb[..., 0].astype(np.int32) << 16) | (rgb[..., 1].astype(np.int32) << 8) | rgb[..., 2]
                 position = np.searchsorted(color_codes, codes).clip(max=len(color_codes) - 1)
                 unknown = color_codes[position] != codes
                 if unknown.any():
-                    row, column = _first(unknown)
-                    color = tuple(map(int, rgb[row, column]))
+                    at, _ = first_true(unknown)
+                    color = tuple(map(int, rgb[at]))
                     hint = expected_one_of(color, map(str, colors))
-                    raise LabelError(f"{path}: unknown color {color} at {row, column}; {hint}")
+                    raise LabelError(f"{path}: unknown color {color} at {at}; {hint}")
                 label = color_numbers[position]
             full_size = (label.shape[0], label.shape[1])
             if size is None:
@@ -213,12 +213,6 @@ def _rgb(path: pathlib.Path, image: Any) -> np.ndarray:
     if image.mode in ("RGBA", "LA") and np.asarray(image)[..., -1].min() < 255:
         raise DataError(f"{path}: expected a mask without transparency, which hides the color of pixels")
     return np.asarray(image.convert("RGB"))
-
-
-def _first(unknown: np.ndarray) -> tuple[int, int]:
-    """(row, column) of the first True."""
-    row, column = divmod(int(unknown.argmax()), unknown.shape[1])
-    return row, column
 
 
 def _by(size: Sequence[int]) -> str:
