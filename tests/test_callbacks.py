@@ -16,6 +16,7 @@ from jaxcnn import data, train
 from jaxcnn.metrics import Metric, accuracy, auroc, confusion_matrix, mean_absolute_error, mean_iou, r2
 from jaxcnn.train import callbacks
 from jaxcnn.train._evaluate import measurement
+from jaxcnn.train._event import format_metrics
 from jaxcnn.train._recipe import evaluation_batch
 from tests.test_report import Page
 
@@ -384,3 +385,9 @@ def test_evaluate_computes_metrics_of_the_model():
     assert len(traces) == 1  # compiled once
     with pytest.raises(TypeError, match="metrics need the model"):
         train.evaluate(loss_fn, params, state, {"image": x, "label": y}, metrics=options["metrics"])
+
+
+def test_metrics_as_text():
+    metrics = {"loss": 0.12345, "accuracy": 0.98765, "matrix": [[1, 2]], "r2": None, "f1": float("nan")}
+    assert format_metrics(metrics) == "loss 0.123, accuracy 98.8%, r2 n/a, f1 n/a"
+    assert format_metrics(metrics, precise=True) == "loss 0.1235, accuracy 98.77%, r2 n/a, f1 n/a"
