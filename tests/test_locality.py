@@ -65,6 +65,8 @@ CONVOLUTIONS = [
     Conv("winograd 1-D", (8, 70, 128), (3, 128, 128), (WINOGRAD,)),
     Conv("winograd bfloat16", (4, 12, 12, 128), (3, 3, 128, 128), (WINOGRAD,), dtype="bfloat16"),
     Conv("winograd 3-D", (1, 4, 12, 12, 128), (2, 3, 3, 128, 128), (WINOGRAD, SLICES), pad=(1, 0)),
+    Conv("winograd along depth", (1, 4, 6, 5, 32), (3, 3, 3, 32, 32), (WINOGRAD, SLICES)),
+    Conv("depth slices of few channels", (1, 3, 6, 5, 3), (3, 7, 7, 3, 16), (SLICES,), pad=(3, 3)),
     Conv("winograd in groups", (8, 65, 256), (3, 128, 256), (WINOGRAD, GROUPED), groups=2),
     Conv("plain", (2, 9, 8, 32), (3, 3, 32, 32), ()),
     Conv("strided", (2, 9, 8, 24), (3, 3, 24, 32), (COL2IM,), stride=2),

@@ -1,6 +1,7 @@
 """Every algorithm equals plain `lax`: values, forward- and reverse-mode derivatives, vmap, scan and bfloat16."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -219,13 +220,15 @@ def test_pointwise(case):
         same_kernel_gradient_as_lax(_matmul.pointwise_kernel_gradient, case)
 
 
+@pytest.mark.parametrize("few_channels", [0, 16])
 @small
-@given(dense(rank=3, input_dilation=1))
+@given(case=dense(rank=3, input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
-def test_depth_slices(case):
-    same_as_lax(functools.partial(_depth_slices.forward, compute=_lax.forward), case)
-    gradient = functools.partial(_depth_slices.kernel_gradient, compute=_lax.kernel_gradient)
-    same_kernel_gradient_as_lax(gradient, case)
+def test_depth_slices(few_channels, case):
+    with mock.patch.object(_depth_slices, "_FEW_CHANNELS", few_channels):
+        same_as_lax(functools.partial(_depth_slices.forward, compute=_lax.forward), case)
+        gradient = functools.partial(_depth_slices.kernel_gradient, compute=_lax.kernel_gradient)
+        same_kernel_gradient_as_lax(gradient, case)
 
 
 @small

@@ -186,7 +186,7 @@ def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.A
     products = functools.partial(_compute, exclude=("winograd",))
     dim = _winograd.dimension(problem)
     fast = functools.partial(_winograd.forward, problem=problem, dim=dim, compute=products)
-    return lax.cond(_winograd.accurate(x, w), fast, functools.partial(_lax.forward, problem=problem), x, w)
+    return lax.cond(_winograd.accurate(x, w), fast, functools.partial(products, problem=problem), x, w)
 
 
 def _rotated(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm = _compute) -> jax.Array:
@@ -229,14 +229,14 @@ TABLES = {
             _dense,
             lambda p: math.prod(p.spatial) < p.window.taps,
         ),
-        Rule("depth slices", functools.partial(_depth_slices.forward, compute=_compute), _SLICES, _dense_3d),
         Rule(
             "winograd",
             _winograd_if_accurate,
-            "many channels: a third fewer products; lax for outliers",
+            "many channels: a third fewer products; the next rule for outliers",
             lambda p: _dense(p) and bool(_winograd.waste(p)),
             _winograd.is_faster,
         ),
+        Rule("depth slices", functools.partial(_depth_slices.forward, compute=_compute), _SLICES, _dense_3d),
         Rule("lax", _lax.forward, "XLA's convolution"),
     ),
     "input gradient": (

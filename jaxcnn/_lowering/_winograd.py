@@ -31,6 +31,7 @@ from jaxcnn._window import Window
 
 _OUT, _TAPS, _IN = 2, 3, 4
 _MIN_CHANNELS = 256  # with fewer, the input transform costs more than the products save
+_MIN_CHANNELS_DEPTH = 32  # likewise along the first dimension of a volume, where the transform adds whole slices
 _MAX_WASTE = 6 / 5  # maximum ratio of computed to used positions
 _MAX_PEAK = 16  # maximum ratio of root mean square to mean magnitude, of the kernel or the inputs
 
@@ -56,14 +57,15 @@ def dimension(problem: Problem) -> int:
 
 def is_faster(problem: Problem) -> bool:
     """Whether the channels, and the positions per kernel transform, are numerous enough."""
-    channels = problem.channels, problem.features
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax defines it at import
-    few_positions = isinstance(problem.examples, int) and problem.examples * math.prod(problem.output) < 4 * max(
-        channels
-    )
-    if few_positions or min(channels) < _MIN_CHANNELS or precision in ("highest", "float32"):
+    if not waste(problem) or precision in ("highest", "float32"):
         return False
-    return min(waste(problem).values()) <= _MAX_WASTE
+    along_depth = len(problem.spatial) == 3 and dimension(problem) == 0
+    channels = problem.channels, problem.features
+    enough_channels = min(channels) >= (_MIN_CHANNELS_DEPTH if along_depth else _MIN_CHANNELS)
+    positions = problem.examples * math.prod(problem.output)
+    enough_positions = not isinstance(positions, int) or positions >= 2 * max(channels)
+    return enough_channels and enough_positions and min(waste(problem).values()) <= _MAX_WASTE
 
 
 def accurate(x: jax.Array, w: jax.Array) -> jax.Array:
