@@ -18,7 +18,10 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies -m
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test marked `sample(k)`, mark all but every k-th as slow. Each test has its own offset."""
+    """Of the cases of a test marked `sample(k)`, mark all but every k-th as slow. Each test has its own offset.
+
+    Of more than 40 cases, half of the slow ones become full instead.
+    """
     cases = collections.defaultdict(list)
     for item in items:
         if (sample := item.get_closest_marker("sample")) and not item.get_closest_marker("full"):
@@ -27,7 +30,7 @@ def pytest_collection_modifyitems(items):
         if len(group) > k:
             for i, item in enumerate(group, zlib.crc32(name.encode()) % k):
                 if i % k:
-                    item.add_marker("slow")
+                    item.add_marker("full" if len(group) > 40 and i // k % 2 else "slow")
 
 
 @pytest.fixture(autouse=True)
