@@ -46,6 +46,19 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
     for key in ("model", images):
         if not _value_at(config, key):
             raise ConfigError(f"weights={weights_file} needs {key}=..")
+    channels = require_image_model(model)
+    for key, lower_bound, kind in (("mean", -float("inf"), "number"), ("std", 0, "positive number")):
+        values = config[key]
+        if len(values) != channels or not all(isinstance(v, (int, float)) and v > lower_bound for v in values):
+            raise ConfigError(f"{key} must have one {kind} per channel ({model} has {channels}), got {values}")
+
+
+def require_image_model(model: str) -> int:
+    """Reject names that are not in `MODELS`, and networks for signals or volumes. Return the number of channels.
+
+    Raises:
+        ConfigError: names the model.
+    """
     if model not in MODELS:
         close = ", ".join(map(repr, difflib.get_close_matches(model, MODELS, 3)))
         hint = f"; did you mean {close}?" if close else ""
@@ -53,10 +66,7 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
     *spatial, channels = MODELS[model].input_shape
     if len(spatial) != 2:
         raise ConfigError(f"model={model} is for inputs of shape {(*spatial, channels)}, not for images")
-    for key, lower_bound, kind in (("mean", -float("inf"), "number"), ("std", 0, "positive number")):
-        values = config[key]
-        if len(values) != channels or not all(isinstance(v, (int, float)) and v > lower_bound for v in values):
-            raise ConfigError(f"{key} must have one {kind} per channel ({model} has {channels}), got {values}")
+    return channels
 
 
 def _value_at(config: dict, path: str) -> object:

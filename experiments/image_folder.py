@@ -1,23 +1,36 @@
 """Train a classifier on a folder with one folder of images per class: photos/cat/1.jpg, photos/dog/1.jpg, ...
 
-    python -m experiments.image_folder data.path=photos      your own images; a tenth of them is the test set
+    python -m experiments.image_folder data.path=photos      your own images; a tenth of each class is the test set
+    python -m experiments.image_folder data.path=photos model=resnet18 weights=resnet18.safetensors
     python -m experiments.image_folder                       generated images of digits; 99 %, 15 s
 
-Needs pip install '.[train,images]'. With data.stream=true, images are read during training, which needs '.[grain]'. The
-test then uses the whole folder.
+The second command fine-tunes pretrained weights: first only a new last layer, for `frozen_epochs`, then all layers. For
+mean and std see `experiments.predict`. A run writes `weights.safetensors`, `classes.txt`, `report.html` and the program
+`model.stablehlo` of the best epoch, which `experiments.predict` and `experiments.serve` use. With export=onnx, it also
+writes `model.onnx`.
+Needs pip install '.[train,images,weights,export]'. With data.stream=true, images are read during training, which needs
+'.[grain]'. The test then uses the whole folder.
 """
 
+import functools
 import pathlib
 
 import jax
-import numpy as np
 
-from experiments._settings import require_default, require_one_of
-from jaxcnn import batch_norm, conv, data, dense, global_avg_pool, serial, train
+from experiments._program import save_program
+from experiments._settings import require_default, require_image_model, require_one_of, require_weights
+from jaxcnn import batch_norm, conv, data, dense, freeze, global_avg_pool, models, serial, train, weights
 
 CONFIG = {
-    "data": {"path": "", "height": 32, "width": 32, "on_bad_image": "raise", "test_fraction": 0.1, "stream": False},
-    "model": {"width": 24},
+    # height and width in pixels; 0 is the size that the model was designed for
+    "data": {"path": "", "height": 0, "width": 0, "on_bad_image": "raise", "test_fraction": 0.1, "stream": False},
+    "model": "",  # a classifier of `jaxcnn.models`; "" is a small network
+    "weights": "",  # pretrained weights of the model: a file
+    "eps": 0.0,  # epsilon of the model's batch norms; 0 keeps its default
+    "mean": [0.485, 0.456, 0.406],  # mean and std of the images that the weights were trained on
+    "std": [0.229, 0.224, 0.225],
+    "frozen_epochs": 3,  # with weights: epochs that only train the new last layer
+    "export": "stablehlo",  # or "onnx", which also writes model.onnx
     "train": train.FIT
     | {
         "epochs": 12,
@@ -25,19 +38,20 @@ CONFIG = {
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
         "weight_decay": {"rate": 0.01, "where": "(.*/)?kernel"},
         "augment": [["random_crop", 2]],
+        "restore_best": True,
     },
     "runs": "runs",
     "folder": "",
 }
 
 
-def network(images, width):
+def small_network(classes, width=24):
     """Three stages of two convolutions with batch norm, the first with stride 2, then global average pooling."""
     layers = []
     for features in (width, 2 * width, 4 * width):
         layers += [conv(features, stride=2, padding=1, bias=False), batch_norm(), jax.nn.relu]
         layers += [conv(features, bias=False), batch_norm(), jax.nn.relu]
-    return serial(data.normalize(images), *layers, global_avg_pool, dense(len(images.classes)))
+    return serial(*layers, global_avg_pool, dense(classes))
 
 
 def digits_as_files(folder, count=2000):
@@ -53,38 +67,74 @@ def digits_as_files(folder, count=2000):
     return folder
 
 
-def split(images, test_fraction):
-    """Return training and test images, shuffled with a fixed seed."""
-    order = np.random.default_rng(0).permutation(len(images.images))
-    test, training = np.split(order, [round(test_fraction * len(order))])
-    return (data.Dataset(images.images[at], images.labels[at], images.classes) for at in (training, test))
+def read(config, size, channels):
+    """Return training and test images, and images for the statistics."""
+    settings = config["data"]
+    path = settings["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
+    if settings["stream"]:
+        stream = functools.partial(
+            data.image_stream, path, size, channels=channels, batch_size=config["train"]["batch_size"]
+        )
+        train_data, test_data = stream(seed=config["train"]["seed"]), stream(shuffle=False)
+        first = next(train_data.batches(0))  # mean and std of one batch are accurate enough
+        return train_data, test_data, data.Dataset(first["image"], first["label"], train_data.classes)
+    images = data.image_folder(path, size, channels=channels, on_bad_image=settings["on_bad_image"])
+    print(f"{len(images.images):,} images of {len(images.classes)} classes: {', '.join(images.classes)}")
+    train_data, test_data = data.train_test_split(images, settings["test_fraction"])
+    return train_data, test_data, train_data
 
 
 def main(config):
     train.resolve(config["train"])
-    data_config = config["data"]
-    train.require(config, {"data.height": (8, 10**5), "data.width": (8, 10**5), "data.test_fraction": (0, 1)})
+    train.require(
+        config,
+        {
+            "data.height": (0, 10**5),
+            "data.width": (0, 10**5),
+            "data.test_fraction": (0, 1),
+            "frozen_epochs": (0, 10**6),
+            "eps": (0, 1),
+        },
+    )
     require_one_of(config, "data.on_bad_image", ("raise", "skip"))
-    if data_config["stream"]:
+    require_one_of(config, "export", ("stablehlo", "onnx"))
+    if config["data"]["stream"]:
         unused = ("data.on_bad_image", "data.test_fraction")
         require_default(config, CONFIG, unused, "with data.stream=true, which trains and tests on all images")
-    path = data_config["path"] or digits_as_files(pathlib.Path(config["runs"], "digits_as_files"))
-    size = (data_config["height"], data_config["width"])
-    if data_config["stream"]:
-        batch_size = config["train"]["batch_size"]
-        train_data = data.image_stream(path, size, batch_size=batch_size, seed=config["train"]["seed"])
-        test_data = data.image_stream(path, size, batch_size=batch_size, shuffle=False)
-        first = next(train_data.batches(0))  # mean and std of one batch are accurate enough
-        images = data.Dataset(first["image"], first["label"], train_data.classes)
+    name, pretrained = config["model"], config["weights"]
+    if pretrained:
+        require_weights(config, CONFIG, "data.path", ())
     else:
-        images = data.image_folder(path, size, on_bad_image=data_config["on_bad_image"])
-        print(f"{len(images.images):,} images of {len(images.classes)} classes: {', '.join(images.classes)}")
-        train_data, test_data = split(images, data_config["test_fraction"])
-    model = network(images, config["model"]["width"])
+        require_default(config, CONFIG, ("mean", "std", "frozen_epochs"), "without weights=FILE")
+        if name:
+            require_image_model(name)
+    height, width, channels = models.MODELS[name].input_shape if name else (32, 32, 3)
+    size = (config["data"]["height"] or height, config["data"]["width"] or width)
+    train_data, test_data, images = read(config, size, channels)
     run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
-    fitted = train.fit(model, train_data, eval_data=test_data, config=config["train"], run=run)
+    options = {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
+    classes, fit = len(images.classes), functools.partial(train.fit, eval_data=test_data)
+    if pretrained:
+        scale, backbone = data.normalize(config["mean"], config["std"]), models.MODELS[name](None, **options)
+        start = tuple({"net": tree} if tree else {} for tree in weights.load(pretrained, name, classes=None, **options))
+        model = serial(scale=scale, net=backbone, head=dense(classes))
+        if config["frozen_epochs"]:
+            frozen = serial(scale=scale, net=freeze(backbone), head=dense(classes))
+            # Penalties would change the frozen weights.
+            only_head = {"weight_decay": config["train"]["weight_decay"] | {"where": "head/kernel"}, "regularize": {}}
+            settings = config["train"] | only_head | {"epochs": config["frozen_epochs"]}
+            part = train.Run("frozen", config, folder=run.folder / "frozen")
+            start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
+    else:
+        start = None
+        network = models.MODELS[name](classes, **options) if name else small_network(classes)
+        model = serial(scale=data.normalize(images), net=network)
+    fitted = fit(model, train_data, config=config["train"], run=run, start=start)
+    save_program(run.folder, model, fitted.params, fitted.state, images)
+    weights.save(run.folder / "weights.safetensors", fitted.params, fitted.state)
+    (run.folder / "classes.txt").write_text("".join(f"{name}\n" for name in images.classes), encoding="utf-8")
     print(fitted.outcome)
-    return fitted.history[-1]
+    return fitted.best.metrics
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Classify images with pretrained weights: prints the five most likely classes of each image.
+"""Classify images with a trained network: prints the five most likely classes of each image.
 
+    python -m experiments.predict run=runs/image_folder_.. images=photos
     python -m experiments.predict weights=resnet50.safetensors model=resnet50 images=photos class_names=imagenet.txt
     python -m experiments.predict                            trains a LeNet on digits first; 10 s
 
-`weights` is a safetensors file with parameter names of torchvision, timm or `jaxcnn.weights.save`. `images` is a file
-or a folder; unreadable files are reported and skipped. `class_names` is a text file with one class per line. The
-default mean and std are those of ImageNet models; torchvision's GoogLeNet and Inception v3 use 0.5 for all channels.
-timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
-Needs pip install '.[train,images,weights]'.
+`run` is the folder of a run of `experiments.image_folder`; its program, class names and image size are used, and a
+contact sheet of the images is written. `weights` is a safetensors file with parameter names of torchvision, timm or
+`jaxcnn.weights.save`. `images` is a file or folder; unreadable files are reported and skipped. `class_names` is a text
+file with one class per line. The default mean and std are those of ImageNet models; torchvision's GoogLeNet and
+Inception v3 use 0.5 for all channels. timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
+Needs pip install '.[train,images,weights,export,plot]'.
 """
 
 import functools
@@ -17,10 +19,12 @@ import sys
 import jax
 import numpy as np
 
-from experiments._settings import require_one_of, require_weights
-from jaxcnn import batch_norm, data, jit, models, serial, train, weights
+from experiments._program import load_program
+from experiments._settings import require_default, require_one_of, require_weights
+from jaxcnn import batch_norm, data, explain, jit, models, serial, train, weights
 
 CONFIG = {
+    "run": "",
     "model": "",  # name of the model of the weights
     "classes": 1000,
     "eps": 0.0,  # epsilon of the batch norms; 0 keeps the model's default
@@ -34,7 +38,9 @@ CONFIG = {
     "runs": "runs",
 }
 BAR = 30  # length in characters of a bar for 100 %
+SHEET = 64  # maximum number of images on a contact sheet
 WEIGHTS_KEYS = ("classes", "eps", "on_bad_image", "class_names")
+RUN_KEYS = ("model", "classes", "eps", "weights", "class_names", "mean", "std")  # have no effect with a run
 CENTER_FRACTION = 0.875  # images are resized to cover a square, then cropped to this fraction of its side
 
 
@@ -74,27 +80,64 @@ def image_files(path):
     return files
 
 
-def read_images(path, shape, on_bad_image):
-    """Return file names and center crops of the images, with values in [0, 1]."""
-    full_side = round(shape[0] / CENTER_FRACTION)
-    margin = (full_side - shape[0]) // 2
-    center = slice(margin, margin + shape[0])
+def read_images(path, read, on_bad_image):
+    """Return the images of a file or folder by file name. `read` returns the array of an image file."""
     images = {}
     for file in image_files(path):
         try:
-            images[file.name] = data.read_image(file, (full_side, full_side), channels=shape[2])[center, center]
+            images[file.name] = read(file)
         except data.DataError as error:
             if on_bad_image == "raise":
                 raise
             print(f"skipped: {error}", file=sys.stderr)
     if not images:
         raise data.DataError(f"{path}: contains no readable images")
-    return list(images), np.stack(list(images.values())) / np.float32(255)
+    return images
+
+
+def center_crop_reader(shape):
+    """A function from an image file to its center crop, with the center fraction of ImageNet evaluation."""
+    full_side = round(shape[0] / CENTER_FRACTION)
+    margin = (full_side - shape[0]) // 2
+    center = slice(margin, margin + shape[0])
+    return lambda file: data.read_image(file, (full_side, full_side), channels=shape[2])[center, center]
+
+
+def show(name, top):
+    """Print the most likely classes of an image with bars."""
+    print(f"\n{name}")
+    for entry in top:
+        bar = "#" * round(BAR * entry["probability"])
+        print(f"  {entry['probability']:6.1%}  {bar:{BAR}}  {entry['name']}")
+
+
+def write_contact_sheet(path, images, tops):
+    """Write a PNG file with the images and their most likely classes."""
+    titles = [f"{name[-16:]}\n{top[0]['name']} {top[0]['probability']:.0%}" for name, top in tops.items()]
+    figure = explain.plot_images(np.stack(list(images.values())[:SHEET]), titles[:SHEET])
+    figure.savefig(path)
+    print(f"\ncontact sheet: {path}")
+
+
+def predict_with_run(config):
+    """Classify the images with the program of a run."""
+    program = load_program(config["run"])
+    images = read_images(config["images"], program.read, config["on_bad_image"])
+    tops = {name: program.top(program.predict(image[None])[0], config["top"]) for name, image in images.items()}
+    for name, top in tops.items():
+        show(name, top)
+    write_contact_sheet(pathlib.Path(config["run"], "predictions.png"), images, tops)
+    return {name: {entry["name"]: entry["probability"] for entry in top} for name, top in tops.items()}
 
 
 def main(config):
     train.require(config, {"classes": (1, 10**6), "top": (1, 10**6), "eps": (0, 1)})
     require_one_of(config, "on_bad_image", ("raise", "skip"))
+    if config["run"]:
+        require_default(config, CONFIG, RUN_KEYS, "with run=FOLDER, which knows its network")
+        if not config["images"]:
+            raise train.ConfigError(f"run={config['run']} needs images=..")
+        return predict_with_run(config)
     require_weights(config, CONFIG, "images", WEIGHTS_KEYS)
     if not config["weights"]:
         config = demonstration(config)
@@ -103,7 +146,7 @@ def main(config):
         options["norm"] = functools.partial(batch_norm, eps=config["eps"])
     params, state = weights.load(config["weights"], config["model"], **options)
     build = models.MODELS[config["model"]]
-    names, images = read_images(config["images"], build.input_shape, config["on_bad_image"])
+    images = read_images(config["images"], center_crop_reader(build.input_shape), config["on_bad_image"])
     classes = [f"class {i}" for i in range(config["classes"])]
     if config["class_names"]:
         try:
@@ -117,14 +160,12 @@ def main(config):
     model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))
     apply = jit(model.apply, static_argnames="train")
     result = {}
-    for name, image in zip(names, images, strict=True):
+    for name, image in images.items():
         logits, _ = apply({"net": params}, {"net": state} if state else {}, image[None], train=False)
         probabilities = np.asarray(jax.nn.softmax(logits[0]))
-        top = np.argsort(-probabilities)[: config["top"]]
-        print(f"\n{name}")
-        for i in top:
-            print(f"  {probabilities[i]:6.1%}  {'#' * round(BAR * float(probabilities[i])):{BAR}}  {classes[i]}")
-        result[name] = {classes[i]: float(probabilities[i]) for i in top}
+        order = np.argsort(-probabilities)[: config["top"]]
+        show(name, [{"name": classes[i], "probability": float(probabilities[i])} for i in order])
+        result[name] = {classes[i]: float(probabilities[i]) for i in order}
     return result
 
 

@@ -11,6 +11,7 @@ from jaxcnn.data._normalize import normalize as normalize
 from jaxcnn.data._segmentation import segmentation_folder as segmentation_folder
 from jaxcnn.data._source import Source as Source
 from jaxcnn.data._source import source as source
+from jaxcnn.data._split import train_test_split as train_test_split
 from jaxcnn.data._stream import Stream as Stream
 from jaxcnn.data._stream import image_stream as image_stream
 
@@ -28,4 +29,5 @@ __all__ = [
     "read_image",
     "segmentation_folder",
     "source",
+    "train_test_split",
 ]

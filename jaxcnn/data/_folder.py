@@ -112,11 +112,11 @@ def fill_rows(
     return good
 
 
-def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
+def read_image(path: Any, size: tuple[int, int], *, channels: int = 3) -> np.ndarray:
     """Read one image as uint8 (height, width, channels), rotated, resized and cropped as in `image_folder`.
 
     Args:
-        path: a file (.jpg, .png, .webp, .bmp).
+        path: a file (.jpg, .png, .webp, .bmp), or an open binary file.
         size: (height, width) in pixels.
         channels: 3 for color, 1 for gray.
 
@@ -126,7 +126,7 @@ def read_image(path: str | os.PathLike, size: tuple[int, int], *, channels: int 
 
     Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]` is the center crop of ImageNet evaluation.
     """
-    return reader(size, channels, MAX_PIXELS)(pathlib.Path(path))
+    return reader(size, channels, MAX_PIXELS)(path if hasattr(path, "read") else pathlib.Path(path))
 
 
 def is_hidden(path: str | os.PathLike) -> bool:

@@ -1,0 +1,46 @@
+"""Random split of a data set into training and test examples."""
+
+import numpy as np
+
+from jaxcnn._layer import check_number
+from jaxcnn._window import check_integer, check_positive
+from jaxcnn.data._error import DataError
+from jaxcnn.data._load import Dataset
+
+
+def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split a data set into training and test examples, at random.
+
+    With integer classes (N,), the split is stratified: each class has the same fraction of test examples, rounded, and
+    at least one training and one test example. Other labels are split as a whole.
+
+    Args:
+        dataset: images and labels in memory.
+        test_fraction: of the examples, between 0 and 1.
+        seed: the same seed gives the same split.
+
+    Raises:
+        DataError: if a class, or a data set without classes, has fewer than two examples.
+
+    Example:
+        >>> digits = jaxcnn.data.load("mnist_small", "train")
+        >>> train_data, test_data = jaxcnn.data.train_test_split(digits, 0.1)
+        >>> len(train_data.images), len(test_data.images)
+        (7199, 801)
+    """
+    check_positive("test_fraction", check_number("test_fraction", test_fraction, 0, 1))
+    check_integer("train_test_split", "seed", seed, 0)
+    labels = np.asarray(dataset.labels)
+    stratified = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    groups = labels if stratified else np.zeros(len(dataset.images), int)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(groups))
+    is_test = np.zeros(len(groups), bool)
+    for group in np.unique(groups):
+        members = order[groups[order] == group]
+        if len(members) < 2:
+            of_class = f" of class {dataset.classes[group] if dataset.classes else group}" if stratified else ""
+            raise DataError(f"train_test_split needs at least 2 examples{of_class}, got {len(members)}")
+        is_test[members[: min(len(members) - 1, max(1, round(test_fraction * len(members))))]] = True
+    train, test = order[~is_test[order]], order[is_test[order]]
+    return tuple(Dataset(dataset.images[at], labels[at], dataset.classes) for at in (train, test))
