@@ -42,5 +42,5 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
             of_class = f" of class {dataset.classes[group] if dataset.classes else group}" if stratified else ""
             raise DataError(f"train_test_split needs at least 2 examples{of_class}, got {len(members)}")
         is_test[members[: min(len(members) - 1, max(1, round(test_fraction * len(members))))]] = True
-    train, test = order[~is_test[order]], order[is_test[order]]
-    return tuple(Dataset(dataset.images[at], labels[at], dataset.classes) for at in (train, test))
+    select = lambda at: Dataset(dataset.images[at], labels[at], dataset.classes)
+    return select(order[~is_test[order]]), select(order[is_test[order]])
