@@ -124,7 +124,9 @@ def main(config):
             only_head = {"weight_decay": config["train"]["weight_decay"] | {"where": "head/kernel"}, "regularize": {}}
             settings = config["train"] | only_head | {"epochs": config["frozen_epochs"]}
             part = train.Run("frozen", config, folder=run.folder / "frozen")
+            run.say("training the new last layer")
             start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
+            run.say("training all layers")
     else:
         start = None
         network = models.MODELS[name](classes, **options) if name else small_network(classes)
