@@ -1,13 +1,13 @@
 """Train a classifier on a folder with one folder of images per class: photos/cat/1.jpg, photos/dog/1.jpg, ...
 
     python -m experiments.image_folder data.path=photos      your own images; a tenth of each class is the test set
-    python -m experiments.image_folder data.path=photos model=resnet18 weights=resnet18.safetensors
+    python -m experiments.image_folder data.path=photos model=resnet18 weights=resnet18.a1_in1k export=onnx
     python -m experiments.image_folder                       generated images of digits; 99 %, 15 s
 
-The second command fine-tunes pretrained weights: first only a new last layer, for `frozen_epochs`, then all layers. For
-mean and std see `experiments.predict`. A run writes `weights.safetensors`, `classes.txt`, `report.html` and the program
-`model.stablehlo` of the best epoch, which `experiments.predict` and `experiments.serve` use. With export=onnx, it also
-writes `model.onnx`.
+The second command fine-tunes pretrained weights, a name of `jaxcnn.weights.available` or a file: first only a new last
+layer, for `frozen_epochs`, then all layers. For a file, mean, std and eps are as in `experiments.predict`. A run writes
+`weights.safetensors`, `classes.txt`, `report.html` and the program `model.stablehlo` of the best epoch, which
+`experiments.predict` and `experiments.serve` use. With export=onnx, it also writes `model.onnx`.
 Needs pip install '.[train,images,weights,export]'. With data.stream=true, images are read during training, which needs
 '.[grain]'. The test then uses the whole folder.
 """
@@ -16,16 +16,17 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 
 from experiments._program import save_program
 from experiments._settings import require_default, require_image_model, require_one_of, require_weights
-from jaxcnn import batch_norm, conv, data, dense, freeze, global_avg_pool, models, serial, train, weights
+from jaxcnn import Layer, batch_norm, conv, data, dense, global_avg_pool, models, paths, serial, train, weights
 
 CONFIG = {
     # height and width in pixels; 0 is the size that the model was designed for
     "data": {"path": "", "height": 0, "width": 0, "on_bad_image": "raise", "test_fraction": 0.1, "stream": False},
     "model": "",  # a classifier of `jaxcnn.models`; "" is a small network
-    "weights": "",  # pretrained weights of the model: a file
+    "weights": "",  # pretrained weights of the model: a file, or a name of `jaxcnn.weights.available`
     "eps": 0.0,  # epsilon of the model's batch norms; 0 keeps its default
     "mean": [0.485, 0.456, 0.406],  # mean and std of the images that the weights were trained on
     "std": [0.229, 0.224, 0.225],
@@ -45,13 +46,47 @@ CONFIG = {
 }
 
 
-def small_network(classes, width=24):
+def small_network(images, width=24):
     """Three stages of two convolutions with batch norm, the first with stride 2, then global average pooling."""
     layers = []
     for features in (width, 2 * width, 4 * width):
         layers += [conv(features, stride=2, padding=1, bias=False), batch_norm(), jax.nn.relu]
         layers += [conv(features, bias=False), batch_norm(), jax.nn.relu]
-    return serial(*layers, global_avg_pool, dense(classes))
+    return serial(*layers, global_avg_pool, dense(len(images.classes)))
+
+
+def norm_options(config):
+    """The option `norm` of a model, if config["eps"] is not its default."""
+    return {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
+
+
+def pretrained_network(config, classes):
+    """Return a model with a new last layer, and its initial params and state."""
+    name, options = config["model"], norm_options(config)
+    if not pathlib.Path(config["weights"]).exists():
+        net = weights.pretrained(config["weights"], classes=classes)
+        return net.model, (net.params, net.state)
+    body = weights.load(config["weights"], name, classes=None, **options)
+    model = serial(
+        normalize=data.normalize(config["mean"], config["std"]), network=models.MODELS[name](classes, **options)
+    )
+    return model, tuple({"network": tree} if tree else {} for tree in body)
+
+
+def with_frozen_body(model, config):
+    """Return the model with constant parameters and statistics, except those of the last layer, and settings to fit."""
+    shape = (1, *models.MODELS[config["model"]].input_shape)
+    spec = jax.eval_shape(models.MODELS[config["model"]](None).init, jax.random.key(0), jnp.zeros(shape))
+    body = {f"network/{path}" for path in paths(spec[0])}
+
+    def apply(params, state, x, *, train, key=None):
+        leaves = zip(paths(params), jax.tree.leaves(params), strict=True)
+        leaves = [jax.lax.stop_gradient(leaf) if path in body else leaf for path, leaf in leaves]
+        return model.apply(jax.tree.unflatten(jax.tree.structure(params), leaves), state, x, train=False)
+
+    # Penalties would change the frozen parameters.
+    settings = {"weight_decay": {"rate": 0.0}, "regularize": {}, "epochs": config["frozen_epochs"]}
+    return Layer(model.init, apply), config["train"] | settings
 
 
 def digits_as_files(folder, count=2000):
@@ -112,25 +147,18 @@ def main(config):
     size = (config["data"]["height"] or height, config["data"]["width"] or width)
     train_data, test_data, images = read(config, size, channels)
     run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
-    options = {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
-    classes, fit = len(images.classes), functools.partial(train.fit, eval_data=test_data)
+    fit, start = functools.partial(train.fit, eval_data=test_data), None
     if pretrained:
-        scale, backbone = data.normalize(config["mean"], config["std"]), models.MODELS[name](None, **options)
-        start = tuple({"net": tree} if tree else {} for tree in weights.load(pretrained, name, classes=None, **options))
-        model = serial(scale=scale, net=backbone, head=dense(classes))
+        model, start = pretrained_network(config, len(images.classes))
         if config["frozen_epochs"]:
-            frozen = serial(scale=scale, net=freeze(backbone), head=dense(classes))
-            # Penalties would change the frozen weights.
-            only_head = {"weight_decay": config["train"]["weight_decay"] | {"where": "head/kernel"}, "regularize": {}}
-            settings = config["train"] | only_head | {"epochs": config["frozen_epochs"]}
-            part = train.Run("frozen", config, folder=run.folder / "frozen")
             run.say("training the new last layer")
+            part = train.Run("frozen", config, folder=run.folder / "frozen")
+            frozen, settings = with_frozen_body(model, config)
             start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
             run.say("training all layers")
     else:
-        start = None
-        network = models.MODELS[name](classes, **options) if name else small_network(classes)
-        model = serial(scale=data.normalize(images), net=network)
+        network = models.MODELS[name](len(images.classes), **norm_options(config)) if name else small_network(images)
+        model = serial(normalize=data.normalize(images), network=network)
     fitted = fit(model, train_data, config=config["train"], run=run, start=start)
     save_program(run.folder, model, fitted.params, fitted.state, images)
     weights.save(run.folder / "weights.safetensors", fitted.params, fitted.state)

@@ -390,13 +390,13 @@ def test_image_folder_with_pretrained_weights(tmp_path, monkeypatch):
     arguments = [f"data.path={folder}", "model=lenet5", f"weights={tmp_path}/w.safetensors", "mean=[0.1]", "std=[0.3]"]
     arguments += ["frozen_epochs=2", "train.epochs=1", "train.regularize.l2=0.1", "train.batch_size=16"]
     small(image_folder, tmp_path / "runs", *arguments, "train.augment=[]")
-    kernels = [fit.params["net"]["conv1"]["kernel"] for fit in fitted]
+    kernels = [fit.params["network"]["conv1"]["kernel"] for fit in fitted]
     np.testing.assert_array_equal(kernels[0], params["conv1"]["kernel"])
     assert np.abs(kernels[1] - kernels[0]).max() > 1e-4
     assert [len(fit.history) for fit in fitted] == [2, 1]
     (run,) = (tmp_path / "runs").glob("image_folder-*")
     saved, _ = weights.load(run / "weights.safetensors")
-    np.testing.assert_array_equal(saved["net"]["conv1"]["kernel"], kernels[1])
+    np.testing.assert_array_equal(saved["network"]["conv1"]["kernel"], kernels[1])
 
 
 def waves(folder):
