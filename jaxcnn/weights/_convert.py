@@ -17,11 +17,11 @@ LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "va
 COUNTER = "num_batches_tracked"  # an entry of every PyTorch batch norm, which jaxcnn does not need
 TREES = ("params", "state")  # the first part of every name in a jaxcnn file
 MAX_SHOWN = 5  # names per list in a message
-PREFIXES = ("module.", "_orig_mod.", "model.")  # added by DataParallel, torch.compile and training wrappers
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # added by DataParallel, torch.compile and training wrappers
 
 
 class WeightsError(ValueError):
-    """The weights do not fit the model, or the file is not a readable safetensors file."""
+    """The weights do not fit the model, or the file is not readable."""
 
 
 def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -> tuple[Params, State]:

@@ -1,4 +1,4 @@
-"""Weights in safetensors files, which contain names, shapes and data but no executable code."""
+"""Weights in files: safetensors, which contain no executable code, and PyTorch's, whose code is not executed."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from jaxcnn._path import paths
 from jaxcnn._replace import replace
 from jaxcnn._stack import stack_depth, stacked_name
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
-from jaxcnn.weights._kind import describe, is_safetensors
+from jaxcnn.weights._kind import describe, is_safetensors, is_torch
+from jaxcnn.weights._torch_file import read_torch
 
 DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some
     "F64": np.float64,
@@ -88,21 +89,26 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
 
 
 def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> tuple[Params, State]:
-    """Load (params, state) as NumPy arrays from a safetensors file. Its names are those of `save`, torchvision or timm.
+    """Load (params, state) as NumPy arrays from a safetensors or PyTorch file, with names of `save`, torchvision or timm.
 
     With `model`, the result fits that model, in float32. Without, it has the paths and dtypes of the file.
 
+    PyTorch files (.pth, .pt, .ckpt, .bin; zip and legacy format) need no PyTorch. The pickle in them is read as data:
+    nothing is imported or called, so a file cannot run code. In a checkpoint, the state dict is the dict that contains
+    tensors, found under "state_dict", "model" and similar keys; the weights of the model come before their EMA.
+
     Args:
-        path: the file.
+        path: the file. Its content decides the format, not its suffix.
         model: the model's name in `MODELS`. Required for files with torchvision's or timm's names.
         options: the model's options, such as classes=10.
 
     Raises:
         WeightsError: if the file cannot be read or is damaged, is of another format (the message explains how to
-            convert it; pickles are never opened), or does not fit the model, as in `from_torch`.
-        MissingExtraError: if the package safetensors is not installed.
+            convert it), contains other Python objects (the message names the opcode or global), or does not fit the
+            model, as in `from_torch`.
+        MissingExtraError: if the package safetensors is not installed and the file needs it.
 
-    Example: `params, state = jaxcnn.weights.load("resnet18.safetensors", "resnet18")`
+    Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
     path = pathlib.Path(path)
     for pattern, reason in LOOKALIKES.items():
@@ -134,6 +140,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the metadata of a file."""
     try:
         if not is_safetensors(path):
+            if path.is_file() and is_torch(path):
+                return read_torch(path), {}
             raise WeightsError(f"{path}: {describe(path)}")
         content = path.read_bytes()
     except OSError as error:

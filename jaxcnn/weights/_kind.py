@@ -4,7 +4,7 @@ import pathlib
 import re
 import zipfile
 
-_TORCH = """PyTorch pickle, which is not supported because loading one can run arbitrary code. To convert it:
+_TORCH = """PyTorch pickle that is not a complete file of torch.save, which is not supported. To convert it:
   import torch, safetensors.torch
   def dicts(tree):
       yield tree
@@ -37,6 +37,7 @@ _SHARDS = (
 )
 _ARCHIVE = "{} archive. Extract it first"
 
+_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the pickle of the magic number, protocol 2
 _SIGNATURES = {  # first bytes of a file -> description
     b"\x89HDF\r\n\x1a\n": _HDF5,
     b"\x93NUMPY": "NumPy array. Read it with numpy.load({path!r})",
@@ -57,6 +58,13 @@ def is_safetensors(path: pathlib.Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and start[4:8] == bytes(4)
+
+
+def is_torch(path: pathlib.Path) -> bool:
+    """Return whether a file is one of torch.save: a zip archive with data.pkl, or the legacy format's magic number."""
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+    return (start[:2] == b"PK" and _zip(path, start) == _TORCH) or (start[:1], start[2:]) == (_LEGACY[:1], _LEGACY[2:])
 
 
 def describe(path: pathlib.Path) -> str:
