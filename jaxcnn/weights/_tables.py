@@ -17,13 +17,15 @@ class Table(NamedTuple):
     # (regular expression, replacement), applied to the path in order; afterwards "/" becomes "."
     renames: tuple[tuple[str, str], ...] = ()
     # path of a kernel that follows a flatten -> (C, H, W) before the flatten; it is (H, W, C) in jaxcnn
-    flattened: Mapping[str, tuple[int, int, int]] = {}
+    flattened: Mapping[str, tuple[int, ...]] = {}
     # regular expression of paths -> number of trailing dimensions of size 1 in PyTorch
     trailing_ones: Mapping[str, int] = {}
     # regular expression of PyTorch names that are ignored if the model lacks them: auxiliary heads
     optional: str = ""
     # eps of the library's norms, if it differs from the model's default
     eps: float | None = None
+    # path -> PyTorch name, for single leaves; the renames do not apply to them
+    names: Mapping[str, str] = {}
 
 
 PLAIN = Table()
