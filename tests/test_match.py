@@ -108,8 +108,12 @@ def test_flattened_feature_maps(spatial):
         y = y @ trained["fc.weight"].T + trained["fc.bias"]
         return y @ trained["head.weight"].T + trained["head.bias"]
 
-    params, state = weights.from_torch(model, trained, x=x)
-    np.testing.assert_allclose(run(model, params, state, x), expected(np.moveaxis(x, -1, 1).reshape(2, -1)), rtol=1e-3)
+    convolution = trained["fc.weight"].reshape(size, 3, *spatial)  # over the whole feature map, as in timm's VGG
+    for kernel in (trained["fc.weight"], convolution):
+        params, state = weights.from_torch(model, trained | {"fc.weight": kernel}, x=x)
+        np.testing.assert_allclose(
+            run(model, params, state, x), expected(np.moveaxis(x, -1, 1).reshape(2, -1)), rtol=1e-3
+        )
     back = weights.to_torch(model, params, state, x=x)
     assert all((back[name] == trained[name]).all() for name in trained)
     params, state = weights.from_torch(model, trained, x=x, flatten="HWC")

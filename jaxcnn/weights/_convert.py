@@ -273,7 +273,10 @@ def _in_torch_shapes(given: dict[str, np.ndarray], targets: Mapping[str, Target]
         is_dense = len(shape) == 2 and target.leaf[1].endswith("kernel")
         if is_dense and found.shape == shape == shape[::-1]:
             square.append(name)
-        elif found.shape != shape and without_ones(found.shape) == without_ones(shape):
+        elif found.shape != shape and without_ones(found.shape) in (
+            without_ones(shape),
+            without_ones(target.layout.transposed_shape),  # a convolution over the whole feature map
+        ):
             result[name] = found.reshape(shape)
         elif is_dense and found.shape == shape[::-1] != shape:
             result[name] = found.T

@@ -19,11 +19,16 @@ class Layout(NamedTuple):
     axes: tuple[int, ...]
     torch_shape: tuple[int, ...]
 
+    @property
+    def transposed_shape(self) -> tuple[int, ...]:
+        """The shape before the last reshape: (out, C, H, W) for a dense layer after a flatten."""
+        return tuple(self.view[axis] for axis in self.axes)
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x.reshape(self.view).transpose(self.axes)).reshape(self.torch_shape)
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        return y.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes)).reshape(self.shape)
+        return y.reshape(self.transposed_shape).transpose(np.argsort(self.axes)).reshape(self.shape)
 
 
 def torch_name(path: str, table: Table) -> str:

@@ -79,8 +79,8 @@ def match(model: str | Layer, state_dict: Mapping[str, Any], x: Any = None, **op
 
     Example:
         >>> net = jaxcnn.serial(conv=jaxcnn.conv(4, bias=False), norm=jaxcnn.batch_norm())
-        >>> trained = {"0.weight": np.ones((4, 3, 3, 3))}
-        >>> trained |= {f"1.{name}": np.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
+        >>> trained = {"0.weight": jnp.ones((4, 3, 3, 3))}
+        >>> trained |= {f"1.{name}": jnp.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
         >>> names = jaxcnn.weights.match(net, trained, jnp.zeros((1, 8, 8, 3)))
         >>> names
         conv/kernel -> 0.weight

@@ -40,7 +40,8 @@ def leaf_uses(apply: Any, trees: tuple[Params, State], x: Any) -> dict[Leaf, Use
         programs = inner_programs(equation)
         if len(programs) == 1 and len(jaxpr_of(programs[0]).invars) == len(operands):
             return interpret(programs[0], operands, rule, lambda _: _Value(0))
-        sources, weights, flattened = 0, 0, ()
+        sources, weights = 0, 0
+        flattened: tuple[int, ...] = ()
         for value in operands:
             if value.bits & DATA:
                 sources |= value.bits
@@ -66,7 +67,7 @@ def _indices(bits: int) -> Iterator[int]:
 def _flattened(equation: Any, out: Any, flattened: tuple[int, ...]) -> tuple[int, ...]:
     """Return (*spatial, C) if the output is a flattened feature map: after a reshape, and operations per feature."""
     shape, name = out.aval.shape, equation.primitive.name
-    before = equation.invars[0].aval.shape if equation.invars else ()
+    before: tuple[int, ...] = equation.invars[0].aval.shape if equation.invars else ()
     if name == "reshape" and len(before) > 2 and shape == (before[0], math.prod(before[1:])):
         return before[1:]
     keeps = len(shape) == 2 and shape[1] == math.prod(flattened) and not name.startswith(MIXING)
