@@ -225,6 +225,8 @@ def test_ambiguities():
 
     chain = cnn.serial(a=cnn.dense(3, bias=False), b=cnn.dense(3, bias=False))
     assert not weights.match(chain, {"z.weight": draw(3, 3), "y.weight": draw(3, 3)}, x).ambiguous
+    blocks = cnn.serial(*2 * [cnn.residual(cnn.dense(3, bias=False))])  # the second depends on the first
+    assert not weights.match(blocks, {"z.weight": draw(3, 3), "y.weight": draw(3, 3)}, x).ambiguous
     names = weights.match(chain, {"layer2.weight": draw(3, 3), "layer10.weight": draw(3, 3)}, x)
     assert list(names.values()) == ["layer2.weight", "layer10.weight"]
     alphabetical = {"layer10.weight": draw(3, 3), "layer2.weight": draw(3, 3)}
@@ -235,6 +237,8 @@ def test_ambiguities():
     names = weights.match(chain, {"z.weight": draw(3, 3), "y.weight": draw(4, 3)}, x)
     assert names.ambiguous == {"a/kernel": "2 of these shapes in the model, 1 in the file"}
     assert (names.missing, names.unused) == (["b/kernel"], ["y.weight"])
+    names = weights.match(chain, {f"{name}.weight": draw(3, 3) for name in "cba"}, x)
+    assert names.unused == ["a.weight"]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("convnext_tiny", marks=pytest.mark.slow)])

@@ -1,5 +1,8 @@
 """What the models are made of, where no other implementation says it."""
 
+import functools
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,8 @@ from jaxcnn.models._unit import with_auxiliary
 from jaxcnn.weights._convert import _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
+
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
 
 def whole(name, **options):
@@ -368,3 +373,32 @@ def test_names_of_timm_vgg():
     names = {key.rpartition(".")[0] for key in _targets((params, state), tables("vgg11")[1])}
     features = {f"features.{i}" for i in (0, 3, 6, 8, 11, 13, 16, 18)}
     assert names == features | {"pre_logits.fc1", "pre_logits.fc2", "head.fc"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_v2_s"])
+def test_padding_of_tensorflow(name):
+    """Logits of timm's `tf_` variants, stored by `goldens/make_tensorflow.py`."""
+    options = {"classes": 10, "padding": "tensorflow"}
+    needs_norm = name == "efficientnet_b0"
+    if needs_norm:
+        options["norm"] = functools.partial(jaxcnn.batch_norm, eps=1e-3)
+    table = tables(name)[1]
+    x = zoo_weights.images((2, 63, 64, 3))
+    model = MODELS[name](**options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    given = {key: zoo_weights.weight(key, target.layout.torch_shape) for key, target in _targets(shapes, table).items()}
+    params, state = weights.from_torch(name, given, **options)
+    y = jaxcnn.jit(model.apply, static_argnames="train")(params, state, x, train=False)[0]
+    with np.load(GOLDENS / "trained" / "tensorflow.npz", allow_pickle=False) as golden:
+        expected = golden[name]
+    assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max()
+    if needs_norm:
+        del options["norm"]
+        with pytest.raises(weights.WeightsError, match=r"norm=functools.partial\(jaxcnn.batch_norm, eps=0.001\)"):
+            weights.from_torch(name, given, **options)
+
+
+def test_unknown_padding():
+    with pytest.raises(ValueError, match="unknown padding 'keras'; expected one of: torch, tensorflow"):
+        MODELS["efficientnet_b0"](padding="keras")

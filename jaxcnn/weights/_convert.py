@@ -45,7 +45,8 @@ def from_torch(
 
     Models of the same name can differ between libraries. timm's MobileNet v3 and EfficientNet b5 to b7 use eps=1e-5 in
     their norms, torchvision's use 1e-3. For weights with timm's names, pass `norm=jaxcnn.batch_norm` here and when you
-    build the model. timm's `tf_` variants use TensorFlow's padding. No model here does, so their logits differ.
+    build the model. timm's `tf_` EfficientNets and MobileNets v3 need `padding="tensorflow"` in both calls, b0 to b4
+    also `norm=functools.partial(jaxcnn.batch_norm, eps=1e-3)`.
 
     Args:
         model: a key of `MODELS`, or a layer.
@@ -102,11 +103,14 @@ def from_torch(
     shapes = {name: target.layout.torch_shape for name, target in targets.items()}
     wrong = [name for name, shape in shapes.items() if name in given and given[name].shape != shape]
     require_fit(label, given, shapes, wrong, _counters(shapes))
-    if table is not None and table.eps and "norm" not in options:
+    eps = None
+    if table is not None:
+        eps = table.tensorflow_eps if options.get("padding") == "tensorflow" else table.eps
+    if eps and "norm" not in options:
+        norm = "jaxcnn.batch_norm" if eps == 1e-5 else f"functools.partial(jaxcnn.batch_norm, eps={eps:g})"
         raise WeightsError(
-            f"these weights have timm's names. timm's {model} uses eps={table.eps:g} in its norms, but this model "
-            f"uses 1e-3 by default, as in torchvision. Build models.{model}(norm=jaxcnn.batch_norm), and pass "
-            "norm=jaxcnn.batch_norm here"
+            f"these weights have timm's names. timm's {model} uses eps={eps:g} in its norms, but this model another "
+            f"one by default, as in torchvision. Build models.{model}(norm={norm}), and pass norm={norm} here"
         )
     leaves = {target.leaf: _float32(name, target.layout.inverse(given[name])) for name, target in targets.items()}
     return tuple(

@@ -96,8 +96,7 @@ def match(model: str | Layer, state_dict: Mapping[str, Any], x: Any = None, **op
     )
     names: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
-    for key in (_shapes_of, _unordered_shapes_of):
-        ours, theirs = _paired(ours, theirs, key, names, ambiguous)
+    ours, theirs = _paired(ours, theirs, _shapes_of, names, ambiguous)
     ours, theirs = _paired(_single(ours), _single(theirs), _any_shape_of, names, ambiguous)
     missing, unused = ([name for module in side for name, _ in module.arrays.values()] for side in (ours, theirs))
     return Match({path: names[path] for path in everything if path in names}, ambiguous, missing, unused)
@@ -188,12 +187,8 @@ def _shapes_of(module: _Module) -> Any:
     return tuple(sorted((kind, shape) for kind, (_, shape) in module.arrays.items()))
 
 
-def _unordered_shapes_of(module: _Module) -> Any:
-    """Dense kernels may be (in, out)."""
-    return tuple(sorted((kind, tuple(sorted(shape))) for kind, (_, shape) in module.arrays.items()))
-
-
 def _any_shape_of(module: _Module) -> Any:
+    """Dense kernels may be (in, out)."""
     return tuple(tuple(sorted(shape)) for _, shape in module.arrays.values())
 
 

@@ -24,6 +24,8 @@ class Table(NamedTuple):
     optional: str = ""
     # eps of the library's norms, if it differs from the model's default
     eps: float | None = None
+    # the same for the library's variants with TensorFlow's padding
+    tensorflow_eps: float | None = None
     # path -> PyTorch name, for single leaves; the renames do not apply to them
     names: Mapping[str, str] = {}
 
@@ -348,8 +350,8 @@ EFFICIENTNET_V1 = Table(
     ),
     trailing_ones=EXCITED,
 )
-EFFICIENTNET_V1_TIMM = Table(renames=(*STAGES_TIMM, *TIMM), trailing_ones=EXCITED)
-EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5)  # and b6, b7
+EFFICIENTNET_V1_TIMM = Table(renames=(*STAGES_TIMM, *TIMM), trailing_ones=EXCITED, tensorflow_eps=1e-3)
+EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5, tensorflow_eps=None)  # and b6, b7
 EFFICIENTNET_V2 = Table(
     renames=(
         *PARTS,
