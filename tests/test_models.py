@@ -1,5 +1,8 @@
 """What the models are made of, where no other implementation says it."""
 
+import functools
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,8 @@ from jaxcnn.models._unit import with_auxiliary
 from jaxcnn.weights._convert import _targets
 from jaxcnn.weights._tables import tables
 from tests import zoo_weights
+
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
 
 def whole(name, **options):
@@ -295,6 +300,10 @@ def test_scales_of_a_convnext_start_near_zero():
     np.testing.assert_array_equal(params["stage1"]["0"]["layer"]["scale"]["scale"], np.full(4, 1e-6, np.float32))
 
 
+def zeros_of(targets):
+    return {key: np.broadcast_to(np.float32(0), target.layout.torch_shape) for key, target in targets.items()}
+
+
 @pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -307,14 +316,89 @@ def test_scales_of_a_convnext_start_near_zero():
         ("mnasnet1_0", "2c1a5b8767360528d91dc7fd9c79dae028f52ea4bfa0821d2f01fabbd2e90520"),
         ("efficientnet_b0", "f62a5c98a74c6670c0b93b6573d4faf0e845eb27ef2778aeb66f85f8e7a827e5"),
         ("efficientnet_b5", "67e9fb5b659f81852dbc085540eafea78d4e2223666f8ee9de8341a9d7246d7a"),
+        ("efficientnet_v2_s", "69333b70a7c28d9d2e4f3e5cce3ef457d6e74830a0a69a8e4b4baf9de261cf98"),
     ],
 )
 def test_names_of_timm(name, expected):
     """Of models that torchvision has too, by the names and shapes of timm 1.0.31 without `num_batches_tracked`."""
     _, params, state, _ = whole(name)
     targets = _targets((params, state), tables(name)[1])
-    there = {key: target.layout.torch_shape for key, target in targets.items()}
-    assert zoo_weights.names_hash(there) == expected
+    zeros = zeros_of(targets)
+    assert zoo_weights.names_hash({key: value.shape for key, value in zeros.items()}) == expected
     options = {"norm": jaxcnn.batch_norm} if tables(name)[1].eps else {}
-    zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in there.items()}
     weights.from_torch(name, zeros, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "expected"),
+    [
+        ("resnet18", 1, "698c9d245bf952edc1b847bffa6e59e9cfd928b6e2b42953dcac37cd591b2181"),
+        pytest.param(
+            *("resnet50", 1, "12bbd21e80d77ac4a19c49fc0847f14936a38b9110f299a4bccf761da0c46b26"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("convnext_tiny", 2, "a6c5f9ba77edd6cf2a56727aea65530cdb97d60158cb558224a94162d5a841d6"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_names_of_transformers(name, library, expected):
+    """ForImageClassification models of transformers 4.57.1, and the same names without the classifier."""
+    _, params, state, _ = whole(name)
+    zeros = zeros_of(_targets((params, state), tables(name)[library]))
+    assert zoo_weights.names_hash({key: value.shape for key, value in zeros.items()}) == expected
+    weights.from_torch(name, zeros)
+    base = {key.partition(".")[2]: value for key, value in zeros.items() if not key.startswith("classifier")}
+    weights.from_torch(name, base, classes=None)
+    with pytest.raises(weights.WeightsError, match="missing"):
+        weights.from_torch(name, base)
+
+
+def test_names_of_transformers_convnext_v2():
+    """Its response normalization has (1, 1, 1, C)."""
+    _, params, state, _ = whole("convnextv2_atto")
+    zeros = zeros_of(_targets((params, state), tables("convnextv2_atto")[1]))
+    stage = "convnextv2.encoder.stages.2"
+    assert zeros[f"{stage}.layers.5.pwconv1.weight"].shape == (640, 160)
+    assert zeros[f"{stage}.downsampling_layer.1.weight"].shape == (160, 80, 2, 2)
+    responses = {key: value[None, None, None] for key, value in zeros.items() if ".grn." in key}
+    assert len(responses) == 24
+    weights.from_torch("convnextv2_atto", zeros | responses)
+
+
+def test_names_of_timm_vgg():
+    """Its first two dense layers are convolutions."""
+    _, params, state, _ = whole("vgg11")
+    names = {key.rpartition(".")[0] for key in _targets((params, state), tables("vgg11")[1])}
+    features = {f"features.{i}" for i in (0, 3, 6, 8, 11, 13, 16, 18)}
+    assert names == features | {"pre_logits.fc1", "pre_logits.fc2", "head.fc"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_v2_s"])
+def test_padding_of_tensorflow(name):
+    """Logits of timm's `tf_` variants, stored by `goldens/make_tensorflow.py`."""
+    options = {"classes": 10, "padding": "tensorflow"}
+    needs_norm = name == "efficientnet_b0"
+    if needs_norm:
+        options["norm"] = functools.partial(jaxcnn.batch_norm, eps=1e-3)
+    table = tables(name)[1]
+    x = zoo_weights.images((2, 63, 64, 3))
+    model = MODELS[name](**options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    given = {key: zoo_weights.weight(key, target.layout.torch_shape) for key, target in _targets(shapes, table).items()}
+    params, state = weights.from_torch(name, given, **options)
+    y = jaxcnn.jit(model.apply, static_argnames="train")(params, state, x, train=False)[0]
+    with np.load(GOLDENS / "trained" / "tensorflow.npz", allow_pickle=False) as golden:
+        expected = golden[name]
+    assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max()
+    if needs_norm:
+        del options["norm"]
+        with pytest.raises(weights.WeightsError, match=r"norm=functools.partial\(jaxcnn.batch_norm, eps=0.001\)"):
+            weights.from_torch(name, given, **options)
+
+
+def test_unknown_padding():
+    with pytest.raises(ValueError, match="unknown padding 'keras'; expected one of: torch, tensorflow"):
+        MODELS["efficientnet_b0"](padding="keras")

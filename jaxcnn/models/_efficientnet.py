@@ -11,7 +11,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import fused_inverted_residual, inverted_residual, make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, head, padding_of
 from jaxcnn.models._variant import variant
 
 # (expansion, kernel size, stride, features, blocks) per stage; kernel size 0 means fused blocks
@@ -64,6 +64,7 @@ def efficientnet(
     stem: int = 32,
     top: int | None = None,
     norm: Norm = batch_norm,
+    padding: str = "torch",
     dropout: float = 0.2,
     drop_path: float = 0.2,
 ) -> Layer:
@@ -97,6 +98,7 @@ def efficientnet(
         stem: channels of the first convolution, before scaling by `width`.
         top: channels of the last convolution. By default, four times its input channels.
         norm: constructor of a normalization layer.
+        padding: "torch", or "tensorflow" for timm's `tf_` weights, whose norms have eps=1e-3.
         dropout: dropout rate before the last layer.
         drop_path: stochastic depth rate. Block i of n, counted from 0, has the rate drop_path * i / n.
 
@@ -110,7 +112,7 @@ def efficientnet(
     """
     act = jax.nn.silu
     channels = make_divisible(stem * width)
-    layers = {"stem": conv_norm_act(channels, 3, stride=2, norm=norm, act=act)}
+    layers = {"stem": conv_norm_act(channels, 3, stride=2, padding=padding_of(padding), norm=norm, act=act)}
     counts = [math.ceil(count * depth) for *_, count in stages]
     block_index = 0
     for stage, ((expand, size, stride, features, _), count) in enumerate(zip(stages, counts, strict=True), 1):
@@ -118,6 +120,7 @@ def efficientnet(
         for i in range(count):
             options: dict[str, Any] = {
                 "stride": 1 if i else stride,
+                "padding": padding_of(padding),
                 "norm": norm,
                 "act": act,
                 "drop_path": drop_path * block_index / sum(counts),

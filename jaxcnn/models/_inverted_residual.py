@@ -10,6 +10,7 @@ from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, from_input_shape
 from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn._transform import drop_path as with_drop_path
+from jaxcnn._window import Padding
 from jaxcnn.models._unit import Norm, conv_norm_act
 
 
@@ -19,6 +20,7 @@ def inverted_residual(
     *,
     hidden: int,
     stride: int = 1,
+    padding: Padding | None = None,
     dilation: int = 1,
     squeeze: int = 0,
     norm: Norm,
@@ -33,7 +35,7 @@ def inverted_residual(
 
     Args:
         features: channels of the output.
-        size, stride, dilation: kernel size, stride and dilation of the depthwise convolution.
+        size, stride, padding, dilation: of the depthwise convolution. The default padding is dilation * (size // 2).
         hidden: channels of the depthwise convolution. The expansion is omitted if x has as many.
         squeeze: hidden units of the squeeze-and-excitation after the depthwise convolution; 0 for no excitation.
         norm, act: normalization and activation after each convolution. The last convolution has no activation.
@@ -47,8 +49,8 @@ def inverted_residual(
         parts: dict[str, AnyLayer] = (
             {} if hidden == shape[-1] else {"expand": conv_norm_act(hidden, 1, norm=norm, act=act)}
         )
-        padding = dilation * (size // 2)
-        depthwise = depthwise_conv(size, stride=stride, padding=padding, dilation=dilation, bias=False)
+        pads = dilation * (size // 2) if padding is None else padding
+        depthwise = depthwise_conv(size, stride=stride, padding=pads, dilation=dilation, bias=False)
         parts["depthwise"] = serial(conv=depthwise, norm=norm(), act=act)
         if squeeze:
             parts["excite"] = squeeze_excite(features=squeeze, activation=squeeze_act, gate=gate)
@@ -59,7 +61,14 @@ def inverted_residual(
 
 
 def fused_inverted_residual(
-    features: int, *, expand: int, stride: int = 1, norm: Norm, act: AnyLayer, drop_path: float = 0.0
+    features: int,
+    *,
+    expand: int,
+    stride: int = 1,
+    padding: Padding | None = None,
+    norm: Norm,
+    act: AnyLayer,
+    drop_path: float = 0.0,
 ) -> Layer:
     """(N, H, W, C) -> (N, H / stride, W / stride, features): expansion and depthwise fused into one 3x3.
 
@@ -69,13 +78,11 @@ def fused_inverted_residual(
     """
 
     def build(shape: tuple[int, ...]) -> Layer:
-        if expand == 1:
-            parts: dict[str, AnyLayer] = {"fused": conv_norm_act(features, 3, stride=stride, norm=norm, act=act)}
-        else:
-            parts = {
-                "fused": conv_norm_act(expand * shape[-1], 3, stride=stride, norm=norm, act=act),
-                "project": conv_norm_act(features, 1, norm=norm, act=identity),
-            }
+        hidden = features if expand == 1 else expand * shape[-1]
+        fused = conv_norm_act(hidden, 3, stride=stride, padding=padding, norm=norm, act=act)
+        parts: dict[str, AnyLayer] = {"fused": fused}
+        if expand > 1:
+            parts["project"] = conv_norm_act(features, 1, norm=norm, act=identity)
         return with_shortcut(parts, shape, features, stride, drop_path)
 
     return from_input_shape(build)

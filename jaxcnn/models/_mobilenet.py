@@ -11,7 +11,7 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head
+from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head, padding_of
 from jaxcnn.models._variant import input_shape, variant
 
 # (features, stride) of the 13 blocks of version 1
@@ -144,6 +144,7 @@ def mobilenet_v3(
     last: int,
     output_stride: int = 32,
     norm: Norm = functools.partial(batch_norm, decay=0.99, eps=1e-3),
+    padding: str = "torch",
     dropout: float = 0.2,
 ) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet v3.
@@ -165,6 +166,7 @@ def mobilenet_v3(
         blocks: (kernel size, hidden channels, features, excite, activation, stride) of each block.
         last: units of the second-to-last dense layer.
         norm: constructor of a normalization layer.
+        padding: "torch", or "tensorflow" for timm's `tf_` weights.
         dropout: dropout rate before the last layer.
 
     Example:
@@ -175,7 +177,7 @@ def mobilenet_v3(
     Source: Howard et al., "Searching for MobileNetV3", 2019.
     """
     swish = jax.nn.hard_swish
-    layers, reached = {"stem": conv_norm_act(16, 3, stride=2, norm=norm, act=swish)}, 2
+    layers, reached = {"stem": conv_norm_act(16, 3, stride=2, padding=padding_of(padding), norm=norm, act=swish)}, 2
     for size, hidden, features, use_excite, act, stride in blocks:
         reached *= stride
         layers[f"block{len(layers)}"] = inverted_residual(
@@ -183,6 +185,7 @@ def mobilenet_v3(
             size,
             hidden=hidden,
             stride=stride if reached <= output_stride else 1,
+            padding=padding_of(padding),
             dilation=dilation_at(reached, output_stride),
             squeeze=make_divisible(hidden // 4) if use_excite else 0,
             norm=norm,

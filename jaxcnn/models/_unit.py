@@ -11,9 +11,10 @@ from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
-from jaxcnn._window import Padding
+from jaxcnn._window import Padding, check_choice
 
 Norm = Callable[[], Layer]
+PADDINGS = {"torch": None, "tensorflow": "SAME"}  # None: dilation * (size // 2) at both ends
 
 
 def conv_norm_act(
@@ -36,6 +37,18 @@ def conv_norm_act(
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     convolution = conv(features, size, **options, bias=False)
     return serial(conv=convolution, norm=norm(), act=act)
+
+
+def padding_of(library: str) -> Padding | None:
+    """Return the padding of all convolutions of a network as in the library, for `conv_norm_act`.
+
+    "torch" pads both ends equally. "tensorflow" pads the end of a strided convolution more than the start.
+
+    Raises:
+        ValueError: for another name.
+    """
+    check_choice("model", "padding", library, PADDINGS)
+    return PADDINGS[library]
 
 
 def dilation_at(stride: int, output_stride: int) -> int:

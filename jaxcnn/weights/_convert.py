@@ -1,79 +1,116 @@
 """Conversion between the parameters of a jaxcnn model and a PyTorch state dict."""
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Params, State
-from jaxcnn._path import expected_one_of, paths
+from jaxcnn._layer import Layer, Params, State, short_repr
+from jaxcnn._path import compile_pattern, expected_one_of, paths
+from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
+from jaxcnn.weights._layout import Layout, layout, torch_name, without_ones
+from jaxcnn.weights._mismatch import WeightsError, require_fit
 from jaxcnn.weights._tables import Table, tables
+from jaxcnn.weights._uses import Leaf, Use, leaf_uses
 
-LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"  # an entry of every PyTorch batch norm, which jaxcnn does not need
 TREES = ("params", "state")  # the first part of every name in a jaxcnn file
-MAX_SHOWN = 5  # names per list in a message
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # added by DataParallel, torch.compile and training wrappers
+# added by DataParallel, torch.compile, training wrappers and networks with a backbone
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
+FLATTEN_ORDERS = ("CHW", "HWC")
+Names = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
-class WeightsError(ValueError):
-    """The weights do not fit the model, or the file is not readable."""
-
-
-def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -> tuple[Params, State]:
-    """(name, state dict) -> (params, state) of `MODELS[name](**options)`, as float32 NumPy arrays.
+def from_torch(
+    model: str | Layer,
+    state_dict: Mapping[str, Any],
+    *,
+    x: Any = None,
+    names: Names = (),
+    flatten: str = "CHW",
+    **options: Any,
+) -> tuple[Params, State]:
+    """(model, state dict) -> (params, state) of `MODELS[model](**options)` or of a layer, as float32 NumPy arrays.
 
     kernel[*k, i, o] = weight[o, i, *k];  scale = weight, mean = running_mean, var = running_var
 
+    The name of a leaf in the state dict is its path with dots and PyTorch's leaf names, `block1/conv/kernel` ->
+    "block1.conv.weight". Models in `MODELS` have tables of the names in torchvision and timm, and `names` gives those
+    of other networks. `match` proposes them.
+
     Models of the same name can differ between libraries. timm's MobileNet v3 and EfficientNet b5 to b7 use eps=1e-5 in
     their norms, torchvision's use 1e-3. For weights with timm's names, pass `norm=jaxcnn.batch_norm` here and when you
-    build the model. timm's `tf_` variants use TensorFlow's padding. No model here does, so their logits differ.
+    build the model. timm's `tf_` EfficientNets and MobileNets v3 need `padding="tensorflow"` in both calls, b0 to b4
+    also `norm=functools.partial(jaxcnn.batch_norm, eps=1e-3)`.
 
     Args:
-        model_name: a key of `MODELS`.
-        state_dict: arrays by name, with the names of torchvision, timm (for models with a table) or `save`. Prefixes
-            such as "module." are removed. Values may be tensors that `numpy.asarray` accepts.
-        options: the model's options, such as classes=10. classes=None omits the last layer and auxiliary=False the
-            auxiliary heads; their weights are ignored.
+        model: a key of `MODELS`, or a layer.
+        state_dict: arrays by name. Prefixes such as "module." or "backbone." of all names are removed. Values may be
+            tensors that `numpy.asarray` accepts. Dimensions of size 1 may differ: a 1x1 convolution fits a dense layer.
+            The kernel of a dense layer may also be (in, out), as in ONNX.
+        x: an example input or its `jax.ShapeDtypeStruct`, with the batch dimension. Required for a layer.
+        names: (regular expression, replacement) pairs, applied in order to each path, such as
+            ("^stem/conv/", "conv1/"). Or a dict from path to name in the state dict, such as the result of `match`.
+        flatten: the order in which the PyTorch network flattens a feature map before a dense layer. "CHW": PyTorch's
+            own, converted to (H, W, C). "HWC": if it permutes the dimensions first, so that both orders agree.
+        options: the options of a model in `MODELS`, such as classes=10. classes=None omits the last layer and
+            auxiliary=False the auxiliary heads; their weights are ignored.
 
     Raises:
-        WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each), a
-            value is not a floating-point array, timm's names need `norm`, or the name is not in `MODELS`.
+        WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each, its
+            attributes all), a value is not a floating-point array, timm's names need `norm`, or the name is not in
+            `MODELS`.
 
     Example:
-        >>> model = jaxcnn.models.lenet5()
-        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-        >>> weights = jaxcnn.weights.to_torch("lenet5", params, state)
-        >>> weights["conv1.weight"].shape
-        (6, 1, 5, 5)
-        >>> again, _ = jaxcnn.weights.from_torch("lenet5", weights)
-        >>> bool((again["dense1"]["kernel"] == params["dense1"]["kernel"]).all())
-        True
+        >>> net = jaxcnn.serial(conv=jaxcnn.conv(4), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(2))
+        >>> trained = {
+        ...     "features.0.weight": np.ones((4, 1, 3, 3)), "features.0.bias": np.ones(4),
+        ...     "classifier.weight": np.ones((2, 256)), "classifier.bias": np.ones(2),
+        ... }
+        >>> params, state = jaxcnn.weights.from_torch(
+        ...     net, trained, x=jnp.zeros((1, 8, 8, 1)), names=[("^conv", "features/0"), ("^head", "classifier")]
+        ... )
+        >>> params["conv"]["kernel"].shape, params["head"]["kernel"].shape
+        ((3, 3, 1, 4), (256, 2))
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(
             f"state_dict must map names to arrays, got {type(state_dict).__name__}; pass module.state_dict()"
         )
-    given = {name: _array(name, value) for name, value in _without_prefix(state_dict).items()}
-    trees = _shapes(model_name, options)
-    choices = [*((table, _targets(trees, table)) for table in tables(model_name)), (None, _jaxcnn_targets(trees))]
-    table, targets = max(choices, key=lambda choice: len(given.keys() & choice[1].keys()))
-    if table is not None:
+    given = {name: as_array(name, value) for name, value in state_dict.items()}
+    trees = _shapes(model, options, x)
+    label = model if isinstance(model, str) else "the layer"
+    if isinstance(model, str) and not names:
+        choices = [*((table, _targets(trees, table)) for table in tables(model)), (None, _jaxcnn_targets(trees))]
+    else:
+        table = _own_table(names)
+        choices = [(table, _targets(trees, table, uses(model, trees, options, x, flatten)))]
+    given, (table, targets) = max(
+        itertools.product(_without_prefixes(given), choices), key=lambda pair: len(pair[0].keys() & pair[1][1].keys())
+    )
+    if table is not None and table.optional:
         given = {name: x for name, x in given.items() if name in targets or not re.fullmatch(table.optional, name)}
     if options.get("classes", 0) is None:
-        with_head = _shapes(model_name, options | {"classes": 1})
+        with_head = _shapes(model, options | {"classes": 1}, x)
         with_head_targets = _jaxcnn_targets(with_head) if table is None else _targets(with_head, table)
         given = {name: value for name, value in given.items() if name in targets or name not in with_head_targets}
-    _require_fit(model_name, given, targets)
-    if table is not None and table.eps and "norm" not in options:
+    given = _in_torch_shapes(given, targets)
+    shapes = {name: target.layout.torch_shape for name, target in targets.items()}
+    wrong = [name for name, shape in shapes.items() if name in given and given[name].shape != shape]
+    require_fit(label, given, shapes, wrong, _counters(shapes))
+    eps = None
+    if table is not None:
+        eps = table.tensorflow_eps if options.get("padding") == "tensorflow" else table.eps
+    if eps and "norm" not in options:
+        norm = "jaxcnn.batch_norm" if eps == 1e-5 else f"functools.partial(jaxcnn.batch_norm, eps={eps:g})"
         raise WeightsError(
-            f"these weights have timm's names. timm's {model_name} uses eps={table.eps:g} in its norms, but this model "
-            f"uses 1e-3 by default, as in torchvision. Build models.{model_name}(norm=jaxcnn.batch_norm), and pass "
-            "norm=jaxcnn.batch_norm here"
+            f"these weights have timm's names. timm's {model} uses eps={eps:g} in its norms, but this model another "
+            f"one by default, as in torchvision. Build models.{model}(norm={norm}), and pass norm={norm} here"
         )
     leaves = {target.leaf: _float32(name, target.layout.inverse(given[name])) for name, target in targets.items()}
     return tuple(
@@ -82,61 +119,69 @@ def from_torch(model_name: str, state_dict: Mapping[str, Any], **options: Any) -
     )
 
 
-def to_torch(model_name: str, params: Params, state: State) -> dict[str, np.ndarray]:
-    """(name, params, state) -> a PyTorch state dict of NumPy arrays.
+def to_torch(
+    model: str | Layer, params: Params, state: State, *, x: Any = None, names: Names = (), flatten: str = "CHW"
+) -> dict[str, np.ndarray]:
+    """(model, params, state) -> a PyTorch state dict of NumPy arrays.
 
     The exact inverse of `from_torch`. The names are those of torchvision, or of timm for models that torchvision lacks.
     Models that neither has keep their jaxcnn paths, with dots. `num_batches_tracked` of each batch norm is set to 0.
 
     Args:
-        model_name: a key of `MODELS`.
+        model: a key of `MODELS`, or a layer.
         params, state: the model's parameters and state.
+        x, names, flatten: as in `from_torch`.
 
     Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
         >>> params, state = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         >>> list(jaxcnn.weights.to_torch("lenet5", params, state))[:2]
         ['conv1.bias', 'conv1.weight']
     """
-    _builder(model_name)
-    targets = _targets((params, state), tables(model_name)[0])
+    trees = params, state
+    if isinstance(model, str) and not names:
+        _builder(model)
+        targets = _targets(trees, tables(model)[0])
+    else:
+        shapes = jax.eval_shape(lambda: trees)
+        targets = _targets(trees, _own_table(names), uses(model, shapes, {}, x, flatten))
     leaves = {
         (i, path): np.asarray(leaf)
-        for i, tree in enumerate((params, state))
+        for i, tree in enumerate(trees)
         for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
     }
     result = {name: target.layout.apply(leaves[target.leaf]) for name, target in targets.items()}
     return result | {name: np.zeros((), np.int64) for name in _counters(result)}
 
 
-class Layout(NamedTuple):
-    """The PyTorch array is `x.reshape(view).transpose(axes).reshape(torch_shape)`, for x of shape `shape`."""
-
-    shape: tuple[int, ...]
-    view: tuple[int, ...]
-    axes: tuple[int, ...]
-    torch_shape: tuple[int, ...]
-
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x.reshape(self.view).transpose(self.axes)).reshape(self.torch_shape)
-
-    def inverse(self, y: np.ndarray) -> np.ndarray:
-        return y.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes)).reshape(self.shape)
+def uses(
+    model: str | Layer, trees: tuple[Params, State], options: dict[str, Any], x: Any, flatten: str = "CHW"
+) -> dict[Leaf, Use]:
+    """Return the first use of each leaf in the network, in order of execution."""
+    check_choice("from_torch", "flatten", flatten, FLATTEN_ORDERS)
+    layer, spec = _layer(model, options, x)
+    found = leaf_uses(layer[1], trees, spec)
+    return found if flatten == "CHW" else {leaf: use._replace(flattened=()) for leaf, use in found.items()}
 
 
 class Target(NamedTuple):
     """A leaf, (0, path) in the parameters or (1, path) in the state, and the layout of its PyTorch weight."""
 
-    leaf: tuple[int, str]
+    leaf: Leaf
     layout: Layout
 
 
-def _targets(trees: tuple[Params, State], table: Table) -> dict[str, Target]:
+def _targets(
+    trees: tuple[Params, State], table: Table, first_uses: Mapping[Leaf, Use] | None = None
+) -> dict[str, Target]:
     """Return the leaf and layout of each PyTorch name."""
-    return {
-        _name(path, table): Target((i, path), _layout(path, leaf.shape, table))
-        for i, tree in enumerate(trees)
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
-    }
+    targets: dict[str, Target] = {}
+    for i, tree in enumerate(trees):
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
+            name = torch_name(path, table)
+            if name in targets:
+                raise WeightsError(f"names gives {targets[name].leaf[1]!r} and {path!r} the same name, {name!r}")
+            targets[name] = Target((i, path), layout(path, leaf.shape, table, (first_uses or {}).get((i, path))))
+    return targets
 
 
 def _jaxcnn_targets(trees: tuple[Params, State]) -> dict[str, Target]:
@@ -148,7 +193,7 @@ def _jaxcnn_targets(trees: tuple[Params, State]) -> dict[str, Target]:
     }
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def as_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Mapping):
         raise WeightsError(f"state_dict[{name!r}] is a dict; pass the inner dict that maps names to arrays")
     try:
@@ -167,37 +212,30 @@ def _float32(name: str, array: np.ndarray) -> np.ndarray:
             raise WeightsError(f"{name} has values above the largest float32") from error
 
 
-def _name(path: str, table: Table) -> str:
-    for pattern, replacement in table.renames:
-        path = re.sub(pattern, replacement, path)
-    *modules, leaf = path.split("/")
-    return ".".join([*modules, LEAF_NAMES.get(leaf, leaf)])
-
-
-def _layout(path: str, shape: tuple[int, ...], table: Table) -> Layout:
-    view, axes = shape, tuple(range(len(shape)))
-    if path.endswith("kernel"):
-        axes = (len(shape) - 1, len(shape) - 2, *range(len(shape) - 2))
-    torch_shape = tuple(view[axis] for axis in axes)
-    if path in table.flattened:
-        channels, height, width = table.flattened[path]
-        view, axes = (height, width, channels, shape[-1]), (3, 2, 0, 1)
-    for pattern, count in table.trailing_ones.items():
-        if re.fullmatch(pattern, path):
-            torch_shape += (1,) * count
-    return Layout(shape, view, axes, torch_shape)
-
-
 def _counters(names: Iterable[str]) -> list[str]:
     """Return the counter names of all batch norms among the names."""
     means = (name.removesuffix("running_mean") for name in names if name.endswith(".running_mean"))
     return sorted(mean + COUNTER for mean in means)
 
 
-def _shapes(model_name: str, options: dict[str, Any]) -> tuple[Params, State]:
-    build = _builder(model_name)
-    x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
-    return jax.eval_shape(build(**options).init, jax.eval_shape(lambda: jax.random.key(0)), x)
+def _shapes(model: str | Layer, options: dict[str, Any], x: Any = None) -> tuple[Params, State]:
+    layer, spec = _layer(model, options, x)
+    return jax.eval_shape(layer[0], jax.eval_shape(lambda: jax.random.key(0)), spec)
+
+
+def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, Any]:
+    """Return the layer and the shape of its input."""
+    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    if isinstance(model, str):
+        build = _builder(model)
+        return build(**options), jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32) if x is None else spec
+    if not (isinstance(model, tuple) and len(model) >= 2 and all(map(callable, model[:2]))):
+        raise TypeError(f"model must be a name in MODELS or a layer, got {short_repr(model)}")
+    if options:
+        raise TypeError(f"options such as {min(options)} are those of a name in MODELS; set them in the layer")
+    if x is None:
+        raise TypeError("a layer needs x, an example input or its jax.ShapeDtypeStruct")
+    return model, spec
 
 
 def _builder(model_name: str) -> Any:
@@ -206,33 +244,50 @@ def _builder(model_name: str) -> Any:
     return MODELS[model_name]
 
 
-def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    names = dict(state_dict)
-    while prefix := next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None):
-        names = {name.removeprefix(prefix): value for name, value in names.items()}
-    return names
+def _own_table(names: Names) -> Table:
+    """Return the table of the argument `names`."""
+    if isinstance(names, Mapping):
+        return Table(names=names)
+    for pair in names:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise TypeError(f"names must hold (regular expression, replacement) pairs, got {short_repr(pair)}")
+        compile_pattern(pair[0])
+    return Table(renames=tuple(names))
 
 
-def _require_fit(model_name: str, given: dict[str, np.ndarray], targets: dict[str, Target]) -> None:
-    shapes = {name: target.layout.torch_shape for name, target in targets.items()}
-    known = shapes.keys() | {*_counters(shapes)}
-    if shapes and not given.keys() & known:
-        found = f"got the names {_shortened(map(repr, given))}" if given else "got no weights"
-        raise WeightsError(f"these weights do not fit {model_name}: {found}; expected {_shortened(map(repr, shapes))}")
-    lists = {
-        "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in given],
-        "unused": [f"{name} {value.shape}" for name, value in given.items() if name not in known],
-        "wrong shape": [
-            f"{name} {given[name].shape}, expected {shape}"
-            for name, shape in shapes.items()
-            if name in given and given[name].shape != shape
-        ],
-    }
-    if any(lists.values()):
-        parts = [f"{kind} ({len(names)}): {_shortened(names)}" for kind, names in lists.items() if names]
-        raise WeightsError(f"these weights do not fit {model_name} with these options\n  " + "\n  ".join(parts))
+def _without_prefixes(given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the arrays under their names, and without each prefix that all names have."""
+    choices = [given]
+    while prefix := next((p for p in PREFIXES if given and all(name.startswith(p) for name in given)), None):
+        given = {name.removeprefix(prefix): value for name, value in given.items()}
+        choices.append(given)
+    return choices
 
 
-def _shortened(names: Iterable[str]) -> str:
-    names = list(names)
-    return "; ".join(names[:MAX_SHOWN]) + (f"; .. ({len(names)} in total)" if len(names) > MAX_SHOWN else "")
+def _in_torch_shapes(given: dict[str, np.ndarray], targets: Mapping[str, Target]) -> dict[str, np.ndarray]:
+    """Return the arrays in the shapes of the layouts, as far as they fit.
+
+    Shapes fit without their dimensions of size 1. A dense kernel fits as (in, out) too, unless that is ambiguous.
+    """
+    result, swapped, square = dict(given), [], []
+    for name, target in targets.items():
+        if name not in given:
+            continue
+        found, shape = given[name], target.layout.torch_shape
+        is_dense = len(shape) == 2 and target.leaf[1].endswith("kernel")
+        if is_dense and found.shape == shape == shape[::-1]:
+            square.append(name)
+        elif found.shape != shape and without_ones(found.shape) in (
+            without_ones(shape),
+            without_ones(target.layout.transposed_shape),  # a convolution over the whole feature map
+        ):
+            result[name] = found.reshape(shape)
+        elif is_dense and found.shape == shape[::-1] != shape:
+            result[name] = found.T
+            swapped.append(name)
+    if swapped and square:
+        raise WeightsError(
+            f"{swapped[0]} {given[swapped[0]].shape} is (in, out), so {square[0]} {given[square[0]].shape} may be "
+            "(in, out) too, or (out, in) as in PyTorch. Transpose all dense kernels to (out, in) first"
+        )
+    return result

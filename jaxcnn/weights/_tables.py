@@ -1,4 +1,4 @@
-"""Tables of the parameter names that PyTorch libraries use: torchvision first, then timm.
+"""Tables of the parameter names that PyTorch libraries use: torchvision first, then timm, then transformers.
 
 This file is long because it is data, with a few lines per model family.
 
@@ -17,13 +17,17 @@ class Table(NamedTuple):
     # (regular expression, replacement), applied to the path in order; afterwards "/" becomes "."
     renames: tuple[tuple[str, str], ...] = ()
     # path of a kernel that follows a flatten -> (C, H, W) before the flatten; it is (H, W, C) in jaxcnn
-    flattened: Mapping[str, tuple[int, int, int]] = {}
+    flattened: Mapping[str, tuple[int, ...]] = {}
     # regular expression of paths -> number of trailing dimensions of size 1 in PyTorch
     trailing_ones: Mapping[str, int] = {}
     # regular expression of PyTorch names that are ignored if the model lacks them: auxiliary heads
     optional: str = ""
     # eps of the library's norms, if it differs from the model's default
     eps: float | None = None
+    # the same for the library's variants with TensorFlow's padding
+    tensorflow_eps: float | None = None
+    # path -> PyTorch name, for single leaves; the renames do not apply to them
+    names: Mapping[str, str] = {}
 
 
 PLAIN = Table()
@@ -46,6 +50,11 @@ VGG = Table(
     flattened={"dense1/kernel": (512, 7, 7)},
 )
 
+# the first two dense layers are convolutions in timm
+VGG_TIMM = VGG._replace(
+    renames=(("^dense1", "pre_logits/fc1"), ("^dense2", "pre_logits/fc2"), ("^head", "head/fc")),
+)
+
 SQUEEZENET = Table(renames=(("/expand/", "/"), ("/conv/", "/"), ("^head", "classifier/1")))
 
 RESNET = Table(
@@ -62,6 +71,19 @@ RESNET = Table(
         ("^head", "fc"),
     ),
     trailing_ones={".*/excite/weights/.*/kernel": 2},
+)
+
+RESNET_TRANSFORMERS = Table(
+    renames=(
+        ("^stem/conv", "resnet/embedder/embedder/convolution"),
+        ("^stem/norm", "resnet/embedder/embedder/normalization"),
+        *((rf"^stage{i + 1}/(\d+)/sum", rf"resnet/encoder/stages/{i}/layers/\1") for i in range(4)),
+        *((f"/layer/conv{i + 1}", f"/layer/{i}/convolution") for i in range(3)),
+        *((f"/layer/norm{i + 1}", f"/layer/{i}/normalization") for i in range(3)),
+        ("/shortcut/conv", "/shortcut/convolution"),
+        ("/shortcut/norm", "/shortcut/normalization"),
+        ("^head", "classifier/1"),
+    ),
 )
 
 GOOGLENET = Table(
@@ -328,8 +350,8 @@ EFFICIENTNET_V1 = Table(
     ),
     trailing_ones=EXCITED,
 )
-EFFICIENTNET_V1_TIMM = Table(renames=(*STAGES_TIMM, *TIMM), trailing_ones=EXCITED)
-EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5)  # and b6, b7
+EFFICIENTNET_V1_TIMM = Table(renames=(*STAGES_TIMM, *TIMM), trailing_ones=EXCITED, tensorflow_eps=1e-3)
+EFFICIENTNET_B5_TIMM = EFFICIENTNET_V1_TIMM._replace(eps=1e-5, tensorflow_eps=None)  # and b6, b7
 EFFICIENTNET_V2 = Table(
     renames=(
         *PARTS,
@@ -337,6 +359,17 @@ EFFICIENTNET_V2 = Table(
         ("^top", "features/8"),
         *NUMBERED,
         ("^head", "classifier/1"),
+    ),
+    trailing_ones=EXCITED,
+)
+EFFICIENTNET_V2_TIMM = Table(
+    renames=(
+        *STAGES_TIMM,
+        (r"^(blocks/0/\d+/)(?:layer/)?fused/conv", r"\1conv"),
+        ("/fused/conv", "/conv_exp"),
+        ("/fused/norm", "/bn1"),
+        (r"^(blocks/[12]/\d+/)(?:layer/)?project/norm", r"\1bn2"),
+        *TIMM,
     ),
     trailing_ones=EXCITED,
 )
@@ -408,6 +441,30 @@ CONVNEXT_TIMM = Table(
 )
 # in the small variants, the dense layers of a block are 1x1 convolutions
 CONVNEXT_TIMM_SMALL = CONVNEXT_TIMM._replace(trailing_ones={".*/layer/(expand|project)/kernel": 2})
+
+
+def _transformers_convnext(name: str) -> Table:
+    return Table(
+        renames=(
+            ("^stem/conv", f"{name}/embeddings/patch_embeddings"),
+            ("^stem/norm", f"{name}/embeddings/layernorm"),
+            *((f"^downsample{i + 1}/norm", f"{name}/encoder/stages/{i}/downsampling_layer/0") for i in (1, 2, 3)),
+            *((f"^downsample{i + 1}/conv", f"{name}/encoder/stages/{i}/downsampling_layer/1") for i in (1, 2, 3)),
+            *((rf"^stage{i + 1}/(\d+)", rf"{name}/encoder/stages/{i}/layers/\1") for i in range(4)),
+            ("/layer/depthwise", "/dwconv"),
+            ("/layer/norm", "/layernorm"),
+            ("/layer/expand", "/pwconv1"),
+            ("/layer/response", "/grn"),
+            ("/layer/project", "/pwconv2"),
+            ("/layer/scale/scale", "/layer_scale_parameter"),
+            ("^features", f"{name}/layernorm"),
+            ("^head", "classifier"),
+        ),
+    )
+
+
+CONVNEXT_TRANSFORMERS = _transformers_convnext("convnext")
+CONVNEXT_V2_TRANSFORMERS = _transformers_convnext("convnextv2")
 
 
 def _segmentation(backbone: Table, *heads: tuple[str, str]) -> Table:
@@ -484,12 +541,18 @@ S3D = Table(
     trailing_ones={"head/kernel": 3},
 )
 
+
+def _base(table: Table) -> Table:
+    """The table of transformers' model without the classifier, whose names lack the first part."""
+    return table._replace(renames=(*table.renames, ("^(resnet|convnext|convnextv2)/", "")))
+
+
 # Regular expression of model names -> tables. All other models keep their jaxcnn paths, with dots.
 TABLES: dict[str, tuple[Table, ...]] = {
     "alexnet": (ALEXNET,),
-    "vgg.*": (VGG,),
+    "vgg.*": (VGG, VGG_TIMM),
     "squeezenet.*": (SQUEEZENET,),
-    "(wide_|se_)?resnet(18|34|50|101|152)(_2)?|resnext.*": (RESNET,),
+    "(wide_|se_)?resnet(18|34|50|101|152)(_2)?|resnext.*": (RESNET, RESNET_TRANSFORMERS, _base(RESNET_TRANSFORMERS)),
     "googlenet": (GOOGLENET,),
     "inception_v3": (INCEPTION,),
     "xception": (XCEPTION,),
@@ -503,12 +566,16 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "mnasnet.*": (MNASNET, MNASNET_TIMM),
     "efficientnet_b[567]": (EFFICIENTNET_V1, EFFICIENTNET_B5_TIMM),
     "efficientnet_b.": (EFFICIENTNET_V1, EFFICIENTNET_V1_TIMM),
-    "efficientnet_v2_s": (EFFICIENTNET_V2_S,),
-    "efficientnet_v2_.": (EFFICIENTNET_V2,),
+    "efficientnet_v2_s": (EFFICIENTNET_V2_S, EFFICIENTNET_V2_TIMM),
+    "efficientnet_v2_.": (EFFICIENTNET_V2, EFFICIENTNET_V2_TIMM),
     "regnet.*": (REGNET, REGNET_TIMM),
-    "convnext_.*": (CONVNEXT, CONVNEXT_TIMM),
-    "convnextv2_(atto|femto|pico|nano)": (CONVNEXT_TIMM_SMALL,),
-    "convnextv2_.*": (CONVNEXT_TIMM,),
+    "convnext_.*": (CONVNEXT, CONVNEXT_TIMM, CONVNEXT_TRANSFORMERS, _base(CONVNEXT_TRANSFORMERS)),
+    "convnextv2_(atto|femto|pico|nano)": (
+        CONVNEXT_TIMM_SMALL,
+        CONVNEXT_V2_TRANSFORMERS,
+        _base(CONVNEXT_V2_TRANSFORMERS),
+    ),
+    "convnextv2_.*": (CONVNEXT_TIMM, CONVNEXT_V2_TRANSFORMERS, _base(CONVNEXT_V2_TRANSFORMERS)),
     "fcn_.*": (FCN,),
     "deeplabv3_resnet.*": (DEEPLAB_RESNET,),
     "deeplabv3_mobilenet_v3_large": (DEEPLAB_MOBILENET,),

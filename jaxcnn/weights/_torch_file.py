@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._layer import short_repr
-from jaxcnn.weights._convert import MAX_SHOWN, WeightsError
+from jaxcnn.weights._mismatch import MAX_SHOWN, WeightsError
 from jaxcnn.weights._pickle_data import Opaque, Storage, Tensor, read_pickle
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001

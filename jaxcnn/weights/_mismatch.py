@@ -1,0 +1,68 @@
+"""The error of weights that do not fit, with the nearest names."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+MAX_SHOWN = 5  # names per list in a message
+
+
+class WeightsError(ValueError):
+    """The weights do not fit the model, or the file is not a readable weight file.
+
+    If the weights do not fit, the attributes list all names with their shapes: `missing` in the state dict, `unused` by
+    the model, and `wrong_shape`. The message shows the first of each.
+    """
+
+    def __init__(
+        self, message: str, missing: Iterable[str] = (), unused: Iterable[str] = (), wrong_shape: Iterable[str] = ()
+    ):
+        super().__init__(message)
+        self.missing, self.unused, self.wrong_shape = [*missing], [*unused], [*wrong_shape]
+
+
+def require_fit(
+    model: str,
+    given: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    wrong: Iterable[str],
+    ignored: Iterable[str],
+) -> None:
+    """Raise WeightsError unless the names are the same, except `ignored` ones, and none has a wrong shape."""
+    known = shapes.keys() | {*ignored}
+    missing = [name for name in shapes if name not in given]
+    unused = [name for name in given if name not in known]
+    lists = {
+        "missing": [f"{name} {shapes[name]}" for name in missing],
+        "unused": [f"{name} {given[name].shape}" for name in unused],
+        "wrong_shape": [f"{name} {given[name].shape}, expected {shapes[name]}" for name in wrong],
+    }
+    if shapes and not given.keys() & known:
+        found = f"got the names {_shortened(map(repr, given))}" if given else "got no weights"
+        message = f"these weights do not fit {model}: {found}; expected {_shortened(map(repr, shapes))}"
+        if given:
+            message += ". If only the names differ, pass names=weights.match(model, state_dict, x)"
+        raise WeightsError(message, **lists)
+    if any(lists.values()):
+        shown = lists | {"missing": [_with_nearest(name, shapes[name], unused) for name in missing[:MAX_SHOWN]]}
+        parts = [
+            f"{kind.replace('_', ' ')} ({len(names)}): {_shortened(shown[kind], len(names))}"
+            for kind, names in lists.items()
+            if names
+        ]
+        full = " (all names: error.missing, .unused, .wrong_shape)" if max(map(len, lists.values())) > MAX_SHOWN else ""
+        raise WeightsError(
+            f"these weights do not fit {model} with these options{full}\n  " + "\n  ".join(parts), **lists
+        )
+
+
+def _with_nearest(name: str, shape: tuple[int, ...], names: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f"{name} {shape}" + (f" (nearest: {nearest[0]})" if nearest else "")
+
+
+def _shortened(names: Iterable[str], total: int | None = None) -> str:
+    names = list(names)
+    total = len(names) if total is None else total
+    return "; ".join(names[:MAX_SHOWN]) + (f"; .. ({total} in total)" if total > MAX_SHOWN else "")
