@@ -5,6 +5,21 @@ from jaxcnn.weights._convert import from_torch as from_torch
 from jaxcnn.weights._convert import to_torch as to_torch
 from jaxcnn.weights._file import load as load
 from jaxcnn.weights._file import save as save
+from jaxcnn.weights._pretrained import Pretrained as Pretrained
+from jaxcnn.weights._pretrained import available as available
+from jaxcnn.weights._pretrained import imagenet_classes as imagenet_classes
+from jaxcnn.weights._pretrained import pretrained as pretrained
 from jaxcnn.weights._transplant import transplant as transplant
 
-__all__ = ["WeightsError", "from_torch", "load", "save", "to_torch", "transplant"]
+__all__ = [
+    "Pretrained",
+    "WeightsError",
+    "available",
+    "from_torch",
+    "imagenet_classes",
+    "load",
+    "pretrained",
+    "save",
+    "to_torch",
+    "transplant",
+]
