@@ -18,6 +18,7 @@ from jaxcnn.data import _download
 from jaxcnn.weights import _file, _locate, _pretrained
 
 hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 Image = pytest.importorskip("PIL.Image")
 NAME = "timm/mobilenetv3_small_100.lamb_in1k"
 COMMITS = ("a" * 40, "b" * 40)
@@ -46,7 +47,9 @@ def timm_file(path, seed=0, classes=5):
     from jaxcnn.weights._tables import MOBILENET_V3_SMALL_TIMM as table
 
     model = models.mobilenet_v3_small(classes=classes, norm=batch_norm)
-    trees = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(seed)
+    trees = jax.tree.map(lambda leaf: rng.uniform(0.5, 1, leaf.shape).astype(np.float32), shapes)
     arrays = {}
     for name, target in _targets(trees, table).items():
         leaf = trees[target.leaf[0]]
@@ -143,15 +146,14 @@ def server(files, tmp_path, monkeypatch):
         "HF_HUB_ETAG_TIMEOUT": 1,
         "HF_HUB_DISABLE_XET": True,
     }.items():
-        monkeypatch.setattr(hub.constants, name, value)
+        monkeypatch.setattr(constants, name, value)
     monkeypatch.delenv("JAXCNN_DATA", raising=False)
-    original, download, cached = hub.hf_hub_download, hub.hf_hub_download, hub.try_to_load_from_cache
+    download, cached = hub.hf_hub_download, hub.try_to_load_from_cache
     options = {"cache_dir": tmp_path / "cache"}
     monkeypatch.setattr(
         hub, "hf_hub_download", lambda *a, **k: download(*a, **options, endpoint=served.url, etag_timeout=1, **k)
     )
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *a, **k: cached(*a, **options, **k))
-    assert original
     yield served
     served.server.shutdown()
     served.server.server_close()
@@ -175,7 +177,7 @@ def test_cold_then_cached_then_offline(server, files, monkeypatch):
     again = weights.pretrained(NAME.removeprefix("timm/"), sha256=net.source.sha256.upper())
     assert equal(again.params, net.params)
     assert again.source == net.source
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert weights.pretrained(NAME, revision=COMMITS[0]).source == net.source
     assert server.requests == []
 
@@ -244,7 +246,9 @@ def test_server_fails(server, mode, monkeypatch):
     server.mode = mode
     # the client tries 5 times, with pauses
     monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(seconds if seconds == 3 else 0.01))
-    with pytest.raises(weights.WeightsError, match=r"resolve/main/model\.safetensors is not in the cache and cannot be"):
+    with pytest.raises(
+        weights.WeightsError, match=r"resolve/main/model\.safetensors is not in the cache and cannot be"
+    ):
         weights.pretrained(NAME)
 
 
@@ -258,7 +262,7 @@ def test_no_disk_space(server, monkeypatch):
 
 
 def test_offline_without_the_file(server, monkeypatch):
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     message = rf"{server.url}/{NAME}/resolve/main/model\.safetensors .*pass root=folder or set JAXCNN_DATA"
     with pytest.raises(weights.WeightsError, match=message):
         weights.pretrained(NAME)
@@ -298,7 +302,8 @@ def test_config_that_is_damaged(server):
 def torchvision_file(tmp_path, monkeypatch):
     """A name in the table, and the content of its file. It is safetensors, which `load` reads under any name."""
     model = models.squeezenet1_1()
-    params, state = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    params, state = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), shapes)
     weights.save(tmp_path / "content", params, state, model="squeezenet1_1")
     content = (tmp_path / "content").read_bytes()
     name = f"torchvision/squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}"
@@ -333,7 +338,7 @@ def test_torchvision(torchvision_file, tmp_path, monkeypatch):
 def test_torchvision_download_fails(torchvision_file, change, tmp_path, monkeypatch):
     name, content, _ = torchvision_file
     monkeypatch.setattr(_locate, "fast_enough_chunks", lambda url: iter([change(content)]))
-    with pytest.raises(weights.WeightsError, match="cannot be downloaded.*expected"):
+    with pytest.raises(weights.WeightsError, match=r"cannot be downloaded.*expected"):
         weights.pretrained(name)
     assert list((tmp_path / "torch/hub/checkpoints").iterdir()) == []
 
@@ -368,7 +373,10 @@ def test_available():
     assert weights.available("resnet18.*") == weights.available("timm/resnet18.*")
     (entry,) = weights.available("torchvision/resnet18-f37072fd")
     assert entry == ("torchvision/resnet18-f37072fd", 11_689_512, 69.758, None)
-    assert repr(weights.available("resnet18.a1_in1k")).splitlines()[1].split()[:2] == ["timm/resnet18.a1_in1k", "11,689,512"]
+    assert repr(weights.available("resnet18.a1_in1k")).splitlines()[1].split()[:2] == [
+        "timm/resnet18.a1_in1k",
+        "11,689,512",
+    ]
     with pytest.raises(ValueError, match="no weights match 'resnet51'"):
         weights.available("resnet51")
 

@@ -52,7 +52,9 @@ class Preprocess(NamedTuple):
             return self._cropped(upright_rgb(image))
         array = np.asarray(image)
         if array.dtype != np.uint8:
-            raise TypeError(f"preprocess needs Pillow images, paths or uint8 arrays, got {array.dtype} for image {index}")
+            raise TypeError(
+                f"preprocess needs Pillow images, paths or uint8 arrays, got {array.dtype} for image {index}"
+            )
         gray = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 1)
         if not array.size or not (gray or (array.ndim == 3 and array.shape[-1] == 3)):
             raise ValueError(
