@@ -12,7 +12,7 @@ MAY_IMPORT = {
     CORE: set(),
     "data": {CORE},
     "models": {CORE},
-    "weights": {CORE, "models"},
+    "weights": {CORE, "data", "models"},
     "explain": {CORE},
     "metrics": {CORE},
     "train": {CORE, "data", "metrics", "weights"},

@@ -66,6 +66,15 @@ def sized_reader(
     return with_budget(decode)
 
 
+def upright_rgb(image: Any) -> Any:
+    """A Pillow image in RGB: its EXIF orientation applied, transparent pixels white, 16 bits reduced to 8."""
+    Image, ImageOps = pillow()
+    raw = image.tile[0].args if getattr(image, "tile", None) else None
+    image.load()  # some PNGs have their transparency after the pixels
+    upright = ImageOps.exif_transpose(_converted(image, "RGB", raw, Image))
+    return _composited_on_white(upright, Image).convert("RGB")
+
+
 def with_budget(decode: Callable[[pathlib.Path, Callable[[int], None]], Any]) -> Callable[[pathlib.Path], Any]:
     """A thread-safe function from a path to decode(path, reserve). All errors of damaged files become DataError.
 

@@ -63,7 +63,7 @@ def _capped(size: int) -> Any:
         os.unlink(output)  # pooch's file is readable by its owner only; a new file follows the umask
         got = 0
         with open(output, "xb") as file:
-            for chunk in _fast_enough_chunks(url):
+            for chunk in fast_enough_chunks(url):
                 got += len(chunk)
                 if got > size:
                     raise OSError(f"expected {size} bytes, found more")
@@ -74,7 +74,7 @@ def _capped(size: int) -> Any:
     return download
 
 
-def _fast_enough_chunks(url: str) -> Iterator[bytes]:
+def fast_enough_chunks(url: str) -> Iterator[bytes]:
     """Yield the chunks of a download. Raises OSError if the speed falls below `_MIN_SPEED`.
 
     A thread reads them, because DNS look-ups, headers and reads that receive single bytes have no total time-out.

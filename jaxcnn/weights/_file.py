@@ -89,9 +89,9 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
 
 
 def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> tuple[Params, State]:
-    """Load (params, state) as NumPy arrays from a safetensors or PyTorch file, with names of `save`, torchvision or timm.
+    """Load (params, state) as NumPy arrays from a safetensors or PyTorch file.
 
-    With `model`, the result fits that model, in float32. Without, it has the paths and dtypes of the file.
+    The names in the file are those of `save`, torchvision or timm. With `model`, the result fits that model, in float32. Without, it has the paths and dtypes of the file.
 
     PyTorch files (.pth, .pt, .ckpt, .bin; zip and legacy format) need no PyTorch. The pickle in them is read as data:
     nothing is imported or called, so a file cannot run code. In a checkpoint, the state dict is the dict that contains
@@ -134,6 +134,23 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
     if not arrays and metadata.get("format") != "jaxcnn":
         raise WeightsError(f"{path} contains no weights")
     return _nested(path, arrays, _stacked(path, arrays, metadata))
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the arrays of a safetensors or PyTorch file by name, for `from_torch` or `match` of your own network.
+
+    A PyTorch file is read as in `load`: no code in it is run.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: as in `load`.
+        MissingExtraError: for a safetensors file, if the package safetensors is not installed.
+
+    Example: `params, state = weights.from_torch(net, weights.read_state_dict("net.pth"), x=x)`
+    """
+    return _read(pathlib.Path(path))[0]
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(__file__).parent / "torch_files"
 
 def tensors() -> dict[str, torch.Tensor]:
     base = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4) / 7
-    dtypes = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+    dtypes = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
     return {
         **{f"dtype.{name}": (base * 3).to(getattr(torch, name)) for name in dtypes},
         "transposed": base.permute(2, 0, 1),
