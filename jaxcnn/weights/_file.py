@@ -91,7 +91,8 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
 def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> tuple[Params, State]:
     """Load (params, state) as NumPy arrays from a safetensors or PyTorch file.
 
-    The names in the file are those of `save`, torchvision or timm. With `model`, the result fits that model, in float32. Without, it has the paths and dtypes of the file.
+    The names in the file are those of `save`, torchvision or timm. With `model`, the result fits that model, in
+    float32. Without, it has the paths and dtypes of the file.
 
     PyTorch files (.pth, .pt, .ckpt, .bin; zip and legacy format) need no PyTorch. The pickle in them is read as data:
     nothing is imported or called, so a file cannot run code. In a checkpoint, the state dict is the dict that contains
