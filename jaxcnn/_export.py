@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._onnx import onnx_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -22,7 +23,8 @@ def export(
     *,
     classes: Sequence[str] = (),
     platforms: Sequence[str] = PLATFORMS,
-) -> jax.export.Exported:
+    format: Literal["stablehlo", "onnx"] = "stablehlo",
+) -> Any:
     """Exports a model in evaluation mode as a StableHLO program x -> y for any batch size.
 
     y = model.apply(params, state, x, train=False)[0],  with params and state as constants
@@ -67,6 +69,8 @@ def export(
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x
         return model.apply(params, state, x, train=False)[0]
 
+    if format == "onnx":
+        return onnx_model(evaluate, x, {})
     program = jax.export.export(jax.jit(evaluate), platforms=tuple(platforms))(x)
     if not classes:
         return program
