@@ -29,6 +29,7 @@ class Graph:
         self.nodes: dict[str, Node] = {}  # by output
         self.constants: dict[str, np.ndarray] = {}
         self.terms: dict[str, int] = {}  # the number of terms of each sum
+        self.flattened: dict[str, Any] = {}  # the tensor (N, ..) of each matrix (N, elements)
         self.scope = ""
         self._names: dict[Any, str] = {}
         self._numbers = Counter({name: 1 for name in ("x", "y")})

@@ -49,7 +49,10 @@ def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     after = [dim for _, new in starts for dim in new]
     sizes = [result.shape[dim] if isinstance(result.shape[dim], int) else -1 for dim in after]
     name = arranged(graph, x, [*before, *(dim for dim in range(len(x.shape)) if dim not in before)])
-    return tensor(graph.add("Reshape", name, graph.integers(sizes)), after, result)
+    y = tensor(graph.add("Reshape", name, graph.integers(sizes)), after, result)
+    if y.layout == (0, 1) and x.layout[0] == 0 and None not in x.layout:
+        graph.flattened[y.name] = x
+    return y
 
 
 def _groups(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], list[int]]] | None:
@@ -213,6 +216,10 @@ def dot_general(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> V
         kernel = y.full() if right == (0,) else y.full().T
         if rank == 2:
             name = arranged(graph, x, (1 - left[0], left[0]))
+            if source := graph.flattened.get(name):  # permute the rows of the kernel, not the input
+                rows = np.arange(len(kernel)).reshape(source.shape[1:])
+                kernel = kernel[rows.transpose([dim - 1 for dim in source.layout[1:]]).ravel()]
+                name = graph.add("Reshape", source.name, graph.integers([-1, len(kernel)]))
             return tensor(graph.add("Gemm", name, graph.constant(np.ascontiguousarray(kernel))), (0, 1), result)
         if left == (rank - 1,) and rank <= 5:
             layout = channels_first(rank)

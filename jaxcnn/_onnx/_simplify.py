@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jaxcnn._onnx._graph import Graph, Node
+from jaxcnn._onnx._patterns import recognize
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
@@ -13,6 +14,8 @@ LINEAR = ("Conv", "ConvTranspose", "Gemm")
 def simplify(graph: Graph, outputs: Iterable[str]) -> None:
     """Removes unused nodes, and folds scales and offsets into convolutions, until nothing changes."""
     outputs = {*outputs}
+    prune(graph, outputs)
+    recognize(graph)
     prune(graph, outputs)
     changed = True
     while changed:
@@ -26,13 +29,18 @@ def simplify(graph: Graph, outputs: Iterable[str]) -> None:
 
 
 def prune(graph: Graph, outputs: Iterable[str]) -> None:
-    """Removes nodes on which no output depends."""
-    needed = {*outputs}
-    for node in reversed([*graph.nodes.values()]):
-        if node.output in needed:
-            needed.update(node.inputs)
-        else:
-            del graph.nodes[node.output]
+    """Removes nodes on which no output depends, and sorts the others in order of execution."""
+    kept: dict[str, Node] = {}
+    stack = [*outputs]
+    while stack:
+        node = graph.nodes.get(name := stack[-1])
+        missing = [i for i in node.inputs if i in graph.nodes and i not in kept] if node and name not in kept else []
+        stack.extend(missing)
+        if not missing:
+            stack.pop()
+            if node:
+                kept[name] = node
+    graph.nodes = kept
 
 
 def _fold(graph: Graph, node: Node, uses: Counter[str], outputs: set[str]) -> bool:
