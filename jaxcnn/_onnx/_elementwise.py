@@ -145,6 +145,17 @@ def integer_pow(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     return emit(graph, "Pow", result, x, constant_of(params["y"], result))
 
 
+def shifted(op: str, before: float, after: float) -> Rule:
+    """op(x + before) + after."""
+
+    def emit_shifted(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+        y = emit(graph, "Add", result, x, constant_of(before, result)) if before else x
+        y = emit(graph, op, result, y)
+        return emit(graph, "Add", result, y, constant_of(after, result)) if after else y
+
+    return emit_shifted
+
+
 def select(graph: Graph, params: Any, result: Any, which: Value, *cases: Value) -> Value:
     if len(cases) != 2 or which.dtype != np.bool_:
         raise NotImplementedError(f"a selection among {len(cases)} cases by {which.dtype}")
@@ -184,15 +195,18 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "copy": identity,
     "div": div,
     "erfc": erfc,
+    "expm1": shifted("Exp", 0, -1),
     "integer_pow": integer_pow,
     "jaxcnn_materialized": identity,
     "jaxcnn_materialized_gradient": identity,
+    "log1p": shifted("Log", 1, 0),
     "max": maximum,
     "min": minimum,
     "mul": mul,
     "name": identity,
     "ne": lambda graph, params, result, x, y: emit(graph, "Not", result, emit(graph, "Equal", result, x, y)),
     "neg": lambda graph, params, result, x: emit(graph, "Mul", result, x, constant_of(-1, result)),
+    "rem": lambda graph, params, result, x, y: emit(graph, "Mod", result, x, y, fmod=1),
     "rsqrt": rsqrt,
     "select_n": select,
     "square": square,

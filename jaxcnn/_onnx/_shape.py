@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxcnn._onnx._elementwise import Rule
+from jaxcnn._onnx._elementwise import Rule, cast
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._value import Constant, Layout, Tensor, Value, arranged, channels_first, common_layout, whole
 
@@ -79,11 +80,37 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def concatenate(graph: Graph, params: Any, result: Any, *parts: Value) -> Value:
+    parts = tuple(part for part in parts if not _same(part.shape[params["dimension"]], 0))
     tensors = [whole(graph, part) for part in parts if isinstance(part, Tensor)]
+    if padding := _as_padding(parts, dim := params["dimension"]):
+        return padded(graph, tensors[0], {dim: padding[0]}, padding[1], result)
     layout = [dim for dim in common_layout(tensors) if dim is not None]
     layout = layout if len(layout) == len(result.shape) else channels_first(len(result.shape))
     names = [arranged(graph, part, layout) for part in parts]
-    return tensor(graph.add("Concat", *names, axis=layout.index(params["dimension"])), layout, result)
+    return tensor(graph.add("Concat", *names, axis=layout.index(dim)), layout, result)
+
+
+def _as_padding(parts: Sequence[Value], dim: int) -> tuple[tuple[int, int], Constant] | None:
+    """The sizes before and after the only tensor, and their value, if all other parts have this one value."""
+    at = [isinstance(part, Tensor) for part in parts].index(True)
+    others = [part for part in parts if isinstance(part, Constant)]
+    if len(others) != len(parts) - 1 or len({part.scalar for part in others} - {None}) != 1:
+        return None
+    if any(part.scalar is None for part in others):
+        return None
+    low, high = (sum(part.shape[dim] for part in side) for side in (parts[:at], parts[at + 1 :]))
+    return (low, high), others[0]
+
+
+def stack(graph: Graph, params: Any, result: Any, *parts: Value) -> Value:
+    axis, rank = params["axis"], len(result.shape)
+    row = jax.ShapeDtypeStruct((*result.shape[:axis], 1, *result.shape[axis + 1 :]), result.dtype)
+    new = {old: new for old, new in enumerate(dim for dim in range(rank) if dim != axis)}
+    rows = [
+        Constant(np.expand_dims(part.array, axis), row.shape) if isinstance(part, Constant) else relabeled(part, new, row)
+        for part in parts
+    ]
+    return concatenate(graph, {"dimension": axis}, result, *rows)
 
 
 def cut(graph: Graph, x: Tensor, ranges: dict[int, tuple[int, int, int]], result: Any) -> Tensor:
@@ -99,8 +126,19 @@ def cut(graph: Graph, x: Tensor, ranges: dict[int, tuple[int, int, int]], result
 def slice_(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     steps = params["strides"] or [1] * len(x.shape)
     bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
-    ranges = {dim: b for dim, b in enumerate(bounds) if not _same(x.shape[dim], result.shape[dim])}
+    ranges = {
+        dim: (_from_end(low, size), _from_end(high, size), step)
+        for dim, ((low, high, step), size) in enumerate(zip(bounds, x.shape, strict=True))
+        if not _same(size, result.shape[dim])
+    }
     return cut(graph, x, ranges, result)
+
+
+def _from_end(bound: Any, size: Any) -> int:
+    """A bound that depends on the batch size, as a negative number."""
+    if isinstance(bound, int):
+        return bound
+    return -int(size - bound) or 2**31 - 1
 
 
 def dynamic_slice(graph: Graph, params: Any, result: Any, x: Tensor, *starts: Value) -> Value:
@@ -168,45 +206,73 @@ def arg_reduction(op: str) -> Rule:
         name = graph.add(op, name, axis=layout.index(dim), keepdims=1)
         kept = {old: new for new, old in enumerate(d for d in range(len(x.shape)) if d != dim)}
         index = tensor(name, [kept.get(-1 if d is None else d) for d in layout], result)._replace(dtype=np.dtype(np.int64))
-        from jaxcnn._onnx._elementwise import cast
-
         return cast(graph, {}, result, index)
 
     return reduce
 
 
 def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) -> Value:
-    """Constant indices into one dimension, with all of the others."""
+    """Constant indices, each of one dimension, as of `x[:, 1, ::2]` and `x[:, [3, 0]]`; or `take_along_axis`."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    others = [dim for dim in range(len(x.shape)) if dim not in numbers.start_index_map]
-    if (
-        not isinstance(indices, Constant)
-        or len(numbers.start_index_map) != 1
-        or numbers.operand_batching_dims
-        or not all(_same(sizes[dim], x.shape[dim]) for dim in others)
-    ):
-        raise NotImplementedError("indices that depend on the input, or into several dimensions")
-    (dim,) = numbers.start_index_map
-    index = indices.full()[..., 0]
-    last = x.shape[dim] - sizes[dim]
-    outside = (index < 0) | (index > last)
-    if outside.any() and "CLIP" not in str(params["mode"]):
-        raise NotImplementedError(f"indices outside of the dimension of size {x.shape[dim]}")
+    dims = numbers.start_index_map
+    if numbers.collapsed_slice_dims == dims and set(sizes) == {1} and not numbers.offset_dims:
+        if numbers.operand_batching_dims == numbers.start_indices_batching_dims:
+            return _take_along_axis(graph, result, x, indices, dims[0])
+    if not isinstance(indices, Constant) or numbers.operand_batching_dims:
+        raise NotImplementedError("indices that depend on the input")
+    index = indices.full()
+    last = np.array([x.shape[dim] - sizes[dim] for dim in dims])
+    if np.any((index < 0) | (index > last)) and "CLIP" not in str(params["mode"]):
+        raise NotImplementedError("indices out of bounds")
     index = np.clip(index, 0, last)
-    if dim not in numbers.collapsed_slice_dims:
-        if index.size != 1:
-            raise NotImplementedError("a gather of several slices")
-        start = index.item()
-        return cut(graph, x, {dim: (start, start + sizes[dim], 1)}, result)
+    kept = [dim for dim in range(len(sizes)) if dim not in numbers.collapsed_slice_dims]
+    new = dict(zip(kept, numbers.offset_dims, strict=True))
     batch = [at for at in range(len(result.shape)) if at not in numbers.offset_dims]
-    new = dict(zip([d for d in range(len(x.shape)) if d != dim], numbers.offset_dims, strict=True))
     x = whole(graph, x)
-    if dim not in x.dims:  # of size 1
-        x = x._replace(name=arranged(graph, x, range(len(x.shape))), layout=(*range(len(x.shape)),))
-    axis = x.layout.index(dim)
-    name = graph.add("Gather", x.name, graph.constant(index.astype(np.int64)), axis=axis)
-    layout = [None if d is None else new[d] if d != dim else d for d in x.layout]
-    return tensor(name, [*layout[:axis], *batch, *layout[axis + 1 :]], result)
+    free = [axis for axis, size in enumerate(index.shape[:-1]) if size > 1]
+    for at, dim in enumerate(dims):
+        column = index[..., at]
+        varies = [axis for axis in free if np.ptp(column, axis=axis).any()]
+        if dim not in x.dims:  # of size 1
+            continue
+        if not varies:
+            start = int(column.flat[0])
+            x = cut(graph, x, {dim: (start, start + sizes[dim], 1)}, x)
+        elif dim in kept:
+            raise NotImplementedError("several slices")
+        elif len(varies) == 1 and (values := _progression(np.moveaxis(column, varies[0], 0))):
+            x = cut(graph, x, {dim: values}, x)
+            new[dim] = batch[varies[0]]
+        else:  # its dimensions get the numbers -1, -2, ..
+            rows = column.transpose([*varies, *(axis for axis in range(column.ndim) if axis not in varies)])
+            rows = rows.reshape(*rows.shape[: len(varies)], -1)[..., 0].astype(np.int64)
+            axis = x.layout.index(dim)
+            name = graph.add("Gather", x.name, graph.constant(rows), axis=axis)
+            x = x._replace(name=name, layout=(*x.layout[:axis], *(-1 - v for v in varies), *x.layout[axis + 1 :]))
+            new |= {-1 - axis: batch[axis] for axis in varies}
+        free = [axis for axis in free if axis not in varies]
+    if free:
+        raise NotImplementedError("indices that repeat")
+    return relabeled(x, new, result)
+
+
+def _progression(values: np.ndarray) -> tuple[int, int, int] | None:
+    """The start, end and step of the rows, if they are equidistant."""
+    values = values.reshape(len(values), -1)[:, 0]
+    start, step = int(values[0]), int(values[1] - values[0])
+    if step == 0 or np.ptp(np.diff(values)) > 0:
+        return None
+    end = start + step * len(values)
+    return start, end if end >= 0 else -(2**31), step
+
+
+def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Value, dim: int) -> Value:
+    """An index out of bounds is an error of the runtime."""
+    layout = channels_first(rank := len(x.shape))
+    spec = jax.ShapeDtypeStruct(indices.shape[:-1], indices.dtype)
+    index = arranged(graph, squeeze(graph, {"dimensions": (rank,)}, spec, indices), layout)
+    name = arranged(graph, x, layout)
+    return tensor(graph.add("GatherElements", name, index, axis=layout.index(dim)), layout, result)
 
 
 def dot_general(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
@@ -260,5 +326,6 @@ RULES: dict[str, Rule] = {
     "slice": slice_,
     "split": split,
     "squeeze": squeeze,
+    "stack": stack,
     "transpose": transpose,
 }

@@ -1,7 +1,6 @@
 """Translates a program of jax into an ONNX graph. Operations on constants are computed."""
 
 import functools
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from jaxcnn._onnx import _elementwise, _shape, _window
 from jaxcnn._onnx._graph import Graph
-from jaxcnn._onnx._value import Constant, Tensor, Value, arranged
-from jaxcnn._program import ClosedJaxpr, Program, inner_programs, interpret, jaxpr_of
+from jaxcnn._onnx._value import Constant, Value, arranged
+from jaxcnn._program import Program, inner_programs, interpret
 
 RULES = _elementwise.RULES | _shape.RULES | _window.RULES
 # Element-wise functions of NumPy, which does not compile a program per shape.
@@ -28,6 +27,8 @@ NUMPY: dict[str, Any] = {
     "stop_gradient": np.asarray,
     "jaxcnn_materialized_gradient": np.asarray,
 }
+CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2"}
+LOOPS = {"cond", "scan", "while"}
 ELEMENTWISE = {*_elementwise.RULES} | {"rem", "nextafter", "is_finite", "round", "exp2", "log1p", "expm1"}
 
 
@@ -58,8 +59,8 @@ def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[
         except NotImplementedError as error:
             layer = f" in layer '{graph.scope}'" if graph.scope else ""
             raise ValueError(
-                f"export: the operation {name!r}{layer} has no translation to ONNX: {error}; "
-                "use format='stablehlo', which has no such limits"
+                f"export: the primitive {name!r}{layer} has no translation to ONNX ({error}); "
+                "format='stablehlo' exports all models"
             ) from error
     finally:
         graph.scope = scope
@@ -75,8 +76,7 @@ def _results(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[Val
         return [_shape.broadcast_in_dim(graph, params, outs[0], operands[0])]
     if name == "optimization_barrier":
         return operands
-    programs = inner_programs(equation)
-    if not programs and all(isinstance(operand, Constant) for operand in operands):
+    if name not in CALLS | LOOPS and all(isinstance(operand, Constant) for operand in operands):
         return _computed(equation, operands)
     if name == "scan":
         return _unrolled(graph, params, operands)
@@ -86,17 +86,15 @@ def _results(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[Val
             raise NotImplementedError("a branch that depends on the input")
         branch = params["branches"][min(max(int(index.array), 0), len(params["branches"]) - 1)]
         return translate(graph, branch, args)
-    if name == "while":
-        raise NotImplementedError("a loop")
-    if programs:
-        return translate(graph, programs[0], operands)
+    if name in CALLS:
+        return translate(graph, inner_programs(equation)[0], operands)
     if rule := RULES.get(name):
         result = rule(graph, params, outs if primitive.multiple_results else outs[0], *operands)
         return result if isinstance(result, list) else [result]
     if plain := getattr(primitive, "plain", None):
         specs = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
         return translate(graph, jax.make_jaxpr(functools.partial(plain, **params))(*specs), operands)
-    raise NotImplementedError("unknown operation")
+    raise NotImplementedError("no rule for it")
 
 
 def _broadcast(x: Constant, params: dict[str, Any], out: Any) -> Constant:
@@ -155,14 +153,4 @@ def _stack(graph: Graph, column: Sequence[Value]) -> Value:
     shape = (len(column), *column[0].shape)
     if all(isinstance(value, Constant) for value in column):
         return Constant(np.stack([value.full() for value in column if isinstance(value, Constant)]), shape)
-    result = jax.ShapeDtypeStruct(shape, column[0].dtype)
-    new = {dim: dim + 1 for dim in range(len(shape) - 1)}
-    row = jax.ShapeDtypeStruct((1, *shape[1:]), column[0].dtype)
-    rows: list[Value] = [
-        Constant(value.full()[None], row.shape) if isinstance(value, Constant) else _shape.relabeled(value, new, row)
-        for value in column
-    ]
-    return _shape.concatenate(graph, {"dimension": 0}, result, *rows)
-
-
-__all__ = ["ClosedJaxpr", "Tensor", "jaxpr_of", "operator", "output", "translate"]
+    return _shape.stack(graph, {"axis": 0}, jax.ShapeDtypeStruct(shape, column[0].dtype), *column)

@@ -109,16 +109,22 @@ def aligned(graph: Graph, value: Value, layout: Layout) -> str:
 def arranged(graph: Graph, value: Value, layout: Sequence[int]) -> str:
     """The name of the whole array, without broadcasting, in a layout with all its dimensions."""
     layout = tuple(layout)
-    if isinstance(value, Constant):
-        return aligned(graph, Constant(value.full(), value.shape), layout) if value.shape else graph.constant(value.array)
+    if not value.shape:
+        return graph.constant(value.array) if isinstance(value, Constant) else aligned(graph, value, layout)
+    if isinstance(value, Constant) and all(isinstance(size, int) for size in value.shape):
+        return aligned(graph, Constant(value.full(), value.shape), layout)
     name = aligned(graph, value, layout)
-    missing = [dim for dim in layout if dim not in value.dims and value.shape[dim] != 1]
+    missing = [dim for dim in layout if dim not in value.dims and not value.shape[dim] == 1]
     if not missing:
         return name
-    if not all(isinstance(value.shape[dim], int) for dim in missing):
-        raise NotImplementedError("an array that is broadcast to the batch size")
     sizes = [value.shape[dim] if dim in missing else 1 for dim in layout]
-    return graph.add("Expand", name, graph.integers(sizes))
+    if all(isinstance(size, int) for size in sizes):
+        return graph.add("Expand", name, graph.integers(sizes))
+    if any(str(size) != "batch" for size in sizes if not isinstance(size, int)):
+        raise NotImplementedError(f"an array of shape {value.shape}")
+    batch = graph.add("Shape", "x", start=0, end=1)
+    parts = [graph.integers([size]) if isinstance(size, int) else batch for size in sizes]
+    return graph.add("Expand", name, graph.add("Concat", *parts, axis=0))
 
 
 def whole(graph: Graph, value: Tensor) -> Tensor:

@@ -175,14 +175,22 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
         attributes |= {"cubic_coeff_a": taps.a, "exclude_outside": int(taps.exclude_outside)}
     if taps.antialias and axis.size < axis.spatial:
         attributes["antialias"] = 1
-    axes, sizes = [layout.index(dim)], [axis.size]
+    scales = np.ones(len(layout), np.float32)
+    scales[layout.index(dim)] = _scale(axis)
     # One operator for this dimension and the previous one, if that is resized in the same way.
     before = graph.producer(name, "Resize")
-    if before and before.attributes == attributes | {"axes": before.attributes["axes"]}:
-        axes = before.attributes["axes"] + axes
-        sizes = graph.constants[before.inputs[3]].tolist() + sizes
+    if before and before.attributes == attributes:
+        scales *= graph.constants[before.inputs[2]]
         name = before.inputs[0]
-    return tensor(graph.add("Resize", name, "", "", graph.integers(sizes), **attributes, axes=axes), layout, result)
+    return tensor(graph.add("Resize", name, "", graph.constant(scales), **attributes), layout, result)
+
+
+def _scale(axis: Axis) -> np.float32:
+    """size / spatial, rounded such that floor(scale * spatial) is the size."""
+    scale = np.float32(axis.size / axis.spatial)
+    while np.floor(scale * np.float32(axis.spatial)) < axis.size:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return scale
 
 
 RULES: dict[str, Rule] = {
