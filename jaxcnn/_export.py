@@ -67,10 +67,10 @@ def export(
     guarantees.
 
     "onnx": an `onnx.ModelProto` of opset 18 with input "x" and output "y" ("y0", "y1", .. for several outputs), checked
-    by `onnx.checker`. It needs the package onnx (the extra `onnx`). `onnx.save` writes it, `SerializeToString()` returns
-    its bytes. Batch norm, biases and other scales per channel are part of the weights of the layer before. Equal to the
-    model up to rounding. A model
-    of 2 GB or more is too large for one file: write it with `onnx.save(model, path, save_as_external_data=True)`.
+    by `onnx.checker`. It needs the package onnx (the extra `onnx`). `onnx.save(model, path)` writes it;
+    `model.SerializeToString()` returns its bytes. The weights of a convolution or dense layer include a batch norm that
+    follows it. Results equal those of the model up to rounding. A model of 2 GB or more does not fit in one file: write
+    it with `onnx.save(model, path, save_as_external_data=True)`.
 
     Args:
         model: a layer.

@@ -124,9 +124,7 @@ def test_bytes_class_names_and_preprocessing():
     params, state = layer.init(jax.random.key(0), x / np.float32(255))
     state = jax.tree.map(lambda leaf: leaf + 0.3, state)
     preprocessing = {"size": [28, 28], "interpolation": "bicubic"}
-    model = jaxcnn.export(
-        layer, params, state, x, format="onnx", classes=digits.classes, preprocessing=preprocessing
-    )
+    model = jaxcnn.export(layer, params, state, x, format="onnx", classes=digits.classes, preprocessing=preprocessing)
     assert operators(model) == ["Cast", "Mul", "Add", "Transpose", "Conv", "Relu", "Reshape", "Gemm"]
     expected, _ = layer.apply(params, state, x / np.float32(255), train=False)
     np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -137,8 +135,12 @@ def test_bytes_class_names_and_preprocessing():
 
 
 def test_names_and_opset():
-    model = jaxcnn.export(serial(block=conv(2)), *serial(block=conv(2)).init(jax.random.key(0), jnp.ones((1, 4, 4, 1))),
-                          jnp.ones((1, 4, 4, 1)), format="onnx")
+    model = jaxcnn.export(
+        serial(block=conv(2)),
+        *serial(block=conv(2)).init(jax.random.key(0), jnp.ones((1, 4, 4, 1))),
+        jnp.ones((1, 4, 4, 1)),
+        format="onnx",
+    )
     onnx.checker.check_model(model, full_check=True)
     (opset,) = model.opset_import
     assert (opset.domain, opset.version) == ("", 18)
@@ -214,7 +216,7 @@ def test_bfloat16():
 
 
 def test_wrong_format():
-    with pytest.raises(ValueError, match="unknown format 'onx'; .*onnx"):
+    with pytest.raises(ValueError, match=r"unknown format 'onx'; .*onnx"):
         jaxcnn.export(serial(jnp.sin), {}, {}, jnp.ones((1, 4)), format="onx")
 
 

@@ -74,7 +74,7 @@ def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     return emit(graph, "Sub", result, x, y)
 
 
-def mul(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+def mul(graph: Graph, params: Any, result: Any, x: Any, y: Any) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
     if isinstance(y, Constant):
         return mean_of(graph, result, x, y.array) or emit(graph, "Mul", result, x, y)
@@ -114,10 +114,10 @@ def maximum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value
 
 def minimum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
-    if isinstance(y, Constant) and y.scalar is not None and isinstance(x, Tensor):
-        if node := graph.producer(x.name, "Relu"):
-            low, high = graph.constant(np.zeros((), x.dtype)), graph.constant(y.array.reshape(()))
-            return x._replace(name=graph.add("Clip", node.inputs[0], low, high))
+    node = graph.producer(x.name, "Relu") if isinstance(x, Tensor) else None
+    if isinstance(x, Tensor) and isinstance(y, Constant) and y.scalar is not None and node:
+        low, high = graph.constant(np.zeros((), x.dtype)), graph.constant(y.array.reshape(()))
+        return x._replace(name=graph.add("Clip", node.inputs[0], low, high))
     return emit(graph, "Min", result, x, y)
 
 
@@ -170,7 +170,6 @@ def cast(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 def identity(graph: Graph, params: Any, result: Any, x: Value) -> Value:
     return x
-
 
 
 def _is_float(value: Value) -> bool:

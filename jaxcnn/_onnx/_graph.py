@@ -32,7 +32,7 @@ class Graph:
         self.flattened: dict[str, Any] = {}  # the tensor (N, ..) of each matrix (N, elements)
         self.scope = ""
         self._names: dict[Any, str] = {}
-        self._numbers = Counter({name: 1 for name in ("x", "y")})
+        self._numbers = Counter(["x", "y"])
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Appends a node and returns the name of its output."""
@@ -103,7 +103,9 @@ def proto(graph: Graph, inputs: dict[str, Any], outputs: dict[str, Any], metadat
         producer_name="jaxcnn",
     )
     helper.set_model_props(model, metadata)
-    if sum(graph.constants[name].nbytes for name in used & graph.constants.keys()) < 2**31 - 2**24:  # the checker's limit
+    if (
+        sum(graph.constants[name].nbytes for name in used & graph.constants.keys()) < 2**31 - 2**24
+    ):  # the checker's limit
         onnx.checker.check_model(model, full_check=True)
     return model
 

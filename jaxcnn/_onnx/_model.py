@@ -20,8 +20,12 @@ def onnx_model(fn: Callable[[Any], Any], x: jax.ShapeDtypeStruct, metadata: dict
     The channel dimension stays the last one of inputs and outputs. A symbolic dimension of x is dynamic.
     """
     program = jax.make_jaxpr(fn)(x)
-    if any(getattr(var.aval, "dtype", None) == jnp.bfloat16 for equation in equations(program) for var in equation.outvars):
-        raise ValueError("export: ONNX has no convolution in bfloat16; export the model without jaxcnn.cast, in float32")
+    if any(
+        getattr(var.aval, "dtype", None) == jnp.bfloat16 for equation in equations(program) for var in equation.outvars
+    ):
+        raise ValueError(
+            "export: ONNX has no convolution in bfloat16; export the model without jaxcnn.cast, in float32"
+        )
     graph = Graph()
     values = translate(graph, program, [Tensor("x", tuple(range(len(x.shape))), x.shape, np.dtype(x.dtype))])
     names = [output(graph, value) for value in values]

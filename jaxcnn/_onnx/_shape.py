@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn._onnx._elementwise import Rule, cast
 from jaxcnn._onnx._graph import Graph
-from jaxcnn._onnx._value import Constant, Layout, Tensor, Value, arranged, channels_first, common_layout, whole
+from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, channels_first, common_layout, whole
 
 
 def tensor(name: str, layout: Sequence[int | None], result: Any) -> Tensor:
@@ -26,9 +26,7 @@ def transpose(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 
 def broadcast_in_dim(graph: Graph, params: Any, result: Any, x: Tensor, *sizes: Value) -> Value:
-    new = {
-        old: new for old, new in enumerate(params["broadcast_dimensions"]) if _same(x.shape[old], result.shape[new])
-    }
+    new = {old: new for old, new in enumerate(params["broadcast_dimensions"]) if _same(x.shape[old], result.shape[new])}
     return relabeled(x, new, result)
 
 
@@ -85,7 +83,7 @@ def concatenate(graph: Graph, params: Any, result: Any, *parts: Value) -> Value:
     if padding := _as_padding(parts, dim := params["dimension"]):
         return padded(graph, tensors[0], {dim: padding[0]}, padding[1], result)
     layout = [dim for dim in common_layout(tensors) if dim is not None]
-    layout = layout if len(layout) == len(result.shape) else channels_first(len(result.shape))
+    layout = layout if len(layout) == len(result.shape) else [*channels_first(len(result.shape))]
     names = [arranged(graph, part, layout) for part in parts]
     return tensor(graph.add("Concat", *names, axis=layout.index(dim)), layout, result)
 
@@ -105,9 +103,11 @@ def _as_padding(parts: Sequence[Value], dim: int) -> tuple[tuple[int, int], Cons
 def stack(graph: Graph, params: Any, result: Any, *parts: Value) -> Value:
     axis, rank = params["axis"], len(result.shape)
     row = jax.ShapeDtypeStruct((*result.shape[:axis], 1, *result.shape[axis + 1 :]), result.dtype)
-    new = {old: new for old, new in enumerate(dim for dim in range(rank) if dim != axis)}
+    new = dict(enumerate(dim for dim in range(rank) if dim != axis))
     rows = [
-        Constant(np.expand_dims(part.array, axis), row.shape) if isinstance(part, Constant) else relabeled(part, new, row)
+        Constant(np.expand_dims(part.array, axis), row.shape)
+        if isinstance(part, Constant)
+        else relabeled(part, new, row)
         for part in parts
     ]
     return concatenate(graph, {"dimension": axis}, result, *rows)
@@ -159,7 +159,7 @@ def split(graph: Graph, params: Any, result: Any, x: Tensor) -> Any:
 
 
 def rev(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
-    return cut(graph, x, {dim: (-1, -(2**31), -1) for dim in params["dimensions"]}, result)
+    return cut(graph, x, dict.fromkeys(params["dimensions"], (-1, -(2**31), -1)), result)
 
 
 def pad(graph: Graph, params: Any, result: Any, x: Tensor, value: Value) -> Value:
@@ -205,74 +205,12 @@ def arg_reduction(op: str) -> Rule:
         name = arranged(graph, x, layout := channels_first(len(x.shape)))
         name = graph.add(op, name, axis=layout.index(dim), keepdims=1)
         kept = {old: new for new, old in enumerate(d for d in range(len(x.shape)) if d != dim)}
-        index = tensor(name, [kept.get(-1 if d is None else d) for d in layout], result)._replace(dtype=np.dtype(np.int64))
+        index = tensor(name, [kept.get(-1 if d is None else d) for d in layout], result)._replace(
+            dtype=np.dtype(np.int64)
+        )
         return cast(graph, {}, result, index)
 
     return reduce
-
-
-def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) -> Value:
-    """Constant indices, each of one dimension, as of `x[:, 1, ::2]` and `x[:, [3, 0]]`; or `take_along_axis`."""
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    dims = numbers.start_index_map
-    if numbers.collapsed_slice_dims == dims and set(sizes) == {1} and not numbers.offset_dims:
-        if numbers.operand_batching_dims == numbers.start_indices_batching_dims:
-            return _take_along_axis(graph, result, x, indices, dims[0])
-    if not isinstance(indices, Constant) or numbers.operand_batching_dims:
-        raise NotImplementedError("indices that depend on the input")
-    index = indices.full()
-    last = np.array([x.shape[dim] - sizes[dim] for dim in dims])
-    if np.any((index < 0) | (index > last)) and "CLIP" not in str(params["mode"]):
-        raise NotImplementedError("indices out of bounds")
-    index = np.clip(index, 0, last)
-    kept = [dim for dim in range(len(sizes)) if dim not in numbers.collapsed_slice_dims]
-    new = dict(zip(kept, numbers.offset_dims, strict=True))
-    batch = [at for at in range(len(result.shape)) if at not in numbers.offset_dims]
-    x = whole(graph, x)
-    free = [axis for axis, size in enumerate(index.shape[:-1]) if size > 1]
-    for at, dim in enumerate(dims):
-        column = index[..., at]
-        varies = [axis for axis in free if np.ptp(column, axis=axis).any()]
-        if dim not in x.dims:  # of size 1
-            continue
-        if not varies:
-            start = int(column.flat[0])
-            x = cut(graph, x, {dim: (start, start + sizes[dim], 1)}, x)
-        elif dim in kept:
-            raise NotImplementedError("several slices")
-        elif len(varies) == 1 and (values := _progression(np.moveaxis(column, varies[0], 0))):
-            x = cut(graph, x, {dim: values}, x)
-            new[dim] = batch[varies[0]]
-        else:  # its dimensions get the numbers -1, -2, ..
-            rows = column.transpose([*varies, *(axis for axis in range(column.ndim) if axis not in varies)])
-            rows = rows.reshape(*rows.shape[: len(varies)], -1)[..., 0].astype(np.int64)
-            axis = x.layout.index(dim)
-            name = graph.add("Gather", x.name, graph.constant(rows), axis=axis)
-            x = x._replace(name=name, layout=(*x.layout[:axis], *(-1 - v for v in varies), *x.layout[axis + 1 :]))
-            new |= {-1 - axis: batch[axis] for axis in varies}
-        free = [axis for axis in free if axis not in varies]
-    if free:
-        raise NotImplementedError("indices that repeat")
-    return relabeled(x, new, result)
-
-
-def _progression(values: np.ndarray) -> tuple[int, int, int] | None:
-    """The start, end and step of the rows, if they are equidistant."""
-    values = values.reshape(len(values), -1)[:, 0]
-    start, step = int(values[0]), int(values[1] - values[0])
-    if step == 0 or np.ptp(np.diff(values)) > 0:
-        return None
-    end = start + step * len(values)
-    return start, end if end >= 0 else -(2**31), step
-
-
-def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Value, dim: int) -> Value:
-    """An index out of bounds is an error of the runtime."""
-    layout = channels_first(rank := len(x.shape))
-    spec = jax.ShapeDtypeStruct(indices.shape[:-1], indices.dtype)
-    index = arranged(graph, squeeze(graph, {"dimensions": (rank,)}, spec, indices), layout)
-    name = arranged(graph, x, layout)
-    return tensor(graph.add("GatherElements", name, index, axis=layout.index(dim)), layout, result)
 
 
 def dot_general(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
@@ -312,7 +250,6 @@ RULES: dict[str, Rule] = {
     "concatenate": concatenate,
     "dot_general": dot_general,
     "dynamic_slice": dynamic_slice,
-    "gather": gather,
     "jaxcnn_channel_sum": lambda graph, params, result, x: reduction("ReduceSum")(
         graph, {"axes": tuple(range(len(x.shape) - 1))}, result, x
     ),

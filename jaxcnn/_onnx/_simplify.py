@@ -91,7 +91,9 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
         return None
     kernel = graph.constants[node.inputs[1]]
     groups = node.attributes.get("group", 1)
-    features = {"Conv": kernel.shape[0], "ConvTranspose": kernel.shape[1] * groups}.get(node.op, kernel.shape[-1])
+    features: int = {"Conv": kernel.shape[0], "ConvTranspose": kernel.shape[1] * groups, "Gemm": kernel.shape[-1]}[
+        node.op
+    ]
     rank = kernel.ndim
     at = rank - 1 if node.op == "Gemm" else 1
     sizes = (1,) * (rank - value.ndim) + value.shape

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn._onnx import _elementwise, _shape, _window
+from jaxcnn._onnx import _elementwise, _gather, _shape, _window
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._value import Constant, Value, arranged
 from jaxcnn._program import Program, inner_programs, interpret
 
-RULES = _elementwise.RULES | _shape.RULES | _window.RULES
+RULES = _elementwise.RULES | _shape.RULES | _gather.RULES | _window.RULES
 # Element-wise functions of NumPy, which does not compile a program per shape.
 NUMPY: dict[str, Any] = {
     "add": np.add,
@@ -66,7 +66,7 @@ def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[
         graph.scope = scope
 
 
-def _results(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[Value]:
+def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value]:
     primitive, params = equation.primitive, equation.params
     name, outs = primitive.name, [var.aval for var in equation.outvars]
     if name in ("broadcast_in_dim", "jaxcnn_broadcast") and isinstance(operands[0], Constant):
@@ -129,7 +129,11 @@ def _computed(equation: Any, operands: list[Any]) -> list[Constant]:
 def _unrolled(graph: Graph, params: dict[str, Any], operands: list[Value]) -> list[Value]:
     """The steps of a loop with a fixed number of steps."""
     body, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
-    fixed, carry, rows = operands[:constants], operands[constants : constants + carried], operands[constants + carried :]
+    fixed, carry, rows = (
+        operands[:constants],
+        operands[constants : constants + carried],
+        operands[constants + carried :],
+    )
     steps = range(params["length"])
     stacked: list[list[Value]] = []
     for step in reversed(steps) if params["reverse"] else steps:

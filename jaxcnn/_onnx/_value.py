@@ -14,6 +14,7 @@ import numpy as np
 from jaxcnn._onnx._graph import Graph
 
 Layout = tuple[int | None, ...]
+Order = tuple[int, ...]  # a layout with all dimensions
 
 
 class Tensor(NamedTuple):
@@ -60,7 +61,7 @@ class Constant(NamedTuple):
 Value = Tensor | Constant
 
 
-def channels_first(rank: int) -> Layout:
+def channels_first(rank: int) -> Order:
     """The layout (N, C, *spatial) of an array (N, *spatial, C)."""
     return (0, rank - 1, *range(1, rank - 1)) if rank > 2 else tuple(range(rank))
 
@@ -85,7 +86,8 @@ def aligned(graph: Graph, value: Value, layout: Layout) -> str:
         shape = [1 if dim is None else value.array.shape[dim] for dim in layout]
         return graph.constant(np.ascontiguousarray(value.array.transpose(order)).reshape(shape))
     if len(value.layout) == len(layout) and all(
-        have == want or (have is None and want not in value.dims) for have, want in zip(value.layout, layout, strict=True)
+        have == want or (have is None and want not in value.dims)
+        for have, want in zip(value.layout, layout, strict=True)
     ):
         return value.name
     have, name = value.layout, value.name
@@ -114,7 +116,7 @@ def arranged(graph: Graph, value: Value, layout: Sequence[int]) -> str:
     if isinstance(value, Constant) and all(isinstance(size, int) for size in value.shape):
         return aligned(graph, Constant(value.full(), value.shape), layout)
     name = aligned(graph, value, layout)
-    missing = [dim for dim in layout if dim not in value.dims and not value.shape[dim] == 1]
+    missing = [dim for dim in layout if dim not in value.dims and value.shape[dim] != 1]
     if not missing:
         return name
     sizes = [value.shape[dim] if dim in missing else 1 for dim in layout]

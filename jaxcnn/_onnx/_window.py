@@ -1,7 +1,5 @@
 """Convolutions, pools and interpolation."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +8,8 @@ from jaxcnn._lowering._resample import Axis, Filter, weight_matrix
 from jaxcnn._onnx._elementwise import Rule, constant_of, emit
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._shape import padded, tensor
-from jaxcnn._onnx._value import Constant, Layout, Tensor, Value, arranged, channels_first
+from jaxcnn._onnx._value import Constant, Order, Tensor, Value, arranged, channels_first
 from jaxcnn._window import Window
-
-Pads = Sequence[tuple[int, int]]
 
 
 def jaxcnn_conv(graph: Graph, params: Any, result: Any, x: Value, w: Value) -> Value:
@@ -40,13 +36,13 @@ def conv_general_dilated(graph: Graph, params: Any, result: Any, x: Value, w: Va
 def _conv(
     graph: Graph,
     result: Any,
-    x: Value,
+    x: Any,
     w: Value,
-    x_layout: Layout,
-    w_layout: Layout,
+    x_layout: Order,
+    w_layout: Order,
     window: Window,
     groups: int,
-    y_layout: Layout,
+    y_layout: Order,
 ) -> Value:
     if set(window.input_dilation) != {1}:
         if set(window.stride) != {1} or not isinstance(w, Constant):
@@ -55,16 +51,18 @@ def _conv(
         kernel = np.flip(kernel, tuple(range(2, kernel.ndim)))
         parts = kernel.reshape(groups, -1, *kernel.shape[1:]).swapaxes(1, 2)
         kernel = parts.reshape(-1, *parts.shape[2:])
-        pads = [(span - 1 - low, span - 1 - high) for (low, high), span in zip(window.padding, window.span, strict=True)]
+        pads = [
+            (span - 1 - low, span - 1 - high) for (low, high), span in zip(window.padding, window.span, strict=True)
+        ]
         transposed = window._replace(stride=window.input_dilation, padding=tuple(pads))
         name = arranged(graph, x, x_layout)
         return _conv_transpose(graph, result, name, graph.constant(kernel), transposed, groups, y_layout)
     if any(min(ends) < 0 for ends in window.padding):
-        cuts = {dim: tuple(min(end, 0) for end in ends) for dim, ends in zip(x_layout[2:], window.padding, strict=True)}
+        cuts = {dim: (min(low, 0), min(high, 0)) for dim, (low, high) in zip(x_layout[2:], window.padding, strict=True)}
         shape = [size + sum(cuts.get(dim, (0, 0))) for dim, size in enumerate(x.shape)]
         like = np.broadcast_to(np.zeros((), x.dtype), (0,))
         x = padded(graph, x, cuts, constant_of(0, like), _Spec(tuple(shape), x.dtype))
-        window = window._replace(padding=tuple(tuple(max(end, 0) for end in ends) for ends in window.padding))
+        window = window._replace(padding=tuple((max(low, 0), max(high, 0)) for low, high in window.padding))
     attributes = _attributes(window) | {"group": groups, "dilations": [*window.dilation]}
     name = graph.add("Conv", arranged(graph, x, x_layout), arranged(graph, w, w_layout), **attributes)
     return tensor(name, y_layout, result)
@@ -85,9 +83,7 @@ def jaxcnn_conv_input_gradient(graph: Graph, params: Any, result: Any, y: Value,
     return _conv_transpose(graph, result, name, kernel, params["window"], params["groups"], layout)
 
 
-def _conv_transpose(
-    graph: Graph, result: Any, x: str, w: str, window: Window, groups: int, layout: Layout
-) -> Value:
+def _conv_transpose(graph: Graph, result: Any, x: str, w: str, window: Window, groups: int, layout: Order) -> Value:
     """window.padding is cut from the output, or added where negative. w is (C_in, C_out / groups, *size)."""
     # Outputs without any input are padded afterwards.
     pads = {dim: (max(-low, 0), max(-high, 0)) for dim, (low, high) in zip(layout[2:], window.padding, strict=True)}
@@ -116,7 +112,7 @@ def jaxcnn_window_sum(graph: Graph, params: Any, result: Any, x: Tensor) -> Valu
     return _sum(graph, result, x, params["window"], channels_first(len(x.shape)))
 
 
-def _extreme(graph: Graph, result: Any, x: Tensor, window: Window, layout: Layout, largest: bool) -> Tensor:
+def _extreme(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order, largest: bool) -> Tensor:
     attributes = _attributes(window) | {"dilations": [*window.dilation]}
     name = arranged(graph, x, layout)
     minus = graph.constant(np.array(-1, x.dtype))
@@ -125,7 +121,7 @@ def _extreme(graph: Graph, result: Any, x: Tensor, window: Window, layout: Layou
     return tensor(name if largest else graph.add("Mul", name, minus), layout, result)
 
 
-def _sum(graph: Graph, result: Any, x: Tensor, window: Window, layout: Layout) -> Tensor:
+def _sum(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order) -> Tensor:
     name = arranged(graph, x, layout)
     if set(window.dilation) != {1}:
         channels = x.shape[layout[1]]
@@ -168,7 +164,9 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
         matrix = matrix.T if params["transposed"] else matrix
         letters = "abcde"[: len(x.shape)]
         at = letters[layout.index(dim)]
-        name = graph.add("Einsum", name, graph.constant(matrix), equation=f"{letters},{at}z->{letters.replace(at, 'z')}")
+        name = graph.add(
+            "Einsum", name, graph.constant(matrix), equation=f"{letters},{at}z->{letters.replace(at, 'z')}"
+        )
         return tensor(name, layout, result)
     attributes: dict[str, Any] = {"mode": taps.method, "coordinate_transformation_mode": taps.coordinates}
     if taps.method == "cubic":
