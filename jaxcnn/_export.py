@@ -2,16 +2,46 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._onnx import onnx_model
+from jaxcnn._window import check_choice
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@overload
+def export(
+    model: Layer,
+    params: Params,
+    state: State,
+    input_spec: Any,
+    *,
+    format: Literal["stablehlo"] = ...,
+    classes: Sequence[str] = ...,
+    preprocessing: Mapping[str, Any] | None = ...,
+    platforms: Sequence[str] = ...,
+) -> jax.export.Exported: ...
+
+
+@overload
+def export(
+    model: Layer,
+    params: Params,
+    state: State,
+    input_spec: Any,
+    *,
+    format: Literal["onnx"],
+    classes: Sequence[str] = ...,
+    preprocessing: Mapping[str, Any] | None = ...,
+    platforms: Sequence[str] = ...,
+) -> Any: ...  # onnx.ModelProto
 
 
 def export(
@@ -20,28 +50,44 @@ def export(
     state: State,
     input_spec: Any,
     *,
+    format: Literal["stablehlo", "onnx"] = "stablehlo",
     classes: Sequence[str] = (),
+    preprocessing: Mapping[str, Any] | None = None,
     platforms: Sequence[str] = PLATFORMS,
-) -> jax.export.Exported:
-    """Exports a model in evaluation mode as a StableHLO program x -> y for any batch size.
+) -> Any:
+    """Exports a model in evaluation mode as a StableHLO program or an ONNX model x -> y for any batch size.
 
     y = model.apply(params, state, x, train=False)[0],  with params and state as constants
 
-    A program for uint8 images divides them by 255 first, as `train.fit` does.
+    A program for uint8 images divides them by 255 first, as `train.fit` does. Both formats read channels-last arrays,
+    as the model does.
 
-    `serialize()` of the result returns bytes; it needs the package flatbuffers (the extra `export`).
-    `jax.export.deserialize` reads them on a machine that has only jax. See jax.export for compatibility guarantees.
+    "stablehlo": a `jax.export.Exported`. Its `serialize()` returns bytes; it needs the package flatbuffers (the extra
+    `export`). `jax.export.deserialize` reads them on a machine that has only jax. See jax.export for compatibility
+    guarantees.
+
+    "onnx": an `onnx.ModelProto` of opset 18 with input "x" and output "y" ("y0", "y1", .. for several outputs), checked
+    by `onnx.checker`. It needs the package onnx (the extra `onnx`). `onnx.save(model, path)` writes it;
+    `model.SerializeToString()` returns its bytes. The weights of a convolution or dense layer include a batch norm that
+    follows it. Results equal those of the model up to rounding. A model of 2 GB or more does not fit in one file: write
+    it with `onnx.save(model, path, save_as_external_data=True)`.
 
     Args:
         model: a layer.
         params, state: the trained parameters and state.
         input_spec: an array or `jax.ShapeDtypeStruct` of the input. The size of its first dimension is ignored.
-        classes: class names, one per output. The program's `fun_name` stores them as JSON.
-        platforms: target platforms: "cpu", "cuda", "rocm", "tpu".
+        format: "stablehlo" or "onnx".
+        classes: class names, one per output.
+        preprocessing: how images become inputs, such as {"size": 224}: values that JSON can store. Classes and
+            preprocessing are stored as a JSON object in the `fun_name` of StableHLO, and as JSON under their names in
+            the `metadata_props` of ONNX.
+        platforms: target platforms of StableHLO: "cpu", "cuda", "rocm", "tpu".
 
     Raises:
         TypeError: if `input_spec` has no shape and dtype.
-        ValueError: if the input has no batch dimension, or the number of class names differs from that of outputs.
+        ValueError: if the input has no batch dimension, or the number of class names differs from that of outputs; for
+            ONNX if the model has an operation without a translation, such as a sort.
+        MissingExtraError: for ONNX, without the package onnx.
 
     Example:
         >>> net = jaxcnn.serial(jaxcnn.conv(4), jax.nn.relu, jaxcnn.global_avg_pool, jaxcnn.dense(2))
@@ -54,8 +100,12 @@ def export(
         >>> import json
         >>> json.loads(loaded.fun_name)["classes"]
         ['cat', 'dog']
+        >>> onnx_model = jaxcnn.export(net, params, state, images, format="onnx")
+        >>> [node.op_type for node in onnx_model.graph.node]
+        ['Cast', 'Mul', 'Transpose', 'Conv', 'Relu', 'GlobalAveragePool', 'Squeeze', 'Gemm']
     """
     model = as_layer(model)
+    check_choice("export", "format", format, ("stablehlo", "onnx"))
     if not (hasattr(input_spec, "shape") and hasattr(input_spec, "dtype")):
         raise TypeError(f"export needs an input array or a jax.ShapeDtypeStruct, got {short_repr(input_spec)}")
     if not input_spec.shape:
@@ -67,10 +117,14 @@ def export(
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x
         return model.apply(params, state, x, train=False)[0]
 
+    if classes:
+        shapes = [output.shape for output in jax.tree.leaves(jax.eval_shape(evaluate, x))]
+        if len(shapes) != 1 or shapes[0][-1:] != (len(classes),):
+            raise ValueError(f"export: {len(classes)} class names for outputs of shapes {shapes}; give one per output")
+    metadata: dict[str, Any] = {"classes": [str(name) for name in classes]} if classes else {}
+    if preprocessing is not None:
+        metadata["preprocessing"] = dict(preprocessing)
+    if format == "onnx":
+        return onnx_model(evaluate, x, {name: json.dumps(value) for name, value in metadata.items()})
     program = jax.export.export(jax.jit(evaluate), platforms=tuple(platforms))(x)
-    if not classes:
-        return program
-    shapes = [output.shape for output in program.out_avals]
-    if len(shapes) != 1 or shapes[0][-1:] != (len(classes),):
-        raise ValueError(f"export: {len(classes)} class names for outputs of shapes {shapes}; give one per output")
-    return dataclasses.replace(program, fun_name=json.dumps({"classes": [str(name) for name in classes]}))
+    return dataclasses.replace(program, fun_name=json.dumps(metadata)) if metadata else program

@@ -114,7 +114,7 @@ def _taps(axis: Axis, taps: Filter, transposed: bool, dtype: np.dtype) -> tuple[
 
     Outputs with fewer taps repeat their first index with weight 0.
     """
-    matrix = _weights(axis, taps)
+    matrix = weight_matrix(axis, taps)
     matrix = matrix.T if transposed else matrix
     used = matrix != 0
     indices = np.argsort(~used, axis=0, kind="stable")[: max(1, used.sum(0).max())].astype(np.int32)
@@ -122,7 +122,7 @@ def _taps(axis: Axis, taps: Filter, transposed: bool, dtype: np.dtype) -> tuple[
     return np.where(weights == 0, indices[0], indices), weights
 
 
-def _weights(axis: Axis, taps: Filter) -> np.ndarray:
+def weight_matrix(axis: Axis, taps: Filter) -> np.ndarray:
     """(spatial, size): the weight of each input in each output."""
     n, size = axis.spatial, axis.size
     at = axis.positions(taps.coordinates)[:, None]

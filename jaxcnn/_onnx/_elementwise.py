@@ -1,0 +1,214 @@
+"""Operators that act on each element."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxcnn._onnx._graph import Graph, element_type
+from jaxcnn._onnx._value import Constant, Tensor, Value, aligned, common_layout
+
+Rule = Callable[..., Value]  # (graph, params, result, *operands); the result has the shape and dtype
+
+# Primitives with an ONNX operator of the same meaning.
+OPERATORS = {
+    "abs": "Abs",
+    "acos": "Acos",
+    "acosh": "Acosh",
+    "and": "And",
+    "asin": "Asin",
+    "asinh": "Asinh",
+    "atan": "Atan",
+    "atanh": "Atanh",
+    "ceil": "Ceil",
+    "cos": "Cos",
+    "cosh": "Cosh",
+    "eq": "Equal",
+    "erf": "Erf",
+    "exp": "Exp",
+    "floor": "Floor",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "le": "LessOrEqual",
+    "log": "Log",
+    "logistic": "Sigmoid",
+    "lt": "Less",
+    "not": "Not",
+    "or": "Or",
+    "pow": "Pow",
+    "sign": "Sign",
+    "sin": "Sin",
+    "sinh": "Sinh",
+    "sqrt": "Sqrt",
+    "tan": "Tan",
+    "tanh": "Tanh",
+    "xor": "Xor",
+}
+
+
+def emit(graph: Graph, op: str, result: Any, *operands: Value, **attributes: Any) -> Tensor:
+    """Adds an element-wise operator. Its layout has all dimensions of the operands."""
+    layout = common_layout(operands)
+    dims = set().union(*(operand.dims for operand in operands))
+    name = graph.add(op, *(aligned(graph, operand, layout) for operand in operands), **attributes)
+    return Tensor(name, tuple(dim if dim in dims else None for dim in layout), result.shape, np.dtype(result.dtype))
+
+
+def operator(op: str) -> Rule:
+    return lambda graph, params, result, *operands: emit(graph, op, result, *operands)
+
+
+def constant_of(value: Any, like: Any) -> Constant:
+    """A scalar of this dtype, broadcast to the shape."""
+    return Constant(np.asarray(value, like.dtype).reshape((1,) * len(like.shape)), like.shape)
+
+
+def add(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    return emit(graph, "Add", result, x, y)
+
+
+def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    if isinstance(y, Constant) and _is_float(y):
+        return add(graph, params, result, x, y._replace(array=-y.array))
+    return emit(graph, "Sub", result, x, y)
+
+
+def mul(graph: Graph, params: Any, result: Any, x: Any, y: Any) -> Value:
+    x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    if isinstance(y, Constant):
+        return mean_of(graph, result, x, y.array) or emit(graph, "Mul", result, x, y)
+    for left, right in ((x, y), (y, x)):
+        gate = graph.producer(right.name, "HardSigmoid")
+        if gate and gate.inputs == (left.name,):
+            return left._replace(name=graph.add("HardSwish", left.name))
+    return emit(graph, "Mul", result, x, y)
+
+
+def div(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    if isinstance(y, Constant) and _is_float(y):
+        if y.scalar == 6 and isinstance(x, Tensor) and (base := _relu6_of_plus_3(graph, x.name)):
+            return x._replace(name=graph.add("HardSigmoid", base, alpha=1 / 6, beta=0.5))
+        with np.errstate(divide="ignore"):
+            return mul(graph, params, result, x, y._replace(array=(1 / y.array).astype(y.dtype)))
+    return emit(graph, "Div", result, x, y)
+
+
+def mean_of(graph: Graph, result: Any, x: Tensor, factor: np.ndarray) -> Tensor | None:
+    """The mean, if x is a sum and the factor divides it by its number of terms."""
+    node = graph.producer(x.name, "ReduceSum")
+    if not node or factor.size != 1 or not np.isclose(1 / factor.item(), graph.terms[node.output], rtol=1e-6):
+        return None
+    axes = graph.constants[node.inputs[1]].tolist()
+    if len(x.layout) > 2 and axes == [*range(2, len(x.layout))]:
+        return x._replace(name=graph.add("GlobalAveragePool", node.inputs[0]))
+    return x._replace(name=graph.add("ReduceMean", *node.inputs, keepdims=1))
+
+
+def maximum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    if isinstance(y, Constant) and y.scalar == 0 and _is_float(y) and isinstance(x, Tensor):
+        return x._replace(name=graph.add("Relu", x.name))
+    return emit(graph, "Max", result, x, y)
+
+
+def minimum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    node = graph.producer(x.name, "Relu") if isinstance(x, Tensor) else None
+    if isinstance(x, Tensor) and isinstance(y, Constant) and y.scalar is not None and node:
+        low, high = graph.constant(np.zeros((), x.dtype)), graph.constant(y.array.reshape(()))
+        return x._replace(name=graph.add("Clip", node.inputs[0], low, high))
+    return emit(graph, "Min", result, x, y)
+
+
+def clamp(graph: Graph, params: Any, result: Any, low: Value, x: Value, high: Value) -> Value:
+    return emit(graph, "Min", result, emit(graph, "Max", result, x, low), high)
+
+
+def erfc(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    """1 + erf(-x), so that runtimes recognize gelu."""
+    negative = emit(graph, "Mul", result, x, constant_of(-1, result))
+    return emit(graph, "Add", result, emit(graph, "Erf", result, negative), constant_of(1, result))
+
+
+def rsqrt(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    return emit(graph, "Reciprocal", result, emit(graph, "Sqrt", result, x))
+
+
+def square(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    return emit(graph, "Mul", result, x, x)
+
+
+def integer_pow(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    if params["y"] == 2:
+        return square(graph, params, result, x)
+    return emit(graph, "Pow", result, x, constant_of(params["y"], result))
+
+
+def shifted(op: str, before: float, after: float) -> Rule:
+    """op(x + before) + after."""
+
+    def emit_shifted(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+        y = emit(graph, "Add", result, x, constant_of(before, result)) if before else x
+        y = emit(graph, op, result, y)
+        return emit(graph, "Add", result, y, constant_of(after, result)) if after else y
+
+    return emit_shifted
+
+
+def select(graph: Graph, params: Any, result: Any, which: Value, *cases: Value) -> Value:
+    if len(cases) != 2 or which.dtype != np.bool_:
+        raise NotImplementedError(f"a selection among {len(cases)} cases by {which.dtype}")
+    return emit(graph, "Where", result, which, cases[1], cases[0])
+
+
+def cast(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    if x.dtype == result.dtype:
+        return x
+    return x._replace(name=graph.add("Cast", x.name, to=element_type(result.dtype)), dtype=np.dtype(result.dtype))
+
+
+def identity(graph: Graph, params: Any, result: Any, x: Value) -> Value:
+    return x
+
+
+def _is_float(value: Value) -> bool:
+    return value.dtype.kind not in "biu"
+
+
+def _relu6_of_plus_3(graph: Graph, name: str) -> str | None:
+    """x, if the value is min(max(x + 3, 0), 6)."""
+    clip = graph.producer(name, "Clip")
+    plus = clip and graph.producer(clip.inputs[0], "Add")
+    if not clip or not plus or [graph.constants[bound].item() for bound in clip.inputs[1:]] != [0, 6]:
+        return None
+    offset = graph.constants.get(plus.inputs[1])
+    return plus.inputs[0] if offset is not None and offset.size == 1 and offset.item() == 3 else None
+
+
+RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} | {
+    "add": add,
+    "add_any": add,
+    "clamp": clamp,
+    "convert_element_type": cast,
+    "copy": identity,
+    "div": div,
+    "erfc": erfc,
+    "expm1": shifted("Exp", 0, -1),
+    "integer_pow": integer_pow,
+    "jaxcnn_materialized": identity,
+    "jaxcnn_materialized_gradient": identity,
+    "log1p": shifted("Log", 1, 0),
+    "max": maximum,
+    "min": minimum,
+    "mul": mul,
+    "name": identity,
+    "ne": lambda graph, params, result, x, y: emit(graph, "Not", result, emit(graph, "Equal", result, x, y)),
+    "neg": lambda graph, params, result, x: emit(graph, "Mul", result, x, constant_of(-1, result)),
+    "rem": lambda graph, params, result, x, y: emit(graph, "Mod", result, x, y, fmod=1),
+    "rsqrt": rsqrt,
+    "select_n": select,
+    "square": square,
+    "stop_gradient": identity,
+    "sub": sub,
+}

@@ -1,0 +1,233 @@
+"""Exported ONNX models in onnxruntime.
+
+All models, which takes half an hour: python -m pytest tests/test_onnx.py -m "full or not full"
+"""
+
+import collections
+import functools
+import json
+import sys
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import jaxcnn
+from jaxcnn import batch_norm, conv, data, dense, flatten, global_avg_pool, serial, weights
+from jaxcnn._extra import MissingExtraError
+from jaxcnn.models import MODELS
+from tests import zoo_weights
+from tests.layers import CASES, example
+from tests.test_zoo import compared, state_dict
+
+SAMPLE = {
+    "alexnet_2012",
+    "convnext_tiny",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_time",
+    "lraspp_mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "r3d_18",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "unet",
+}
+# Nodes of torch.onnx.export(torchvision's model, opset_version=18, dynamo=False) of PyTorch 2.13 without Constant and
+# Identity, which hold weights.
+NODES_OF_TORCH = {"resnet50": 122, "mobilenet_v3_large": 140, "convnext_tiny": 292}
+PROVIDERS = ["CPUExecutionProvider"]
+# These layers read at positions that depend on the input, or compute in bfloat16.
+WITHOUT = {"cast", "crop_and_resize", "deform_conv", "deform_conv_masked", "grid_sample", "grid_sample1d", "roi_align"}
+WITHOUT |= {"max_pool_with_indices", "max_unpool", "max_unpool1d"}
+
+
+def run(model, x):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) < 2**31:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
+        return session.run(None, {"x": np.asarray(x)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.onnx"
+        onnx.save(model, path, save_as_external_data=True)
+        return onnxruntime.InferenceSession(path, options, providers=PROVIDERS).run(None, {"x": np.asarray(x)})
+
+
+def assert_equal(model, layer, params, state, x):
+    """Within 1e-5 of the largest value, for all examples and for one."""
+    apply = jaxcnn.jit(functools.partial(layer.apply, train=False))
+    expected = jax.tree.leaves(apply(params, state, x)[0])
+    for batch in (x, x[:1]):
+        for y, whole in zip(run(model, batch), expected, strict=True):
+            part = np.asarray(whole)[: len(batch)]
+            assert (y.shape, y.dtype) == (part.shape, part.dtype)
+            assert np.abs(y - part).max() <= 1e-5 * np.abs(part).max()
+
+
+def operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def marked(name):
+    marks = {"lenet5": ()}.get(name, pytest.mark.slow if name in SAMPLE else pytest.mark.full)
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [*map(marked, MODELS)])
+def test_model(name):
+    options = compared(name)
+    layer = MODELS[name](**options)
+    params, state = weights.from_torch(name, state_dict(name, **options), **options)
+    shape = MODELS[name].input_shape
+    x = zoo_weights.images((2, *map(min, shape, zoo_weights.shape_of(name, shape))))
+    assert_equal(jaxcnn.export(layer, params, state, x, format="onnx"), layer, params, state, x)
+
+
+@pytest.mark.sample(15)
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in WITHOUT], ids=lambda case: case.name)
+def test_layer(case):
+    params, state, x = example(case)
+    assert_equal(jaxcnn.export(case.layer, params, state, x, format="onnx"), case.layer, params, state, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NODES_OF_TORCH)
+def test_number_of_nodes(name):
+    x = jax.ShapeDtypeStruct((1, *MODELS[name].input_shape), jnp.float32)
+    layer = MODELS[name]()
+    params, state = weights.from_torch(name, state_dict(name))
+    nodes = operators(jaxcnn.export(layer, params, state, x, format="onnx"))
+    assert len(nodes) <= 1.3 * NODES_OF_TORCH[name]
+
+
+def test_resnet_has_one_operator_per_layer():
+    """Of PyTorch's export, and one transposition of the input."""
+    layer = MODELS["resnet20"](classes=10)
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    params, state = weights.from_torch("resnet20", state_dict("resnet20", classes=10), classes=10)
+    counts = collections.Counter(operators(jaxcnn.export(layer, params, state, x, format="onnx")))
+    assert counts["Conv"] == 19
+    assert counts["Relu"] == 19
+    assert counts["Add"] == 9
+    assert counts["Gemm"] == counts["GlobalAveragePool"] == counts["Transpose"] == 1
+
+
+def test_bytes_class_names_and_preprocessing():
+    digits = data.load("mnist_small", "test")
+    layer = serial(data.normalize(digits), conv(4), batch_norm(), jax.nn.relu, flatten, dense(10))
+    x = digits.images[:3]
+    params, state = layer.init(jax.random.key(0), x / np.float32(255))
+    state = jax.tree.map(lambda leaf: leaf + 0.3, state)
+    preprocessing = {"size": [28, 28], "interpolation": "bicubic"}
+    model = jaxcnn.export(layer, params, state, x, format="onnx", classes=digits.classes, preprocessing=preprocessing)
+    assert operators(model) == ["Cast", "Mul", "Add", "Transpose", "Conv", "Relu", "Reshape", "Gemm"]
+    expected, _ = layer.apply(params, state, x / np.float32(255), train=False)
+    np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    stored = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert stored == {"classes": [*digits.classes], "preprocessing": preprocessing}
+    program = jaxcnn.export(layer, params, state, x, preprocessing=preprocessing)
+    assert json.loads(program.fun_name) == {"preprocessing": preprocessing}
+
+
+def test_names_and_opset():
+    model = jaxcnn.export(
+        serial(block=conv(2)),
+        *serial(block=conv(2)).init(jax.random.key(0), jnp.ones((1, 4, 4, 1))),
+        jnp.ones((1, 4, 4, 1)),
+        format="onnx",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    (opset,) = model.opset_import
+    assert (opset.domain, opset.version) == ("", 18)
+    (x,), (y,) = model.graph.input, model.graph.output
+    assert (x.name, y.name) == ("x", "y")
+    assert [size.dim_param or size.dim_value for size in x.type.tensor_type.shape.dim] == ["batch", 4, 4, 1]
+    assert [size.dim_param or size.dim_value for size in y.type.tensor_type.shape.dim] == ["batch", 4, 4, 2]
+    assert any(node.name.startswith("block/") for node in model.graph.node)
+
+
+def test_several_outputs():
+    spec = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+    model = jaxcnn.export(serial(lambda x: {"a": x, "b": (2 * x, jnp.ones(2))}), {}, {}, spec, format="onnx")
+    assert [value.name for value in model.graph.output] == ["y0", "y1", "y2"]
+    x = np.ones((4, 3), np.float32)
+    for y, expected in zip(run(model, x), (x, 2 * x, np.ones(2)), strict=True):
+        np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.flip(x[:, ::2, 1:], 2),
+        lambda x: x[:, 1, 2:] + x[:, -1, :2],
+        lambda x: jnp.concatenate([x, 2 * x], 1),
+        lambda x: x.reshape(x.shape[0], 8, 12),
+        lambda x: x.reshape(-1, 4, 2, 2, 3, 2).transpose(0, 4, 2, 1, 3, 5).reshape(x.shape[0], 12, 4, 2),
+        lambda x: x.reshape(-1, 6).reshape(-1, 4, 24),
+        lambda x: jnp.where(x > 0, x, jnp.arange(6.0)),
+        lambda x: (x + 1) * jnp.arange(6.0) - 3,
+        lambda x: jnp.clip(x, -0.5, 0.5) + x,
+        lambda x: jax.nn.softmax(x).mean((1, 2)),
+        lambda x: jnp.einsum("nhwc,nhvc->nhwv", x, x),
+        lambda x: x.mean((1, 2), keepdims=True) * x,
+        lambda x: x.max(3) - x.min((0 + 1, 2, 3))[:, None, None],
+        lambda x: x.astype(jnp.int32) // 2 + x.argmax(-1, keepdims=True),
+        lambda x: x[:, [3, 0, 0]],
+        lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=2),
+        lambda x: jax.lax.scan(lambda c, w: (c * w + x, c.sum()), x, jnp.arange(3.0))[0],
+        lambda x: jax.lax.conv_transpose(x, jnp.arange(108.0).reshape(3, 3, 6, 2), (2, 2), "SAME"),
+        lambda x: jax.nn.hard_swish(x) + jax.nn.hard_sigmoid(x) + jax.nn.relu6(3 * x),
+        lambda x: jax.nn.gelu(x, approximate=False) + jax.nn.silu(x) * jax.nn.elu(x),
+        lambda x: jnp.abs(x) ** 0.5 + x**3 + 1 / (1 + x * x),
+        lambda x: jnp.broadcast_to(x[:, :1], x.shape) + jnp.stack([x[:, 0]] * 4, 1),
+    ],
+)
+def test_functions(fn):
+    x = np.random.default_rng(0).standard_normal((3, 4, 4, 6), np.float32)
+    assert_equal(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), serial(fn), {}, {}, x)
+
+
+def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
+    both = lambda x: x * 2 + jnp.sin(x)
+    layer = serial(conv(4), both)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3), np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    model = jaxcnn.export(layer, params, state, x, format="onnx")
+    assert operators(model).count("Conv") == 1
+    assert_equal(model, layer, params, state, x)
+
+
+def test_operation_without_translation():
+    layer = serial(body=serial(order=jnp.sort))
+    with pytest.raises(ValueError, match=r"primitive 'sort' in layer 'body/order' has no translation to ONNX"):
+        jaxcnn.export(layer, {}, {}, jax.ShapeDtypeStruct((1, 4), jnp.float32), format="onnx")
+
+
+def test_bfloat16():
+    layer = jaxcnn.cast(dense(2), jnp.bfloat16)
+    x = jnp.ones((1, 4))
+    with pytest.raises(ValueError, match="bfloat16"):
+        jaxcnn.export(layer, *layer.init(jax.random.key(0), x), x, format="onnx")
+
+
+def test_wrong_format():
+    with pytest.raises(ValueError, match=r"unknown format 'onx'; .*onnx"):
+        jaxcnn.export(serial(jnp.sin), {}, {}, jnp.ones((1, 4)), format="onx")
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"jaxcnn\[onnx\]"):
+        jaxcnn.export(serial(jnp.sin), {}, {}, jnp.ones((1, 4)), format="onnx")
+
+
+def test_global_avg_pool_and_head_are_single_operators():
+    layer = serial(conv(4, stride=2), batch_norm(), jax.nn.relu6, global_avg_pool, dense(3))
+    x = jnp.ones((1, 8, 8, 3))
+    model = jaxcnn.export(layer, *layer.init(jax.random.key(0), x), x, format="onnx")
+    assert operators(model) == ["Transpose", "Conv", "Clip", "GlobalAveragePool", "Squeeze", "Gemm"]
