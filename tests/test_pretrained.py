@@ -76,6 +76,7 @@ class Hub:
         self.commit, self.mode, self.requests = COMMITS[0], None, []
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.cdn = self.url.replace("127.0.0.1", "localhost") + "/cdn"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def handler(hub):
@@ -112,7 +113,7 @@ class Hub:
                     return self.body(content, headers, with_body)
                 headers |= {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
                 self.send_response(302)  # large files are on another server
-                for key, value in (headers | {"Location": f"{hub.url}/cdn/{name}", "Content-Length": "0"}).items():
+                for key, value in (headers | {"Location": f"{hub.cdn}/{name}", "Content-Length": "0"}).items():
                     self.send_header(key, value)
                 self.end_headers()
 
@@ -182,6 +183,7 @@ def test_cold_then_cached_then_offline(server, files, monkeypatch):
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_model_starts_with_the_normalization(server):
     net = weights.pretrained(NAME)
     batch = net.preprocess(np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), np.uint8))
@@ -198,6 +200,7 @@ def test_model_starts_with_the_normalization(server):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_new_head(server, files):
     _, (params, _) = files
     net = weights.pretrained(NAME, classes=7)
@@ -388,7 +391,7 @@ def test_every_row_fits_a_model():
         preprocess = _pretrained._preprocess(row)
         assert preprocess.resize >= preprocess.size > 0
         assert data.normalize(row["mean"], row["std"])
-        assert name.startswith("timm/") or re.fullmatch(r"torchvision/\w+-[0-9a-f]{8}", name)
+        assert name.startswith("timm/") or re.fullmatch(r"torchvision/[\w.-]+-[0-9a-f]{8,10}", name)
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "googlenet"])

@@ -30,26 +30,26 @@ def in_hub(repo: str, root: str | os.PathLike | None, revision: str | None, sha2
     short = repo.split("/")[-1]
     if revision is None and (path := _in_folders(root, f"{short}.safetensors", f"{short}/{FILE}")):
         config = path.with_name("config.json")
-        config = config if path.name == FILE and config.is_file() else None
-        return Located(path, str(path), None, _verified(path, sha256), config)
+        has_config = path.name == FILE and config.is_file()
+        return Located(path, str(path), None, _verified(path, sha256), config if has_config else None)
     hub = _hub()
     url = hub.hf_hub_url(repo, FILE, revision=revision)
     cached = lambda name: hub.try_to_load_from_cache(repo, name, revision=revision)
-    path, config = cached(FILE), cached("config.json")
-    if not isinstance(path, str):
+    found, config = cached(FILE), cached("config.json")
+    if not isinstance(found, str):
         try:
-            path = hub.hf_hub_download(repo, FILE, revision=revision)
-            config = hub.hf_hub_download(repo, "config.json", revision=pathlib.Path(path).parent.name)
+            found = hub.hf_hub_download(repo, FILE, revision=revision)
+            config = hub.hf_hub_download(repo, "config.json", revision=pathlib.Path(found).parent.name)
         except Exception as error:  # the errors of the client and of its network library share no base class
             raise WeightsError(_unavailable(url, error, f"{short}.safetensors")) from error
-    path = pathlib.Path(path)
+    path = pathlib.Path(found)
     # a snapshot links to a blob, whose name is the SHA-256 that the hub published
     stored = path.resolve().name
     expected = stored if re.fullmatch("[0-9a-f]{64}", stored) else None
     commit = path.parent.name
-    found = _verified(path, sha256, expected)
-    config = pathlib.Path(config) if isinstance(config, str) else None
-    return Located(path, hub.hf_hub_url(repo, FILE, revision=commit), commit, found, config)
+    digest = _verified(path, sha256, expected)
+    config_path = pathlib.Path(config) if isinstance(config, str) else None
+    return Located(path, hub.hf_hub_url(repo, FILE, revision=commit), commit, digest, config_path)
 
 
 def of_torchvision(file: str, root: str | os.PathLike | None, sha256: str | None, max_bytes: int) -> Located:

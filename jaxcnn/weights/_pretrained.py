@@ -23,7 +23,6 @@ from jaxcnn.weights._convert import WeightsError
 from jaxcnn.weights._file import load
 from jaxcnn.weights._locate import Located, in_hub, of_torchvision
 from jaxcnn.weights._preprocess import Preprocess, from_timm
-from jaxcnn.weights._transplant import transplant
 
 _FOLDER = pathlib.Path(__file__).parent
 _BYTES = 5  # upper bound per parameter in a file: 4, and the states of norms
@@ -126,8 +125,9 @@ def pretrained(
     else:
         body = load(located.path, network, classes=None, **options)
         x = jnp.zeros((1, *build.input_shape))
-        fresh = jax.jit(build(classes=classes, **options).init)(jax.random.key(0), x)
-        params, state = (transplant(tree, part) for tree, part in zip(fresh, body, strict=True))
+        init = build(classes=classes, **options).init
+        head = jax.jit(lambda key: _without(init(key, x)[0], body[0]))(jax.random.key(0))  # computes only the head
+        params, state = _merged(body[0], head), body[1]
     layer = build(classes=classes or row["classes"], **options)
     names = row.get("names") or (tuple(imagenet_classes().values()) if row["classes"] == 1000 else None)
     return Pretrained(
@@ -188,6 +188,17 @@ def _row(name: str) -> tuple[str, dict[str, Any]]:
     if full not in _table():
         raise WeightsError(f"unknown weights {name!r}; {expected_one_of(full, _table())}. `available` lists them")
     return full, _table()[full]
+
+
+def _without(tree: Params, part: Params) -> Params:
+    """The leaves of `tree` whose paths are not in `part`."""
+    rest = {k: _without(v, part.get(k, {})) if isinstance(v, dict) else v for k, v in tree.items()}
+    return {k: v for k, v in rest.items() if (v if isinstance(v, dict) else k not in part)}
+
+
+def _merged(a: Params, b: Params) -> Params:
+    """The union of two trees without a common leaf."""
+    return a | {k: _merged(a[k], v) if k in a else v for k, v in b.items()}
 
 
 def _preprocess(row: dict[str, Any]) -> Preprocess:

@@ -115,8 +115,8 @@ def of_timm() -> dict[str, dict]:
     for name in timm.list_pretrained():
         config = timm.get_pretrained_cfg(name)
         model = TIMM.get(config.architecture, config.architecture)
-        if model not in jaxcnn.models.MODELS or not config.hf_hub_id or not config.num_classes:
-            continue
+        if model not in jaxcnn.models.MODELS or not config.hf_hub_id or config.num_classes < 1000:
+            continue  # the outputs of CLIP are no classes
         if config.architecture not in reasons:
             build = functools.partial(timm.create_model, config.architecture)
             reasons[config.architecture] = problem(build, model, True)
