@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
     """The inputs of a convolution or matrix product followed by a scale or offset; None if that is none per channel."""
     if node.inputs[1] not in graph.constants:
         return None
-    kernel = graph.constants[node.inputs[1]]
+    kernel: Any = graph.constants[node.inputs[1]]
     groups = node.attributes.get("group", 1)
     features: int = {"Conv": kernel.shape[0], "ConvTranspose": kernel.shape[1] * groups, "Gemm": kernel.shape[-1]}[
         node.op
