@@ -45,7 +45,7 @@ class Graph:
     def constant(self, value: Any, dtype: Any = None) -> str:
         """The name of a constant."""
         array = np.asarray(value, dtype)
-        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes()) if array.size <= 64 else id(value)
+        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes()) if array.size <= 64 else id(array)
         if key not in self._names:
             name = self._names[key] = self._unused(f"{self.scope}/constant" if self.scope else "constant")
             self.constants[name] = array

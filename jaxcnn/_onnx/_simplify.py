@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
     """The inputs of a convolution or matrix product followed by a scale or offset; None if that is none per channel."""
     if node.inputs[1] not in graph.constants:
         return None
-    kernel = graph.constants[node.inputs[1]]
+    x, kernel_name, *_ = node.inputs
+    kernel: Any = graph.constants[kernel_name]
     groups = node.attributes.get("group", 1)
     features: int = {"Conv": kernel.shape[0], "ConvTranspose": kernel.shape[1] * groups, "Gemm": kernel.shape[-1]}[
         node.op
@@ -110,7 +112,7 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
         scaled = (parts * vector.reshape(groups, 1, -1, *[1] * (rank - 2))).reshape(kernel.shape)
     else:
         scaled = kernel * vector
-    inputs = (node.inputs[0], graph.constant(scaled))
+    inputs = (x, graph.constant(scaled))
     return (*inputs, graph.constant(bias * vector)) if len(node.inputs) > 2 else inputs
 
 
