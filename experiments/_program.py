@@ -38,12 +38,20 @@ class Program(NamedTuple):
         return [{"name": self.classes[i], "probability": float(probabilities[i])} for i in order]
 
 
-def save_program(folder: pathlib.Path, model: Layer, params: Any, state: Any, images: data.Dataset) -> pathlib.Path:
-    """Export a classifier of uint8 images for all platforms. Return the file."""
+def save_program(
+    folder: pathlib.Path, model: Layer, params: Any, state: Any, images: data.Dataset, *, onnx: bool = False
+) -> None:
+    """Write a classifier of uint8 images as `model.stablehlo`, for all platforms, and on request as `model.onnx`."""
     spec = jax.ShapeDtypeStruct((1, *images.images.shape[1:]), np.uint8)
-    file = folder / FILE
-    file.write_bytes(export(model, params, state, spec, classes=images.classes).serialize())
-    return file
+    height, width = images.images.shape[1:3]
+    options = {
+        "classes": images.classes,
+        "preprocessing": {"resize": "cover", "crop": "center", "size": [height, width]},
+    }
+    (folder / FILE).write_bytes(export(model, params, state, spec, **options).serialize())
+    if onnx:
+        program = export(model, params, state, spec, format="onnx", **options)
+        (folder / "model.onnx").write_bytes(program.SerializeToString())
 
 
 def load_program(run: str) -> Program:

@@ -160,7 +160,7 @@ def main(config):
         network = models.MODELS[name](len(images.classes), **norm_options(config)) if name else small_network(images)
         model = serial(normalize=data.normalize(images), network=network)
     fitted = fit(model, train_data, config=config["train"], run=run, start=start)
-    save_program(run.folder, model, fitted.params, fitted.state, images)
+    save_program(run.folder, model, fitted.params, fitted.state, images, onnx=config["export"] == "onnx")
     weights.save(run.folder / "weights.safetensors", fitted.params, fitted.state)
     (run.folder / "classes.txt").write_text("".join(f"{name}\n" for name in images.classes), encoding="utf-8")
     print(fitted.outcome)

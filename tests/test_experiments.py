@@ -385,11 +385,12 @@ def test_image_folder_with_pretrained_weights(tmp_path, monkeypatch):
     folder = image_folder.digits_as_files(tmp_path / "digits", count=150)
     params, state = models.lenet5().init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
+    onnxruntime = pytest.importorskip("onnxruntime")
     fitted, fit = [], image_folder.train.fit
     monkeypatch.setattr(image_folder.train, "fit", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1])
     arguments = [f"data.path={folder}", "model=lenet5", f"weights={tmp_path}/w.safetensors", "mean=[0.1]", "std=[0.3]"]
     arguments += ["frozen_epochs=2", "train.epochs=1", "train.regularize.l2=0.1", "train.batch_size=16"]
-    small(image_folder, tmp_path / "runs", *arguments, "train.augment=[]")
+    small(image_folder, tmp_path / "runs", *arguments, "train.augment=[]", "export=onnx")
     kernels = [fit.params["network"]["conv1"]["kernel"] for fit in fitted]
     np.testing.assert_array_equal(kernels[0], params["conv1"]["kernel"])
     assert np.abs(kernels[1] - kernels[0]).max() > 1e-4
@@ -397,6 +398,11 @@ def test_image_folder_with_pretrained_weights(tmp_path, monkeypatch):
     (run,) = (tmp_path / "runs").glob("image_folder-*")
     saved, _ = weights.load(run / "weights.safetensors")
     np.testing.assert_array_equal(saved["network"]["conv1"]["kernel"], kernels[1])
+    session = onnxruntime.InferenceSession(run / "model.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    logits = session.run(None, {"x": images})[0]
+    np.testing.assert_allclose(jax.nn.softmax(logits), _program.load_program(str(run)).predict(images), rtol=1e-4)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list("0123456789")
 
 
 def waves(folder):

@@ -38,7 +38,7 @@ DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in s
 }
 # timm variants whose weights have the names and shapes of a model here, but which compute different outputs
 LOOKALIKES = {
-    r"tf_(efficientnet|mobilenet)": "uses TensorFlow's padding",
+    r"tf_(efficientnet|mobilenet)": "uses TensorFlow's padding (padding='tensorflow' of some models)",
     r"resnet(aa|blur)\d": "uses different pooling",
 }
 
@@ -113,10 +113,11 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
     """
     path = pathlib.Path(path)
     for pattern, reason in LOOKALIKES.items():
-        if model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path)):
+        of_variant = model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path))
+        if of_variant and options.get("padding") != "tensorflow":
             raise WeightsError(
-                f"{path} is named like a timm variant that {reason}. No model here does, so the logits would differ. "
-                "To load it as a starting point: from_torch(model, safetensors.numpy.load_file(path))"
+                f"{path} is named like a timm variant that {reason}, so the logits would differ. To load it as a "
+                "starting point: from_torch(model, read_state_dict(path))"
             )
     arrays, metadata = _read(path)
     has_jaxcnn_names = all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays)
