@@ -159,9 +159,12 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the metadata of a file."""
     try:
         if not is_safetensors(path):
-            if path.is_file() and is_torch(path):
+            if path.is_dir() or not is_torch(path):
+                raise WeightsError(f"{path}: {describe(path)}")
+            try:
                 return read_torch(path), {}
-            raise WeightsError(f"{path}: {describe(path)}")
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}\nThe file is a {describe(path)}") from error
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error

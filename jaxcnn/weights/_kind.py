@@ -4,7 +4,7 @@ import pathlib
 import re
 import zipfile
 
-_TORCH = """PyTorch pickle that is not a complete file of torch.save, which is not supported. To convert it:
+_TORCH = """PyTorch pickle with content that is not supported. To convert it where PyTorch is installed:
   import torch, safetensors.torch
   def dicts(tree):
       yield tree

@@ -43,13 +43,10 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         OSError: if the file cannot be read.
     """
     size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            is_zip = file.read(2) == b"PK"
-        root, storages = (_zip if is_zip else _legacy)(path, size)
-        return {name: _array(name, tensor, storages, size) for name, tensor in _state_dict(root).items()}
-    except WeightsError as error:
-        raise WeightsError(f"{path} cannot be read as a PyTorch state dict: {error}") from error
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    root, read = (_zip if is_zip else _legacy)(path, size)
+    return {name: _array(name, tensor, read, size) for name, tensor in _state_dict(root).items()}
 
 
 Read = Callable[[Storage], np.ndarray]
@@ -92,7 +89,7 @@ def _entries(path: pathlib.Path, size: int) -> dict[str, bytes]:
             if sum(info.filename.endswith("/data.pkl") for info in infos) != 1:
                 raise WeightsError("it has not exactly one data.pkl")
             return {info.filename: archive.read(info) for info in infos}
-    except (WeightsError, OSError):
+    except WeightsError:
         raise
     except Exception as error:  # zipfile raises errors of many types on damaged files
         raise WeightsError(f"the zip archive is damaged: {error}") from error
