@@ -158,10 +158,12 @@ class _Machine:
             case "MARK":
                 self.outer.append(stack)
                 self.stack = []
-            case "TUPLE" | "LIST" | "DICT":
+            case "TUPLE" | "LIST":
                 items = self._until_mark()
-                made = {"TUPLE": tuple, "LIST": list, "DICT": lambda items: self._update({}, items)}[name](items)
-                self.stack.append(made)
+                self.stack.append(tuple(items) if name == "TUPLE" else items)
+            case "DICT":
+                items = self._until_mark()
+                self.stack.append(self._update({}, items))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(name[-1])
                 items = [stack.pop() for _ in range(count)]
