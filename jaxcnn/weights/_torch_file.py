@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxcnn._layer import short_repr
 from jaxcnn.weights._mismatch import MAX_SHOWN, WeightsError
-from jaxcnn.weights._pickle_data import Opaque, Storage, Tensor, read_pickle
+from jaxcnn.weights._pickle_data import read_pickle
+from jaxcnn.weights._torch_tensor import Opaque, Storage, Tensor
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 NESTED = (  # keys of the state dict in a checkpoint, the first present one counts
