@@ -5,9 +5,11 @@ All models, which takes half an hour: python -m pytest tests/test_onnx.py -m "fu
 
 import collections
 import functools
+import itertools
 import json
 import sys
 import tempfile
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ import pytest
 import jaxcnn
 from jaxcnn import batch_norm, conv, data, dense, flatten, global_avg_pool, serial, weights
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._onnx import _window
 from jaxcnn.models import MODELS
 from tests import zoo_weights
 from tests.layers import CASES, example
@@ -93,6 +96,12 @@ def test_model(name):
 def test_layer(case):
     params, state, x = example(case)
     assert_equal(jaxcnn.export(case.layer, params, state, x, format="onnx"), case.layer, params, state, x)
+
+
+def test_scales_of_a_resize_give_the_size_in_any_precision():
+    for spatial, size in itertools.product(range(1, 40), range(1, 120)):
+        scale = _window._scale(types.SimpleNamespace(spatial=spatial, size=size))
+        assert np.floor(scale * np.float32(spatial)) == int(float(scale) * spatial) == size
 
 
 @pytest.mark.slow

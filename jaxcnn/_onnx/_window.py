@@ -184,9 +184,9 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
 
 
 def _scale(axis: Axis) -> np.float32:
-    """size / spatial, rounded such that floor(scale * spatial) is the size."""
+    """size / spatial, rounded such that floor(scale * spatial) is the size, in float32 and in float64."""
     scale = np.float32(axis.size / axis.spatial)
-    while np.floor(scale * np.float32(axis.spatial)) < axis.size:
+    while int(float(scale) * axis.spatial) < axis.size:
         scale = np.nextafter(scale, np.float32(np.inf))
     return scale
 
