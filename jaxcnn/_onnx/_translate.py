@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._jax import scan_counts
 from jaxcnn._onnx import _elementwise, _gather, _shape, _window
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._value import Constant, Value, arranged
@@ -128,7 +129,7 @@ def _computed(equation: Any, operands: list[Any]) -> list[Constant]:
 
 def _unrolled(graph: Graph, params: dict[str, Any], operands: list[Value]) -> list[Value]:
     """The steps of a loop with a fixed number of steps."""
-    body, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    body, (constants, carried) = params["jaxpr"], scan_counts(params)
     fixed, carry, rows = (
         operands[:constants],
         operands[constants : constants + carried],
