@@ -152,6 +152,26 @@ def test_view_of_a_storage(path):
         read_torch(path)
 
 
+@pytest.mark.parametrize("write", [as_zip, as_legacy])
+def test_a_memo_bomb_is_never_expanded(path, write):
+    good = state_dict({"x": tensor((4,), (1,))})[2:-1]
+    path.write_bytes(write(BOMB + text("model") + good + b"u.", DATA))
+    assert read_torch(path)["x"].tolist() == [0, 1, 2, 3]
+
+
+def test_tensors_that_are_not_plain_views(path):
+    view = tuple_(text("1"), integer(2), integer(9))
+    part = tuple_(text("storage"), b"ctorch\nFloatStorage\n", text("0"), text("cpu"), integer(4), view) + b"Q"
+    negative = tensor((4,), (1,))[:-2] + b"}(" + text("neg") + b"\x88utR"
+    for code, message in (
+        (tensor((2,), (1,), where=part), "a view of a storage is outside the storage"),
+        (negative, "a conjugate or negative bit"),
+    ):
+        path.write_bytes(as_legacy(state_dict({"x": code}), DATA))
+        with pytest.raises(WeightsError, match=message):
+            read_torch(path)
+
+
 @pytest.mark.parametrize("keys", [("model",), ("state_dict",), ("a", "model_state_dict"), ("ema",), ("other",)])
 def test_nesting(path, keys):
     entry = state_dict({"x": tensor((4,), (1,))})
@@ -210,6 +230,7 @@ def attacks(folder):
             "",
         ),
         "buffers": (b"\x97", "opcode NEXT_BUFFER"),
+        "large key": (b"}" + integer(2**64) + b"Ns", "key of a dict is int"),
         "key": (b"}" + b"(K\x01tK\x02s", "key of a dict is tuple"),
         "set of the memo": (b"]q\x00h\x00h\x01", "damaged at the opcode BINGET"),
     }
@@ -253,17 +274,19 @@ def test_an_ignored_object_is_no_weight(path):
 # bounds
 
 
-BOMB = b"\x80\x02]q\x00" + b"".join(
-    b"]q" + bytes([i + 1]) + b"(" + b"h" + bytes([i]) + (b"h" + bytes([i])) * 9 + b"e" for i in range(100)
-)
+LISTS = b"".join(text(f"k{i}") + b"]q" + bytes([i + 1]) + b"(" + (b"h" + bytes([i])) * 10 + b"e" for i in range(100))
+BOMB = b"\x80\x02}(" + text("k") + b"]q\x00" + LISTS  # 10^100 elements, if the lists were copied
 PAIRS = b"\x80\x02](" + tuple_(text("k"), b"N") + b"q\x00" + b"h\x00" * 20_000 + b"eq\x01"
 REPEATED = PAIRS + b"(" + b"ccollections\nOrderedDict\n(h\x01tR" * 3_000 + b"t."
 BOUNDS = {
     "deep tuple": b"\x80\x02)" + b"\x85" * 30_000 + b".",
     "deep dict": b"\x80\x02" + b"}" + (text("a") + b"}") * 10_000 + b"s" * 10_000 + b".",
     "cycle": b"\x80\x02}q\x00" + text("model") + b"h\x00s.",
-    "memo bomb": BOMB + b".",
+    "memo bomb": BOMB + b"u.",
+    "long names": b"\x80\x04" + text("a" * 200_000) + b"q\x00(" + b"h\x00h\x00\x93" * 2_000 + b"t\x86.",
     "pairs": REPEATED,
+    "a mark": b"\x80\x02(" + state_dict({"x": tensor((4,), (1,))})[2:],
+    "a tensor larger than the file": state_dict({"x": tensor((64,) * 6, (0,) * 6)}),
     "open marks": b"\x80\x02" + b"(" * 30_000 + b".",
     "long string": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"a.",
     "long integer": b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"1.",

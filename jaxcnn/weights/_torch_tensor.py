@@ -31,6 +31,7 @@ DTYPES = {  # dtypes without a storage class; `_rebuild_tensor_v3` passes them
     "torch.float8_e5m2": jnp.float8_e5m2,
 }
 MAX_INTEGER = 2**63
+MAX_NAME = 256  # each opcode STACK_GLOBAL copies two names, and the names can be from the memo
 MAX_DIMS = 32
 
 
@@ -133,13 +134,15 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 def as_count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < MAX_INTEGER:
-        raise WeightsError(f"an index, count or stride is {described(value)}, expected an integer >= 0")
+        raise WeightsError(f"an index, count or stride is {described(value)}, expected an integer from 0 to 2^63 - 1")
     return value
 
 
 def as_string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise WeightsError(f"the name of a global or storage is {described(value)}, expected a string")
+    if not isinstance(value, str) or len(value) > MAX_NAME:
+        raise WeightsError(
+            f"the name of a global or storage is {described(value)}, expected a string of at most {MAX_NAME} characters"
+        )
     return value
 
 
