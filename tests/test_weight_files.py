@@ -474,3 +474,12 @@ def test_mutations(path, count):
             except weights.WeightsError:
                 pass
     assert 0 < good < count
+
+
+def test_load_lists_what_does_not_fit(tmp_path):
+    params, state = MODELS["lenet5"](classes=3).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    weights.save(tmp_path / "w.safetensors", params, state, model="lenet5")
+    with pytest.raises(weights.WeightsError, match=r"w\.safetensors: these weights do not fit lenet5") as caught:
+        weights.load(tmp_path / "w.safetensors", "lenet5")
+    assert (caught.value.missing, caught.value.unused) == ([], [])
+    assert len(caught.value.wrong_shape) == 2

@@ -127,7 +127,7 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         try:
             return from_torch(model, arrays, **options)
         except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from error
+            raise WeightsError(f"{path}: {error}", error.missing, error.unused, error.wrong_shape) from error
     if not has_jaxcnn_names:
         hint = f"; its metadata name {metadata['model']!r}" if "model" in metadata else ""
         raise WeightsError(
