@@ -75,9 +75,9 @@ def pretrained_network(config, classes):
 
 def with_frozen_body(model, config):
     """Return the model with constant parameters and statistics, except those of the last layer, and settings to fit."""
-    shape = (1, *models.MODELS[config["model"]].input_shape)
-    spec = jax.eval_shape(models.MODELS[config["model"]](None).init, jax.random.key(0), jnp.zeros(shape))
-    body = {f"network/{path}" for path in paths(spec[0])}
+    build = models.MODELS[config["model"]]
+    x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
+    body = {f"network/{path}" for path in paths(jax.eval_shape(build(None).init, jax.random.key(0), x)[0])}
 
     def apply(params, state, x, *, train, key=None):
         leaves = zip(paths(params), jax.tree.leaves(params), strict=True)

@@ -19,7 +19,7 @@ import sys
 import jax
 import numpy as np
 
-from experiments._program import load_program
+from experiments._program import Program, load_program
 from experiments._settings import require_default, require_one_of, require_weights
 from jaxcnn import batch_norm, data, explain, jit, models, serial, train, weights
 
@@ -119,15 +119,33 @@ def write_contact_sheet(path, images, tops):
     print(f"\ncontact sheet: {path}")
 
 
-def predict_with_run(config):
-    """Classify the images with the program of a run."""
-    program = load_program(config["run"])
-    images = read_images(config["images"], program.read, config["on_bad_image"])
-    tops = {name: program.top(program.predict(image[None])[0], config["top"]) for name, image in images.items()}
-    for name, top in tops.items():
-        show(name, top)
-    write_contact_sheet(pathlib.Path(config["run"], "predictions.png"), images, tops)
-    return {name: {entry["name"]: entry["probability"] for entry in top} for name, top in tops.items()}
+def program_of_weights(config):
+    """The classifier with weights from a file."""
+    options = {"classes": config["classes"]}
+    if config["eps"]:
+        options["norm"] = functools.partial(batch_norm, eps=config["eps"])
+    params, state = weights.load(config["weights"], config["model"], **options)
+    build = models.MODELS[config["model"]]
+    model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))
+    trees = {"net": params}, {"net": state} if state else {}
+    probabilities = jit(lambda images: jax.nn.softmax(model.apply(*trees, images, train=False)[0]))
+    *size, channels = build.input_shape
+    return Program(lambda images: np.asarray(probabilities(images)), class_names(config), tuple(size), channels)
+
+
+def class_names(config):
+    """The names in the file config["class_names"], or numbers."""
+    if not config["class_names"]:
+        return [f"class {i}" for i in range(config["classes"])]
+    try:
+        classes = pathlib.Path(config["class_names"]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise data.DataError(f"{config['class_names']}: cannot be read: {error}") from error
+    if len(classes) != config["classes"]:
+        raise data.DataError(
+            f"{config['class_names']}: expected one line per class ({config['classes']}), got {len(classes)}"
+        )
+    return classes
 
 
 def main(config):
@@ -137,36 +155,22 @@ def main(config):
         require_default(config, CONFIG, RUN_KEYS, "with run=FOLDER, which knows its network")
         if not config["images"]:
             raise train.ConfigError(f"run={config['run']} needs images=..")
-        return predict_with_run(config)
-    require_weights(config, CONFIG, "images", WEIGHTS_KEYS)
-    if not config["weights"]:
-        config = demonstration(config)
-    options = {"classes": config["classes"]}
-    if config["eps"]:
-        options["norm"] = functools.partial(batch_norm, eps=config["eps"])
-    params, state = weights.load(config["weights"], config["model"], **options)
-    build = models.MODELS[config["model"]]
-    images = read_images(config["images"], center_crop_reader(build.input_shape), config["on_bad_image"])
-    classes = [f"class {i}" for i in range(config["classes"])]
-    if config["class_names"]:
-        try:
-            classes = pathlib.Path(config["class_names"]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise data.DataError(f"{config['class_names']}: cannot be read: {error}") from error
-        if len(classes) != config["classes"]:
-            raise data.DataError(
-                f"{config['class_names']}: expected one line per class ({config['classes']}), got {len(classes)}"
-            )
-    model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))
-    apply = jit(model.apply, static_argnames="train")
-    result = {}
+        program = load_program(config["run"])
+        read = program.read
+    else:
+        require_weights(config, CONFIG, "images", WEIGHTS_KEYS)
+        if not config["weights"]:
+            config = demonstration(config)
+        program = program_of_weights(config)
+        read = center_crop_reader((*program.size, program.channels))
+    images = read_images(config["images"], read, config["on_bad_image"])
+    tops = {}
     for name, image in images.items():
-        logits, _ = apply({"net": params}, {"net": state} if state else {}, image[None], train=False)
-        probabilities = np.asarray(jax.nn.softmax(logits[0]))
-        order = np.argsort(-probabilities)[: config["top"]]
-        show(name, [{"name": classes[i], "probability": float(probabilities[i])} for i in order])
-        result[name] = {classes[i]: float(probabilities[i]) for i in order}
-    return result
+        tops[name] = program.top(program.predict(image[None])[0], config["top"])
+        show(name, tops[name])
+    if config["run"]:
+        write_contact_sheet(pathlib.Path(config["run"], "predictions.png"), images, tops)
+    return {name: {entry["name"]: entry["probability"] for entry in top} for name, top in tops.items()}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     curl http://127.0.0.1:8000                               {"classes": ["cat", "dog"], "size": [32, 32]}
 
 The program `model.stablehlo` of the run is compiled once, for batches of `batch` images. Requests that wait while a
-batch is computed share the next one. The server only listens on this machine unless `host` is changed.
+batch is computed go into the next batch. The server only listens on this machine unless `host` is changed.
 Needs pip install '.[serve]'.
 """
 

@@ -40,13 +40,13 @@ def png(pixels):
     return file.getvalue()
 
 
-def pictures(count):
+def random_images(count):
     return np.random.default_rng(0).integers(0, 256, (count, 6, 4, 3), np.uint8)
 
 
 def test_predict_uses_the_program_of_the_run(run, tmp_path, capsys):
     folder, probabilities = run
-    pixels = pictures(2)
+    pixels = random_images(2)
     for i, image in enumerate(pixels):
         (tmp_path / f"{i}.png").write_bytes(png(image))
     (tmp_path / ".DS_Store").write_text("")
@@ -118,7 +118,7 @@ def test_server_answers_many_requests(run):
         sizes.append(images.shape)
         return program.predict(images)
 
-    pixels = pictures(30)
+    pixels = random_images(30)
     with served(program._replace(predict=noted), "batch=4") as send, ThreadPoolExecutor(10) as pool:
         assert send() == (200, {"classes": list(CLASSES), "size": [6, 4]})
         answers = list(pool.map(send, map(png, pixels)))
@@ -133,7 +133,7 @@ def test_server_answers_many_requests(run):
 
 def test_server_refuses_bad_requests_and_goes_on(run):
     program = _program.load_program(str(run[0]))
-    good = png(pictures(1)[0])
+    good = png(random_images(1)[0])
     with served(program, "max_megabytes=1") as send:
         assert send(b"not an image") == (
             400,
@@ -151,7 +151,7 @@ def test_server_limits_time_and_waiting_requests(run):
         release.wait(20)
         return program.predict(images)
 
-    good = png(pictures(1)[0])
+    good = png(random_images(1)[0])
     with (
         served(program._replace(predict=slow), "timeout=0.5", "batch=1", "waiting=1") as send,
         ThreadPoolExecutor(6) as pool,
@@ -183,7 +183,7 @@ def test_an_error_of_the_program_reaches_its_requests_only():
 
 
 def test_read_image_of_an_open_file():
-    pixels = pictures(1)[0]
+    pixels = random_images(1)[0]
     np.testing.assert_array_equal(data.read_image(io.BytesIO(png(pixels)), (6, 4)), pixels)
     with pytest.raises(DataError, match="cannot be read as an image"):
         data.read_image(io.BytesIO(b""), (6, 4))

@@ -52,20 +52,26 @@ def waste(problem: Problem) -> dict[int, float]:
 
 def dimension(problem: Problem) -> int:
     """The dimension with the least waste."""
-    return min((ratio, dim) for dim, ratio in waste(problem).items())[1]
+    return _least_waste(problem)[1]
+
+
+def _least_waste(problem: Problem) -> tuple[float, int]:
+    """The ratio, and the first dimension that has it."""
+    return min((ratio, dim) for dim, ratio in waste(problem).items())
 
 
 def is_faster(problem: Problem) -> bool:
-    """Whether the channels, and the positions per kernel transform, are numerous enough."""
+    """Whether the channels, and the positions per kernel transform, are numerous enough, if `waste` is not empty."""
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax defines it at import
-    if not waste(problem) or precision in ("highest", "float32"):
+    if precision in ("highest", "float32"):
         return False
-    along_depth = len(problem.spatial) == 3 and dimension(problem) == 0
+    ratio, dim = _least_waste(problem)
+    along_depth = len(problem.spatial) == 3 and dim == 0
     channels = problem.channels, problem.features
     enough_channels = min(channels) >= (_MIN_CHANNELS_DEPTH if along_depth else _MIN_CHANNELS)
     positions = problem.examples * math.prod(problem.output)
     enough_positions = not isinstance(positions, int) or positions >= 2 * max(channels)
-    return enough_channels and enough_positions and min(waste(problem).values()) <= _MAX_WASTE
+    return enough_channels and enough_positions and ratio <= _MAX_WASTE
 
 
 def accurate(x: jax.Array, w: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ class _LayerNorm:
 
 
 def _layer_norm(graph: Graph, node: Node) -> _LayerNorm | None:
-    """The layer norm of which this is the last multiplication.
+    """The layer norm whose last multiplication is this node.
 
     x1 = x - mean(x)    shift = mean(x1)    y = (x1 - shift) * (rsqrt(relu(mean(x1^2) - shift^2) + eps) * scale)
     """

@@ -1,7 +1,7 @@
 """Merges operators into fewer and more recognizable ones, with the same result up to rounding."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def _fold(graph: Graph, node: Node, uses: Counter[str], outputs: set[str]) -> bo
         return False
     if inputs is None:
         return False
-    _replace(graph, node, before._replace(inputs=inputs, output=node.output))
+    graph.nodes[node.output] = before._replace(inputs=inputs, output=node.output)
     del graph.nodes[before.output]
     return True
 
@@ -75,7 +75,7 @@ def _chain(graph: Graph, before: Node, node: Node, value: np.ndarray) -> bool:
     first = graph.constants[before.inputs[1]]
     if before.op == node.op:
         both = first * value if node.op == "Mul" else first + value
-        _replace(graph, node, node._replace(inputs=(before.inputs[0], graph.constant(both))))
+        graph.nodes[node.output] = node._replace(inputs=(before.inputs[0], graph.constant(both)))
         del graph.nodes[before.output]
         return True
     if before.op == "Add" and node.op == "Mul":
@@ -116,18 +116,10 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
     return (*inputs, graph.constant(bias * vector)) if len(node.inputs) > 2 else inputs
 
 
-def _replace(graph: Graph, old: Node, new: Node) -> None:
-    graph.nodes[old.output] = new
-
-
 def _rename(graph: Graph, old: str, new: str, uses: Counter[str]) -> None:
     """Lets all nodes read another value."""
     del graph.nodes[old]
-    for node in [*_users(graph, old)]:
+    for node in [node for node in graph.nodes.values() if old in node.inputs]:
         inputs = tuple(new if name == old else name for name in node.inputs)
         graph.nodes[node.output] = node._replace(inputs=inputs)
     uses[new] += uses[old] - 1
-
-
-def _users(graph: Graph, name: str) -> Iterator[Node]:
-    return (node for node in graph.nodes.values() if name in node.inputs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxcnn._lowering._resample import Axis, Filter, weight_matrix
@@ -61,18 +62,11 @@ def _conv(
         cuts = {dim: (min(low, 0), min(high, 0)) for dim, (low, high) in zip(x_layout[2:], window.padding, strict=True)}
         shape = [size + sum(cuts.get(dim, (0, 0))) for dim, size in enumerate(x.shape)]
         like = np.broadcast_to(np.zeros((), x.dtype), (0,))
-        x = padded(graph, x, cuts, constant_of(0, like), _Spec(tuple(shape), x.dtype))
+        x = padded(graph, x, cuts, constant_of(0, like), jax.ShapeDtypeStruct(tuple(shape), x.dtype))
         window = window._replace(padding=tuple((max(low, 0), max(high, 0)) for low, high in window.padding))
     attributes = _attributes(window) | {"group": groups, "dilations": [*window.dilation]}
     name = graph.add("Conv", arranged(graph, x, x_layout), arranged(graph, w, w_layout), **attributes)
     return tensor(name, y_layout, result)
-
-
-class _Spec:
-    """A shape and a dtype."""
-
-    def __init__(self, shape: tuple[Any, ...], dtype: Any):
-        self.shape, self.dtype = shape, dtype
 
 
 def jaxcnn_conv_input_gradient(graph: Graph, params: Any, result: Any, y: Value, w: Value) -> Value:
@@ -93,7 +87,7 @@ def _conv_transpose(graph: Graph, result: Any, x: str, w: str, window: Window, g
         shape = list(result.shape)
         for dim, (low, high) in pads.items():
             shape[dim] -= low + high
-        inner = _Spec(tuple(shape), result.dtype)
+        inner = jax.ShapeDtypeStruct(tuple(shape), result.dtype)
         y = tensor(graph.add("ConvTranspose", x, w, **attributes), layout, inner)
         return padded(graph, y, pads, Constant(np.zeros((), result.dtype), ()), result)
     return tensor(graph.add("ConvTranspose", x, w, **attributes), layout, result)
