@@ -341,18 +341,25 @@ def test_names_of_timm(name, expected):
             *("convnext_tiny", 2, "a6c5f9ba77edd6cf2a56727aea65530cdb97d60158cb558224a94162d5a841d6"),
             marks=pytest.mark.slow,
         ),
+        ("mobilenet_v1", 1, "b028bd78839352f9f7a3ced913b758e7ee8ddfd7eb945dcb8a20484673e9be7e"),
+        pytest.param(
+            *("mobilenet_v2", 2, "6bf6a57188972d9c032fa3e478192193c426a24890a7eb7a807a10a1f79999ad"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_names_of_transformers(name, library, expected):
-    """ForImageClassification models of transformers 4.57.1, and the same names without the classifier."""
+    """ForImageClassification models of transformers 4.57.1 or 5.24, and the same names without the classifier."""
     _, params, state, _ = whole(name)
-    zeros = zeros_of(_targets((params, state), tables(name)[library]))
+    table = tables(name)[library]
+    zeros = zeros_of(_targets((params, state), table))
     assert zoo_weights.names_hash({key: value.shape for key, value in zeros.items()}) == expected
-    weights.from_torch(name, zeros)
+    options = {"padding": "tensorflow", "norm": jaxcnn.batch_norm} if table.padding else {}
+    weights.from_torch(name, zeros, **options)
     base = {key.partition(".")[2]: value for key, value in zeros.items() if not key.startswith("classifier")}
-    weights.from_torch(name, base, classes=None)
+    weights.from_torch(name, base, classes=None, **options)
     with pytest.raises(weights.WeightsError, match="missing"):
-        weights.from_torch(name, base)
+        weights.from_torch(name, base, **options)
 
 
 def test_names_of_transformers_convnext_v2():
@@ -375,15 +382,23 @@ def test_names_of_timm_vgg():
     assert names == features | {"pre_logits.fc1", "pre_logits.fc2", "head.fc"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_v2_s"])
-def test_padding_of_tensorflow(name):
-    """Logits of timm's `tf_` variants, stored by `goldens/make_tensorflow.py`."""
+@pytest.mark.parametrize(
+    ("name", "library", "needs_norm"),
+    [
+        ("mobilenet_v1", 1, True),
+        pytest.param("mobilenet_v2", 2, True, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", 1, False, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_large", 1, False, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", 1, True, marks=pytest.mark.slow),
+        pytest.param("efficientnet_v2_s", 1, False, marks=pytest.mark.slow),
+    ],
+)
+def test_padding_of_tensorflow(name, library, needs_norm):
+    """Logits of timm's `tf_` variants and transformers' MobileNets, stored by `goldens/make_tensorflow.py`."""
     options = {"classes": 10, "padding": "tensorflow"}
-    needs_norm = name == "efficientnet_b0"
     if needs_norm:
         options["norm"] = functools.partial(jaxcnn.batch_norm, eps=1e-3)
-    table = tables(name)[1]
+    table = tables(name)[library]
     x = zoo_weights.images((2, 63, 64, 3))
     model = MODELS[name](**options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -393,10 +408,53 @@ def test_padding_of_tensorflow(name):
     with np.load(GOLDENS / "trained" / "tensorflow.npz", allow_pickle=False) as golden:
         expected = golden[name]
     assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max()
+    # to the bit
+    leaves = jax.tree.leaves((params, state))
+    back = {key: t.layout.apply(leaf) for (key, t), leaf in zip(_targets(shapes, table).items(), leaves, strict=True)}
+    assert all(back[key].tobytes() == given[key].tobytes() for key in given)
     if needs_norm:
         del options["norm"]
         with pytest.raises(weights.WeightsError, match=r"norm=functools.partial\(jaxcnn.batch_norm, eps=0.001\)"):
             weights.from_torch(name, given, **options)
+
+
+EPS = r"functools\.partial\(jaxcnn\.batch_norm, eps=0\.001\)"
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "options", "message"),
+    [
+        (
+            *("mobilenet_v3_large", 1, {"classes": 10}),
+            r"timm's names\. timm's mobilenet_v3_large uses eps=1e-05 in its norms, but .* "
+            r"Build models\.mobilenet_v3_large\(classes=10, norm=jaxcnn\.batch_norm\), and .* to "
+            r"weights\.from_torch\('mobilenet_v3_large', state_dict, classes=10, norm=jaxcnn\.batch_norm\)",
+        ),
+        pytest.param(
+            *("efficientnet_b0", 1, {"padding": "tensorflow"}),
+            rf"timm's efficientnet_b0 uses eps=0\.001 .* models\.efficientnet_b0\(padding='tensorflow', norm={EPS}\)",
+            marks=pytest.mark.slow,
+        ),
+        (
+            *("mobilenet_v1", 1, {}),
+            r"transformers' names\. transformers' mobilenet_v1 uses eps=0\.001 in its norms and padding='tensorflow' "
+            rf"unless .* models\.mobilenet_v1\(norm={EPS}, padding='tensorflow'\)",
+        ),
+        pytest.param(
+            *("mobilenet_v2", 2, {"norm": jaxcnn.batch_norm}),
+            r"transformers' mobilenet_v2 uses padding='tensorflow' unless its config has tf_padding=false, but .* "
+            r"models\.mobilenet_v2\(norm=batch_norm, padding='tensorflow'\)",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_options_of_other_libraries(name, library, options, message):
+    """The names identify the library, and the error gives the call with its options. Both calls then agree."""
+    _, params, state, _ = whole(name, **options)
+    zeros = zeros_of(_targets((params, state), tables(name)[library]))
+    with pytest.raises(weights.WeightsError, match=message):
+        weights.from_torch(name, zeros, **options)
+    weights.from_torch(name, zeros, **options | {"norm": jaxcnn.batch_norm, "padding": "torch"})
 
 
 def test_unknown_padding():

@@ -16,6 +16,7 @@ import pytest
 from jaxcnn import count_params, data, models, weights
 from jaxcnn.data import _download
 from jaxcnn.weights import _file, _locate, _pretrained
+from jaxcnn.weights._tables import tables
 
 hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -198,6 +199,17 @@ def test_model_starts_with_the_normalization(server):
     bare = models.mobilenet_v3_small(classes=5, norm=batch_norm)
     expected, _ = bare.apply(net.params["network"], net.state["network"], x, train=False)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_eps_of_timm():
+    """The table has the option for exactly the models whose norms differ in timm: `from_torch` would refuse them."""
+    rows = {name: row for name, row in _pretrained._table().items() if name.startswith("timm/")}
+    differing = {row["model"] for row in rows.values() if row["norm"] == "batch_norm"}
+    assert {"mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b5"} <= differing
+    for row in rows.values():
+        required = {table.eps for table in tables(row["model"]) if table.library == "timm"} - {None}
+        assert required == ({1e-5} if row["model"] in differing else set())
+        assert (row["norm"] == "batch_norm") == (row["model"] in differing)
 
 
 @pytest.mark.slow

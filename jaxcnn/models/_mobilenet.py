@@ -52,7 +52,9 @@ SMALL = (
 
 
 @input_shape(224, 224, 3)
-def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float = 0.0) -> Layer:
+def mobilenet_v1(
+    classes: int | None = 1000, *, norm: Norm = batch_norm, padding: str = "torch", dropout: float = 0.0
+) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet.
 
     block(x) = relu6(norm(pointwise(relu6(norm(depthwise(x))))))
@@ -67,6 +69,7 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     Args:
         classes: number of classes; None gives the features (N, 1024).
         norm: constructor of a normalization layer.
+        padding: "torch", or "tensorflow" for the weights of transformers, whose norms have eps=1e-3.
         dropout: dropout rate before the last layer.
 
     Example:
@@ -78,20 +81,25 @@ def mobilenet_v1(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     """
 
     def block(features, stride):
-        depthwise = depthwise_conv(3, stride=stride, padding=1, bias=False)
+        depthwise = depthwise_conv(3, stride=stride, padding=padding_of(padding) or 1, bias=False)
         return serial(
             depthwise=serial(conv=depthwise, norm=norm(), act=jax.nn.relu6),
             pointwise=conv_norm_act(features, 1, norm=norm, act=jax.nn.relu6),
         )
 
     blocks = {f"block{i}": block(*row) for i, row in enumerate(PLAN_1, 1)}
-    stem = conv_norm_act(32, 3, stride=2, norm=norm, act=jax.nn.relu6)
+    stem = conv_norm_act(32, 3, stride=2, padding=padding_of(padding), norm=norm, act=jax.nn.relu6)
     return serial(stem=stem, **blocks, features=global_avg_pool, **head(classes, dropout))
 
 
 @input_shape(224, 224, 3)
 def mobilenet_v2(
-    classes: int | None = 1000, *, output_stride: int = 32, norm: Norm = batch_norm, dropout: float = 0.2
+    classes: int | None = 1000,
+    *,
+    output_stride: int = 32,
+    norm: Norm = batch_norm,
+    padding: str = "torch",
+    dropout: float = 0.2,
 ) -> Layer:
     """(N, H, W, 3) -> (N, classes): MobileNet v2.
 
@@ -108,6 +116,7 @@ def mobilenet_v2(
         classes: number of classes; None gives the features (N, 1280).
         output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation.
         norm: constructor of a normalization layer.
+        padding: "torch", or "tensorflow" for the weights of transformers, whose norms have eps=1e-3.
         dropout: dropout rate before the last layer.
 
     Example:
@@ -118,7 +127,8 @@ def mobilenet_v2(
     Source: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
     act = jax.nn.relu6
-    layers, channels, reached = {"stem": conv_norm_act(32, 3, stride=2, norm=norm, act=act)}, 32, 2
+    layers = {"stem": conv_norm_act(32, 3, stride=2, padding=padding_of(padding), norm=norm, act=act)}
+    channels, reached = 32, 2
     for expand, features, count, stage_stride in PLAN_2:
         for i in range(count):
             dilation = dilation_at(reached, output_stride)
@@ -127,6 +137,7 @@ def mobilenet_v2(
                 features,
                 hidden=expand * channels,
                 stride=1 if i or reached > output_stride else stage_stride,
+                padding=padding_of(padding),
                 dilation=dilation,
                 norm=norm,
                 act=act,

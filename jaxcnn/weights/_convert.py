@@ -14,7 +14,7 @@ from jaxcnn._path import compile_pattern, expected_one_of, paths
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
 from jaxcnn.weights._layout import Layout, layout, torch_name, without_ones
-from jaxcnn.weights._mismatch import WeightsError, require_fit
+from jaxcnn.weights._mismatch import WeightsError, require_fit, require_options
 from jaxcnn.weights._tables import Table, tables
 from jaxcnn.weights._uses import Leaf, Use, leaf_uses
 
@@ -46,7 +46,8 @@ def from_torch(
     Models of the same name can differ between libraries. timm's MobileNet v3 and EfficientNet b5 to b7 use eps=1e-5 in
     their norms, torchvision's use 1e-3. For weights with timm's names, pass `norm=jaxcnn.batch_norm` here and when you
     build the model. timm's `tf_` EfficientNets and MobileNets v3 need `padding="tensorflow"` in both calls, b0 to b4
-    also `norm=functools.partial(jaxcnn.batch_norm, eps=1e-3)`.
+    also `norm=functools.partial(jaxcnn.batch_norm, eps=1e-3)`. transformers' MobileNets v1 and v2 need both. If an
+    option is missing, the error gives the call.
 
     Args:
         model: a key of `MODELS`, or a layer.
@@ -63,8 +64,8 @@ def from_torch(
 
     Raises:
         WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each, its
-            attributes all), a value is not a floating-point array, timm's names need `norm`, or the name is not in
-            `MODELS`.
+            attributes all), a value is not a floating-point array, a library's names need other options, or the
+            model's name is not in `MODELS`.
 
     Example:
         >>> net = jaxcnn.serial(conv=jaxcnn.conv(4), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(2))
@@ -103,15 +104,8 @@ def from_torch(
     shapes = {name: target.layout.torch_shape for name, target in targets.items()}
     wrong = [name for name, shape in shapes.items() if name in given and given[name].shape != shape]
     require_fit(label, given, shapes, wrong, _counters(shapes))
-    eps = None
     if table is not None:
-        eps = table.tensorflow_eps if options.get("padding") == "tensorflow" else table.eps
-    if eps and "norm" not in options:
-        norm = "jaxcnn.batch_norm" if eps == 1e-5 else f"functools.partial(jaxcnn.batch_norm, eps={eps:g})"
-        raise WeightsError(
-            f"these weights have timm's names. timm's {model} uses eps={eps:g} in its norms, but this model another "
-            f"one by default, as in torchvision. Build models.{model}(norm={norm}), and pass norm={norm} here"
-        )
+        require_options(label, table, options)
     leaves = {target.leaf: _float32(name, target.layout.inverse(given[name])) for name, target in targets.items()}
     return tuple(
         jax.tree.unflatten(jax.tree.structure(tree), [leaves[i, path] for path in paths(tree)])

@@ -2,8 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from jaxcnn.weights._tables import Table
 
 MAX_SHOWN = 5  # names per list in a message
 
@@ -54,6 +57,27 @@ def require_fit(
         full = " (all names: error.missing, .unused, .wrong_shape)" if max(map(len, lists.values())) > MAX_SHOWN else ""
         raise WeightsError(
             f"these weights do not fit {model} with these options{full}\n  " + "\n  ".join(parts), **lists
+        )
+
+
+def require_options(model: str, table: Table, options: Mapping[str, Any]) -> None:
+    """Raise WeightsError with the right call if the library's norms or padding differ from the model's defaults."""
+    eps = table.tensorflow_eps if options.get("padding") == "tensorflow" else table.eps
+    needed, differences = {}, []
+    if eps and "norm" not in options:
+        needed["norm"] = "jaxcnn.batch_norm" if eps == 1e-5 else f"functools.partial(jaxcnn.batch_norm, eps={eps:g})"
+        differences.append(f"eps={eps:g} in its norms")
+    if table.padding and "padding" not in options:
+        needed["padding"] = repr(table.padding)
+        differences.append(f"padding={table.padding!r} unless its config has tf_padding=false")
+    if needed:
+        owner = f"{table.library}'" if table.library.endswith("s") else f"{table.library}'s"
+        given = {name: getattr(value, "__name__", repr(value)) for name, value in options.items()}
+        arguments = ", ".join(f"{name}={value}" for name, value in (given | needed).items())
+        raise WeightsError(
+            f"these weights have {owner} names. {owner} {model} uses {' and '.join(differences)}, "
+            f"but this model does not by default. Build models.{model}({arguments}), and pass the same options to "
+            f"weights.from_torch({model!r}, state_dict, {arguments}) or weights.load"
         )
 
 

@@ -26,6 +26,10 @@ class Table(NamedTuple):
     eps: float | None = None
     # the same for the library's variants with TensorFlow's padding
     tensorflow_eps: float | None = None
+    # the library's padding, if its weights need an explicit choice
+    padding: str = ""
+    # the library's name, for messages about these differences
+    library: str = "timm"
     # path -> PyTorch name, for single leaves; the renames do not apply to them
     names: Mapping[str, str] = {}
 
@@ -146,6 +150,24 @@ DENSENET = Table(
 # torchvision's published files use older names than its modules
 DENSENET_FILE = Table(renames=(*DENSENET.renames, (r"(denselayer\d+/\w+)(\d)", r"\1/\2")))
 
+DLA = Table(
+    renames=(
+        ("^stem/conv", "base_layer/0"),
+        ("^stem/norm", "base_layer/1"),
+        ("^(level[01])/conv", r"\1/0"),
+        ("^(level[01])/norm", r"\1/1"),
+        ("/new/", "/"),
+        ("tree1/sum/shortcut/unit/conv", "project/0"),
+        ("tree1/sum/shortcut/unit/norm", "project/1"),
+        ("sum/layer/conv", "conv"),
+        ("sum/layer/norm", "bn"),
+        ("root/unit/conv", "root/conv"),
+        ("root/unit/norm", "root/bn"),
+        ("^head", "fc"),
+    ),
+    trailing_ones={"head/kernel": 2},
+)
+
 PREACT_RESNET = Table(
     renames=(
         ("^stem", "stem/conv"),
@@ -194,6 +216,33 @@ MOBILENET_V1 = Table(
         ("pointwise/norm", "bn2"),
         ("^head", "classifier"),
     ),
+)
+
+# transformers' MobileNets have TensorFlow's padding unless their config says otherwise
+TENSORFLOW = {"eps": 1e-3, "tensorflow_eps": 1e-3, "padding": "tensorflow", "library": "transformers"}
+CONVOLUTION = (("/conv/", "/convolution/"), ("/norm/", "/normalization/"), ("^head", "classifier"))
+MOBILENET_V1_TRANSFORMERS = Table(
+    renames=(
+        ("^stem", "mobilenet_v1/conv_stem"),
+        *((f"^block{i}/depthwise", f"mobilenet_v1/layer/{2 * i - 2}") for i in range(1, 14)),
+        *((f"^block{i}/pointwise", f"mobilenet_v1/layer/{2 * i - 1}") for i in range(1, 14)),
+        *CONVOLUTION,
+    ),
+    **TENSORFLOW,
+)
+MOBILENET_V2_TRANSFORMERS = Table(
+    renames=(
+        ("/layer/", "/"),
+        ("^stem", "mobilenet_v2/conv_stem/first_conv"),
+        ("^block1/", "mobilenet_v2/conv_stem/"),
+        *((f"^block{i}/", f"mobilenet_v2/layer/{i - 2}/") for i in range(2, 18)),
+        ("/expand/", "/expand_1x1/"),
+        ("/depthwise/", "/conv_3x3/"),
+        ("/project/", "/reduce_1x1/"),
+        ("^top", "mobilenet_v2/conv_1x1"),
+        *CONVOLUTION,
+    ),
+    **TENSORFLOW,
 )
 
 # Blocks of expansion, depthwise convolution, squeeze-and-excitation and projection. torchvision numbers these parts.
@@ -544,7 +593,7 @@ S3D = Table(
 
 def _base(table: Table) -> Table:
     """The table of transformers' model without the classifier, whose names lack the first part."""
-    return table._replace(renames=(*table.renames, ("^(resnet|convnext|convnextv2)/", "")))
+    return table._replace(renames=(*table.renames, ("^(resnet|convnext|convnextv2|mobilenet_v[12])/", "")))
 
 
 # Regular expression of model names -> tables. All other models keep their jaxcnn paths, with dots.
@@ -557,10 +606,14 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "inception_v3": (INCEPTION,),
     "xception": (XCEPTION,),
     "densenet.*": (DENSENET, DENSENET_FILE),
+    "dla34": (DLA,),
     "shufflenet_v2.*": (SHUFFLENET,),
     "preact_resnet.*": (PREACT_RESNET,),
-    "mobilenet_v1": (MOBILENET_V1,),
-    "mobilenet_v2": (MOBILENET_V2, MOBILENET_V2_TIMM),
+    "mobilenet_v1": (MOBILENET_V1, MOBILENET_V1_TRANSFORMERS, _base(MOBILENET_V1_TRANSFORMERS)),
+    "mobilenet_v2": (
+        *(MOBILENET_V2, MOBILENET_V2_TIMM),
+        *(MOBILENET_V2_TRANSFORMERS, _base(MOBILENET_V2_TRANSFORMERS)),
+    ),
     "mobilenet_v3_large": (MOBILENET_V3_LARGE, MOBILENET_V3_LARGE_TIMM),
     "mobilenet_v3_small": (MOBILENET_V3_SMALL, MOBILENET_V3_SMALL_TIMM),
     "mnasnet.*": (MNASNET, MNASNET_TIMM),
