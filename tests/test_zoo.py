@@ -33,6 +33,8 @@ SMALL = {
     "resnet18",
     "se_resnet18",
     "preact_resnet18",
+    "dla34",
+    "hrnet_w18",
     "xception",
     "densenet121",
     "squeezenet1_1",

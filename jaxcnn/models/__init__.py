@@ -35,6 +35,7 @@ from jaxcnn.models._densenet import densenet121 as densenet121
 from jaxcnn.models._densenet import densenet161 as densenet161
 from jaxcnn.models._densenet import densenet169 as densenet169
 from jaxcnn.models._densenet import densenet201 as densenet201
+from jaxcnn.models._dla import dla34 as dla34
 from jaxcnn.models._efficientnet import efficientnet as efficientnet
 from jaxcnn.models._efficientnet import efficientnet_b0 as efficientnet_b0
 from jaxcnn.models._efficientnet import efficientnet_b1 as efficientnet_b1
@@ -52,6 +53,8 @@ from jaxcnn.models._fcn import fcn_resnet50 as fcn_resnet50
 from jaxcnn.models._fcn import fcn_resnet101 as fcn_resnet101
 from jaxcnn.models._feature_pyramid import feature_pyramid as feature_pyramid
 from jaxcnn.models._googlenet import googlenet as googlenet
+from jaxcnn.models._hrnet import hrnet as hrnet
+from jaxcnn.models._hrnet import hrnet_w18 as hrnet_w18
 from jaxcnn.models._inception import inception_v3 as inception_v3
 from jaxcnn.models._lenet import lenet5 as lenet5
 from jaxcnn.models._lenet import lenet5_1998 as lenet5_1998
@@ -170,6 +173,7 @@ __all__ = [
     "densenet161",
     "densenet169",
     "densenet201",
+    "dla34",
     "efficientnet",
     "efficientnet_b0",
     "efficientnet_b1",
@@ -188,6 +192,8 @@ __all__ = [
     "fcn_resnet101",
     "feature_pyramid",
     "googlenet",
+    "hrnet",
+    "hrnet_w18",
     "inception_time",
     "inception_v3",
     "lenet5",

@@ -23,7 +23,7 @@ def backbone(
 ) -> Layer:
     """(N, *spatial, C) -> {stride: (N, *spatial / stride, C')}: a classifier without its head.
 
-    y[s] = the output of the last layer of stride s, for each s in 2, 4, 8, 16, 32 that the network has
+    y[s] = the last feature map of stride s, for each s in 2, 4, 8, 16, 32 that the network has
 
     The parameters have the paths of the classifier, so that its trained weights can be loaded (see the example). For
     example, `params, state = weights.from_torch(name, state_dict, classes=None)` and then
@@ -32,7 +32,7 @@ def backbone(
     Args:
         name: a classifier in `MODELS`, such as "resnet50".
         outputs: {key: layer name}, to choose other outputs, such as {"low": "stage2", "high": "stage4"}. The layers
-            after the last of them are removed. Default: {stride: last layer of this stride}.
+            after the last of them are removed. Default: the last map of each stride.
         output_stride: 8 or 16: dilated convolutions replace the strides beyond it, so that the deeper maps keep this
             resolution. The keys remain the strides of the network without dilation. ResNets, MobileNet v2 and v3 only.
         options: the model's options.
@@ -62,17 +62,19 @@ def backbone(
             raise ValueError(f"backbone: {name} has no output_stride; {expected_one_of(name, supported)}")
         layers, _ = _spatial_layers(name, build(classes=None, **options, output_stride=output_stride))
     if outputs is None:
-        outputs = _last_of_each_stride(strided, parent, build.input_shape)
-        if not outputs:
+        maps = _last_of_each_stride(strided, parent, build.input_shape)
+        if not maps:
             raise ValueError(f"backbone: {name} is not a classifier")
-    for layer in outputs.values():
+    else:
+        maps = {key: (layer, None) for key, layer in outputs.items()}
+    for layer, _ in maps.values():
         if layer not in layers:
             raise ValueError(f"backbone: {name} has no layer {layer!r}; {expected_one_of(layer, layers)}")
-    names = [*layers][: 1 + max(map([*layers].index, outputs.values()))]
+    names = [*layers][: 1 + max([*layers].index(layer) for layer, _ in maps.values())]
 
-    def select(*ys: jax.Array) -> dict[Any, jax.Array]:
+    def select(*ys: Any) -> dict[Any, Any]:
         by_name = dict(zip(names, ys, strict=True))
-        return {key: by_name[layer] for key, layer in outputs.items()}
+        return {key: by_name[layer] if i is None else by_name[layer][i] for key, (layer, i) in maps.items()}
 
     network = compose({layer: layers[layer] for layer in names}, select, chained=True)
     return serial(**{parent: network}) if parent else network
@@ -88,23 +90,28 @@ def _spatial_layers(name: str, model: Layer) -> tuple[dict[str, Layer], str]:
     return layers, ""
 
 
-def _last_of_each_stride(layers: dict[str, Layer], parent: str, input_shape: tuple[int, ...]) -> dict[int, str]:
-    """{stride: name of the last layer with it}, from the shapes of the outputs for a large input.
+def _last_of_each_stride(
+    layers: dict[str, Layer], parent: str, input_shape: tuple[int, ...]
+) -> dict[int, tuple[str, int | None]]:
+    """{stride: (name of the last layer with it, index in its output if that is a tuple of maps)}.
 
-    {} for a model whose output is a feature map, too.
+    From the shapes of the outputs for a large input. {} for a model whose output is a feature map, too.
     """
     x: Any = jax.ShapeDtypeStruct((1, *(_SIDE,) * (len(input_shape) - 1), input_shape[-1]), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    result, stride = {}, 1
+    result: dict[int, tuple[str, int | None]] = {}
+    stride, side = 1, _SIDE
     for name, layer in layers.items():
         with in_layer(name):
             params, state = jax.eval_shape(layer.init, key, x)
             y, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)
-        if getattr(y, "ndim", 0) != x.ndim:  # the end of the feature maps
+        maps = y if isinstance(y, tuple) else (y,)
+        if any(getattr(map_, "ndim", 0) != len(input_shape) + 1 for map_ in maps):  # the end of the feature maps
             break
-        stride *= round(x.shape[-2] / y.shape[-2])
-        result[stride], x = name, y
+        strides = [stride * round(side / map_.shape[-2]) for map_ in maps]
+        result |= {s: (name, i if isinstance(y, tuple) else None) for i, s in enumerate(strides)}
+        x, stride, side = y, strides[0], maps[0].shape[-2]
     else:
         if not parent:
             return {}
-    return {stride: name for stride, name in result.items() if stride in _STRIDES} or result
+    return {stride: layer for stride, layer in result.items() if stride in _STRIDES} or result

@@ -245,6 +245,26 @@ MOBILENET_V2_TRANSFORMERS = Table(
     **TENSORFLOW,
 )
 
+HRNET = Table(
+    renames=(
+        (r"^stem(\d)/conv", r"conv\1"),
+        (r"^stem(\d)/norm", r"bn\1"),
+        ("^stage1/", "layer1/"),
+        ("^stage2/transition/0", "transition1/0"),
+        *((f"^stage{i + 1}/transition/{i}/unit", f"transition{i}/{i}/0") for i in (1, 2, 3)),
+        (r"/fuse/(\d)/sum/", r"/fuse_layers/\1/"),
+        ("/unit/", "/"),
+        (r"^merge/increase/(\d)/block", r"incre_modules/\1/0"),
+        ("^merge/down", "downsamp_modules/"),
+        ("^merge/top", "final_layer"),
+        ("sum/layer/conv", "conv"),
+        ("sum/layer/norm", "bn"),
+        ("sum/shortcut", "downsample"),
+        *UNIT,
+        ("^head", "classifier"),
+    ),
+)
+
 # Blocks of expansion, depthwise convolution, squeeze-and-excitation and projection. torchvision numbers these parts.
 # Blocks that lack a part need their own rules, which come first.
 PARTS = (
@@ -607,6 +627,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "xception": (XCEPTION,),
     "densenet.*": (DENSENET, DENSENET_FILE),
     "dla34": (DLA,),
+    "hrnet_.*": (HRNET,),
     "shufflenet_v2.*": (SHUFFLENET,),
     "preact_resnet.*": (PREACT_RESNET,),
     "mobilenet_v1": (MOBILENET_V1, MOBILENET_V1_TRANSFORMERS, _base(MOBILENET_V1_TRANSFORMERS)),

@@ -31,6 +31,8 @@ TIMM = {
     "convnextv2_nano": "convnextv2_nano",
     "convnextv2_pico": "convnextv2_pico",
     "convnextv2_tiny": "convnextv2_tiny",
+    "dla34": "dla34",
+    "hrnet_w18": "hrnet_w18",
     "mobilenet_v1": "mobilenetv1_100",
     "preact_resnet101": "resnetv2_101",
     "preact_resnet152": "resnetv2_152",
