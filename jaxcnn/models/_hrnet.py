@@ -40,12 +40,12 @@ def hrnet(classes: int | None = 1000, *, width: int = 18, norm: Norm = batch_nor
         dropout: dropout rate before the last layer.
 
     Example:
-        >>> maps = jaxcnn.models.backbone("hrnet_w18")
+        >>> lower = jaxcnn.models.backbone("hrnet_w18", outputs={"maps": "stage2"})
         >>> x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-        >>> params, state = jax.eval_shape(maps.init, jax.random.key(0), x)
-        >>> y, _ = jax.eval_shape(lambda *a: maps.apply(*a, train=False), params, state, x)
-        >>> {stride: map.shape for stride, map in y.items()}
-        {2: (1, 32, 32, 64), 4: (1, 16, 16, 18), 8: (1, 8, 8, 36), 16: (1, 4, 4, 72), 32: (1, 2, 2, 144)}
+        >>> params, state = jax.eval_shape(lower.init, jax.random.key(0), x)
+        >>> y, _ = jax.eval_shape(lambda *a: lower.apply(*a, train=False), params, state, x)
+        >>> [map.shape for map in y["maps"]]
+        [(1, 16, 16, 18), (1, 8, 8, 36)]
 
     Source: Wang et al., "Deep high-resolution representation learning for visual recognition", 2019.
     """
