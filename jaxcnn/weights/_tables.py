@@ -219,18 +219,17 @@ MOBILENET_V1 = Table(
 )
 
 # transformers' MobileNets have TensorFlow's padding unless their config says otherwise
-TENSORFLOW = {"eps": 1e-3, "tensorflow_eps": 1e-3, "padding": "tensorflow", "library": "transformers"}
+TENSORFLOW = Table(eps=1e-3, tensorflow_eps=1e-3, padding="tensorflow", library="transformers")
 CONVOLUTION = (("/conv/", "/convolution/"), ("/norm/", "/normalization/"), ("^head", "classifier"))
-MOBILENET_V1_TRANSFORMERS = Table(
+MOBILENET_V1_TRANSFORMERS = TENSORFLOW._replace(
     renames=(
         ("^stem", "mobilenet_v1/conv_stem"),
         *((f"^block{i}/depthwise", f"mobilenet_v1/layer/{2 * i - 2}") for i in range(1, 14)),
         *((f"^block{i}/pointwise", f"mobilenet_v1/layer/{2 * i - 1}") for i in range(1, 14)),
         *CONVOLUTION,
     ),
-    **TENSORFLOW,
 )
-MOBILENET_V2_TRANSFORMERS = Table(
+MOBILENET_V2_TRANSFORMERS = TENSORFLOW._replace(
     renames=(
         ("/layer/", "/"),
         ("^stem", "mobilenet_v2/conv_stem/first_conv"),
@@ -242,7 +241,6 @@ MOBILENET_V2_TRANSFORMERS = Table(
         ("^top", "mobilenet_v2/conv_1x1"),
         *CONVOLUTION,
     ),
-    **TENSORFLOW,
 )
 
 HRNET = Table(
