@@ -390,6 +390,7 @@ def test_names_of_timm_vgg():
         pytest.param("mobilenet_v3_small", 1, False, marks=pytest.mark.slow),
         pytest.param("mobilenet_v3_large", 1, False, marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", 1, True, marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite0", -1, True, marks=pytest.mark.slow),
         pytest.param("efficientnet_v2_s", 1, False, marks=pytest.mark.slow),
     ],
 )

@@ -42,8 +42,12 @@ SMALL = {
     "mobilenet_v1",
     "mobilenet_v2",
     "mobilenet_v3_small",
+    "mobilenetv4_conv_small",
     "mnasnet0_5",
     "efficientnet_b0",
+    "efficientnet_lite0",
+    "ghostnet_100",
+    "repvgg_a0",
     "regnet_x_400mf",
     "regnet_y_400mf",
     "convnext_tiny",
@@ -172,7 +176,7 @@ def test_names_of_torch(name):
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
 
 
-@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, TORCHVISION | SEGMENTATION))
+@pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, GOLDENS))
 def test_weights_there_and_back(name):
     """To the bit."""
     options = compared(name)

@@ -45,6 +45,7 @@ from jaxcnn.models._efficientnet import efficientnet_b4 as efficientnet_b4
 from jaxcnn.models._efficientnet import efficientnet_b5 as efficientnet_b5
 from jaxcnn.models._efficientnet import efficientnet_b6 as efficientnet_b6
 from jaxcnn.models._efficientnet import efficientnet_b7 as efficientnet_b7
+from jaxcnn.models._efficientnet import efficientnet_lite0 as efficientnet_lite0
 from jaxcnn.models._efficientnet import efficientnet_v2_l as efficientnet_v2_l
 from jaxcnn.models._efficientnet import efficientnet_v2_m as efficientnet_v2_m
 from jaxcnn.models._efficientnet import efficientnet_v2_s as efficientnet_v2_s
@@ -52,6 +53,7 @@ from jaxcnn.models._fcn import fcn as fcn
 from jaxcnn.models._fcn import fcn_resnet50 as fcn_resnet50
 from jaxcnn.models._fcn import fcn_resnet101 as fcn_resnet101
 from jaxcnn.models._feature_pyramid import feature_pyramid as feature_pyramid
+from jaxcnn.models._ghostnet import ghostnet_100 as ghostnet_100
 from jaxcnn.models._googlenet import googlenet as googlenet
 from jaxcnn.models._hrnet import hrnet as hrnet
 from jaxcnn.models._hrnet import hrnet_w18 as hrnet_w18
@@ -70,6 +72,9 @@ from jaxcnn.models._mobilenet import mobilenet_v2 as mobilenet_v2
 from jaxcnn.models._mobilenet import mobilenet_v3 as mobilenet_v3
 from jaxcnn.models._mobilenet import mobilenet_v3_large as mobilenet_v3_large
 from jaxcnn.models._mobilenet import mobilenet_v3_small as mobilenet_v3_small
+from jaxcnn.models._mobilenet_v4 import mobilenetv4 as mobilenetv4
+from jaxcnn.models._mobilenet_v4 import mobilenetv4_conv_medium as mobilenetv4_conv_medium
+from jaxcnn.models._mobilenet_v4 import mobilenetv4_conv_small as mobilenetv4_conv_small
 from jaxcnn.models._nin import nin as nin
 from jaxcnn.models._preact_resnet import preact_resnet as preact_resnet
 from jaxcnn.models._preact_resnet import preact_resnet18 as preact_resnet18
@@ -93,6 +98,11 @@ from jaxcnn.models._regnet import regnet_y_32gf as regnet_y_32gf
 from jaxcnn.models._regnet import regnet_y_128gf as regnet_y_128gf
 from jaxcnn.models._regnet import regnet_y_400mf as regnet_y_400mf
 from jaxcnn.models._regnet import regnet_y_800mf as regnet_y_800mf
+from jaxcnn.models._repvgg import fuse_repvgg as fuse_repvgg
+from jaxcnn.models._repvgg import repvgg as repvgg
+from jaxcnn.models._repvgg import repvgg_a0 as repvgg_a0
+from jaxcnn.models._repvgg import repvgg_a1 as repvgg_a1
+from jaxcnn.models._repvgg import repvgg_a2 as repvgg_a2
 from jaxcnn.models._resnet import resnet as resnet
 from jaxcnn.models._resnet import resnet18 as resnet18
 from jaxcnn.models._resnet import resnet34 as resnet34
@@ -183,6 +193,7 @@ __all__ = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "efficientnet_lite0",
     "efficientnet_v2_l",
     "efficientnet_v2_m",
     "efficientnet_v2_s",
@@ -191,6 +202,8 @@ __all__ = [
     "fcn_resnet50",
     "fcn_resnet101",
     "feature_pyramid",
+    "fuse_repvgg",
+    "ghostnet_100",
     "googlenet",
     "hrnet",
     "hrnet_w18",
@@ -210,6 +223,9 @@ __all__ = [
     "mobilenet_v3",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    "mobilenetv4",
+    "mobilenetv4_conv_medium",
+    "mobilenetv4_conv_small",
     "nin",
     "preact_resnet",
     "preact_resnet18",
@@ -235,6 +251,10 @@ __all__ = [
     "regnet_y_128gf",
     "regnet_y_400mf",
     "regnet_y_800mf",
+    "repvgg",
+    "repvgg_a0",
+    "repvgg_a1",
+    "repvgg_a2",
     "resnet",
     "resnet1d",
     "resnet18",

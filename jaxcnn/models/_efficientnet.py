@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,20 +64,23 @@ def efficientnet(
     depth: float = 1.0,
     stem: int = 32,
     top: int | None = None,
+    act: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+    excite: bool = True,
     norm: Norm = batch_norm,
     padding: str = "torch",
     dropout: float = 0.2,
     drop_path: float = 0.2,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): EfficientNet and EfficientNet v2.
+    """(N, H, W, 3) -> (N, classes): EfficientNet, EfficientNet Lite and EfficientNet v2.
 
     block(x) = x + drop_path(project(excite(silu(depthwise(silu(expand(x)))))))
 
     New in 2019: an architecture search found b0. b1 to b7 scale its depth by 1.2^k, its width by 1.1^k and the image
     size by 1.15^k together. New in 2021 (v2): the search minimized training time. For the early stages it chose fused
-    blocks, with one 3x3 convolution instead of expansion and depthwise convolution.
+    blocks, with one 3x3 convolution instead of expansion and depthwise convolution. Lite is for integer arithmetic on
+    phones: b0 with ReLU6 and without squeeze-and-excitation.
 
-    Variants, for their evaluation image sizes, 224 to 600 (top-1 of torchvision's first weights):
+    Variants, for their evaluation image sizes, 224 to 600 (top-1 of torchvision's first weights, lite0: the authors'):
         name               parameters  multiply-adds   top-1
         efficientnet_b0     5,288,548        0.386 G  77.692
         efficientnet_b1     7,794,184        0.687 G  78.642
@@ -86,6 +90,7 @@ def efficientnet(
         efficientnet_b5    30,389,784       10.266 G  83.444
         efficientnet_b6    43,040,704       19.068 G  84.008
         efficientnet_b7    66,347,960       37.746 G  84.122
+        efficientnet_lite0   4,652,008        0.385 G    75.1
         efficientnet_v2_s  21,458,488        8.366 G  84.228
         efficientnet_v2_m  54,139,356       24.582 G  85.112
         efficientnet_v2_l 118,515,272       56.080 G  85.808
@@ -97,6 +102,8 @@ def efficientnet(
         depth: factor for the number of blocks of each stage.
         stem: channels of the first convolution, before scaling by `width`.
         top: channels of the last convolution. By default, four times its input channels.
+        act: activation function.
+        excite: True for squeeze-and-excitation in the blocks that are not fused.
         norm: constructor of a normalization layer.
         padding: "torch", or "tensorflow" for timm's `tf_` weights, whose norms have eps=1e-3.
         dropout: dropout rate before the last layer.
@@ -110,7 +117,6 @@ def efficientnet(
     Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", 2019, and
     "EfficientNetV2: smaller models and faster training", 2021.
     """
-    act = jax.nn.silu
     channels = make_divisible(stem * width)
     layers = {"stem": conv_norm_act(channels, 3, stride=2, padding=padding_of(padding), norm=norm, act=act)}
     counts = [math.ceil(count * depth) for *_, count in stages]
@@ -128,8 +134,9 @@ def efficientnet(
             if size == 0:
                 blocks.append(fused_inverted_residual(out, expand=expand, **options))
             else:
-                excite: dict[str, Any] = {"squeeze": max(1, channels // 4), "squeeze_act": act}
-                blocks.append(inverted_residual(out, size, hidden=expand * channels, **excite, **options))
+                squeeze = max(1, channels // 4) if excite else 0
+                options |= {"squeeze": squeeze, "squeeze_act": act}
+                blocks.append(inverted_residual(out, size, hidden=expand * channels, **options))
             channels, block_index = out, block_index + 1
         layers[f"stage{stage}"] = serial(*blocks)
     layers["top"] = conv_norm_act(top or 4 * channels, 1, norm=norm, act=act)
@@ -150,6 +157,7 @@ efficientnet_b6 = variant(
 efficientnet_b7 = variant(
     "efficientnet_b7", efficientnet, size=600, width=2.0, depth=3.1, dropout=0.5, norm=NORM_B5_TO_B7
 )
+efficientnet_lite0 = variant("efficientnet_lite0", efficientnet, act=jax.nn.relu6, excite=False)
 efficientnet_v2_s = variant("efficientnet_v2_s", efficientnet, size=384, stages=V2_S, stem=24, top=1280, norm=NORM_V2)
 efficientnet_v2_m = variant(
     "efficientnet_v2_m", efficientnet, size=480, stages=V2_M, stem=24, top=1280, norm=NORM_V2, dropout=0.3

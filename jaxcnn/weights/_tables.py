@@ -179,6 +179,19 @@ PREACT_RESNET = Table(
     trailing_ones={"head/kernel": 2},
 )
 
+REPVGG = Table(
+    renames=(
+        *((rf"^stage{i + 1}/", f"stages/{i}/") for i in range(4)),
+        ("/sum/norm", "/identity"),
+        ("/sum/conv3/norm", "/conv_kxk/bn"),
+        ("/sum/conv3", "/conv_kxk"),
+        ("/sum/conv1/norm", "/conv_1x1/bn"),
+        ("/sum/conv1", "/conv_1x1"),
+        (r"^(stem|stages/\d/\d+)/conv/", r"\1/reparam_conv/"),
+        ("^head", "head/fc"),
+    ),
+)
+
 SHUFFLENET = Table(
     renames=(
         (r"^conv(\d)/conv", r"conv\1/0"),
@@ -405,6 +418,49 @@ MOBILENET_V3_SMALL_TIMM = Table(
     eps=1e-5,
 )
 
+MOBILENET_V4 = Table(
+    renames=(
+        ("^last/dense", "conv_head"),
+        ("^last/norm", "norm_head"),
+        *STAGES_TIMM,
+        (r"^(blocks/\d/\d+)/norm", r"\1/bn1"),
+        ("/fused/conv", "/conv_exp"),
+        ("/fused/norm", "/bn1"),
+        ("^(blocks/0/0)/project/conv", r"\1/conv_pwl"),
+        ("^(blocks/0/0)/project/norm", r"\1/bn2"),
+        (r"(start|expand|depthwise|project)/norm", r"\1/bn"),
+        ("/start/", "/dw_start/"),
+        ("/expand/", "/pw_exp/"),
+        ("/depthwise/", "/dw_mid/"),
+        ("/project/", "/pw_proj/"),
+        ("/layer/", "/"),
+        ("^stem/conv", "conv_stem"),
+        ("^stem/norm", "bn1"),
+        ("^head", "classifier"),
+    ),
+    trailing_ones={"last/dense/kernel": 2},
+)
+
+GHOSTNET = Table(
+    renames=(
+        ("^top/conv", "blocks/9/0/conv"),
+        ("^top/norm", "blocks/9/0/bn1"),
+        *((rf"^stage{i + 1}/(\d+)", rf"blocks/{i}/\1") for i in range(9)),
+        ("/primary/conv", "/primary_conv/0"),
+        ("/primary/norm", "/primary_conv/1"),
+        ("/features/cheap/conv", "/cheap_operation/0"),
+        ("/features/cheap/norm", "/cheap_operation/1"),
+        ("/shortcut/depthwise/conv", "/shortcut/0"),
+        ("/shortcut/depthwise/norm", "/shortcut/1"),
+        ("/shortcut/project/conv", "/shortcut/2"),
+        ("/shortcut/project/norm", "/shortcut/3"),
+        ("/depthwise/norm", "/bn_dw"),
+        ("^last", "conv_head"),
+        *TIMM,
+    ),
+    trailing_ones=EXCITED_TIMM,
+)
+
 EFFICIENTNET_V1 = Table(
     renames=(
         *PARTS,
@@ -628,6 +684,8 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "hrnet_.*": (HRNET,),
     "shufflenet_v2.*": (SHUFFLENET,),
     "preact_resnet.*": (PREACT_RESNET,),
+    "repvgg.*": (REPVGG,),
+    "ghostnet_100": (GHOSTNET,),
     "mobilenet_v1": (MOBILENET_V1, MOBILENET_V1_TRANSFORMERS, _base(MOBILENET_V1_TRANSFORMERS)),
     "mobilenet_v2": (
         *(MOBILENET_V2, MOBILENET_V2_TIMM),
@@ -635,9 +693,11 @@ TABLES: dict[str, tuple[Table, ...]] = {
     ),
     "mobilenet_v3_large": (MOBILENET_V3_LARGE, MOBILENET_V3_LARGE_TIMM),
     "mobilenet_v3_small": (MOBILENET_V3_SMALL, MOBILENET_V3_SMALL_TIMM),
+    "mobilenetv4_conv_.*": (MOBILENET_V4,),
     "mnasnet.*": (MNASNET, MNASNET_TIMM),
     "efficientnet_b[567]": (EFFICIENTNET_V1, EFFICIENTNET_B5_TIMM),
     "efficientnet_b.": (EFFICIENTNET_V1, EFFICIENTNET_V1_TIMM),
+    "efficientnet_lite0": (EFFICIENTNET_V1_TIMM,),
     "efficientnet_v2_s": (EFFICIENTNET_V2_S, EFFICIENTNET_V2_TIMM),
     "efficientnet_v2_.": (EFFICIENTNET_V2, EFFICIENTNET_V2_TIMM),
     "regnet.*": (REGNET, REGNET_TIMM),

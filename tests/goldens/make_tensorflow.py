@@ -17,6 +17,7 @@ from tests import zoo_weights
 
 NAMES = {
     "efficientnet_b0": "tf_efficientnet_b0",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
     "efficientnet_v2_s": "tf_efficientnetv2_s",
     "mobilenet_v3_large": "tf_mobilenetv3_large_100",
     "mobilenet_v3_small": "tf_mobilenetv3_small_100",
