@@ -176,7 +176,6 @@ def test_unet_of_the_paper():
         ("wrn_16_4", (256,)),
         ("regnet_y_400mf", (440,)),
         ("convnext_tiny", (768,)),
-        ("ghostnet_100", (1280,)),
         ("mobilenetv4_conv_small", (1280,)),
         ("r3d_18", (512,)),
         ("s3d", (1024,)),
