@@ -1,7 +1,5 @@
 """Weights of networks without a table of names: layouts found by tracing, names proposed from order and shapes."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +10,6 @@ from jaxcnn import weights
 from jaxcnn.weights._convert import _shapes, _targets
 from jaxcnn.weights._tables import tables
 
-PNET = pathlib.Path(__file__).parent / "goldens" / "trained" / "pnet.npz"
-
 
 def draw(*shape):
     return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
@@ -21,33 +17,6 @@ def draw(*shape):
 
 def run(model, params, state, x):
     return np.asarray(model.apply(params, state, x, train=False)[0])
-
-
-def pnet():
-    """MTCNN's proposal network, with names of its own."""
-    faces = cnn.serial(conv=cnn.conv(2, 1), softmax=jax.nn.softmax)
-    return cnn.serial(
-        *(cnn.conv(10, padding="VALID"), cnn.prelu(), cnn.max_pool(2, ceil_mode=True)),
-        *(cnn.conv(16, padding="VALID"), cnn.prelu(), cnn.conv(32, padding="VALID"), cnn.prelu()),
-        heads=cnn.concatenate(faces=faces, boxes=cnn.conv(4, 1)),
-    )
-
-
-def test_a_trained_network():
-    with np.load(PNET, allow_pickle=False) as file:
-        arrays = dict(file)
-    x, y = arrays.pop("x"), arrays.pop("y")
-    trained = {name.removeprefix("weights/"): value for name, value in arrays.items()}
-    model = pnet()
-    names = weights.match(model, trained, x)
-    params, state = weights.from_torch(model, trained, x=x, names=names)
-    assert cnn.count_params(params) == 6632
-    np.testing.assert_allclose(run(model, params, state, x), y, atol=1e-5)
-    assert names["heads/faces/conv/kernel"] == "conv4_1.weight"
-    assert not names.ambiguous
-    back = weights.to_torch(model, params, state, x=x, names=names)
-    assert back.keys() == trained.keys()
-    assert all((back[name] == trained[name]).all() for name in trained)
 
 
 SMALL = cnn.serial(conv=cnn.conv(4, bias=False), norm=cnn.batch_norm(), head=cnn.dense(2))
