@@ -6,15 +6,17 @@
 
 `run` is the folder of a run of `experiments.image_folder`; its program, class names and image size are used, and a
 contact sheet of the images is written. `weights` is a safetensors file with parameter names of torchvision, timm or
-`jaxcnn.weights.save`. `images` is a file or folder; unreadable files are reported and skipped. `class_names` is a text
-file with one class per line. The default mean and std are those of ImageNet models; torchvision's GoogLeNet and
-Inception v3 use 0.5 for all channels. timm's MobileNet v3 and EfficientNet b5 to b7 need eps=1e-5.
+`jaxcnn.weights.save`. `images` is a file, or a folder with images at any depth; unreadable files are reported and
+skipped. `class_names` is a text file with one class per line. The default mean and std are those of ImageNet models;
+torchvision's GoogLeNet and Inception v3 use 0.5 for all channels. timm's MobileNet v3 and EfficientNet b5 to b7 need
+eps=1e-5.
 Needs pip install '.[train,images,weights,export,plot]'.
 """
 
 import functools
 import pathlib
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -70,29 +72,37 @@ def demonstration(config):
 
 
 def image_files(path):
-    """Return the file, or the files of a folder without hidden and system files."""
+    """Return the file by name, or the files below a folder by relative path, without hidden and system files."""
     path = pathlib.Path(path)
     if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not data.is_hidden(file))
+        return {path.name: path}
+    files = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        if file.is_file() and not any(map(data.is_hidden, name.parts)):
+            files[bytes(name).decode(errors="backslashreplace")] = file  # prints also if the name is not UTF-8
     if not files:
         raise data.DataError(f"{path}: expected images, found none")
     return files
 
 
 def read_images(path, read, on_bad_image):
-    """Return the images of a file or folder by file name. `read` returns the array of an image file."""
-    images = {}
-    for file in image_files(path):
+    """Yield (name, image) for a file, or for the files of a folder. `read` returns the array of an image file."""
+    files, skipped = image_files(path), 0
+    for name, file in files.items():
         try:
-            images[file.name] = read(file)
+            image = read(file)
         except data.DataError as error:
             if on_bad_image == "raise":
                 raise
             print(f"skipped: {error}", file=sys.stderr)
-    if not images:
+            skipped += 1
+        else:
+            yield name, image
+    if skipped == len(files):
         raise data.DataError(f"{path}: contains no readable images")
-    return images
+    if skipped:
+        print(f"skipped {skipped} of {len(files)} files", file=sys.stderr)
 
 
 def center_crop_reader(shape):
@@ -113,9 +123,12 @@ def show(name, top):
 
 def write_contact_sheet(path, images, tops):
     """Write a PNG file with the images and their most likely classes."""
-    titles = [f"{name[-16:]}\n{top[0]['name']} {top[0]['probability']:.0%}" for name, top in tops.items()]
-    figure = explain.plot_images(np.stack(list(images.values())[:SHEET]), titles[:SHEET])
-    figure.savefig(path)
+    best = {name: tops[name][0] for name in images}
+    titles = [f"{name[-16:]}\n{top['name']} {top['probability']:.0%}" for name, top in best.items()]
+    figure = explain.plot_images(np.stack(list(images.values())), titles)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names in other scripts
+        figure.savefig(path)
     print(f"\ncontact sheet: {path}")
 
 
@@ -163,13 +176,14 @@ def main(config):
             config = demonstration(config)
         program = program_of_weights(config)
         read = center_crop_reader((*program.size, program.channels))
-    images = read_images(config["images"], read, config["on_bad_image"])
-    tops = {}
-    for name, image in images.items():
+    tops, shown = {}, {}
+    for name, image in read_images(config["images"], read, config["on_bad_image"]):
         tops[name] = program.top(program.predict(image[None])[0], config["top"])
         show(name, tops[name])
+        if len(shown) < SHEET:
+            shown[name] = image
     if config["run"]:
-        write_contact_sheet(pathlib.Path(config["run"], "predictions.png"), images, tops)
+        write_contact_sheet(pathlib.Path(config["run"], "predictions.png"), shown, tops)
     return {name: {entry["name"]: entry["probability"] for entry in top} for name, top in tops.items()}
 
 

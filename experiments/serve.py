@@ -99,8 +99,8 @@ def application(program, config):
             return JSONResponse({"error": f"the image is larger than {config['max_megabytes']} MB"}, 413)
         try:
             image = await asyncio.to_thread(program.read, io.BytesIO(content))
-        except data.DataError:
-            return JSONResponse({"error": "not a readable image; send the bytes of a JPEG, PNG, WebP or BMP"}, 400)
+        except data.DataError as error:
+            return JSONResponse({"error": str(error)}, 400)
         try:
             return JSONResponse({"classes": program.top(await batcher(image), config["top"])})
         except asyncio.QueueFull:

@@ -137,7 +137,10 @@ def test_server_refuses_bad_requests_and_goes_on(run):
     with served(program, "max_megabytes=1") as send:
         assert send(b"not an image") == (
             400,
-            {"error": "not a readable image; send the bytes of a JPEG, PNG, WebP or BMP"},
+            {
+                "error": "image: cannot be read as an image: expected JPEG, PNG, WebP or BMP, found other or damaged "
+                "content"
+            },
         )
         assert send(bytes(1_000_001)) == (413, {"error": "the image is larger than 1 MB"})
         assert send(good)[0] == 200

@@ -78,7 +78,7 @@ def test_predict_passes_over_what_is_no_image(files, capsys):
     (files / "images" / "bad.png").write_bytes(b"not an image")
     assert set(run(predict, files, *for_lenet(files))) == {"0.png", "1.png"}
     reported = capsys.readouterr().err
-    assert re.fullmatch(r"skipped: .*bad\.png: cannot be read as an image: .*\n", reported)
+    assert re.fullmatch(r"skipped: .*bad\.png: cannot be read as an image: .*\nskipped 1 of 3 files\n", reported)
     with pytest.raises(DataError, match=r"bad\.png"):
         run(predict, files, *for_lenet(files, "on_bad_image=raise"))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,16 @@ from jaxcnn.data._error import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
 MAX_PIXELS = 64_000_000
 DECODED_PIXELS = 64_000_000  # at the same time, in all threads together
+OTHER_FORMATS = {  # by their first bytes
+    rb"GIF8": "GIF",
+    rb"II[*+]\0|MM\0[*+]": "TIFF",
+    rb".{4}ftyp(avif|avis)": "AVIF",
+    rb".{4}ftyp(hei|hev|mif1|msf1)": "HEIC",
+    rb".{4}ftyp": "a video",
+    rb"\xff\x0a|\0\0\0\x0cJXL": "JPEG XL",
+    rb"%PDF": "PDF",
+    rb"\Z": "an empty file",
+}
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
 
 
@@ -89,7 +100,7 @@ def with_budget(decode: Callable[[pathlib.Path, Callable[[int], None]], Any]) ->
         except DataError:
             raise
         except Exception as error:  # pillow raises many types of errors for damaged files
-            raise DataError(f"{path}: cannot be read as an image: {error}") from error
+            raise DataError(f"{_name(path)}: cannot be read as an image: {_reason(path, error)}") from error
 
     return read
 
@@ -98,8 +109,27 @@ def checked_pixels(path: pathlib.Path, image: Any, max_pixels: int) -> int:
     """The number of pixels of an image that is not decoded yet. Raises DataError if they are too many."""
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise DataError(f"{path}: expected at most {max_pixels:,} pixels, found {image.width} x {image.height}")
+        raise DataError(f"{_name(path)}: expected at most {max_pixels:,} pixels, found {image.width} x {image.height}")
     return pixels
+
+
+def _name(path: Any) -> str:
+    """The path, for messages. An open file may have none."""
+    return "image" if hasattr(path, "read") else str(path)
+
+
+def _reason(path: Any, error: Exception) -> str:
+    """Why a file cannot be read: its format if that is another one, else the error."""
+    from PIL import UnidentifiedImageError
+
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error)
+    with contextlib.ExitStack() as stack:
+        file = path if hasattr(path, "read") else stack.enter_context(open(path, "rb"))
+        file.seek(0)
+        head = file.read(16)
+    found = (name for pattern, name in OTHER_FORMATS.items() if re.match(pattern, head, re.DOTALL))
+    return f"expected JPEG, PNG, WebP or BMP, found {next(found, 'other or damaged content')}"
 
 
 def is_sideways(image: Any) -> bool:

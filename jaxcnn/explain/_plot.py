@@ -141,7 +141,7 @@ def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, x, strict=False)):
         show(ax, image)
-        ax.set_title(str(i) if titles is None else titles[i])
+        ax.set_title(str(i) if titles is None else titles[i], parse_math=False)
     return figure
 
 
@@ -260,7 +260,9 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
     for ax, index, *pair, p_label, p_predicted in zip(axes.flat, *map(np.asarray, mistakes), strict=False):
         label, predicted = (str(i) if classes is None else classes[i] for i in pair)
         show(ax, np.asarray(images)[index])
-        ax.set_title(f"true: {label}, {p_label:.1%}\npredicted: {predicted}, {p_predicted:.1%}", size=9)
+        ax.set_title(
+            f"true: {label}, {p_label:.1%}\npredicted: {predicted}, {p_predicted:.1%}", size=9, parse_math=False
+        )
         ax.set_xlabel(f"example {index}", size=9)
     return figure
 
