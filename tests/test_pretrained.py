@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from jaxcnn import count_params, data, models, weights
-from jaxcnn.data import _download
 from jaxcnn.weights import _file, _locate, _pretrained
 from jaxcnn.weights._tables import tables
 
@@ -430,23 +429,25 @@ def preprocess(size=8, resize=10, interpolation="bicubic", crop_mode="center"):
     return weights._preprocess.Preprocess(size, resize, interpolation, crop_mode)
 
 
+SHAPES = [(40, 57), (57, 40), (6, 9), (11, 11), (1, 1), (1, 30), (300, 7), (33, 64), (3, 4)]
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", [(40, 57), (57, 40), (6, 9), (11, 11)])
-def test_preprocess_is_pillow(interpolation, shape):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_preprocess_is_pillow(interpolation, shape, crop_mode):
     array = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    height, width = (int(10 * side / min(shape)) for side in shape)
+    height, width = (int(10 * side / min(shape)) if crop_mode == "center" else 10 for side in shape)
     code = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     left, top = round((width - 8) / 2), round((height - 8) / 2)
-    expected = Image.fromarray(array).resize((width, height), code).crop((left, top, left + 8, top + 8))
-    found = preprocess(interpolation=interpolation)(array)
-    assert found.shape == (1, 8, 8, 3)
-    np.testing.assert_array_equal(found[0], np.asarray(expected))
+    crop = lambda image: np.asarray(image.resize((width, height), code).crop((left, top, left + 8, top + 8)))
+    found = preprocess(interpolation=interpolation, crop_mode=crop_mode)([array, array[..., 0]])
+    assert found.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(found[0], crop(Image.fromarray(array)))
+    np.testing.assert_array_equal(found[1], crop(Image.fromarray(array[..., 0]))[..., None].repeat(3, -1))
 
 
-def test_squash_and_border():
-    array = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
-    expected = np.asarray(Image.fromarray(array).resize((8, 8), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(preprocess(resize=8, crop_mode="squash")(array)[0], expected)
+def test_border():
     bordered = preprocess(size=12)(np.full((10, 10, 3), 200, np.uint8))[0]
     assert (bordered[1:11, 1:11] == 200).all()
     assert bordered.sum() == 200 * 300
@@ -480,7 +481,3 @@ def test_kinds_of_images(tmp_path):
 def test_images_that_are_none(images, error, message):
     with pytest.raises(error, match=message):
         preprocess()(images)
-
-
-def test_module_of_the_download_is_the_one_for_data():
-    assert _locate.fast_enough_chunks is _download.fast_enough_chunks

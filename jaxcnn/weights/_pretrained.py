@@ -25,16 +25,19 @@ from jaxcnn.weights._locate import Located, in_hub, of_torchvision
 from jaxcnn.weights._preprocess import Preprocess, from_timm
 
 _FOLDER = pathlib.Path(__file__).parent
-_BYTES = 5  # upper bound per parameter in a file: 4, and the states of norms
+_BYTES_PER_PARAM = 5  # limit of a download; float32 takes 4, the running statistics of norms less than 1
 
 
 class Source(NamedTuple):
-    """Where weights come from. `top1` is the published accuracy on ImageNet in percent; None is not stated."""
+    """Where weights come from. `top1` is the published accuracy on ImageNet in percent.
+
+    None: the folder of a file has no revision; the library does not state a license or top-1.
+    """
 
     url: str
     revision: str | None  # commit of the repository
     sha256: str
-    licence: str | None
+    license: str | None
     top1: float | None
 
 
@@ -55,15 +58,15 @@ class Entry(NamedTuple):
     name: str
     params: int
     top1: float | None
-    licence: str | None
+    license: str | None
 
 
 class Entries(tuple[Entry, ...]):
     """Entries, printed as a table."""
 
     def __repr__(self) -> str:
-        rows = [("name", "parameters", "top-1", "licence")]
-        rows += [(e.name, f"{e.params:,}", "-" if e.top1 is None else f"{e.top1:.2f}", e.licence or "-") for e in self]
+        rows = [("name", "parameters", "top-1", "license")]
+        rows += [(e.name, f"{e.params:,}", "-" if e.top1 is None else f"{e.top1:.2f}", e.license or "-") for e in self]
         first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
         return "\n".join(f"{a:{first}}  {b:>{second}}  {c:>5}  {d}" for a, b, c, d in rows)
 
@@ -79,9 +82,10 @@ def pretrained(
 
     `model` is `serial(normalize=data.normalize(mean, std), network=models.NAME(..))`: it takes uint8 images or floats
     from 0 to 1. Files are searched in `root`, in JAXCNN_DATA and in the cache of huggingface_hub or of PyTorch, without
-    a network. Only a missing file is downloaded to the cache. Its SHA-256 is verified on each load, if it is known: the
-    hub publishes it, and a torchvision file has its first digits in its name. The repository's config.json replaces
-    the values of the table in this package. Images have timm's `input_size`; the network accepts others, too.
+    a network. Only a missing file is downloaded to the cache. On each load, the SHA-256 of the file is compared with
+    that of the hub for files in its cache, with the digits in the name of a torchvision file, and with `sha256`. The
+    repository's config.json replaces the values of the table in this package. Images have timm's `input_size`; the
+    network accepts others, too.
 
     Args:
         name: "timm/resnet50.a1_in1k", short "resnet50.a1_in1k", or "torchvision/resnet50-11ad3fa6"; see `available`.
@@ -101,7 +105,7 @@ def pretrained(
         `logits, _ = net.model.apply(net.params, net.state, net.preprocess(["cat.jpg"]), train=False)`
         `net.classes[logits[0].argmax()]`
 
-    Source: Wightman, "PyTorch Image Models", 2019, and torchvision (BSD); the weights have their own licences.
+    Source: Wightman, "PyTorch Image Models", 2019, and torchvision (BSD); the weights have their own licenses.
     """
     name, row = _row(name)
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -112,7 +116,7 @@ def pretrained(
     if provider == "torchvision":
         if revision is not None:
             raise ValueError(f"files of torchvision have no revision, got {revision!r}; the name has the hash")
-        located = of_torchvision(short, root, sha256, _BYTES * row["params"] + 10_000_000)
+        located = of_torchvision(short, root, sha256, _BYTES_PER_PARAM * row["params"] + 10_000_000)
     else:
         located = in_hub(name, root, revision, sha256)
         row = _configured(row, located)
@@ -136,14 +140,14 @@ def pretrained(
         {"network": state} if state else {},
         row["preprocess"] if "preprocess" in row else _preprocess(row),
         names if classes is None else None,
-        Source(located.url, located.revision, located.sha256, row["licence"], row["top1"]),
+        Source(located.url, located.revision, located.sha256, row["license"], row["top1"]),
     )
 
 
 def available(pattern: str = "*") -> Entries:
-    """List the weights of `pretrained` by name, as tuples (name, params, top1, licence). It prints as a table.
+    """List the weights of `pretrained` by name, as tuples (name, params, top1, license). It prints as a table.
 
-    params: the number of parameters. top1: the published accuracy on ImageNet in percent, if the library states it.
+    params: the number of parameters. top1: the published accuracy on ImageNet in percent, or None.
 
     Args:
         pattern: a name with wildcards, as in file names.
@@ -153,14 +157,14 @@ def available(pattern: str = "*") -> Entries:
 
     Example:
         >>> jaxcnn.weights.available("torchvision/resnet50-*")
-        name                           parameters  top-1  licence
+        name                           parameters  top-1  license
         torchvision/resnet50-0676ba61  25,557,032  76.13  -
         torchvision/resnet50-11ad3fa6  25,557,032  80.86  -
     """
     names = fnmatch.filter(_table(), pattern) or fnmatch.filter(_table(), f"timm/{pattern}")
     if not names:
         raise ValueError(f"no weights match {pattern!r}; {expected_one_of(pattern, _table())}")
-    return Entries(Entry(name, *(_table()[name][key] for key in ("params", "top1", "licence"))) for name in names)
+    return Entries(Entry(name, *(_table()[name][key] for key in ("params", "top1", "license"))) for name in names)
 
 
 def imagenet_classes() -> dict[str, str]:
@@ -219,7 +223,7 @@ def _configured(row: dict[str, Any], located: Located) -> dict[str, Any]:
             "classes": config.get("num_classes", values.get("num_classes", row["classes"])),
             "mean": values["mean"],
             "std": values["std"],
-            "licence": values.get("license", row["licence"]),
+            "license": values.get("license", row["license"]),
             "preprocess": from_timm(values),
             "names": tuple(map(str, labels)) if labels else None,
         }
