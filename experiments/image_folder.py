@@ -139,6 +139,9 @@ def main(config):
     name, pretrained = config["model"], config["weights"]
     if pretrained:
         require_weights(config, CONFIG, "data.path", ())
+        if not pathlib.Path(pretrained).exists():
+            reason = f"with weights={pretrained}, which is no file: weights by name come with their own"
+            require_default(config, CONFIG, ("mean", "std", "eps"), reason)
     else:
         require_default(config, CONFIG, ("mean", "std", "frozen_epochs"), "without weights=FILE")
         if name:

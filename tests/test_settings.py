@@ -152,6 +152,15 @@ def test_image_folder_as_a_stream(tmp_path, setting):
         run(image_folder, tmp_path, "data.on_bad_image=maybe")
 
 
+@pytest.mark.parametrize("setting", ["mean=[0.5, 0.5, 0.5]", "std=[0.1, 0.1, 0.1]", "eps=0.1"])
+def test_image_folder_with_weights_by_name(tmp_path, setting):
+    """The normalization and eps of pretrained weights come with them."""
+    arguments = ["model=resnet18", "weights=resnet18.a1_in1k", f"data.path={tmp_path}", setting]
+    message = rf"^{re.escape(setting)} has no effect with weights=resnet18\.a1_in1k, which is no file: weights by name"
+    with pytest.raises(ConfigError, match=message):
+        run(image_folder, tmp_path, *arguments)
+
+
 def test_one_line_and_status_2():
     command = [sys.executable, "-m", "experiments.finetune", "data.path=/nonexistent"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
