@@ -10,6 +10,7 @@ import jaxcnn as cnn
 from jaxcnn._path import paths
 from jaxcnn.explain import receptive_field
 from jaxcnn.models import MODELS
+from jaxcnn.models._unit import with_auxiliary
 from tests import zoo_weights
 
 
@@ -394,6 +395,12 @@ def test_a_single_layer():
     (layer,) = receptive_field(cnn.conv(2, 3), spec(1, 8, 1)).layers
     assert (layer.path, layer.fields) == ("", ((3, 1, -1),))
     assert "(model)" in str(receptive_field(jnp.sin, spec(1, 8, 1)))
+
+
+def test_auxiliary_heads_are_left_out():
+    net = with_auxiliary(cnn.serial(conv=cnn.conv(2), pool=cnn.max_pool(2)), aux=cnn.serial(conv=cnn.conv(3)))
+    paths = [layer.path for layer in receptive_field(net, spec(1, 8, 8, 1)).layers]
+    assert paths == ["main", "main/conv", "main/pool"]
 
 
 def test_no_arrays_are_made():

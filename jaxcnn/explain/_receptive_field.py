@@ -90,7 +90,7 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
     transposed), pools, resizing and parallel branches. An operation that mixes all positions (a global pool, a dense
     layer after `flatten`) has the union of its inputs' fields, as has an unsupported operation. If units at the
     border differ (padding other than zeros), the field is that of the central units. A layer in `repeat` has the
-    combined field of all repetitions.
+    combined field of all repetitions. Auxiliary heads, which have no output in evaluation, are left out.
 
     Args:
         model: a layer.
@@ -121,8 +121,8 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
     def forward(x, params, state):
         y, after = model.apply(params, state | {SLOT: Probe(".*")}, x, train=False)
         probe = after.get(SLOT, Probe())
-        records = probe.records or (record("", params, x, y),)
-        return [probe.activations.get(r.path, y) for r in records], Probe(records=records)
+        records = [r for r in probe.records if jax.tree.leaves(r.output)] or [record("", params, x, y)]
+        return [probe.activations.get(r.path, y) for r in records], Probe(records=tuple(records))
 
     program, (outputs, probe) = jax.make_jaxpr(plain(forward), return_shape=True)(x, params, state)
     fields: list[list[Field]] = [[] for _ in outputs]
