@@ -204,15 +204,39 @@ def test_renamed_logs_are_not_overwritten(logged):
 
 
 def test_a_valid_log_is_unchanged(logged, capsys):
-    """It has rows without a step, and an incomplete last row."""
+    """It has an incomplete last row."""
     with (logged / "metrics.jsonl").open("a") as file:
-        file.write('{"own": 1}\n{"step": 20, "lo')
+        file.write('{"step": 20, "lo')
     run = Run("test", {}, folder=logged)
     capsys.readouterr()
     run.forget_after(10, ROWS[:2])
-    assert run.records == [*ROWS[:2], {"own": 1}]
+    assert run.records == ROWS[:2]
     assert capsys.readouterr().out == ""
     assert not (logged / "metrics.jsonl.damaged").exists()
+
+
+def test_records_without_a_step(tmp_path, capsys):
+    """As in a run that was never interrupted, up to the checkpoint; then what the resumed program has logged."""
+    rows = [{"data": 100}, ROWS[0], {"note": 5}, ROWS[1], {"note": 10}, ROWS[2], {"note": 15}]
+    run = Run("test", {}, folder=tmp_path)
+    for row in rows:
+        run.log("", **row)
+    resumed = Run("test", {}, folder=tmp_path)
+    resumed.log("", data=100)
+    resumed.log("", machine="other")
+    capsys.readouterr()
+    resumed.forget_after(10, rows[:4])  # a callback logged the note of step 10 after the checkpoint
+    assert resumed.records == [*rows[:5], {"machine": "other"}] == log_of(tmp_path)
+    assert capsys.readouterr().out == (
+        f"{tmp_path / 'metrics.jsonl'}: dropped 1 records without a step, logged after step 10\n"
+    )
+    resumed.forget_after(-1)
+    assert resumed.records == [rows[0], rows[2], rows[4], {"machine": "other"}]
+    anew = Run("test", {}, folder=tmp_path)
+    anew.log("", data=200)
+    anew.forget_after(-1)
+    assert anew.records == [{"data": 200}] == log_of(tmp_path)
+    assert "dropped 4 records without a step, logged after step 0" in capsys.readouterr().out
 
 
 def test_a_log_that_cannot_be_read(logged, monkeypatch, capsys):

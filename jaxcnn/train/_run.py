@@ -156,18 +156,24 @@ class Run:
         self._write([json_record])
 
     def forget_after(self, step: int, records: list[dict[str, Any]] | None = None) -> None:
-        """Load the log of this run for a resume, and drop the records of later steps.
+        """Load the log of this run for a resume, and drop the records that the training will repeat.
+
+        These are the records of later steps, and those without a step that follow one of a later step; their number is
+        printed. Records without a step that this object has logged are kept.
 
         Args:
-            step: the last step to keep.
+            step: the last step to keep; -1 if the training starts anew.
             records: the records in the checkpoint of this step. If the log differs, they replace it, and the old log is
                 renamed.
         """
         if not self._first:
             self.records = list(records or [])
             return
+        own = [record for record in self.records if "step" not in record]
         logged, problem = read_log(self._metrics)
-        kept = [record for record in logged if record.get("step", 0) <= step]
+        later_steps = (i for i, record in enumerate(logged) if record.get("step", 0) > step)
+        later = next(later_steps, len(logged)) if step >= 0 else -1
+        kept = [record for i, record in enumerate(logged) if record.get("step", step + (i > later)) <= step]
         if records is not None:
             if problem is None and [record for record in kept if "step" in record] != [
                 record for record in records if "step" in record
@@ -175,6 +181,9 @@ class Run:
                 problem = "differs from the records in the checkpoint"
             if problem is not None:
                 kept = records
+        kept = [*kept, *(record for record in own if record not in kept)]
+        if count := sum("step" not in record and record not in kept for record in logged):
+            self.say(f"{self._metrics}: dropped {count} records without a step, logged after step {max(step, 0)}")
         if problem is not None:
             self._rename_damaged_log(problem)
         self.records = kept
