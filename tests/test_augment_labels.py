@@ -184,9 +184,9 @@ def test_fit_moves_label_maps(tmp_path, spatial):
         return fitted.history[0]["train"]["moved"]
 
     chain = [["random_crop", 2], ["translate", 1], *(["flip"] if len(spatial) > 1 else [])]
-    assert moved("1", augment=chain, label_fill=[0]) == 0
+    assert moved("1", augment=chain, label_fill=0) == 0
     assert moved("2", augment=chain, augment_labels=False) > 0.3
     with pytest.raises(ValueError, match=r"random_crop moves label maps: set label_fill"):
         moved("3", augment=chain)
-    with pytest.raises(train.ConfigError, match=r"label_fill must be a list of numbers, such as \[255\], got \['a'\]"):
+    with pytest.raises(train.ConfigError, match=r"label_fill must be a number, such as 255, or a list of numbers, got"):
         moved("4", augment=chain, label_fill=["a"])

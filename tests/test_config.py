@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxcnn.data import DataError
-from jaxcnn.train import FIT, ConfigError, Run, command, override, require
+from jaxcnn.train import FIT, ConfigError, Run, command, override, require, resolve
 from jaxcnn.train._recipe import merge
 
 CONFIG = {
@@ -113,13 +113,20 @@ def test_the_last_override_wins():
         ("optimizer.learning_rate=fast", r"optimizer\.learning_rate must be of type float, such as 0\.1, got 'fast'"),
         ("optimizer.learning_rate=True", r"optimizer\.learning_rate must be of type float.*got 'True'"),
         pytest.param("optimizer.learning_rate=1" + "0" * 400, r"optimizer\.learning_rate must be", id="huge int"),
-        ("widths=3", r"widths must be of type list, such as \[16, 32\], got '3'"),
+        ("widths=true", r"widths must be of type list, such as \[16, 32\], got 'true'"),
         ("widths=(1, 2)", r"widths must be of type list.*got '\(1, 2\)'"),
     ],
 )
 def test_refused(assignment, message):
     with pytest.raises(ConfigError, match=message):
         override(CONFIG, [assignment])
+
+
+def test_a_number_is_a_list_of_one_number():
+    assert override(CONFIG, ["widths=3"])["widths"] == [3]
+    assert resolve({"label_fill": 255})["label_fill"] == resolve({"label_fill": [255]})["label_fill"] == [255]
+    with pytest.raises(ConfigError, match=r"label_fill must be of type list, such as .*got True"):
+        resolve({"label_fill": True})
 
 
 @pytest.mark.parametrize("epochs", [1, 9])

@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 def override(config: Config, assignments: list[str]) -> Config:
     """A copy of `config` with each "key.path=value" of `assignments` set.
 
-    The value is parsed as the type of the existing value. Lists are written as JSON.
+    The value is parsed as the type of the existing value. Lists are written as JSON; a number is a list of one number.
 
     Args:
         config: a nested dict of bools, ints, floats, strings and lists.
@@ -122,6 +122,8 @@ def _parse(path: str, text: str, old: Any) -> Any:
         json.dumps(new, allow_nan=False)  # ValueError for non-finite numbers
         if type(new) is kind:
             return new
+        if kind is list and type(new) in (int, float):
+            return [new]
     except (ValueError, KeyError, RecursionError):
         pass
     raise ConfigError(f"{path} must be of type {kind.__name__}, such as {old!r}, got {short_repr(text)}")

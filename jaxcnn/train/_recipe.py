@@ -143,7 +143,7 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
             raise ConfigError(f"augment[{i}]: {error}") from error
     fill = config["label_fill"]
     if not all(isinstance(value, int | float) for value in fill):
-        raise ConfigError(f"label_fill must be a list of numbers, such as [255], got {short_repr(fill)}")
+        raise ConfigError(f"label_fill must be a number, such as 255, or a list of numbers, got {short_repr(fill)}")
     labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
     return augment.compose(*parts, **labels) if parts else None
 
@@ -190,6 +190,8 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
             result[key] = copy.deepcopy(value)
         elif isinstance(old, float) and type(value) is int and abs(value) <= sys.float_info.max:
             result[key] = float(value)
+        elif isinstance(old, list) and type(value) in (int, float):
+            result[key] = [value]
         else:
             raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
     return result
@@ -214,7 +216,7 @@ def resolve(config: Config) -> Config:
         dtype                        "float32" or "bfloat16", of the computation; parameters stay float32
         augment                      [["rotate", 10], ["flip"], ..]: functions of `data.augment`, applied in order
         augment_labels               whether augmentations that move pixels also move label maps
-        label_fill                   label outside of a moved map, such as [255], the ignore_label; or one per channel
+        label_fill                   label outside of a moved map, such as 255, the ignore_label; or one per channel
         evaluate: batch_size, tta    tta: test-time augmentation, "none", "flip" or "flip_and_shift"
         watch                        evaluation metric that selects the best epoch; "-name" minimizes it; "": accuracy,
                                      else -loss
