@@ -2,6 +2,7 @@
 
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from experiments import cifar10_speedrun, mnist_speedrun
 from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, seeds, sweep
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
+from experiments.benchmarks import onnx as onnx_benchmark
 from jaxcnn.train import override
 
 PARAMETERS = {
@@ -75,6 +77,46 @@ def test_measure_network(capsys):
     assert all(timing.median > 0 for timing in timings.values())
     nets._print_row(table, {"net": "lenet5", "kind": "train"}, turn_times, 1e3)
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_measure_onnx(capsys, monkeypatch):
+    monkeypatch.setattr(onnx_benchmark, "BATCHES", (1, 2))
+    table = _measure.Table(("ms per batch", 18), "batch", "jaxcnn", "onnxruntime", "ratio", "nodes", "PyTorch")
+    first, second = onnx_benchmark.measure("lenet5", 1, 0.001, table)
+    assert [first["batch"], second["batch"]] == [1, 2]
+    assert first["seconds"].keys() == {"jaxcnn", "onnxruntime"}
+    assert all(timing["median"] > 0 for timing in first["seconds"].values())
+    assert first["nodes"] == 13
+    assert first["torch_nodes"] in (None, 12)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_onnx_benchmark_rejects_different_results():
+    pair = onnx_benchmark.Pair(jnp.sin, types.SimpleNamespace(run=lambda _, feed: [np.cos(feed["x"])]), 1)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        onnx_benchmark.calls(pair, np.ones((1, 2), np.float32))
+
+
+def test_onnx_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert records.onnx_speed() == records.onnx_zoo() == ""
+    versions = {"jax": "0.10", "onnx": "1.2", "onnxruntime": "1.3"}
+    machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": versions}
+    ours = {"median": 0.0123, "low": 0.012, "high": 0.0131, "turns": [0.0123, 0.0123, 0.0123]}
+    theirs = {"median": 0.25, "low": 0.2, "high": 1.5, "turns": [0.0246, 0.25, 1.5]}
+    row = {"net": "unet", "batch": 8, "shape": [128, 128, 1], "nodes": 51, "torch_nodes": None}
+    row["seconds"] = {"jaxcnn": ours, "onnxruntime": theirs}
+    zoo = {"model": "lenet5", "shape": [2, 28, 28, 1], "difference": 4.3e-7, "nodes": 13, "bytes": 246_840}
+    for name, saved in (("onnx", row), ("onnx_zoo", zoo)):
+        text = json.dumps({"machine": machine, "rows": [saved]})
+        (tmp_path / "results" / f"{name}-cpu.json").write_text(text)
+    cells = "unet | 8x128x128x1 | 12.3 (12.0 to 13.1) | 250 (200 to 1500) | 20.33 | 51 | -"
+    assert f"| {cells} |\n" in records.onnx_speed()
+    assert "2 cores of Some CPU with jax 0.10, onnxruntime 1.3, 2026-01-02" in records.onnx_speed()
+    assert "| lenet5 | 2x28x28x1 | 4.3e-07 | 13 | 0.2 |\n" in records.onnx_zoo()
+    assert "## ONNX exports of 1 of 117 models" in records.onnx_zoo()
 
 
 def test_select_names():

@@ -120,7 +120,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-_PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "optax", "numpy", "onnx", "onnxruntime")
 
 
 def installed(package: str) -> str | None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments import signals
-from experiments.benchmarks import seeds
+from experiments.benchmarks import _measure, seeds
 from experiments.benchmarks._measure import mean_and_std
+from jaxcnn.models import MODELS
 
 FOLDER = pathlib.Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -224,11 +225,60 @@ def signal_table() -> str:
     return text
 
 
+def _result(name: str) -> dict[str, Any] | None:
+    """The contents of a results file, or None if it was not measured."""
+    path = FOLDER / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def onnx_speed() -> str:
+    """Milliseconds per batch of exported networks in onnxruntime and in jaxcnn, and operators of the exports."""
+    if not (result := _result("onnx-cpu")):
+        return ""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "onnxruntime"))
+    text = "\n## ONNX exports, on a CPU\n\n`python -m experiments.benchmarks.onnx`. Milliseconds per batch: medians and"
+    text += f" quartiles, on {machine['cores']} cores of {machine['device']} with {versions}, {machine['date']}."
+    text += " The ratio is the time of onnxruntime divided by that of jaxcnn. Operators are those of the exports.\n\n"
+    text += "| network | input | jaxcnn | onnxruntime | ratio | operators | operators of PyTorch's export |\n"
+    text += "|" + "---|" * 7 + "\n"
+    for row in result["rows"]:
+        turns = {peer: timing["turns"] for peer, timing in row["seconds"].items()}
+        both = (_median_and_quartiles(row["seconds"][peer]) for peer in ("jaxcnn", "onnxruntime"))
+        ratio = f"{_measure.ratio(turns, 'onnxruntime', ['jaxcnn']):.2f}"
+        size = "x".join(map(str, (row["batch"], *row["shape"])))
+        cells = row["net"], size, *both, ratio, row["nodes"], row["torch_nodes"] or "-"
+        text += f"| {' | '.join(map(str, cells))} |\n"
+    return text
+
+
+def _median_and_quartiles(timing: dict[str, float]) -> str:
+    """Milliseconds."""
+    median, low, high = (1e3 * timing[key] for key in ("median", "low", "high"))
+    digits = 0 if median >= 100 else 1 if median >= 1 else 3
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def onnx_zoo() -> str:
+    """The largest difference between jaxcnn and onnxruntime for each model."""
+    if not (result := _result("onnx_zoo-cpu")):
+        return ""
+    rows, machine = result["rows"], result["machine"]
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "onnx", "onnxruntime"))
+    text = f"\n## ONNX exports of {len(rows)} of {len(MODELS)} models\n\n`python -m tests.onnx_zoo`, with {versions},"
+    text += f" {machine['date']}. The largest difference between onnxruntime and jaxcnn, divided by the largest value"
+    text += f" of the output; {max(row['difference'] for row in rows):.1e} over all models. Two random inputs each.\n\n"
+    text += "| model | input | difference | operators | weights in MB |\n|---|---|---|---|---|\n"
+    for row in rows:
+        cells = row["model"], "x".join(map(str, row["shape"])), f"{row['difference']:.1e}", str(row["nodes"])
+        text += f"| {' | '.join(cells)} | {row['bytes'] / 1e6:.1f} |\n"
+    return text
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
-    return (
-        HEADER + "".join(map(line, RECORDS)) + tasks() + signal_table() + "".join(itertools.starmap(ablation, tables))
-    )
+    sections = tasks(), signal_table(), *itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()
+    return HEADER + "".join(map(line, RECORDS)) + "".join(sections)
 
 
 TITLES = {
