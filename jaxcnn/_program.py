@@ -3,6 +3,7 @@
 interpret(program, args, rule)     evaluates a program with another meaning of its operations
 equations(program)                 all operations, including those of nested programs
 inputs_used(program)               which inputs the results depend on
+without_unused(program)            the program without operations that no result depends on
 listing(program)                   one line of text per operation
 plain(fn)                          a function that uses `lax` operations only
 """
@@ -106,6 +107,12 @@ def inputs_used(program: ClosedJaxpr) -> list[bool]:
     """For each input, whether any result depends on it."""
     _, used = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
     return used
+
+
+def without_unused(program: ClosedJaxpr) -> ClosedJaxpr:
+    """The program without operations on which no result depends. It has the same inputs."""
+    jaxpr, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), True)
+    return ClosedJaxpr(jaxpr, program.consts)
 
 
 def listing(program: ClosedJaxpr) -> list[str]:

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 
 import jaxcnn
-from jaxcnn import batch_norm, conv, data, dense, flatten, global_avg_pool, serial, weights
+from jaxcnn import batch_norm, conv, data, dense, flatten, global_avg_pool, global_max_pool, serial, weights
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._onnx import _window
 from jaxcnn.models import MODELS
@@ -44,9 +44,8 @@ SAMPLE = {
 # Identity, which hold weights.
 NODES_OF_TORCH = {"resnet50": 122, "mobilenet_v3_large": 140, "convnext_tiny": 292}
 PROVIDERS = ["CPUExecutionProvider"]
-# These layers read at positions that depend on the input, or compute in bfloat16.
-WITHOUT = {"cast", "crop_and_resize", "deform_conv", "deform_conv_masked", "grid_sample", "grid_sample1d", "roi_align"}
-WITHOUT |= {"max_pool_with_indices", "max_unpool", "max_unpool1d"}
+# These layers write to positions that depend on the input, or compute in bfloat16.
+WITHOUT = {"cast", "max_unpool", "max_unpool1d"}
 
 
 def session(model):
@@ -73,8 +72,9 @@ def differences(model, layer, params, state, x):
         for y, whole in zip(runtime.run(None, {"x": np.asarray(batch)}), expected, strict=True):
             part = np.asarray(whole)[: len(batch)]
             assert (y.shape, y.dtype) == (part.shape, part.dtype)
-            difference, largest = np.abs(y - part).max(), np.abs(part).max()
-            yield 0.0 if difference == 0 else difference / largest
+            same = (y == part) | (np.isnan(y) & np.isnan(part))
+            difference = np.abs(np.where(same, 0, y - part)).max()
+            yield 0.0 if difference == 0 else difference / np.abs(part).max()
 
 
 def assert_equal(*args):
@@ -201,18 +201,69 @@ def test_several_outputs():
         lambda x: x.max(3) - x.min((0 + 1, 2, 3))[:, None, None],
         lambda x: x.astype(jnp.int32) // 2 + x.argmax(-1, keepdims=True),
         lambda x: x[:, [3, 0, 0]],
+        lambda x: x[:, [[1, 1], [1, 1]], [0, 2]] * x[:, :1, :1, :1][:, [0, 0]],
         lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=2),
+        lambda x: jnp.pad(x[:, 0, :, 0, None], ((0, 0), (0, 0), (0, 2))),
         lambda x: jax.lax.scan(lambda c, w: (c * w + x, c.sum()), x, jnp.arange(3.0))[0],
         lambda x: jax.lax.conv_transpose(x, jnp.arange(108.0).reshape(3, 3, 6, 2), (2, 2), "SAME"),
         lambda x: jax.nn.hard_swish(x) + jax.nn.hard_sigmoid(x) + jax.nn.relu6(3 * x),
         lambda x: jax.nn.gelu(x, approximate=False) + jax.nn.silu(x) * jax.nn.elu(x),
         lambda x: jnp.abs(x) ** 0.5 + x**3 + 1 / (1 + x * x),
         lambda x: jnp.broadcast_to(x[:, :1], x.shape) + jnp.stack([x[:, 0]] * 4, 1),
+        lambda x: jnp.round(2 * x) + jnp.exp2(x) + jnp.where(jnp.isfinite(1 / jnp.round(x)), x, 7),
+        lambda x: jnp.any(x > 1, 2) * 1 + jnp.all(x < 1, (1, 2))[:, None],
     ],
 )
 def test_functions(fn):
-    x = np.random.default_rng(0).standard_normal((3, 4, 4, 6), np.float32)
-    assert_equal(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), serial(fn), {}, {}, x)
+    assert_same_function(fn)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (lambda x: jnp.sort(x, 1), ["Transpose", "TopK", "Transpose"]),
+        (lambda x: jnp.argsort(jnp.round(x), -1), ["Round", "Transpose", "TopK", "Cast", "Transpose"]),
+        (lambda x: jax.lax.top_k(jnp.abs(jnp.round(x)), 3), None),
+        (lambda x: jax.lax.top_k(x, 3)[1], ["Transpose", "TopK", "Cast", "Transpose"]),
+        (lambda x: jnp.median(x, 2), None),
+        (lambda x: jax.lax.sort((jnp.round(x), 2 * x, jnp.arange(6.0) ** 2 + 0 * x), num_keys=1), None),
+        (lambda x: jax.lax.sort((jnp.round(x), jnp.broadcast_to(jnp.arange(6.0) ** 2, x.shape)), num_keys=1), None),
+        (lambda x: jnp.sort(x.astype(jnp.int32), 2, descending=True), None),
+    ],
+)
+def test_sorts_and_largest_elements(fn, expected):
+    nodes = operators(assert_same_function(fn))
+    assert nodes == expected if expected else "TopK" in nodes
+
+
+AT = functools.partial(jnp.asarray, dtype=jnp.int32)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x[jnp.arange(x.shape[0]), :, jnp.argmax(x[:, 0, :, 1], 1)],
+        lambda x: jnp.take(x, AT(9 * x[0, 0, 0]), 2),  # NaN out of bounds
+        lambda x: jnp.take(AT(x), AT(9 * x[0, :2, :2, 0]), 1),  # the smallest integer out of bounds
+        lambda x: jnp.take(x, AT(9 * x[0, 0, 0]), 3, mode="clip"),
+        lambda x: x.at[:, AT(9 * x[0, 0, 0]), 1].get(mode="fill", fill_value=5),
+        lambda x: x[:, AT(x[0, 0, 0]) % 4, AT(3 * x[0, 0, 0]) % 4],
+        lambda x: jax.vmap(lambda x, at: x[at, 1])(x, AT(2 * x[:, 0, 0]) % 4),
+        lambda x: jax.lax.dynamic_slice_in_dim(x, AT(3 * x[0, 0, 0, 0]), 2, 2),
+        lambda x: jnp.take_along_axis(x, jnp.argmin(x, 1, keepdims=True), 1),
+        lambda x: x[jnp.arange(x.shape[0]), 1] + jnp.arange(4.0)[AT(x[:, 0]) % 4],
+    ],
+)
+def test_positions_that_depend_on_the_input(fn):
+    for seed in range(3):
+        assert_same_function(fn, seed)
+
+
+def assert_same_function(fn, seed=0):
+    x = np.random.default_rng(seed).standard_normal((3, 4, 4, 6), np.float32)
+    model = jaxcnn.export(serial(fn), {}, {}, x, format="onnx")
+    assert_equal(model, serial(fn), {}, {}, x)
+    return model
 
 
 def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
@@ -225,10 +276,29 @@ def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
     assert_equal(model, layer, params, state, x)
 
 
-def test_operation_without_translation():
-    layer = serial(body=serial(order=jnp.sort))
-    with pytest.raises(ValueError, match=r"primitive 'sort' in layer 'body/order' has no translation to ONNX"):
-        jaxcnn.export(layer, {}, {}, jax.ShapeDtypeStruct((1, 4), jnp.float32), format="onnx")
+@pytest.mark.parametrize(
+    ("fn", "match"),
+    [
+        (lambda x: jnp.linalg.qr(x)[0], r"no translation of the operation 'qr' in layer 'body/part'; apply it outside"),
+        (
+            lambda x: jnp.lexsort((x, x)),
+            r"operation 'sort' in layer 'body/part': a sort by several arrays; .*stablehlo",
+        ),
+        (lambda x: jnp.sort(x, 0), r"'sort' in layer 'body/part': a sort along the batch"),
+        (lambda x: jnp.sort(x.astype(jnp.int8), 1), r"'sort' .* a sort of int8; convert it to .*float32"),
+        (lambda x: jnp.take(x, AT(x[0, 0]), 0), r"'gather' .* positions in the batch that may be out of bounds"),
+        (
+            lambda x: jax.vmap(lambda x, at: jax.lax.dynamic_slice_in_dim(x, at, 2))(x, AT(x[:, 0, 0])),
+            r"'gather' .* several slices at positions that depend on the input",
+        ),
+        (lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x), r"'cond' .* a branch that depends on the input"),
+        (lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO), r"'round' .*; jnp.round has a translation"),
+    ],
+)
+def test_operation_without_translation(fn, match):
+    layer = serial(body=serial(part=fn))
+    with pytest.raises(ValueError, match=match):
+        jaxcnn.export(layer, {}, {}, jax.ShapeDtypeStruct((1, 4, 4), jnp.float32), format="onnx")
 
 
 def test_bfloat16():
@@ -249,8 +319,27 @@ def test_without_the_package(monkeypatch):
         jaxcnn.export(serial(jnp.sin), {}, {}, jnp.ones((1, 4)), format="onnx")
 
 
-def test_global_avg_pool_and_head_are_single_operators():
-    layer = serial(conv(4, stride=2), batch_norm(), jax.nn.relu6, global_avg_pool, dense(3))
-    x = jnp.ones((1, 8, 8, 3))
-    model = jaxcnn.export(layer, *layer.init(jax.random.key(0), x), x, format="onnx")
-    assert operators(model) == ["Transpose", "Conv", "Clip", "GlobalAveragePool", "Squeeze", "Gemm"]
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [(global_avg_pool, "GlobalAveragePool"), (global_max_pool, "GlobalMaxPool")],
+)
+def test_global_pool_and_head_are_single_operators(pool, expected):
+    layer = serial(conv(4, stride=2), batch_norm(), jax.nn.relu6, pool, dense(3))
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 3), np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    model = jaxcnn.export(layer, params, state, x, format="onnx")
+    assert operators(model) == ["Transpose", "Conv", "Clip", expected, "Squeeze", "Gemm"]
+    assert_equal(model, layer, params, state, x)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 3), (2, 4, 5, 3), (2, 4, 5, 1), (2, 1, 1, 3), (2, 2, 3, 4, 3)])
+def test_global_max_pool_of_an_input(shape):
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    model = jaxcnn.export(serial(global_max_pool), {}, {}, x, format="onnx")
+    assert "ArgMax" not in operators(model) or shape[-1] == 1
+    assert_equal(model, serial(global_max_pool), {}, {}, x)
+
+
+def test_maximum_by_other_positions_is_not_a_global_max_pool():
+    assert_same_function(lambda x: jnp.take_along_axis(x, jnp.argmax(-x, 1, keepdims=True), 1))
+    assert_same_function(lambda x: jnp.take_along_axis(x, jnp.argmax(x, 2, keepdims=True), 1))

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxcnn._onnx._graph import Graph, element_type
+from jaxcnn._onnx._graph import SECOND, Graph, element_type
 from jaxcnn._onnx._value import Constant, Tensor, Value, aligned, common_layout
 
 Rule = Callable[..., Value]  # (graph, params, result, *operands); the result has the shape and dtype
@@ -32,7 +33,6 @@ OPERATORS = {
     "le": "LessOrEqual",
     "log": "Log",
     "logistic": "Sigmoid",
-    "lt": "Less",
     "not": "Not",
     "or": "Or",
     "pow": "Pow",
@@ -65,7 +65,7 @@ def constant_of(value: Any, like: Any) -> Constant:
 
 def add(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
-    return emit(graph, "Add", result, x, y)
+    return x if _is_integer(y, 0) else emit(graph, "Add", result, x, y)
 
 
 def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
@@ -76,6 +76,8 @@ def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
 
 def mul(graph: Graph, params: Any, result: Any, x: Any, y: Any) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    if _is_integer(y, 1):
+        return x
     if isinstance(y, Constant):
         return mean_of(graph, result, x, y.array) or emit(graph, "Mul", result, x, y)
     for left, right in ((x, y), (y, x)):
@@ -156,10 +158,32 @@ def shifted(op: str, before: float, after: float) -> Rule:
     return emit_shifted
 
 
+def less(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+    """Positions are never negative, so what jax does with negative ones is left out."""
+    if isinstance(x, Tensor) and isinstance(y, Constant) and y.scalar == 0:
+        cast = graph.producer(x.name, "Cast")
+        node = graph.nodes.get(cast.inputs[0] if cast else x.name)
+        if node and node.op in ("ArgMax", "ArgMin", "Range", SECOND):
+            return constant_of(False, result)
+    return emit(graph, "Less", result, x, y)
+
+
 def select(graph: Graph, params: Any, result: Any, which: Value, *cases: Value) -> Value:
+    if isinstance(which, Constant) and which.scalar is not None:
+        return cases[int(which.scalar)]
     if len(cases) != 2 or which.dtype != np.bool_:
         raise NotImplementedError(f"a selection among {len(cases)} cases by {which.dtype}")
     return emit(graph, "Where", result, which, cases[1], cases[0])
+
+
+def round_(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    if params["rounding_method"] != jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise NotImplementedError("halves away from zero; jnp.round has a translation")
+    return emit(graph, "Round", result, x)
+
+
+def is_finite(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    return emit(graph, "Not", result, emit(graph, "Or", result, *(emit(graph, op, result, x) for op in _NOT_FINITE)))
 
 
 def cast(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
@@ -170,6 +194,14 @@ def cast(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 def identity(graph: Graph, params: Any, result: Any, x: Value) -> Value:
     return x
+
+
+_NOT_FINITE = ("IsInf", "IsNaN")
+
+
+def _is_integer(value: Value, number: int) -> bool:
+    """Whether the value is this number, as in the positions that jax computes."""
+    return isinstance(value, Constant) and value.dtype.kind in "iu" and value.scalar == number
 
 
 def _is_float(value: Value) -> bool:
@@ -194,11 +226,14 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "copy": identity,
     "div": div,
     "erfc": erfc,
+    "exp2": lambda graph, params, result, x: emit(graph, "Pow", result, constant_of(2, result), x),
     "expm1": shifted("Exp", 0, -1),
     "integer_pow": integer_pow,
+    "is_finite": is_finite,
     "jaxcnn_materialized": identity,
     "jaxcnn_materialized_gradient": identity,
     "log1p": shifted("Log", 1, 0),
+    "lt": less,
     "max": maximum,
     "min": minimum,
     "mul": mul,
@@ -206,6 +241,7 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "ne": lambda graph, params, result, x, y: emit(graph, "Not", result, emit(graph, "Equal", result, x, y)),
     "neg": lambda graph, params, result, x: emit(graph, "Mul", result, x, constant_of(-1, result)),
     "rem": lambda graph, params, result, x, y: emit(graph, "Mod", result, x, y, fmod=1),
+    "round": round_,
     "rsqrt": rsqrt,
     "select_n": select,
     "square": square,

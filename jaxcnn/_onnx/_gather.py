@@ -5,21 +5,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn._onnx._elementwise import Rule
+from jaxcnn._onnx._elementwise import Rule, cast, clamp, constant_of, emit
 from jaxcnn._onnx._graph import Graph
+from jaxcnn._onnx._shape import RULES as RULES_OF_ARRAYS
 from jaxcnn._onnx._shape import cut, relabeled, squeeze, tensor
 from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, channels_first, whole
 
 
 def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) -> Value:
-    """Constant indices, each of one dimension, as of `x[:, 1, ::2]` and `x[:, [3, 0]]`; or `take_along_axis`."""
+    """`take_along_axis`; indices from the input; or constant ones, each of one dimension, as of `x[:, 1, [3, 0]]`."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     dims = numbers.start_index_map
     along_axis = numbers.operand_batching_dims == numbers.start_indices_batching_dims and not numbers.offset_dims
+    along_axis = along_axis and len(indices.shape) == len(x.shape) + 1
     if along_axis and len(dims) == 1 and numbers.collapsed_slice_dims == dims:
         return _take_along_axis(graph, result, x, indices, dims[0])
     if not isinstance(indices, Constant) or numbers.operand_batching_dims:
-        raise NotImplementedError("indices that depend on the input")
+        return _gather_nd(graph, params, result, x, indices)
     index = indices.full()
     last = np.array([x.shape[dim] - sizes[dim] for dim in dims])
     if np.any((index < 0) | (index > last)) and "CLIP" not in str(params["mode"]):
@@ -51,9 +53,7 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
             x = x._replace(name=name, layout=(*x.layout[:axis], *(-1 - v for v in varies), *x.layout[axis + 1 :]))
             new |= {-1 - axis: batch[axis] for axis in varies}
         free = [axis for axis in free if axis not in varies]
-    if free:
-        raise NotImplementedError("indices that repeat")
-    return relabeled(x, new, result)
+    return relabeled(x, new, result)  # broadcast along the axes that are still free
 
 
 def _progression(values: np.ndarray) -> tuple[int, int, int] | None:
@@ -71,8 +71,74 @@ def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Any, dim: in
     layout = channels_first(rank := len(x.shape))
     spec = jax.ShapeDtypeStruct(indices.shape[:-1], indices.dtype)
     index = arranged(graph, squeeze(graph, {"dimensions": (rank,)}, spec, indices), layout)
-    name = arranged(graph, x, layout)
-    return tensor(graph.add("GatherElements", name, index, axis=layout.index(dim)), layout, result)
+    name, axis = arranged(graph, x, layout), layout.index(dim)
+    cast = graph.producer(index, "Cast")
+    largest = graph.producer(cast.inputs[0] if cast else index, "ArgMax")
+    if largest and largest.inputs == (name,) and largest.attributes["axis"] == axis:
+        return _largest(graph, result, x, dim)
+    return tensor(graph.add("GatherElements", name, index, axis=axis), layout, result)
+
+
+def _largest(graph: Graph, result: Any, x: Tensor, dim: int) -> Value:
+    """The maximum along a dimension, which remains with size 1; of all positions, if they were one dimension before."""
+    x, dims, kept = whole(graph, x), [dim], {at: at for at in range(len(x.shape)) if at != dim}
+    if dim == 1 and (source := graph.merged.get(x.name)):
+        last = len(source.shape) - 1
+        x, dims, kept = source, [*range(1, last)], {0: 0, last: 2}
+    axes = [at for at, dim in enumerate(x.layout) if dim in dims]
+    if not axes:  # of size 1
+        return relabeled(x, kept, result)
+    if len(x.layout) > 2 and axes == [*range(2, len(x.layout))]:
+        name = graph.add("GlobalMaxPool", x.name)
+    else:
+        name = graph.add("ReduceMax", x.name, graph.integers(axes), keepdims=1)
+    return relabeled(x._replace(name=name), kept, result)
+
+
+def _gather_nd(graph: Graph, params: Any, result: Any, x: Value, indices: Value) -> Value:
+    """Elements, or slices along whole dimensions, at positions that depend on the input."""
+    numbers, sizes, mode = params["dimension_numbers"], params["slice_sizes"], str(params["mode"])
+    dims, batching = numbers.start_index_map, numbers.operand_batching_dims
+    inner = [dim for dim in range(len(sizes)) if dim not in (*dims, *batching)]
+    if any(sizes[dim] != 1 for dim in dims) or any(sizes[dim] != x.shape[dim] for dim in inner):
+        raise NotImplementedError("several slices at positions that depend on the input")
+    index = cast(graph, {}, jax.ShapeDtypeStruct(indices.shape, np.int64), indices)
+    valid = None
+    if "PROMISE_IN_BOUNDS" not in mode:
+        if not all(isinstance(x.shape[dim], int) for dim in dims):
+            raise NotImplementedError("positions in the batch that may be out of bounds")
+        last = np.array([x.shape[dim] - 1 for dim in dims]).reshape(*[1] * (len(indices.shape) - 1), -1)
+        inside = clamp(graph, {}, index, constant_of(0, index), index, Constant(last, indices.shape))
+        if "FILL_OR_DROP" in mode:
+            valid = emit(graph, "Equal", jax.ShapeDtypeStruct(indices.shape, np.bool_), index, inside)
+        index = inside
+    axes = [*range(len(indices.shape) - 1)]
+    axes = [*numbers.start_indices_batching_dims, *(a for a in axes if a not in numbers.start_indices_batching_dims)]
+    kept = [dim for dim in range(len(sizes)) if dim not in (*numbers.collapsed_slice_dims, *batching)]
+    new = dict(zip(kept, numbers.offset_dims, strict=True))
+    batch = [at for at in range(len(result.shape)) if at not in numbers.offset_dims]
+    name = graph.add(
+        "GatherND",
+        arranged(graph, x, [*batching, *dims, *inner]),
+        arranged(graph, index, [*axes, len(axes)]),
+        batch_dims=len(batching),
+    )
+    y = tensor(name, [*(batch[axis] for axis in axes), *(new[dim] for dim in inner)], result)
+    if valid is None:
+        return y
+    spec = jax.ShapeDtypeStruct(indices.shape[:-1], np.bool_)
+    valid = RULES_OF_ARRAYS["reduce_and"](graph, {"axes": (len(axes),)}, spec, valid)
+    valid = relabeled(valid, dict(enumerate(batch)), jax.ShapeDtypeStruct(result.shape, np.bool_))
+    return emit(graph, "Where", result, valid, y, constant_of(_fill_value(params, result.dtype), result))
+
+
+def _fill_value(params: Any, dtype: Any) -> Any:
+    """What jax puts for indices out of bounds."""
+    if params["fill_value"] is not None:
+        return params["fill_value"]
+    if np.dtype(dtype).kind in "iu":
+        return np.iinfo(dtype).min if np.dtype(dtype).kind == "i" else np.iinfo(dtype).max
+    return np.nan if np.dtype(dtype).kind == "f" else True
 
 
 RULES: dict[str, Rule] = {"gather": gather}

@@ -12,6 +12,9 @@ OPSET = 18
 IR_VERSION = 8  # the first with this opset
 
 
+SECOND = "second output"  # a node that stands for the second output of the node it reads
+
+
 class Node(NamedTuple):
     """One operator with one output."""
 
@@ -30,6 +33,7 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
         self.terms: dict[str, int] = {}  # the number of terms of each sum
         self.flattened: dict[str, Any] = {}  # the tensor (N, ..) of each matrix (N, elements)
+        self.merged: dict[str, Any] = {}  # the tensor (N, *spatial, C) of each array (N, positions, C)
         self.scope = ""
         self._names: dict[Any, str] = {}
         self._numbers = Counter(["x", "y"])
@@ -89,9 +93,12 @@ def proto(graph: Graph, inputs: dict[str, Any], outputs: dict[str, Any], metadat
             for name, spec in specs.items()
         ]
 
+    second = {node.inputs[0]: node.output for node in graph.nodes.values() if node.op == SECOND}
+    rest = lambda node: [second.get(node.output, f"{node.output}/indices")] if node.op == "TopK" else []
     nodes = [
-        helper.make_node(node.op, node.inputs, [node.output], name=node.output, **node.attributes)
+        helper.make_node(node.op, node.inputs, [node.output, *rest(node)], name=node.output, **node.attributes)
         for node in graph.nodes.values()
+        if node.op != SECOND
     ]
     used = {name for node in graph.nodes.values() for name in node.inputs}
     weights = [onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in used]

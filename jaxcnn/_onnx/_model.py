@@ -11,7 +11,7 @@ from jaxcnn._onnx._graph import Graph, proto
 from jaxcnn._onnx._simplify import simplify
 from jaxcnn._onnx._translate import output, translate
 from jaxcnn._onnx._value import Tensor
-from jaxcnn._program import equations
+from jaxcnn._program import equations, without_unused
 
 
 def onnx_model(fn: Callable[[Any], Any], x: jax.ShapeDtypeStruct, metadata: dict[str, str]) -> Any:
@@ -19,7 +19,7 @@ def onnx_model(fn: Callable[[Any], Any], x: jax.ShapeDtypeStruct, metadata: dict
 
     The channel dimension stays the last one of inputs and outputs. A symbolic dimension of x is dynamic.
     """
-    program = jax.make_jaxpr(fn)(x)
+    program = without_unused(jax.make_jaxpr(fn)(x))
     if any(
         getattr(var.aval, "dtype", None) == jnp.bfloat16 for equation in equations(program) for var in equation.outvars
     ):

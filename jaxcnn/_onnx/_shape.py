@@ -51,6 +51,8 @@ def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     y = tensor(graph.add("Reshape", name, graph.integers(sizes)), after, result)
     if y.layout == (0, 1) and x.layout[0] == 0 and None not in x.layout:
         graph.flattened[y.name] = x
+    if groups and [old for old, _ in sorted(groups)] == [[0], [*range(1, len(x.shape) - 1)], [len(x.shape) - 1]]:
+        graph.merged[y.name] = x
     return y
 
 
@@ -145,11 +147,22 @@ def dynamic_slice(graph: Graph, params: Any, result: Any, x: Tensor, *starts: Va
     ranges = {}
     for dim, (size, start) in enumerate(zip(params["slice_sizes"], starts, strict=True)):
         if not _same(size, x.shape[dim]):
-            if not isinstance(start, Constant):
-                raise NotImplementedError("a slice whose position depends on the input")
-            at = min(max(int(start.array), 0), x.shape[dim] - size)
-            ranges[dim] = (at, at + size, 1)
+            if isinstance(start, Constant):
+                at = min(max(int(start.array), 0), x.shape[dim] - size)
+                ranges[dim] = (at, at + size, 1)
+            else:
+                x = _moving_slice(graph, x, dim, size, start)
     return cut(graph, x, ranges, result)
+
+
+def _moving_slice(graph: Graph, x: Tensor, dim: int, size: int, start: Tensor) -> Tensor:
+    """The slice at a position that depends on the input, moved to the inside as in jax."""
+    low, high = (graph.constant(bound, start.dtype) for bound in (0, x.shape[dim] - size))
+    at = graph.add("Min", graph.add("Max", arranged(graph, start, ()), low), high)
+    x = whole(graph, x)
+    index = graph.add("Add", at, graph.constant(np.arange(size), start.dtype))
+    name = graph.add("Gather", x.name, index, axis=x.layout.index(dim))
+    return x._replace(name=name, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]))
 
 
 def split(graph: Graph, params: Any, result: Any, x: Tensor) -> Any:
@@ -172,12 +185,11 @@ def pad(graph: Graph, params: Any, result: Any, x: Tensor, value: Value) -> Valu
 def padded(graph: Graph, x: Tensor, pads: dict[int, tuple[int, int]], value: Constant, result: Any) -> Tensor:
     """Adds elements at the ends of dimensions; negative numbers remove them."""
     x = whole(graph, x)
+    if any(any(ends) and dim not in x.layout for dim, ends in pads.items()):  # of size 1
+        x = x._replace(name=arranged(graph, x, range(len(x.shape))), layout=(*range(len(x.shape)),))
     ends = [pads.get(-1 if dim is None else dim, (0, 0)) for dim in x.layout]
     if not any(map(any, ends)):
         return tensor(x.name, x.layout, result)
-    if any(at is None for at in x.layout) and not all(dim in x.layout for dim in pads if any(pads[dim])):
-        x = x._replace(name=arranged(graph, x, range(len(x.shape))), layout=(*range(len(x.shape)),))
-        ends = [pads.get(dim, (0, 0)) for dim in range(len(x.shape))]
     sizes = graph.integers([low for low, _ in ends] + [high for _, high in ends])
     name = graph.add("Pad", x.name, sizes, graph.constant(value.array.reshape(())), mode="constant")
     return tensor(name, x.layout, result)
@@ -195,6 +207,17 @@ def reduction(op: str) -> Rule:
         if op == "ReduceSum" and all(isinstance(size, int) for size in sizes):
             graph.terms[name] = math.prod(sizes)
         return relabeled(x._replace(name=name), {old: new for new, old in enumerate(kept)}, result)
+
+    return reduce
+
+
+def logical(op: str) -> Rule:
+    """A reduction of booleans, as integers."""
+
+    def reduce(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+        integers = cast(graph, {}, jax.ShapeDtypeStruct(x.shape, np.int32), x)
+        reduced = reduction(op)(graph, params, jax.ShapeDtypeStruct(result.shape, np.int32), integers)
+        return cast(graph, {}, result, reduced)
 
     return reduce
 
@@ -254,8 +277,10 @@ RULES: dict[str, Rule] = {
         graph, {"axes": tuple(range(len(x.shape) - 1))}, result, x
     ),
     "pad": pad,
+    "reduce_and": logical("ReduceMin"),
     "reduce_max": reduction("ReduceMax"),
     "reduce_min": reduction("ReduceMin"),
+    "reduce_or": logical("ReduceMax"),
     "reduce_prod": reduction("ReduceProd"),
     "reduce_sum": reduction("ReduceSum"),
     "reshape": reshape,

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from jaxcnn._jax import scan_counts
-from jaxcnn._onnx import _elementwise, _gather, _shape, _window
+from jaxcnn._onnx import _elementwise, _gather, _order, _shape, _window
 from jaxcnn._onnx._graph import Graph
-from jaxcnn._onnx._value import Constant, Value, arranged
+from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, batch_size
 from jaxcnn._program import Program, inner_programs, interpret
 
-RULES = _elementwise.RULES | _shape.RULES | _gather.RULES | _window.RULES
+RULES = _elementwise.RULES | _shape.RULES | _gather.RULES | _order.RULES | _window.RULES
 # Element-wise functions of NumPy, which does not compile a program per shape.
 NUMPY: dict[str, Any] = {
     "add": np.add,
@@ -59,9 +59,10 @@ def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[
             return _results(graph, equation, operands)
         except NotImplementedError as error:
             layer = f" in layer '{graph.scope}'" if graph.scope else ""
+            reason = f": {error}" if str(error) else ""
             raise ValueError(
-                f"export: the primitive {name!r}{layer} has no translation to ONNX ({error}); "
-                "format='stablehlo' exports all models"
+                f"export: ONNX has no translation of the operation {name!r}{layer}{reason}; apply it outside the "
+                "exported model, or use format='stablehlo', which exports all models"
             ) from error
     finally:
         graph.scope = scope
@@ -75,6 +76,10 @@ def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value
     if name == "jaxcnn_broadcast":
         params = {"broadcast_dimensions": (len(outs[0].shape) - 1,)}
         return [_shape.broadcast_in_dim(graph, params, outs[0], operands[0])]
+    if name == "iota":
+        return [_iota(graph, params["dimension"], outs[0])]
+    if name == "dim_as_value":
+        return [_batch_size(graph, params["dim"], outs[0])]
     if name == "optimization_barrier":
         return operands
     if name not in CALLS | LOOPS and all(isinstance(operand, Constant) for operand in operands):
@@ -95,7 +100,7 @@ def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value
     if plain := getattr(primitive, "plain", None):
         specs = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
         return translate(graph, jax.make_jaxpr(functools.partial(plain, **params))(*specs), operands)
-    raise NotImplementedError("no rule for it")
+    raise NotImplementedError
 
 
 def _broadcast(x: Constant, params: dict[str, Any], out: Any) -> Constant:
@@ -105,6 +110,24 @@ def _broadcast(x: Constant, params: dict[str, Any], out: Any) -> Constant:
     for old, new in enumerate(params.get("broadcast_dimensions", (rank - 1,))):
         sizes[new] = x.array.shape[old]
     return Constant(x.array.reshape(sizes), out.shape)
+
+
+def _iota(graph: Graph, dim: int, out: Any) -> Value:
+    """0, 1, 2, .. along a dimension."""
+    if isinstance(size := out.shape[dim], int):
+        sizes = [size if at == dim else 1 for at in range(len(out.shape))]
+        return Constant(np.arange(size, dtype=out.dtype).reshape(sizes), out.shape)
+    limit = _batch_size(graph, size, jax.ShapeDtypeStruct((), np.int64)).name
+    name = graph.add("Range", graph.constant(0, np.int64), limit, graph.constant(1, np.int64))
+    return _elementwise.cast(graph, {}, out, Tensor(name, (dim,), out.shape, np.dtype(np.int64)))
+
+
+def _batch_size(graph: Graph, size: Any, out: Any) -> Any:
+    """The batch size as a scalar."""
+    if str(size) != "batch":
+        raise NotImplementedError(f"the size {size}, which depends on the batch size")
+    name = graph.add("Squeeze", batch_size(graph))
+    return _elementwise.cast(graph, {}, out, Tensor(name, (), (), np.dtype(np.int64)))
 
 
 def _computed(equation: Any, operands: list[Any]) -> list[Constant]:

@@ -124,9 +124,13 @@ def arranged(graph: Graph, value: Value, layout: Sequence[int]) -> str:
         return graph.add("Expand", name, graph.integers(sizes))
     if any(str(size) != "batch" for size in sizes if not isinstance(size, int)):
         raise NotImplementedError(f"an array of shape {value.shape}")
-    batch = graph.add("Shape", "x", start=0, end=1)
-    parts = [graph.integers([size]) if isinstance(size, int) else batch for size in sizes]
+    parts = [graph.integers([size]) if isinstance(size, int) else batch_size(graph) for size in sizes]
     return graph.add("Expand", name, graph.add("Concat", *parts, axis=0))
+
+
+def batch_size(graph: Graph) -> str:
+    """The name of the batch size, an array of one element."""
+    return graph.add("Shape", "x", start=0, end=1)
 
 
 def whole(graph: Graph, value: Tensor) -> Tensor:
