@@ -42,11 +42,8 @@ def grid_sample(method: str = "linear", *, padding_mode: str = "zeros", align_co
     check_choice("grid_sample", "method", method, SAMPLE_METHODS)
     check_choice("grid_sample", "padding_mode", padding_mode, BOUNDARIES)
 
-    def fn(pair):
-        x, grid = floating_inputs("grid_sample", pair, "(x, grid)")
-        rank = spatial_rank(x, "grid_sample")
-        if grid.ndim != x.ndim or grid.shape[-1] != rank or grid.shape[0] != x.shape[0]:
-            raise ValueError(f"grid_sample: input {x.shape} needs a grid (N, *spatial', {rank}), got {grid.shape}")
+    def sampled(x, grid):
+        rank = grid.shape[-1]
         flat = at_least_float32(grid).reshape(grid.shape[0], math.prod(grid.shape[1:-1]), rank)
         at = []
         for dim, n in enumerate(x.shape[1:-1]):
@@ -55,7 +52,21 @@ def grid_sample(method: str = "linear", *, padding_mode: str = "zeros", align_co
         y = sample(x, at, method, padding_mode, align_corners)
         return y.reshape(*grid.shape[:-1], x.shape[-1])
 
+    sampled.__name__ = program_name(method, padding_mode, align_corners)
+    program = jax.jit(sampled)  # with this name, so that the export to ONNX recognizes it
+
+    def fn(pair):
+        x, grid = floating_inputs("grid_sample", pair, "(x, grid)")
+        rank = spatial_rank(x, "grid_sample")
+        if grid.ndim != x.ndim or grid.shape[-1] != rank or grid.shape[0] != x.shape[0]:
+            raise ValueError(f"grid_sample: input {x.shape} needs a grid (N, *spatial', {rank}), got {grid.shape}")
+        return program(x, grid)
+
     return as_layer(fn)
+
+
+def program_name(method: str, padding_mode: str, align_corners: bool) -> str:
+    return f"grid_sample_{method}_{padding_mode}" + ("_align_corners" if align_corners else "")
 
 
 def floating_inputs(name: str, inputs: Any, expected: str) -> tuple[jax.Array, ...]:

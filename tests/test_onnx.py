@@ -259,6 +259,20 @@ def test_positions_that_depend_on_the_input(fn):
         assert_same_function(fn, seed)
 
 
+@pytest.mark.sample(6)
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("boundary", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
+def test_grid_sample_is_a_single_operator(method, boundary, align):
+    sample = jaxcnn.grid_sample(method, padding_mode=boundary, align_corners=align)
+    layer = serial(lambda x: (x, 2 * x[:, :3, ..., 4:]), sample)
+    x = np.random.default_rng(0).standard_normal((2, 5, 7, 6), np.float32)
+    model = jaxcnn.export(layer, {}, {}, x, format="onnx")
+    counts = collections.Counter(operators(model))
+    assert counts == {"Slice": 2, "Mul": 1, "Transpose": 2, "GridSample": 1}
+    assert_equal(model, layer, {}, {}, x)
+
+
 def assert_same_function(fn, seed=0):
     x = np.random.default_rng(seed).standard_normal((3, 4, 4, 6), np.float32)
     model = jaxcnn.export(serial(fn), {}, {}, x, format="onnx")

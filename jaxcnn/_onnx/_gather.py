@@ -1,15 +1,18 @@
 """Reads at given positions."""
 
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcnn._grid_sample import program_name
 from jaxcnn._onnx._elementwise import Rule, cast, clamp, constant_of, emit
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._shape import RULES as RULES_OF_ARRAYS
 from jaxcnn._onnx._shape import cut, relabeled, squeeze, tensor
 from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, channels_first, whole
+from jaxcnn._sample import BOUNDARIES
 
 
 def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) -> Value:
@@ -141,4 +144,21 @@ def _fill_value(params: Any, dtype: Any) -> Any:
     return np.nan if np.dtype(dtype).kind == "f" else True
 
 
+def grid_sample(graph: Graph, result: Any, x: Value, grid: Value, **attributes: Any) -> Value | None:
+    """None for what GridSample does not support: signals and volumes, and other dtypes than float32."""
+    if len(x.shape) != 4 or {x.dtype, grid.dtype} != {np.dtype(np.float32)}:
+        return None
+    layout = channels_first(4)
+    name = graph.add("GridSample", arranged(graph, x, layout), arranged(graph, grid, range(4)), **attributes)
+    return tensor(name, layout, result)
+
+
 RULES: dict[str, Rule] = {"gather": gather}
+PROGRAMS = {  # functions under jit, by name
+    program_name(method, boundary, align): functools.partial(
+        grid_sample, mode=mode, padding_mode=boundary, align_corners=int(align)
+    )
+    for method, mode in (("linear", "bilinear"), ("nearest", "nearest"), ("cubic", "bicubic"))
+    for boundary in BOUNDARIES
+    for align in (False, True)
+}

@@ -92,6 +92,9 @@ def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value
             raise NotImplementedError("a branch that depends on the input")
         branch = params["branches"][min(max(int(index.array), 0), len(params["branches"]) - 1)]
         return translate(graph, branch, args)
+    program = _gather.PROGRAMS.get(params["name"]) if name == "jit" else None
+    if program and (result := program(graph, outs[0], *operands)):
+        return [result]
     if name in CALLS:
         return translate(graph, inner_programs(equation)[0], operands)
     if rule := RULES.get(name):
