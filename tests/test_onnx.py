@@ -105,7 +105,7 @@ def test_model(name):
     assert_equal(*exported(name))
 
 
-@pytest.mark.sample(15)
+@pytest.mark.sample(30)
 @pytest.mark.parametrize("case", [case for case in CASES if case.name not in WITHOUT], ids=lambda case: case.name)
 def test_layer(case):
     params, state, x = example(case)
@@ -128,6 +128,7 @@ def test_number_of_nodes(name):
     assert len(nodes) <= 1.3 * NODES_OF_TORCH[name]
 
 
+@pytest.mark.slow
 def test_resnet_has_one_operator_per_layer():
     """Of PyTorch's export, and one transposition of the input."""
     layer = MODELS["resnet20"](classes=10)
@@ -183,6 +184,7 @@ def test_several_outputs():
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "fn",
     [
@@ -218,6 +220,7 @@ def test_functions(fn):
     assert_same_function(fn)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("fn", "expected"),
     [
@@ -239,6 +242,7 @@ def test_sorts_and_largest_elements(fn, expected):
 AT = functools.partial(jnp.asarray, dtype=jnp.int32)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     "fn",
     [
@@ -259,7 +263,7 @@ def test_positions_that_depend_on_the_input(fn):
         assert_same_function(fn, seed)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("boundary", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
@@ -290,6 +294,7 @@ def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
     assert_equal(model, layer, params, state, x)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("fn", "match"),
     [
@@ -346,6 +351,7 @@ def test_global_pool_and_head_are_single_operators(pool, expected):
     assert_equal(model, layer, params, state, x)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("shape", [(2, 9, 3), (2, 4, 5, 3), (2, 4, 5, 1), (2, 1, 1, 3), (2, 2, 3, 4, 3)])
 def test_global_max_pool_of_an_input(shape):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
