@@ -86,7 +86,7 @@ def export(
     Raises:
         TypeError: if `input_spec` has no shape and dtype.
         ValueError: if the input has no batch dimension, or the number of class names differs from that of outputs; for
-            ONNX if the model has an operation without a translation, such as a sort.
+            ONNX if the model has an operation without a translation, such as a scatter.
         MissingExtraError: for ONNX, without the package onnx.
 
     Example:

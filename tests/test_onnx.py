@@ -203,6 +203,7 @@ def test_several_outputs():
         lambda x: x.max(3) - x.min((0 + 1, 2, 3))[:, None, None],
         lambda x: x.astype(jnp.int32) // 2 + x.argmax(-1, keepdims=True),
         lambda x: x[:, [3, 0, 0]],
+        lambda x: x[:, [1, 1, 3], [0, 2, 2]] + jnp.take_along_axis(x, jnp.ones((1, 3, 1, 1), int), 1)[:, :, 0],
         lambda x: x[:, [[1, 1], [1, 1]], [0, 2]] * x[:, :1, :1, :1][:, [0, 0]],
         lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=2),
         lambda x: jnp.pad(x[:, 0, :, 0, None], ((0, 0), (0, 0), (0, 2))),

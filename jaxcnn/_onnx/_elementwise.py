@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn._onnx._graph import SECOND, Graph, element_type
 from jaxcnn._onnx._value import Constant, Tensor, Value, aligned, common_layout
 
-Rule = Callable[..., Value]  # (graph, params, result, *operands); the result has the shape and dtype
+Rule = Callable[..., Any]  # (graph, params, result, *operands); the result has the shape and dtype
 
 # Primitives with an ONNX operator of the same meaning.
 OPERATORS = {
@@ -186,9 +186,11 @@ def is_finite(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     return emit(graph, "Not", result, emit(graph, "Or", result, *(emit(graph, op, result, x) for op in _NOT_FINITE)))
 
 
-def cast(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+def cast(graph: Graph, params: Any, result: Any, x: Value) -> Value:
     if x.dtype == result.dtype:
         return x
+    if isinstance(x, Constant):
+        return x._replace(array=x.array.astype(result.dtype))
     return x._replace(name=graph.add("Cast", x.name, to=element_type(result.dtype)), dtype=np.dtype(result.dtype))
 
 

@@ -1,6 +1,7 @@
 """Reads at given positions."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxcnn._sample import BOUNDARIES
 
 
 def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) -> Value:
-    """`take_along_axis`; indices from the input; or constant ones, each of one dimension, as of `x[:, 1, [3, 0]]`."""
+    """`take_along_axis`; indices from the input; or constant ones, such as `x[:, 1, [3, 0]]`."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     dims = numbers.start_index_map
     along_axis = numbers.operand_batching_dims == numbers.start_indices_batching_dims and not numbers.offset_dims
@@ -26,6 +27,9 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
     if not isinstance(indices, Constant) or numbers.operand_batching_dims:
         return _gather_nd(graph, params, result, x, indices)
     index = indices.full()
+    axes = [[a for a in range(index.ndim - 1) if np.ptp(index[..., at], axis=a).any()] for at in range(len(dims))]
+    if len({*itertools.chain(*axes)}) < sum(map(len, axes)):  # positions in several dimensions change together
+        return _gather_nd(graph, params, result, x, indices)
     last = np.array([x.shape[dim] - sizes[dim] for dim in dims])
     if np.any((index < 0) | (index > last)) and "CLIP" not in str(params["mode"]):
         raise NotImplementedError("indices out of bounds")
@@ -34,10 +38,8 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
     new = dict(zip(kept, numbers.offset_dims, strict=True))
     batch = [at for at in range(len(result.shape)) if at not in numbers.offset_dims]
     x = whole(graph, x)
-    free = [axis for axis, size in enumerate(index.shape[:-1]) if size > 1]
-    for at, dim in enumerate(dims):
+    for at, (dim, varies) in enumerate(zip(dims, axes, strict=True)):
         column = index[..., at]
-        varies = [axis for axis in free if np.ptp(column, axis=axis).any()]
         if dim not in x.dims:  # of size 1
             continue
         if not varies:
@@ -55,8 +57,7 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
             name = graph.add("Gather", x.name, graph.constant(rows), axis=axis)
             x = x._replace(name=name, layout=(*x.layout[:axis], *(-1 - v for v in varies), *x.layout[axis + 1 :]))
             new |= {-1 - axis: batch[axis] for axis in varies}
-        free = [axis for axis in free if axis not in varies]
-    return relabeled(x, new, result)  # broadcast along the axes that are still free
+    return relabeled(x, new, result)  # broadcast along the axes in which no position changes
 
 
 def _progression(values: np.ndarray) -> tuple[int, int, int] | None:
@@ -130,9 +131,9 @@ def _gather_nd(graph: Graph, params: Any, result: Any, x: Value, indices: Value)
     if valid is None:
         return y
     spec = jax.ShapeDtypeStruct(indices.shape[:-1], np.bool_)
-    valid = RULES_OF_ARRAYS["reduce_and"](graph, {"axes": (len(axes),)}, spec, valid)
-    valid = relabeled(valid, dict(enumerate(batch)), jax.ShapeDtypeStruct(result.shape, np.bool_))
-    return emit(graph, "Where", result, valid, y, constant_of(_fill_value(params, result.dtype), result))
+    whole_index = RULES_OF_ARRAYS["reduce_and"](graph, {"axes": (len(axes),)}, spec, valid)
+    kept_at = relabeled(whole_index, dict(enumerate(batch)), jax.ShapeDtypeStruct(result.shape, np.bool_))
+    return emit(graph, "Where", result, kept_at, y, constant_of(_fill_value(params, result.dtype), result))
 
 
 def _fill_value(params: Any, dtype: Any) -> Any:
