@@ -133,16 +133,7 @@ def _gather_nd(graph: Graph, params: Any, result: Any, x: Value, indices: Value)
     spec = jax.ShapeDtypeStruct(indices.shape[:-1], np.bool_)
     whole_index = RULES_OF_ARRAYS["reduce_and"](graph, {"axes": (len(axes),)}, spec, valid)
     kept_at = relabeled(whole_index, dict(enumerate(batch)), jax.ShapeDtypeStruct(result.shape, np.bool_))
-    return emit(graph, "Where", result, kept_at, y, constant_of(_fill_value(params, result.dtype), result))
-
-
-def _fill_value(params: Any, dtype: Any) -> Any:
-    """What jax puts for indices out of bounds."""
-    if params["fill_value"] is not None:
-        return params["fill_value"]
-    if np.dtype(dtype).kind in "iu":
-        return np.iinfo(dtype).min if np.dtype(dtype).kind == "i" else np.iinfo(dtype).max
-    return np.nan if np.dtype(dtype).kind == "f" else True
+    return emit(graph, "Where", result, kept_at, y, constant_of(params["fill_value"], result))
 
 
 def grid_sample(graph: Graph, result: Any, x: Value, grid: Value, **attributes: Any) -> Value | None:
