@@ -322,6 +322,12 @@ def test_operation_without_translation(fn, match):
         jaxcnn.export(layer, {}, {}, jax.ShapeDtypeStruct((1, 4, 4), jnp.float32), format="onnx")
 
 
+def test_operations_without_effect_need_no_translation():
+    spec = jax.ShapeDtypeStruct((1, 4, 4), jnp.float32)
+    model = jaxcnn.export(serial(lambda x: (jnp.linalg.qr(x), 2 * x)[1]), {}, {}, spec, format="onnx")
+    assert operators(model) == ["Mul"]
+
+
 def test_bfloat16():
     layer = jaxcnn.cast(dense(2), jnp.bfloat16)
     x = jnp.ones((1, 4))
