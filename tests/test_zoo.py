@@ -34,7 +34,6 @@ SMALL = {
     "se_resnet18",
     "preact_resnet18",
     "dla34",
-    "hrnet_w18",
     "xception",
     "densenet121",
     "squeezenet1_1",
