@@ -31,6 +31,8 @@ SMALL = {
     "vgg11",
     "googlenet",
     "resnet18",
+    "resnetrs50",
+    "res2net50_26w_4s",
     "se_resnet18",
     "preact_resnet18",
     "dla34",
@@ -44,10 +46,10 @@ SMALL = {
     "mobilenetv4_conv_small",
     "mnasnet0_5",
     "efficientnet_b0",
-    "efficientnet_lite0",
     "ghostnet_100",
     "repvgg_a0",
     "regnet_x_400mf",
+    "regnet_x_4gf",
     "regnet_y_400mf",
     "convnext_tiny",
     "convnextv2_atto",
@@ -60,11 +62,11 @@ SMALL = {
 # In training: one for each kind of state, auxiliary head and shuffle.
 SMALL_IN_TRAINING = {"googlenet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2", "convnext_tiny"}
 SMALL_IN_TRAINING |= {"deeplabv3_mobilenet_v3_large"}
-SMALL_IN_TRAINING |= {"fcn1d", "inception_time"}
+SMALL_IN_TRAINING |= {"fcn1d", "inception_time", "resnet26d", "res2net50_26w_4s"}
 # Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
 LARGE = re.compile(
     r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
-    r"|(fcn|deeplabv3)_resnet\d+|regnet_._(\d|16|32|128|3_2|1_6)+gf|convnext(v2)?_(base|large|huge|small)"
+    r"|(fcn|deeplabv3)_resnet\d+|regnet_._(\d|16|32|128|1_6|3_2|6_4)+gf|convnext(v2)?_(base|large|huge|small)"
 )
 # So deep that rounding grows on the way: in training, PyTorch's own float32 is off by 2e-3 of the largest logit.
 DEEP = {

@@ -85,30 +85,45 @@ from jaxcnn.models._preact_resnet import preact_resnet152 as preact_resnet152
 from jaxcnn.models._regnet import regnet as regnet
 from jaxcnn.models._regnet import regnet_x_1_6gf as regnet_x_1_6gf
 from jaxcnn.models._regnet import regnet_x_3_2gf as regnet_x_3_2gf
+from jaxcnn.models._regnet import regnet_x_4gf as regnet_x_4gf
+from jaxcnn.models._regnet import regnet_x_6_4gf as regnet_x_6_4gf
 from jaxcnn.models._regnet import regnet_x_8gf as regnet_x_8gf
+from jaxcnn.models._regnet import regnet_x_12gf as regnet_x_12gf
 from jaxcnn.models._regnet import regnet_x_16gf as regnet_x_16gf
 from jaxcnn.models._regnet import regnet_x_32gf as regnet_x_32gf
+from jaxcnn.models._regnet import regnet_x_200mf as regnet_x_200mf
 from jaxcnn.models._regnet import regnet_x_400mf as regnet_x_400mf
+from jaxcnn.models._regnet import regnet_x_600mf as regnet_x_600mf
 from jaxcnn.models._regnet import regnet_x_800mf as regnet_x_800mf
 from jaxcnn.models._regnet import regnet_y_1_6gf as regnet_y_1_6gf
 from jaxcnn.models._regnet import regnet_y_3_2gf as regnet_y_3_2gf
+from jaxcnn.models._regnet import regnet_y_4gf as regnet_y_4gf
+from jaxcnn.models._regnet import regnet_y_6_4gf as regnet_y_6_4gf
 from jaxcnn.models._regnet import regnet_y_8gf as regnet_y_8gf
+from jaxcnn.models._regnet import regnet_y_12gf as regnet_y_12gf
 from jaxcnn.models._regnet import regnet_y_16gf as regnet_y_16gf
 from jaxcnn.models._regnet import regnet_y_32gf as regnet_y_32gf
 from jaxcnn.models._regnet import regnet_y_128gf as regnet_y_128gf
+from jaxcnn.models._regnet import regnet_y_200mf as regnet_y_200mf
 from jaxcnn.models._regnet import regnet_y_400mf as regnet_y_400mf
+from jaxcnn.models._regnet import regnet_y_600mf as regnet_y_600mf
 from jaxcnn.models._regnet import regnet_y_800mf as regnet_y_800mf
 from jaxcnn.models._repvgg import fuse_repvgg as fuse_repvgg
 from jaxcnn.models._repvgg import repvgg as repvgg
 from jaxcnn.models._repvgg import repvgg_a0 as repvgg_a0
 from jaxcnn.models._repvgg import repvgg_a1 as repvgg_a1
 from jaxcnn.models._repvgg import repvgg_a2 as repvgg_a2
+from jaxcnn.models._res2net import res2net as res2net
+from jaxcnn.models._res2net import res2net50_26w_4s as res2net50_26w_4s
 from jaxcnn.models._resnet import resnet as resnet
 from jaxcnn.models._resnet import resnet18 as resnet18
+from jaxcnn.models._resnet import resnet26d as resnet26d
 from jaxcnn.models._resnet import resnet34 as resnet34
 from jaxcnn.models._resnet import resnet50 as resnet50
+from jaxcnn.models._resnet import resnet50d as resnet50d
 from jaxcnn.models._resnet import resnet101 as resnet101
 from jaxcnn.models._resnet import resnet152 as resnet152
+from jaxcnn.models._resnet import resnetrs50 as resnetrs50
 from jaxcnn.models._resnet import resnext50_32x4d as resnext50_32x4d
 from jaxcnn.models._resnet import resnext101_32x8d as resnext101_32x8d
 from jaxcnn.models._resnet import resnext101_64x4d as resnext101_64x4d
@@ -238,35 +253,50 @@ __all__ = [
     "regnet",
     "regnet_x_1_6gf",
     "regnet_x_3_2gf",
+    "regnet_x_4gf",
+    "regnet_x_6_4gf",
     "regnet_x_8gf",
+    "regnet_x_12gf",
     "regnet_x_16gf",
     "regnet_x_32gf",
+    "regnet_x_200mf",
     "regnet_x_400mf",
+    "regnet_x_600mf",
     "regnet_x_800mf",
     "regnet_y_1_6gf",
     "regnet_y_3_2gf",
+    "regnet_y_4gf",
+    "regnet_y_6_4gf",
     "regnet_y_8gf",
+    "regnet_y_12gf",
     "regnet_y_16gf",
     "regnet_y_32gf",
     "regnet_y_128gf",
+    "regnet_y_200mf",
     "regnet_y_400mf",
+    "regnet_y_600mf",
     "regnet_y_800mf",
     "repvgg",
     "repvgg_a0",
     "repvgg_a1",
     "repvgg_a2",
+    "res2net",
+    "res2net50_26w_4s",
     "resnet",
     "resnet1d",
     "resnet18",
     "resnet20",
+    "resnet26d",
     "resnet32",
     "resnet34",
     "resnet44",
     "resnet50",
+    "resnet50d",
     "resnet56",
     "resnet101",
     "resnet110",
     "resnet152",
+    "resnetrs50",
     "resnext50_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",

@@ -7,10 +7,13 @@ from jaxcnn._conv import conv
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
-from jaxcnn._pool import global_avg_pool, max_pool
+from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn._squeeze_excite import squeeze_excite
+from jaxcnn._window import check_choice, check_integer
 from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head
 from jaxcnn.models._variant import variant
+
+DESIGNS = ("original", "d", "rs")
 
 
 @constructor
@@ -22,11 +25,13 @@ def resnet(
     groups: int = 1,
     width: int = 64,
     excite: bool = False,
+    reduction: int = 16,
+    design: str = "original",
     output_stride: int = 32,
     norm: Norm = batch_norm,
     dropout: float = 0.0,
 ) -> Layer:
-    """(N, H, W, 3) -> (N, classes): ResNet, ResNeXt, Wide ResNet and SE-ResNet.
+    """(N, H, W, 3) -> (N, classes): ResNet, ResNeXt, Wide ResNet, SE-ResNet, ResNet-D and ResNet-RS.
 
     y = relu(shortcut(x) + f(x))
 
@@ -34,9 +39,11 @@ def resnet(
     as well as 18. f is two 3x3 convolutions, or a bottleneck: 1x1 to fewer channels, 3x3, 1x1 to more channels. In
     ResNeXt (2017), the 3x3 convolution has groups. In Wide ResNet (2016), it has more channels. SE-ResNet (2018)
     rescales the channels of f(x) by squeeze-and-excitation. The stride is in the 3x3 convolution, as in torchvision
-    (in the paper: the first 1x1).
+    (in the paper: the first 1x1). ResNet-D (2019) starts with three 3x3 convolutions instead of a 7x7 one, and its
+    shortcuts average 2x2 positions before a 1x1 convolution without stride, so that no value is skipped. ResNet-RS
+    (2021) adds squeeze-and-excitation and replaces the max pool by a 3x3 convolution.
 
-    Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet: timm's):
+    Variants, for 224x224 (top-1 of torchvision's first weights; SE-ResNet, D and RS: timm's):
         name                parameters  multiply-adds   top-1
         resnet18            11,689,512        1.814 G  69.758
         resnet34            21,797,672        3.664 G  73.314
@@ -53,6 +60,9 @@ def resnet(
         se_resnet50         28,088,024        4.092 G  80.012
         se_resnet101        49,326,872        7.806 G       -
         se_resnet152        66,821,848       11.520 G       -
+        resnet26d           16,014,408        2.582 G       -
+        resnet50d           25,576,264        4.329 G  79.078
+        resnetrs50          35,691,912        4.454 G  79.896
 
     Args:
         classes: number of classes; None gives the features (N, C).
@@ -61,6 +71,8 @@ def resnet(
         groups: groups of the 3x3 convolution of a bottleneck.
         width: its channels per group in the first stage. Each later stage doubles them.
         excite: True for squeeze-and-excitation of f(x).
+        reduction: its hidden layers have 1 / reduction of the channels, at least 8.
+        design: "original", "d" for ResNet-D, or "rs" for the convolutions of ResNet-RS.
         output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation.
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
@@ -72,11 +84,21 @@ def resnet(
 
     Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016; Xie et al., "Aggregated
     residual transformations for deep neural networks", 2017; Zagoruyko and Komodakis, "Wide residual networks", 2016;
-    Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
+    Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018; He et al., "Bag of tricks for image classification with
+    convolutional neural networks", 2019; Bello et al., "Revisiting ResNets: improved training and scaling strategies",
+    2021.
     """
+    check_choice("resnet", "design", design, DESIGNS)
+    check_integer("resnet", "reduction", reduction)
 
     def conv3x3(features, stride, dilation, groups):
         return conv(features, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+
+    def projection(features, stride, pooled):
+        if design == "original" or not pooled:
+            return conv_norm_act(features, 1, stride=stride, norm=norm, act=identity)
+        pool = avg_pool(2, stride=stride, padding="SAME")
+        return serial(pool=pool, unit=conv_norm_act(features, 1, norm=norm, act=identity))
 
     def block(planes, stride, previous, dilation, project):
         if bottleneck:
@@ -101,8 +123,8 @@ def resnet(
                 "norm2": norm(),
             }
         if excite:
-            branch["excite"] = squeeze_excite(features=max(outer // 16, 8))  # at least 8, as in timm
-        shortcut = conv_norm_act(outer, 1, stride=stride, norm=norm, act=identity) if project else identity
+            branch["excite"] = squeeze_excite(features=max(outer // reduction, 8))  # at least 8, as in timm
+        shortcut = projection(outer, stride, pooled=planes > 64) if project else identity
         return serial(sum=residual(serial(**branch), shortcut), relu=jax.nn.relu)
 
     stages, dilation = {}, 1
@@ -112,8 +134,14 @@ def resnet(
         first = block(64 * 2**stage, stride, previous, dilation, project=bottleneck or stage > 0)
         others = [block(64 * 2**stage, 1, dilation, dilation, project=False) for _ in range(1, depth)]
         stages[f"stage{stage + 1}"] = serial(first, *others)
-    stem = {"stem": conv_norm_act(64, 7, stride=2, norm=norm), "pool": max_pool(3, stride=2, padding=1)}
-    return serial(**stem, **stages, features=global_avg_pool, **head(classes, dropout))
+    stem, pool = conv_norm_act(64, 7, stride=2, norm=norm), max_pool(3, stride=2, padding=1)
+    if design != "original":
+        stem = serial(
+            conv_norm_act(32, 3, stride=2, norm=norm), conv_norm_act(32, 3, norm=norm), conv_norm_act(64, 3, norm=norm)
+        )
+    if design == "rs":
+        pool = conv_norm_act(64, 3, stride=2, norm=norm)
+    return serial(stem=stem, pool=pool, **stages, features=global_avg_pool, **head(classes, dropout))
 
 
 resnet18 = variant("resnet18", resnet, depths=(2, 2, 2, 2), bottleneck=False)
@@ -131,3 +159,6 @@ se_resnet34 = variant("se_resnet34", resnet, depths=(3, 4, 6, 3), bottleneck=Fal
 se_resnet50 = variant("se_resnet50", resnet, depths=(3, 4, 6, 3), excite=True)
 se_resnet101 = variant("se_resnet101", resnet, depths=(3, 4, 23, 3), excite=True)
 se_resnet152 = variant("se_resnet152", resnet, depths=(3, 8, 36, 3), excite=True)
+resnet26d = variant("resnet26d", resnet, depths=(2, 2, 2, 2), design="d")
+resnet50d = variant("resnet50d", resnet, depths=(3, 4, 6, 3), design="d")
+resnetrs50 = variant("resnetrs50", resnet, depths=(3, 4, 6, 3), excite=True, reduction=4, design="rs")

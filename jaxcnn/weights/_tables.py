@@ -77,6 +77,30 @@ RESNET = Table(
     trailing_ones={".*/excite/weights/.*/kernel": 2},
 )
 
+# ResNet-D and ResNet-RS in timm; before the convolutions of the shortcuts are average pools
+RESNET_D = RESNET._replace(
+    renames=(
+        *((f"^stem/{i}/conv", f"conv1/{3 * i}") for i in range(3)),
+        *((f"^stem/{i}/norm", f"conv1/{3 * i + 1}") for i in range(2)),
+        ("^stem/2/norm", "bn1"),
+        ("^pool/conv", "maxpool/0"),
+        ("^pool/norm", "maxpool/1"),
+        ("sum/shortcut/(unit/)?conv", "downsample/1"),
+        ("sum/shortcut/(unit/)?norm", "downsample/2"),
+        *RESNET.renames,
+    ),
+)
+RES2NET = RESNET._replace(
+    renames=(
+        (r"layer/scales/(\d)/unit/1/conv", r"layer/convs/\1"),
+        (r"layer/scales/(\d)/unit/1/norm", r"layer/bns/\1"),
+        (r"layer/unit(\d)/conv", r"layer/conv\1"),
+        (r"layer/unit(\d)/norm", r"layer/norm\1"),
+        *RESNET.renames,
+        ("sum/layer/bns", "bns"),
+    ),
+)
+
 RESNET_TRANSFORMERS = Table(
     renames=(
         ("^stem/conv", "resnet/embedder/embedder/convolution"),
@@ -676,6 +700,8 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "vgg.*": (VGG, VGG_TIMM),
     "squeezenet.*": (SQUEEZENET,),
     "(wide_|se_)?resnet(18|34|50|101|152)(_2)?|resnext.*": (RESNET, RESNET_TRANSFORMERS, _base(RESNET_TRANSFORMERS)),
+    "resnet(26d|50d|rs50)": (RESNET_D,),
+    "res2net.*": (RES2NET,),
     "googlenet": (GOOGLENET,),
     "inception_v3": (INCEPTION,),
     "xception": (XCEPTION,),
@@ -700,6 +726,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "efficientnet_lite0": (EFFICIENTNET_V1_TIMM,),
     "efficientnet_v2_s": (EFFICIENTNET_V2_S, EFFICIENTNET_V2_TIMM),
     "efficientnet_v2_.": (EFFICIENTNET_V2, EFFICIENTNET_V2_TIMM),
+    "regnet_._(200mf|600mf|4gf|6_4gf|12gf)": (REGNET_TIMM,),
     "regnet.*": (REGNET, REGNET_TIMM),
     "convnext_.*": (CONVNEXT, CONVNEXT_TIMM, CONVNEXT_TRANSFORMERS, _base(CONVNEXT_TRANSFORMERS)),
     "convnextv2_(atto|femto|pico|nano)": (

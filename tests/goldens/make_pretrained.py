@@ -25,6 +25,11 @@ FOLDER = pathlib.Path(jaxcnn.__file__).parent / "weights"
 MAX_TESTED = 6e6  # parameters
 TOLERANCE = 1e-3  # relative to the largest logit
 
+# 10^6 multiply-adds -> the last part of our name
+REGNET_SIZES = {
+    **{200: "200mf", 400: "400mf", 600: "600mf", 800: "800mf", 1600: "1_6gf", 3200: "3_2gf"},
+    **{4000: "4gf", 6400: "6_4gf", 8000: "8gf", 12000: "12gf", 16000: "16gf", 32000: "32gf"},
+}
 # timm's names of architectures -> ours, where they are not equal
 TIMM = {
     "efficientnetv2_rw_s": None,  # other widths
@@ -39,11 +44,8 @@ TIMM = {
     **{
         f"regnet{kind}_{mega // 100:03}{suffix}": f"regnet_{kind}_{size}"
         for kind, sizes in {
-            "x": {400: "400mf", 800: "800mf", 1600: "1_6gf", 3200: "3_2gf", 8000: "8gf", 16000: "16gf", 32000: "32gf"},
-            "y": {
-                **{400: "400mf", 800: "800mf", 1600: "1_6gf", 3200: "3_2gf", 8000: "8gf"},
-                **{16000: "16gf", 32000: "32gf", 128000: "128gf"},
-            },
+            "x": REGNET_SIZES,
+            "y": REGNET_SIZES | {128000: "128gf"},
         }.items()
         for mega, size in sizes.items()
         for suffix in ("", "_tv")
