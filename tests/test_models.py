@@ -462,3 +462,58 @@ def test_options_of_other_libraries(name, library, options, message):
 def test_unknown_padding():
     with pytest.raises(ValueError, match="unknown padding 'keras'; expected one of: torch, tensorflow"):
         MODELS["efficientnet_b0"](padding="keras")
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("regnet_x_400mf", 5_157_512), ("regnet_x_800mf", 7_259_656), ("regnet_y_800mf", 6_263_168)],
+)
+def test_rounding_of_the_authors_of_regnet(name, parameters):
+    """The parameters of timm's regnetx_004, regnetx_008 and regnety_008."""
+    _, params, _, _ = whole(name, rounding="pycls")
+    assert jaxcnn.count_params(params) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "regnet_x_400mf",
+            {"rounding": "timm"},
+            "regnet: unknown rounding 'timm'; expected one of: torchvision, pycls",
+        ),
+        ("resnet50", {"design": "e"}, "resnet: unknown design 'e'; expected one of: original, d, rs"),
+        ("resnetrs50", {"reduction": 0}, "resnet: reduction must be at least 1, got 0"),
+        ("res2net50_26w_4s", {"scales": 1}, "res2net: scales must be at least 2, got 1"),
+    ],
+)
+def test_wrong_options_of_residual_networks(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name](**options)
+
+
+def test_hierarchy_of_a_res2net():
+    """The equation of its documentation, for the two blocks of one stage."""
+    model = MODELS["res2net50_26w_4s"](depths=(2,), width=2)
+    x = np.random.default_rng(0).standard_normal((1, 16, 16, 3), np.float32)
+    params, state = drawn(jax.eval_shape(model.init, jax.random.key(0), x))
+    state = jax.tree.map(np.square, state)
+    probe = jaxcnn.capture(model, ".*/layer/(unit1|scales)")
+    (_, found), _ = jaxcnn.jit(lambda *of: probe.apply(*of, train=False))(params, state, x)
+    for block in "01":
+        path = f"stage1/{block}/sum/layer"
+        of_scales, norms = (tree["stage1"][block]["sum"]["layer"]["scales"] for tree in (params, state))
+        groups = np.split(found[f"{path}/unit1"], 4, axis=-1)
+        expected, y = [], np.zeros_like(groups[0])
+        for i in range(3):
+            unit, norm = of_scales[str(i)]["unit"]["1"], norms[str(i)]["unit"]["1"]["norm"]
+            padded = np.pad(groups[i] + y * (block == "1"), ((0, 0), (1, 1), (1, 1), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+            z = np.einsum("nhwckl,kldc->nhwd", windows, unit["conv"]["kernel"].swapaxes(2, 3))
+            y = (z - norm["mean"]) / np.sqrt(norm["var"] + 1e-5) * unit["norm"]["scale"] + unit["norm"]["bias"]
+            expected.append(y := np.maximum(y, 0))
+        padded = np.pad(groups[3], ((0, 0), (1, 1), (1, 1), (0, 0)))
+        means = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2)).mean((-2, -1))
+        expected = np.concatenate([*expected, groups[3] if block == "1" else means], axis=-1)
+        np.testing.assert_allclose(found[f"{path}/scales"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
