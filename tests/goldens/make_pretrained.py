@@ -99,7 +99,8 @@ def problem(build: Callable[[], torch.nn.Module], model: str, of_timm: bool) -> 
     x = torch.rand(2, 3, size, size) - 0.5
     with torch.no_grad():
         expected = net(x).numpy()
-    apply = jax.jit(getattr(jaxcnn.models, model)(**given).apply, static_argnames="train", compiler_options=FAST_COMPILE)
+    ours = getattr(jaxcnn.models, model)(**given)
+    apply = jax.jit(ours.apply, static_argnames="train", compiler_options=FAST_COMPILE)
     found, _ = apply(params, state, x.permute(0, 2, 3, 1).numpy(), train=False)
     error = np.abs(found - expected).max() / np.abs(expected).max()
     return "" if error < TOLERANCE else f"the logits differ by {error:.2g}"
