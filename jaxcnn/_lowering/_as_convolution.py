@@ -19,13 +19,17 @@ def swap_in_out_channels(w: jax.Array, groups: int) -> jax.Array:
     return w.reshape(*size, -1, groups * channels)
 
 
-def rotated(dy: jax.Array, w: jax.Array, problem: Problem) -> tuple[Problem, jax.Array]:
-    """The input gradient as a convolution of dy with the rotated kernel: returns its problem and the kernel."""
-    window, groups = problem.window, problem.groups
-    w = swap_in_out_channels(jnp.flip(w, range(len(window.size))), groups)
-    pads = []
+def rotated_kernel(w: jax.Array, problem: Problem) -> jax.Array:
+    """The kernel of a convolution of dy that computes the input gradient."""
+    w = jnp.flip(w, range(len(problem.window.size)))
+    return materialized(swap_in_out_channels(w, problem.groups))
+
+
+def rotated(problem: Problem) -> Problem:
+    """The problem of a convolution of dy that computes the input gradient."""
+    window, pads = problem.window, []
     for o, n, s, span, (low, _), input_dilation in zip(
-        dy.shape[1:-1],
+        problem.output,
         problem.spatial,
         window.stride,
         window.span,
@@ -35,8 +39,9 @@ def rotated(dy: jax.Array, w: jax.Array, problem: Problem) -> tuple[Problem, jax
     ):
         dilated_dy, dilated_x = (o - 1) * s + 1, (n - 1) * input_dilation + 1
         pads.append((span - 1 - low, dilated_x + low - dilated_dy))
-    rotated_window = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
-    return _problem.forward(dy, w, rotated_window, groups), materialized(w)
+    window = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
+    sizes = {"spatial": problem.output, "channels": problem.features, "features": problem.channels}
+    return problem._replace(operation="forward", window=window, **sizes)
 
 
 def over_examples(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:

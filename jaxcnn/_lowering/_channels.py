@@ -10,6 +10,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +26,17 @@ _SLICES = 16
 
 def channel_sum(x: jax.Array) -> jax.Array:
     """(N, *spatial, C) -> (C,)."""
-    return _sum.bind(x)
+    return _sum.bind(x, models=False)
 
 
 def broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
     """(C,), (N, *spatial, C) -> (N, *spatial, C) in v's dtype: v at each position of x."""
-    return _broadcast.bind(v, x)
+    return _broadcast.bind(v, x, models=False)
 
 
 def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
     """(N, *spatial, C), (C,) -> (2, C): the sums of x - near and of its square. `near` is a constant."""
-    return _moments.bind(x, lax.stop_gradient(near))
+    return _moments.bind(x, lax.stop_gradient(near), models=False)
 
 
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
@@ -95,10 +96,16 @@ _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, examples=(False, True
 _moments = primitive("jaxcnn_channel_moments", _lax_moments, cpu=_cpu_moments, examples=(False, False))
 
 
-def _tangent(dx: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
-    return jnp.stack([channel_sum(dx), 2 * channel_sum((x - broadcast(near, x)) * dx)])
+def _tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
+    weighted = 2 * (x - _broadcast.bind(near, x, models=models)) * dx
+    return jnp.stack([_sum.bind(dx, models=models), _sum.bind(weighted, models=models)], -2)
 
 
-ad.deflinear2(_sum, lambda dv, x: [lax.broadcast_in_dim(dv, x.aval.shape, (len(x.aval.shape) - 1,))])
-linear_in(0, _broadcast, lambda dx, x: _sum.bind(dx))
+def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
+    shape = x.aval.shape
+    return [lax.broadcast_in_dim(dv, shape, (*range(models), len(shape) - 1))]
+
+
+ad.deflinear2(_sum, _sum_transposed)
+linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
 ad.defjvp(_moments, _tangent, None)

@@ -12,18 +12,18 @@ import jax
 from jaxcnn._jax import ad
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._as_convolution import swap_in_out_channels
-from jaxcnn._lowering._rules import by_rules
+from jaxcnn._lowering._by_rules import by_rules
 from jaxcnn._window import Window
 
 
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Array:
     """(N, *spatial, C), (*size, C / groups, F) -> (N, *spatial', F): `lax.conv_general_dilated`, channels last."""
-    return _forward.bind(x, w, window=window, groups=groups, precision=_precision())
+    return _forward.bind(x, w, window=window, groups=groups, precision=_precision(), models=False)
 
 
 def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
-    options = {"window": window, "groups": groups, "precision": _precision()}
+    options = {"window": window, "groups": groups, "precision": _precision(), "models": False}
     return _input_gradient.bind(x, swap_in_out_channels(w, groups), **options, spatial=spatial)
 
 
@@ -39,8 +39,8 @@ _input_gradient = by_rules("jaxcnn_conv_input_gradient", _problem.input_gradient
 _kernel_gradient = by_rules("jaxcnn_conv_kernel_gradient", _problem.kernel_gradient, examples=(False, False))
 
 
-def _dx(dy: Any, x: Any, w: Any, **options: Any) -> jax.Array:
-    return _input_gradient.bind(dy, w, **options, spatial=x.aval.shape[1:-1])
+def _dx(dy: Any, x: Any, w: Any, *, models: bool, **options: Any) -> jax.Array:
+    return _input_gradient.bind(dy, w, **options, models=models, spatial=x.aval.shape[models + 1 : -1])
 
 
 ad.defbilinear(

@@ -11,9 +11,9 @@ import jax
 
 from jaxcnn._jax import ad
 from jaxcnn._lowering import _window_pooling
+from jaxcnn._lowering._by_rules import by_rules
 from jaxcnn._lowering._primitive import linear_in, primitive
 from jaxcnn._lowering._problem import pool
-from jaxcnn._lowering._rules import by_rules
 from jaxcnn._window import Window
 
 

@@ -16,17 +16,23 @@ def primitive(
     plain: Callable[..., jax.Array],
     *,
     cpu: Callable[..., jax.Array] | None = None,
+    cpu_models: Callable[..., jax.Array] | None = None,
     examples: tuple[bool, ...],
 ) -> Primitive:
     """A primitive that runs `plain`, or on a CPU `cpu` if given. The caller registers its derivatives.
 
+    If not all operands have examples, the primitive has a parameter `models`: whether it computes several models at
+    once. Then all operands and the result have one more dimension, the first.
+
     Args:
         name: its name in a jaxpr.
-        plain, cpu: functions of arrays, with hashable keyword parameters.
-        examples: for each operand, whether its first dimension is the batch. If `vmap` maps exactly these operands, the
-            new dimension is merged into the batch; otherwise it maps `plain`.
+        plain, cpu: functions of the arrays of one model, with hashable keyword parameters.
+        cpu_models: on a CPU, the function of the arrays of several models; by default, `vmap` of `cpu`.
+        examples: for each operand, whether its first dimension is the batch. If `vmap` maps exactly these operands, or
+            if all operands have examples, the new dimension is merged into the batch; otherwise into the models.
     """
     prim = Primitive(name)
+    plain = _for_models(plain)
     vars(prim)["plain"] = plain  # read by `_program`
 
     def shape(*args, **params):
@@ -35,20 +41,54 @@ def primitive(
         return ShapedArray(out.shape, out.dtype)
 
     def batch(args, dims, **params):
-        if [dim is not None for dim in dims] != list(examples):
-            return jax.vmap(functools.partial(plain, **params), dims)(*args), 0
-        moved = [jnp.moveaxis(arg, dim, 0) if dim is not None else arg for arg, dim in zip(args, dims, strict=True)]
-        flat = [arg.reshape(-1, *arg.shape[2:]) if new else arg for arg, new in zip(moved, examples, strict=True)]
-        out = prim.bind(*flat, **params)
-        return out.reshape(*moved[examples.index(True)].shape[:2], *out.shape[1:]), 0
+        (count, *_) = (arg.shape[dim] for arg, dim in zip(args, dims, strict=True) if dim is not None)
+        into_examples = all(examples) or [dim is not None for dim in dims] == list(examples)
+        mapped = examples if into_examples else (True,) * len(args)
+        models = params.get("models", False)
+        axis = int(models) if into_examples else 0
+        args = [
+            _with_dimension(arg, dim, axis, count) if new else arg
+            for arg, dim, new in zip(args, dims, mapped, strict=True)
+        ]
+        if not into_examples and not models:
+            return prim.bind(*args, **params | {"models": True}), 0
+        merged = [_merge(arg, axis) if new else arg for arg, new in zip(args, mapped, strict=True)]
+        out = prim.bind(*merged, **params)
+        both = args[mapped.index(True)].shape[axis : axis + 2]
+        return out.reshape(*out.shape[:axis], *both, *out.shape[axis + 1 :]), axis
 
     prim.def_abstract_eval(shape)
     prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
     mlir.register_lowering(prim, mlir.lower_fun(plain, multiple_results=False))
     if cpu:
-        mlir.register_lowering(prim, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+        mlir.register_lowering(
+            prim, mlir.lower_fun(_for_models(cpu, cpu_models), multiple_results=False), platform="cpu"
+        )
     batching.primitive_batchers[prim] = batch
     return prim
+
+
+def _for_models(one: Callable[..., jax.Array], several: Callable[..., jax.Array] | None = None) -> Callable[..., Any]:
+    """The function of the arrays of one model, or if `models` is true, of several."""
+
+    def run(*args, models=False, **params):
+        if not models:
+            return one(*args, **params)
+        return several(*args, **params) if several else jax.vmap(functools.partial(one, **params))(*args)
+
+    return run
+
+
+def _with_dimension(x: jax.Array, dim: int | None, axis: int, count: int) -> jax.Array:
+    """x with the mapped dimension at `axis`, repeated if x is not mapped."""
+    if dim is None:
+        return jnp.broadcast_to(jnp.expand_dims(x, axis), (*x.shape[:axis], count, *x.shape[axis:]))
+    return jnp.moveaxis(x, dim, axis)
+
+
+def _merge(x: jax.Array, axis: int) -> jax.Array:
+    """x with the dimensions `axis` and `axis + 1` as one."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
 
 
 def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> None:

@@ -23,6 +23,7 @@ class Problem(NamedTuple):
     groups: int
     dtype: str
     precision: str | None = None  # of products on a GPU or TPU, as in `jax.default_matmul_precision`
+    models: Any = 1  # several under `vmap`, each with its own kernel; all other sizes refer to one
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -39,8 +40,8 @@ class Problem(NamedTuple):
 
     @property
     def multiply_adds(self) -> Any:
-        """For all examples: each weight is used once per output position."""
-        return self.examples * math.prod(self.output) * math.prod(self.kernel_shape)
+        """For all models and examples: each weight is used once per output position."""
+        return self.models * self.examples * math.prod(self.output) * math.prod(self.kernel_shape)
 
 
 # (x, w, problem) -> y, (dy, w, problem) -> dx, or (x, dy, problem) -> dw

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._jax import Primitive, Tracer
+from jaxcnn._jax import Tracer
 from jaxcnn._lowering import (
     _as_convolution,
     _depth_slices,
@@ -29,13 +29,13 @@ from jaxcnn._lowering import (
     _winograd,
 )
 from jaxcnn._lowering._channels import abs_sum
-from jaxcnn._lowering._primitive import primitive
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._path import expected_one_of
 
 _MAX_TAPS = 64  # with more, unrolling the taps takes too long to compile
 _MAX_TERMS = 160  # likewise for sums over taps and channels
 _always: Callable[[Problem], bool] = lambda p: True
+_never: Callable[[Problem], bool] = lambda p: False
 
 
 class Rule(NamedTuple):
@@ -46,6 +46,9 @@ class Rule(NamedTuple):
     why: str
     fits: Callable[[Problem], bool] = _always  # whether it can compute the problem
     faster: Callable[[Problem], bool] = _always  # whether it is faster than all following rules
+    # whether `vmap` of it computes several models faster than a loop over them. It is false for library calls, which
+    # have no form for several models, for `lax.cond`, of which `vmap` computes both branches, and for large buffers.
+    vmapped: Callable[[Problem], bool] = _never
 
 
 def table(operation: str) -> str:
@@ -80,23 +83,6 @@ def forced(name: str) -> Iterator[None]:
         raise RuntimeError("forced must be around the call of the jitted function, not inside it")
     with _forced(name):
         yield
-
-
-def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[bool, ...]) -> Primitive:
-    """A primitive that runs the rule for the problem `describe(*operands, **params)`."""
-
-    def runner(rule_for: Callable[[Problem], Rule]) -> Callable[..., jax.Array]:
-        def run(*arrays, **params):
-            problem = describe(*arrays, **params)
-            with jax.default_matmul_precision(problem.precision):
-                return rule_for(problem).run(*arrays, problem)
-
-        return run
-
-    plain = runner(functools.partial(choose, backend="other"))
-    prim = primitive(name, plain, cpu=runner(selected), examples=examples)
-    vars(prim)["problem"] = describe  # read by `explain.plan`
-    return prim
 
 
 def selected(problem: Problem, backend: str = "cpu") -> Rule:
@@ -152,6 +138,8 @@ def _by_position_faster(problem: Problem) -> bool:
     example.
     """
     examples, channels, features = problem.examples, problem.channels, problem.features
+    if problem.models != 1 and examples == 1:
+        return problem.window.taps <= _MAX_TAPS
     if not isinstance(examples, int) or min(channels, features) > _direct.LANES:
         return False
     output, sums = problem.output, examples * problem.window.taps * channels * max(features, _direct.LANES)
@@ -190,8 +178,12 @@ def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.A
 
 
 def _rotated(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm = _compute) -> jax.Array:
-    convolution, kernel = _as_convolution.rotated(dy, w, problem)
-    return compute(dy, kernel, convolution)
+    return compute(dy, _as_convolution.rotated_kernel(w, problem), _as_convolution.rotated(problem))
+
+
+def _rotated_vmapped(problem: Problem) -> bool:
+    convolution = _as_convolution.rotated(problem)
+    return choose(convolution).vmapped(convolution)
 
 
 _blocks = functools.partial(_grouped.convolution, compute=_compute)
@@ -219,9 +211,15 @@ _EXTREME_GRADIENT = (
 )
 TABLES = {
     "forward": (
-        Rule("direct", _direct.forward, "few channels: packing them takes longer than the sums", faster=_direct_faster),
+        Rule(
+            "direct",
+            _direct.forward,
+            "few channels: packing them takes longer than the sums",
+            faster=_direct_faster,
+            vmapped=_always,
+        ),
         Rule("grouped", _if_finite(_blocks, _lax.forward), _GROUPED, _in_groups, _grouped_faster),
-        Rule("pointwise", _matmul.pointwise, "one tap: a product of two matrices", _pointwise_fits),
+        Rule("pointwise", _matmul.pointwise, "one tap: a product of two matrices", _pointwise_fits, vmapped=_always),
         Rule(
             "im2col",
             _im2col_if_finite,
@@ -247,6 +245,7 @@ TABLES = {
             "depthwise, strided: inserts no zeros into dy",
             _depthwise,
             lambda p: _direct_faster(p) and _strided(p),
+            _always,
         ),
         Rule(
             "grouped",
@@ -255,18 +254,25 @@ TABLES = {
             _in_groups,
             _grouped_faster,
         ),
-        Rule("rotated", _rotated, "a convolution of dy, computed by the forward rules"),
+        Rule("rotated", _rotated, "a convolution of dy, computed by the forward rules", vmapped=_rotated_vmapped),
         Rule("lax", _lax.input_gradient, "the transpose of XLA's convolution"),
     ),
     "kernel gradient": (
-        Rule("pointwise", _matmul.pointwise_kernel_gradient, "one tap: x^T dy", _pointwise_gradient_fits),
+        Rule(
+            "pointwise",
+            _matmul.pointwise_kernel_gradient,
+            "one tap: x^T dy",
+            _pointwise_gradient_fits,
+            vmapped=_always,
+        ),
         Rule("depth slices", functools.partial(_depth_slices.kernel_gradient, compute=_compute), _SLICES, _dense_3d),
         Rule(
             "by position",
             _direct.kernel_gradient_by_position,
-            "few channels or features: the sums of an example fit into a cache",
+            "few channels or features, or models with few examples: the sums of an example fit into a cache",
             _dense_1d_2d,
             _by_position_faster,
+            _always,
         ),
         Rule(
             "over examples",
@@ -274,7 +280,14 @@ TABLES = {
             "XLA's convolution, in a layout that is fast inside loops",
             _ungrouped,
         ),
-        Rule("by tap", _direct.kernel_gradient_by_tap, "few channels: sums of products", _in_groups, _direct_faster),
+        Rule(
+            "by tap",
+            _direct.kernel_gradient_by_tap,
+            "few channels: sums of products",
+            _in_groups,
+            _direct_faster,
+            _always,
+        ),
         Rule(
             "grouped",
             functools.partial(_grouped.kernel_gradient, compute=_compute),
