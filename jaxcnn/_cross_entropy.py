@@ -9,6 +9,7 @@ import optax
 
 from jaxcnn._layer import Layer, check_number
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
+from jaxcnn._number import is_zero
 from jaxcnn._target import check_class_label, class_logits, class_target
 
 
@@ -69,7 +70,7 @@ def cross_entropy(
         shape = (1,) * (logits[0].ndim - 1) + (-1,)
         scale = jnp.asarray([1.0] if weights is None else weights, logits[0].dtype).reshape(shape)
         total = counted if weights is None else (target * scale).sum(-1)
-        if train and label_smoothing:
+        if train and not is_zero(label_smoothing):
             target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
         main, *heads = (weighted_mean(optax.softmax_cross_entropy(y, scale * target), weight, total) for y in logits)
         return main + auxiliary * sum(heads)

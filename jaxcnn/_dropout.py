@@ -5,6 +5,7 @@ like training an ensemble of many thinned networks that share their weights.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,17 @@ from jaxcnn._layer import (
     as_floating,
     at_least_float32,
     check_number,
-    check_rate,
     constructor,
     require_key,
     spatial_rank,
 )
+from jaxcnn._number import is_zero
 from jaxcnn._window import check_integer
+
+
+def check_rate(value: Any) -> Any:
+    """Returns `value` if it is a probability of dropping, in [0, 1)."""
+    return check_number("rate, the probability of dropping,", value, 0, 1)
 
 
 @constructor
@@ -103,7 +109,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         density = rate
         for n, block, count in zip(spatial, blocks, positions, strict=True):
             density *= n / (block * count)
-        seeds = bernoulli(key, min(density, 1.0), (x.shape[0], *positions, x.shape[-1]))
+        seeds = bernoulli(key, jnp.minimum(density, 1.0), (x.shape[0], *positions, x.shape[-1]))
         dropped = lax.reduce_window(
             seeds.astype(jnp.float32),
             -jnp.inf,
@@ -235,7 +241,7 @@ def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Arr
     """A layer that computes `noise(key, amount, x)` in training; the identity in evaluation or with amount 0."""
 
     def apply(params, state, x, *, train, key=None):
-        if not train or amount == 0:
+        if not train or is_zero(amount):
             return x, state
         return noise(require_key(key, name), amount, as_floating(x, name)), state
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._number import is_traced_number
 from jaxcnn._recompute import keeping_input
 from jaxcnn._repr import Call
 
@@ -285,7 +286,9 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
-    """Returns `value` if least <= value < below, or <= below if `closed`; else raises."""
+    """Returns `value` if least <= value < below, or <= below if `closed`; else raises. A traced number is not known."""
+    if is_traced_number(value):
+        return value
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):
         raise TypeError(f"{name} must be a number, got {short_repr(value)}")
@@ -293,8 +296,3 @@ def check_number(name: str, value: Any, least: float = 0.0, below: float = math.
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
         raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
     return value
-
-
-def check_rate(value: Any) -> Any:
-    """Returns `value` if it is a probability of dropping, in [0, 1)."""
-    return check_number("rate, the probability of dropping,", value, 0, 1)

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._dropout import drop
+from jaxcnn._dropout import check_rate, drop
 from jaxcnn._layer import (
     Layer,
     Params,
     as_layer,
-    check_rate,
     child_key,
     constructor,
     get_param,
     require_key,
     transform_keys,
 )
+from jaxcnn._number import is_zero
 from jaxcnn._numeric import (
     align_trailing,
     center_and_variance,
@@ -60,7 +60,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
     """
     layer = as_layer(layer)
-    if check_rate(rate) == 0:
+    if is_zero(check_rate(rate)):
         return layer
 
     def apply(params, state, x, *, train, key=None):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._dropout import drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, as_layer, check_rate, constructor, require_key, transform_keys
+from jaxcnn._dropout import check_rate, drop, drop_channels, drop_examples
+from jaxcnn._layer import Layer, as_layer, constructor, require_key, transform_keys
+from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
 from jaxcnn._window import check_choice
@@ -259,7 +260,7 @@ def _drop_output(
     name: str, layer: AnyLayer, rate: float, dropout: Callable[[jax.Array, float, jax.Array], jax.Array]
 ) -> Layer:
     layer = as_layer(layer)
-    if check_rate(rate) == 0:
+    if is_zero(check_rate(rate)):
         return layer
 
     def apply(params, state, x, *, train, key=None):

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
 
-from jaxcnn._lowering import convolve, convolve_transposed, window_max, window_sum
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
-from jaxcnn._lowering._materialize import materialized_gradient
-from tests.test_lowering import close, convolutions, pools
+from jaxcnn._lowering import convolve, convolve_transposed
+from tests.test_lowering import close, convolutions
 
 MODELS = 3
 small = settings(max_examples=10, deadline=None, derandomize=True)
@@ -33,7 +30,10 @@ def mapped_and_looped(f, args, mapped):
     """`derivatives` under vmap, and for each model in turn. `mapped` tells which arguments differ between models."""
     args = [jnp.asarray(arg) for arg in args]
     scales = jnp.arange(1, MODELS + 1) / 2
-    stacked = [jnp.stack([s * arg for s in scales]).astype(arg.dtype) if m else arg for arg, m in zip(args, mapped, strict=True)]
+    stacked = [
+        jnp.stack([s * arg for s in scales]).astype(arg.dtype) if m else arg
+        for arg, m in zip(args, mapped, strict=True)
+    ]
     axes = [0 if m else None for m in mapped]
     of_model = lambda i: [arg[i] if m else arg for arg, m in zip(stacked, mapped, strict=True)]
     found = jax.jit(jax.vmap(lambda *args: derivatives(f, *args), axes))(*stacked)
@@ -78,6 +78,10 @@ def test_convolution(case, mapped):
 def test_transposed_convolution(case, mapped):
     x, w, problem = case
     dy = np.random.default_rng(0).normal(size=(len(x), *problem.output, w.shape[-1])).astype(np.float32)
-    w = np.random.default_rng(0).normal(size=(*problem.window.size, w.shape[-1] // problem.groups, x.shape[-1])).astype(np.float32)
+    w = (
+        np.random.default_rng(0)
+        .normal(size=(*problem.window.size, w.shape[-1] // problem.groups, x.shape[-1]))
+        .astype(np.float32)
+    )
     f = lambda dy, w: convolve_transposed(dy, w, problem.window, problem.groups, x.shape[1:-1])
     close(*mapped_and_looped(f, (dy, w), mapped))

@@ -25,6 +25,9 @@ from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
 from jaxcnn.train._step import TrainState as TrainState
 from jaxcnn.train._step import make_step as make_step
+from jaxcnn.train._sweep import sweep as sweep
+from jaxcnn.train._sweep_result import SweepResult as SweepResult
+from jaxcnn.train._sweep_result import SweepRun as SweepRun
 from jaxcnn.train._tta import with_tta as with_tta
 from jaxcnn.train.checkpoint import CheckpointError as CheckpointError
 
@@ -39,6 +42,8 @@ __all__ = [
     "Interrupted",
     "NonFiniteError",
     "Run",
+    "SweepResult",
+    "SweepRun",
     "TrainState",
     "callbacks",
     "checkpoint",
@@ -54,6 +59,7 @@ __all__ = [
     "require",
     "resolve",
     "reuse_memory",
+    "sweep",
     "with_ema",
     "with_tta",
 ]

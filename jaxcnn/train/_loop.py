@@ -65,7 +65,7 @@ def loop(
     """
     source = to_devices(source)
     feed, advance = many_steps(step, source, augmentation, skip)
-    carry = first_carry(step, train_state, source)
+    carry = replicate(first_carry(step, train_state, source))
     event = Event("start", carry, int(carry.train_state.step), source.steps, epochs, source.batch_size, run)
     yield event
 

@@ -16,7 +16,7 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import child_key
 from jaxcnn._loss import Batch
 from jaxcnn.data import Source, augment
-from jaxcnn.train._devices import batch_sharding, replicate, replicated_sharding
+from jaxcnn.train._devices import batch_sharding, replicated_sharding
 from jaxcnn.train._event import Carry
 from jaxcnn.train._guard import undo_if_nonfinite
 from jaxcnn.train._recipe import scale_bytes
@@ -36,11 +36,29 @@ def many_steps(
     advance: (carry, batches, steps) -> carry after these steps, compiled.
     """
     feed, read = _from_memory(source) if source.stream is None else _from_stream(source)
+    update = carry_update(step, augmentation, skip)
+
+    def advance(carry, batches, count):
+        def body(loop_state):
+            done, carry = loop_state
+            batch, rows = read(batches, carry.train_state.step)
+            batch = lax.with_sharding_constraint(batch, batch_sharding())
+            return done + 1, update(carry, batch, augment.When(rows, carry.train_state.step // source.steps))
+
+        unfinished = lambda loop_state: (loop_state[0] < count) & (loop_state[1].nonfinite_leaf < 0)
+        return lax.while_loop(unfinished, body, (0, carry))[1]
+
+    return feed, jit(advance, donate_argnums=0)
+
+
+def carry_update(
+    step: Step, augmentation: Callable[..., Batch] | None, skip: int
+) -> Callable[[Carry, Batch, augment.When], Carry]:
+    """(carry, batch, when) -> carry after one step. A step that is not finite is undone."""
     checked_step = undo_if_nonfinite(step)
 
-    def single_step(carry, batch, when):
-        state = carry.train_state
-        batch = scale_bytes(lax.with_sharding_constraint(batch, batch_sharding()))
+    def update(carry, batch, when):
+        state, batch = carry.train_state, scale_bytes(batch)
         if augmentation:
             key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
             batch = augmentation(key, batch, when)
@@ -56,16 +74,7 @@ def many_steps(
         skipped = carry.skipped + (passed & ~finite).astype(carry.skipped.dtype)
         return Carry(after, metric_sums, jnp.where(passed, -1, nonfinite_leaf), skipped, nonfinite_in_a_row)
 
-    def advance(carry, batches, count):
-        def body(loop_state):
-            done, carry = loop_state
-            batch, rows = read(batches, carry.train_state.step)
-            return done + 1, single_step(carry, batch, augment.When(rows, carry.train_state.step // source.steps))
-
-        unfinished = lambda loop_state: (loop_state[0] < count) & (loop_state[1].nonfinite_leaf < 0)
-        return lax.while_loop(unfinished, body, (0, carry))[1]
-
-    return feed, jit(advance, donate_argnums=0)
+    return update
 
 
 def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -84,12 +93,13 @@ def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
             cached_for, order = needed, compiled(key, epoch)
         yield (source.arrays, order), count
 
-    def read(batches, step):
-        arrays, order = batches
-        rows = lax.dynamic_slice_in_dim(order, step % source.steps * source.batch_size, source.batch_size)
-        return {name: value[rows] for name, value in arrays.items()}, rows
+    return feed, lambda batches, step: rows_of_step(source, *batches, step)
 
-    return feed, read
+
+def rows_of_step(source: Source, arrays: Batch, order: jax.Array, step: jax.Array) -> tuple[Batch, jax.Array]:
+    """The batch of a step of data in memory, in the order of its epoch, and the indices of its rows."""
+    rows = lax.dynamic_slice_in_dim(order, step % source.steps * source.batch_size, source.batch_size)
+    return {name: value[rows] for name, value in arrays.items()}, rows
 
 
 def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -112,13 +122,11 @@ def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
 
 
 def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
-    """The initial carry, replicated on all devices."""
+    """The initial carry."""
     batch = jax.eval_shape(scale_bytes, source.spec)
     names = [*jax.eval_shape(step, train_state, batch)[1], _STEPS]
     zero = lambda: jnp.zeros((), jnp.int32)
-    return replicate(
-        Carry(train_state, {name: jnp.zeros((), jnp.float32) for name in names}, zero() - 1, zero(), zero())
-    )
+    return Carry(train_state, {name: jnp.zeros((), jnp.float32) for name in names}, zero() - 1, zero(), zero())
 
 
 def means(metric_sums: dict[str, jax.Array]) -> dict[str, float | None]:

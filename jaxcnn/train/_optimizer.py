@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from jaxcnn._layer import Params, short_repr
+from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import expected_one_of, mask
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._step import TrainState
@@ -46,11 +47,11 @@ def _linear(peak: float, end: float, steps: int) -> optax.Schedule:
 
 
 def _cosine(peak: float, end: float, steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(peak, steps, end / peak if peak else 0.0)
+    return optax.cosine_decay_schedule(peak, steps, 0.0 if is_zero(peak) else end / peak)
 
 
 def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
-    if not 0 < end <= peak:
+    if not (is_traced_number(peak) or is_traced_number(end) or 0 < end <= peak):
         raise ConfigError(f"schedule.end must be above 0 and at most {peak} for an exponential schedule, got {end}")
     return optax.exponential_decay(peak, steps, end / peak)
 
@@ -133,18 +134,18 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
         if callable(value) or isinstance(value, dict):
             raise ConfigError(f"optimizer.{option} must be a number, bool or string, got {short_repr(value)}")
     parts = []
-    if config["clip_norm"]:
+    if not is_zero(config["clip_norm"]):
         parts.append(optax.clip_by_global_norm(config["clip_norm"]))
     decay, where = config["weight_decay"]["rate"], config["weight_decay"]["where"]
     if {"weight_decay", "mask"} <= {*inspect.signature(make).parameters}:
-        options |= {"weight_decay": decay, "mask": mask(params, where) if decay else None}
-    elif decay:
+        options |= {"weight_decay": decay, "mask": None if is_zero(decay) else mask(params, where)}
+    elif not is_zero(decay):
         parts.append(optax.add_decayed_weights(decay, mask(params, where)))
     epochs, every = config["epochs"], config["accumulate"]
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
     parts.append(make(make_schedule(config["schedule"], rate, updates), **options))
     optimizer = optax.chain(*parts)
-    if config["ema"]:
+    if not is_zero(config["ema"]):
         optimizer = with_ema(optimizer, config["ema"])
     if every > 1:
         optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()

@@ -15,6 +15,7 @@ from jax import lax
 from jaxcnn._layer import Layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._mix import cutmix, mixup
+from jaxcnn._number import is_zero
 from jaxcnn._path import expected_one_of
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
@@ -77,18 +78,18 @@ Loss = Callable[..., LossFn]  # model -> LossFn
 
 def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
     """The model's loss with the label smoothing, regularization, mixup and cutmix of the config."""
-    if smoothing := config["label_smoothing"]:
+    if not is_zero(smoothing := config["label_smoothing"]):
         if "label_smoothing" not in inspect.signature(loss).parameters:
             raise ConfigError(f"label_smoothing must be 0: {short_repr(loss)} has no such argument, got {smoothing}")
         loss = functools.partial(loss, label_smoothing=smoothing)
     loss_fn = with_loss_as_metric(loss_of(loss, model))
     scales = config["regularize"]
-    penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if scales[name]]
+    penalties = [make(scales[name]) for name, make in (("l1", l1), ("l2", l2)) if not is_zero(scales[name])]
     if penalties:
         loss_fn = regularized(loss_fn, *penalties)
-    if config["mixup"]:
+    if not is_zero(config["mixup"]):
         loss_fn = mixup(loss_fn, config["mixup"])
-    if config["cutmix"]:
+    if not is_zero(config["cutmix"]):
         loss_fn = cutmix(loss_fn, config["cutmix"])
     return loss_fn
 

@@ -150,7 +150,7 @@ class Run:
         Arrays are written as lists, and non-finite numbers as null. If the files cannot be written, the error is
         printed once; the records stay in memory, and the next `log` tries to write them again.
         """
-        json_record = json.loads(json.dumps(_to_json(record), allow_nan=False))  # equal to what is read back
+        json_record = json.loads(json.dumps(to_json(record), allow_nan=False))  # equal to what is read back
         self.say(line)
         self.records.append(json_record)
         self._write([json_record])
@@ -205,7 +205,7 @@ class Run:
             self.say(f"{path} is damaged and will be rewritten: {problem}")
         about = {
             "experiment": name,
-            "config": _to_json(self.config),
+            "config": to_json(self.config),
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
@@ -286,12 +286,12 @@ def _new_folder(root: str | os.PathLike, name: str) -> pathlib.Path:
     return folder
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """The value with arrays as lists, and None for each non-finite number."""
     if isinstance(value, dict):
-        return {name: _to_json(part) for name, part in value.items()}
+        return {name: to_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json(part) for part in value]
+        return [to_json(part) for part in value]
     if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
-        return _to_json(value.tolist())
+        return to_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

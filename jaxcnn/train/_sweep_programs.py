@@ -1,0 +1,151 @@
+"""The compiled programs of a sweep. Each computes the same function for all runs of a chunk, with `vmap`."""
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn._jit import jit
+from jaxcnn._layer import Params, State
+from jaxcnn._program import equations
+from jaxcnn._transform import cast
+from jaxcnn.data import Source, augment
+from jaxcnn.metrics import Metric, add_sums
+from jaxcnn.train._evaluate import measurement
+from jaxcnn.train._event import Carry
+from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
+from jaxcnn.train._optimizer import apply_accumulated, ema_params, make_optimizer
+from jaxcnn.train._recipe import Loss, augmentation, loss_of, scale_bytes, training_loss, with_loss_as_metric
+from jaxcnn.train._step import TrainState, make_step
+from jaxcnn.train._sweep_space import Space, Values
+from jaxcnn.train._tta import with_tta
+
+_MEMORY = 0.4  # the fraction of the free memory that the runs of a chunk may use
+_DEFAULT_MEMORY = 4e9  # bytes, if the system does not tell
+
+
+class Programs(NamedTuple):
+    """Functions of one run. `mapped` makes them functions of all runs of a chunk.
+
+    create: values -> carry before the first step.
+    train_epoch: (values, carry, arrays, epoch) -> carry after the epoch; metric_sums are those of the epoch.
+    measure: (values, params and state, batch) -> (metrics of the loss, sums of the other metrics).
+    step: values -> the training step.
+    """
+
+    create: Callable[[Values], Carry]
+    train_epoch: Callable[[Values, Carry, Any, Any], Carry]
+    measure: Callable[[Values, tuple[Params, State], Any], tuple[Any, Any]]
+    step: Callable[[Values], Callable[..., Any]]
+
+
+def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: Mapping[str, Metric]) -> Programs:
+    """The programs for training data in memory; `params` are the shapes of the parameters."""
+    spec = jax.eval_shape(scale_bytes, source.spec)
+    steps, every = space.config["epochs"] * source.steps, space.config["accumulate"]
+
+    def parts(values):
+        model, config = space(values)
+        model = cast(model, jnp.bfloat16) if config["dtype"] == "bfloat16" else model
+        return model, config, make_optimizer(config, steps, params)
+
+    def step(values):
+        model, config, optimizer = parts(values)
+        return make_step(training_loss(loss, model, config), optimizer)
+
+    def create(values):
+        model, config, optimizer = parts(values)
+        train_state = TrainState.create(model, optimizer, jax.random.key(config["seed"]), spec["image"])
+        return first_carry(step(values), train_state, source)
+
+    def train_epoch(values, carry, arrays, epoch):
+        _, config, optimizer = parts(values)
+        update = carry_update(step(values), augmentation(config), 0)
+        order = source.order(carry.train_state.key, epoch)
+
+        def body(carry, _):
+            batch, rows = rows_of_step(source, arrays, order, carry.train_state.step)
+            return update(carry, batch, augment.When(rows, epoch)), None
+
+        carry = carry._replace(metric_sums=jax.tree.map(jnp.zeros_like, carry.metric_sums))
+        carry, _ = lax.scan(body, carry, length=source.steps)
+        if every > 1:
+            carry = carry._replace(train_state=apply_accumulated(optimizer, every, carry.train_state))
+        return carry
+
+    def measure(values, network, batch):
+        model, config, _ = parts(values)
+        model = with_tta(model, config["evaluate"]["tta"])
+        loss_fn = with_loss_as_metric(loss_of(loss, model))
+        return measurement(loss_fn, model, metrics, scale_bytes, on_all_devices=False)(*network, batch)
+
+    return Programs(create, train_epoch, measure, step)
+
+
+def mapped(function: Callable[..., Any], *axes: int | None, **options: Any) -> Callable[..., Any]:
+    """The compiled function of all runs of a chunk, which are split over the devices."""
+    of_runs = jax.vmap(function, axes)
+    if jax.device_count() > 1:
+        specs = tuple(jax.P() if axis is None else jax.P("runs") for axis in axes)
+        mesh = jax.make_mesh((jax.device_count(),), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
+        of_runs = jax.shard_map(of_runs, mesh=mesh, in_specs=specs, out_specs=jax.P("runs"), check_vma=False)
+    return jit(of_runs, **options)
+
+
+def network_of(carry: Carry) -> tuple[Params, State]:
+    """The params, or their EMA if the optimizer keeps one, and the state."""
+    ema = ema_params(carry.train_state.opt_state)
+    return carry.train_state.params if ema is None else ema, carry.train_state.state
+
+
+def evaluate_runs(
+    measure: Callable[..., Any], metrics: Mapping[str, Metric], values: Values, network: Any, source: Source
+) -> list[dict[str, Any]]:
+    """The metrics of each run over all evaluation batches."""
+    weights, sums_of_means, sums = 0.0, None, None
+    for batch in itertools.islice(source.batches(), source.steps):
+        weight = float(np.sum(batch["weight"]))
+        means, batch_sums = measure(values, network, batch)
+        means = {name: weight * value for name, value in means.items()}
+        weights += weight
+        sums_of_means = means if sums_of_means is None else jax.tree.map(jnp.add, sums_of_means, means)
+        sums = batch_sums if sums is None else add_sums(sums, batch_sums)
+    results = {name: np.asarray(value) / weights for name, value in (sums_of_means or {}).items()}
+    results |= {name: np.asarray(jax.vmap(metric.compute)(sums[name])) for name, metric in metrics.items()}
+    count = len(next(iter(values.values())))
+    return [{name: value[i].tolist() for name, value in results.items()} for i in range(count)]
+
+
+def chunk_size(runs: int, limit: int) -> int:
+    """The number of runs per chunk: at most `limit`, about equal for all chunks, and a multiple of the devices."""
+    devices = jax.device_count()
+    size = -(-runs // -(-runs // max(1, limit)))
+    return -(-size // devices) * devices
+
+
+def runs_in_memory(step: Callable[..., Any], carry: Carry, source: Source) -> int:
+    """The number of runs that fit into the free memory, if a step keeps all its intermediate values."""
+    batch = jax.eval_shape(scale_bytes, source.spec)
+    program = jax.make_jaxpr(step)(carry.train_state, batch)
+    needed = sum(_size(var.aval) for equation in equations(program) for var in equation.outvars)
+    return max(1, int(_MEMORY * jax.device_count() * _free_memory() / needed))
+
+
+def _size(aval: Any) -> int:
+    return aval.size * aval.dtype.itemsize
+
+
+def _free_memory() -> float:
+    """Free bytes of a device."""
+    statistics = jax.devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.device_count()
+    except (ValueError, OSError, AttributeError):  # not on all systems
+        return _DEFAULT_MEMORY

@@ -1,0 +1,116 @@
+"""The settings of a sweep: which ones may vary, and the model and config of each run."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._path import expected_one_of
+from jaxcnn.train._config import Config, ConfigError, flat_entries
+from jaxcnn.train._recipe import FIT, resolve
+
+Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
+
+_UNSUPPORTED = ("patience", "restore_best", "tensorboard", "report", "on_nonfinite", "checkpoint.every")
+_NAMES = ("optimizer", "schedule.end", "weight_decay.rate", "regularize", "clip_norm", "ema", "label_smoothing")
+_VARYING = (*_NAMES, "mixup", "cutmix", "augment", "seed")
+
+
+def reject_unsupported(config: Config) -> None:
+    """Raises ConfigError for settings of `fit` that a sweep does not support."""
+    defaults, values = dict(flat_entries(FIT)), dict(flat_entries(config))
+    for name in _UNSUPPORTED:
+        if values[name] != defaults[name]:
+            raise ConfigError(f"{name}: a sweep does not support it; use fit for a single run, got {values[name]!r}")
+
+
+class Space:
+    """All combinations of the values in `over`. `space(values)` is the model and the config of a run.
+
+    Raises:
+        ConfigError: for names that do not exist or cannot vary, and for values that are not valid.
+    """
+
+    def __init__(self, model: AnyLayer | Callable[..., AnyLayer], config: Config, over: dict[str, list[Any]]):
+        self.config, self.over, self._model = config, over, model
+        parameters = {} if isinstance(model, Layer) else dict(inspect.signature(model).parameters)  # type: ignore[arg-type]
+        self._arguments = [name for name in over if name in parameters and "." not in name]
+        numbers = dict(_numbers(config))
+        varying = [name for name in numbers if name in _VARYING or name.startswith(tuple(f"{v}." for v in _VARYING))]
+        for name, values in over.items():
+            if name in self._arguments:
+                pass
+            elif name not in numbers:
+                raise ConfigError(f"over: unknown {name!r}; {expected_one_of(name, [*varying, *parameters])}")
+            elif name not in varying:
+                raise ConfigError(
+                    f"over: {name!r} changes the compiled program; call sweep once for each of its values"
+                )
+            if not values or any(isinstance(v, bool) or not isinstance(v, int | float | np.number) for v in values):
+                raise ConfigError(f"over: {name!r} must have one or more numbers, got {short_repr(values)}")
+        if not over:
+            raise ConfigError('over is empty; pass settings and their values, such as {"seed": range(5)}')
+        for values in self.runs:
+            resolve(self(values)[1])
+
+    @property
+    def runs(self) -> list[Values]:
+        """The values of each run, the last name fastest."""
+        as_python = lambda value: value.item() if isinstance(value, np.number) else value
+        combinations = itertools.product(*self.over.values())
+        return [dict(zip(self.over, map(as_python, values), strict=True)) for values in combinations]
+
+    def __call__(self, values: Values) -> tuple[Layer, Config]:
+        """The model and the config of a run; `values` may be traced."""
+        config = self.config
+        for name, value in values.items():
+            if name not in self._arguments:
+                config = _replaced(config, name.split("."), value)
+        model: Any = self._model
+        if self._arguments:
+            model = model(**{name: values[name] for name in self._arguments})
+        return as_layer(model), config
+
+    def check_models(self, image: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        """The shapes of params and state, which must be the same in all runs."""
+        shapes = lambda values: jax.eval_shape(self(values)[0].init, jax.eval_shape(lambda: jax.random.key(0)), image)
+        first = shapes(self.runs[0])
+        for values in self.runs[1:] if self._arguments else []:
+            if shapes(values) != first:
+                names = ", ".join(f"{name}={values[name]}" for name in self._arguments)
+                raise ConfigError(
+                    f"over: {names} gives parameters of other shapes than the first run; call sweep once for each shape"
+                )
+        return first
+
+
+def stacked_values(runs: Sequence[Values], size: int) -> dict[str, jax.Array]:
+    """The values of the runs as arrays of length `size`; the last run is repeated if there are fewer."""
+    padded = [*runs, *[runs[-1]] * (size - len(runs))]
+    dtype = lambda name: np.uint32 if name == "seed" else np.float32
+    return {name: jnp.array([values[name] for values in padded], dtype(name)) for name in runs[0]}
+
+
+def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, number) of all numbers in a config, also in its lists, such as ("augment.0.1", 10)."""
+    if isinstance(config, int | float) and not isinstance(config, bool):
+        yield prefix.removesuffix("."), config
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        yield from _numbers(value, f"{prefix}{key}.")
+
+
+def _replaced(config: Any, path: list[str], value: Any) -> Any:
+    """A copy of the config with the value at the path."""
+    if not path:
+        return value
+    key, *rest = path
+    if isinstance(config, list):
+        return [_replaced(item, rest, value) if str(i) == key else item for i, item in enumerate(config)]
+    return config | {key: _replaced(config[key], rest, value)}
