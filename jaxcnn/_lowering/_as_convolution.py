@@ -40,8 +40,13 @@ def rotated(problem: Problem) -> Problem:
         dilated_dy, dilated_x = (o - 1) * s + 1, (n - 1) * input_dilation + 1
         pads.append((span - 1 - low, dilated_x + low - dilated_dy))
     window = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
-    sizes = {"spatial": problem.output, "channels": problem.features, "features": problem.channels}
-    return problem._replace(operation="forward", window=window, **sizes)
+    return problem._replace(
+        operation="forward",
+        spatial=problem.output,
+        channels=problem.features,
+        features=problem.channels,
+        window=window,
+    )
 
 
 def over_examples(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:

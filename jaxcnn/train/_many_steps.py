@@ -93,7 +93,7 @@ def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
             cached_for, order = needed, compiled(key, epoch)
         yield (source.arrays, order), count
 
-    return feed, lambda batches, step: rows_of_step(source, *batches, step)
+    return feed, lambda batches, step: rows_of_step(source, batches[0], batches[1], step)
 
 
 def rows_of_step(source: Source, arrays: Batch, order: jax.Array, step: jax.Array) -> tuple[Batch, jax.Array]:

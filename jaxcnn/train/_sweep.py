@@ -20,6 +20,7 @@ from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._many_steps import means
 from jaxcnn.train._recipe import FIT, Loss, resolve, scale_bytes, training_loss
 from jaxcnn.train._run import Run, to_json
+from jaxcnn.train._step import FAST_COMPILE
 from jaxcnn.train._sweep_programs import (
     Programs,
     chunk_size,
@@ -148,7 +149,7 @@ def _trainer(
     run: Run,
 ) -> Callable[[Values, str], Trained]:
     """(values, title) -> the trained networks of a chunk, their histories, and the steps of non-finite values."""
-    create = mapped(of_run.create, 0)
+    create = mapped(of_run.create, 0, compiler_options=FAST_COMPILE)
     train_epoch = mapped(of_run.train_epoch, 0, 0, None, None, donate_argnums=1)
     measure = mapped(of_run.measure, 0, 0, None)
 

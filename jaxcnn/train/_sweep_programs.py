@@ -107,7 +107,8 @@ def evaluate_runs(
     measure: Callable[..., Any], metrics: Mapping[str, Metric], values: Values, network: Any, source: Source
 ) -> list[dict[str, Any]]:
     """The metrics of each run over all evaluation batches."""
-    weights, sums_of_means, sums = 0.0, None, None
+    weights, sums_of_means = 0.0, None
+    sums: Any = None
     for batch in itertools.islice(source.batches(), source.steps):
         weight = float(np.sum(batch["weight"]))
         means, batch_sums = measure(values, network, batch)

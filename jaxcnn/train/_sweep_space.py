@@ -56,8 +56,8 @@ class Space:
                 raise ConfigError(f"over: {name!r} must have one or more numbers, got {short_repr(values)}")
         if not over:
             raise ConfigError('over is empty; pass settings and their values, such as {"seed": range(5)}')
-        for values in self.runs:
-            resolve(self(values)[1])
+        for run in self.runs:
+            resolve(self(run)[1])
 
     @property
     def runs(self) -> list[Values]:
