@@ -18,7 +18,7 @@ import jaxcnn as cnn
 from experiments import mnist_lenet
 from jaxcnn import data, explain, report, train
 from jaxcnn.data import DataError, Dataset, Stream
-from jaxcnn.report import _by_hand, _page
+from jaxcnn.report import _by_hand, _chart, _page
 from jaxcnn.train import override
 
 DIGITS = data.load("mnist_small", "test")
@@ -182,7 +182,7 @@ def test_curves_and_settings_are_those_of_the_run(run, page):
 def test_a_curve_lies_where_its_values_are(tmp_path):
     """Its vertices, from pixels back to values by the labels of the axis."""
     values = [0.9, 0.4, 0.25, 0.2]
-    drawn = _page.chart("loss", [1, 2, 3, 4], {"training": values, "test": [np.nan, 0.5, np.nan, 0.3]}, percent=False)
+    drawn = _chart.chart("loss", [1, 2, 3, 4], {"training": values, "test": [np.nan, 0.5, np.nan, 0.3]}, percent=False)
     labels = {float(y) - 4: float(value) for y, value in re.findall(r'y="([\d.]+)" class="end">([\d.]+)<', drawn)}
     assert len(labels) >= 4
     (training, test) = re.findall(r'<path d="([^"]*)" class="line \w+"', drawn)[2:]
@@ -196,7 +196,7 @@ def test_a_curve_lies_where_its_values_are(tmp_path):
     ("low", "high"), [(0.0, 1.0), (0.123, 0.1234), (5.0, 5.0), (0.0, 0.0), (1e-8, 3e4), (-3.0, 1.0)]
 )
 def test_ticks(low, high):
-    ticks = _page.axis_ticks(low, high)
+    ticks = _chart.axis_ticks(low, high)
     assert ticks[0] <= low + 1e-12
     assert ticks[-1] >= high - 1e-12
     assert 2 <= len(ticks) <= 7

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcnn.report._page import Html, axis_ticks, image, linear_scale, number, tag
+from jaxcnn.report._chart import axis_ticks, linear_scale, path_data
+from jaxcnn.report._page import Html, image, number, tag
 
 # Gray for class 0, usually the background, then the colors of Okabe and Ito, "Color universal design", 2008.
 _COLORS = ("8c8c8c", "e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7")
@@ -58,12 +59,7 @@ def curves(lines: np.ndarray, alt: str) -> Html:
     across, up = linear_scale(0, max(lines.shape[1] - 1, 1), 2, _WIDTH - 2), linear_scale(low, high, _HEIGHT - 3, 3)
     paths = []
     for k, line in enumerate(lines):
-        steps, pen = [], "M"
-        for t, value in enumerate(line):
-            if np.isfinite(value):
-                steps.append(f"{pen}{across(t)} {up(value)}")
-            pen = "L" if np.isfinite(value) else "M"
-        paths.append(tag("path", d="".join(steps), class_=f"line c{k % _LINES}"))
+        paths.append(tag("path", d=path_data(line, across, up), class_=f"line c{k % _LINES}"))
     text = f"{alt}, {lines.shape[1]} points from {number(low, 3)} to {number(high, 3)}"
     return tag("svg", *paths, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=text, class_="curve")
 

@@ -11,6 +11,7 @@ from jaxcnn.report._images import image_sections
 from jaxcnn.report._network import network_sections
 from jaxcnn.report._page import Html, document, joined, tag
 from jaxcnn.report._settings import settings
+from jaxcnn.report._sweep import sweep_section
 from jaxcnn.report._training import duration, metric_text, training
 from jaxcnn.train._log import read_log
 from jaxcnn.train._steps import read_json
@@ -42,12 +43,13 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
         'report.html'
     """
     folder = pathlib.Path(run_folder)
-    about, records, found = _about(folder / "config.json"), _epochs(folder / "metrics.jsonl"), read_gathered(folder)
-    sections = {"Training": training(records)}
-    if found is None:
+    about, logged, found = _about(folder / "config.json"), _records(folder / "metrics.jsonl"), read_gathered(folder)
+    records, runs = ([record for record in logged if name in record] for name in ("epoch", "history"))
+    sections = {"Sweep": sweep_section(runs)} if runs else {"Training": training(records)}
+    if found is None and not runs:
         text = "The network is analyzed when training ends." if epochs else "Call report.gather to analyze the network."
         sections["The network"] = tag("p", text)
-    else:
+    elif found is not None:
         try:
             sections |= network_sections(*found)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -90,15 +92,15 @@ def _about(path: pathlib.Path) -> dict[str, Any]:
     return about
 
 
-def _epochs(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records that have an epoch."""
+def _records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of the run."""
     records, problem = read_log(path)
     if problem or not path.exists():
         raise DataError(f"{path}: expected the records of a run, {problem or 'but the file does not exist'}")
     for i, record in enumerate(records, 1):
         if not _has_metrics(record):
             raise DataError(f"{path}, line {i}: expected a record as train.Run.log writes it, found {str(record)[:80]}")
-    return [record for record in records if "epoch" in record]
+    return records
 
 
 def _has_metrics(record: dict[str, Any]) -> bool:

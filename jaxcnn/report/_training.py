@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.report._page import Html, chart, joined, table, tag
+from jaxcnn.report._chart import chart
+from jaxcnn.report._page import Html, joined, table, tag
 
 _EPOCHS = 200  # maximum number shown
 _ENTRIES = 20  # maximum length of a row or column of a metric that is an array

@@ -134,7 +134,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
             params, state = jax.tree.map(lambda leaf, i=i: leaf[i], networks)
             done.append(SweepRun(settings, histories[i], params, state, stopped[i]))
             if number not in saved:
-                _log(run, number, len(done), done[-1])
+                _log(run, config["watch"], number, len(done), done[-1])
     result = SweepResult(done, config["watch"], run.folder)
     run.say(result.table())
     return result
@@ -176,12 +176,12 @@ def _trainer(
     return train
 
 
-def _log(run: Run, chunk: int, number: int, result: SweepRun) -> None:
+def _log(run: Run, watch: str, chunk: int, number: int, result: SweepRun) -> None:
     """Print a line about a run, and add it to the log. The step of the record is the number of its chunk."""
     settings = ", ".join(f"{name}={value:g}" for name, value in result.settings.items())
     outcome = f"not finite at step {result.stopped}" if result.stopped is not None else format_metrics(result.metrics)
-    record = {"run": number, "settings": result.settings, "history": result.history, "stopped": result.stopped}
-    run.log(f"run {number} ({settings}): {outcome}", step=chunk, **record)
+    record = {"settings": result.settings, "history": result.history, "stopped": result.stopped, "watch": watch}
+    run.log(f"run {number} ({settings}): {outcome}", step=chunk, run=number, **record)
 
 
 def _identity(space: Space, of_run: Programs, carry, train_source: Source, eval_source, run: Run) -> Config:
