@@ -1,0 +1,204 @@
+"""`sweep`: each run equals `fit` with the same settings. Chunks, resuming, non-finite runs, tables and errors."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn.report import report
+from jaxcnn.train import ConfigError, Run, fit, sweep
+from jaxcnn.train._sweep_programs import chunk_size
+from jaxcnn.train._sweep_result import SweepResult, SweepRun
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 48)
+IMAGES = (RNG.normal(size=(48, 6, 6, 1)) + LABELS[:, None, None, None]).astype(np.float32)
+TRAIN, TEST = (IMAGES[:32], LABELS[:32]), (IMAGES[32:], LABELS[32:])
+CONFIG = {"epochs": 2, "batch_size": 8}
+# Without a bias before batch norm: its gradient is rounding noise, which Adam scales up.
+MODEL = cnn.serial(cnn.conv(4, bias=False), cnn.batch_norm(), jax.nn.relu, cnn.global_avg_pool, cnn.dense(3))
+
+
+def with_dropout(rate):
+    return cnn.serial(cnn.conv(4), jax.nn.relu, cnn.dropout(rate), cnn.global_avg_pool, cnn.dense(3))
+
+
+def run_in(folder):
+    return Run("sweep", {}, folder=folder)
+
+
+def same_as_fit(model, result, config, folder):
+    """Each run of the sweep equals `fit` with its settings."""
+    for i, run in enumerate(result.runs):
+        single = config
+        arguments = {}
+        for name, value in run.settings.items():
+            if name in ("rate",):
+                arguments[name] = value
+            else:
+                single = nested(single, name.split("."), value)
+        network = model(**arguments) if arguments else model
+        expected = fit(network, TRAIN, eval_data=TEST, config=single, run=run_in(folder / f"fit{i}"))
+        for a, b in zip(run.history, expected.history, strict=True):
+            for part in ("train", "test"):
+                assert a[part] == pytest.approx(b[part], rel=2e-4, abs=2e-5)
+        for a, b in ((run.params, expected.params), (run.state, expected.state)):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 2e-3, 2e-5), a, b)
+
+
+def nested(config, path, value):
+    if not path:
+        return value
+    if isinstance(config, list):
+        return [nested(item, path[1:], value) if str(i) == path[0] else item for i, item in enumerate(config)]
+    return config | {path[0]: nested(config.get(path[0], {}), path[1:], value)}
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize(
+    ("over", "config"),
+    [
+        ({"optimizer.learning_rate": [0.003, 0.03], "seed": [0, 7]}, {}),
+        ({"weight_decay.rate": [0.0, 0.1]}, {"optimizer": {"name": "adamw", "learning_rate": 0.01}}),
+        ({"weight_decay.rate": [0.0, 0.1]}, {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}),
+        ({"optimizer.momentum": [0.0, 0.9]}, {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}),
+        ({"regularize.l1": [0.0, 0.01], "regularize.l2": [0.01]}, {}),
+        ({"label_smoothing": [0.0, 0.2], "clip_norm": [0.1]}, {}),
+        ({"mixup": [0.2, 1.0]}, {}),
+        ({"cutmix": [0.5, 1.0]}, {}),
+        ({"ema": [0.5, 0.9]}, {"accumulate": 3}),
+        ({"schedule.end": [0.001, 0.01]}, {"schedule": {"name": "linear", "warmup": 0.25}}),
+        ({"schedule.end": [0.001, 0.01]}, {"schedule": {"name": "exponential"}, "optimizer": {"learning_rate": 0.05}}),
+        ({"augment.0.1": [5, 40]}, {"augment": [["rotate", 10]]}),
+        ({"seed": [1, 2]}, {"dtype": "bfloat16"} | {"optimizer": {"learning_rate": 1e-4}}),
+    ],
+    ids=str,
+)
+def test_runs_equal_fit(over, config, tmp_path):
+    config = CONFIG | config
+    result = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=config, run=run_in(tmp_path))
+    same_as_fit(MODEL, result, config, tmp_path)
+
+
+def test_arguments_of_the_model(tmp_path):
+    over = {"rate": [0.0, 0.5], "seed": [0, 1]}
+    result = sweep(with_dropout, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path))
+    assert [run.settings for run in result.runs][1] == {"rate": 0.0, "seed": 1}
+    same_as_fit(with_dropout, result, CONFIG, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [cnn.spatial_dropout, cnn.gaussian_dropout, cnn.drop_block], ids=lambda f: f.__name__)
+def test_rates_of_other_random_layers(layer, tmp_path):
+    make = lambda rate: cnn.serial(cnn.conv(4), layer(rate), cnn.global_avg_pool, cnn.dense(3))
+    result = sweep(make, TRAIN, over={"rate": [0.1, 0.4]}, eval_data=TEST, config=CONFIG, run=run_in(tmp_path))
+    same_as_fit(make, result, CONFIG, tmp_path)
+
+
+def test_chunks_do_not_change_results(tmp_path):
+    over = {"seed": range(3)}
+    whole = sweep(MODEL, TRAIN, over=over, config=CONFIG, run=run_in(tmp_path / "whole"))
+    parts = sweep(MODEL, TRAIN, over=over, config=CONFIG, run=run_in(tmp_path / "parts"), chunk=2)
+    for a, b in zip(whole.runs, parts.runs, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), a.params, b.params)
+        assert a.history[-1]["train"] == pytest.approx(b.history[-1]["train"], rel=1e-4)
+
+
+def test_a_run_that_is_not_finite_ends_and_the_others_continue(tmp_path):
+    over = {"optimizer.learning_rate": [1e30, 0.01]}
+    config = CONFIG | {"optimizer": {"name": "sgd"}}
+    result = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=config, run=run_in(tmp_path))
+    bad, good = result.runs
+    assert bad.stopped == 1
+    assert bad.history == []
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(bad.params))
+    assert good.stopped is None
+    assert len(good.history) == 2
+    assert result.best is good
+    assert "1 not finite" in result.table()
+
+
+def test_all_runs_not_finite(tmp_path):
+    config = CONFIG | {"optimizer": {"name": "sgd"}, "epochs": 1}
+    result = sweep(MODEL, TRAIN, over={"optimizer.learning_rate": [1e30]}, config=config, run=run_in(tmp_path))
+    with pytest.raises(ValueError, match="no run of the sweep has a finite metric"):
+        result.best  # noqa: B018
+    assert "none with a finite metric" in repr(result)
+
+
+def test_resume_after_an_interruption(tmp_path, monkeypatch):
+    over = {"seed": range(4)}
+    run = run_in(tmp_path)
+    log = run.log
+    monkeypatch.setattr(run, "log", lambda line, **record: log(line, **record) if record["run"] < 3 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run, chunk=2)
+    again = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path), chunk=2)
+    single = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path / "other"), chunk=2)
+    for a, b in zip(again.runs, single.runs, strict=True):
+        assert (a.settings, a.history) == (b.settings, b.history)
+        jax.tree.map(np.testing.assert_array_equal, (a.params, a.state), (b.params, b.state))
+
+
+def test_another_sweep_in_the_same_folder(tmp_path):
+    sweep(MODEL, TRAIN, over={"seed": [0]}, config=CONFIG, run=run_in(tmp_path))
+    with pytest.raises(ConfigError, match="different config"):
+        sweep(MODEL, TRAIN, over={"seed": [1]}, config=CONFIG, run=run_in(tmp_path))
+
+
+def fake(settings, accuracy, **kwargs):
+    history = [{"epoch": 1, "train": {"loss": 1.0}, "test": {"accuracy": accuracy, "loss": 1 - accuracy}}]
+    return SweepRun(settings, history, {}, {}, **kwargs)
+
+
+def test_table_and_best(tmp_path):
+    runs = [fake({"rate": rate, "seed": seed}, 0.5 + rate + seed / 100) for rate in (0.1, 0.3, 0.2) for seed in (0, 2)]
+    result = SweepResult(runs, "", tmp_path)
+    assert result.best.settings == {"rate": 0.3, "seed": 2}
+    assert [settings["rate"] for settings, _ in result.groups()] == [0.3, 0.2, 0.1]
+    assert result.table().splitlines()[1].split() == ["0.3", "81.00", "±", "1.41", "%", "0.1900", "±", "0.0141", "2"]
+    assert SweepResult(runs, "loss", tmp_path).best.settings == {"rate": 0.1, "seed": 0}
+    assert "rate=0.3, seed=2: accuracy 82.00%" in repr(result)
+
+
+def test_report(tmp_path):
+    over = {"optimizer.learning_rate": [1e30, 0.01, 0.02], "seed": [0, 1]}
+    config = CONFIG | {"optimizer": {"name": "sgd"}}
+    result = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=config, run=run_in(tmp_path))
+    page = report(result.folder).read_text()
+    assert page.count("stroke-opacity") == 2 * 6  # accuracy and loss of six runs
+    assert "6 runs of 3 combinations of settings. 2 of them ended early" in page
+    best = result.groups()[0][0]["optimizer.learning_rate"]
+    assert page.index(f"<td>{best:g}</td>") < page.index("<td>1e+30</td>")
+
+
+@pytest.mark.parametrize(
+    ("over", "config", "message"),
+    [
+        ({}, {}, "over is empty"),
+        ({"sead": [1]}, {}, "unknown 'sead'; did you mean 'seed'"),
+        ({"epochs": [1, 2]}, {}, "'epochs' changes the compiled program"),
+        ({"schedule.warmup": [0.1]}, {}, "'schedule.warmup' changes the compiled program"),
+        ({"seed": []}, {}, "'seed' must have one or more numbers"),
+        ({"ema": ["a"]}, {}, "'ema' must have one or more numbers"),
+        ({"ema": [1.5]}, {}, "ema must be at least 0 and below 1"),
+        ({"seed": [0]}, {"patience": 3}, "patience: a sweep does not support it"),
+        ({"features": [4, 8]}, {}, "features=8 gives parameters of other shapes"),
+    ],
+    ids=str,
+)
+def test_errors(over, config, message, tmp_path):
+    make = lambda features=4: cnn.serial(cnn.flatten, cnn.dense(features))
+    with pytest.raises(ConfigError, match=message):
+        sweep(make if "features" in over else MODEL, TRAIN, over=over, config=CONFIG | config, run=run_in(tmp_path))
+
+
+def test_stream(tmp_path):
+    stream = cnn.data.Stream(jax.ShapeDtypeStruct((8, 6, 6, 1), np.float32), 4, lambda step: iter(()))
+    with pytest.raises(TypeError, match="sweep needs training data in memory"):
+        sweep(MODEL, stream, over={"seed": [0]}, config=CONFIG, run=run_in(tmp_path))
+
+
+@pytest.mark.parametrize(("runs", "limit", "size"), [(10, 100, 10), (10, 4, 4), (10, 9, 5), (9, 4, 3), (3, 0, 1)])
+def test_chunk_size(runs, limit, size):
+    assert chunk_size(runs, limit) == size
