@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxcnn as cnn
 from jaxcnn._lowering import convolve, convolve_transposed
 from tests.test_lowering import close, convolutions
 
@@ -85,3 +86,198 @@ def test_transposed_convolution(case, mapped):
     )
     f = lambda dy, w: convolve_transposed(dy, w, problem.window, problem.groups, x.shape[1:-1])
     close(*mapped_and_looped(f, (dy, w), mapped))
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("name", ["moments", "broadcast"])
+@pytest.mark.usefixtures("quick_compilation")
+def test_channels(name, mapped):
+    rng = np.random.default_rng(0)
+    x, v = rng.normal(size=(2, 5, 3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    f, args = (channel_moments, (x, v)) if name == "moments" else (broadcast, (v, x))
+    close(*mapped_and_looped(f, args, mapped))
+    close(*gradients_of_vmap(f, args, mapped))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_channel_sum():
+    x = np.random.default_rng(0).normal(size=(2, 5, 3, 4)).astype(np.float32)
+    close(*mapped_and_looped(channel_sum, (x,), (True,)))
+    close(*gradients_of_vmap(channel_sum, (x,), (True,)))
+    close(*mapped_and_looped(materialized_gradient, (x,), (True,)))
+
+
+@pytest.mark.slow
+@small
+@given(pools())
+@pytest.mark.usefixtures("quick_compilation")
+def test_pools(case):
+    x, window, pool = case
+    x = x + np.random.default_rng(0).normal(size=x.shape).astype(np.float32) / 100  # no ties
+    close(*mapped_and_looped(lambda x: pool(x, window), (x,), (True,)))
+    close(*mapped_and_looped(lambda x: window_sum(x, window), (x,), (True,)))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_jacobians_of_a_pool():
+    """The input is the same for all rows of a Jacobian, and the tangents and cotangents differ."""
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype(np.float32)
+    window = Window((2, 2), (2, 2), (1, 1), ((0, 0),) * 2, (1, 1))
+    f = lambda x: window_max(x, window)
+    close(jax.jit(jax.jacfwd(f))(x), jax.jit(jax.jacrev(f))(x))
+    assert float(jax.jacfwd(f)(x).sum()) == f(x).size
+
+
+IMAGE = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
+KERNEL = np.random.default_rng(1).normal(size=(3, 3, 4, 4)).astype(np.float32)
+WINDOW = Window((3, 3), (1, 1), (1, 1), ((1, 1),) * 2, (1, 1))
+
+
+def loss(x, w):
+    y = jnp.tanh(convolve(x, w, WINDOW, 1))
+    return jnp.sin(window_max(y, WINDOW) + channel_sum(y)).sum()
+
+
+@pytest.mark.parametrize(
+    "axes", [((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, None)), ((0, 0), (None, 0))]
+)
+@pytest.mark.usefixtures("quick_compilation")
+def test_nested_vmap(axes):
+    """Each pair tells which of (x, w) the outer and the inner vmap map."""
+    outer, inner = axes
+    x, w = jnp.asarray(IMAGE), jnp.asarray(KERNEL)
+    scale = lambda a, n: jnp.stack([a * (i + 1) / n for i in range(n)])
+    args = [scale(a, 3) if i is not None else a for a, i in zip((x, w), inner, strict=True)]
+    args = [scale(a, 2) if o is not None else a for a, o in zip(args, outer, strict=True)]
+    gradient = jax.grad(loss, (0, 1))
+    found = jax.jit(jax.vmap(jax.vmap(gradient, inner), outer))(*args)
+    pick = lambda a, i, o, b, c: (a[b] if o is not None else a)[c] if i is not None else (a[b] if o is not None else a)
+    one = jax.jit(gradient)
+    expected = [
+        [one(*(pick(a, i, o, b, c) for a, i, o in zip(args, inner, outer, strict=True))) for c in range(3)]
+        for b in range(2)
+    ]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves).reshape(2, 3, *leaves[0].shape), *sum(expected, []))
+    close(found, expected)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_other_axes_and_spmd_axis_name():
+    w = jnp.stack([KERNEL, 2 * KERNEL], -1)
+    gradient = jax.grad(lambda w: loss(IMAGE, w))
+    found = jax.jit(jax.vmap(gradient, -1, 1, spmd_axis_name=None))(w)
+    close(found[:, 1], gradient(2 * KERNEL))
+    mesh = jax.make_mesh((1,), ("models",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        close(jax.jit(jax.vmap(gradient, -1, 1, spmd_axis_name="models"))(w), found)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_training_steps_in_a_scan():
+    """Gradient descent of three networks on their own data in one program."""
+    x, w = (jnp.stack([a, a / 2, -a]) for a in (jnp.asarray(IMAGE), jnp.asarray(KERNEL)))
+
+    def descend(x, w):
+        return lax.scan(lambda w, _: (w - 0.01 * jax.grad(loss, 1)(x, w), None), w, length=3)[0]
+
+    close(jax.jit(jax.vmap(descend))(x, w), jnp.stack([jax.jit(descend)(*pair) for pair in zip(x, w, strict=True)]))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_per_example_gradients_in_bfloat16():
+    gradient = jax.grad(lambda w, x: loss(x[None], w))
+    x, w = jnp.asarray(IMAGE, jnp.bfloat16), jnp.asarray(KERNEL, jnp.bfloat16)
+    found = jax.jit(jax.vmap(gradient, (None, 0)))(w, x)
+    assert found.dtype == jnp.bfloat16
+    exact = jax.vmap(gradient, (None, 0))(w.astype(jnp.float32), x.astype(jnp.float32))
+    np.testing.assert_allclose(np.asarray(found, np.float32), exact, atol=0.03 * float(jnp.abs(exact).max()))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_export(platform):
+    """A program of several models for each backend; on a CPU it gives the same values."""
+    f = jax.jit(jax.vmap(jax.grad(loss, 1)))
+    args = jnp.stack([IMAGE, IMAGE]), jnp.stack([KERNEL, 2 * KERNEL])
+    exported = jax.export.export(f, platforms=[platform])(*args)
+    if platform == "cpu":
+        close(exported.call(*args), f(*args))
+    assert f"{platform}" in exported.platforms
+
+
+def test_export_with_a_symbolic_number_of_models():
+    scope = jax.export.SymbolicScope()
+    specs = [
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"k, {shape}", scope=scope), jnp.float32)
+        for shape in ("2, 6, 6, 4", "3, 3, 4, 4")
+    ]
+    f = jax.vmap(jax.grad(loss, 1))
+    args = jnp.stack([IMAGE, IMAGE]), jnp.stack([KERNEL, 2 * KERNEL])
+    close(jax.export.export(jax.jit(f))(*specs).call(*args), jax.jit(f)(*args))
+
+
+CASES = {  # a rule -> examples, spatial, channels, features, size, stride, groups
+    "direct": (2, (6, 6), 4, 8, 3, 1, 1),
+    "grouped": (2, (6, 6), 8, 8, 3, 1, 2),
+    "pointwise": (2, (4, 4), 5, 6, 1, 1, 1),
+    "im2col": (2, (2, 2), 5, 6, 3, 1, 1),
+    "winograd": (2, (4, 4), 5, 6, 3, 1, 1),
+    "depth slices": (2, (3, 4, 4), 5, 6, 3, 1, 1),
+    "lax": (2, (6, 6), 17, 18, 3, 1, 1),
+    "col2im": (2, (6, 6), 5, 6, 3, 2, 1),
+    "phases": (2, (6, 6), 4, 4, 3, 2, 4),
+    "rotated": (2, (6, 6), 17, 18, 3, 1, 1),
+    "by position": (2, (6, 6), 5, 6, 3, 1, 1),
+    "over examples": (2, (6, 6), 5, 6, 3, 1, 1),
+    "by tap": (2, (6, 6), 4, 4, 3, 1, 4),
+}
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("rule", CASES)
+@pytest.mark.usefixtures("quick_compilation")
+def test_every_rule_of_several_models(rule):
+    examples, spatial, channels, features, size, stride, groups = CASES[rule]
+    rank = len(spatial)
+    window = Window((size,) * rank, (stride,) * rank, (1,) * rank, ((size // 2, size // 2),) * rank, (1,) * rank)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, examples, *spatial, channels)).astype(np.float32)
+    w = rng.normal(size=(3, *(size,) * rank, channels // groups, features)).astype(np.float32)
+    f = lambda x, w: jnp.sin(convolve(x, w, window, groups)).sum()
+    gradient = jax.value_and_grad(f, (0, 1))
+    one = jax.jit(gradient)
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one(*pair) for pair in zip(x, w, strict=True)))
+    several = jax.jit(jax.vmap(gradient))
+    with forced(rule):
+        close(several(x, w), expected)
+
+
+def test_cases_cover_all_rules():
+    convolutions = ("forward", "input gradient", "kernel gradient")
+    assert {*CASES} == {rule.name for operation in convolutions for rule in TABLES[operation]}
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_network_of_several_models():
+    """The gradients of networks with all kinds of layers equal those of a loop over models."""
+    model = cnn.serial(
+        cnn.conv(4, bias=False),
+        cnn.batch_norm(),
+        jax.nn.relu,
+        cnn.max_pool(2),
+        cnn.depthwise_conv(),
+        cnn.group_norm(2),
+        cnn.avg_pool(2, padding="same"),
+        cnn.global_avg_pool,
+        cnn.dense(3),
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    params, state = jax.vmap(model.init, (0, None))(keys, jnp.asarray(IMAGE))
+    batch = {"image": jnp.asarray(IMAGE), "label": jnp.array([0, 2])}
+    gradient = jax.grad(cnn.cross_entropy(model), has_aux=True)
+    step = lambda params, state: gradient(params, state, batch, train=True)
+    found = jax.jit(jax.vmap(step))(params, state)
+    one = jax.jit(step)
+    of_model = lambda i: jax.tree.map(lambda leaf: leaf[i], (params, state))
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one(*of_model(i)) for i in range(3)))
+    close(found, expected)
