@@ -1,15 +1,22 @@
 """`vmap` over parameters, inputs or both equals a Python loop over models, for all primitives and derivatives."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 
 import jaxcnn as cnn
-from jaxcnn._lowering import convolve, convolve_transposed
-from tests.test_lowering import close, convolutions
+from jaxcnn._lowering import convolve, convolve_transposed, window_max, window_sum
+from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
+from jaxcnn._lowering._materialize import materialized_gradient
+from jaxcnn._lowering._rules import TABLES, forced
+from jaxcnn._window import Window
+from tests.test_lowering import close, convolutions, pools
 
 MODELS = 3
 small = settings(max_examples=10, deadline=None, derandomize=True)
@@ -152,13 +159,14 @@ def test_nested_vmap(axes):
     args = [scale(a, 2) if o is not None else a for a, o in zip(args, outer, strict=True)]
     gradient = jax.grad(loss, (0, 1))
     found = jax.jit(jax.vmap(jax.vmap(gradient, inner), outer))(*args)
-    pick = lambda a, i, o, b, c: (a[b] if o is not None else a)[c] if i is not None else (a[b] if o is not None else a)
+
+    def of_model(i, j):
+        args_i = [a if o is None else a[i] for a, o in zip(args, outer, strict=True)]
+        return [a if n is None else a[j] for a, n in zip(args_i, inner, strict=True)]
+
     one = jax.jit(gradient)
-    expected = [
-        [one(*(pick(a, i, o, b, c) for a, i, o in zip(args, inner, outer, strict=True))) for c in range(3)]
-        for b in range(2)
-    ]
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves).reshape(2, 3, *leaves[0].shape), *sum(expected, []))
+    expected = [one(*of_model(i, j)) for i, j in itertools.product(range(2), range(3))]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves).reshape(2, 3, *leaves[0].shape), *expected)
     close(found, expected)
 
 
