@@ -28,7 +28,7 @@ from jaxcnn._lowering import (
     _window_pooling,
     _winograd,
 )
-from jaxcnn._lowering._channels import abs_sum
+from jaxcnn._lowering._if_finite import if_finite, im2col_if_finite
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._path import expected_one_of
 
@@ -154,21 +154,6 @@ def _tap_slices_faster(problem: Problem) -> bool:
     return window.taps <= _MAX_TAPS and not small and len(window.size) > 1 and problem.channels >= 16
 
 
-def _if_finite(fast: Algorithm, slow: Algorithm) -> Algorithm:
-    """The fast algorithm if the sum of |a| is finite, else the slow one."""
-
-    def run(a, b, problem):
-        options = lambda a, b: fast(a, b, problem), lambda a, b: slow(a, b, problem)
-        return lax.cond(jnp.isfinite(abs_sum(a)), *options, a, b)
-
-    return run
-
-
-def _im2col_if_finite(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-    y = _matmul.im2col(x, w, problem)
-    return lax.cond(jnp.isfinite(abs_sum(y)), lambda x, w: y, functools.partial(_lax.forward, problem=problem), x, w)
-
-
 def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     # Nested use would multiply overhead and rounding errors.
     products = functools.partial(_compute, exclude=("winograd",))
@@ -218,11 +203,11 @@ TABLES = {
             faster=_direct_faster,
             vmapped=_always,
         ),
-        Rule("grouped", _if_finite(_blocks, _lax.forward), _GROUPED, _in_groups, _grouped_faster),
+        Rule("grouped", if_finite(_blocks, _lax.forward), _GROUPED, _in_groups, _grouped_faster),
         Rule("pointwise", _matmul.pointwise, "one tap: a product of two matrices", _pointwise_fits, vmapped=_always),
         Rule(
             "im2col",
-            _im2col_if_finite,
+            im2col_if_finite,
             "most taps read padding; lax if a result is not finite",
             _dense,
             lambda p: math.prod(p.spatial) < p.window.taps,
@@ -249,7 +234,7 @@ TABLES = {
         ),
         Rule(
             "grouped",
-            _if_finite(_blocks, functools.partial(_rotated, compute=_lax.forward)),
+            if_finite(_blocks, functools.partial(_rotated, compute=_lax.forward)),
             _GROUPED,
             _in_groups,
             _grouped_faster,
