@@ -10,6 +10,8 @@ from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
 from jaxcnn._adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
 from jaxcnn._adaptive_pool import adaptive_max_pool as adaptive_max_pool
+from jaxcnn._adversarial import adversarial as adversarial
+from jaxcnn._adversarial import pgd as pgd
 from jaxcnn._binary_loss import binary_cross_entropy as binary_cross_entropy
 from jaxcnn._binary_loss import dice as dice
 from jaxcnn._blur_pool import blur_pool as blur_pool
@@ -19,6 +21,7 @@ from jaxcnn._combine import repeat as repeat
 from jaxcnn._combine import residual as residual
 from jaxcnn._combine import serial as serial
 from jaxcnn._composed_loss import distillation as distillation
+from jaxcnn._composed_loss import per_member as per_member
 from jaxcnn._composed_loss import weighted_sum as weighted_sum
 from jaxcnn._conv import conv as conv
 from jaxcnn._conv import conv_transpose as conv_transpose
@@ -39,6 +42,8 @@ from jaxcnn._dropout import dropout as dropout
 from jaxcnn._dropout import gaussian_dropout as gaussian_dropout
 from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
+from jaxcnn._ensemble import ensemble as ensemble
+from jaxcnn._ensemble import monte_carlo as monte_carlo
 from jaxcnn._export import export as export
 from jaxcnn._grid_sample import grid_sample as grid_sample
 from jaxcnn._jit import jit as jit
@@ -46,6 +51,8 @@ from jaxcnn._layer import Layer as Layer
 from jaxcnn._layer import as_layer as as_layer
 from jaxcnn._layer import stateless as stateless
 from jaxcnn._loss import LossFn as LossFn
+from jaxcnn._loss_gradient import clip_per_example as clip_per_example
+from jaxcnn._loss_gradient import sharpness_aware as sharpness_aware
 from jaxcnn._mix import cutmix as cutmix
 from jaxcnn._mix import mixup as mixup
 from jaxcnn._norm import batch_norm as batch_norm
@@ -100,6 +107,7 @@ __all__ = [
     "LossFn",
     "adaptive_avg_pool",
     "adaptive_max_pool",
+    "adversarial",
     "alpha_dropout",
     "as_layer",
     "avg_pool",
@@ -108,6 +116,7 @@ __all__ = [
     "blur_pool",
     "capture",
     "cast",
+    "clip_per_example",
     "concatenate",
     "conv",
     "conv_transpose",
@@ -126,6 +135,7 @@ __all__ = [
     "drop_path",
     "dropout",
     "elastic_net",
+    "ensemble",
     "explain",
     "export",
     "flatten",
@@ -157,10 +167,13 @@ __all__ = [
     "min_pool",
     "mixup",
     "models",
+    "monte_carlo",
     "orthogonal",
     "pad",
     "parallel",
     "paths",
+    "per_member",
+    "pgd",
     "pixel_shuffle",
     "pixel_unshuffle",
     "plain",
@@ -175,6 +188,7 @@ __all__ = [
     "roi_align",
     "separable_conv",
     "serial",
+    "sharpness_aware",
     "spatial_dropout",
     "spectral_norm",
     "squeeze_excite",

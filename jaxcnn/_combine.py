@@ -17,6 +17,7 @@ from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, as_layer, check_key, child_key, constructor, in_layer, short_repr
 from jaxcnn._path import expected_one_of, paths
 from jaxcnn._probe import SLOT
+from jaxcnn._sampling import SAMPLING, requested
 from jaxcnn._stack import mark_stacked
 from jaxcnn._window import check_integer
 
@@ -236,7 +237,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         probe = state.get(SLOT)
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
-            child_params, child_state = params.get(name, {}), state.get(name, {})
+            child_params, child_state = params.get(name, {}), state.get(name, {}) | requested(state)
             if probe is not None:
                 child_state = child_state | {SLOT: probe.enter(name)}
             with in_layer(name):
@@ -263,7 +264,7 @@ def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
     if not isinstance(tree, dict):
         raise TypeError(f"{kind} must be the dict that init returned, got {short_repr(tree)}")
     for name in tree:
-        if name not in layers and name != SLOT:
+        if name not in layers and name not in (SLOT, SAMPLING):
             raise ValueError(
                 f"{kind} has an entry {name!r}, but the model has no such layer; {expected_one_of(name, layers)}"
             )

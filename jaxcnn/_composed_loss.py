@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
@@ -117,6 +118,78 @@ def distillation(
         return with_check(loss_fn, _check_parts(model, [labels_loss]))
 
     return distilled
+
+
+def per_member(loss: Loss) -> Loss:
+    """model -> LossFn: trains each member of an `ensemble` with its own loss.
+
+    training: loss = sum_i loss(f_i),  evaluation: loss(combined output)
+
+    The loss is a sum, so that each member gets the gradient that it would get alone. With the same batches, optimizers
+    that update each value separately, such as SGD and Adam, train the members as in n separate runs. All members see
+    the same batches.
+
+    Members also differ by their training examples if the batch has an entry "member_weight" (N, n), the weight of each
+    example for each member. Draw it once per data set: bootstrap resampling is
+    `np.random.default_rng(0).multinomial(N, np.full(N, 1 / N), n).T`. Batch norm uses all examples of the batch.
+
+    Args:
+        loss: model -> LossFn, such as `cross_entropy`.
+
+    Returns:
+        a loss, model -> LossFn, for `fit(loss=)`. In training, its metrics are means over the members.
+
+    Raises:
+        ValueError: for a "member_weight" of another shape.
+
+    Example:
+        >>> model = jaxcnn.ensemble(jaxcnn.dense(3), 5)
+        >>> batch = {"image": jnp.ones((2, 4)), "label": jnp.array([0, 2])}
+        >>> params, state = model.init(jax.random.key(0), batch["image"])
+        >>> loss, (_, metrics) = jaxcnn.per_member(jaxcnn.cross_entropy)(model)(params, state, batch, train=True)
+        >>> round(float(loss / metrics["loss"]), 4)
+        5.0
+
+    Source: Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
+    ensembles", 2017; Breiman, "Bagging predictors", 1996 (bootstrap).
+    """
+
+    def ensemble_loss(model: Layer) -> LossFn:
+        model = as_layer(model)
+        part = loss(_OUTPUT)
+
+        def loss_fn(params, state, batch, *, train, key=None):
+            image, weight = inputs(batch)
+            output, state = model.apply(params, state, image, train=train, key=key)
+            if not train:
+                value, (_, metrics) = part({}, {}, batch | {"image": output}, train=False)
+                return value, (state, metrics)
+
+            def member_loss(output, weight):
+                weighted = {} if weight is None else {"weight": weight}
+                value, (_, metrics) = part({}, {}, batch | weighted | {"image": output}, train=True)
+                return value, metrics
+
+            weights = _member_weights(batch, weight, len(jax.tree.leaves(output)[0]))
+            values, metrics = jax.vmap(member_loss)(output, weights)
+            return values.sum(), (state, jax.tree.map(lambda values: values.mean(0), metrics))
+
+        return with_check(loss_fn, _check_parts(model, [part]))
+
+    return ensemble_loss
+
+
+def _member_weights(batch: dict[str, Any], weight: jax.Array | None, n: int) -> jax.Array | None:
+    """(n, N): the weights of the examples for each member; None if all are 1."""
+    count = len(jax.tree.leaves(batch["image"])[0])
+    if "member_weight" not in batch:
+        return None if weight is None else jnp.broadcast_to(weight, (n, count))
+    weights = jnp.asarray(batch["member_weight"]).astype(jnp.float32)
+    if weights.shape != (count, n):
+        raise ValueError(
+            f'"member_weight" must have shape ({count}, {n}), a weight per example and member, got {weights.shape}'
+        )
+    return weights.T if weight is None else weights.T * weight[None]
 
 
 def _check_parts(model: Layer, parts: list[LossFn]) -> Callable[..., None]:

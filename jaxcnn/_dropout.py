@@ -21,6 +21,7 @@ from jaxcnn._layer import (
     spatial_rank,
 )
 from jaxcnn._number import is_zero
+from jaxcnn._sampling import is_random
 from jaxcnn._window import check_integer
 
 
@@ -238,10 +239,10 @@ def drop_examples(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
 
 
 def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Array], jax.Array]) -> Layer:
-    """A layer that computes `noise(key, amount, x)` in training; the identity in evaluation or with amount 0."""
+    """A layer that computes `noise(key, amount, x)` if it is random; the identity in evaluation or with amount 0."""
 
     def apply(params, state, x, *, train, key=None):
-        if not train or is_zero(amount):
+        if not is_random(state, train) or is_zero(amount):
             return x, state
         return noise(require_key(key, name), amount, as_floating(x, name)), state
 

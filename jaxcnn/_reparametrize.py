@@ -33,6 +33,7 @@ from jaxcnn._numeric import (
     scale_to_unit_norm,
 )
 from jaxcnn._path import KERNELS, mask
+from jaxcnn._sampling import is_random
 from jaxcnn._stack import stack_depth, stack_depths, stacked_name, vmap_stacked
 from jaxcnn._window import check_integer
 
@@ -64,7 +65,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
         return layer
 
     def apply(params, state, x, *, train, key=None):
-        if train:
+        if is_random(state, train):
             drop_key, key = transform_keys(require_key(key, "drop_connect"), "drop_connect")
             chosen = mask(params, where)
 

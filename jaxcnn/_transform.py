@@ -18,6 +18,7 @@ from jaxcnn._layer import Layer, as_layer, constructor, require_key, transform_k
 from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
+from jaxcnn._sampling import is_random, without_sampling
 from jaxcnn._window import check_choice
 
 
@@ -111,7 +112,7 @@ def freeze(layer: AnyLayer) -> Layer:
     layer = as_layer(layer)
 
     def apply(params, state, x, *, train, key=None):
-        return layer.apply(lax.stop_gradient(params), state, x, train=False)
+        return layer.apply(lax.stop_gradient(params), without_sampling(state), x, train=False)
 
     return Layer(layer.init, apply)
 
@@ -264,10 +265,10 @@ def _drop_output(
         return layer
 
     def apply(params, state, x, *, train, key=None):
-        if not train:
+        if not is_random(state, train):
             return layer.apply(params, state, x, train=False)
         drop_key, key = transform_keys(require_key(key, name), name)
-        y, state = layer.apply(params, state, x, train=True, key=key)
+        y, state = layer.apply(params, state, x, train=train, key=key)
         return dropout(drop_key, rate, y), state
 
     return Layer(layer.init, apply)

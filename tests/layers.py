@@ -128,6 +128,14 @@ CASES = [
     Case("spectral_norm", cnn.spectral_norm(cnn.serial(cnn.conv(5), cnn.dense(3))), IMAGE),
     Case("freeze", cnn.serial(body=cnn.freeze(block(4)), head=cnn.dense(3)), IMAGE),
     Case("cast", cnn.cast(block(4), jnp.bfloat16), IMAGE, across=True, tolerance=0.05),
+    Case("ensemble", cnn.ensemble(block(4, drop=cnn.dropout(0.3)), 2), IMAGE, random=True, across=True),
+    Case(
+        "monte_carlo",
+        cnn.monte_carlo(cnn.serial(cnn.dense(4), cnn.batch_norm(), cnn.dropout(0.3)), 2),
+        IMAGE,
+        random=True,
+        across=True,
+    ),
     Case("remat", cnn.remat(block(4, drop=cnn.dropout(0.3))), IMAGE, random=True, across=True),
 ]
 

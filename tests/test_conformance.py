@@ -33,6 +33,7 @@ def test_table_is_complete():
     called = {case.name.split("_counting")[0] for case in CASES}
     losses = {"cross_entropy", "mean_squared_error", "mixup", "cutmix", "regularized", "l1", "l2", "elastic_net"}
     losses |= {"focal", "binary_cross_entropy", "dice", "mean_absolute_error", "huber", "weighted_sum", "distillation"}
+    losses |= {"per_member", "adversarial", "pgd", "sharpness_aware", "clip_per_example"}
     others = {
         "Layer",
         "LossFn",

@@ -73,7 +73,7 @@ def with_tta(model: AnyLayer, name: str) -> Layer:
         if name != "none" and x.ndim != 4:
             raise ValueError(f'tta {name!r} needs images (N, H, W, C), got {short_repr(x)}; use "none"')
         return sum(
-            w * undone(view, model.apply(params, state, view(x), train=False)[0]) for w, view in TTA[name]
+            w * undone(view, model.apply(params, state, view(x), train=False, key=key)[0]) for w, view in TTA[name]
         ), state
 
     def undone(view, y):

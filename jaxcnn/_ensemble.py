@@ -1,0 +1,166 @@
+"""Layers that apply many networks to one input: an ensemble, and the networks that dropout samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._layer import (
+    Layer,
+    as_floating,
+    as_layer,
+    at_least_float32,
+    check_key,
+    constructor,
+    short_repr,
+)
+from jaxcnn._path import paths
+from jaxcnn._probe import SLOT
+from jaxcnn._sampling import with_sampling
+from jaxcnn._stack import mark_stacked
+from jaxcnn._window import check_integer
+
+Combine = Callable[[Any], Any] | None
+
+
+def log_mean_probabilities(logits: jax.Array) -> jax.Array:
+    """(n, .., K) -> (.., K): y = log(1/n sum_i softmax(logits[i])).
+
+    y are logits again: softmax(y) is the mean probability, so cross-entropy and argmax apply to it.
+    """
+    wide = at_least_float32(as_floating(logits, "log_mean_probabilities"))
+    return (jax.nn.logsumexp(jax.nn.log_softmax(wide), 0) - jnp.log(len(wide)).astype(wide.dtype)).astype(logits.dtype)
+
+
+@constructor
+def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabilities) -> Layer:
+    """x -> y in evaluation, (n, *y.shape) in training: n members with separate parameters, all with the input x.
+
+    evaluation: y = combine([f_1(x), .., f_n(x)]),  by default y = log(1/n sum_i softmax(f_i(x)))
+    training: [f_1(x), .., f_n(x)], as each member has its own loss: `fit(model, data, loss=per_member(cross_entropy))`
+
+    softmax(y) is the mean probability, so y serves as logits. The members run as one program, by `jax.vmap` over the
+    parameters. They differ in their initial parameters and dropout keys.
+
+    Separately trained networks are stacked, and member i is taken out, by `jax.tree.map`:
+
+        members = [(params_1, state_1), .., (params_n, state_n)]
+        params, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        params_i, state_i = jax.tree.map(lambda leaf: leaf[i], (params, state))
+
+    Args:
+        layer: a layer or a whole network.
+        n: number of members.
+        combine: a function of the stacked outputs (n, *y.shape), such as `lambda ys: ys.mean(0)` for regression, or
+            None to return the stacked outputs.
+
+    Params, State:
+        those of the layer, each leaf with a leading dimension n. Those of member i are drawn with the key
+        `jax.random.fold_in(key, i)`.
+
+    Raises:
+        TypeError: if `combine` is not a function.
+        ValueError: for params of another number of members.
+
+    Example:
+        >>> model = jaxcnn.ensemble(jaxcnn.dense(3), 5)
+        >>> x = jnp.ones((2, 4))
+        >>> params, state = model.init(jax.random.key(0), x)
+        >>> params["kernel"].shape
+        (5, 4, 3)
+        >>> [model.apply(params, state, x, train=train)[0].shape for train in (False, True)]
+        [(2, 3), (5, 2, 3)]
+
+    Source: Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
+    ensembles", 2017.
+    """
+    layer = as_layer(layer)
+    check_integer("ensemble", "n", n)
+    _check_combine("ensemble", combine)
+
+    def init(key, x):
+        check_key(key)
+        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        return mark_stacked(params), state
+
+    def apply(params, state, x, *, train, key=None):
+        for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+            if leaf.shape[:1] != (n,):
+                raise ValueError(f"ensemble: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
+
+        def member(i, params, state):
+            key_i = None if key is None else jax.random.fold_in(key, i)
+            return layer.apply(params, state, x, train=train, key=key_i)
+
+        ys, state = jax.vmap(member)(jnp.arange(n), params, state)
+        if SLOT in state:
+            state = state | {SLOT: state[SLOT].times(n)}
+        return ys if train or combine is None else combine(ys), state
+
+    return Layer(init, apply)
+
+
+@constructor
+def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabilities, seed: int = 0) -> Layer:
+    """x -> y: in evaluation, combines the outputs of n networks that the random layers sample (Monte Carlo dropout).
+
+    y = combine([f_1(x), .., f_n(x)]),  f_i: the layer with dropout on,  by default y = log(1/n sum_i softmax(f_i(x)))
+
+    softmax(y) is the mean probability, so y serves as logits. Dropout, noise, `drop_path` and `drop_connect` draw their
+    values as in training; batch norm and all other layers stay in evaluation mode. Each f_i has one mask for all
+    examples. So an output depends only on its own example, and equal inputs have equal outputs.
+
+    In training, it equals the layer.
+
+    Args:
+        layer: a layer with dropout, or a whole network. A combinator of your own must pass on the entries of its state
+            whose names start with "/"; otherwise dropout inside it stays off.
+        n: number of networks.
+        combine: as in `ensemble`; None returns the stacked outputs (n, *y.shape).
+        seed: of the masks. Network i uses the key `jax.random.fold_in(jax.random.key(seed), i)`.
+
+    Raises:
+        TypeError: if `combine` is not a function.
+
+    Example:
+        >>> model = jaxcnn.monte_carlo(jaxcnn.dropout(0.5), 1000, combine=lambda ys: (ys.mean(0), ys.std(0)))
+        >>> (mean, std), _ = model.apply({}, {}, jnp.ones((1, 1)), train=False)
+        >>> bool(abs(mean[0, 0] - 1) < 0.1 and abs(std[0, 0] - 1) < 0.1)
+        True
+
+    Source: Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016.
+    """
+    layer = as_layer(layer)
+    check_integer("monte_carlo", "n", n)
+    check_integer("monte_carlo", "seed", seed, 0)
+    _check_combine("monte_carlo", combine)
+
+    def apply(params, state, x, *, train, key=None):
+        if train:
+            return layer.apply(params, state, x, train=True, key=key)
+        # Without a probe: the activations of all networks would have other shapes than those of the layer.
+        inner = with_sampling({name: child for name, child in state.items() if name != SLOT})
+
+        def network(i):
+            key = jax.random.fold_in(jax.random.key(seed), i)
+
+            def of_example(x):
+                batch_of_one = jax.tree.map(lambda leaf: leaf[None], x)
+                y, _ = layer.apply(params, inner, batch_of_one, train=False, key=key)
+                return jax.tree.map(lambda leaf: leaf[0], y)
+
+            return jax.vmap(of_example)(x)
+
+        ys = jax.vmap(network)(jnp.arange(n))
+        return ys if combine is None else combine(ys), state
+
+    return Layer(layer.init, apply)
+
+
+def _check_combine(name: str, combine: Any) -> None:
+    if combine is not None and (isinstance(combine, Layer) or not callable(combine)):
+        raise TypeError(
+            f"{name}: combine must be a function of the stacked outputs, or None, got {short_repr(combine)}"
+        )
