@@ -44,6 +44,8 @@ from jaxcnn._dropout import gaussian_noise as gaussian_noise
 from jaxcnn._dropout import spatial_dropout as spatial_dropout
 from jaxcnn._ensemble import ensemble as ensemble
 from jaxcnn._ensemble import monte_carlo as monte_carlo
+from jaxcnn._ensemble import split_members as split_members
+from jaxcnn._ensemble import stack_members as stack_members
 from jaxcnn._export import export as export
 from jaxcnn._grid_sample import grid_sample as grid_sample
 from jaxcnn._jit import jit as jit
@@ -191,7 +193,9 @@ __all__ = [
     "sharpness_aware",
     "spatial_dropout",
     "spectral_norm",
+    "split_members",
     "squeeze_excite",
+    "stack_members",
     "stateless",
     "train",
     "upsample",

@@ -1,6 +1,6 @@
 """Layers that apply many networks to one input: an ensemble, and the networks that dropout samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import (
     Layer,
+    Params,
+    State,
     as_floating,
     as_layer,
     at_least_float32,
@@ -19,7 +21,7 @@ from jaxcnn._layer import (
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import with_sampling
-from jaxcnn._stack import mark_stacked
+from jaxcnn._stack import mark_stacked, unmark_stacked
 from jaxcnn._window import check_integer
 
 Combine = Callable[[Any], Any] | None
@@ -44,11 +46,8 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
     softmax(y) is the mean probability, so y serves as logits. The members run as one program, by `jax.vmap` over the
     parameters. They differ in their initial parameters and dropout keys.
 
-    Separately trained networks are stacked, and member i is taken out, by `jax.tree.map`:
-
-        members = [(params_1, state_1), .., (params_n, state_n)]
-        params, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-        params_i, state_i = jax.tree.map(lambda leaf: leaf[i], (params, state))
+    `stack_members` makes the params and state from those of separately trained networks, and `split_members` is its
+    inverse.
 
     Args:
         layer: a layer or a whole network.
@@ -100,6 +99,54 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
         return ys if train or combine is None else combine(ys), state
 
     return Layer(init, apply)
+
+
+def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, State]:
+    """[(params, state), ..] of n networks -> (params, state) of their `ensemble`, with a leading dimension n.
+
+    Args:
+        members: params and state of each network, all of the same architecture.
+
+    Raises:
+        ValueError: for no network, or networks of different architectures.
+
+    Example:
+        >>> net, x = jaxcnn.dense(3), jnp.ones((2, 4))
+        >>> params, state = jaxcnn.stack_members([net.init(jax.random.key(seed), x) for seed in range(5)])
+        >>> jaxcnn.ensemble(net, 5).apply(params, state, x, train=False)[0].shape
+        (2, 3)
+    """
+    if not members:
+        raise ValueError("stack_members needs the params and state of at least one network, got none")
+    shapes = [dict(zip(paths(tree), map(jnp.shape, jax.tree.leaves(tree)), strict=True)) for tree in members]
+    for i, own in enumerate(shapes):
+        for path in shapes[0] | own:
+            if (first := shapes[0].get(path, "missing")) != (other := own.get(path, "missing")):
+                raise ValueError(
+                    f"stack_members: networks 0 and {i} differ: {path.partition('/')[2]} is {first} and {other}"
+                )
+    params, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tuple, members))
+    return mark_stacked(params), state
+
+
+def split_members(params: Params, state: State) -> list[tuple[Params, State]]:
+    """(params, state) of an `ensemble` -> [(params, state), ..] of its n members: the inverse of `stack_members`.
+
+    Raises:
+        ValueError: for arrays without a leading dimension n.
+
+    Example:
+        >>> params, state = jaxcnn.ensemble(jaxcnn.dense(3), 5).init(jax.random.key(0), jnp.ones((2, 4)))
+        >>> members = jaxcnn.split_members(params, state)
+        >>> len(members), members[0][0]["kernel"].shape
+        (5, (4, 3))
+    """
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((params, state))}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(f"split_members needs arrays with one leading dimension, the members, got {sorted(lengths)}")
+    ((n,),) = lengths
+    params = unmark_stacked(params)
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], (params, state)) for i in range(n)]
 
 
 @constructor

@@ -1,7 +1,7 @@
-"""Marks of stacked parameters: `repeat(layer, n)` adds a leading dimension n to each parameter of the layer.
+"""Marks of stacked parameters: `repeat(layer, n)` and `ensemble(layer, n)` add a leading dimension n to each parameter.
 
 The shape does not show this: a stacked dense kernel (n, in, out) looks like the kernel of a 1-D convolution. Therefore
-`repeat` marks the keys of the dict that `init` returns. A marked key is a string that equals the plain one, and it
+they mark the keys of the dict that `init` returns. A marked key is a string that equals the plain one, and it
 survives `jax.tree.map`, gradients and optimizers. Trees with and without marks have the same structure.
 """
 
@@ -14,7 +14,7 @@ from jaxcnn._layer import Layer, Params
 
 
 class Stacked(str):
-    """A key of params. All leaves below it have `depth` leading dimensions from `repeat`."""
+    """A key of params. All leaves below it have `depth` leading dimensions from `repeat` and `ensemble`."""
 
     depth = 1
 
@@ -22,6 +22,11 @@ class Stacked(str):
 def mark_stacked(params: Params) -> Params:
     """The same tree with each key marked as stacked once more."""
     return {stacked_name(name, getattr(name, "depth", 0) + 1): child for name, child in params.items()}
+
+
+def unmark_stacked(params: Params) -> Params:
+    """The same tree with each key marked as stacked once less: the inverse of `mark_stacked`."""
+    return {stacked_name(str(name), max(getattr(name, "depth", 0) - 1, 0)): child for name, child in params.items()}
 
 
 def stacked_name(name: str, depth: int) -> str:

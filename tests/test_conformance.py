@@ -47,6 +47,8 @@ def test_table_is_complete():
         "orthogonal",
         "capture",
         "plain",
+        "split_members",
+        "stack_members",
     }
     packages = {"data", "explain", "metrics", "models", "report", "train", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
