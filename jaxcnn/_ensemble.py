@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import (
@@ -32,8 +33,10 @@ def log_mean_probabilities(logits: jax.Array) -> jax.Array:
 
     y are logits again: softmax(y) is the mean probability, so cross-entropy and argmax apply to it.
     """
-    wide = at_least_float32(as_floating(logits, "log_mean_probabilities"))
-    return (jax.nn.logsumexp(jax.nn.log_softmax(wide), 0) - jnp.log(len(wide)).astype(wide.dtype)).astype(logits.dtype)
+    log_p = jax.nn.log_softmax(at_least_float32(as_floating(logits, "log_mean_probabilities")))
+    # Not jax.nn.logsumexp, which uses an operation that ONNX does not have.
+    largest = lax.stop_gradient(jnp.maximum(log_p.max(0), jnp.finfo(log_p.dtype).min))
+    return (largest + jnp.log(jnp.exp(log_p - largest[None]).mean(0))).astype(logits.dtype)
 
 
 @constructor

@@ -56,6 +56,21 @@ def test_evaluation_is_the_mean_probability(stacked):
     np.testing.assert_allclose(mean, np.mean(outputs, 0), 1e-5, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [False, True])
+def test_ensemble_of_a_convolutional_network(train):
+    net = cnn.serial(
+        cnn.conv(4), cnn.batch_norm(), jnp.tanh, cnn.depthwise_conv(stride=2), cnn.max_pool(2), cnn.flatten
+    )
+    x = jnp.asarray(RNG.normal(size=(3, 8, 8, 2)), jnp.float32)
+    model = cnn.ensemble(net, N, combine=None)
+    params, state = model.init(KEY, x)
+    ys, after = model.apply(params, state, x, train=train)
+    for i, (own_params, own_state) in enumerate(cnn.split_members(params, state)):
+        expected = net.apply(own_params, own_state, x, train=train)
+        assert_close((ys[i], member(after, i)), expected, 1e-4)
+
+
 def test_members_have_their_own_dropout_and_statistics(stacked):
     y, state = ENSEMBLE.apply(*stacked, X, train=True, key=KEY)
     for i in range(N):

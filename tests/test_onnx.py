@@ -44,8 +44,8 @@ SAMPLE = {
 # Identity, which hold weights.
 NODES_OF_TORCH = {"resnet50": 122, "mobilenet_v3_large": 140, "convnext_tiny": 292}
 PROVIDERS = ["CPUExecutionProvider"]
-# These layers write to positions that depend on the input, or compute in bfloat16.
-WITHOUT = {"cast", "max_unpool", "max_unpool1d"}
+# These layers write to positions that depend on the input, compute in bfloat16, or draw random numbers.
+WITHOUT = {"cast", "max_unpool", "max_unpool1d", "monte_carlo"}
 
 
 def session(model):
@@ -111,6 +111,21 @@ def test_model(name):
 def test_layer(case):
     params, state, x = example(case)
     assert_equal(jaxcnn.export(case.layer, params, state, x, format="onnx"), case.layer, params, state, x)
+
+
+def test_ensemble():
+    """vmap of a convolution with separate inputs is a grouped convolution, and a reshape that transposes."""
+    model = jaxcnn.ensemble(serial(conv(4), jax.nn.relu, conv(2), flatten, dense(3)), 3)
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 2)).astype(np.float32)
+    params, state = model.init(jax.random.key(0), x)
+    assert_equal(jaxcnn.export(model, params, state, x, format="onnx"), model, params, state, x)
+
+
+def test_random_numbers_have_no_translation():
+    model = jaxcnn.monte_carlo(serial(dense(3), jaxcnn.dropout(0.5)), 2)
+    x = np.ones((2, 4), np.float32)
+    with pytest.raises(ValueError, match=r"has no translation to ONNX \(random numbers\); format='stablehlo' exports"):
+        jaxcnn.export(model, *model.init(jax.random.key(0), x), x, format="onnx")
 
 
 def test_scales_of_a_resize_give_the_size_in_any_precision():

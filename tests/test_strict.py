@@ -73,6 +73,10 @@ LOSSES = {
     "mixup": cnn.mixup(cnn.cross_entropy(LOGITS)),
     "cutmix": cnn.cutmix(cnn.cross_entropy(LOGITS)),
     "mixed_twice": cnn.mixup(cnn.cutmix(cnn.cross_entropy(LOGITS))),
+    "adversarial": cnn.adversarial(cnn.cross_entropy(LOGITS), 0.1, 2),
+    "adversarial_l2": cnn.adversarial(cnn.cross_entropy(LOGITS), 0.1, 2, norm=2),
+    "sharpness_aware": cnn.sharpness_aware(cnn.cross_entropy(LOGITS)),
+    "clip_per_example": cnn.clip_per_example(cnn.cross_entropy(LOGITS), 1.0),
 }
 
 

@@ -36,6 +36,9 @@ def squeeze(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 
 def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    if (order := params["dimensions"]) is not None:  # `vmap` of a convolution transposes in a reshape
+        transposed = jax.ShapeDtypeStruct(tuple(x.shape[dim] for dim in order), x.dtype)
+        x = relabeled(x, {old: new for new, old in enumerate(order)}, transposed)
     groups = _groups(x.shape, result.shape)
     if groups and all(len(old) == len(new) == 1 for old, new in groups):
         return relabeled(x, {old[0]: new[0] for old, new in groups}, result)

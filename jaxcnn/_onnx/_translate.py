@@ -137,6 +137,8 @@ def _computed(equation: Any, operands: list[Any]) -> list[Constant]:
     """The results of an operation on constants."""
     outs = [var.aval for var in equation.outvars]
     name = equation.primitive.name
+    if any(jax.dtypes.issubdtype(out.dtype, jax.dtypes.prng_key) for out in outs):
+        raise NotImplementedError("random numbers")
     if function := NUMPY.get(name):
         with np.errstate(all="ignore"):
             array = function(*(operand.array for operand in operands)).astype(outs[0].dtype)
