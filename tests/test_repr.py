@@ -44,6 +44,8 @@ CALLS = [
     (cnn.drop_connect(cnn.dense(2), 0.1, where="kernel"), "drop_connect(dense(2), 0.1, where='kernel')"),
     (cnn.repeat(cnn.residual(cnn.conv(4)), 3), "repeat(residual(conv(4)), 3)"),
     (cnn.cast(cnn.freeze(cnn.dense(2)), jnp.bfloat16), "cast(freeze(dense(2)), bfloat16)"),
+    (cnn.ensemble(cnn.dense(2), 3), "ensemble(dense(2), 3)"),
+    (cnn.monte_carlo(cnn.dropout(0.5), 9, combine=None, seed=1), "monte_carlo(dropout(0.5), 9, combine=None, seed=1)"),
     (cnn.serial(jnp.sin, act=jax.nn.relu), "serial(sin, act=relu)"),
     (cnn.parallel(operator.add, cnn.conv(2), b=cnn.flatten), "parallel(add, conv(2), b=flatten)"),
     (cnn.as_layer(act), "as_layer(act)"),
