@@ -1,11 +1,13 @@
 """Convolutional networks as pairs of pure functions on JAX."""
 
+from jaxcnn import curvature as curvature
 from jaxcnn import data as data
 from jaxcnn import explain as explain
 from jaxcnn import metrics as metrics
 from jaxcnn import models as models
 from jaxcnn import report as report
 from jaxcnn import train as train
+from jaxcnn import uncertainty as uncertainty
 from jaxcnn import weights as weights
 from jaxcnn._activation import prelu as prelu
 from jaxcnn._adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
@@ -125,6 +127,7 @@ __all__ = [
     "count_params",
     "crop_and_resize",
     "cross_entropy",
+    "curvature",
     "cutmix",
     "data",
     "deform_conv",
@@ -198,6 +201,7 @@ __all__ = [
     "stack_members",
     "stateless",
     "train",
+    "uncertainty",
     "upsample",
     "weight_norm",
     "weight_standardized",

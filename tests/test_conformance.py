@@ -50,7 +50,7 @@ def test_table_is_complete():
         "split_members",
         "stack_members",
     }
-    packages = {"data", "explain", "metrics", "models", "report", "train", "weights"}
+    packages = {"curvature", "data", "explain", "metrics", "models", "report", "train", "uncertainty", "weights"}
     assert set(cnn.__all__) - called == losses | others | packages
 
 

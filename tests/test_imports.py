@@ -13,8 +13,10 @@ MAY_IMPORT = {
     "data": {CORE},
     "models": {CORE},
     "weights": {CORE, "data", "models"},
+    "curvature": {CORE},
     "explain": {CORE},
     "metrics": {CORE},
+    "uncertainty": {CORE, "explain", "metrics"},
     "train": {CORE, "data", "metrics", "weights"},
     "report": {CORE, "data", "explain", "metrics", "train"},
 }

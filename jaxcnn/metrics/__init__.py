@@ -1,9 +1,11 @@
 """Metrics: pairs of pure functions. `update` gives sums that add up over batches, `compute` the value of the sums.
 
-Larger is better for all but `mean_absolute_error`: to select the best epoch by it, `fit` needs a minus sign before the
-name under which it is in `metrics`, as in {"watch": "-error"}. `confusion_matrix` is an array, which cannot be watched.
+Larger is better for all but `mean_absolute_error` and `expected_calibration_error`: to select the best epoch by them,
+`fit` needs a minus sign before the name under which they are in `metrics`, as in {"watch": "-error"}.
+`confusion_matrix` is an array, which cannot be watched.
 """
 
+from jaxcnn.metrics._calibration import expected_calibration_error as expected_calibration_error
 from jaxcnn.metrics._classification import accuracy as accuracy
 from jaxcnn.metrics._classification import confusion_matrix as confusion_matrix
 from jaxcnn.metrics._classification import dice as dice
@@ -28,6 +30,7 @@ __all__ = [
     "average_precision",
     "confusion_matrix",
     "dice",
+    "expected_calibration_error",
     "f1",
     "mean_absolute_error",
     "mean_iou",

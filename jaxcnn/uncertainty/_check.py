@@ -1,0 +1,50 @@
+"""Checks of probabilities, logits and labels."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn._layer import as_floating, at_least_float32, short_repr
+from jaxcnn._validate import check_labels, first_true, fraction_tolerance, is_concrete
+
+
+def checked_logits(name: str, logits: Any) -> jax.Array:
+    """Logits or probabilities (N, *spatial, K) in at least float32; raises an error for another shape or dtype."""
+    values = at_least_float32(jnp.asarray(as_floating(logits, name)))
+    if values.ndim < 2 or 0 in values.shape:
+        raise ValueError(f"{name} needs (N, *spatial, classes), got {short_repr(values)}")
+    return values
+
+
+def checked_probs(name: str, probs: Any) -> jax.Array:
+    """Class probabilities in at least float32. Values are checked unless they are traced."""
+    values = checked_logits(name, probs)
+    if is_concrete(probs):
+        rows = np.asarray(values)
+        bad = ~((rows >= 0).all(-1) & (np.abs(rows.sum(-1) - 1) <= fraction_tolerance(jnp.asarray(probs).dtype)))
+        if bad.any():
+            index, at = first_true(bad)
+            raise ValueError(
+                f"{name}: probs[{at}] has the smallest value {rows[index].min():.4g} and the sum "
+                f"{rows[index].sum():.4g}; probabilities must be non-negative and sum to 1: use jax.nn.softmax(logits)"
+            )
+    return values
+
+
+def checked_labels(name: str, labels: Any, probs: jax.Array) -> jax.Array:
+    """Integer classes (N, *spatial) for probabilities (N, *spatial, K). Values are checked unless they are traced."""
+    array = jnp.asarray(labels)
+    if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != probs.shape[:-1]:
+        raise ValueError(
+            f"{name} needs integer labels of shape {probs.shape[:-1]} for {probs.shape}, got {short_repr(array)}"
+        )
+    if is_concrete(labels):
+        check_labels(name, labels, probs.shape[-1])
+    return array.astype(jnp.int32)
+
+
+def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """(N, *spatial, K), (N, *spatial) -> (N, *spatial): the value of the class in `labels`."""
+    return jnp.take_along_axis(values, labels[..., None], -1)[..., 0]

@@ -1,0 +1,85 @@
+"""Temperature scaling: one number that calibrates a trained classifier and keeps its predictions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn._combine import AnyLayer
+from jaxcnn._layer import Layer, as_layer, constructor
+from jaxcnn._validate import check_finite, is_concrete
+from jaxcnn.uncertainty._check import checked_labels, checked_logits, of_label
+
+_LOWEST, _HIGHEST = 0.01, 100.0
+_STEPS = 40  # halvings of log(_HIGHEST / _LOWEST): down to the rounding of float32
+
+
+def temperature(logits: Any, labels: Any) -> jax.Array:
+    """(N, *spatial, K), (N, *spatial) -> the scalar T that minimizes the cross-entropy of softmax(logits / T).
+
+    T = argmin -mean_n log softmax(logits[n] / T)[labels[n]]
+
+    Fit T on data that were not used for training, and apply it by `with_temperature`. T > 1 means that the network is
+    overconfident. The cross-entropy is convex in 1 / T. T is between 0.01, which it is if all predictions are right,
+    and 100, which it is if the network is not better than chance.
+
+    Args:
+        logits: outputs of the model.
+        labels: integer classes.
+
+    Raises:
+        ValueError: for other shapes, logits that are not finite, or labels out of range.
+
+    Example:
+        >>> logits = jnp.array([[4.0, 0.0]] * 4)
+        >>> T = jaxcnn.uncertainty.temperature(logits, [0, 0, 0, 1])
+        >>> round(float(jax.nn.softmax(logits / T)[0, 0]), 4)
+        0.75
+
+    Source: Guo et al., "On calibration of modern neural networks", 2017.
+    """
+    logits = checked_logits("temperature", logits)
+    labels = checked_labels("temperature", labels, logits)
+    if is_concrete(logits):
+        check_finite("temperature: logits", logits)
+    logits = logits - of_label(logits, labels)[..., None]
+
+    def halve(_, bounds):
+        """Bisection of log T: the cross-entropy rises with 1 / T where the mean logit is above that of the label."""
+        low, high = bounds
+        middle = (low + high) / 2
+        rises = (jax.nn.softmax(logits * jnp.exp(-middle)) * logits).sum(-1).mean() > 0
+        return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
+
+    bounds = tuple(jnp.log(jnp.asarray(t, logits.dtype)) for t in (_LOWEST, _HIGHEST))
+    low, high = lax.fori_loop(0, _STEPS, halve, bounds)
+    return jnp.exp((low + high) / 2)
+
+
+@constructor
+def with_temperature(model: AnyLayer, T: Any) -> Layer:
+    """The model with its logits divided by T in evaluation; in training, it equals the model.
+
+    y = model(x) / T
+
+    Parameters keep their paths, so that weights of the model fit, and `export` includes T.
+
+    Args:
+        model: a layer from images to logits, or to a tuple of logits.
+        T: from `temperature`.
+
+    Example:
+        >>> model = jaxcnn.uncertainty.with_temperature(jaxcnn.identity, 2.0)
+        >>> model.apply({}, {}, jnp.array([[4.0, 0.0]]), train=False)[0].tolist()
+        [[2.0, 0.0]]
+
+    Source: Guo et al., "On calibration of modern neural networks", 2017.
+    """
+    model = as_layer(model)
+
+    def apply(params, state, x, *, train, key=None):
+        y, state = model.apply(params, state, x, train=train, key=key)
+        return y if train else jax.tree.map(lambda logits: logits / jnp.asarray(T, logits.dtype), y), state
+
+    return Layer(model.init, apply)
