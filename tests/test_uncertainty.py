@@ -257,8 +257,11 @@ def test_diagram_has_the_bars_of_the_bins():
     bars = [bar.get_height() for bar in top.patches]
     np.testing.assert_allclose(bars, diagram.accuracy)
     np.testing.assert_allclose([bar.get_height() for bar in bottom.patches], diagram.count / 500, rtol=1e-6)
-    filled = np.asarray(diagram.count) > 0
-    np.testing.assert_allclose(top.lines[1].get_xydata(), np.transpose(diagram[:2])[filled])
+    filtered = lambda values: np.asarray(values)[np.asarray(diagram.count) > 0]
+    for segment, confidence, accuracy in zip(
+        top.collections[0].get_segments(), *map(filtered, diagram[:2]), strict=True
+    ):
+        np.testing.assert_allclose(segment, [(confidence, accuracy), (confidence, confidence)], rtol=1e-6)
     error = uncertainty.expected_calibration_error(PROBS, LABELS, 10)
     assert top.get_title() == f"expected calibration error {error:.2%}"
     file = io.BytesIO()

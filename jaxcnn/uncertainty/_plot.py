@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def plot_reliability_diagram(diagram: Reliability) -> "Figure":
     """Plot accuracy against confidence, from `reliability_diagram`, and the fraction of predictions in each bin.
 
-    Bars show the accuracy, points the mean confidence. Bars below the diagonal mean overconfidence. Save it with
-    `figure.savefig("x.svg")`.
+    The gap is the difference between the accuracy of a bin and its mean confidence, which is on the diagonal. Bars
+    below the diagonal mean overconfidence. Save the figure with `figure.savefig("x.svg")`.
 
     Args:
         diagram: confidence, accuracy and count (bins,).
@@ -33,13 +33,16 @@ def plot_reliability_diagram(diagram: Reliability) -> "Figure":
     bins, fraction = len(count), count / count.sum()
     left, filled = np.arange(bins) / bins, count > 0
     error = fraction @ np.abs(accuracy - confidence)
-    figure, axes = new_figure(2, 1, 4.2, 5.2, height_ratios=[3, 1])
+    figure, axes = new_figure(2, 1, 4.2, 5.4, height_ratios=[3, 1])
     top, bottom = axes[:, 0]
     top.plot([0, 1], [0, 1], "--", color=INK, label="calibrated")
     top.bar(left, accuracy, 1 / bins, align="edge", color=BLUE, alpha=0.6, edgecolor=BLUE, label="accuracy")
-    top.plot(confidence[filled], accuracy[filled], "o", color=VERMILLION, markersize=5, label="mean confidence")
+    gap = {"color": VERMILLION, "linewidth": 2.5, "label": "gap"}
+    top.vlines(confidence[filled], accuracy[filled], confidence[filled], **gap)
     top.set(title=f"expected calibration error {error:.2%}", ylabel="accuracy", ylim=(0, 1.03))
-    top.legend(labelcolor=INK, frameon=False, loc="upper left")
+    figure.legend(
+        *top.get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=INK, frameon=False, fontsize=8
+    )
     bottom.bar(left, fraction, 1 / bins, align="edge", color=BLUE, alpha=0.6, edgecolor=BLUE)
     bottom.set(xlabel="confidence", ylabel="fraction of\npredictions")
     for ax in (top, bottom):
