@@ -18,6 +18,8 @@ import jaxcnn as cnn
 from jaxcnn import metrics, uncertainty
 from jaxcnn.train import evaluate
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RANDOM = np.random.default_rng(0)
 LOGITS = (3 * RANDOM.normal(size=(500, 5))).astype(np.float32)
 PROBS = scipy.special.softmax(LOGITS, -1)
@@ -109,6 +111,7 @@ def test_temperature_lowers_the_calibration_error_and_keeps_predictions():
     np.testing.assert_allclose(model.apply(params, {}, LOGITS, train=True)[0], LOGITS, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_temperature_of_auxiliary_heads_and_bfloat16():
     model = uncertainty.with_temperature(cnn.as_layer(lambda x: (x, 2 * x)), 4)
     main, head = model.apply({}, {}, jnp.ones((1, 2), jnp.bfloat16), train=False)[0]
@@ -230,6 +233,7 @@ def test_mutual_information_is_the_difference_and_zero_for_equal_members():
     np.testing.assert_allclose(uncertainty.mutual_information(certain), [np.log(4)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_entropies_of_maps():
     maps = np.moveaxis(MEMBERS.reshape(4, 2, 3, 5, 5), 2, 3)
     for function in (uncertainty.predictive_entropy, uncertainty.expected_entropy, uncertainty.mutual_information):
@@ -289,6 +293,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_strict_modes_and_dtypes(name):
     function = EVERYTHING[name]
@@ -302,6 +307,7 @@ def test_strict_modes_and_dtypes(name):
         assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_vmap(name):
     x = jnp.stack([LOGITS, LOGITS[:, ::-1]])
