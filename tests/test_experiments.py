@@ -23,6 +23,7 @@ from experiments import (
     distillation,
     finetune,
     image_folder,
+    mislabelled,
     mnist_best,
     mnist_cnn,
     mnist_lenet,
@@ -45,7 +46,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, multilabel, regression, segmentation, signals]
+EXPERIMENTS += [autoencoder, dcgan, distillation, mislabelled, multilabel, regression, segmentation, signals]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -455,7 +456,7 @@ def test_signals_in_a_damaged_file(tmp_path):
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
-FITTED += [autoencoder, distillation, multilabel, regression, segmentation]
+FITTED += [autoencoder, distillation, mislabelled, multilabel, regression, segmentation]
 
 
 @pytest.mark.parametrize("module", FITTED)
@@ -475,6 +476,8 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (regression, "data.degrees=0"),
         (multilabel, "loss.pos_weight=0"),
         (multilabel, "data.size=16"),
+        (mislabelled, "changed=0"),
+        (mislabelled, "damping=0"),
         (segmentation, "background_weight=-1"),
         (segmentation, "model.levels=1"),
         (distillation, "digits=8001"),
@@ -672,3 +675,30 @@ def test_dcgan(tmp_path):
     assert 0 <= result["entropy"] <= np.log2(10)
     (folder,) = tmp_path.iterdir()
     assert {"untrained.png", "samples.png", "metrics.jsonl"} < {path.name for path in folder.iterdir()}
+
+
+def test_changed_labels():
+    labels = np.repeat(np.arange(10, dtype=np.int32), 20)
+    noisy, changed = mislabelled.change_labels(labels, 0.05, 0)
+    assert changed.sum() == 10
+    np.testing.assert_array_equal(noisy != labels, changed)
+    assert ((noisy >= 0) & (noisy < 10)).all()
+    assert not np.array_equal(changed, mislabelled.change_labels(labels, 0.05, 1)[1])
+
+
+def test_found_among_the_largest_scores():
+    scores, changed = np.array([1.0, 4.0, 2.0, 3.0]), np.array([True, True, False, False])
+    np.testing.assert_allclose(mislabelled.found(scores, changed), [0.5, 0.5, 0.5, 1])
+
+
+@pytest.mark.slow
+def test_mislabelled(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = small(mislabelled, tmp_path, "digits=600", "train.epochs=8")
+    assert result["loss"]["found"] > 0.7
+    assert result["self-influence"]["found"] > 0.7
+    assert result["self-influence"]["auroc"] > 0.9
+    (folder,) = tmp_path.iterdir()
+    svg = (folder / "mislabelled.svg").read_text()
+    assert "fraction of the changed labels found" in svg
+    assert svg.count("<image") == mislabelled.SHOWN
