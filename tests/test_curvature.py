@@ -215,10 +215,11 @@ def test_damping_is_added_to_the_eigenvalues():
 
 
 def test_self_influence_of_tiny_gradients():
-    """Squares of 1e-17 times the tolerance are below the range of float32."""
-    scale = jnp.array([1.0, 1e-17, 0.0])
-    values = curvature.self_influence(lambda v: 2 * v, lambda p, s: s * p.sum(), jnp.ones(4), scale)
-    np.testing.assert_allclose(values[:2], [2 / 3, 2e-34 / 3], rtol=1e-5)
+    """Squares of 1e-18 times the tolerance are below the range of float32."""
+    scale, diagonal = jnp.array([1.0, 2e-18, 0.0]), jnp.linspace(1, 30, 50)
+    values = curvature.self_influence(lambda v: diagonal * v, lambda p, s: s * p.sum(), jnp.ones(50), scale)
+    expected = (1 / np.asarray(diagonal, float)).sum() / 3
+    np.testing.assert_allclose(values[:2], [expected, 4e-36 * expected], rtol=1e-4)
     assert values[2] == 0
 
 

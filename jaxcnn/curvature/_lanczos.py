@@ -81,7 +81,7 @@ def top_eigenvalues(
         b = jnp.linalg.norm(w)
         ended = b <= 10 * jnp.finfo(dtype).eps * scale  # A maps the space of the basis to itself: start in another one
         next_v = lax.cond(ended, lambda: random_unit(basis, j + 1), lambda: unit(basis, w / jnp.where(ended, 1, b)))
-        return basis, alpha.at[j].set(a), beta.at[j].set(jnp.where(ended, 0, b)), next_v, scale
+        return basis, alpha.at[j].set(a), beta.at[j].set(b), next_v, scale
 
     zeros = jnp.zeros(steps, dtype)
     basis = jnp.zeros((steps, size), dtype)
