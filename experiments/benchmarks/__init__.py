@@ -4,6 +4,7 @@
     python -m experiments.benchmarks.ops        each operation, forward and both gradients
     python -m experiments.benchmarks.sweep      random operations against plain lax
     python -m experiments.benchmarks.nets       training steps and inference of whole networks
+    python -m experiments.benchmarks.vmap       many networks in one program, against separate calls
     python -m experiments.benchmarks.scan       training steps inside `lax.scan`
     python -m experiments.benchmarks.startup    import, first step, first epoch
     python -m experiments.benchmarks.compilation            compilation time

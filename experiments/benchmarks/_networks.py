@@ -239,6 +239,17 @@ def _output_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+class Model(NamedTuple):
+    """A network in a JAX framework as pure functions.
+
+    `init` maps a key to (params, state), and `apply` (params, state, image, *, train) to (logits, state).
+    """
+
+    init: Callable[[jax.Array], tuple[Any, Any]]
+    apply: Callable[..., tuple[jax.Array, Any]]
+    channels_first: bool = False
+
+
 class Contender(NamedTuple):
     """A network built in a framework. Both functions have their own data and block until their result is ready.
 
@@ -250,8 +261,9 @@ class Contender(NamedTuple):
     infer: Callable[[], Any] | None
 
 
-def _batch(net: Network | Task) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
+def random_batch(net: Network | Task, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images, channels last, and labels."""
+    rng = np.random.default_rng(seed)
     classes, spatial = (net.classes, net.shape[:-1] if net.dense else ()) if isinstance(net, Task) else (10, ())
     image = rng.normal(size=(net.batch, *net.shape)).astype(np.float32)
     return image, rng.integers(0, classes, (net.batch, *spatial))
@@ -285,7 +297,7 @@ def _sgd_step(loss_fn: Callable) -> Callable:
     return step
 
 
-def _mean_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
+def mean_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
 
@@ -294,7 +306,7 @@ def _copy_arrays(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def _parameter_count(params: Any) -> int:
+def parameter_count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -328,9 +340,15 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
             case Residual(branch, shortcut):
                 return jaxcnn.residual(build(branch), build(shortcut))
 
-    image, label = map(jnp.asarray, _batch(net))
+    image, label = map(jnp.asarray, random_batch(net))
     model = net.model() if isinstance(net, Task) else build(net.layers)
     return model, _optimizer(), {"image": image, "label": label}
+
+
+def jaxcnn_model(net: Network) -> Model:
+    layer, _, _ = jaxcnn_parts(net)
+    image = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
+    return Model(lambda key: layer.init(key, image), layer.apply)
 
 
 class Training(NamedTuple):
@@ -362,13 +380,13 @@ def _jaxcnn(net: Network | Task) -> Contender:
 
     params, state = _copy_arrays((train_state.params, train_state.state))
     return Contender(
-        _parameter_count(params),
+        parameter_count(params),
         _stateful(step_with_loss, train_state, batch),
         lambda: logits(params, state, batch["image"]).block_until_ready(),
     )
 
 
-def _flax(net: Network) -> Contender:
+def flax_model(net: Network) -> Model:
     from flax import linen as nn
 
     class Net(nn.Module):
@@ -402,27 +420,43 @@ def _flax(net: Network) -> Contender:
                         x = y + (Net(shortcut)(x, train=train) if shortcut else x)
             return x
 
-    batch = tuple(map(jnp.asarray, _batch(net)))
-    model = Net(net.layers)
-    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), batch[0])
+    module = Net(net.layers)
+
+    def init(key):
+        variables = module.init(key, jnp.zeros((1, *net.shape)), train=False)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(params, stats, image, *, train):
+        variables = {"params": params, "batch_stats": stats}
+        if not train:
+            return module.apply(variables, image, train=False), stats
+        logits, changed = module.apply(variables, image, train=True, mutable=["batch_stats"])
+        return logits, changed.get("batch_stats", {})
+
+    return Model(init, apply)
+
+
+def _flax(net: Network) -> Contender:
+    model = flax_model(net)
+    batch = tuple(map(jnp.asarray, random_batch(net)))
+    params, stats = jax.jit(model.init)(jax.random.key(0))
 
     def loss_fn(params, stats, batch):
         image, label = batch
-        variables = {"params": params, "batch_stats": stats}
-        logits, changed = model.apply(variables, image, train=True, mutable=["batch_stats"])
-        return _mean_loss(logits, label), changed.get("batch_stats", {})
+        logits, stats = model.apply(params, stats, image, train=True)
+        return mean_loss(logits, label), stats
 
-    logits = jax.jit(functools.partial(model.apply, train=False))
-    eval_variables = _copy_arrays(variables)
-    params, stats = variables["params"], variables.get("batch_stats", {})
+    logits = jax.jit(lambda params, stats, image: model.apply(params, stats, image, train=False)[0])
+    eval_args = _copy_arrays((params, stats))
     return Contender(
-        _parameter_count(params),
+        parameter_count(params),
         _stateful(_sgd_step(loss_fn), (params, stats, _optimizer().init(params)), batch),
-        lambda: logits(eval_variables, batch[0]).block_until_ready(),
+        lambda: logits(*eval_args, batch[0]).block_until_ready(),
     )
 
 
-def _equinox(net: Network) -> Contender:
+def _equinox_init(net: Network) -> Callable[[jax.Array], tuple[Any, Any]]:
+    """The function key -> (module, state)."""
     import equinox as eqx
     from equinox import nn
 
@@ -476,18 +510,45 @@ def _equinox(net: Network) -> Contender:
                 branch_key, shortcut_key = jax.random.split(key)
                 return Sum(build(branch, shape, branch_key), build(shortcut, shape, shortcut_key))
 
-    image, label = _batch(net)
-    batch = jnp.asarray(image.transpose(0, 3, 1, 2)), jnp.asarray(label)
-    model, state = nn.make_with_state(build)(net.layers, net.shape, jax.random.key(0))
+    return functools.partial(nn.make_with_state(build), net.layers, net.shape)
 
-    def forward(model, state, image):
-        return jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(image, state)
+
+def _equinox_forward(model: Any, state: Any, image: jax.Array) -> tuple[jax.Array, Any]:
+    """The logits of images with channels first, and the new state."""
+    return jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(image, state)
+
+
+def equinox_model(net: Network) -> Model:
+    """The arrays of the module are `params`. Its other parts are the same for all keys."""
+    import equinox as eqx
+
+    create = _equinox_init(net)
+    _, others = eqx.partition(create(jax.random.key(0))[0], eqx.is_inexact_array)
+
+    def init(key):
+        module, state = create(key)
+        return eqx.filter(module, eqx.is_inexact_array), state
+
+    def apply(params, state, image, *, train):
+        module = eqx.combine(params, others)
+        return _equinox_forward(module if train else eqx.nn.inference_mode(module), state, image)
+
+    return Model(init, apply, channels_first=True)
+
+
+def _equinox(net: Network) -> Contender:
+    import equinox as eqx
+    from equinox import nn
+
+    image, label = random_batch(net)
+    batch = jnp.asarray(image.transpose(0, 3, 1, 2)), jnp.asarray(label)
+    model, state = _equinox_init(net)(jax.random.key(0))
 
     @functools.partial(eqx.filter_value_and_grad, has_aux=True)
     def loss_fn(model, state, batch):
         image, label = batch
-        logits, state = forward(model, state, image)
-        return _mean_loss(logits, label), state
+        logits, state = _equinox_forward(model, state, image)
+        return mean_loss(logits, label), state
 
     @eqx.filter_jit(donate="all-except-first")
     def step(batch, train_state):
@@ -496,11 +557,11 @@ def _equinox(net: Network) -> Contender:
         updates, opt_state = _optimizer().update(gradient, opt_state, eqx.filter(model, eqx.is_inexact_array))
         return (eqx.apply_updates(model, updates), state, opt_state), loss
 
-    logits = eqx.filter_jit(lambda model, state, image: forward(model, state, image)[0])
+    logits = eqx.filter_jit(lambda model, state, image: _equinox_forward(model, state, image)[0])
     params = eqx.filter(model, eqx.is_inexact_array)
     eval_args = _copy_arrays((nn.inference_mode(model), state))
     return Contender(
-        _parameter_count(params),
+        parameter_count(params),
         _stateful(
             lambda train_state, batch: step(batch, train_state), (model, state, _optimizer().init(params)), batch
         ),
@@ -548,24 +609,24 @@ def _stax(net: Network) -> Contender | None:
             case Residual(branch, shortcut):
                 return stax.serial(stax.FanOut(2), stax.parallel(build(branch), build(shortcut)), stax.FanInSum)
 
-    batch = tuple(map(jnp.asarray, _batch(net)))
+    batch = tuple(map(jnp.asarray, random_batch(net)))
     init, apply = build(net.layers)
     _, params = init(jax.random.key(0), batch[0].shape)
 
     def loss_fn(params, state, batch):
         image, label = batch
-        return _mean_loss(apply(params, image), label), state
+        return mean_loss(apply(params, image), label), state
 
     eval_params = _copy_arrays(params)
     logits = jax.jit(apply)
     return Contender(
-        _parameter_count(params),
+        parameter_count(params),
         _stateful(_sgd_step(loss_fn), (params, (), _optimizer().init(params)), batch),
         None if Norm() in _flatten(net.layers) else lambda: logits(eval_params, batch[0]).block_until_ready(),
     )
 
 
-def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool = False) -> Contender:
+def torch_module(net: Network | Task) -> Any:
     import torch
     from torch import nn
 
@@ -624,15 +685,21 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
                 return Sum(build(branch, shape), build(shortcut, shape))
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return net.module() if isinstance(net, Task) else build(net.layers, net.shape)
+
+
+def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool = False) -> Contender:
+    import torch
+    from torch import nn
+
     torch.manual_seed(0)
-    device = _torch_device()
+    device = torch_device()
     last = torch.channels_last_3d if len(net.shape) == 4 else torch.channels_last
     layout = last if channels_last else torch.contiguous_format
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def create_model():
-        module = net.module() if isinstance(net, Task) else build(net.layers, net.shape)
-        module = module.to(device, memory_format=layout)
+        module = torch_module(net).to(device, memory_format=layout)
         return torch.compile(module) if compiled else module
 
     def loss_of(output):
@@ -643,7 +710,7 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
             )
         return nn.functional.cross_entropy(output, label)
 
-    image, label = map(torch.from_numpy, _batch(net))
+    image, label = map(torch.from_numpy, random_batch(net))
     image = image.movedim(-1, 1).to(device).contiguous(memory_format=layout)
     label = label.to(device)
     model, eval_model = create_model(), create_model().eval()
@@ -666,7 +733,7 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
     return Contender(sum(param.numel() for param in model.parameters()), train, infer)
 
 
-def _torch_device() -> str:
+def torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
@@ -693,14 +760,21 @@ def create_contender(net: Network | Task, name: str) -> Contender | None:
     return _BUILDERS[name](net)
 
 
-def contenders(frameworks: Iterable[str]) -> list[str]:
-    """The contenders of the frameworks that work on this machine. Prints why the others are skipped."""
-    names = []
+def installed_frameworks(frameworks: Iterable[str]) -> list[str]:
+    """The frameworks that are installed. Prints which are skipped."""
+    installed = []
     for framework in frameworks:
         if framework in ("torch", "flax", "equinox") and not _measure.installed(framework):
             print(f"skipping {framework}: not installed")
-            continue
-        names += [name for name in _BUILDERS if name.split()[0] == framework]
+        else:
+            installed.append(framework)
+    return installed
+
+
+def contenders(frameworks: Iterable[str]) -> list[str]:
+    """The contenders of the frameworks that work on this machine. Prints why the others are skipped."""
+    frameworks = installed_frameworks(frameworks)
+    names = [name for framework in frameworks for name in _BUILDERS if name.split()[0] == framework]
     if "torch" in names and (reason := _torch_compile_error()):
         print(f"skipping torch.compile, which fails: {reason}")
         names = [name for name in names if "compile" not in name]
@@ -728,7 +802,7 @@ def _torch_compile_error() -> str | None:
     import torch
 
     try:
-        torch.compile(torch.sin)(torch.ones(8, device=_torch_device()))
+        torch.compile(torch.sin)(torch.ones(8, device=torch_device()))
     except Exception as error:
         return str(error).strip().splitlines()[0]
     return None

@@ -1,4 +1,4 @@
-"""Write `experiments/README.md`, the table of records, and print the README's table of networks.
+"""Write `experiments/README.md`, the table of records, and print the README's tables of networks.
 
 python -m experiments.benchmarks.records
 """
@@ -275,9 +275,24 @@ def onnx_zoo() -> str:
     return text
 
 
+def many_networks(device: str) -> str:
+    """The section on many networks in one program, or an empty string if it was not measured."""
+    if not (tables := vmap_tables(device)):
+        return ""
+    text = f"\n## Many networks in one program, on a {device.upper()}\n\n"
+    text += (
+        "`python -m experiments.benchmarks.vmap`. Milliseconds for the gradients and an SGD update of several models,"
+    )
+    text += " each with its own batch, and for their logits for the same images.\n\n"
+    return text + "\nGradients of one model for each example of a batch, and of the mean loss:\n\n".join(tables)
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
-    sections = tasks(), signal_table(), *itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()
+    sections = (
+        *(tasks(), signal_table(), *map(many_networks, ("cpu", "gpu"))),
+        *(*itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()),
+    )
     return HEADER + "".join(map(line, RECORDS)) + "".join(sections)
 
 
@@ -317,14 +332,55 @@ def network_table() -> str:
     return text
 
 
+def vmap_tables(device: str) -> list[str]:
+    """Milliseconds of several models in one program and in separate calls, and of gradients per example.
+
+    The first table is in the README, too. Without measurements the list is empty.
+    """
+    result = _result(f"vmap-{device}")
+    rows = result["rows"] if result else []
+    lines: dict[str, list[str]] = {"train": [], "examples": []}
+    by_work = {(row["net"], row["models"], row["kind"]): row for row in rows}
+    for (net, models, kind), row in by_work.items():
+        if kind == "infer":
+            continue
+        cells = _vmap_cells(row, "loop") if kind == "train" else _vmap_cells(row, "batch")
+        title = f"{TITLES[net]}, {row['batch']}"
+        if kind == "train":
+            title += f" | {models}"
+            cells += _vmap_cells(by_work[net, models, "infer"], "loop")
+        lines[kind].append(f"| {title} | {' | '.join(cells)} |\n")
+    several = _header("network, batch", "models", *_vmap_header("training", "loop"), *_vmap_header("inference", "loop"))
+    single = _header("network, batch", *_vmap_header("per example", "mean loss"))
+    return [several + "".join(lines["train"]), single + "".join(lines["examples"])] if rows else []
+
+
+def _header(*columns: str) -> str:
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+
+
+def _vmap_header(kind: str, other: str) -> list[str]:
+    return [kind, other, "ratio", "PyTorch", other, "Flax", "Equinox"]
+
+
+def _vmap_cells(row: dict[str, Any], other: str) -> list[str]:
+    calls = ("jaxcnn vmap", f"jaxcnn {other}", "torch vmap", f"torch {other}", "flax vmap", "equinox vmap")
+    milliseconds = {name: 1e3 * timing["median"] for name, timing in row["seconds"].items()}
+    ours, loop, *peers = (_digits(milliseconds.get(call)) for call in calls)
+    return [f"**{ours}**", loop, f"{row['ratio']['jaxcnn']:.2f}", *peers]
+
+
 def _number(values: dict[str, float], peer: str, unit: float) -> str:
     """Two digits or more of the value of a contender, the least of PyTorch's; "-" if it was not measured."""
-    found = [value for name, value in values.items() if name.split()[0] == peer]
-    value = unit * min(found, default=float("nan"))
-    return "-" if not found else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    return _digits(min((unit * value for name, value in values.items() if name.split()[0] == peer), default=None))
+
+
+def _digits(value: float | None) -> str:
+    """Two digits or more; "-" for None."""
+    return "-" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 if __name__ == "__main__":
     README.write_text(page())
     print(README)
-    print(network_table())
+    print(network_table(), *vmap_tables("cpu")[:1], sep="\n")
