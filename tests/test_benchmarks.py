@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 import types
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
-from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, seeds, sweep
+from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, seeds, sweep, vmap
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from experiments.benchmarks import onnx as onnx_benchmark
 from jaxcnn.models import MODELS
@@ -120,6 +121,67 @@ def test_onnx_tables(tmp_path, monkeypatch):
     assert f"## ONNX exports of 1 of {len(MODELS)} models" in records.onnx_zoo()
 
 
+TINY = _networks.Network(
+    (6, 6, 2),
+    3,
+    (
+        *(_networks.Conv(4, bias=False), _networks.Norm(), _networks.Relu(), _networks.MaxPool(2, 2)),
+        *(_networks.Conv(4, groups=4), _networks.GlobalAvgPool(), _networks.Dense(10)),
+    ),
+)
+
+
+@pytest.mark.parametrize("framework", vmap.FRAMEWORKS)
+@pytest.mark.parametrize("kind", vmap.WORK)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch has no batching rule for this batch norm
+@pytest.mark.usefixtures("quick_compilation")
+def test_several_networks_equal_each_network(framework, kind):
+    if not _measure.installed(framework):
+        pytest.skip(f"{framework} is not installed")
+    models = 1 if kind == "examples" else 2
+    contender = vmap.create(framework, TINY, kind, models)
+    assert contender.parameters == 72 + 8 + 40 + 50
+    vmap.check({framework: contender}, kind)
+    results = contender.loop()
+    assert len(results) == models
+    shapes = {array.shape for array in vmap._arrays(results[0])}
+    assert (3, 10) in shapes if kind == "infer" else {(4,), (10,)} < shapes
+
+
+def test_check_of_vmap_finds_differences():
+    ours = vmap.Contender(3, lambda: [jnp.array([[1.0, 2.0], [3.0, 4.0]])], lambda: [[jnp.array([1.0, 2.0])]] * 2)
+    with pytest.raises(ValueError, match="jaxcnn, train: vmap and loop differ by 2 where the largest value is 2"):
+        vmap.check({"jaxcnn": ours}, "train")
+    with pytest.raises(ValueError, match="jaxcnn, infer: vmap and loop differ by nan"):
+        vmap.check({"jaxcnn": ours._replace(vmap=lambda: [jnp.full((2, 2), jnp.nan)])}, "infer")
+    vmap.check({"jaxcnn": ours._replace(loop=lambda: [[jnp.array([2.0, 3.0])]])}, "examples")
+    with pytest.raises(ValueError, match=r"different parameter counts: \{'jaxcnn': 3, 'flax': 4\}"):
+        vmap.check({"jaxcnn": ours, "flax": ours._replace(parameters=4)}, "train")
+
+
+def test_vmap_benchmark_leaves_out_slow_calls_and_large_work(monkeypatch, capsys):
+    """The loop of Flax takes 50 ms per model, more than 0.3 s for 8 models. 32 models need too much memory."""
+    monkeypatch.setattr(vmap, "training_memory", lambda net: 1e9)
+    monkeypatch.setattr(vmap, "BYTES", 31e9)
+    monkeypatch.setattr(vmap, "SECONDS", 0.3)
+
+    def create(framework, net, kind, models):
+        slow = 0.05 if framework == "flax" else 0.002
+        return vmap.Contender(5, lambda: time.sleep(0.001 * models), lambda: time.sleep(slow * models))
+
+    monkeypatch.setattr(vmap, "create", create)
+    monkeypatch.setattr(vmap, "check", lambda contenders, kind: None)
+    rows = vmap.measure_network("lenet5", ["jaxcnn", "flax"], 1, vmap._table())
+    calls = {(row["kind"], row["models"]): {*row["seconds"]} for row in rows}
+    both, others = {"jaxcnn vmap", "jaxcnn loop", "flax vmap", "flax loop"}, {"jaxcnn vmap", "jaxcnn loop", "flax vmap"}
+    work = [(kind, models) for kind in ("train", "infer") for models in (1, 2, 8)]
+    expected = {(kind, models): others if models == 8 else both for kind, models in work}
+    assert calls == expected | {("examples", 1): {name.replace("loop", "batch") for name in both}}
+    assert rows[1]["ratio"]["flax"] < 0.5
+    assert [{*row["ratio"]} for row in rows if row["models"] == 8] == [{"jaxcnn"}] * 2
+    assert "skipping train of 32 lenet5: more than 31 GB" in capsys.readouterr().out
+
+
 def test_select_names():
     assert _measure.select_names([], _networks.NETWORKS) == list(_networks.NETWORKS)
     assert _measure.select_names(["vgg", "lenet5"], _networks.NETWORKS) == ["vgg", "lenet5"]
@@ -157,7 +219,8 @@ def test_record_of_cifar10():
 
 def test_readme_matches_result_files():
     assert records.README.read_text() == records.page()
-    assert records.network_table() in (records.FOLDER.parent.parent / "README.md").read_text()
+    readme = (records.FOLDER.parent.parent / "README.md").read_text()
+    assert all(table in readme for table in (records.network_table(), *records.vmap_tables("cpu")[:1]))
 
 
 def test_table_of_tasks(tmp_path, monkeypatch):
@@ -191,6 +254,34 @@ def test_record_of_result_file(tmp_path, monkeypatch):
         "Python 3.11, jax 0.10",
         "2026-01-02 |\n",
     ]
+
+
+def test_vmap_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert records.vmap_tables("cpu") == []
+    assert records.many_networks("cpu") == ""
+
+    def row(kind, models, ratio, **milliseconds):
+        seconds = {name.replace("_", " "): {"median": value / 1e3} for name, value in milliseconds.items()}
+        return {"net": "lenet5", "batch": 32, "models": models, "kind": kind, "seconds": seconds, "ratio": ratio}
+
+    rows = [
+        row("train", 2, {"jaxcnn": 0.5}, jaxcnn_vmap=3, jaxcnn_loop=6, torch_vmap=30, torch_loop=8, flax_vmap=123.4),
+        row("infer", 2, {"jaxcnn": 0.75}, jaxcnn_vmap=1.5, jaxcnn_loop=2, equinox_vmap=7),
+        row("examples", 1, {"jaxcnn": 1.25}, jaxcnn_vmap=5, jaxcnn_batch=4, torch_vmap=3, torch_batch=2),
+    ]
+    (tmp_path / "results" / "vmap-cpu.json").write_text(json.dumps({"rows": rows}))
+    several, single = (table.splitlines() for table in records.vmap_tables("cpu"))
+    assert several[2:] == [
+        "| LeNet-5, 32 | 2 | **3.0** | 6.0 | 0.50 | 30 | 8.0 | 123 | - | **1.5** | 2.0 | 0.75 | - | - | - | 7.0 |"
+    ]
+    assert single[2:] == ["| LeNet-5, 32 | **5.0** | 4.0 | 1.25 | 3.0 | 2.0 | - | - |"]
+    assert all(len({line.count("|") for line in table}) == 1 for table in (several, single))
+    section = records.many_networks("cpu")
+    assert section.startswith("\n## Many networks in one program, on a CPU\n\n")
+    assert "\n\n".join(["", "\n".join(several), "Gradients of one model"]) in section
+    assert section.endswith("\n".join(["", "", *single, ""]))
 
 
 def test_signal_table(tmp_path, monkeypatch):

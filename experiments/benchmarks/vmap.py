@@ -205,9 +205,8 @@ def check(contenders: dict[str, Contender], kind: str) -> None:
 
 def _arrays(results: Any) -> list[np.ndarray]:
     """The arrays of JAX or PyTorch in a nested structure."""
-    return [
-        np.asarray(leaf if isinstance(leaf, jax.Array) else leaf.detach().cpu()) for leaf in jax.tree.leaves(results)
-    ]
+    to_host = lambda leaf: leaf if isinstance(leaf, jax.Array) else leaf.detach().cpu()
+    return [np.asarray(to_host(leaf)) for leaf in jax.tree.leaves(results)]
 
 
 def training_memory(net: _networks.Network) -> int:
