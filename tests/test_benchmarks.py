@@ -132,7 +132,9 @@ TINY = _networks.Network(
 
 
 @pytest.mark.parametrize("framework", vmap.FRAMEWORKS)
-@pytest.mark.parametrize("kind", vmap.WORK)
+@pytest.mark.parametrize(
+    "kind", ["infer", pytest.param("train", marks=pytest.mark.slow), pytest.param("examples", marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch has no batching rule for this batch norm
 @pytest.mark.usefixtures("quick_compilation")
 def test_several_networks_equal_each_network(framework, kind):

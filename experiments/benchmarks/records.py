@@ -281,10 +281,8 @@ def many_networks(device: str) -> str:
         return ""
     text = f"\n## Many networks in one program, on a {device.upper()}\n\n"
     text += "`python -m experiments.benchmarks.vmap`. Milliseconds for the gradients and an SGD update of several"
-    text += (
-        " models, each with its own batch, and for their logits for the same images. `loop` is one call per model, and"
-    )
-    text += " the ratio is that of both times of jaxcnn. Flax and Equinox: one program.\n\n"
+    text += " models, each with its own batch, and for their logits for the same images. `loop` is one call per model."
+    text += " The ratio is the time of jaxcnn in one program divided by that of its loop.\n\n"
     return text + "\nGradients of one model for each example of a batch, and of the mean loss:\n\n".join(tables)
 
 

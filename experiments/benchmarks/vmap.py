@@ -18,7 +18,7 @@ from its other parts, which takes less time per call than `eqx.filter_jit`. PyTo
 `torch.func.vmap` and `torch.func.stack_module_state`. It is not compiled: `torch.compile` accepts these functions, but
 compiles each network for minutes, and again for each K. `torch.func.vmap` rejects the in-place update of the running
 statistics of batch norm. For `train` they are removed by `torch.func.replace_all_batch_norm_modules_`, in the loop they
-are updated.
+are updated. It has no batching rule for batch norm in evaluation mode, and warns that it loops there.
 
 A call is left out if it would take more than 10 s, estimated from the next smaller K. All calls are left out if the
 models need more than 8 GB, estimated from the training step of one model in jaxcnn.
