@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn._layer import check_number, short_repr
+from jaxcnn._number import is_traced_number
 from jaxcnn._path import expected_one_of
 
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -178,8 +179,8 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raises an error unless `value` is a finite number above 0."""
-    if not check_number(name, value) > 0:
+    """Raises an error unless `value` is a finite number above 0, or traced."""
+    if not is_traced_number(check_number(name, value)) and value <= 0:
         raise ValueError(f"{name} must be above 0, got {value}")
 
 

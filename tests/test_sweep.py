@@ -54,7 +54,7 @@ def nested(config, path, value):
     return config | {path[0]: nested(config.get(path[0], {}), path[1:], value)}
 
 
-@pytest.mark.sample(13)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(
     ("over", "config"),
     [

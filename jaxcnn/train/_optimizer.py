@@ -53,7 +53,7 @@ def _cosine(peak: float, end: float, steps: int) -> optax.Schedule:
 def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
     if not (is_traced_number(peak) or is_traced_number(end) or 0 < end <= peak):
         raise ConfigError(f"schedule.end must be above 0 and at most {peak} for an exponential schedule, got {end}")
-    return optax.exponential_decay(peak, steps, end / peak)
+    return lambda step: peak * (end / peak) ** (step / steps)  # optax's does not accept a traced rate
 
 
 def _step_decay(peak: float, end: float, steps: int) -> optax.Schedule:

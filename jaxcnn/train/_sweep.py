@@ -106,9 +106,17 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
     loss_fn = training_loss(loss, *space(runs[0]))
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run)
     of_run = programs(space, train_source, params, loss, metrics)
-    first = jax.eval_shape(of_run.create, runs[0])
-    size = chunk_size(len(runs), chunk or runs_in_memory(of_run.step(runs[0]), first, train_source))
-    identity = _identity(space, of_run, first, train_source, eval_source, run)
+    values = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
+    carry = jax.eval_shape(of_run.create, values)
+    batch = jax.eval_shape(scale_bytes, train_source.spec)
+    program = jax.make_jaxpr(of_run.step)(values, carry.train_state, batch)
+    size = chunk_size(len(runs), chunk or runs_in_memory(program))
+    identity = {
+        **{"config": run.config, "fit": config | {"over": space.over}, "data": train_source.fingerprint},
+        "eval_data": "none" if eval_source is None else eval_source.fingerprint,
+        "training": program_identity(of_run.step, values, carry.train_state, batch),
+        "evaluation": program_identity(of_run.measure, values, network_of(carry), _weighted(batch)),
+    }
     folder = run.folder / "sweep"
     saved = set(checkpoint.recovered_steps(folder))
     run.forget_after(max(saved, default=0))
@@ -120,7 +128,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
         part = runs[start : start + size]
         values = stacked_values(part, size)
         if number in saved:
-            like = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), network_of(first))
+            like = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), network_of(carry))
             check = lambda step, about: reject_different_run(folder / str(step), about, identity, FIT, run.say)
             _, networks, about = checkpoint.restore(folder, like, step=number, check=check, warn=run.say)
             histories, stopped = about["note"]
@@ -184,16 +192,6 @@ def _log(run: Run, watch: str, chunk: int, number: int, result: SweepRun) -> Non
     run.log(f"run {number} ({settings}): {outcome}", step=chunk, run=number, **record)
 
 
-def _identity(space: Space, of_run: Programs, carry, train_source: Source, eval_source, run: Run) -> Config:
-    """The settings, data and programs that must match between saved chunks and the sweep that continues."""
-    values = space.runs[0]
-    batch = jax.eval_shape(scale_bytes, train_source.spec)
-    weighted = batch | {"weight": jax.ShapeDtypeStruct((train_source.batch_size,), jnp.float32)}
-    return {
-        "config": run.config,
-        "fit": space.config | {"over": space.over},
-        "data": train_source.fingerprint,
-        "eval_data": "none" if eval_source is None else eval_source.fingerprint,
-        "training": program_identity(of_run.step(values), carry.train_state, batch),
-        "evaluation": program_identity(lambda *args: of_run.measure(values, *args), network_of(carry), weighted),
-    }
+def _weighted(batch: dict[str, Any]) -> dict[str, Any]:
+    """The shapes of an evaluation batch."""
+    return batch | {"weight": jax.ShapeDtypeStruct(batch["image"].shape[:1], jnp.float32)}

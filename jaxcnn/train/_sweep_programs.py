@@ -1,5 +1,6 @@
 """The compiled programs of a sweep. Each computes the same function for all runs of a chunk, with `vmap`."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from jax import lax
 
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
-from jaxcnn._program import equations
+from jaxcnn._program import Program, equations
 from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
 from jaxcnn.metrics import Metric, add_sums
@@ -35,13 +36,13 @@ class Programs(NamedTuple):
     create: values -> carry before the first step.
     train_epoch: (values, carry, arrays, epoch) -> carry after the epoch; metric_sums are those of the epoch.
     measure: (values, params and state, batch) -> (metrics of the loss, sums of the other metrics).
-    step: values -> the training step.
+    step: (values, train_state, batch) -> (train_state, metrics), the training step.
     """
 
     create: Callable[[Values], Carry]
     train_epoch: Callable[[Values, Carry, Any, Any], Carry]
     measure: Callable[[Values, tuple[Params, State], Any], tuple[Any, Any]]
-    step: Callable[[Values], Callable[..., Any]]
+    step: Callable[[Values, TrainState, Any], Any]
 
 
 def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: Mapping[str, Metric]) -> Programs:
@@ -54,18 +55,18 @@ def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: 
         model = cast(model, jnp.bfloat16) if config["dtype"] == "bfloat16" else model
         return model, config, make_optimizer(config, steps, params)
 
-    def step(values):
+    def step(values, train_state, batch):
         model, config, optimizer = parts(values)
-        return make_step(training_loss(loss, model, config), optimizer)
+        return make_step(training_loss(loss, model, config), optimizer)(train_state, batch)
 
     def create(values):
         model, config, optimizer = parts(values)
         train_state = TrainState.create(model, optimizer, jax.random.key(config["seed"]), spec["image"])
-        return first_carry(step(values), train_state, source)
+        return first_carry(functools.partial(step, values), train_state, source)
 
     def train_epoch(values, carry, arrays, epoch):
         _, config, optimizer = parts(values)
-        update = carry_update(step(values), augmentation(config), 0)
+        update = carry_update(functools.partial(step, values), augmentation(config), 0)
         order = source.order(carry.train_state.key, epoch)
 
         def body(carry, _):
@@ -129,10 +130,8 @@ def chunk_size(runs: int, limit: int) -> int:
     return -(-size // devices) * devices
 
 
-def runs_in_memory(step: Callable[..., Any], carry: Carry, source: Source) -> int:
-    """The number of runs that fit into the free memory, if a step keeps all its intermediate values."""
-    batch = jax.eval_shape(scale_bytes, source.spec)
-    program = jax.make_jaxpr(step)(carry.train_state, batch)
+def runs_in_memory(program: Program) -> int:
+    """The number of runs that fit into the free memory, if the program of a step keeps all its intermediate values."""
     needed = sum(_size(var.aval) for equation in equations(program) for var in equation.outvars)
     return max(1, int(_MEMORY * jax.device_count() * _free_memory() / needed))
 
