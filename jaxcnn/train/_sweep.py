@@ -106,16 +106,16 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
     loss_fn = training_loss(loss, *space(runs[0]))
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run)
     of_run = programs(space, train_source, params, loss, metrics)
-    values = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
-    carry = jax.eval_shape(of_run.create, values)
+    spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
+    carry = jax.eval_shape(of_run.create, spec)
     batch = jax.eval_shape(scale_bytes, train_source.spec)
-    program = jax.make_jaxpr(of_run.step)(values, carry.train_state, batch)
+    program = jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch)
     size = chunk_size(len(runs), chunk or runs_in_memory(program))
     identity = {
         **{"config": run.config, "fit": config | {"over": space.over}, "data": train_source.fingerprint},
         "eval_data": "none" if eval_source is None else eval_source.fingerprint,
-        "training": program_identity(of_run.step, values, carry.train_state, batch),
-        "evaluation": program_identity(of_run.measure, values, network_of(carry), _weighted(batch)),
+        "training": program_identity(of_run.step, spec, carry.train_state, batch),
+        "evaluation": program_identity(of_run.measure, spec, network_of(carry), _weighted(batch)),
     }
     folder = run.folder / "sweep"
     saved = set(checkpoint.recovered_steps(folder))
