@@ -17,6 +17,7 @@ from jaxcnn.explain._plot import plot_grad_cam as plot_grad_cam
 from jaxcnn.explain._plot import plot_images as plot_images
 from jaxcnn.explain._plot import plot_mistakes as plot_mistakes
 from jaxcnn.explain._plot import plot_saliency as plot_saliency
+from jaxcnn.explain._plot_learning_rates import plot_learning_rates as plot_learning_rates
 from jaxcnn.explain._receptive_field import ReceptiveFields as ReceptiveFields
 from jaxcnn.explain._receptive_field import receptive_field as receptive_field
 from jaxcnn.explain._saliency import grad_cam as grad_cam
@@ -45,6 +46,7 @@ __all__ = [
     "plot_filters",
     "plot_grad_cam",
     "plot_images",
+    "plot_learning_rates",
     "plot_mistakes",
     "plot_saliency",
     "receptive_field",

@@ -8,6 +8,8 @@ from jaxcnn.train._config import require as require
 from jaxcnn.train._evaluate import evaluate as evaluate
 from jaxcnn.train._event import Carry as Carry
 from jaxcnn.train._event import Event as Event
+from jaxcnn.train._find_learning_rate import LearningRates as LearningRates
+from jaxcnn.train._find_learning_rate import find_learning_rate as find_learning_rate
 from jaxcnn.train._fit import fit as fit
 from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
@@ -40,6 +42,7 @@ __all__ = [
     "Event",
     "FitResult",
     "Interrupted",
+    "LearningRates",
     "NonFiniteError",
     "Run",
     "SweepResult",
@@ -50,6 +53,7 @@ __all__ = [
     "command",
     "ema_params",
     "evaluate",
+    "find_learning_rate",
     "fit",
     "loop",
     "make_optimizer",

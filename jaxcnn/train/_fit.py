@@ -141,7 +141,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     loss_fn = training_loss(loss, model, config)
     key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, train_source.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
-    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run)
+    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
     augment_batch = augmentation(config)
     if augment_batch:
         jax.eval_shape(augment_batch, key, batch)  # raises outside of the compiled function, with a short traceback

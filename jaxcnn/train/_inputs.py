@@ -1,5 +1,6 @@
 """The data sources of `fit`, and their validation on the host before training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ from jaxcnn.data import Source, source
 from jaxcnn.train._config import Config, ConfigError, require
 from jaxcnn.train._evaluate import with_checked_batches
 from jaxcnn.train._recipe import augments_color
-from jaxcnn.train._run import Run
 
 
 def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, Source | None]:
@@ -46,7 +46,7 @@ def checked_sources(
     params: Params,
     state: State,
     config: Config,
-    run: Run,
+    say: Callable[[str], None],
 ) -> tuple[Source, Source | None]:
     """The sources, validated. Data in memory are checked now, the batches of a stream when they are read.
 
@@ -62,7 +62,7 @@ def checked_sources(
             raise ValueError(f"{name}: the weights of all examples are 0; remove the weights or the data")
         if name == "train_data" and config["on_nonfinite"] != "raise":
             if first := first_nonfinite(image, weight):
-                run.say(f"train_data: image{[*first]} is {image[first]}; steps with non-finite values will be undone")
+                say(f"train_data: image{[*first]} is {image[first]}; steps with non-finite values will be undone")
         else:
             check_finite(f"{name}: image", image, weight)
         check(name)(data.arrays)

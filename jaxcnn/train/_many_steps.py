@@ -58,10 +58,8 @@ def carry_update(
     checked_step = undo_if_nonfinite(step)
 
     def update(carry, batch, when):
-        state, batch = carry.train_state, scale_bytes(batch)
-        if augmentation:
-            key = jax.random.fold_in(child_key(state.key, "augment"), state.step)
-            batch = augmentation(key, batch, when)
+        state = carry.train_state
+        batch = augmented(augmentation, state, batch, when)
         after, metrics, nonfinite_leaf = checked_step(state, batch)
         finite = nonfinite_leaf < 0
         metrics = metrics | {_STEPS: jnp.float32(1)}
@@ -119,6 +117,16 @@ def _from_stream(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]
         return batch, step * source.batch_size + jnp.arange(source.batch_size)
 
     return feed, read
+
+
+def augmented(
+    augmentation: Callable[..., Batch] | None, train_state: TrainState, batch: Batch, when: augment.When
+) -> Batch:
+    """The scaled batch, augmented with a key for this step."""
+    batch = scale_bytes(batch)
+    if augmentation is None:
+        return batch
+    return augmentation(jax.random.fold_in(child_key(train_state.key, "augment"), train_state.step), batch, when)
 
 
 def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:

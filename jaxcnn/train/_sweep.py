@@ -104,7 +104,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
         raise TypeError("sweep needs training data in memory; train on a stream with fit, one run at a time")
     params, state = space.check_models(jax.eval_shape(scale_bytes, train_source.spec)["image"])
     loss_fn = training_loss(loss, *space(runs[0]))
-    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run)
+    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
     of_run = programs(space, train_source, params, loss, metrics)
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)

@@ -1,0 +1,78 @@
+"""The learning rate range test on problems whose largest stable learning rate is known."""
+
+import numpy as np
+import pytest
+
+import jaxcnn as cnn
+from jaxcnn.explain import plot_learning_rates
+from jaxcnn.train import ConfigError, find_learning_rate
+from jaxcnn.train._find_learning_rate import _smoothed, _steepest
+
+SGD = {"optimizer": {"name": "sgd"}, "batch_size": 64}
+
+
+def quadratic(scale):
+    """Inputs and targets of a regression whose loss, mean (w x - y)^2, has the curvature 2 scale^2 in w."""
+    x = np.full((64, 1), scale, np.float32)
+    return {"image": x, "label": 3 * x}
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_suggestion_is_below_the_largest_stable_rate(scale):
+    """Gradient descent on a quadratic with curvature h diverges for rates above 2 / h."""
+    model, limit = cnn.dense(1, bias=False), 1 / scale**2
+    options = {"loss": cnn.mean_squared_error, "config": SGD, "low": 1e-4, "high": 1e3, "steps": 120}
+    found = find_learning_rate(model, quadratic(scale), **options)
+    assert limit / 300 < found.suggestion < limit
+    assert found.rates[len(found.smoothed)] > limit
+    np.testing.assert_allclose(found.rates[[0, -1]], [1e-4, 1e3], rtol=1e-5)
+    assert found.losses.shape == (120,)
+
+
+def test_losses_are_those_of_training_by_hand():
+    data, model = quadratic(1.0), cnn.dense(1, bias=False)
+    found = find_learning_rate(
+        model, data, loss=cnn.mean_squared_error, config=SGD | {"seed": 5}, low=0.01, high=0.1, steps=10
+    )
+    w = 3 - np.sqrt(found.losses[0])  # the initial weight is below 3
+    for rate, loss in zip(found.rates, found.losses, strict=True):
+        assert loss == pytest.approx((w - 3) ** 2, rel=1e-4)
+        w -= rate * 2 * (w - 3)
+
+
+def test_smoothing_ends_at_divergence():
+    np.testing.assert_allclose(_smoothed(np.array([2.0, 2.0, 2.0])), 2)
+    assert len(_smoothed(np.array([2.0, 1.0, np.nan, 1.0]))) == 2
+    assert len(_smoothed(np.array([1.0, 1.0, 1e6, 1.0]))) == 2
+    np.testing.assert_allclose(_smoothed(np.array([1.0, 2.0])), [1, (0.09 * 1 + 0.1 * 2) / 0.19])
+
+
+def test_steepest():
+    rates = np.geomspace(1e-3, 1, 7)
+    assert _steepest(rates, np.array([5.0, 4.9, 4.0, 2.0, 1.0, 1.5, 0.9 + 3])) == rates[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"low": 0.0}, ValueError, "low must be above 0"),
+        ({"low": 1.0, "high": 0.5}, ValueError, "high must be above low, got 1.0 and 0.5"),
+        ({"steps": 5}, ValueError, "steps must be at least 10"),
+        ({"config": {"epoch": 3}}, ConfigError, "unknown key 'epoch'"),
+    ],
+    ids=str,
+)
+def test_errors(options, error, message):
+    with pytest.raises(error, match=message):
+        find_learning_rate(cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, **options)
+
+
+def test_figure():
+    pytest.importorskip("matplotlib")
+    found = find_learning_rate(
+        cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, config=SGD, low=1e-3, high=10.0, steps=30
+    )
+    (axes,) = plot_learning_rates(found).axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_lines()[2].get_xdata()[0] == found.suggestion
+    assert "suggestion" in repr(found)
