@@ -34,9 +34,10 @@ from experiments import (
     regression,
     segmentation,
     signals,
+    sweep,
     write_your_own_loop,
 )
-from jaxcnn import data, explain, models, weights
+from jaxcnn import data, explain, models, train, weights
 from jaxcnn.data import DataError
 from jaxcnn.train import FIT, ConfigError, override
 from jaxcnn.train._config import flat_entries
@@ -46,7 +47,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, mislabelled, multilabel, regression, segmentation, signals]
+EXPERIMENTS += [autoencoder, dcgan, distillation, mislabelled, multilabel, regression, segmentation, signals, sweep]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -456,7 +457,7 @@ def test_signals_in_a_damaged_file(tmp_path):
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
-FITTED += [autoencoder, distillation, mislabelled, multilabel, regression, segmentation]
+FITTED += [autoencoder, distillation, mislabelled, multilabel, regression, segmentation, sweep]
 
 
 @pytest.mark.parametrize("module", FITTED)
@@ -486,6 +487,7 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (autoencoder, "data.noise=-1"),
         (dcgan, "train.batch_size=8001"),
         (dcgan, "train.optimizer.b1=1"),
+        (sweep, "seeds=0"),
     ],
 )
 def test_bad_settings_of_other_tasks_leave_no_folder(tmp_path, module, assignment):
@@ -675,6 +677,30 @@ def test_dcgan(tmp_path):
     assert 0 <= result["entropy"] <= np.log2(10)
     (folder,) = tmp_path.iterdir()
     assert {"untrained.png", "samples.png", "metrics.jsonl"} < {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_sweep(tmp_path):
+    pytest.importorskip("matplotlib")
+    settings = "seeds=2", "learning_rates=[0.00001,0.01]", "weight_decays=[0.0,0.1]", "train.epochs=1", "model.width=2"
+    result = small(sweep, tmp_path, *settings)
+    assert result["best"] >= result["mean of the best"] > 0.5
+    assert result["settings"]["optimizer.learning_rate"] == 0.01
+    (folder,) = tmp_path.iterdir()
+    assert {"landscape.svg", "report.html", "sweep"} < {path.name for path in folder.iterdir()}
+    assert "test accuracy" in (folder / "report.html").read_text()
+
+
+def test_landscape():
+    row = lambda rate, decay, accuracy, **options: train.SweepRun(
+        {"optimizer.learning_rate": rate, "weight_decay.rate": decay, "seed": 0},
+        [{"test": {"accuracy": accuracy, "loss": 1.0}}],
+        *({}, {}),
+        **options,
+    )
+    runs = [row(0.1, 0.0, 0.5), row(0.1, 0.0, 0.7), row(0.2, 0.0, 0.9), row(0.2, 1.0, 0.9, stopped=3)]
+    grid = sweep.landscape(train.SweepResult(runs, "", pathlib.Path()), [0.1, 0.2], [0.0, 1.0])
+    np.testing.assert_allclose(grid, [[0.6, np.nan], [0.9, np.nan]])
 
 
 def test_changed_labels():
