@@ -1,5 +1,7 @@
 """`sweep`: each run equals `fit` with the same settings. Chunks, resuming, non-finite runs, tables and errors."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -137,6 +139,8 @@ def test_resume_after_an_interruption(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run, chunk=2)
     again = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path), chunk=2)
+    logged = [json.loads(line)["run"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [1, 2, 3, 4]
     single = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path / "other"), chunk=2)
     for a, b in zip(again.runs, single.runs, strict=True):
         assert (a.settings, a.history) == (b.settings, b.history)

@@ -119,7 +119,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
     }
     folder = run.folder / "sweep"
     saved = set(checkpoint.recovered_steps(folder))
-    run.forget_after(max(saved, default=0))
+    run.forget_after(0)  # all runs are logged below, also the saved ones
     run.say(f"{len(runs)} runs of {config['epochs']} epochs, {size} at a time")
     train = _trainer(of_run, metrics, to_devices(train_source), eval_source, config["epochs"], run)
 
@@ -141,8 +141,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
         for i, settings in enumerate(part):
             params, state = jax.tree.map(lambda leaf, i=i: leaf[i], networks)
             done.append(SweepRun(settings, histories[i], params, state, stopped[i]))
-            if number not in saved:
-                _log(run, config["watch"], number, len(done), done[-1])
+            _log(run, config["watch"], number, len(done), done[-1])
     result = SweepResult(done, config["watch"], run.folder)
     run.say(result.table())
     return result
