@@ -1,6 +1,9 @@
 """`sweep`: each run equals `fit` with the same settings. Chunks, resuming, non-finite runs, tables and errors."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -211,3 +214,27 @@ def test_stream(tmp_path):
 @pytest.mark.parametrize(("runs", "limit", "size"), [(10, 100, 10), (10, 4, 4), (10, 9, 5), (9, 4, 3), (3, 0, 1)])
 def test_chunk_size(runs, limit, size):
     assert chunk_size(runs, limit) == size
+
+
+PROGRAM = """
+import json
+import sys
+from tests.test_sweep import CONFIG, MODEL, TEST, TRAIN, run_in, sweep
+result = sweep(MODEL, TRAIN, over={"seed": range(3)}, eval_data=TEST, config=CONFIG, run=run_in(sys.argv[1]))
+print(json.dumps([run.history for run in result.runs]))
+"""
+
+
+@pytest.mark.slow
+def test_devices_share_the_runs(tmp_path):
+    """Three runs on two devices, of which one repeats the last run."""
+    histories = []
+    for devices in (1, 2):
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / str(devices))]
+        out = subprocess.run(command, env=os.environ | flags, check=True, capture_output=True, text=True).stdout
+        histories.append(json.loads(out.splitlines()[-1]))
+    for a, b in zip(*histories, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert x["test"] == pytest.approx(y["test"], rel=1e-5)
+            assert x["train"] == pytest.approx(y["train"], rel=1e-5)

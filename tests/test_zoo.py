@@ -66,7 +66,7 @@ SMALL_IN_TRAINING |= {"fcn1d", "inception_time", "resnet26d", "res2net50_26w_4s"
 # Larger members of families whose smaller ones are checked in every run: their programs take seconds to trace.
 LARGE = re.compile(
     r"densenet(161|169|201)|efficientnet_(b[2-7]|v2_[ml])|.*res(net|next)(1\d\d|44|56)\w*|wrn_(28|40)\w*"
-    r"|(fcn|deeplabv3)_resnet\d+|regnet_._(\d|16|32|128|1_6|3_2|6_4)+gf|convnext(v2)?_(base|large|huge|small)"
+    r"|(fcn|deeplabv3)_resnet\d+|regnet_._(\d|16|32|128|1_6|3_2|6_4)+gf|convnext(v2)?_(base|large|huge|small)|hrnet_w18"
 )
 # So deep that rounding grows on the way: in training, PyTorch's own float32 is off by 2e-3 of the largest logit.
 DEEP = {
