@@ -71,11 +71,12 @@ def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[
 def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value]:
     primitive, params = equation.primitive, equation.params
     name, outs = primitive.name, [var.aval for var in equation.outvars]
-    if name in ("broadcast_in_dim", "jaxcnn_broadcast") and isinstance(operands[0], Constant):
-        return [_broadcast(operands[0], params, outs[0])]
     if name == "jaxcnn_broadcast":
-        params = {"broadcast_dimensions": (len(outs[0].shape) - 1,)}
-        return [_shape.broadcast_in_dim(graph, params, outs[0], operands[0])]
+        name = "broadcast_in_dim"
+        params = {"broadcast_dimensions": (*range(params["models"]), len(outs[0].shape) - 1)}
+        operands = operands[:1]
+    if name == "broadcast_in_dim" and isinstance(operands[0], Constant):
+        return [_broadcast(operands[0], params, outs[0])]
     if name == "iota":
         return [_iota(graph, params["dimension"], outs[0])]
     if name == "dim_as_value":
@@ -97,7 +98,7 @@ def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value
         return [result]
     if name in CALLS:
         return translate(graph, inner_programs(equation)[0], operands)
-    if rule := RULES.get(name):
+    if (rule := RULES.get(name)) and not params.get("models"):  # several models are translated from `plain`
         result = rule(graph, params, outs if primitive.multiple_results else outs[0], *operands)
         return result if isinstance(result, list) else [result]
     if plain := getattr(primitive, "plain", None):
@@ -110,7 +111,7 @@ def _broadcast(x: Constant, params: dict[str, Any], out: Any) -> Constant:
     """Dimensions are added, but none is repeated."""
     rank = len(out.shape)
     sizes = [1] * rank
-    for old, new in enumerate(params.get("broadcast_dimensions", (rank - 1,))):
+    for old, new in enumerate(params["broadcast_dimensions"]):
         sizes[new] = x.array.shape[old]
     return Constant(x.array.reshape(sizes), out.shape)
 

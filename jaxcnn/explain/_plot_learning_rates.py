@@ -16,7 +16,7 @@ def plot_learning_rates(found: Any) -> "Figure":
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.flatten, jaxcnn.dense(2))
-        >>> data = jax.random.normal(jax.random.key(0), (64, 3, 3, 1)), jnp.arange(64) % 2
+        >>> data = jax.random.normal(jax.random.key(0), (128, 3, 3, 1)), jnp.arange(128) % 2
         >>> found = jaxcnn.train.find_learning_rate(model, data, steps=20)
         >>> figure = jaxcnn.explain.plot_learning_rates(found)
     """
