@@ -28,7 +28,7 @@ from jaxcnn.train._sweep_programs import (
     mapped,
     network_of,
     programs,
-    runs_in_memory,
+    runs_at_once,
 )
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 from jaxcnn.train._sweep_space import Space, Values, reject_unsupported, stacked_values
@@ -69,7 +69,7 @@ def sweep(
         loss, metrics: as for `fit`.
         config: the settings of all runs that differ from the defaults in `FIT`.
         run: the run folder and progress output. Default: a new folder in `runs/`.
-        chunk: number of runs that are trained together; 0: as many as fit into memory.
+        chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16.
 
     Raises:
         ConfigError: for an unknown or invalid setting, settings that a sweep cannot change or does not support, or a
@@ -110,7 +110,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
     carry = jax.eval_shape(of_run.create, spec)
     batch = jax.eval_shape(scale_bytes, train_source.spec)
     program = jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch)
-    size = chunk_size(len(runs), chunk or runs_in_memory(program))
+    size = chunk_size(len(runs), chunk or runs_at_once(program))
     identity = {
         **{"config": run.config, "fit": config | {"over": space.over}, "data": train_source.fingerprint},
         "eval_data": "none" if eval_source is None else eval_source.fingerprint,

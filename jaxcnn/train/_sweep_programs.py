@@ -27,6 +27,7 @@ from jaxcnn.train._sweep_space import Space, Values
 from jaxcnn.train._tta import with_tta
 
 _MEMORY = 0.4  # the fraction of the free memory that the runs of a chunk may use
+_CPU_RUNS = 16  # with more, less stays in the cache: 150 small networks, 15 at a time 103 s, all together 124 s
 _DEFAULT_MEMORY = 4e9  # bytes, if the system does not tell
 
 
@@ -130,10 +131,11 @@ def chunk_size(runs: int, limit: int) -> int:
     return -(-size // devices) * devices
 
 
-def runs_in_memory(program: Program) -> int:
+def runs_at_once(program: Program) -> int:
     """The number of runs that fit into the free memory, if the program of a step keeps all its intermediate values."""
     needed = sum(_size(var.aval) for equation in equations(program) for var in equation.outvars)
-    return max(1, int(_MEMORY * jax.device_count() * _free_memory() / needed))
+    count = max(1, int(_MEMORY * jax.device_count() * _free_memory() / needed))
+    return min(count, _CPU_RUNS) if jax.default_backend() == "cpu" else count
 
 
 def _size(aval: Any) -> int:
