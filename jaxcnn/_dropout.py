@@ -216,7 +216,7 @@ def alpha_dropout(rate: float) -> Layer:
     return _random("alpha_dropout", check_rate(rate), drop_to_saturation)
 
 
-def bernoulli(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
+def bernoulli(key: jax.Array, p: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """True with probability p; draws the same values with and without 64-bit types enabled."""
     return jax.random.bernoulli(key, jnp.float32(p), shape)
 

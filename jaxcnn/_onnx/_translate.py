@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._jax import scan_counts
@@ -69,11 +70,12 @@ def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[
 
 
 def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value]:
-    primitive, params = equation.primitive, equation.params
+    primitive: Any = equation.primitive
+    params: dict[str, Any] = equation.params
     name, outs = primitive.name, [var.aval for var in equation.outvars]
     if name == "jaxcnn_broadcast":
         name = "broadcast_in_dim"
-        params = {"broadcast_dimensions": (*range(params["models"]), len(outs[0].shape) - 1)}
+        params = params | {"broadcast_dimensions": (*range(params["models"]), len(outs[0].shape) - 1)}
         operands = operands[:1]
     if name == "broadcast_in_dim" and isinstance(operands[0], Constant):
         return [_broadcast(operands[0], params, outs[0])]
@@ -138,7 +140,7 @@ def _computed(equation: Any, operands: list[Any]) -> list[Constant]:
     """The results of an operation on constants."""
     outs = [var.aval for var in equation.outvars]
     name = equation.primitive.name
-    if any(jax.dtypes.issubdtype(out.dtype, jax.dtypes.prng_key) for out in outs):
+    if any(jnp.issubdtype(out.dtype, jax.dtypes.prng_key) for out in outs):
         raise NotImplementedError("random numbers")
     if function := NUMPY.get(name):
         with np.errstate(all="ignore"):

@@ -175,7 +175,7 @@ def _trainer(
                 if leaf[i] >= 0:
                     stopped[i] = int(step[i])
                     continue
-                record = {"epoch": epoch + 1, "step": int(step[i])}
+                record: dict[str, Any] = {"epoch": epoch + 1, "step": int(step[i])}
                 record["train"] = means({name: value[i] for name, value in sums.items()})
                 histories[i].append(to_json(record | ({"test": tests[i]} if tests else {})))
         return network_of(carry), histories, stopped

@@ -84,7 +84,8 @@ def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: 
         model, config, _ = parts(values)
         model = with_tta(model, config["evaluate"]["tta"])
         loss_fn = with_loss_as_metric(loss_of(loss, model))
-        return measurement(loss_fn, model, metrics, scale_bytes, on_all_devices=False)(*network, batch)
+        params, state = network
+        return measurement(loss_fn, model, metrics, scale_bytes, on_all_devices=False)(params, state, batch)
 
     return Programs(create, train_epoch, measure, step)
 
