@@ -3,7 +3,7 @@
     python -m experiments.mislabelled       fraction of the changed labels among the tenth of the digits with the
                                             largest loss or self-influence; a random tenth contains 0.1 of them
 
-LeNet-5 is trained on digits of which 5 % have a wrong label. The self-influence of an example is how much its loss
+LeNet-5 is trained on digits, 5 % of them with a wrong label. The self-influence of an example is how much its loss
 would grow if the model had been trained without it: large where the model had to memorize the label. It is computed
 for the last layer on the features of the trained network, whose loss is convex. The run's folder holds
 mislabelled.svg: the digits with the largest self-influence, and how many wrong labels are found by inspecting more

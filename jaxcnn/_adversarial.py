@@ -21,6 +21,7 @@ from jaxcnn._layer import (
     transform_keys,
 )
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
+from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm
 from jaxcnn._validate import check_for_loss, is_concrete, values_between, with_check
 from jaxcnn._window import check_integer, check_positive
@@ -182,7 +183,7 @@ def _project(change: jax.Array, eps: float, norm: float) -> jax.Array:
     """The change of length at most eps that is closest to `change`."""
     if norm == 2:
         wide = at_least_float32(change)
-        length = jnp.sqrt(jnp.square(wide).sum(_example_axes(change), keepdims=True))
+        length = l2_norm(wide, _example_axes(change))
         return (wide * (eps / jnp.maximum(length, eps))).astype(change.dtype)
     return jnp.clip(change, -eps, eps)
 

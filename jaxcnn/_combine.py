@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer, as_layer, check_key, child_key, constructor, in_layer, short_repr
-from jaxcnn._path import expected_one_of, paths
+from jaxcnn._layer import Layer, as_layer, child_key, constructor, in_layer, short_repr
+from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
-from jaxcnn._stack import mark_stacked
+from jaxcnn._stack import check_stacked, stacked_init
 from jaxcnn._window import check_integer
 
 AnyLayer = Layer | Callable[[Any], Any]
@@ -172,15 +172,8 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
     layer = as_layer(layer)
     check_integer("repeat", "n", n)
 
-    def init(key, x):
-        check_key(key)
-        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
-        return mark_stacked(params), state
-
     def apply(params, state, x, *, train, key=None):
-        for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
-            if leaf.shape[:1] != (n,):
-                raise ValueError(f"repeat: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
+        check_stacked("repeat", params, n)
 
         def step(x, inputs):
             i, params, state = inputs
@@ -197,7 +190,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
             state = state | {SLOT: state[SLOT].times(n)}
         return y, state
 
-    return Layer(init, apply)
+    return Layer(stacked_init(layer, n), apply)
 
 
 def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:

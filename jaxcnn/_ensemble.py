@@ -15,14 +15,13 @@ from jaxcnn._layer import (
     as_floating,
     as_layer,
     at_least_float32,
-    check_key,
     constructor,
     short_repr,
 )
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import with_sampling
-from jaxcnn._stack import mark_stacked, unmark_stacked
+from jaxcnn._stack import check_stacked, mark_stacked, stacked_init, unmark_stacked
 from jaxcnn._window import check_integer
 
 Combine = Callable[[Any], Any] | None
@@ -82,15 +81,8 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
     check_integer("ensemble", "n", n)
     _check_combine("ensemble", combine)
 
-    def init(key, x):
-        check_key(key)
-        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
-        return mark_stacked(params), state
-
     def apply(params, state, x, *, train, key=None):
-        for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
-            if leaf.shape[:1] != (n,):
-                raise ValueError(f"ensemble: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
+        check_stacked("ensemble", params, n)
 
         def member(i, params, state):
             key_i = None if key is None else jax.random.fold_in(key, i)
@@ -101,7 +93,7 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
             state = state | {SLOT: state[SLOT].times(n)}
         return ys if train or combine is None else combine(ys), state
 
-    return Layer(init, apply)
+    return Layer(stacked_init(layer, n), apply)
 
 
 def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, State]:

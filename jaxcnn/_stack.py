@@ -9,14 +9,34 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, Params
+from jaxcnn._layer import InitFn, Layer, Params, check_key
+from jaxcnn._path import paths
 
 
 class Stacked(str):
     """A key of params. All leaves below it have `depth` leading dimensions from `repeat` and `ensemble`."""
 
     depth = 1
+
+
+def stacked_init(layer: Layer, n: int) -> InitFn:
+    """The init of n copies of a layer: each leaf has a leading dimension n. Copy i has the key fold_in(key, i)."""
+
+    def init(key, x):
+        check_key(key)
+        params, state = jax.vmap(lambda i: layer.init(jax.random.fold_in(key, i), x))(jnp.arange(n))
+        return mark_stacked(params), state
+
+    return init
+
+
+def check_stacked(name: str, params: Params, n: int) -> None:
+    """Raises ValueError unless each parameter has a leading dimension n."""
+    for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+        if leaf.shape[:1] != (n,):
+            raise ValueError(f"{name}: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
 
 
 def mark_stacked(params: Params) -> Params:

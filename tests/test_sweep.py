@@ -172,6 +172,17 @@ def test_table_and_best(tmp_path):
     assert "rate=0.3, seed=2: accuracy 82.00%" in repr(result)
 
 
+def test_table_of_runs_without_finite_metrics(tmp_path):
+    """A run that ended, the first of its group, and one whose last evaluation was not finite."""
+    runs = [fake({"rate": 0.1, "seed": 0}, 0.5, stopped=7)._replace(history=[]), fake({"rate": 0.1, "seed": 1}, 0.5)]
+    unknown = fake({"rate": 0.2, "seed": 0}, 0.5)
+    unknown.history[-1]["test"] |= {"accuracy": None, "loss": None}
+    result = SweepResult([*runs, unknown], "", tmp_path)
+    assert result.best is result.runs[1]
+    assert [row["accuracy"] for row in result.rows()] == ["50.00 %", "-"]
+    assert result.table().splitlines()[1].split() == ["0.1", "50.00", "%", "0.5000", "2,", "1", "not", "finite"]
+
+
 @pytest.mark.slow
 def test_report(tmp_path):
     over = {"optimizer.learning_rate": [1e30, 0.01, 0.02], "seed": [0, 1]}
@@ -227,7 +238,7 @@ print(json.dumps([run.history for run in result.runs]))
 
 @pytest.mark.slow
 def test_devices_share_the_runs(tmp_path):
-    """Three runs on two devices, of which one repeats the last run."""
+    """Three runs on two devices: a copy of the last run fills up the second device."""
     histories = []
     for devices in (1, 2):
         flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}

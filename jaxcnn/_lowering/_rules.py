@@ -47,7 +47,7 @@ class Rule(NamedTuple):
     fits: Callable[[Problem], bool] = _always  # whether it can compute the problem
     faster: Callable[[Problem], bool] = _always  # whether it is faster than all following rules
     # whether `vmap` of it computes several models faster than a loop over them. It is false for library calls, which
-    # have no form for several models, for `lax.cond`, of which `vmap` computes both branches, and for large buffers.
+    # have no form for several models, for `lax.cond`, whose branches `vmap` computes both, and for large buffers.
     vmapped: Callable[[Problem], bool] = _never
 
 

@@ -2,13 +2,13 @@
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxcnn.report._chart import curves_chart
 from jaxcnn.report._drawing import class_color, swatch
 from jaxcnn.report._page import Html, joined, table, tag
-from jaxcnn.train._sweep_result import SweepResult, SweepRun, mean_and_std
+from jaxcnn.train._sweep_result import SweepResult, SweepRun
 
 _COLORED = 7  # groups with a color of their own; the rest is gray
 
@@ -16,7 +16,8 @@ _COLORED = 7  # groups with a color of their own; the rest is gray
 def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
     """Charts of the runs that `sweep` logged, and a table with one row per combination of settings, best first."""
     runs = [SweepRun(record["settings"], record["history"], {}, {}, record["stopped"]) for record in records]
-    groups = SweepResult(runs, records[-1]["watch"], pathlib.Path()).groups()
+    result = SweepResult(runs, records[-1]["watch"], pathlib.Path())
+    groups, rows = result.groups(), result.rows()
     part = "test" if any("test" in epoch for run in runs for epoch in run.history) else "train"
     names = dict.fromkeys(
         name
@@ -36,25 +37,21 @@ def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
     stopped = sum(run.stopped is not None for run in runs)
     ended = f" {stopped} of them ended early, because a value was not finite." if stopped else ""
     text = f"{len(runs)} runs of {len(groups)} combinations of settings.{ended} Combinations with a color are the best."
-    columns = [*groups[0][0], *names, "runs"]
     return joined(
         [
             tag("p", text),
             tag("div", *charts, class_="charts"),
-            table("Metrics after the last epoch, best first", ["", *columns], _rows(groups, [*names])),
+            table(
+                "Metrics after the last epoch, best first",
+                ["", *rows[0]],
+                [_row(rank, row.values()) for rank, row in enumerate(rows)],
+            ),
         ]
     )
 
 
-def _rows(groups: Sequence[tuple[dict[str, Any], list[SweepRun]]], names: Sequence[str]) -> list[list[Any]]:
-    rows = []
-    for rank, (settings, members) in enumerate(groups):
-        finite = [run.metrics for run in members if run.stopped is None and run.metrics]
-        values = [[row[name] for row in finite if row[name] is not None] for name in names]
-        cells = [mean_and_std(name, numbers) for name, numbers in zip(names, values, strict=True)]
-        key = tag("th", swatch(rank + 1), rank + 1, scope="row") if rank < _COLORED else rank + 1
-        rows.append([key, *(f"{value:g}" for value in settings.values()), *cells, len(members)])
-    return rows
+def _row(rank: int, cells: Iterable[str]) -> list[Any]:
+    return [tag("th", swatch(rank + 1), rank + 1, scope="row") if rank < _COLORED else rank + 1, *cells]
 
 
 def _color(rank: int) -> str:

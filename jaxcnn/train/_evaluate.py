@@ -134,20 +134,26 @@ def mean_metrics(
     data: Source,
 ) -> dict[str, Any]:
     """All metrics over one epoch of validated batches."""
+    means, sums = totals(lambda batch: measure(params, state, batch), data)
+    result = {name: float(value) for name, value in means.items()}
+    values = {name: np.asarray(metric.compute(sums[name])) for name, metric in metrics.items()}
+    return result | {name: value.tolist() for name, value in values.items()}
+
+
+def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[dict[str, Any], Any]:
+    """The weighted means of the loss's metrics, and the sums of the additional ones, over one epoch of batches."""
     weighted_sums: dict[str, Any] = {}
     metric_sums: Any = None
     total_weight = 0.0
     for batch in itertools.islice(data.batches(), data.steps):
-        means, batch_sums = measure(params, state, batch)
+        means, batch_sums = measure(batch)
         weight = float(_sum(batch["weight"]))
         total_weight += weight
         weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
         metric_sums = batch_sums if metric_sums is None else add_sums(metric_sums, batch_sums)
     if total_weight == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
-    result = {name: float(value) / total_weight for name, value in weighted_sums.items()}
-    values = {name: np.asarray(metric.compute(metric_sums[name])) for name, metric in metrics.items()}
-    return result | {name: value.tolist() for name, value in values.items()}
+    return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums
 
 
 def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:

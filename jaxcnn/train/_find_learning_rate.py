@@ -102,11 +102,12 @@ def find_learning_rate(
     @jit
     def losses(arrays):
         train_state = of_run.create({name: rates[0]}).train_state
+        epochs = jnp.arange(-(-steps // source.steps))
+        orders = jax.vmap(source.order, (None, 0))(train_state.key, epochs)
 
         def step(train_state, rate):
             epoch = train_state.step // source.steps
-            order = source.order(train_state.key, epoch)
-            batch, rows = rows_of_step(source, arrays, order, train_state.step)
+            batch, rows = rows_of_step(source, arrays, orders[epoch], train_state.step)
             batch = augmented(augment_batch, train_state, batch, augment.When(rows, epoch))
             train_state, metrics = of_run.step({name: rate}, train_state, batch)
             return train_state, metrics["loss"]

@@ -54,8 +54,8 @@ def sweep(
     values, order of batches, augmentation and dropout of a single `fit` with its seed, and equals it up to rounding.
     Runs whose loss is not finite end, and the others continue.
 
-    The runs are trained in chunks that fit into memory, on several devices if there are several. Each chunk is saved
-    when it ends: a sweep with the same run folder continues after the last saved chunk.
+    The runs are trained in chunks that fit into memory, split over all devices. Each chunk is saved when it ends: a
+    sweep with the same run folder continues after the last saved chunk.
 
     Args:
         model: a layer, or a function that returns one, whose arguments are names in `over`, such as
@@ -109,8 +109,7 @@ def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: 
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)
     batch = jax.eval_shape(scale_bytes, train_source.spec)
-    program = jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch)
-    size = chunk_size(len(runs), chunk or runs_at_once(program))
+    size = chunk_size(len(runs), chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch)))
     identity = {
         **{"config": run.config, "fit": config | {"over": space.over}, "data": train_source.fingerprint},
         "eval_data": "none" if eval_source is None else eval_source.fingerprint,

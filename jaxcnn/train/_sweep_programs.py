@@ -1,7 +1,6 @@
 """The compiled programs of a sweep. Each computes the same function for all runs of a chunk, with `vmap`."""
 
 import functools
-import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ from jaxcnn._layer import Params, State
 from jaxcnn._program import Program, equations
 from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
-from jaxcnn.metrics import Metric, add_sums
-from jaxcnn.train._evaluate import measurement
+from jaxcnn.metrics import Metric
+from jaxcnn.train._evaluate import measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
 from jaxcnn.train._optimizer import apply_accumulated, ema_params, make_optimizer
@@ -110,16 +109,7 @@ def evaluate_runs(
     measure: Callable[..., Any], metrics: Mapping[str, Metric], values: Values, network: Any, source: Source
 ) -> list[dict[str, Any]]:
     """The metrics of each run over all evaluation batches."""
-    weights, sums_of_means = 0.0, None
-    sums: Any = None
-    for batch in itertools.islice(source.batches(), source.steps):
-        weight = float(np.sum(batch["weight"]))
-        means, batch_sums = measure(values, network, batch)
-        means = {name: weight * value for name, value in means.items()}
-        weights += weight
-        sums_of_means = means if sums_of_means is None else jax.tree.map(jnp.add, sums_of_means, means)
-        sums = batch_sums if sums is None else add_sums(sums, batch_sums)
-    results = {name: np.asarray(value) / weights for name, value in (sums_of_means or {}).items()}
+    results, sums = totals(lambda batch: measure(values, network, batch), source)
     results |= {name: np.asarray(jax.vmap(metric.compute)(sums[name])) for name, metric in metrics.items()}
     count = len(next(iter(values.values())))
     return [{name: value[i].tolist() for name, value in results.items()} for i in range(count)]

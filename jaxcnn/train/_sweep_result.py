@@ -1,5 +1,6 @@
 """The result of `sweep`: the runs, a table of their settings and metrics, and the best network."""
 
+import math
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ class SweepRun(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of the last epoch, on the evaluation data if there are any, else on the training data."""
+        """The metrics of the last epoch: on the evaluation data, or without them on the training data."""
         last = self.history[-1] if self.history else {}
         return last.get("test", last.get("train", {}))
 
@@ -68,25 +69,38 @@ class SweepResult(NamedTuple):
 
         return [(dict(key), runs) for key, runs in sorted(groups.items(), key=mean, reverse=True)]
 
-    def table(self) -> str:
-        """One line per combination of settings: the mean and standard deviation of each metric over its seeds."""
+    def rows(self) -> list[dict[str, str]]:
+        """The table by column: the settings, the mean and standard deviation of each metric over the seeds, the runs.
+
+        One row per combination of settings, as in `groups`. A metric without a finite value is "-".
+        """
+        last = [run.metrics for run in self.runs]
+        names = dict.fromkeys(name for row in last for name, value in row.items() if not isinstance(value, list))
         rows = []
         for settings, runs in self.groups():
-            cells = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
-            metrics = [run.metrics for run in runs if run.stopped is None]
-            names = [name for name, value in runs[0].metrics.items() if isinstance(value, int | float)]
-            cells |= {name: mean_and_std(name, [row[name] for row in metrics]) for name in names}
-            cells["runs"] = (
-                str(len(runs)) if len(metrics) == len(runs) else f"{len(runs)}, {len(runs) - len(metrics)} not finite"
+            ended = [run.metrics for run in runs if run.stopped is None]
+            stopped = len(runs) - len(ended)
+            values = {name: [row[name] for row in ended if row.get(name) is not None] for name in names}
+            rows.append(
+                {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+                | {name: mean_and_std(name, numbers) for name, numbers in values.items()}
+                | {"runs": f"{len(runs)}, {stopped} not finite" if stopped else str(len(runs))}
             )
-            rows.append(cells)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        widths = [max(len(name), *(len(row.get(name, "")) for row in rows)) for name in columns]
-        line = lambda cells: "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        return "\n".join([line(columns), *(line([row.get(name, "") for name in columns]) for row in rows)])
+        return rows
+
+    def table(self) -> str:
+        """`rows` as text."""
+        rows = self.rows()
+        widths = [max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]]
+        line = lambda cells: "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return "\n".join([line(rows[0]), *(line(row.values()) for row in rows)])
 
     def _value(self, run: SweepRun) -> float | None:
-        return metric_to_maximize(self.watch, run.metrics) if run.stopped is None and run.metrics else None
+        if run.stopped is not None or not run.metrics:
+            return None
+        # a recorded None was not finite
+        metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
+        return metric_to_maximize(self.watch, metrics)
 
     def __repr__(self) -> str:
         try:
@@ -98,7 +112,7 @@ class SweepResult(NamedTuple):
 
 
 def mean_and_std(name: str, values: list[float]) -> str:
-    """The mean and sample standard deviation, an accuracy in percent."""
+    """The mean and sample standard deviation, an accuracy in percent; "-" without values."""
     if not values:
         return "-"
     scale, digits, unit = (100, 2, " %") if name == "accuracy" else (1, 4, "")

@@ -91,7 +91,7 @@ class Space:
 
 
 def stacked_values(runs: Sequence[Values], size: int) -> dict[str, jax.Array]:
-    """The values of the runs as arrays of length `size`; the last run is repeated if there are fewer."""
+    """The values of the runs as arrays of length `size`, filled up with those of the last run."""
     padded = [*runs, *[runs[-1]] * (size - len(runs))]
     dtype = lambda name: np.uint32 if name == "seed" else np.float32
     return {name: jnp.array([values[name] for values in padded], dtype(name)) for name in runs[0]}
