@@ -1,11 +1,13 @@
 """The learning rate range test on problems whose largest stable learning rate is known."""
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 import jaxcnn as cnn
 from jaxcnn.explain import plot_learning_rates
-from jaxcnn.train import ConfigError, find_learning_rate
+from jaxcnn.train import ConfigError, TrainState, find_learning_rate, make_step
 from jaxcnn.train._find_learning_rate import _smoothed, _steepest
 
 SGD = {"optimizer": {"name": "sgd"}, "batch_size": 64}
@@ -38,6 +40,20 @@ def test_losses_are_those_of_training_by_hand():
     for rate, loss in zip(found.rates, found.losses, strict=True):
         assert loss == pytest.approx((w - 3) ** 2, rel=1e-4)
         w -= rate * 2 * (w - 3)
+
+
+def test_batches_are_those_of_fit_over_several_epochs():
+    rng = np.random.default_rng(0)
+    data = {"image": rng.normal(size=(12, 2)).astype(np.float32), "label": rng.normal(size=(12, 1)).astype(np.float32)}
+    model, loss_fn = cnn.dense(1), cnn.mean_squared_error(cnn.dense(1))
+    options = {"config": SGD | {"batch_size": 4}, "low": 1e-3, "high": 0.1, "steps": 10}
+    found = find_learning_rate(model, data, loss=cnn.mean_squared_error, **options)
+    train_state = TrainState.create(model, optax.sgd(0.1), jax.random.key(0), data["image"][:4])
+    key = jax.random.wrap_key_data(np.array(jax.random.key_data(train_state.key)))  # a step donates that of the state
+    batches = cnn.data.source(data, 4).batches(key=key)
+    for rate, loss, batch in zip(found.rates, found.losses, batches, strict=False):
+        train_state, metrics = make_step(loss_fn, optax.sgd(float(rate)))(train_state, batch)
+        assert loss == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
 def test_smoothing_ends_at_divergence():

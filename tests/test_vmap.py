@@ -136,6 +136,13 @@ def test_jacobians_of_a_pool():
     assert float(jax.jacfwd(f)(x).sum()) == f(x).size
 
 
+@pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.usefixtures("quick_compilation")
+def test_gradient_outside_of_vmap(mapped):
+    """Gradients with respect to all models of a sum over them, as in the training of an ensemble."""
+    close(*gradients_of_vmap(lambda x, w: convolve(x, w, WINDOW, 1), (IMAGE, KERNEL), mapped))
+
+
 IMAGE = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 4, 4)).astype(np.float32)
 WINDOW = Window((3, 3), (1, 1), (1, 1), ((1, 1),) * 2, (1, 1))
