@@ -18,7 +18,7 @@ from jaxcnn._layer import (
     spatial_rank,
     stateless,
 )
-from jaxcnn._lowering import add_bias
+from jaxcnn._lowering import add_bias, matrix_product
 from jaxcnn._window import (
     PAD_MODES,
     Padding,
@@ -74,7 +74,7 @@ def dense(
     def fn(params, x):
         x = as_floating(x, "dense")
         kernel = get_param("dense", params, "kernel", (*x.shape[-1:], features), x)
-        y = x @ kernel.astype(x.dtype)
+        y = matrix_product(x, kernel.astype(x.dtype))
         return add_bias(y, get_param("dense", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)

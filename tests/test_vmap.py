@@ -1,6 +1,7 @@
 """`vmap` over parameters, inputs or both equals a Python loop over models, for all primitives and derivatives."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jaxcnn as cnn
-from jaxcnn._lowering import convolve, convolve_transposed, window_max, window_sum
+from jaxcnn._lowering import convolve, convolve_transposed, matrix_product, window_max, window_sum
 from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
 from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._lowering._rules import TABLES, forced
@@ -32,6 +33,12 @@ def derivatives(f, *args):
         "jvp": jax.jvp(f, args, args)[1],
         "second": jax.jvp(gradient, args, args)[1],
     }
+
+
+def penalty_gradient(f, *args):
+    """The gradient of the squared norm of a gradient: transposes of all transposes."""
+    gradient = jax.grad(lambda *args: jnp.sin(f(*args)).sum(), range(len(args)))
+    return jax.grad(lambda *args: sum(jnp.square(g).sum() for g in gradient(*args)), range(len(args)))(*args)
 
 
 def mapped_and_looped(f, args, mapped):
@@ -207,6 +214,31 @@ def test_per_example_gradients_in_bfloat16():
     assert found.dtype == jnp.bfloat16
     exact = jax.vmap(gradient, (None, 0))(w.astype(jnp.float32), x.astype(jnp.float32))
     np.testing.assert_allclose(np.asarray(found, np.float32), exact, atol=0.03 * float(jnp.abs(exact).max()))
+
+
+@pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 5, 4)], ids=str)
+@pytest.mark.usefixtures("quick_compilation")
+def test_matrix_product(shape, mapped):
+    rng = np.random.default_rng(0)
+    args = (rng.normal(size=shape).astype(np.float32), rng.normal(size=(4, 6)).astype(np.float32))
+    close(derivatives(matrix_product, *args), derivatives(jnp.matmul, *args))
+    close(penalty_gradient(matrix_product, *args), penalty_gradient(jnp.matmul, *args))
+    close(*mapped_and_looped(matrix_product, args, mapped))
+    close(*gradients_of_vmap(matrix_product, args, mapped))
+
+
+def test_gradients_of_a_matrix_product_keep_its_precision():
+    with jax.default_matmul_precision("highest"):
+        product = jax.vjp(matrix_product, jnp.ones((3, 4)), jnp.ones((4, 6)))[1]
+    program = str(jax.make_jaxpr(jax.vmap(cnn.plain(product)))(jnp.ones((2, 3, 6))))
+    assert program.count("dot_general") == program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 2
+
+
+def test_per_example_gradients_of_a_matrix_product_are_not_copied():
+    gradient = jax.vmap(jax.grad(lambda w, x: jnp.square(matrix_product(x, w)).sum()), (None, 0))
+    compiled = cnn.jit(gradient).lower(jnp.ones((40, 12)), jnp.ones((32, 1, 40))).compile()
+    assert not {" copy(", " transpose("} & {*re.findall(r" \w+\(", compiled.as_text())}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])

@@ -196,11 +196,10 @@ def check(contenders: dict[str, Contender], kind: str) -> None:
             found = [array.mean(0, keepdims=True) for array in found]
         expected = [np.stack(arrays) for arrays in zip(*map(_arrays, contender.loop()), strict=True)]
         for a, b in zip(found, expected, strict=True):
-            error, largest = np.abs(a - b).max(), np.abs(b).max()
-            if not error <= 0.03 * largest:  # also if not finite
-                raise ValueError(
-                    f"{name}, {kind}: vmap and loop differ by {error:.2g} where the largest value is {largest:.2g}"
-                )
+            # Not the largest error: rounding moves single inputs of ReLU across zero, which changes single gradients.
+            error, size = np.linalg.norm(a - b), np.linalg.norm(b)
+            if not error <= 0.03 * size:  # also if not finite
+                raise ValueError(f"{name}, {kind}: vmap and loop differ by {error / size:.2g} of the norm")
 
 
 def _arrays(results: Any) -> list[np.ndarray]:

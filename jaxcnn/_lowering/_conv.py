@@ -13,24 +13,19 @@ from jaxcnn._jax import ad
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._as_convolution import swap_in_out_channels
 from jaxcnn._lowering._by_rules import by_rules
+from jaxcnn._lowering._primitive import matmul_precision
 from jaxcnn._window import Window
 
 
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Array:
     """(N, *spatial, C), (*size, C / groups, F) -> (N, *spatial', F): `lax.conv_general_dilated`, channels last."""
-    return _forward.bind(x, w, window=window, groups=groups, precision=_precision(), models=False)
+    return _forward.bind(x, w, window=window, groups=groups, precision=matmul_precision(), models=False)
 
 
 def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int, spatial: tuple[int, ...]) -> jax.Array:
     """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
-    options = {"window": window, "groups": groups, "precision": _precision(), "models": False}
+    options = {"window": window, "groups": groups, "precision": matmul_precision(), "models": False}
     return _input_gradient.bind(x, swap_in_out_channels(w, groups), **options, spatial=spatial)
-
-
-def _precision() -> str | None:
-    """The current `jax.default_matmul_precision`. Gradients and compilation may come after its scope has ended."""
-    config: Any = jax.config  # type checkers do not find its settings
-    return config.jax_default_matmul_precision
 
 
 _forward = by_rules("jaxcnn_conv", _problem.forward, examples=(True, False))

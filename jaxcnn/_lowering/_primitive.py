@@ -68,6 +68,12 @@ def primitive(
     return prim
 
 
+def matmul_precision() -> str | None:
+    """The current `jax.default_matmul_precision`. Gradients and compilation may come after its scope has ended."""
+    config: Any = jax.config  # type checkers do not find its settings
+    return config.jax_default_matmul_precision
+
+
 def _for_models(one: Callable[..., jax.Array], several: Callable[..., jax.Array] | None = None) -> Callable[..., Any]:
     """The function of the arrays of one model, or if `models` is true, of several."""
 

@@ -12,7 +12,8 @@ from jaxcnn._program import inner_programs, interpret, jaxpr_of
 
 Leaf = tuple[int, str]  # (0, path) in the parameters or (1, path) in the state
 DATA = 1  # the bit of the input in a bit set; bit 1 + k is that of leaf k
-MIXING = ("dot_general", "conv_general_dilated", "jaxcnn_conv")  # their output features are not their input features
+# their output features are not their input features
+MIXING = ("dot_general", "conv_general_dilated", "jaxcnn_conv", "jaxcnn_dense")
 
 
 class Use(NamedTuple):
