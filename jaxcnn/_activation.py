@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxcnn._initial import filled
 from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
 from jaxcnn._numeric import align_trailing
 
@@ -31,7 +32,7 @@ def prelu(*, slope: float = 0.25) -> Layer:
     """
 
     def init(key, x):
-        return {"scale": jnp.full(as_floating(x, "prelu").shape[-1:], slope, jnp.float32)}
+        return {"scale": filled(as_floating(x, "prelu").shape[-1:], slope)}
 
     def fn(params, x):
         x = as_floating(x, "prelu")

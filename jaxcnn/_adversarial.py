@@ -10,16 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import (
-    Params,
-    State,
-    as_floating,
-    at_least_float32,
-    child_key,
-    require_key,
-    short_repr,
-    transform_keys,
-)
+from jaxcnn._key import child_key, require_key, transform_keys
+from jaxcnn._layer import Params, State, as_floating, at_least_float32, short_repr
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm

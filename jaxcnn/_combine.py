@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer, as_layer, child_key, constructor, in_layer, short_repr
+from jaxcnn._key import child_key
+from jaxcnn._layer import Layer, as_layer, constructor, in_layer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
@@ -211,14 +212,21 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
     Without `combine`, the output is that of the last layer.
     """
 
-    def init(key, x):
-        params, state = {}, {}
+    def init_with_output(key, x, *, needed):
+        """(params, state, y): as `init`, and if `needed` the shape of the output. It traces each layer once.
+
+        An outer combinator would trace `apply` of this one again for the shape of its output.
+        """
+        params, state, outputs = {}, {}, [x]
         for i, (name, layer) in enumerate(layers.items(), 1):
             with in_layer(name):
-                params[name], state[name] = layer.init(child_key(key, name), x)
-                if chained and i < len(layers):
-                    x, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params[name], state[name], x)
-        return _prune(params), _prune(state)
+                last = i == len(layers) or not chained
+                params[name], state[name], y = _init_layer(layer, child_key(key, name), x, needed or not last)
+            outputs.append(y)
+            if chained:
+                x = y
+        y = jax.eval_shape(combine, *outputs[1:]) if needed and combine is not None else outputs[-1]
+        return _prune(params), _prune(state), y
 
     def apply(params, state, x, *, train, key=None):
         if not isinstance(train, bool):
@@ -245,7 +253,17 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         y = y if combine is None else combine(*outputs)
         return y, _prune(new_state) | ({} if probe is None else {SLOT: probe})
 
-    return Layer(init, apply)
+    composed = Layer(lambda key, x: init_with_output(key, x, needed=False)[:2], apply)
+    composed._init_with_output = init_with_output
+    return composed
+
+
+def _init_layer(layer: Layer, key: jax.Array, x: Any, needed: bool) -> tuple[Any, Any, Any]:
+    if layer._init_with_output:
+        return layer._init_with_output(key, x, needed=needed)
+    params, state = layer.init(key, x)
+    y = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)[0] if needed else None
+    return params, state, y
 
 
 def _prune(tree: dict[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._combine import serial
+from jaxcnn._initial import truncated_normal, zeros
+from jaxcnn._key import child_key
 from jaxcnn._layer import (
     Initializer,
     Layer,
     Params,
     as_floating,
-    child_key,
     constructor,
     from_input_shape,
     get_param,
@@ -47,7 +47,7 @@ def conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     bias: bool = True,
-    kernel_init: Initializer = he_normal(),
+    kernel_init: Initializer = truncated_normal(2),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features), in 1, 2 or 3 spatial dimensions.
@@ -118,7 +118,7 @@ def depthwise_conv(
     padding_mode: str = "zeros",
     dilation: int | Sequence[int] = 1,
     bias: bool = True,
-    kernel_init: Initializer = he_normal(),
+    kernel_init: Initializer = truncated_normal(2),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', C * multiplier): separate filters for each channel.
@@ -175,7 +175,7 @@ def separable_conv(
     padding_mode: str = "zeros",
     dilation: int | Sequence[int] = 1,
     bias: bool = True,
-    kernel_init: Initializer = he_normal(),
+    kernel_init: Initializer = truncated_normal(2),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features): a depthwise convolution, then a 1x1 convolution.
@@ -229,7 +229,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     bias: bool = True,
-    kernel_init: Initializer = he_normal(),
+    kernel_init: Initializer = truncated_normal(2),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """(N, *spatial, C) -> (N, *spatial', features): each input adds a scaled copy of the kernel to the output.

@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import he_normal, zeros
 
 from jaxcnn._conv import check_groups, group_channels, init_params
 from jaxcnn._grid_sample import floating_inputs
+from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._layer import (
     Initializer,
     Layer,
@@ -34,7 +34,7 @@ def deform_conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     bias: bool = True,
-    kernel_init: Initializer = he_normal(),
+    kernel_init: Initializer = truncated_normal(2),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """((N, *spatial, C), offset, mask) -> (N, *spatial', features): a deformable convolution.

@@ -4,15 +4,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import lecun_normal, zeros
 
+from jaxcnn._initial import truncated_normal, zeros
+from jaxcnn._key import child_key
 from jaxcnn._layer import (
     Initializer,
     Layer,
     as_floating,
     as_layer,
     check_number,
-    child_key,
     constructor,
     get_param,
     spatial_rank,
@@ -34,7 +34,7 @@ def dense(
     features: int,
     *,
     bias: bool = True,
-    kernel_init: Initializer = lecun_normal(),
+    kernel_init: Initializer = truncated_normal(1),
     bias_init: Initializer = zeros,
 ) -> Layer:
     """(..., C) -> (..., features): a fully connected layer; every output depends on every input.

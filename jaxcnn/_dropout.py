@@ -11,15 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import (
-    Layer,
-    as_floating,
-    at_least_float32,
-    check_number,
-    constructor,
-    require_key,
-    spatial_rank,
-)
+from jaxcnn._key import require_key
+from jaxcnn._layer import Layer, as_floating, at_least_float32, check_number, constructor, spatial_rank
 from jaxcnn._number import is_zero
 from jaxcnn._sampling import is_random
 from jaxcnn._window import check_integer

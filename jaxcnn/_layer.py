@@ -9,7 +9,6 @@ import functools
 import inspect
 import math
 import numbers
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -76,6 +75,7 @@ class Layer(_Pair):
 
     _call: Call | None = None
     _children: "dict[str, Layer] | None" = None  # of a `serial`, in order
+    _init_with_output: Callable[..., Any] | None = None  # of a combinator, see `compose`
 
     def __repr__(self) -> str:
         return _call_of(self).pretty()
@@ -95,7 +95,7 @@ def constructor(fn: Constructor) -> Constructor:
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
         named = Layer(*layer)
-        named._call, named._children = _call(make.__name__, args, kwargs, defaults), layer._children
+        vars(named).update(vars(layer), _call=_call(make.__name__, args, kwargs, defaults))
         return named
 
     return cast(Constructor, make)
@@ -189,31 +189,6 @@ def from_input_shape(build: Callable[[Any], Layer]) -> Layer:
         return build(shapes(x)).apply(params, state, x, train=train, key=key)
 
     return Layer(lambda key, x: build(shapes(x)).init(key, x), apply)
-
-
-def child_key(key: jax.Array, name: str) -> jax.Array:
-    """The key for the child `name`. It depends only on the name, so adding a sibling changes no other key."""
-    return jax.random.fold_in(check_key(key), zlib.crc32(name.encode()))
-
-
-def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
-    """A key for a transform and a key for the layer inside it. Child names have no leading slash, so no key repeats."""
-    return child_key(key, f"/{name}"), child_key(key, "/inside")
-
-
-def check_key(key: Any) -> jax.Array:
-    """Returns `key` if it is a random key, else raises TypeError."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a random key such as jax.random.key(0), got {short_repr(key)}")
-    return key
-
-
-def require_key(key: jax.Array | None, layer: str) -> jax.Array:
-    """Returns the key that a random layer needs in training, or raises an error that says how to pass one."""
-    if key is None:
-        raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
-    return check_key(key)
 
 
 def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:

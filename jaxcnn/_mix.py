@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import as_floating, child_key, require_key, transform_keys
+from jaxcnn._key import child_key, require_key, transform_keys
+from jaxcnn._layer import as_floating
 from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss, is_label_map
 from jaxcnn._window import check_positive
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._initial import filled
 from jaxcnn._layer import (
     Layer,
     Params,
@@ -66,7 +67,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     def init(key, x):
         shape = _channels(x, "batch_norm")
-        state = {"mean": jnp.zeros(shape, jnp.float32), "var": jnp.ones(shape, jnp.float32)}
+        state = {"mean": filled(shape, 0), "var": filled(shape, 1)}
         return affine_init(shape, center, scale), state
 
     def apply(params, state, x, *, train, key=None):
@@ -268,8 +269,8 @@ def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, 
 
 
 def affine_init(shape: tuple[int, ...], center: bool, scale: bool, start: float = 1.0) -> Params:
-    params = {"scale": jnp.full(shape, start, jnp.float32)} if scale else {}
-    return params | ({"bias": jnp.zeros(shape, jnp.float32)} if center else {})
+    params = {"scale": filled(shape, start)} if scale else {}
+    return params | ({"bias": filled(shape, 0)} if center else {})
 
 
 def _channels(x, name: str) -> tuple[int]:

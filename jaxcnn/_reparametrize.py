@@ -13,16 +13,8 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop
-from jaxcnn._layer import (
-    Layer,
-    Params,
-    as_layer,
-    child_key,
-    constructor,
-    get_param,
-    require_key,
-    transform_keys,
-)
+from jaxcnn._key import child_key, require_key, transform_keys
+from jaxcnn._layer import Layer, Params, as_layer, constructor, get_param
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import (
     align_trailing,

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import InitFn, Layer, Params, check_key
+from jaxcnn._key import check_key
+from jaxcnn._layer import InitFn, Layer, Params
 from jaxcnn._path import paths
 
 

@@ -14,7 +14,8 @@ from jax import lax
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop, drop_channels, drop_examples
-from jaxcnn._layer import Layer, as_layer, constructor, require_key, transform_keys
+from jaxcnn._key import require_key, transform_keys
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe

@@ -10,7 +10,7 @@ import numpy as np
 
 import jaxcnn as cnn
 from jaxcnn import data, metrics, train
-from jaxcnn._layer import child_key
+from jaxcnn._key import child_key
 from jaxcnn.data._source import in_memory
 from tests.test_metrics import CASES, X
 

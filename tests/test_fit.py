@@ -20,7 +20,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn import data, train
-from jaxcnn._layer import child_key
+from jaxcnn._key import child_key
 from jaxcnn.data import augment
 from jaxcnn.train import _steps, checkpoint
 from tests import train_small

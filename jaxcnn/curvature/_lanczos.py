@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxcnn._layer import check_key
+from jaxcnn._key import check_key
 from jaxcnn._window import check_integer
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._layer import child_key, short_repr
+from jaxcnn._key import child_key
+from jaxcnn._layer import short_repr
 from jaxcnn._validate import check_batch
 from jaxcnn.data._load import Dataset
 from jaxcnn.data._stream import Stream

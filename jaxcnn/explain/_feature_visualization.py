@@ -10,7 +10,8 @@ import optax
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State, as_floating, as_layer, check_number, child_key, spatial_rank
+from jaxcnn._key import child_key
+from jaxcnn._layer import Params, State, as_floating, as_layer, check_number, spatial_rank
 from jaxcnn._transform import capture
 from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import checked_classes

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32, check_key, check_number
+from jaxcnn._key import check_key
+from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32, check_number
 from jaxcnn._transform import capture
 from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import checked_classes

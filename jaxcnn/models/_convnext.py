@@ -3,12 +3,12 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
+from jaxcnn._initial import filled
 from jaxcnn._layer import Layer, constructor, get_param, stateless
 from jaxcnn._norm import layer_norm
 from jaxcnn._pool import global_avg_pool
@@ -98,7 +98,7 @@ def _layer_scale(start: float) -> Layer:
     """(N, ..., C) -> the same: y = x * scale, with one scale per channel, initialized to `start`."""
 
     def init(key, x):
-        return {"scale": jnp.full(x.shape[-1:], start, jnp.float32)}
+        return {"scale": filled(x.shape[-1:], start)}
 
     def fn(params, x):
         return x * get_param("scale", params, "scale", x.shape[-1:], x).astype(x.dtype)

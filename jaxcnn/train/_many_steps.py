@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._jit import jit
-from jaxcnn._layer import child_key
+from jaxcnn._key import child_key
 from jaxcnn._loss import Batch
 from jaxcnn.data import Source, augment
 from jaxcnn.train._devices import batch_sharding, replicated_sharding

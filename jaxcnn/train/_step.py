@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer, child_key, short_repr
+from jaxcnn._key import child_key
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
-
-# The initialization runs only once. At the default level, LLVM unrolls the random number generator. Compilation times:
-# 20 kernels of different shapes 16 -> 1 s, LeNet-5 1.3 -> 0.4 s, ResNet-50 6.3 -> 4.8 s. The values are the same.
-FAST_COMPILE = {"xla_backend_optimization_level": 2}
 
 
 class TrainState(NamedTuple):
@@ -40,11 +37,14 @@ class TrainState(NamedTuple):
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
         """The state before the first step, for inputs with the shape and dtype of `x` (array or ShapeDtypeStruct)."""
-        params, state = jit(as_layer(model).init, compiler_options=FAST_COMPILE)(child_key(key, "init"), x)
-        step = jnp.zeros((), jnp.int32)
-        train_state = cls(step, params, state, optimizer.init(params), child_key(key, "steps"))
-        # A step donates the buffers of its state, so no two leaves may share a buffer.
-        return jax.tree.map(jnp.copy, train_state)
+        params, state = as_layer(model).init(child_key(key, "init"), x)
+
+        def complete(params, state, key):
+            train_state = cls(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
+            # A step donates the buffers of its state, so no two leaves may share a buffer.
+            return jax.tree.map(jnp.copy, train_state)
+
+        return jit(complete)(params, state, child_key(key, "steps"))
 
 
 def make_step(

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
+from jaxcnn._initial import FAST_COMPILE
 from jaxcnn.data import Dataset, Source
 from jaxcnn.metrics import Metric
 from jaxcnn.train import checkpoint
@@ -20,7 +21,6 @@ from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._many_steps import means
 from jaxcnn.train._recipe import FIT, Loss, resolve, scale_bytes, training_loss
 from jaxcnn.train._run import Run, to_json
-from jaxcnn.train._step import FAST_COMPILE
 from jaxcnn.train._sweep_programs import (
     Programs,
     chunk_size,

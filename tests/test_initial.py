@@ -1,0 +1,69 @@
+"""Default initial values: distribution, the same numbers in every transformation, and no program for each shape."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxcnn as cnn
+from jaxcnn._initial import truncated_normal
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("gain", [1, 2])
+@pytest.mark.parametrize("shape", [(400, 120), (3, 3, 64, 200)], ids=str)
+def test_distribution(shape, gain):
+    values = np.asarray(truncated_normal(gain)(KEY, shape, jnp.float32)).ravel()
+    std = (gain / np.prod(shape[:-1])) ** 0.5 / 0.8796256610342398
+    assert stats.kstest(values, stats.truncnorm(-2, 2, scale=std).cdf).pvalue > 0.01
+    np.testing.assert_allclose(values.var(), gain / np.prod(shape[:-1]), rtol=0.03)
+    assert len(np.unique(values)) > 0.99 * values.size  # blocks have different numbers
+    reference = jax.nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")(KEY, shape)
+    assert stats.ks_2samp(values, np.asarray(reference).ravel()).pvalue > 0.01
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 3), (100, 200), (3, 3, 64, 64)], ids=str)
+def test_same_numbers_in_jit_and_vmap(shape):
+    draw = lambda key: truncated_normal(2)(key, shape, jnp.float32)
+    expected = draw(KEY)
+    assert expected.shape == shape == jax.eval_shape(draw, KEY).shape
+    np.testing.assert_allclose(jax.jit(draw)(KEY), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda: draw(KEY))(), expected, rtol=1e-6)
+    keys = jax.random.split(KEY, 2)
+    np.testing.assert_allclose(jax.vmap(draw)(keys), np.stack([draw(key) for key in keys]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dtype_and_device(dtype):
+    """As for other functions, the result is committed to a device if the key is."""
+    draw = lambda key: truncated_normal(1)(key, (4, 3), dtype)
+    assert draw(KEY).dtype == dtype
+    assert not draw(KEY).committed
+    assert draw(jax.device_put(KEY, jax.devices()[0])).committed
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "convnext_tiny", "densenet121"])
+def test_init_compiles_no_program_for_a_shape(name, caplog):
+    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    cnn.conv(1).init(KEY, x)
+    model = cnn.models.MODELS[name]()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        model.init(KEY, x)
+    assert not [record for record in caplog.records if record.getMessage().startswith("Compiling")]
+
+
+def test_init_traces_each_layer_once():
+    calls = []
+
+    def counted(x):
+        calls.append(x)
+        return x
+
+    block = lambda: cnn.serial(cnn.dense(3), cnn.residual(cnn.serial(counted, cnn.dense(3))), cnn.identity)
+    net = cnn.serial(block(), cnn.serial(block(), cnn.serial(block(), cnn.dense(2))), cnn.dense(1))
+    net.init(KEY, jnp.ones((2, 4)))
+    assert len(calls) <= 2 * 3  # once for its shape, and once for what it would save for a gradient
