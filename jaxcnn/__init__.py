@@ -1,14 +1,8 @@
 """Convolutional networks as pairs of pure functions on JAX."""
 
-from jaxcnn import curvature as curvature
-from jaxcnn import data as data
-from jaxcnn import explain as explain
-from jaxcnn import metrics as metrics
-from jaxcnn import models as models
-from jaxcnn import report as report
-from jaxcnn import train as train
-from jaxcnn import uncertainty as uncertainty
-from jaxcnn import weights as weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxcnn._activation import prelu as prelu
 from jaxcnn._adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
 from jaxcnn._adaptive_pool import adaptive_max_pool as adaptive_max_pool
@@ -103,6 +97,17 @@ from jaxcnn._transform import with_precision as with_precision
 from jaxcnn._transform import with_spatial_dropout as with_spatial_dropout
 from jaxcnn._unpool import max_pool_with_indices as max_pool_with_indices
 from jaxcnn._unpool import max_unpool as max_unpool
+
+if TYPE_CHECKING:
+    from jaxcnn import curvature as curvature
+    from jaxcnn import data as data
+    from jaxcnn import explain as explain
+    from jaxcnn import metrics as metrics
+    from jaxcnn import models as models
+    from jaxcnn import report as report
+    from jaxcnn import train as train
+    from jaxcnn import uncertainty as uncertainty
+    from jaxcnn import weights as weights
 
 __version__ = "0.1.0"
 
@@ -211,3 +216,14 @@ __all__ = [
     "with_precision",
     "with_spatial_dropout",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a sub-package at its first use. All of them take several times as long to import as the layers."""
+    if name in __all__:
+        return importlib.import_module(f"jaxcnn.{name}")
+    raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target

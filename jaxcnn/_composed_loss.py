@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, inputs, masked, output_shape, weighted_mean
 from jaxcnn._validate import check_for_loss, with_check

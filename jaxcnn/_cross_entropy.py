@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, check_number
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, at_least_float32
 from jaxcnn._loss import LossFn, loss_of_output, masked, unmix, weighted_mean
 from jaxcnn._window import check_positive

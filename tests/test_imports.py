@@ -3,6 +3,10 @@
 import ast
 import pathlib
 import re
+import subprocess
+import sys
+
+import pytest
 
 import jaxcnn
 
@@ -85,3 +89,24 @@ def test_each_undocumented_name_says_what_it_is_for():
     lines = [line for line in (ROOT / "_jax.py").read_text().splitlines() if line.startswith("from jax")]
     assert len(lines) > 5
     assert all(re.fullmatch(r"from [\w.]+ import (\w+) as \1  # .+", line) for line in lines)
+
+
+def test_sub_packages_and_optax_are_imported_at_their_first_use():
+    code = """
+import sys, jaxcnn
+def loaded():
+    return sorted(name for name in sys.modules if name in {*%r} or name == "optax")
+print(loaded(), {"train", "conv"} <= {*dir(jaxcnn)})
+jaxcnn.metrics.accuracy
+print(loaded())
+jaxcnn.mean_squared_error(jaxcnn.identity)
+print(loaded())
+""" % [f"jaxcnn.{part}" for part in MAY_IMPORT]
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines == ["[] True", "['jaxcnn.metrics']", "['jaxcnn.metrics', 'optax']"]
+
+
+def test_all_public_names_exist():
+    assert all(getattr(jaxcnn, name) is not None for name in jaxcnn.__all__)
+    with pytest.raises(AttributeError, match="module 'jaxcnn' has no attribute 'layers'"):
+        _ = jaxcnn.layers
