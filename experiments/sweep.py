@@ -46,7 +46,7 @@ def landscape(result, rates, decays):
     grid = np.full((len(rates), len(decays)), np.nan)
     for settings, runs in result.groups():
         at = rates.index(settings["optimizer.learning_rate"]), decays.index(settings["weight_decay.rate"])
-        if all(run.stopped is None for run in runs):
+        if all(run.nonfinite_step is None for run in runs):
             grid[at] = np.mean([run.metrics["accuracy"] for run in runs])
     return grid
 

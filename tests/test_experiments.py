@@ -698,7 +698,7 @@ def test_landscape():
         *({}, {}),
         **options,
     )
-    runs = [row(0.1, 0.0, 0.5), row(0.1, 0.0, 0.7), row(0.2, 0.0, 0.9), row(0.2, 1.0, 0.9, stopped=3)]
+    runs = [row(0.1, 0.0, 0.5), row(0.1, 0.0, 0.7), row(0.2, 0.0, 0.9), row(0.2, 1.0, 0.9, nonfinite_step=3)]
     grid = sweep.landscape(train.SweepResult(runs, "", pathlib.Path()), [0.1, 0.2], [0.0, 1.0])
     np.testing.assert_allclose(grid, [[0.6, np.nan], [0.9, np.nan]])
 

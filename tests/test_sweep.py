@@ -1,17 +1,21 @@
 """`sweep`: each run equals `fit` with the same settings. Chunks, resuming, non-finite runs, tables and errors."""
 
+import functools
+import gc
 import json
 import os
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxcnn as cnn
 from jaxcnn.report import report
 from jaxcnn.train import ConfigError, Run, fit, sweep
+from jaxcnn.train._arrays import is_key
 from jaxcnn.train._sweep_programs import chunk_size
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 
@@ -32,7 +36,7 @@ def run_in(folder):
     return Run("sweep", {}, folder=folder)
 
 
-def same_as_fit(model, result, config, folder):
+def same_as_fit(model, result, config, folder, metrics=None):
     """Each run of the sweep equals `fit` with its settings."""
     for i, run in enumerate(result.runs):
         single = config
@@ -43,7 +47,7 @@ def same_as_fit(model, result, config, folder):
             else:
                 single = nested(single, name.split("."), value)
         network = model(**arguments) if arguments else model
-        expected = fit(network, TRAIN, eval_data=TEST, config=single, run=run_in(folder / f"fit{i}"))
+        expected = fit(network, TRAIN, eval_data=TEST, config=single, metrics=metrics, run=run_in(folder / f"fit{i}"))
         for a, b in zip(run.history, expected.history, strict=True):
             for part in ("train", "test"):
                 assert a[part] == pytest.approx(b[part], rel=2e-4, abs=2e-5)
@@ -116,13 +120,36 @@ def test_a_run_that_is_not_finite_ends_and_the_others_continue(tmp_path):
     config = CONFIG | {"optimizer": {"name": "sgd"}}
     result = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=config, run=run_in(tmp_path))
     bad, good = result.runs
-    assert bad.stopped == 1
+    assert bad.nonfinite_step == 1
     assert bad.history == []
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(bad.params))
-    assert good.stopped is None
+    assert good.nonfinite_step is None
     assert len(good.history) == 2
     assert result.best is good
     assert "1 not finite" in result.table()
+
+
+def test_a_run_that_is_not_finite_does_not_continue(tmp_path):
+    """The loss is not finite for some batches only, and the order of the images differs between epochs."""
+
+    def loss(model):
+        loss_fn = cnn.cross_entropy(model)
+
+        def finite_for_most_batches(params, state, batch, *, train, key=None):
+            value, rest = loss_fn(params, state, batch, train=train, key=key)
+            return jnp.where(train & (batch["label"][0] == 0), jnp.inf, value), rest
+
+        return finite_for_most_batches
+
+    config = CONFIG | {"epochs": 4}
+    result = sweep(MODEL, TRAIN, over={"seed": range(8)}, loss=loss, config=config, run=run_in(tmp_path))
+    epochs = [len(run.history) for run in result.runs]
+    for run, count in zip(result.runs, epochs, strict=True):
+        steps = [record["step"] for record in run.history]
+        assert steps == [4, 8, 12, 16][:count]
+        assert (run.nonfinite_step is None) == (count == 4)
+        assert run.nonfinite_step is None or 4 * count <= run.nonfinite_step < 4 * (count + 1)
+    assert min(epochs) == 0 < max(epochs)
 
 
 @pytest.mark.slow
@@ -138,16 +165,30 @@ def test_resume_after_an_interruption(tmp_path, monkeypatch):
     over = {"seed": range(4)}
     run = run_in(tmp_path)
     log = run.log
-    monkeypatch.setattr(run, "log", lambda line, **record: log(line, **record) if record["run"] < 3 else 1 / 0)
+    monkeypatch.setattr(run, "log", lambda line, **record: log(line, **record) if record["step"] < 3 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run, chunk=2)
     again = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path), chunk=2)
-    logged = [json.loads(line)["run"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged == [1, 2, 3, 4]
     single = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path / "other"), chunk=2)
     for a, b in zip(again.runs, single.runs, strict=True):
         assert (a.settings, a.history) == (b.settings, b.history)
         jax.tree.map(np.testing.assert_array_equal, (a.params, a.state), (b.params, b.state))
+
+
+@pytest.mark.slow
+def test_resume_with_a_damaged_chunk_and_other_chunks(tmp_path, capsys):
+    options = {"over": {"seed": range(4)}, "config": CONFIG}
+    first = sweep(MODEL, TRAIN, **options, run=run_in(tmp_path), chunk=2)
+    (tmp_path / "sweep" / "1" / "about.json").write_text("{}")
+    again = sweep(MODEL, TRAIN, **options, run=run_in(tmp_path), chunk=1)
+    out = capsys.readouterr().out
+    assert "its SHA-256 differs from the manifest; training its runs again" in out
+    assert [run.settings["seed"] for run in again.runs] == [0, 1, 2, 3]
+    for i, (a, b) in enumerate(zip(again.runs, first.runs, strict=True)):
+        compare = np.testing.assert_array_equal if i >= 2 else functools.partial(np.testing.assert_allclose, rtol=1e-3)
+        jax.tree.map(compare, a.params, b.params)
 
 
 @pytest.mark.slow
@@ -174,7 +215,10 @@ def test_table_and_best(tmp_path):
 
 def test_table_of_runs_without_finite_metrics(tmp_path):
     """A run that ended, the first of its group, and one whose last evaluation was not finite."""
-    runs = [fake({"rate": 0.1, "seed": 0}, 0.5, stopped=7)._replace(history=[]), fake({"rate": 0.1, "seed": 1}, 0.5)]
+    runs = [
+        fake({"rate": 0.1, "seed": 0}, 0.5, nonfinite_step=7)._replace(history=[]),
+        fake({"rate": 0.1, "seed": 1}, 0.5),
+    ]
     unknown = fake({"rate": 0.2, "seed": 0}, 0.5)
     unknown.history[-1]["test"] |= {"accuracy": None, "loss": None}
     result = SweepResult([*runs, unknown], "", tmp_path)
@@ -214,6 +258,82 @@ def test_errors(over, config, message, tmp_path):
     make = lambda features=4: cnn.serial(cnn.flatten, cnn.dense(features))
     with pytest.raises(ConfigError, match=message):
         sweep(make if "features" in over else MODEL, TRAIN, over=over, config=CONFIG | config, run=run_in(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": CONFIG | {"watch": "accurracy"}}, "watch: unknown metric 'accurracy'.*did you mean 'accuracy'"),
+        ({"metrics": {"f1": cnn.metrics.f1()}, "eval_data": None}, "metrics need eval_data"),
+    ],
+)
+def test_errors_before_training(options, message, tmp_path):
+    options = {"over": {"seed": [0]}, "eval_data": TEST, "config": CONFIG} | options
+    with pytest.raises(ConfigError, match=message):
+        sweep(MODEL, TRAIN, **options, run=run_in(tmp_path))
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_fit_with_seeds_is_a_sweep(tmp_path):
+    config = CONFIG | {"seed": 3}
+    options = {"eval_data": TEST, "config": config, "metrics": {"f1": cnn.metrics.f1()}}
+    result = fit(MODEL, TRAIN, seeds=2, **options, run=run_in(tmp_path / "fit"))
+    expected = sweep(MODEL, TRAIN, over={"seed": [3, 4]}, **options, run=run_in(tmp_path / "sweep"))
+    assert [run.settings for run in result.runs] == [{"seed": 3}, {"seed": 4}]
+    assert [run.history for run in result.runs] == [run.history for run in expected.runs]
+    for a, b in zip(result.runs, expected.runs, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, (a.params, a.state), (b.params, b.state))
+    same_as_fit(MODEL, result, CONFIG, tmp_path, metrics=options["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds must be an integer of at least 1, the number of networks, got 0"),
+        ({"seeds": 2.0}, "seeds must be an integer .* got 2.0"),
+        ({"seeds": range(3)}, r"seeds must be an integer .* got range\(0, 3\)"),
+        ({"seeds": 2, "callbacks": [print]}, "callbacks: fit with seeds=2 trains all networks in one program"),
+        ({"seeds": 2, "start": ({}, {})}, "start: fit with seeds=2 trains all networks in one program"),
+        ({"seeds": 2, "config": CONFIG | {"patience": 3}}, "patience: a sweep does not support it"),
+        ({"seeds": 2, "config": CONFIG | {"seed": 2**32 - 1}}, "seed must be at least 0 and below 4294967296"),
+    ],
+    ids=str,
+)
+def test_errors_of_seeds(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        fit(MODEL, TRAIN, **{"config": CONFIG} | options, run=run_in(tmp_path))
+
+
+def device_bytes(folder, runs, chunk, monkeypatch):
+    """The most bytes on the device, after any epoch of a sweep, and those of the intermediate results of an epoch."""
+    live, temporary = [], []
+
+    class Jit:
+        def __init__(self, function, **options):
+            self.function = jax.jit(function, **options)
+
+        def __call__(self, *args):
+            if len(args) == 4:  # train_epoch
+                temporary.append(self.function.lower(*args).compile().memory_analysis().temp_size_in_bytes)
+            result = self.function(*args)
+            gc.collect()
+            live.append(sum(array.nbytes for array in jax.live_arrays() if not is_key(array)))
+            return result
+
+    monkeypatch.setattr("jaxcnn.train._sweep_programs.jit", Jit)
+    sweep(MODEL, TRAIN, over={"seed": range(runs)}, config=CONFIG, run=run_in(folder), chunk=chunk)
+    return max(live), max(temporary)
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_chunk_not_with_the_runs(tmp_path, monkeypatch):
+    few, many, larger = (
+        device_bytes(tmp_path / str(i), runs, chunk, monkeypatch)
+        for i, (runs, chunk) in enumerate([(8, 4), (32, 4), (32, 16)])
+    )
+    assert many == few
+    assert larger[0] > few[0]
+    assert larger[1] > 2 * few[1]
 
 
 def test_stream(tmp_path):

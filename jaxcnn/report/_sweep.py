@@ -15,7 +15,7 @@ _COLORED = 7  # groups with a color of their own; the rest is gray
 
 def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
     """Charts of the runs that `sweep` logged, and a table with one row per combination of settings, best first."""
-    runs = [SweepRun(record["settings"], record["history"], {}, {}, record["stopped"]) for record in records]
+    runs = [SweepRun(record["settings"], record["history"], {}, {}, record["nonfinite_step"]) for record in records]
     result = SweepResult(runs, records[-1]["watch"], pathlib.Path())
     groups, rows = result.groups(), result.rows()
     part = "test" if any("test" in epoch for run in runs for epoch in run.history) else "train"
@@ -34,15 +34,20 @@ def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
         colors = [_color(rank) for rank in ranks]
         label = f"{name} per epoch of {len(runs)} runs"
         charts.append(curves_chart(f"{part} {name}", curves, colors, percent=name == "accuracy", label=label))
-    stopped = sum(run.stopped is not None for run in runs)
-    ended = f" {stopped} of them ended early, because a value was not finite." if stopped else ""
-    text = f"{len(runs)} runs of {len(groups)} combinations of settings.{ended} Combinations with a color are the best."
+    text = [f"{len(runs)} runs of {len(groups)} combinations of settings."]
+    if nonfinite := sum(run.nonfinite_step is not None for run in runs):
+        text.append(f"{nonfinite} of them ended early, because a value was not finite.")
+    if any("epochs" in row for row in rows):
+        text.append(
+            f"Successive halving trained {result.work:.0%} of the epochs; the curves of dropped runs are shorter."
+        )
+    text.append("Combinations with a color are the best.")
     return joined(
         [
-            tag("p", text),
+            tag("p", " ".join(text)),
             tag("div", *charts, class_="charts"),
             table(
-                "Metrics after the last epoch, best first",
+                "Metrics after the last epoch of each run, best first",
                 ["", *rows[0]],
                 [_row(rank, row.values()) for rank, row in enumerate(rows)],
             ),

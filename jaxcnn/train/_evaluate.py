@@ -14,10 +14,12 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss, inputs
+from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric, add_sums
+from jaxcnn.train._config import ConfigError
 from jaxcnn.train._devices import replicated_sharding, to_devices
 
 
@@ -154,6 +156,15 @@ def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[d
     if total_weight == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
     return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums
+
+
+def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any], sums: dict[str, Any]) -> None:
+    """Raises ConfigError if the setting "watch" is not a scalar that is evaluated: `means` and `sums` are shapes."""
+    watch, names = watch.removeprefix("-"), [*means, *metrics]
+    if watch and watch not in names:
+        raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
+    if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
+        raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
 
 
 def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:

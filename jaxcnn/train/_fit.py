@@ -1,7 +1,7 @@
 """`fit`: builds the data source, loss, optimizer, step and callbacks from a config, and runs the training loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,15 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch
-from jaxcnn._path import expected_one_of
 from jaxcnn._transform import cast
-from jaxcnn.data import Dataset, Stream
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
-from jaxcnn.train._config import Config, ConfigError
+from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
-from jaxcnn.train._evaluate import mean_metrics, measurement
+from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, reject_different_run
-from jaxcnn.train._inputs import checked_sources, sources
+from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
 from jaxcnn.train._optimizer import make_optimizer
@@ -38,10 +36,40 @@ from jaxcnn.train._recipe import (
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState, make_step
+from jaxcnn.train._sweep import sweep
+from jaxcnn.train._sweep_result import SweepResult
 from jaxcnn.train._tta import with_tta
 from jaxcnn.weights import transplant
 
-Data = Dataset | Batch | tuple[Any, Any] | Stream
+
+@overload
+def fit(
+    model: AnyLayer,
+    train_data: Data,
+    *,
+    eval_data: Data | None = None,
+    loss: Loss = cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    callbacks: Sequence[cb.Callback] = (),
+    config: Config | None = None,
+    run: Run | None = None,
+    start: tuple[Params, State] | None = None,
+    seeds: None = None,
+) -> FitResult: ...
+
+
+@overload
+def fit(
+    model: AnyLayer,
+    train_data: Data,
+    *,
+    eval_data: Data | None = None,
+    loss: Loss = cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    config: Config | None = None,
+    run: Run | None = None,
+    seeds: int,
+) -> SweepResult: ...
 
 
 def fit(
@@ -55,7 +83,8 @@ def fit(
     config: Config | None = None,
     run: Run | None = None,
     start: tuple[Params, State] | None = None,
-) -> FitResult:
+    seeds: int | None = None,
+) -> FitResult | SweepResult:
     """Train a model, evaluate it after each epoch, and save checkpoints from which training can resume.
 
     uint8 images are divided by 255. The data are shuffled every epoch, and an incomplete last batch is dropped.
@@ -85,11 +114,14 @@ def fit(
             function.
         run: the run folder and progress output. Default: a new folder in `runs/`.
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
+        seeds: train this many networks in one program, with the seeds from the setting "seed" on, and return a
+            `SweepResult`: short for `sweep(.., over={"seed": range(seeds)})`, which describes what a sweep supports.
 
     Raises:
         TypeError: if the loss or a callback is not callable, or a metric is not a `Metric`.
         ConfigError: for an unknown or invalid setting, or if the checkpoints in the folder have a different config,
             model or data.
+        ValueError: for seeds below 1, or seeds together with callbacks or start.
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
             handles them), or training and evaluation images with different ranges.
         NonFiniteError: for a non-finite loss or parameter, unless "on_nonfinite" handles it.
@@ -115,19 +147,27 @@ def fit(
         resuming from step 30; compiling ...
         >>> again.history == result.history
         True
+
+        The mean and standard deviation over seeds:
+
+        >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
+        >>> result = jaxcnn.train.fit(model, digits, config=config, run=run, seeds=3)  # doctest: +ELLIPSIS
+        3 runs of 2 epochs, 3 at a time
+        run 1 (seed=0): accuracy ...
+        >>> [run.settings["seed"] for run in result.runs]
+        [0, 1, 2]
     """
-    for name, functions in (("loss", [loss]), ("callbacks", callbacks)):
-        for function in functions:
-            if not callable(function):
-                raise TypeError(f"{name} must be callable, got {function!r}")
-    if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(f"metrics must be a dict of names and metrics, got {metrics!r}")
-    for name, metric in (metrics or {}).items():
-        if not isinstance(metric, Metric):
-            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}")
-    if metrics and eval_data is None:
-        raise ConfigError("metrics need eval_data: pass eval_data, or remove metrics")
+    check_functions(loss, metrics, eval_data)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be callable, got {callback!r}")
     config = resolve(config or {})
+    if seeds is not None:
+        _check_seeds(seeds, callbacks, start)
+        over = {"seed": range(config["seed"], config["seed"] + seeds)}
+        return sweep(
+            model, train_data, over=over, eval_data=eval_data, loss=loss, metrics=metrics, config=config, run=run
+        )
     run = run or Run("fit", config)
     with run.locked():
         return _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
@@ -181,6 +221,16 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     return result(event, run)
 
 
+def _check_seeds(seeds: int, callbacks: Sequence[cb.Callback], start: tuple[Params, State] | None) -> None:
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"seeds must be an integer of at least 1, the number of networks, got {seeds!r}")
+    for name, given in (("callbacks", callbacks), ("start", start)):
+        if given:
+            raise ValueError(
+                f"{name}: fit with seeds={seeds} trains all networks in one program and does not support it"
+            )
+
+
 def _with_initial_values(model: Layer, start: tuple[Params, State] | None) -> Layer:
     """The model with an `init` that copies the values of `start` into the initial params and state."""
     if start is None:
@@ -210,14 +260,8 @@ def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Ca
     """(params, state) -> all metrics on `eval_source`, after a check that they fit the output of the model."""
     model = with_tta(model, config["evaluate"]["tta"])
     measure = measurement(with_loss_as_metric(loss_of(loss, model)), model, metrics, evaluation_batch, True)
-    watch = config["watch"].removeprefix("-")
-    if watch or metrics:
+    if config["watch"] or metrics:
         batch = {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)} | eval_source.spec
-        means, sums = jax.eval_shape(measure, params, state, batch)
-        names = [*means, *metrics]
-        if watch and watch not in names:
-            raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
-        if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
-            raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
+        check_watch(config["watch"], metrics, *jax.eval_shape(measure, params, state, batch))
     eval_source = to_devices(eval_source)
     return lambda params, state: mean_metrics(measure, metrics, params, state, eval_source)

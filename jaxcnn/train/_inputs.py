@@ -1,18 +1,34 @@
 """The data sources of `fit`, and their validation on the host before training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn._layer import Params, State
-from jaxcnn._loss import LossFn
+from jaxcnn._loss import Batch, LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
-from jaxcnn.data import Source, source
+from jaxcnn.data import Dataset, Source, Stream, source
+from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError, require
 from jaxcnn.train._evaluate import with_checked_batches
-from jaxcnn.train._recipe import augments_color
+from jaxcnn.train._recipe import Loss, augments_color
+
+Data = Dataset | Batch | tuple[Any, Any] | Stream
+
+
+def check_functions(loss: Loss, metrics: Mapping[str, Metric] | None, eval_data: Data | None) -> None:
+    """Raises TypeError or ConfigError for a loss and metrics that cannot be computed."""
+    if not callable(loss):
+        raise TypeError(f"loss must be callable, got {loss!r}")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a dict of names and metrics, got {metrics!r}")
+    for name, metric in (metrics or {}).items():
+        if not isinstance(metric, Metric):
+            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}")
+    if metrics and eval_data is None:
+        raise ConfigError("metrics need eval_data: pass eval_data, or remove metrics")
 
 
 def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, Source | None]:

@@ -1,52 +1,42 @@
 """Many training runs with different settings as one compiled program."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
-from jaxcnn._initial import FAST_COMPILE
-from jaxcnn.data import Dataset, Source
 from jaxcnn.metrics import Metric
-from jaxcnn.train import checkpoint
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
+from jaxcnn.train._evaluate import check_watch
 from jaxcnn.train._event import format_metrics
-from jaxcnn.train._identity import program_identity, reject_different_run
-from jaxcnn.train._inputs import checked_sources, sources
-from jaxcnn.train._many_steps import means
-from jaxcnn.train._recipe import FIT, Loss, resolve, scale_bytes, training_loss
-from jaxcnn.train._run import Run, to_json
-from jaxcnn.train._sweep_programs import (
-    Programs,
-    chunk_size,
-    evaluate_runs,
-    mapped,
-    network_of,
-    programs,
-    runs_at_once,
-)
-from jaxcnn.train._sweep_result import SweepResult, SweepRun
-from jaxcnn.train._sweep_space import Space, Values, reject_unsupported, stacked_values
-
-Trained = tuple[Any, list[list[dict[str, Any]]], list[int | None]]  # networks, histories, steps of non-finite values
+from jaxcnn.train._identity import program_identity
+from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
+from jaxcnn.train._recipe import Loss, resolve, scale_bytes, training_loss
+from jaxcnn.train._run import Run
+from jaxcnn.train._sweep_halving import Rung, rungs, survivors
+from jaxcnn.train._sweep_programs import chunk_size, network_of, programs, runs_at_once
+from jaxcnn.train._sweep_result import SweepResult, SweepRun, combination
+from jaxcnn.train._sweep_space import Space, reject_unsupported, stacked_values
+from jaxcnn.train._sweep_train import restored, save, trainer
 
 
 def sweep(
     model: AnyLayer | Callable[..., AnyLayer],
-    train_data: Dataset | dict[str, Any] | tuple[Any, Any],
+    train_data: Data,
     *,
     over: Mapping[str, Iterable[Any]],
-    eval_data: Dataset | dict[str, Any] | tuple[Any, Any] | None = None,
+    eval_data: Data | None = None,
     loss: Loss = cross_entropy,
     metrics: Mapping[str, Metric] | None = None,
     config: Config | None = None,
     run: Run | None = None,
     chunk: int = 0,
+    halving: int = 0,
 ) -> SweepResult:
     """Train a network once for each combination of settings, in one compiled program.
 
@@ -56,6 +46,13 @@ def sweep(
 
     The runs are trained in chunks that fit into memory, split over all devices. Each chunk is saved when it ends: a
     sweep with the same run folder continues after the last saved chunk.
+
+    With `halving`, only the best combinations of settings are trained for all epochs. The others are dropped early:
+    after 1 / halving**s of the epochs, all but the best 1 / halving of the combinations, and so on, until 1 / halving
+    of the epochs. s is the largest number for which one epoch and one combination are left. Combinations are compared
+    by the mean of the metric "watch" over their seeds, and are dropped as a whole; those with a non-finite run first.
+    The schedules of the learning rate are those of all epochs, so that a run that is not dropped is the same as without
+    `halving`.
 
     Args:
         model: a layer, or a function that returns one, whose arguments are names in `over`, such as
@@ -70,6 +67,7 @@ def sweep(
         config: the settings of all runs that differ from the defaults in `FIT`.
         run: the run folder and progress output. Default: a new folder in `runs/`.
         chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16.
+        halving: the factor eta of successive halving, at least 2; 0: train all combinations for all epochs.
 
     Raises:
         ConfigError: for an unknown or invalid setting, settings that a sweep cannot change or does not support, or a
@@ -86,110 +84,94 @@ def sweep(
         6 runs ...
         >>> len(result.runs), result.best.settings["optimizer.learning_rate"]
         (6, 0.1)
+
+    Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016, for
+    `halving`; numbers of epochs and combinations as in Li et al., "Hyperband", 2018.
     """
+    check_functions(loss, metrics, eval_data)
     config = resolve(config or {})
     reject_unsupported(config)
     if jax.process_count() > 1:
         raise RuntimeError("sweep runs in one process, on all of its devices")
     space = Space(model, config, {name: list(values) for name, values in over.items()})
+    plan = rungs(len({*map(combination, space.runs)}), config["epochs"], halving)
     run = run or Run("sweep", config | {"over": space.over})
     with run.locked():
-        return _sweep(space, train_data, eval_data, loss, metrics or {}, run, chunk)
+        return _sweep(space, plan, train_data, eval_data, loss, metrics or {}, run, chunk)
 
 
-def _sweep(space: Space, train_data, eval_data, loss, metrics, run: Run, chunk: int) -> SweepResult:
-    config, runs = space.config, space.runs
+def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics, run: Run, chunk: int) -> SweepResult:
+    config, settings = space.config, space.runs
     train_source, eval_source = sources(train_data, eval_data, config)
     if train_source.arrays is None:
         raise TypeError("sweep needs training data in memory; train on a stream with fit, one run at a time")
     params, state = space.check_models(jax.eval_shape(scale_bytes, train_source.spec)["image"])
-    loss_fn = training_loss(loss, *space(runs[0]))
+    loss_fn = training_loss(loss, *space(settings[0]))
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
     of_run = programs(space, train_source, params, loss, metrics)
-    spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(runs[:1], 1).items()}
+    spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(settings[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)
     batch = jax.eval_shape(scale_bytes, train_source.spec)
-    size = chunk_size(len(runs), chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch)))
+    weighted = batch | {"weight": jax.ShapeDtypeStruct(batch["image"].shape[:1], jnp.float32)}
+    if eval_source is not None:
+        check_watch(config["watch"], metrics, *jax.eval_shape(of_run.measure, spec, network_of(carry), weighted))
+    limit = chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch))
     identity = {
-        **{"config": run.config, "fit": config | {"over": space.over}, "data": train_source.fingerprint},
+        **{"config": run.config, "data": train_source.fingerprint},
+        "fit": config | {"over": space.over, "halving": [rung.end for rung in plan[:-1]]},
         "eval_data": "none" if eval_source is None else eval_source.fingerprint,
         "training": program_identity(of_run.step, spec, carry.train_state, batch),
-        "evaluation": program_identity(of_run.measure, spec, network_of(carry), _weighted(batch)),
+        "evaluation": program_identity(of_run.measure, spec, network_of(carry), weighted),
     }
     folder = run.folder / "sweep"
-    saved = set(checkpoint.recovered_steps(folder))
+    trained = restored(folder, carry, identity, run)
     run.forget_after(0)  # all runs are logged below, also the saved ones
-    run.say(f"{len(runs)} runs of {config['epochs']} epochs, {size} at a time")
-    train = _trainer(of_run, metrics, to_devices(train_source), eval_source, config["epochs"], run)
+    train = trainer(of_run, carry, metrics, to_devices(train_source), eval_source, run)
+    run.say(f"{len(settings)} runs of {config['epochs']} epochs, {chunk_size(len(settings), limit)} at a time")
+    done: dict[int, SweepRun] = {}
 
-    done: list[SweepRun] = []
-    for number, start in enumerate(range(0, len(runs), size), 1):
-        part = runs[start : start + size]
-        values = stacked_values(part, size)
-        if number in saved:
-            like = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), network_of(carry))
-            check = lambda step, about: reject_different_run(folder / str(step), about, identity, FIT, run.say)
-            _, networks, about = checkpoint.restore(folder, like, step=number, check=check, warn=run.say)
-            histories, stopped = about["note"]
-        else:
-            networks, histories, stopped = train(values, f"runs {start + 1} to {start + len(part)} of {len(runs)}")
+    def end(ended, epoch):
+        for i in ended:
+            done[i] = trained[i].run(settings[i], epoch)
+            _log(run, i + 1, done[i], config)
+
+    numbers = [*range(len(settings))]  # of the runs of a rung
+    for rung, following in itertools.zip_longest(plan, plan[1:]):
+        if len(plan) > 1:
+            run.say(f"successive halving: {len(numbers)} runs until epoch {rung.end}")
+        saved = [i for i in numbers if i in trained and trained[i].reached(rung.end)]
+        missing = [i for i in numbers if i not in saved]
+        if following is None:
+            end(saved, rung.end)
+        size = chunk_size(max(1, len(missing)), limit)
+        for part in (missing[start : start + size] for start in range(0, len(missing), size)):
+            title = f"runs {part[0] + 1} to {part[-1] + 1} of {len(settings)}"
+            before = [trained[i] for i in part] if rung.begin else []
+            after = train([settings[i] for i in part], before, size, rung, title)
             if config["checkpoint"]["keep"]:
-                note = [histories, stopped]
-                checkpoint.save(folder, number, networks, config=identity, note=note, keep=len(runs))
-        networks = jax.tree.map(np.asarray, networks)
-        for i, settings in enumerate(part):
-            params, state = jax.tree.map(lambda leaf, i=i: leaf[i], networks)
-            done.append(SweepRun(settings, histories[i], params, state, stopped[i]))
-            _log(run, config["watch"], number, len(done), done[-1])
-    result = SweepResult(done, config["watch"], run.folder)
+                save(folder, part, after, identity)
+            trained |= zip(part, after, strict=True)
+            if following is None:
+                end(part, rung.end)
+        if following is not None:
+            runs = {i: trained[i].run(settings[i], rung.end) for i in numbers}
+            best = survivors(runs, following.combinations, config["watch"])
+            end([i for i in numbers if i not in best], rung.end)
+            numbers = best
+    result = SweepResult([run for _, run in sorted(done.items())], config["watch"], run.folder)
     run.say(result.table())
+    if len(plan) > 1:
+        run.say(f"trained {result.work:.0%} of the epochs of a sweep without halving")
     return result
 
 
-def _trainer(
-    of_run: Programs,
-    metrics: Mapping[str, Metric],
-    train_source: Source,
-    eval_source: Source | None,
-    epochs: int,
-    run: Run,
-) -> Callable[[Values, str], Trained]:
-    """(values, title) -> the trained networks of a chunk, their histories, and the steps of non-finite values."""
-    create = mapped(of_run.create, 0, compiler_options=FAST_COMPILE)
-    train_epoch = mapped(of_run.train_epoch, 0, 0, None, None, donate_argnums=1)
-    measure = mapped(of_run.measure, 0, 0, None)
-
-    def train(values, title):
-        with run.busy(f"{title}: compiling"):
-            carry = create(values)
-        count = len(carry.nonfinite_leaf)
-        histories: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-        stopped: list[int | None] = [None] * count
-        for epoch in range(epochs):
-            with run.busy(f"{title}: epoch {epoch + 1} of {epochs}"):
-                carry = train_epoch(values, carry, train_source.arrays, epoch)
-                tests = evaluate_runs(measure, metrics, values, network_of(carry), eval_source) if eval_source else []
-                sums, leaf, step = jax.device_get((carry.metric_sums, carry.nonfinite_leaf, carry.train_state.step))
-            for i in range(count):
-                if leaf[i] >= 0:
-                    stopped[i] = int(step[i])
-                    continue
-                record: dict[str, Any] = {"epoch": epoch + 1, "step": int(step[i])}
-                record["train"] = means({name: value[i] for name, value in sums.items()})
-                histories[i].append(to_json(record | ({"test": tests[i]} if tests else {})))
-        return network_of(carry), histories, stopped
-
-    return train
-
-
-def _log(run: Run, watch: str, chunk: int, number: int, result: SweepRun) -> None:
-    """Print a line about a run, and add it to the log. The step of the record is the number of its chunk."""
+def _log(run: Run, number: int, result: SweepRun, config: Config) -> None:
+    """Print a line about a run that has ended, and add it to the log. The step of the record is the run's number."""
     settings = ", ".join(f"{name}={value:g}" for name, value in result.settings.items())
-    outcome = f"not finite at step {result.stopped}" if result.stopped is not None else format_metrics(result.metrics)
-    record = {"settings": result.settings, "history": result.history, "stopped": result.stopped, "watch": watch}
-    run.log(f"run {number} ({settings}): {outcome}", step=chunk, run=number, **record)
-
-
-def _weighted(batch: dict[str, Any]) -> dict[str, Any]:
-    """The shapes of an evaluation batch."""
-    return batch | {"weight": jax.ShapeDtypeStruct(batch["image"].shape[:1], jnp.float32)}
+    outcome = format_metrics(result.metrics)
+    if result.nonfinite_step is not None:
+        outcome = f"not finite at step {result.nonfinite_step}"
+    elif len(result.history) < config["epochs"]:
+        outcome += f"; dropped after epoch {len(result.history)}"
+    record = {name: getattr(result, name) for name in ("settings", "history", "nonfinite_step")}
+    run.log(f"run {number} ({settings}): {outcome}", step=number, **record, watch=config["watch"])

@@ -71,7 +71,9 @@ def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: 
 
         def body(carry, _):
             batch, rows = rows_of_step(source, arrays, order, carry.train_state.step)
-            return update(carry, batch, augment.When(rows, epoch)), None
+            after = update(carry, batch, augment.When(rows, epoch))
+            # A run with a non-finite value has ended, even if the step is finite on the rows of the next epoch.
+            return jax.tree.map(functools.partial(jnp.where, carry.nonfinite_leaf < 0), after, carry), None
 
         carry = carry._replace(metric_sums=jax.tree.map(jnp.zeros_like, carry.metric_sums))
         carry, _ = lax.scan(body, carry, length=source.steps)
@@ -91,12 +93,18 @@ def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: 
 
 def mapped(function: Callable[..., Any], *axes: int | None, **options: Any) -> Callable[..., Any]:
     """The compiled function of all runs of a chunk, which are split over the devices."""
-    of_runs = jax.vmap(function, axes)
+    of_runs, sharding = jax.vmap(function, axes), runs_sharding()
     if jax.device_count() > 1:
-        specs = tuple(jax.P() if axis is None else jax.P("runs") for axis in axes)
-        mesh = jax.make_mesh((jax.device_count(),), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
-        of_runs = jax.shard_map(of_runs, mesh=mesh, in_specs=specs, out_specs=jax.P("runs"), check_vma=False)
-    return jit(of_runs, **options)
+        specs = tuple(jax.P() if axis is None else sharding.spec for axis in axes)
+        of_runs = jax.shard_map(of_runs, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec, check_vma=False)
+    # The sharding is fixed, also on one device, so that no function compiles again for the results of another one.
+    return jit(of_runs, out_shardings=sharding, **options)
+
+
+def runs_sharding() -> jax.NamedSharding:
+    """The sharding of arrays whose first dimension is the runs of a chunk."""
+    mesh = jax.make_mesh((jax.device_count(),), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.NamedSharding(mesh, jax.P("runs"))
 
 
 def network_of(carry: Carry) -> tuple[Params, State]:

@@ -3,33 +3,45 @@
 import math
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxcnn._layer import Params, State
 from jaxcnn.train._event import format_metrics
 from jaxcnn.train.callbacks import metric_to_maximize
 
+Combination = tuple[tuple[str, Any], ...]  # the settings without the seed, as items
+
 
 class SweepRun(NamedTuple):
     """One run of a sweep.
 
     settings: its values of `over`.
-    history: one record per epoch: "epoch", "train" and "test", as those of `fit`.
-    params, state: for inference, after the last epoch; NumPy arrays. With "ema", params are the EMA.
-    stopped: the step whose loss, parameters or state were not finite, so that the run ended; None if it did not.
+    history: one record per epoch: "epoch", "train" and "test", as those of `fit`. With `halving`, a run that was
+        dropped has fewer records than the setting "epochs".
+    params, state: for inference, after the last epoch of `history`; NumPy arrays. With "ema", params are the EMA.
+    nonfinite_step: the step whose loss, parameters or state were not finite, so that the run ended; None if it did not.
     """
 
     settings: dict[str, Any]
     history: list[dict[str, Any]]
     params: Params
     state: State
-    stopped: int | None = None
+    nonfinite_step: int | None = None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The metrics of the last epoch: on the evaluation data, or without them on the training data."""
         last = self.history[-1] if self.history else {}
         return last.get("test", last.get("train", {}))
+
+    def metric(self, watch: str) -> float | None:
+        """The metric to maximize after the last epoch; None if it, or the run, is not finite."""
+        if self.nonfinite_step is not None or not self.metrics:
+            return None
+        # a recorded None was not finite
+        metrics = {name: math.nan if value is None else value for name, value in self.metrics.items()}
+        return metric_to_maximize(watch, metrics)
 
 
 class SweepResult(NamedTuple):
@@ -46,45 +58,50 @@ class SweepResult(NamedTuple):
 
     @property
     def best(self) -> SweepRun:
-        """The run with the best metric after its last epoch; of seeds, the best single one.
+        """The run with the best metric after its last epoch, of those with the most epochs; of seeds, a single one.
 
         Raises:
             ValueError: if no run ended with a finite metric.
         """
-        ranked = [(value, -i) for i, run in enumerate(self.runs) if (value := self._value(run)) is not None]
-        if not ranked:
+        values = [run.metric(self.watch) for run in self.runs]
+        finite = [(len(self.runs[i].history), value, -i) for i, value in enumerate(values) if value is not None]
+        if not finite:
             raise ValueError("no run of the sweep has a finite metric; try smaller learning rates")
-        return self.runs[-max(ranked)[1]]
+        return self.runs[-max(finite)[-1]]
+
+    @property
+    def work(self) -> float:
+        """The number of epochs in all histories, divided by that of a sweep without `halving`."""
+        epochs = [len(run.history) for run in self.runs]
+        return sum(epochs) / max(1, len(epochs) * max(epochs))
 
     def groups(self) -> list[tuple[dict[str, Any], list[SweepRun]]]:
-        """The settings without the seed, and the runs that have them, best mean metric first."""
-        groups: dict[tuple, list[SweepRun]] = {}
-        for run in self.runs:
-            groups.setdefault(tuple(item for item in run.settings.items() if item[0] != "seed"), []).append(run)
+        """The settings without the seed, and the runs that have them, best mean metric first.
 
-        def mean(item):
-            values = [self._value(run) for run in item[1]]
-            finite = [value for value in values if value is not None]
-            return len(finite) == len(values), statistics.mean(finite) if finite else 0.0
-
-        return [(dict(key), runs) for key, runs in sorted(groups.items(), key=mean, reverse=True)]
+        Combinations that were trained for more epochs precede others, and those with a non-finite run follow those
+        without one.
+        """
+        return [(dict(settings), runs) for settings, runs in ranked(self.runs, self.watch)]
 
     def rows(self) -> list[dict[str, str]]:
         """The table by column: the settings, the mean and standard deviation of each metric over the seeds, the runs.
 
-        One row per combination of settings, as in `groups`. A metric without a finite value is "-".
+        One row per combination of settings, as in `groups`. A metric without a finite value is "-". With `halving`, the
+        column "epochs" tells for how many epochs the combination was trained.
         """
         last = [run.metrics for run in self.runs]
         names = dict.fromkeys(name for row in last for name, value in row.items() if not isinstance(value, list))
+        halved = len({len(run.history) for run in self.runs if run.nonfinite_step is None}) > 1
         rows = []
         for settings, runs in self.groups():
-            ended = [run.metrics for run in runs if run.stopped is None]
-            stopped = len(runs) - len(ended)
-            values = {name: [row[name] for row in ended if row.get(name) is not None] for name in names}
+            finite = [run.metrics for run in runs if run.nonfinite_step is None]
+            nonfinite = len(runs) - len(finite)
+            values = {name: [row[name] for row in finite if row.get(name) is not None] for name in names}
             rows.append(
                 {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
                 | {name: mean_and_std(name, numbers) for name, numbers in values.items()}
-                | {"runs": f"{len(runs)}, {stopped} not finite" if stopped else str(len(runs))}
+                | ({"epochs": str(_epochs(runs))} if halved else {})
+                | {"runs": f"{len(runs)}, {nonfinite} not finite" if nonfinite else str(len(runs))}
             )
         return rows
 
@@ -95,13 +112,6 @@ class SweepResult(NamedTuple):
         line = lambda cells: "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         return "\n".join([line(rows[0]), *(line(row.values()) for row in rows)])
 
-    def _value(self, run: SweepRun) -> float | None:
-        if run.stopped is not None or not run.metrics:
-            return None
-        # a recorded None was not finite
-        metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
-        return metric_to_maximize(self.watch, metrics)
-
     def __repr__(self) -> str:
         try:
             best = self.best
@@ -109,6 +119,34 @@ class SweepResult(NamedTuple):
             return f"SweepResult({len(self.runs)} runs, none with a finite metric; results in {self.folder})"
         settings = ", ".join(f"{name}={value}" for name, value in best.settings.items())
         return f"SweepResult({len(self.runs)} runs; best {settings}: {format_metrics(best.metrics, precise=True)})"
+
+
+def combination(settings: dict[str, Any]) -> Combination:
+    """The settings without the seed."""
+    return tuple(item for item in settings.items() if item[0] != "seed")
+
+
+def ranked(runs: Sequence[SweepRun], watch: str) -> list[tuple[Combination, list[SweepRun]]]:
+    """The runs of each combination of settings, best first.
+
+    Combinations without a finite run are last. The others are sorted by their epochs, then by whether all runs are
+    finite, then by the mean of the metric.
+    """
+    groups: dict[Combination, list[SweepRun]] = {}
+    for run in runs:
+        groups.setdefault(combination(run.settings), []).append(run)
+
+    def order(item):
+        values = [run.metric(watch) for run in item[1]]
+        finite = [value for value in values if value is not None]
+        mean = statistics.mean(finite) if finite else -math.inf
+        return bool(finite), _epochs(item[1]), len(finite) == len(values), mean
+
+    return sorted(groups.items(), key=order, reverse=True)
+
+
+def _epochs(runs: Sequence[SweepRun]) -> int:
+    return max(len(run.history) for run in runs)
 
 
 def mean_and_std(name: str, values: list[float]) -> str:
