@@ -1,7 +1,9 @@
 """Checks of settings, shared by several experiments."""
 
 import difflib
+from collections.abc import Iterable
 
+from jaxcnn import weights
 from jaxcnn.models import MODELS
 from jaxcnn.train import ConfigError
 
@@ -60,13 +62,31 @@ def require_image_model(model: str) -> int:
         ConfigError: names the model.
     """
     if model not in MODELS:
-        close = ", ".join(map(repr, difflib.get_close_matches(model, MODELS, 3)))
-        hint = f"; did you mean {close}?" if close else ""
-        raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS{hint}")
+        raise ConfigError(f"model={model} is not in jaxcnn.models.MODELS{_hint(model, MODELS)}")
     *spatial, channels = MODELS[model].input_shape
     if len(spatial) != 2:
         raise ConfigError(f"model={model} is for inputs of shape {(*spatial, channels)}, not for images")
     return channels
+
+
+def require_model_of(name: str, model: str) -> None:
+    """Reject names that are not in `weights.available`, and another model than that of the weights.
+
+    Raises:
+        ConfigError: names the weights and the model.
+    """
+    models = {entry.name: entry.model for entry in weights.available()}
+    full = name if "/" in name else f"timm/{name}"
+    if full not in models:
+        raise ConfigError(f"weights={name} is neither a file nor in jaxcnn.weights.available(){_hint(full, models)}")
+    if models[full] != model:
+        raise ConfigError(f"weights={name} are those of model={models[full]}, got model={model}")
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    """A question about similar names; an empty string if there are none."""
+    close = ", ".join(map(repr, difflib.get_close_matches(name, names, 3)))
+    return f"; did you mean {close}?" if close else ""
 
 
 def _value_at(config: dict, path: str) -> object:

@@ -19,7 +19,13 @@ import jax
 import jax.numpy as jnp
 
 from experiments._program import save_program
-from experiments._settings import require_default, require_image_model, require_one_of, require_weights
+from experiments._settings import (
+    require_default,
+    require_image_model,
+    require_model_of,
+    require_one_of,
+    require_weights,
+)
 from jaxcnn import Layer, batch_norm, conv, data, dense, global_avg_pool, models, paths, serial, train, weights
 
 CONFIG = {
@@ -43,6 +49,13 @@ CONFIG = {
     },
     "runs": "runs",
     "folder": "",
+}
+LIMITS = {
+    "data.height": (0, 10**5),
+    "data.width": (0, 10**5),
+    "data.test_fraction": (1e-9, 1),
+    "frozen_epochs": (0, 10**6),
+    "eps": (0, 1),
 }
 
 
@@ -121,16 +134,7 @@ def read(config, size, channels):
 
 def main(config):
     train.resolve(config["train"])
-    train.require(
-        config,
-        {
-            "data.height": (0, 10**5),
-            "data.width": (0, 10**5),
-            "data.test_fraction": (0, 1),
-            "frozen_epochs": (0, 10**6),
-            "eps": (0, 1),
-        },
-    )
+    train.require(config, LIMITS)
     require_one_of(config, "data.on_bad_image", ("raise", "skip"))
     require_one_of(config, "export", ("stablehlo", "onnx"))
     if config["data"]["stream"]:
@@ -142,6 +146,7 @@ def main(config):
         if not pathlib.Path(pretrained).exists():
             reason = f"with weights={pretrained}, which is no file: weights by name come with their own"
             require_default(config, CONFIG, ("mean", "std", "eps"), reason)
+            require_model_of(pretrained, name)
     else:
         require_default(config, CONFIG, ("mean", "std", "frozen_epochs"), "without weights=FILE")
         if name:

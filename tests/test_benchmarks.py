@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
-from experiments.benchmarks import _measure, _networks, ablations, nets, ops, records, seeds, sweep, vmap
+from experiments.benchmarks import _measure, _networks, ablations, many_runs, nets, ops, records, seeds, sweep, vmap
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from experiments.benchmarks import onnx as onnx_benchmark
+from jaxcnn import dense, flatten, serial
+from jaxcnn.data import Dataset
 from jaxcnn.models import MODELS
 from jaxcnn.train import override
 
@@ -284,6 +286,40 @@ def test_vmap_tables(tmp_path, monkeypatch):
     assert section.startswith("\n## Many networks in one program, on a CPU\n\n")
     assert "\n\n".join(["", "\n".join(several), "Gradients of one model"]) in section
     assert section.endswith("\n".join(["", "", *single, ""]))
+
+
+@pytest.mark.slow
+def test_measure_many_runs():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 128).astype(np.int32)
+    images = (rng.integers(0, 99, (128, 4, 4, 1)) + 150 * labels[:, None, None, None]).astype(np.uint8)
+    digits = Dataset(images, labels, ("0", "1"))
+    row = many_runs.compare(serial(flatten, dense(2)), digits, digits, runs=4, sample=2, epochs=2)
+    assert (row["runs"], row["sample"], row["epochs"], row["images"]) == (4, 2, 2, 128)
+    for times in (row["sweep"], row["fit"], *row["fits"]):
+        assert 0 < times["compilation"] < times["total"]
+    for key in ("total", "compilation"):
+        assert row["fit"][key] == pytest.approx(2 * sum(times[key] for times in row["fits"]))
+    assert row["accuracy"]["sweep"] == pytest.approx(row["accuracy"]["fit"])
+
+
+def test_length_of_intervals():
+    assert many_runs.length([]) == 0
+    assert many_runs.length([(5, 6), (0, 3), (1, 2), (2, 4)]) == 5
+
+
+def test_section_on_sweeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert records.sweeps("cpu") == ""
+    row = {"net": "lenet5", "runs": 100, "sample": 5, "epochs": 3, "images": 8000}
+    row |= {"sweep": {"total": 100.0, "compilation": 10.0}, "fit": {"total": 500.0, "compilation": 320.0}}
+    machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": {"jax": "0.10"}}
+    (tmp_path / "results" / "many_runs-cpu.json").write_text(json.dumps({"machine": machine, "rows": [row]}))
+    text = records.sweeps("cpu")
+    assert "100 seeds of LeNet-5, 3 epochs of 8,000 images, on 2 cores of Some CPU with jax 0.10, 2026-01-02." in text
+    assert "5 of the consecutive runs were measured, and their time was scaled to 100." in text
+    assert text.endswith("| with compilation | 100 | 500 | 5.0 |\n| without compilation | 90 | 180 | 2.0 |\n")
 
 
 def test_signal_table(tmp_path, monkeypatch):

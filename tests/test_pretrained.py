@@ -386,7 +386,7 @@ def test_available():
     assert len(everything) > 200
     assert weights.available("resnet18.*") == weights.available("timm/resnet18.*")
     (entry,) = weights.available("torchvision/resnet18-f37072fd")
-    assert entry == ("torchvision/resnet18-f37072fd", 11_689_512, 69.758, None)
+    assert entry == ("torchvision/resnet18-f37072fd", 11_689_512, 69.758, None, "resnet18")
     assert repr(weights.available("resnet18.a1_in1k")).splitlines()[1].split()[:2] == [
         "timm/resnet18.a1_in1k",
         "11,689,512",

@@ -161,6 +161,27 @@ def test_image_folder_with_weights_by_name(tmp_path, setting):
         run(image_folder, tmp_path, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["model=resnet18", "weights=resnet50.a1_in1k"],
+            r"weights=resnet50\.a1_in1k are those of model=resnet50, got model=resnet18",
+        ),
+        (
+            ["model=resnet18", "weights=resnet18.a1_in2k"],
+            r"is neither a file nor in .*; did you mean 'timm/resnet18\.a1_in1k'",
+        ),
+        (["data.test_fraction=0"], r"data\.test_fraction must be at least 1e-09 and below 1, got 0\.0"),
+    ],
+)
+def test_image_folder_fails_before_it_reads_images(tmp_path, monkeypatch, settings, message):
+    monkeypatch.setattr(data, "image_folder", lambda *args, **options: pytest.fail("images were read"))
+    with pytest.raises(ConfigError, match=message):
+        run(image_folder, tmp_path, f"data.path={tmp_path}", *settings)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_one_line_and_status_2():
     command = [sys.executable, "-m", "experiments.finetune", "data.path=/nonexistent"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

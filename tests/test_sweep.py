@@ -136,8 +136,9 @@ def test_a_run_that_is_not_finite_does_not_continue(tmp_path):
         loss_fn = cnn.cross_entropy(model)
 
         def finite_for_most_batches(params, state, batch, *, train, key=None):
-            value, rest = loss_fn(params, state, batch, train=train, key=key)
-            return jnp.where(train & (batch["label"][0] == 0), jnp.inf, value), rest
+            value, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
+            value = jnp.where(batch["label"][0] == 0, jnp.inf, value)
+            return value, (state, metrics | {"loss": value})
 
         return finite_for_most_batches
 

@@ -5,6 +5,7 @@
     python -m experiments.benchmarks.sweep      random operations against plain lax
     python -m experiments.benchmarks.nets       training steps and inference of whole networks
     python -m experiments.benchmarks.vmap       many networks in one program, against separate calls
+    python -m experiments.benchmarks.many_runs  100 training runs as a sweep, against consecutive ones
     python -m experiments.benchmarks.scan       training steps inside `lax.scan`
     python -m experiments.benchmarks.startup    import, first step, first epoch
     python -m experiments.benchmarks.compilation            compilation time

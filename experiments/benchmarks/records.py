@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments import signals
-from experiments.benchmarks import _measure, seeds
+from experiments.benchmarks import _measure, many_runs, seeds
 from experiments.benchmarks._measure import mean_and_std
 from jaxcnn.models import MODELS
 
@@ -286,10 +286,31 @@ def many_networks(device: str) -> str:
     return text + "\nGradients of one model for each example of a batch, and of the mean loss:\n\n".join(tables)
 
 
+def sweeps(device: str) -> str:
+    """The section on a sweep against consecutive runs, or an empty string if it was not measured."""
+    if not (result := _result(f"many_runs-{device}")):
+        return ""
+    (row,), machine = result["rows"], result["machine"]
+    hardware = f"{machine['cores']} cores of {machine['device']} with jax {machine['versions']['jax']}"
+    text = f"\n## Many training runs as one program, on a {device.upper()}\n\n"
+    text += (
+        f"`python -m experiments.benchmarks.many_runs`. {row['runs']} seeds of {TITLES[row['net']]}, {row['epochs']}"
+    )
+    text += f" epochs of {row['images']:,} images, on {hardware}, {machine['date']}. {row['sample']} of the consecutive"
+    text += f" runs were measured, and their time was scaled to {row['runs']}. Each of them compiles again.\n\n"
+    text += "| seconds | `train.sweep` | consecutive `train.fit` | ratio |\n|---|---|---|---|\n"
+    seconds = [(row[name]["total"], row[name]["total"] - row[name]["compilation"]) for name in ("sweep", "fit")]
+    for title, *values, ratio in zip(
+        ("with compilation", "without compilation"), *seconds, many_runs.ratios(row), strict=True
+    ):
+        text += f"| {title} | {' | '.join(f'{value:.0f}' for value in values)} | {ratio:.1f} |\n"
+    return text
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
     sections = (
-        *(tasks(), signal_table(), *map(many_networks, ("cpu", "gpu"))),
+        *(tasks(), signal_table(), *map(many_networks, ("cpu", "gpu")), *map(sweeps, ("cpu", "gpu"))),
         *(*itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()),
     )
     return HEADER + "".join(map(line, RECORDS)) + "".join(sections)

@@ -59,6 +59,7 @@ class Entry(NamedTuple):
     params: int
     top1: float | None
     license: str | None
+    model: str
 
 
 class Entries(tuple[Entry, ...]):
@@ -145,9 +146,10 @@ def pretrained(
 
 
 def available(pattern: str = "*") -> Entries:
-    """List the weights of `pretrained` by name, as tuples (name, params, top1, license). It prints as a table.
+    """List the weights of `pretrained` by name, as tuples (name, params, top1, license, model). It prints as a table.
 
-    params: the number of parameters. top1: the published accuracy on ImageNet in percent, or None.
+    params: the number of parameters. top1: the published accuracy on ImageNet in percent, or None. model: the name in
+    `jaxcnn.models`.
 
     Args:
         pattern: a name with wildcards, as in file names.
@@ -164,7 +166,9 @@ def available(pattern: str = "*") -> Entries:
     names = fnmatch.filter(_table(), pattern) or fnmatch.filter(_table(), f"timm/{pattern}")
     if not names:
         raise ValueError(f"no weights match {pattern!r}; {expected_one_of(pattern, _table())}")
-    return Entries(Entry(name, *(_table()[name][key] for key in ("params", "top1", "license"))) for name in names)
+    return Entries(
+        Entry(name, *(_table()[name][key] for key in ("params", "top1", "license", "model"))) for name in names
+    )
 
 
 def imagenet_classes() -> dict[str, str]:
