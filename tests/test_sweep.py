@@ -352,18 +352,27 @@ PROGRAM = """
 import json
 import sys
 from tests.test_sweep import CONFIG, MODEL, TEST, TRAIN, run_in, sweep
-result = sweep(MODEL, TRAIN, over={"seed": range(3)}, eval_data=TEST, config=CONFIG, run=run_in(sys.argv[1]))
+options = json.loads(sys.argv[2])
+result = sweep(MODEL, TRAIN, **options, eval_data=TEST, config=CONFIG | {"watch": "-loss"}, run=run_in(sys.argv[1]))
 print(json.dumps([run.history for run in result.runs]))
 """
 
 
 @pytest.mark.slow
-def test_devices_share_the_runs(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"over": {"seed": [0, 1, 2]}},
+        {"over": {"optimizer.learning_rate": [1e-4, 1e-3, 0.01], "seed": [0]}, "halving": 2},
+    ],
+    ids=str,
+)
+def test_devices_share_the_runs(options, tmp_path):
     """Three runs on two devices: a copy of the last run fills up the second device."""
     histories = []
     for devices in (1, 2):
         flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path / str(devices))]
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / str(devices)), json.dumps(options)]
         out = subprocess.run(command, env=os.environ | flags, check=True, capture_output=True, text=True).stdout
         histories.append(json.loads(out.splitlines()[-1]))
     for a, b in zip(*histories, strict=True):

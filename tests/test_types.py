@@ -9,18 +9,22 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = """
 import jaxcnn
-from jaxcnn import Layer, conv, models
+from jaxcnn import Layer, conv, models, train
 
 good: Layer = models.resnet18(classes=10)
 also: Layer = models.MODELS["resnet18"](10, dropout=0.1)
 shape: tuple[int, ...] = models.resnet18.input_shape
 init, apply = conv(3, bias=False)
+fitted: train.FitResult = train.fit(good, (0, 0))
+swept: train.SweepResult = train.fit(good, (0, 0), seeds=2)
 
 models.resnet51()
 models.resnet18(classes="ten")
 conv("3")
 conv(3, strides=2)
 jaxcnn.cnov(3)
+train.fit(good, (0, 0), seeds=2).train_state
+train.fit(good, (0, 0), seeds=2, start=({}, {}))
 """
 WRONG = {PROGRAM.splitlines().index(line) + 1 for line in PROGRAM.split("\n\n")[-1].splitlines()}
 
