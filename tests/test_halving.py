@@ -116,7 +116,8 @@ def test_log_and_report(results):
     assert sorted(record["step"] for record in records) == [*range(1, 22)]
     assert [len(record["history"]) for record in records if record["history"]] == [1] * 9 + [2] * 6 + [4] * 3
     page = report(folder).read_text()
-    assert "Successive halving trained 39% of the epochs; the curves of dropped runs are shorter." in page
+    assert "Successive halving trained 39% of the epochs; a dot is the end of a run that was dropped." in page
+    assert page.count('r="2" fill=') == 2 * 15  # in the charts of accuracy and loss
     curves = [path.split('"')[0] for path in page.split('<path d="')[1:]]
     assert [path.count("L") for path in curves if path] == [0] * 9 + [1] * 6 + [3] * 3 + [0] * 9 + [1] * 6 + [3] * 3
 

@@ -39,7 +39,7 @@ def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
         text.append(f"{nonfinite} of them ended early, because a value was not finite.")
     if any("epochs" in row for row in rows):
         text.append(
-            f"Successive halving trained {result.work:.0%} of the epochs; the curves of dropped runs are shorter."
+            f"Successive halving trained {result.work:.0%} of the epochs; a dot is the end of a run that was dropped."
         )
     text.append("Combinations with a color are the best.")
     return joined(

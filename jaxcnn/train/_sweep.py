@@ -47,12 +47,11 @@ def sweep(
     The runs are trained in chunks that fit into memory, split over all devices. Each chunk is saved when it ends: a
     sweep with the same run folder continues after the last saved chunk.
 
-    With `halving`, only the best combinations of settings are trained for all epochs. The others are dropped early:
-    after 1 / halving**s of the epochs, all but the best 1 / halving of the combinations, and so on, until 1 / halving
-    of the epochs. s is the largest number for which one epoch and one combination are left. Combinations are compared
-    by the mean of the metric "watch" over their seeds, and are dropped as a whole; those with a non-finite run first.
-    The schedules of the learning rate are those of all epochs, so that a run that is not dropped is the same as without
-    `halving`.
+    With `halving`, combinations of settings are dropped early, and only the best ones are trained for all epochs. With
+    halving=3, 27 combinations and 9 epochs, all 27 are trained until epoch 1, the best 9 until epoch 3, and the best 3
+    until epoch 9: 63 epochs instead of 243. Combinations are compared by the mean of the metric "watch" over their
+    seeds, and dropped as a whole; those with a non-finite run are dropped first. Schedules are those of all epochs: a
+    run that is not dropped equals that of a sweep without `halving`.
 
     Args:
         model: a layer, or a function that returns one, whose arguments are names in `over`, such as
@@ -67,7 +66,8 @@ def sweep(
         config: the settings of all runs that differ from the defaults in `FIT`.
         run: the run folder and progress output. Default: a new folder in `runs/`.
         chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16.
-        halving: the factor eta of successive halving, at least 2; 0: train all combinations for all epochs.
+        halving: 1 / halving of the combinations continue, for `halving` times as many epochs; at least 2. 0: all
+            combinations are trained for all epochs.
 
     Raises:
         ConfigError: for an unknown or invalid setting, settings that a sweep cannot change or does not support, or a
@@ -85,8 +85,8 @@ def sweep(
         >>> len(result.runs), result.best.settings["optimizer.learning_rate"]
         (6, 0.1)
 
-    Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016, for
-    `halving`; numbers of epochs and combinations as in Li et al., "Hyperband", 2018.
+    Source of `halving`: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter
+    optimization", 2016; with the numbers of Li et al., "Hyperband", 2018.
     """
     check_functions(loss, metrics, eval_data)
     config = resolve(config or {})
@@ -135,17 +135,18 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             done[i] = trained[i].run(settings[i], epoch)
             _log(run, i + 1, done[i], config)
 
-    numbers = [*range(len(settings))]  # of the runs of a rung
+    left = [*range(len(settings))]  # the runs of the rung
     for rung, following in itertools.zip_longest(plan, plan[1:]):
         if len(plan) > 1:
-            run.say(f"successive halving: {len(numbers)} runs until epoch {rung.end}")
-        saved = [i for i in numbers if i in trained and trained[i].reached(rung.end)]
-        missing = [i for i in numbers if i not in saved]
+            run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
+        saved = [i for i in left if i in trained and trained[i].reached(rung.end)]
+        missing = [i for i in left if i not in saved]
         if following is None:
             end(saved, rung.end)
         size = chunk_size(max(1, len(missing)), limit)
-        for part in (missing[start : start + size] for start in range(0, len(missing), size)):
-            title = f"runs {part[0] + 1} to {part[-1] + 1} of {len(settings)}"
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            title = f"runs {start + 1} to {start + len(part)} of {len(missing)}"
             before = [trained[i] for i in part] if rung.begin else []
             after = train([settings[i] for i in part], before, size, rung, title)
             if config["checkpoint"]["keep"]:
@@ -154,14 +155,15 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             if following is None:
                 end(part, rung.end)
         if following is not None:
-            runs = {i: trained[i].run(settings[i], rung.end) for i in numbers}
+            runs = {i: trained[i].run(settings[i], rung.end) for i in left}
             best = survivors(runs, following.combinations, config["watch"])
-            end([i for i in numbers if i not in best], rung.end)
-            numbers = best
+            end([i for i in left if i not in best], rung.end)
+            left = best
     result = SweepResult([run for _, run in sorted(done.items())], config["watch"], run.folder)
     run.say(result.table())
     if len(plan) > 1:
-        run.say(f"trained {result.work:.0%} of the epochs of a sweep without halving")
+        trained_epochs, all_epochs = sum(len(run.history) for run in result.runs), len(settings) * config["epochs"]
+        run.say(f"successive halving: {trained_epochs} of {all_epochs} epochs ({result.work:.0%})")
     return result
 
 
