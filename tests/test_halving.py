@@ -10,8 +10,9 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn.report import report
-from jaxcnn.train import ConfigError, SweepResult, SweepRun, sweep
+from jaxcnn.train import Carry, ConfigError, SweepResult, SweepRun, TrainState, sweep
 from jaxcnn.train._sweep_halving import rungs, survivors
+from jaxcnn.train._sweep_train import Trained
 from tests.test_sweep import TEST, TRAIN, run_in
 
 MODEL = cnn.serial(cnn.flatten, cnn.dense(3))
@@ -69,6 +70,15 @@ def test_survivors_are_ranked_by_the_mean_over_seeds():
     assert survivors(runs, 2, "") == [10, 11, 12, 13]
     assert survivors(runs, 3, "") == [10, 11, 12, 13, 14]  # a non-finite run does not continue
     assert survivors(runs, 4, "") == [10, 11, 12, 13, 14]
+
+
+def test_a_resumed_run_at_the_end_of_an_earlier_rung():
+    """A run with the records of three epochs, which was not finite in the fourth one."""
+    train_state = TrainState(0, {"w": np.ones(2)}, {}, (), None)
+    trained = Trained([{"epoch": epoch} for epoch in (1, 2, 3)], 9, Carry(train_state, {}, 0, 0, 0))
+    at_end = {epoch: trained.run({"seed": 0}, epoch) for epoch in (2, 3, 4)}
+    assert {epoch: len(run.history) for epoch, run in at_end.items()} == {2: 2, 3: 3, 4: 3}
+    assert {epoch: run.nonfinite_step for epoch, run in at_end.items()} == {2: None, 3: None, 4: 9}
 
 
 @pytest.fixture(scope="module")
