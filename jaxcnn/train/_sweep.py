@@ -85,6 +85,15 @@ def sweep(
         >>> len(result.runs), result.best.settings["optimizer.learning_rate"]
         (6, 0.1)
 
+        Two of the three learning rates are dropped after the first epoch:
+
+        >>> options = {"over": over, "config": {"epochs": 3}, "halving": 3}
+        >>> run = jaxcnn.train.Run("example", {}, folder=tempfile.mkdtemp())
+        >>> result = jaxcnn.train.sweep(model, digits, run=run, **options)  # doctest: +ELLIPSIS
+        6 runs ...
+        >>> [len(run.history) for run in result.runs], round(result.work, 3)
+        ([1, 1, 1, 1, 3, 3], 0.556)
+
     Source of `halving`: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter
     optimization", 2016; with the numbers of Li et al., "Hyperband", 2018.
     """
