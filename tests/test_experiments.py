@@ -21,6 +21,7 @@ from experiments import (
     cifar10_speedrun,
     dcgan,
     distillation,
+    ensembles,
     finetune,
     image_folder,
     mislabelled,
@@ -47,7 +48,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, mislabelled, multilabel, regression, segmentation, signals, sweep]
+EXPERIMENTS += [autoencoder, dcgan, distillation, ensembles, mislabelled, multilabel, regression, segmentation, signals]
+EXPERIMENTS += [sweep]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -457,7 +459,7 @@ def test_signals_in_a_damaged_file(tmp_path):
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
-FITTED += [autoencoder, distillation, mislabelled, multilabel, regression, segmentation, sweep]
+FITTED += [autoencoder, distillation, ensembles, mislabelled, multilabel, regression, segmentation, sweep]
 
 
 @pytest.mark.parametrize("module", FITTED)
@@ -477,6 +479,11 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (regression, "data.degrees=0"),
         (multilabel, "loss.pos_weight=0"),
         (multilabel, "data.size=16"),
+        (ensembles, "members=[]"),
+        (ensembles, "members=[5,1]"),
+        (ensembles, "members=[0,1]"),
+        (ensembles, "members=[1.5]"),
+        (ensembles, "samples=0"),
         (mislabelled, "changed=0"),
         (mislabelled, "damping=0"),
         (segmentation, "background_weight=-1"),
@@ -728,3 +735,51 @@ def test_mislabelled(tmp_path):
     svg = (folder / "mislabelled.svg").read_text()
     assert "fraction of the changed labels found" in svg
     assert svg.count("<image") == mislabelled.SHOWN
+
+
+def test_measures_of_an_ensemble():
+    """Two members that agree on the known images and disagree on one of the unknown, by hand."""
+    known = np.array([[[0.8, 0.2], [0.6, 0.4]], [[0.8, 0.2], [0.4, 0.6]]])
+    unknown = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    measured = ensembles.measures(known, np.array([0, 1]), unknown)
+    assert measured["accuracy"] == 0.5  # [0.5, 0.5] is class 0
+    np.testing.assert_allclose(measured["NLL"], -np.log([0.8, 0.5]).mean(), 1e-6)
+    np.testing.assert_allclose(measured["ECE"], (0.2 + 0.5) / 2, 1e-6)
+    # entropies: 0.50 and 0.69 against 0.69 and 0; mutual information: 0 and 0.02 against 0.69 and 0
+    np.testing.assert_allclose(measured["AUROC of entropy"], (1 + 0.5 + 0 + 0) / 4)
+    np.testing.assert_allclose(measured["AUROC of mutual information"], (1 + 1 + 0.5 + 0) / 4)
+    assert np.isnan(ensembles.measures(known[:1], np.array([0, 1]), unknown[:1])["AUROC of mutual information"])
+
+
+def test_disjoint_ensembles():
+    parts = ensembles.disjoint(np.arange(7), 3)
+    np.testing.assert_array_equal(parts, [[0, 1, 2], [3, 4, 5]])
+    rows = [dict.fromkeys(ensembles.METRICS, value) for value in (1.0, 2.0)]
+    assert ensembles.summary(rows)["NLL"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)}
+    assert np.isnan(ensembles.summary(rows[:1])["NLL"]["std"])
+
+
+def test_unknown_images():
+    digits = data.load("mnist_small", "test").images
+    rotated = ensembles.unknown_images("rotated", digits)
+    np.testing.assert_array_equal(rotated[:, 27, 0], digits[:, 0, 0])  # counterclockwise
+    np.testing.assert_array_equal(rotated[:, 0, 0], digits[:, 0, 27])
+    np.testing.assert_array_equal(ensembles.unknown_images("mnist_small", digits), digits)
+    with pytest.raises(ConfigError, match=r"mnist_small has images of \(28, 28, 1\), but digits have \(32, 32, 3\)"):
+        ensembles.unknown_images("mnist_small", np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.slow
+def test_ensembles(tmp_path):
+    """The mean of probabilities has the smaller NLL, and images cannot be told from themselves."""
+    pytest.importorskip("matplotlib")
+    settings = "digits=500", "train.epochs=8", "members=[1,4]", "samples=3", "unknown=mnist_small"
+    result = small(ensembles, tmp_path, *settings)
+    one, four, sampled = (result[name] for name in ("1 members", "4 members", "MC dropout"))
+    assert four["NLL"]["mean"] < one["NLL"]["mean"]
+    assert four["accuracy"]["mean"] > 0.8
+    assert [part["AUROC of entropy"]["mean"] for part in (one, four, sampled)] == [0.5] * 3
+    (folder,) = tmp_path.iterdir()
+    assert "ensemble of 4: entropy" in (folder / "ensembles.svg").read_text()
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["4 members"]["NLL"]["mean"] == four["NLL"]["mean"]
