@@ -46,10 +46,10 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
     training: [f_1(x), .., f_n(x)], as each member has its own loss: `fit(model, data, loss=per_member(cross_entropy))`
 
     softmax(y) is the mean probability, so y serves as logits. The members run as one program, by `jax.vmap` over the
-    parameters. They differ in their initial parameters and dropout keys.
+    parameters. They differ in their initial parameters and dropout keys; all see the same batches.
 
-    `stack_members` makes the params and state from those of separately trained networks, and `split_members` is its
-    inverse.
+    `stack_members` makes the params and state from those of separately trained networks, such as the runs of
+    `train.sweep`, which also see the data in different orders. `split_members` is its inverse.
 
     Args:
         layer: a layer or a whole network.
@@ -110,6 +110,18 @@ def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, Stat
         >>> params, state = jaxcnn.stack_members([net.init(jax.random.key(seed), x) for seed in range(5)])
         >>> jaxcnn.ensemble(net, 5).apply(params, state, x, train=False)[0].shape
         (2, 3)
+
+    The runs of a sweep over seeds differ in their initial parameters, order of the data, augmentation and dropout:
+
+        >>> import tempfile
+        >>> run = jaxcnn.train.Run("members", {}, folder=tempfile.mkdtemp())
+        >>> labels, config = jnp.array([0, 1, 2, 0]), {"epochs": 1, "batch_size": 2}
+        >>> swept = jaxcnn.train.sweep(net, (jnp.eye(4), labels), over={"seed": range(5)}, config=config, run=run)
+        5 runs of 1 epochs, 5 at a time
+        ...
+        >>> params, state = jaxcnn.stack_members([(member.params, member.state) for member in swept.runs])
+        >>> params["kernel"].shape
+        (5, 4, 3)
     """
     if not members:
         raise ValueError("stack_members needs the params and state of at least one network, got none")

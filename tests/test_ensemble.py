@@ -1,6 +1,7 @@
 """Ensembles and Monte Carlo dropout against Python loops over the networks."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn import train
+from jaxcnn import data, train
 
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)
@@ -224,6 +225,34 @@ def test_training_equals_separate_runs(optimizer):
         for _ in range(3):
             single, _ = step_single(single, BATCH)
         assert_close((member(run.params, i), member(run.state, i)), (single.params, single.state), 1e-4)
+
+
+def test_members_that_see_the_data_in_different_orders(tmp_path):
+    """With equal initial parameters, the members of one `fit` stay equal. The runs of a sweep differ by the order."""
+    net = cnn.dense(3, kernel_init=jax.nn.initializers.zeros)
+    config = {"epochs": 1, "batch_size": 2, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+    options = lambda name: {"config": config, "run": train.Run("test", {}, folder=tmp_path / name)}
+    same = train.fit(cnn.ensemble(net, N), BATCH, loss=cnn.per_member(cnn.cross_entropy), **options("same"))
+    runs = train.sweep(net, BATCH, over={"seed": range(N)}, **options("sweep")).runs
+    params, state = cnn.stack_members([(run.params, run.state) for run in runs])
+
+    examples, singles = data.source(BATCH, 2), []
+    for seed in range(N):  # SGD by hand
+        p = {"kernel": np.zeros((4, 3)), "bias": np.zeros(3)}
+        create = train.TrainState.create(net, optax.sgd(1.0), jax.random.key(seed), X)
+        order = np.asarray(examples.order(create.key, 0)).reshape(3, 2)
+        for step, rows in enumerate(order):
+            error = softmax(X[rows] @ p["kernel"] + p["bias"]) - np.eye(3)[LABELS[rows]]
+            rate = 0.5 * (1 + np.cos(np.pi * step / 3)) / 2
+            p = {"kernel": p["kernel"] - rate * X[rows].T @ error / 2, "bias": p["bias"] - rate * error.mean(0)}
+        singles.append(p)
+    assert_close(cnn.split_members(params, state), [(p, {}) for p in singles], 1e-4)
+    kernels, equal = params["kernel"], same.params["kernel"]
+    for i, j in itertools.combinations(range(N), 2):
+        np.testing.assert_allclose(equal[i], equal[j], 1e-6)
+        assert np.abs(kernels[i] - kernels[j]).max() > 0.01
+    y, _ = cnn.ensemble(net, N).apply(params, state, X, train=False)
+    np.testing.assert_allclose(np.exp(y), np.mean([softmax(X @ p["kernel"] + p["bias"]) for p in singles], 0), 1e-4)
 
 
 @pytest.mark.slow

@@ -778,7 +778,8 @@ def test_ensembles(tmp_path):
     one, four, sampled = (result[name] for name in ("1 members", "4 members", "MC dropout"))
     assert four["NLL"]["mean"] < one["NLL"]["mean"]
     assert four["accuracy"]["mean"] > 0.8
-    assert [part["AUROC of entropy"]["mean"] for part in (one, four, sampled)] == [0.5] * 3
+    for part in (one, four, sampled):
+        assert part["AUROC of entropy"]["mean"] == pytest.approx(0.5)
     (folder,) = tmp_path.iterdir()
     assert "ensemble of 4: entropy" in (folder / "ensembles.svg").read_text()
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
