@@ -6,6 +6,7 @@ import html.parser
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 
@@ -254,6 +255,38 @@ def test_the_convolution_adds_up(run, page):
     assert window[row % 2, column % 2] == pytest.approx(max(exact, 0), abs=1e-6)
 
 
+def test_calibration(run, page):
+    """The bars, from pixels back to accuracies, and the error, by a loop over the bins."""
+    fitted = run[0]
+    logits, _ = model().apply(fitted.params, fitted.state, TEST_DATA.images / np.float32(255), train=False)
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    confidence, hits = probabilities.max(-1), probabilities.argmax(-1) == TEST_DATA.labels
+    error, bars, gaps, texts = 0.0, [], [], []
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if not inside.any():
+            continue
+        accuracy, mean = hits[inside].mean(), confidence[inside].mean()
+        error += abs(accuracy - mean) * inside.mean()
+        bars.append([b / 15, accuracy])
+        gaps.append([mean, accuracy, mean])
+        texts.append(f"confidence {mean:.0%}, accuracy {accuracy:.0%} of {inside.sum()}")
+    assert len(bars) >= 4
+    assert f"expected calibration error: {error:.1%}." in page.text
+    number = lambda mark, name: float(mark[name])
+    x, y = (lambda value: (value - 48) / (292 - 48)), (lambda value: (252 - value) / (252 - 8))
+    drawn = [rect for rect in page.found("rect") if rect.get("class") == "bar"]
+    np.testing.assert_allclose([[x(number(bar, "x")), y(number(bar, "y"))] for bar in drawn], bars, atol=1e-3)
+    np.testing.assert_allclose([number(bar, "height") / (252 - 8) for bar in drawn], [a for _, a in bars], atol=1e-3)
+    drawn = [[x(number(g, "x1")), *(y(number(g, n)) for n in ("y1", "y2"))] for g in page.found("line") if is_gap(g)]
+    np.testing.assert_allclose(drawn, gaps, atol=1e-3)
+    assert "; ".join(texts) in [svg.get("aria-label") for svg in page.found("svg")]
+
+
+def is_gap(line):
+    return line.get("class") == "gap"
+
+
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("layer", "pool"),
@@ -326,6 +359,8 @@ def test_values_that_are_not_finite(tmp_path):
     assert words["worked"] is None
     page = Page(report.report(tmp_path))
     assert page.tables["Metrics after each epoch"][1] == ["1", "not finite", "50.00%"]
+    assert "expected calibration error: not finite." in page.text
+    assert '"nan"' not in page.source
 
 
 def test_many_classes_are_told_as_pairs(tmp_path):
@@ -407,6 +442,48 @@ def test_without_images(tmp_path):
     assert page.found("img") == []
     assert "This run recorded no settings" in page.text
     assert Page(report.report(tmp_path, epochs=1)).text.count("Training is still running") == 0
+
+
+def test_figures_of_the_folder(tmp_path):
+    """In the order of their names, unchanged, each with its title; one with a script only as an image."""
+    new_run(tmp_path)
+    assert "Figures" not in Page(report.report(tmp_path)).text
+    script = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
+    titled = "<svg><title>Rates &lt;b&gt; &amp;\n &quot;decay&quot; \N{GREEK SMALL LETTER LAMDA}</title>"
+    titled += "<title>no</title></svg>"
+    files = {"b.svg": script, "a.svg": titled.encode(), "c.svg": b"\xff<title></title>", "d.png": b"none"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.svg").mkdir()
+    os.mkfifo(tmp_path / "pipe.svg")  # a reader would wait for a writer
+    page = Page(report.report(tmp_path))
+    prefix = "data:image/svg+xml;base64,"
+    assert [(i["alt"], base64.b64decode(i["src"].removeprefix(prefix))) for i in page.found("img")] == [
+        ('Rates <b> & "decay" \N{GREEK SMALL LETTER LAMDA}', files["a.svg"]),
+        ("b", script),
+        ("c", files["c.svg"]),
+    ]
+    assert {"href": "#figures"} in page.found("a")
+    assert 'Rates <b> & "decay"' in page.text
+    test_needs_nothing_else(page)
+    assert "<b>" not in page.source
+
+
+def test_figures_of_matplotlib(tmp_path):
+    pytest.importorskip("matplotlib")
+    new_run(tmp_path)
+    figure = explain.plot_images(DIGITS.images[:2])
+    figure.savefig(tmp_path / "digits.svg", metadata={"Title": "Two digits"})
+    report.add_images(tmp_path, "Figures", DIGITS.images[:1], ["a seven"])
+    page = Page(report.report(tmp_path))
+    assert [image["alt"] for image in page.found("img")] == ["Two digits", "a seven"]
+    assert [link["href"] for link in page.found("a")] == [
+        "#training",
+        "#figures",
+        "#the-network",
+        "#figures-(added)",
+        "#settings",
+    ]
 
 
 def test_long_runs_are_thinned(tmp_path):

@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,20 +71,46 @@ def scatter(title: str, true: np.ndarray, predicted: np.ndarray) -> Html:
     true, predicted = true[finite].astype(float), predicted[finite].astype(float)
     both = np.concatenate([true, predicted])
     ticks = axis_ticks(both.min(), both.max()) if both.size else [0.0, 1.0]
-    across = linear_scale(ticks[0], ticks[-1], _MARGIN, _SIDE - 8)
-    up = linear_scale(ticks[0], ticks[-1], _SIDE - _MARGIN, 8)
+    across, up = _square_scales(ticks)
+    points = zip(true, predicted, strict=True)
+    dots = [tag("circle", cx=across(x), cy=up(y), r=2.5, class_="dot training point") for x, y in points]
+    label = f"Predicted against true values of {title}: {len(true)} points between {ticks[0]:.6g} and {ticks[-1]:.6g}"
+    return _square(title, " predicted (up), true (right)", dots, ticks, "true value", label)
+
+
+def reliability(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray) -> Html:
+    """Bars of the accuracy in equal bins of the confidence, and the gap to the mean confidence (bins,).
+
+    Empty bins, and bins whose confidence is not finite, are not drawn.
+    """
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    across, up = _square_scales(ticks)
+    bins, parts, texts = len(count), [], []
+    for i in np.flatnonzero((count > 0) & np.isfinite(confidence)):
+        left, right, top = across(i / bins), across((i + 1) / bins), up(accuracy[i])
+        height, x = round(up(0) - top, 1), across(confidence[i])
+        parts.append(tag("rect", x=left, y=top, width=round(right - left - 1, 1), height=height, class_="bar"))
+        parts.append(tag("line", x1=x, x2=x, y1=top, y2=up(confidence[i]), class_="gap"))
+        texts.append(f"confidence {confidence[i]:.0%}, accuracy {accuracy[i]:.0%} of {int(count[i]):,}")
+    return _square("Accuracy", " (up) against confidence (right)", parts, ticks, "confidence", "; ".join(texts))
+
+
+def _square_scales(ticks: Sequence[float]) -> tuple[Any, Any]:
+    """The positions of values on the equal axes of a square."""
+    ends = ticks[0], ticks[-1]
+    return linear_scale(*ends, _MARGIN, _SIDE - 8), linear_scale(*ends, _SIDE - _MARGIN, 8)
+
+
+def _square(title: str, axes: str, marks: Sequence[Html], ticks: Sequence[float], below: str, label: str) -> Html:
+    """A figure of marks on equal axes with the diagonal. `below` names the horizontal axis."""
+    across, up = _square_scales(ticks)
     low, high = ticks[0], ticks[-1]
     parts = []
     for tick in ticks:
         parts.append(tag("line", x1=across(low), x2=across(high), y1=up(tick), y2=up(tick), class_="rule"))
         parts.append(tag("text", f"{tick:.6g}", x=_MARGIN - 6, y=up(tick) + 4, class_="end"))
         parts.append(tag("text", f"{tick:.6g}", x=across(tick), y=_SIDE - _MARGIN + 18, class_="middle"))
-    parts.append(tag("line", x1=across(low), x2=across(high), y1=up(low), y2=up(high), class_="diagonal"))
-    points = zip(true, predicted, strict=True)
-    parts += [tag("circle", cx=across(x), cy=up(y), r=2.5, class_="dot training point") for x, y in points]
-    parts.append(tag("text", "true value", x=_SIDE - 8, y=_SIDE - 8, class_="end"))
-    label = f"Predicted against true values of {title}: {len(true)} points between {low:.6g} and {high:.6g}"
-    svg = tag("svg", *parts, viewBox=f"0 0 {_SIDE} {_SIDE}", role="img", aria_label=label)
-    return tag(
-        "figure", tag("figcaption", tag("strong", title), " predicted (up), true (right)"), svg, class_="scatter"
-    )
+    diagonal = tag("line", x1=across(low), x2=across(high), y1=up(low), y2=up(high), class_="diagonal")
+    name = tag("text", below, x=_SIDE - 8, y=_SIDE - 8, class_="end")
+    svg = tag("svg", *parts, diagonal, *marks, name, viewBox=f"0 0 {_SIDE} {_SIDE}", role="img", aria_label=label)
+    return tag("figure", tag("figcaption", tag("strong", title), axes), svg, class_="scatter")

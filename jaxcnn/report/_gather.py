@@ -24,6 +24,7 @@ from jaxcnn.explain._mistakes import confusion_matrix, worst_mistakes
 from jaxcnn.explain._receptive_field import Field, receptive_field
 from jaxcnn.explain._saliency import grad_cam
 from jaxcnn.explain._summary import indented, summary
+from jaxcnn.metrics._calibration import bin_sums
 from jaxcnn.report._examples import IMAGE, Data, batches, select, shrink, thumbnails
 from jaxcnn.report._tasks import columns_of, maps, regression, task_of, together
 from jaxcnn.report._tasks import labels as multi_label
@@ -32,6 +33,7 @@ from jaxcnn.train._steps import read_json
 
 _ARRAYS, _INFO = "explain.npz", "explain.json"
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # maximum numbers
+_BINS = 15  # of the confidence, as in `metrics.expected_calibration_error`
 _TILE = 48  # maximum pixels per side of a feature map
 
 
@@ -138,10 +140,12 @@ def _classification(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -
     logits, labels = logits[index], labels[index]
     mistakes = worst_mistakes(logits, labels, _MISTAKES)
     first = np.unique(labels, return_index=True)[1][:_EXAMPLES]
-    probabilities = np.asarray(jax.nn.softmax(logits[first]))
+    all_probabilities = jax.nn.softmax(logits)
+    probabilities = np.asarray(all_probabilities[first])
     arrays = {f"mistakes_{name}": value for name, value in mistakes._asdict().items()} | {
         "mistakes_index": index[np.asarray(mistakes.index)],
         "matrix": confusion_matrix(labels, logits.argmax(-1), logits.shape[1]),
+        "calibration": np.stack(bin_sums(all_probabilities, jnp.asarray(labels), jnp.ones(len(labels)), _BINS)),
         "examples_index": index[first],
         "examples_label": labels[first],
         "examples_predicted": probabilities.argmax(-1),

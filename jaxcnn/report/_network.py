@@ -1,4 +1,4 @@
-"""The report's sections on the network: mistakes, filters, feature maps, Grad-CAM and layers."""
+"""The report's sections on the network: mistakes, calibration, filters, feature maps, Grad-CAM and layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.report._by_hand import by_hand
-from jaxcnn.report._drawing import example
+from jaxcnn.report._drawing import example, reliability
 from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
 from jaxcnn.report._task_sections import signal_examples, task_sections
 
@@ -20,6 +20,8 @@ def network_sections(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> dic
     sections = task_sections(info, arrays)
     if "classes" in info:
         sections["Mistakes"] = _mistakes(info, arrays)
+    if "calibration" in arrays:
+        sections["Calibration"] = _calibration(*arrays["calibration"])
     if "examples" in arrays and arrays["examples"].ndim == 3:
         sections["Examples"] = signal_examples(info, arrays)
     elif "examples" in arrays:
@@ -72,6 +74,19 @@ def _mistakes(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
         )
     )
     return joined(parts)
+
+
+def _calibration(count: np.ndarray, confidence: np.ndarray, hits: np.ndarray) -> Html:
+    """From sums over bins of the confidence."""
+    error = float(np.abs(hits - confidence).sum() / count.sum())
+    filled = np.maximum(count, 1)
+    text = (
+        "The confidence of a prediction is its probability. Among predictions with a confidence of 80%, 80% should be "
+        f"correct. The mean difference between confidence and accuracy, over {len(count)} bins of the confidence, is "
+        f"the expected calibration error: {percentage(error)}. A bar below the diagonal means overconfidence; a line "
+        "marks the gap to the mean confidence of the bin."
+    )
+    return joined([tag("p", text), reliability(confidence / filled, hits / filled, count)])
 
 
 def _matrix(matrix: np.ndarray, classes: Sequence[str]) -> Html:

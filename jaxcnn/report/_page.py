@@ -170,6 +170,7 @@ figcaption span { display: block; }
 .wide .both { flex-wrap: wrap; }
 .wide img, .wide .curve { width: 8.5rem; }
 .full img { width: auto; max-width: 100%; }
+.full > figure { margin: 1rem 0 2rem; }
 .both { display: flex; gap: .25rem; }
 .name { margin: .75rem 0 0; }
 figcaption { line-height: 1.35; padding-top: .3rem; }
@@ -186,6 +187,8 @@ svg.swatch { width: 12px; height: 12px; margin-right: .4rem; outline: 1px solid 
 .scatter { max-width: 24rem; }
 .diagonal { stroke: var(--soft); stroke-dasharray: 3 3; }
 .point { fill-opacity: .5; }
+.bar { fill: var(--training); fill-opacity: .5; }
+.gap { stroke: var(--test); stroke-width: 3; }
 svg { width: 100%; height: auto; display: inline-block; overflow: visible; }
 svg text { fill: var(--soft); font-size: 12px; }
 svg .end { text-anchor: end; }

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
+from jaxcnn.report._figures import figure_section
 from jaxcnn.report._gather import read_gathered
 from jaxcnn.report._images import image_sections
 from jaxcnn.report._network import network_sections
@@ -22,9 +23,10 @@ _METRICS = 8  # maximum number of metrics in the header
 def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathlib.Path:
     """Write `report.html`, a page about a run, into the run's folder, and return its path.
 
-    The page is one self-contained file without scripts. It shows the settings, the curves of all metrics, the images
-    of `add_images` and, after `gather`, an analysis of the network and its predictions. `train.fit` updates it after
-    each epoch if its setting "report" is True.
+    The page is one self-contained file without scripts. It shows the settings, the curves of all metrics, the figures
+    in the folder (each `*.svg` file, described by its title), the images of `add_images` and, after `gather`, an
+    analysis of the network and its predictions. `train.fit` updates it after each epoch if its setting "report" is
+    True.
 
     Args:
         run_folder: the folder of a `train.Run`. Its records have the form that `train.fit` logs: "epoch", "train" and
@@ -46,6 +48,8 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
     about, logged, found = _about(folder / "config.json"), _records(folder / "metrics.jsonl"), read_gathered(folder)
     records, runs = ([record for record in logged if name in record] for name in ("epoch", "history"))
     sections = {"Sweep": sweep_section(runs)} if runs else {"Training": training(records)}
+    if figures := figure_section(folder):
+        sections["Figures"] = figures
     if found is None and not runs:
         text = "The network is analyzed when training ends." if epochs else "Call report.gather to analyze the network."
         sections["The network"] = tag("p", text)
