@@ -5,7 +5,7 @@
 
 LeNet-5 is trained on digits, 5 % of them with a wrong label. The self-influence of an example is how much its loss
 would grow if the model had been trained without it: large where the model had to memorize the label. It is computed
-for the last layer on the features of the trained network, whose loss is convex. The run's folder holds
+for the last layer on the features of the trained network, whose loss is convex. The run's folder holds the report and
 mislabelled.svg: the digits with the largest self-influence, and how many wrong labels are found by inspecting more
 digits. Needs pip install '.[train,plot]'.
 
@@ -21,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, drawing, image, mosaic
-from jaxcnn import cross_entropy, curvature, data, dense, jit, models, serial, train, uncertainty
+from jaxcnn import cross_entropy, curvature, data, dense, jit, models, report, serial, train, uncertainty
 
 CONFIG = {
     "digits": 8000,
@@ -136,6 +136,7 @@ def main(config):
             f"{config['inspected']:.0%} of the digits; AUROC {result[name]['auroc']:.3f}"
         )
     run.log(f"see {path}", **result)
+    print(report.report(run.folder))
     return result
 
 

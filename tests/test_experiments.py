@@ -695,7 +695,8 @@ def test_sweep(tmp_path):
     assert result["settings"]["optimizer.learning_rate"] == 0.01
     (folder,) = tmp_path.iterdir()
     assert {"landscape.svg", "report.html", "sweep"} < {path.name for path in folder.iterdir()}
-    assert "test accuracy" in (folder / "report.html").read_text()
+    assert "test accuracy" in (page := (folder / "report.html").read_text())
+    assert 'alt="Test accuracy for 2 learning rates and 2 weight decays' in page
 
 
 def test_landscape():
@@ -735,6 +736,7 @@ def test_mislabelled(tmp_path):
     svg = (folder / "mislabelled.svg").read_text()
     assert "fraction of the changed labels found" in svg
     assert svg.count("<image") == mislabelled.SHOWN
+    assert "Forty digits with their labels in training" in (folder / "report.html").read_text()
 
 
 def test_measures_of_an_ensemble():
@@ -761,9 +763,9 @@ def test_disjoint_ensembles():
 
 def test_unknown_images():
     digits = data.load("mnist_small", "test").images
-    rotated = ensembles.unknown_images("rotated", digits)
-    np.testing.assert_array_equal(rotated[:, 27, 0], digits[:, 0, 0])  # counterclockwise
-    np.testing.assert_array_equal(rotated[:, 0, 0], digits[:, 0, 27])
+    corners = np.array([[1, 2], [3, 4]], np.uint8).reshape(1, 2, 2, 1)
+    rotated = ensembles.unknown_images("rotated", corners)
+    assert rotated[0, ..., 0].tolist() == [[2, 4], [1, 3]]  # counterclockwise
     np.testing.assert_array_equal(ensembles.unknown_images("mnist_small", digits), digits)
     with pytest.raises(ConfigError, match=r"mnist_small has images of \(28, 28, 1\), but digits have \(32, 32, 3\)"):
         ensembles.unknown_images("mnist_small", np.zeros((1, 32, 32, 3), np.uint8))
@@ -782,5 +784,6 @@ def test_ensembles(tmp_path):
         assert part["AUROC of entropy"]["mean"] == pytest.approx(0.5)
     (folder,) = tmp_path.iterdir()
     assert "ensemble of 4: entropy" in (folder / "ensembles.svg").read_text()
+    assert "From 1 to 4 members" in (folder / "report.html").read_text()
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["4 members"]["NLL"]["mean"] == four["NLL"]["mean"]
