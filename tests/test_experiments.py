@@ -777,13 +777,13 @@ def test_ensembles(tmp_path):
     pytest.importorskip("matplotlib")
     settings = "digits=500", "train.epochs=8", "members=[1,4]", "samples=3", "unknown=mnist_small"
     result = small(ensembles, tmp_path, *settings)
-    one, four, sampled = (result[name] for name in ("1 members", "4 members", "MC dropout"))
+    one, four, sampled = (result[name] for name in ("ensemble of 1", "ensemble of 4", "MC dropout"))
     assert four["NLL"]["mean"] < one["NLL"]["mean"]
     assert four["accuracy"]["mean"] > 0.8
     for part in (one, four, sampled):
         assert part["AUROC of entropy"]["mean"] == pytest.approx(0.5)
     (folder,) = tmp_path.iterdir()
     assert "ensemble of 4: entropy" in (folder / "ensembles.svg").read_text()
-    assert "From 1 to 4 members" in (folder / "report.html").read_text()
+    assert "Metrics over the number of members, reliability diagrams" in (folder / "report.html").read_text()
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["4 members"]["NLL"]["mean"] == four["NLL"]["mean"]
+    assert last["ensemble of 4"]["NLL"]["mean"] == four["NLL"]["mean"]
