@@ -3,7 +3,6 @@
 import collections
 import pathlib
 import signal
-import zlib
 
 import jax
 import pytest
@@ -18,19 +17,21 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies -m
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test marked `sample(k)`, mark all but every k-th as slow. Each test has its own offset.
+    """Mark most cases of a test marked `sample(k)`, or `sample(k, m)`, as slow or full.
 
-    Of more than 40 cases, half of the slow ones become full instead.
+    Every k-th case stays as it is. Of the others every m-th is slow, by default as many as stay, and the rest are full.
+    The offset is the position of the test in its file, so that k tests of the same cases together run each case.
     """
     cases = collections.defaultdict(list)
     for item in items:
         if (sample := item.get_closest_marker("sample")) and not item.get_closest_marker("full"):
-            cases[item.path, item.originalname, sample.args[0]].append(item)
-    for (_, name, k), group in cases.items():
-        if len(group) > k:
-            for i, item in enumerate(group, zlib.crc32(name.encode()) % k):
+            cases[item.module, item.originalname, sample.args].append(item)
+    for (module, name, (k, *m)), group in cases.items():
+        of_ci = m[0] if m else -(-k // 2)
+        if len(group) >= k:
+            for i, item in enumerate(group, [test for test in vars(module) if test.startswith("test_")].index(name)):
                 if i % k:
-                    item.add_marker("full" if len(group) > 40 and i // k % 2 else "slow")
+                    item.add_marker("full" if i % of_ci else "slow")
 
 
 @pytest.fixture(autouse=True)

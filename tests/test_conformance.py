@@ -102,32 +102,6 @@ def test_evaluation(case: Case):
 
 
 @every
-def test_training_requires_key_only_if_random(case: Case):
-    params, state, x = example(case)
-    train = functools.partial(jax.eval_shape, functools.partial(case.layer.apply, train=True))
-    if case.random:
-        with pytest.raises(ValueError, match=r"random in training: call apply\(\.\.\., train=True, key="):
-            train(params, state, x)
-    else:
-        train(params, state, x)
-    with pytest.raises(TypeError, match="train"):
-        case.layer.apply(params, state, x)
-    with pytest.raises(TypeError, match="trian"):
-        case.layer.apply(params, state, x, trian=True)
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.random], ids=lambda case: case.name)
-def test_randomness_depends_only_on_key(case: Case):
-    params, state, x = example(case)
-    apply = jax.jit(functools.partial(case.layer.apply, train=True))
-    first, again, other = (apply(params, state, x, key=jax.random.key(seed))[0] for seed in (0, 0, 1))
-    assert (first == again).all()
-    assert (first != other).any()
-    legacy = apply(params, state, x, key=jax.random.PRNGKey(0))[0]
-    assert (first == legacy).all()
-
-
-@every
 def test_bfloat16(case: Case):
     params, state, x = example(case)
     apply = jax.jit(functools.partial(case.layer.apply, train=not case.random))
@@ -205,6 +179,34 @@ def test_derivatives(case: Case):
             return case.layer.apply(params | fixed, state, x, train=train, key=KEY)[0]
 
         check_grads(y, (params, x), order=2, modes=["fwd", "rev"], atol=1e-4, rtol=1e-4, eps=1e-5)
+
+
+@pytest.mark.sample(1)
+@every
+def test_training_requires_key_only_if_random(case: Case):
+    params, state, x = example(case)
+    train = functools.partial(jax.eval_shape, functools.partial(case.layer.apply, train=True))
+    if case.random:
+        with pytest.raises(ValueError, match=r"random in training: call apply\(\.\.\., train=True, key="):
+            train(params, state, x)
+    else:
+        train(params, state, x)
+    with pytest.raises(TypeError, match="train"):
+        case.layer.apply(params, state, x)
+    with pytest.raises(TypeError, match="trian"):
+        case.layer.apply(params, state, x, trian=True)
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("case", [case for case in CASES if case.random], ids=lambda case: case.name)
+def test_randomness_depends_only_on_key(case: Case):
+    params, state, x = example(case)
+    apply = jax.jit(functools.partial(case.layer.apply, train=True))
+    first, again, other = (apply(params, state, x, key=jax.random.key(seed))[0] for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+    legacy = apply(params, state, x, key=jax.random.PRNGKey(0))[0]
+    assert (first == legacy).all()
 
 
 def test_state_stays_float32_under_x64():

@@ -318,7 +318,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(6, 2)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):

@@ -48,7 +48,7 @@ def spec(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", CHANNELS)
 def test_backbone_maps(name):
     """One map per stride, of 1 / stride of the image's size; parameters with the classifier's paths and shapes."""

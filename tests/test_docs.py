@@ -20,14 +20,13 @@ PACKAGES = {"data", "explain", "models", "report", "train", "weights"}
 MODULES = ["jaxcnn", *(module.name for module in pkgutil.walk_packages(jaxcnn.__path__, "jaxcnn."))]
 
 
-def docstring_examples():
+def docstring_examples(*, of_models):
     finder = doctest.DocTestFinder(exclude_empty=True)
-    for name in MODULES:
+    for name in (name for name in MODULES if name.startswith("jaxcnn.models") == of_models):
         module = importlib.import_module(name)
         for test in finder.find(module, name, module, extraglobs={"jax": jax, "jnp": jnp, "jaxcnn": jaxcnn}):
             if test.examples:
-                marks = [pytest.mark.slow] if name.startswith("jaxcnn.models") else []
-                yield pytest.param(test, id=test.name, marks=marks)
+                yield pytest.param(test, id=test.name)
 
 
 def readme_examples():
@@ -39,12 +38,20 @@ def readme_examples():
             yield pytest.param(code, block or (comment[1] + "\n" if comment else ""), id=f"block{i}")
 
 
-@pytest.mark.parametrize("test", list(docstring_examples()))
+@pytest.mark.sample(4, 1)
+@pytest.mark.parametrize("test", list(docstring_examples(of_models=False)))
 def test_docstring(test):
     said = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
+
+
+@pytest.mark.slow
+@pytest.mark.sample(8)
+@pytest.mark.parametrize("test", list(docstring_examples(of_models=True)))
+def test_docstring_of_models(test):
+    test_docstring(test)
 
 
 @pytest.mark.parametrize(("code", "printed"), list(readme_examples()))

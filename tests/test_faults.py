@@ -63,10 +63,10 @@ def wait_for(process, text):
 
 
 def test_killed_at_any_moment(tmp_path):
-    """SIGKILL at five random times, most of them while a checkpoint is written; then training finishes."""
+    """SIGKILL at three random times, most of them while a checkpoint is written; then training finishes."""
     rng = random.Random(0)
     saved = []
-    for epoch in sorted(rng.sample(range(1, 11), 5)):
+    for epoch in sorted(rng.sample(range(1, 11), 3)):
         process = start(*LONG, f"folder={tmp_path / 'killed'}")
         wait_for(process, f"epoch {epoch}: loss")
         time.sleep(rng.uniform(0, 0.2))
@@ -216,12 +216,18 @@ def close(folder, other):
     return worst
 
 
-def test_eight_devices_are_one(tmp_path):
-    one = start(f"folder={tmp_path / 'one'}")
-    digest(finish(one))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The checkpoints of training on one device, with which others are compared."""
+    folder = tmp_path_factory.mktemp("one")
+    digest(finish(start(f"folder={folder}")))
+    return folder / "checkpoints"
+
+
+def test_eight_devices_are_one(tmp_path, one):
     eight = start(f"folder={tmp_path / 'eight'}", devices=8)
     digest(finish(eight))
-    worst = close(tmp_path / "one" / "checkpoints", tmp_path / "eight" / "checkpoints")
+    worst = close(one, tmp_path / "eight" / "checkpoints")
     print(f"\nafter 32 steps, 8 devices differ from 1 by {worst:.1e} of the largest value")
 
 
@@ -265,15 +271,13 @@ def together(folder, *arguments, count=2, **options):
     return processes
 
 
-def test_two_processes_are_one(tmp_path):
-    one = start(f"folder={tmp_path / 'one'}")
-    digest(finish(one))
+def test_two_processes_are_one(tmp_path, one):
     processes = together(tmp_path / "two", "fit.report=true")
     outs = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
     assert digest(outs[0]) == digest(outs[1])
     assert "Grad-CAM" in (tmp_path / "two" / "report.html").read_text()
-    worst = close(tmp_path / "one" / "checkpoints", tmp_path / "two" / "checkpoints")
+    worst = close(one, tmp_path / "two" / "checkpoints")
     print(f"\nafter 32 steps, 2 processes of 2 devices differ from 1 device by {worst:.1e} of the largest value")
 
 

@@ -187,7 +187,7 @@ def test_accumulation_loses_no_step(tmp_path, steps):
     key = jax.random.key(0)
     state = train.TrainState.create(LINEAR, optax.sgd(0.1), key, jax.ShapeDtypeStruct((8, 28, 28, 1), jnp.float32))
     params = ema = state.params
-    gradient = jax.grad(lambda params, batch: cnn.cross_entropy(LINEAR)(params, {}, batch, train=True)[0])
+    gradient = jax.jit(jax.grad(lambda params, batch: cnn.cross_entropy(LINEAR)(params, {}, batch, train=True)[0]))
     updates = 0
     for epoch in range(2):
         order = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), epoch), 8 * steps)

@@ -373,6 +373,7 @@ POOLS = {
 }
 
 
+@pytest.mark.sample(5, 3)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", POOLS)
 def test_pool(name, dtype):

@@ -37,7 +37,7 @@ from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
 from jaxcnn._lowering._materialize import materialized, materialized_gradient
 from jaxcnn._window import Window
 
-small = settings(max_examples=12, deadline=None, derandomize=True)
+small = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -193,7 +193,7 @@ def test_im2col(case):
 
 
 @pytest.mark.slow
-@settings(small, max_examples=25)
+@settings(small, max_examples=16)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
 def test_col2im(case):
@@ -201,7 +201,7 @@ def test_col2im(case):
 
 
 @pytest.mark.slow
-@settings(small, max_examples=25)
+@settings(small, max_examples=16)
 @given(dense(input_dilation=1))
 @pytest.mark.usefixtures("quick_compilation")
 def test_phases_of_a_depthwise_gradient(case):
@@ -256,7 +256,7 @@ def test_direct_in_several_loops(size, stride, dilation):
     same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, (x, w, problem))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(5, 1)
 @pytest.mark.parametrize(
     ("groups", "channels", "features"), [(4, 24, 8), (6, 6, 12), (2, 80, 4), (8, 64, 64), (9, 180, 18)]
 )  # the last case runs in a loop
@@ -272,7 +272,7 @@ def test_grouped_as_dense_blocks(groups, channels, features):
     same_input_gradient_as_lax(gradient, (x, w, problem))
 
 
-@settings(small, max_examples=25)
+@settings(small, max_examples=16)
 @given(dense(size=3, stride=1, input_dilation=1), st.data())
 @pytest.mark.usefixtures("quick_compilation")
 def test_winograd(case, data):

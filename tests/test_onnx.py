@@ -106,7 +106,7 @@ def test_model(name):
     assert_equal(*exported(name))
 
 
-@pytest.mark.sample(30)
+@pytest.mark.sample(30, 6)
 @pytest.mark.parametrize("case", [case for case in CASES if case.name not in WITHOUT], ids=lambda case: case.name)
 def test_layer(case):
     params, state, x = example(case)

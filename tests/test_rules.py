@@ -161,7 +161,7 @@ def test_tables_print():
     assert all(rule.why for rules in TABLES.values() for rule in rules)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(4, 1)
 @pytest.mark.parametrize(
     ("name", "shape", "features", "options"),
     [

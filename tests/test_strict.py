@@ -39,6 +39,7 @@ def lowered(f, *args):
     return jax.eval_shape(f, *args)
 
 
+@pytest.mark.sample(5, 5)
 @every_mode
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_layers(case: Case, mode: str):
@@ -80,6 +81,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.sample(5, 5)
 @every_mode
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", LOSSES)
@@ -136,6 +138,7 @@ def test_the_table_of_augmentations_is_complete():
     assert public - {"in_float32"} == {*AUGMENTS}
 
 
+@pytest.mark.sample(5, 5)
 @every_mode
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.uint8])
 @pytest.mark.parametrize("name", AUGMENTS)
@@ -163,6 +166,7 @@ def test_random_draws_are_the_same_under_x64(case: Case):
     np.testing.assert_allclose(plain, wide, 1e-4, 1e-4)
 
 
+@pytest.mark.sample(2, 2)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_zeros_give_no_nan(case: Case):
     """Values and gradients of input and parameters that are all zero, which roots and quotients may not survive."""
@@ -203,6 +207,7 @@ def test_the_settings_are_complete():
     assert {key for config in SETTINGS.values() for key in config} == {*cnn.train.FIT}
 
 
+@pytest.mark.sample(2, 2)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fit_under_x64(tmp_path, name: str):
     """optax itself promotes dtypes and ranks, so only this mode."""
