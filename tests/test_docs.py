@@ -48,7 +48,7 @@ def test_docstring(test):
 
 
 @pytest.mark.slow
-@pytest.mark.sample(8)
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("test", list(docstring_examples(of_models=True)))
 def test_docstring_of_models(test):
     test_docstring(test)

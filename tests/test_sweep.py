@@ -63,7 +63,7 @@ def nested(config, path, value):
     return config | {path[0]: nested(config.get(path[0], {}), path[1:], value)}
 
 
-@pytest.mark.sample(12, 4)
+@pytest.mark.sample(13, 5)
 @pytest.mark.parametrize(
     ("over", "config"),
     [
