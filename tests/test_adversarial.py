@@ -155,14 +155,14 @@ def test_adversarial_training_with_fit(tmp_path):
     images = (255 * X).astype(np.uint8)
     config = {"epochs": 1, "batch_size": 5, "report": False}
     loss = lambda model: cnn.adversarial(cnn.cross_entropy(model), 0.1, 2)
-    fit = lambda images, folder: cnn.train.fit(
-        LINEAR, (images, Y), loss=loss, config=config, run=cnn.train.Run("test", {}, folder=tmp_path / folder)
+    fit = lambda images, labels, folder: cnn.train.fit(
+        LINEAR, (images, labels), loss=loss, config=config, run=cnn.train.Run("test", {}, folder=tmp_path / folder)
     )
-    assert fit(images, "bytes").history[-1]["train"]["loss"] > 0
+    assert fit(images, Y, "bytes").history[-1]["train"]["loss"] > 0
     with pytest.raises(ValueError, match=r"train_data: images have values from 2.\d+ to 7.\d+, outside of bounds=\(0"):
-        fit(10 * X, "large")
+        fit(10 * X, Y, "large")
     with pytest.raises(ValueError, match=r"label\[4\] is 7, but the model has 2 outputs"):
-        cnn.train.fit(LINEAR, (X, np.array([0, 1, 1, 0, 7])), loss=loss, config=config)
+        fit(X, np.array([0, 1, 1, 0, 7]), "classes")
 
 
 @pytest.mark.slow
