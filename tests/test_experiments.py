@@ -339,7 +339,7 @@ def test_cifar10_speedrun(tmp_path, monkeypatch):
         for image, label in zip(images, labels, strict=True):
             image[:, 3 * label : 3 * label + 3] += 190
         (tmp_path / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], images.reshape(100, -1)], 1).tobytes())
-    monkeypatch.setitem(cifar10_speedrun.SMALL, "widths", [16, 16])
+    monkeypatch.setitem(cifar10_speedrun.SMALL, "widths", [16, 16, 16])
     monkeypatch.setitem(cifar10_speedrun.SMALL["train"], "batch_size", 50)
     monkeypatch.setitem(cifar10_speedrun.SMALL["train"], "epochs", 4)
     config = override(cifar10_speedrun.CONFIG, [f"data.root={tmp_path}", "small=true", "runs=2", "translate=0"])

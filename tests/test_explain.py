@@ -125,7 +125,7 @@ def test_grad_cam_inside_of_blocks_and_in_one_dimension():
     np.testing.assert_allclose(found, a[..., 3] / 9, atol=1e-6)
 
 
-@pytest.mark.sample(4, 1)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "function",
     [

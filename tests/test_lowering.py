@@ -117,7 +117,7 @@ def test_resample(method, sizes, antialias):
 
 
 @pytest.mark.slow
-@small
+@settings(small, max_examples=5)
 @given(convolutions())
 @pytest.mark.usefixtures("quick_compilation")
 def test_convolution(case):
@@ -306,7 +306,7 @@ def test_winograd_is_as_accurate_as_direct_summation():
 
 
 @pytest.mark.slow
-@small
+@settings(small, max_examples=5)
 @given(convolutions())
 @pytest.mark.usefixtures("quick_compilation")
 def test_transposed_convolution(case):
@@ -397,7 +397,7 @@ def test_pool(case):
 
 
 @pytest.mark.slow
-@small
+@settings(small, max_examples=5)
 @given(pools(), st.integers(1, 2), st.sampled_from([2, 16]))
 @pytest.mark.usefixtures("quick_compilation")
 def test_sums_of_windows(case, dilation, channels):

@@ -20,7 +20,7 @@ from jaxcnn._window import Window
 from tests.test_lowering import close, convolutions, pools
 
 MODELS = 3
-small = settings(max_examples=6, deadline=None, derandomize=True)
+small = settings(max_examples=4, deadline=None, derandomize=True)
 
 
 def derivatives(f, *args):
