@@ -39,7 +39,7 @@ def compiled(name):
     return jax.jit(lambda key, image, index, epoch: ALL[name](key, image, When(index, epoch)))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_keeps_shape_dtype_and_range_and_is_a_function_of_the_key(name, channels):

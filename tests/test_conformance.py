@@ -166,6 +166,7 @@ def test_exports_with_any_batch_size(case: Case):
     assert_close(exported.call(params, state, x)[0], apply(params, state, x)[0])
 
 
+@pytest.mark.sample(24, 8)
 @pytest.mark.parametrize("case", [case for case in CASES if case.name != "cast"], ids=lambda case: case.name)
 @pytest.mark.usefixtures("quick_compilation")
 def test_derivatives(case: Case):

@@ -284,7 +284,7 @@ def test_patience(tmp_path):
     assert fitted.epoch == 1
 
 
-@pytest.mark.parametrize("keep", [0, 2])
+@pytest.mark.parametrize("keep", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_patience_returns_the_best_epoch(tmp_path, keep):
     """The learning rate is far too large, so accuracy rises and falls at random."""
     config = {"epochs": 12, "patience": 3, "optimizer": {"name": "sgd", "learning_rate": 30.0}, "ema": 0.5}

@@ -162,7 +162,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("bad_image", [False, True])
 @pytest.mark.parametrize("name", SPOILT)

@@ -275,7 +275,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.usefixtures("quick_compilation")
 def test_gradients(name):

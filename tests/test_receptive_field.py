@@ -143,7 +143,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     layer, shape, *draws = LAYERS[name]

@@ -34,7 +34,7 @@ def bytes_of(*shape):
     return RNG.integers(0, 256, shape).astype(np.uint8)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(
     ("labels", "classes", "kept", "left_out"),
     [

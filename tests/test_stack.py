@@ -52,7 +52,7 @@ def same(a, b):
         np.testing.assert_allclose(x, y, 2e-4, 2e-5)
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(20, 10)
 @pytest.mark.parametrize(
     ("name", "stack"), [*((name, "repeat") for name in LAYERS), ("conv1d", "nested"), ("dense", "deep")]
 )
@@ -107,6 +107,7 @@ PENALTIES = {
 }
 
 
+@pytest.mark.sample(4, 1)
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_penalties_are_sums_over_blocks(penalty):
     penalty, formula = PENALTIES[penalty]

@@ -52,7 +52,7 @@ def fit(folder, model, train_data, loss, measured=None, **config):
     return train.fit(model, train_data, eval_data=train_data, loss=loss, metrics=measured, config=config, run=run)
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("rank", SPATIAL)
 @pytest.mark.parametrize("name", CASES)
 def test_every_loss_in_1_2_and_3_dimensions(tmp_path, name, rank):

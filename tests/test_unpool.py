@@ -18,7 +18,7 @@ def run(layer, x):
     return jax.jit(lambda x: layer.apply({}, {}, x, train=False)[0])(x)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("options", "case"), CASES, ids=lambda value: str(value) if "size" in value else "case")
 def test_pytorch(options, case):
     layer = jaxcnn.max_pool_with_indices(**options)

@@ -90,6 +90,7 @@ def test_what_is_wrong_with_an_example_of_weight_0_does_not_matter(tmp_path):
     assert np.isfinite(fitted.history[-1]["test"]["loss"])
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
 def test_labels_of_any_integer_type_train_alike(tmp_path, dtype):
     expected = fit(tmp_path / "a", pair()).history[-1]["train"]["loss"]

@@ -160,6 +160,7 @@ def loss(x, w):
     return jnp.sin(window_max(y, WINDOW) + channel_sum(y)).sum()
 
 
+@pytest.mark.sample(4, 1)
 @pytest.mark.parametrize(
     "axes", [((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, None)), ((0, 0), (None, 0))]
 )
