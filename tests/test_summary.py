@@ -1,6 +1,5 @@
 """The summary of a network: counts by hand, the tree, what is frozen, memory, text."""
 
-import time
 
 import jax
 import jax.numpy as jnp
@@ -178,10 +177,8 @@ def test_activations():
     assert bytes_of(lambda x: (x + 1, {"two": x[:, :1] + 1})) == 2 * 4 * 4 + 2 * 1 * 4
 
 
-def test_deep_networks_are_quick():
-    start = time.process_time()
+def test_a_deep_network():
     table = summary(MODELS["resnet50"](), spec(64, 224, 224, 3))
-    assert time.process_time() - start < 2
     assert table.params == 25_557_032
     assert sum("conv" in row.path.rpartition("/")[2] for row in table.layers) == 53
 
