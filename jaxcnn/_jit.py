@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._jax import Tracer
+from jaxcnn._memory import reuse_memory_by_default
 
 # Options per backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #
@@ -62,6 +63,8 @@ class _Jitted:
 
     @functools.cached_property
     def _compiled(self) -> Any:  # the type that jax.jit returns has no clear_cache
+        if jax.default_backend() == "cpu":
+            reuse_memory_by_default()
         chosen = backend_options(jax.default_backend()) | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 

@@ -1,6 +1,5 @@
 """The summary of a network: counts by hand, the tree, what is frozen, memory, text."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,6 +1,7 @@
 """The training step, evaluation, jit and the summary."""
 
 import functools
+import os
 import subprocess
 import sys
 
@@ -232,15 +233,19 @@ def test_summary_makes_no_arrays():
 
 @pytest.mark.slow
 def test_memory_is_reused():
-    """With `reuse_memory`, a large result uses no new pages after some calls; without it, all pages are new."""
+    """With `reuse_memory`, a large result uses few new pages after some calls; without it, all pages are new.
+
+    `jaxcnn.jit` calls it, but for the large blocks of threads that exist by then it has no effect.
+    """
     program = """
 import resource, sys, jax, jax.numpy as jnp
-from jaxcnn import train
-if sys.argv[1] == "reuse" and not train.reuse_memory():
+from jaxcnn import jit, train
+how = sys.argv[1]
+if how == "reuse" and not train.reuse_memory():
     print("unknown")
     sys.exit()
-x = jnp.ones(2**24)
-f = jax.jit(lambda x: x + 1)
+x = jnp.ones(2**24 if how == "reuse" else 12 * 2**20)  # 64 MB or 48 MB
+f = (jax.jit if how == "plain" else jit)(lambda x: x + 1)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(30):
     f(x).block_until_ready()
@@ -249,9 +254,17 @@ for _ in range(10):
     f(x).block_until_ready()
 print((faults() - before) / 10 * resource.getpagesize() / x.nbytes)
 """
-    run = lambda how: subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
-    reused, fresh = (run(how).stdout.split()[-1] for how in ("reuse", "fresh"))
+
+    def new_pages(how, **env):
+        arguments, env = [sys.executable, "-c", program, how], os.environ | env
+        return subprocess.run(arguments, capture_output=True, text=True, check=True, env=env).stdout.split()[-1]
+
+    reused = new_pages("reuse")
     if reused == "unknown":
         assert not sys.platform.startswith("linux")
-    else:
-        assert float(reused) < 0.5 * float(fresh)
+        return
+    fresh = float(new_pages("plain"))
+    assert fresh > 0.9
+    assert float(reused) < 0.5 * fresh
+    assert float(new_pages("jit")) < 0.5 * fresh
+    assert float(new_pages("jit", JAXCNN_REUSE_MEMORY="0")) > 0.9 * fresh

@@ -1,5 +1,6 @@
 """Training: the compiled step, the training loop, evaluation, checkpoints, and `fit`, which combines them."""
 
+from jaxcnn._memory import reuse_memory as reuse_memory
 from jaxcnn.train import callbacks as callbacks
 from jaxcnn.train import checkpoint as checkpoint
 from jaxcnn.train._config import ConfigError as ConfigError
@@ -14,7 +15,6 @@ from jaxcnn.train._fit import fit as fit
 from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
 from jaxcnn.train._loop import loop as loop
-from jaxcnn.train._memory import reuse_memory as reuse_memory
 from jaxcnn.train._optimizer import ema_params as ema_params
 from jaxcnn.train._optimizer import make_optimizer as make_optimizer
 from jaxcnn.train._optimizer import make_schedule as make_schedule

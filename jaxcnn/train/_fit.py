@@ -10,6 +10,7 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch
+from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._transform import cast
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
@@ -157,6 +158,7 @@ def fit(
         >>> [run.settings["seed"] for run in result.runs]
         [0, 1, 2]
     """
+    reuse_memory_by_default()
     check_functions(loss, metrics, eval_data)
     for callback in callbacks:
         if not callable(callback):

@@ -16,13 +16,13 @@ from typing import Any
 import jax
 
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, flat_entries, override
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, read_log, write_csv, write_log
-from jaxcnn.train._memory import reuse_memory
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
 from jaxcnn.weights import WeightsError
 
@@ -47,7 +47,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
         for key, value in flat_entries(config):
             print(f"  {key}={value}")
         return
-    reuse_memory()
+    reuse_memory_by_default()
     if "--distributed" in arguments:
         arguments.remove("--distributed")
         _connect_processes()

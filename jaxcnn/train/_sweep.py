@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
+from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
@@ -97,6 +98,7 @@ def sweep(
     Source of `halving`: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter
     optimization", 2016; with the numbers of Li et al., "Hyperband", 2018.
     """
+    reuse_memory_by_default()
     check_functions(loss, metrics, eval_data)
     config = resolve(config or {})
     reject_unsupported(config)
