@@ -1,6 +1,7 @@
 """Image data sets as plain NumPy arrays. The file readers validate every header."""
 
 from jaxcnn.data import augment as augment
+from jaxcnn.data import corruptions as corruptions
 from jaxcnn.data._error import DataError as DataError
 from jaxcnn.data._folder import image_folder as image_folder
 from jaxcnn.data._folder import is_hidden as is_hidden
@@ -21,6 +22,7 @@ __all__ = [
     "Source",
     "Stream",
     "augment",
+    "corruptions",
     "image_folder",
     "image_stream",
     "is_hidden",
