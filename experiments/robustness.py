@@ -6,7 +6,8 @@
 Two networks start from the same parameters. One is trained on the digits, the other on the adversarial examples that
 PGD finds at each step, within `train_eps` of the digits. FGSM (one step) and PGD with increasing eps attack both, and
 both are tested on twelve corruptions at five severities. The folder of the run holds the figures `attacks.svg`,
-`corruptions.svg` and `corrupted_digits.svg`, the table `corruptions.csv`, and the report. Needs '.[train,plot]'.
+`corruptions.svg` and `corrupted_digits.svg`, the table `corruptions.csv`, and a report of the adversarial training.
+Needs '.[train,plot]'.
 
 Source: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018; Hendrycks and Dietterich,
 "Benchmarking neural network robustness to common corruptions and perturbations", 2019.
@@ -117,7 +118,7 @@ def draw_attacks(eps_values, accuracies, examples, labels, train_eps):
             ax.set_title(f"{predictions[at]}", size=12, color=COLORS[network], weight="normal" if wrong else "bold")
             ax.set_xlabel(f"eps {eps_values[i]:g}")
         axes[f"{network} {shown[0]}"].set_ylabel(network, color=COLORS[network], size=10)
-    figure.text(0.72, 0.99, f"Predictions for a {labels[at]}, changed by PGD", ha="center", va="top", size=10)
+    figure.suptitle(f"Predictions for a {labels[at]}, changed by PGD", x=0.73, size=10)
     return figure
 
 
@@ -130,14 +131,11 @@ def draw_corruptions(accuracies):
     for ax, (network, values) in zip(axes[0], accuracies.items(), strict=False):
         image(ax, values, f"{network} training: accuracy in %", cmap=viridis, limits=(low, 1), cell_format=_percent)
     difference = 100 * (accuracies["adversarial"] - accuracies["standard"])
-    image(
-        axes[0, 2],
-        difference,
-        "adversarial minus standard, in points",
-        cell_format="{:+.1f}".format,
-        **signed(difference),
-    )
+    title = "adversarial minus standard, in points"
+    colors = signed(np.clip(difference, -10, 10))  # the color of small differences would be invisible
+    image(axes[0, 2], difference, title, cell_format="{:+.1f}".format, **colors)
     for ax in axes[0]:
+        ax.images[0].set_interpolation("nearest")  # some viewers blur the cells of a small image
         ax.set_aspect("auto")
         ax.set_xticks(range(len(SEVERITIES)), SEVERITIES)
         ax.set_xlabel("severity")
@@ -182,7 +180,7 @@ def main(config):
     networks = {}
     for name, loss in losses.items():
         run.say(f"\n{name} training")
-        part = train.Run(name, config, folder=run.folder / name)
+        part = run if name == "adversarial" else train.Run(name, config, folder=run.folder / name)
         fitted = train.fit(MODEL, digits, eval_data=test_digits, loss=loss, config=config["train"], run=part)
         networks[name] = fitted.params
 
@@ -229,6 +227,7 @@ def main(config):
     for figure in figures:
         print(figure.save(run.folder))
     run.log(f"see {run.folder}", **result)
+    report.gather(run.folder, MODEL, networks["adversarial"], {}, test_digits)
     print(report.report(run.folder))
     return result
 

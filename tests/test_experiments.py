@@ -33,12 +33,13 @@ from experiments import (
     overfit_and_regularize,
     predict,
     regression,
+    robustness,
     segmentation,
     signals,
     sweep,
     write_your_own_loop,
 )
-from jaxcnn import data, explain, models, train, weights
+from jaxcnn import data, dense, explain, models, serial, train, weights
 from jaxcnn.data import DataError
 from jaxcnn.train import FIT, ConfigError, override
 from jaxcnn.train._config import flat_entries
@@ -48,8 +49,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = [cifar10_resnet20, cifar10_speedrun, image_folder, mnist_best, mnist_cnn, mnist_lenet, mnist_speedrun]
 EXPERIMENTS += [overfit_and_regularize, write_your_own_loop]
-EXPERIMENTS += [autoencoder, dcgan, distillation, ensembles, mislabelled, multilabel, regression, segmentation, signals]
-EXPERIMENTS += [sweep]
+EXPERIMENTS += [autoencoder, dcgan, distillation, ensembles, mislabelled, multilabel, regression, robustness]
+EXPERIMENTS += [segmentation, signals, sweep]
 
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
@@ -459,7 +460,8 @@ def test_signals_in_a_damaged_file(tmp_path):
 
 
 FITTED = [mnist_cnn, mnist_best, cifar10_resnet20, image_folder, overfit_and_regularize]
-FITTED += [autoencoder, distillation, ensembles, mislabelled, multilabel, regression, segmentation, sweep]
+FITTED += [autoencoder, distillation, ensembles, mislabelled, multilabel, regression, robustness]
+FITTED += [segmentation, sweep]
 
 
 @pytest.mark.parametrize("module", FITTED)
@@ -495,6 +497,9 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (dcgan, "train.batch_size=8001"),
         (dcgan, "train.optimizer.b1=1"),
         (sweep, "seeds=0"),
+        (robustness, "attack.train_eps=0"),
+        (robustness, "attack.eps=[0.1,2]"),
+        (robustness, "attack.eps=[]"),
     ],
 )
 def test_bad_settings_of_other_tasks_leave_no_folder(tmp_path, module, assignment):
@@ -787,3 +792,50 @@ def test_ensembles(tmp_path):
     assert "Metrics over the number of members, reliability diagrams" in (folder / "report.html").read_text()
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["ensemble of 4"]["NLL"]["mean"] == four["NLL"]["mean"]
+
+
+def test_attack_accuracies():
+    """Of a linear network on two pixels, whose class is that of the brighter one."""
+    batch = {"image": np.array([[0.6, 0.4], [0.2, 0.5]], np.float32), "label": np.array([0, 1])}
+    model = serial(head=dense(2))
+    params = {"head": {"kernel": np.eye(2, dtype=np.float32), "bias": np.zeros(2, np.float32)}}
+    networks, eps_values = {"linear": params}, [0.0, 0.125, 0.25]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "MODEL", model)
+        accuracies, examples = robustness.attack_accuracies(networks, batch, eps_values, 3, jax.random.key(0))
+    assert set(accuracies) == {("linear", "FGSM"), ("linear", "PGD")}
+    for values in accuracies.values():
+        np.testing.assert_array_equal(values, [1, 0.5, 0])
+    images, predictions = examples["linear"][1]
+    np.testing.assert_allclose(images, [[0.475, 0.525], [0.325, 0.375]], atol=1e-6)
+    np.testing.assert_array_equal(predictions, [1, 1])
+
+
+@pytest.mark.slow
+def test_robustness(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    load = data.load
+
+    def few(name, split):
+        digits = load(name, split)
+        return data.Dataset(digits.images[:1000], digits.labels[:1000], digits.classes)
+
+    monkeypatch.setattr(robustness.data, "load", few)
+    monkeypatch.setattr(
+        robustness, "CORRUPTIONS", {name: robustness.CORRUPTIONS[name] for name in ("contrast", "pixelate")}
+    )
+    settings = ["train.epochs=6", "attack.train_eps=0.1", "attack.train_steps=2", "attack.eps=[0.1,0.0]"]
+    result = small(robustness, tmp_path, *settings, "attack.steps=3")
+    for row in result.values():
+        assert row["FGSM 0"] == row["PGD 0"] > 0.5
+        assert row["PGD 0.1"] < row["PGD 0"]
+        np.testing.assert_allclose(row["mean of corruptions"], (row["contrast"] + row["pixelate"]) / 2, rtol=1e-6)
+    lost = {name: row["PGD 0"] - row["PGD 0.1"] for name, row in result.items()}
+    assert lost["adversarial"] < lost["standard"]
+    (folder,) = tmp_path.iterdir()
+    figures = {"attacks.svg", "corruptions.svg", "corrupted_digits.svg"}
+    assert figures | {"report.html", "corruptions.csv", "standard"} < {path.name for path in folder.iterdir()}
+    rows = (folder / "corruptions.csv").read_text().splitlines()
+    assert rows[0] == "corruption,severity,standard,adversarial"
+    assert len(rows) == 11
+    assert "PGD" in (folder / "attacks.svg").read_text()

@@ -11,8 +11,8 @@ from jaxcnn.data._augmentation import uniform
 
 def separable(rows: np.ndarray, columns: np.ndarray, x: jax.Array) -> jax.Array:
     """(H, W, ..) -> (H', W', ..): multiply by the matrices rows (H', H) and columns (W', W)."""
-    rows, columns = (jnp.asarray(matrix, x.dtype) for matrix in (rows, columns))
-    return jnp.einsum("hi,wj,ij...->hw...", rows, columns, x, precision="highest")
+    matrices = (jnp.asarray(matrix, x.dtype) for matrix in (rows, columns))
+    return jnp.einsum("hi,wj,ij...->hw...", *matrices, x, precision="highest")
 
 
 def block_means(n: int, blocks: int) -> np.ndarray:
@@ -43,10 +43,11 @@ def gaussian_taps(std: float) -> np.ndarray:
 
 def disk(radius: float, std: float) -> np.ndarray:
     """A kernel with sum 1: equal weights up to `radius` pixels from the center, smoothed by a Gaussian."""
-    position = np.arange(-int(radius), int(radius) + 1)
+    margin = int(radius) + math.ceil(3 * std)
+    position = np.arange(-margin, margin + 1)
     kernel = (np.square(position)[:, None] + np.square(position) <= radius**2).astype(float)
-    for axis in (0, 1):
-        kernel = np.apply_along_axis(np.convolve, axis, kernel, gaussian_taps(std))
+    smooth = gaussian_matrix(len(position), std)
+    kernel = smooth @ kernel @ smooth.T
     return kernel / kernel.sum()
 
 

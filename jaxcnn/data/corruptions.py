@@ -243,8 +243,8 @@ def pixelate(severity: int) -> Augment:
     """Replace blocks of pixels by their means: as if resized to `fraction` of the size and back."""
 
     def pixelated(key, image, fraction):
-        height, width, _ = image.shape
-        return separable(*(block_means(n, int(n * fraction)) for n in (height, width)), image)
+        rows, columns = (block_means(n, int(n * fraction)) for n in image.shape[:2])
+        return separable(rows, columns, image)
 
     return at_severity(severity, "pixelate", pixelated, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25))
 
