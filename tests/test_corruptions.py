@@ -57,7 +57,7 @@ def small_shape(name):
     return (3, 9 + 2 * len(name) % 13, 8 + len(name) % 7, 1 if len(name) % 2 else 3)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_keeps_shape_dtype_and_range_and_is_a_function_of_the_key(name):
     images = jax.random.uniform(jax.random.key(0), small_shape(name))
@@ -86,7 +86,7 @@ def test_dozen():
     assert list(CORRUPTIONS) == [function.__name__ for function in CORRUPTIONS.values()]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("size", [32, 96])
 @pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"elastic_transform"}))
 def test_distance_grows_with_the_severity(name, size):
