@@ -1,13 +1,31 @@
 """Adversarial training on digits: accuracy under attacks, and under corruptions, which are not attacks.
 
-    python -m experiments.robustness                     3 minutes on 2 cores
+    python -m experiments.robustness                     a few minutes on 2 cores
     python -m experiments.robustness attack.train_eps=0.1
 
-Two networks start from the same parameters. One is trained on the digits, the other on the adversarial examples that
-PGD finds at each step, within `train_eps` of the digits. FGSM (one step) and PGD with increasing eps attack both, and
-both are tested on twelve corruptions at five severities. The folder of the run holds the figures `attacks.svg`,
+LeNet-5 is trained on the digits, and a copy of it then on the adversarial examples that PGD finds at each step, within
+`train_eps` of the digits. From random parameters, adversarial training fails for some seeds: the network gives the same
+class for all digits. FGSM (one step) and PGD with increasing eps attack both networks, and both are tested on twelve
+corruptions at five severities. The folder of the run holds the figures `attacks.svg`,
 `corruptions.svg` and `corrupted_digits.svg`, the table `corruptions.csv`, and a report of the adversarial training.
 Needs '.[train,plot]'.
+
+Test accuracy in %, mean and std over 3 seeds:
+
+                                    standard       adversarial
+    digits                         97.4 +- 0.3      96.0 +- 0.2
+    FGSM, eps 0.2                  20.4 +- 1.6      83.5 +- 1.2
+    PGD, eps 0.1                   37.1 +- 3.9      90.8 +- 0.2
+    PGD, eps 0.2                    0.4 +- 0.1      77.3 +- 0.3
+    PGD, eps 0.3                    0.0 +- 0.0      16.3 +- 1.5
+    mean of all corruptions        96.0 +- 0.3      94.7 +- 0.1
+    contrast, severity 5           93.3 +- 1.6      53.6 +- 0.4
+    fog, severity 5                80.3 +- 6.7      88.0 +- 0.9
+    impulse noise, severity 5      94.4 +- 0.9      96.3 +- 0.2
+
+Adversarial training protects against attacks up to its eps, and not far beyond. It is no general robustness: accuracies
+on clean digits and on the mean of the corruptions are lower. It helps against strong fog and impulse noise. It harms
+most at low contrast: at severity 5, strokes differ from the background by 0.15, which is less than eps.
 
 Source: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018; Hendrycks and Dietterich,
 "Benchmarking neural network robustness to common corruptions and perturbations", 2019.
@@ -116,7 +134,8 @@ def draw_attacks(eps_values, accuracies, examples, labels, train_eps):
             image(ax, images[at, ..., 0], limits=(0, 1))
             wrong = predictions[at] != labels[at]
             ax.set_title(f"{predictions[at]}", size=12, color=COLORS[network], weight="normal" if wrong else "bold")
-            ax.set_xlabel(f"eps {eps_values[i]:g}")
+            if network == "adversarial":  # the lower row
+                ax.set_xlabel(f"eps {eps_values[i]:g}")
         axes[f"{network} {shown[0]}"].set_ylabel(network, color=COLORS[network], size=10)
     figure.suptitle(f"Predictions for a {labels[at]}, changed by PGD", x=0.73, size=10)
     return figure
@@ -177,12 +196,13 @@ def main(config):
         "standard": cross_entropy,
         "adversarial": lambda model: adversarial(cross_entropy(model), attack["train_eps"], attack["train_steps"]),
     }
-    networks = {}
+    networks, start = {}, None
     for name, loss in losses.items():
         run.say(f"\n{name} training")
         part = run if name == "adversarial" else train.Run(name, config, folder=run.folder / name)
-        fitted = train.fit(MODEL, digits, eval_data=test_digits, loss=loss, config=config["train"], run=part)
-        networks[name] = fitted.params
+        options = {"loss": loss, "config": config["train"], "start": start}
+        networks[name] = train.fit(MODEL, digits, eval_data=test_digits, run=part, **options).params
+        start = networks[name], {}
 
     batch = {"image": test_digits.images / np.float32(255), "label": test_digits.labels}
     key = jax.random.key(config["train"]["seed"])

@@ -27,7 +27,8 @@ import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcnn._layer import check_key, short_repr
+from jaxcnn._key import check_key
+from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import is_concrete, values_between
 from jaxcnn.data._augmentation import Augment, compose, uniform
