@@ -104,10 +104,10 @@ def draw(results, sampled, known, unknown, labels):
         mean, std = (np.array([results[size][name][part] for size in sizes]) for part in ("mean", "std"))
         ax, label = axes[panel], score or "ensemble"
         ax.errorbar(sizes, mean, np.nan_to_num(std), color=color, marker="o", capsize=3, label=label)
-        value, spread = sampled[name]["mean"], np.nan_to_num(sampled[name]["std"])
+        value, std = sampled[name]["mean"], np.nan_to_num(sampled[name]["std"])
         note, shade = (f"{score}, MC dropout", color) if score else ("MC dropout", VERMILLION)
         ax.axhline(value, color=shade, linestyle="--", label=note)
-        ax.axhspan(value - spread, value + spread, color=shade, alpha=0.12, linewidth=0)
+        ax.axhspan(value - std, value + std, color=shade, alpha=0.12, linewidth=0)
     for name, title in panels.items():
         ax = axes[name]
         ax.set(title=title, xlabel="members", xscale="log")
