@@ -116,7 +116,7 @@ def draw_attacks(eps_values, accuracies, examples, labels, train_eps):
     """Accuracy against eps, and one digit that both networks recognize, as PGD changes it."""
     shown = np.linspace(0, len(eps_values) - 1, min(5, len(eps_values))).round().astype(int)
     rows = [[f"{network} {i}" for i in shown] for network in examples]
-    figure, axes = mosaic([["curves"] * 4 + row for row in rows], 10.5, 3.4)
+    figure, axes = mosaic([["curves"] * 4 + row for row in rows], 10.5, 3.6)
     ax = axes["curves"]
     for (network, attack), values in accuracies.items():
         style = "-" if attack == "PGD" else "--"

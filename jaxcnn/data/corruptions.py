@@ -53,8 +53,8 @@ def corrupt(images: Any, name: str, severity: int, key: jax.Array) -> jax.Array:
     Example:
         >>> from jaxcnn.data.corruptions import CORRUPTIONS, corrupt
         >>> images = jaxcnn.data.load("mnist_small", "test").images[:2]
-        >>> corrupted = {name: corrupt(images, name, 3, jax.random.key(0)) for name in CORRUPTIONS}
-        >>> len(corrupted), corrupted["fog"].shape, corrupted["fog"].dtype
+        >>> corrupted = corrupt(images, "contrast", 3, jax.random.key(0))
+        >>> len(CORRUPTIONS), corrupted.shape, corrupted.dtype
         (12, (2, 28, 28, 1), dtype('uint8'))
     """
     if name not in CORRUPTIONS:
