@@ -16,7 +16,7 @@ import jaxcnn as cnn
 from jaxcnn.report import report
 from jaxcnn.train import ConfigError, Run, fit, sweep
 from jaxcnn.train._arrays import is_key
-from jaxcnn.train._sweep_programs import chunk_size
+from jaxcnn.train._sweep_programs import chunk_size, runs_at_once
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 
 RNG = np.random.default_rng(0)
@@ -324,6 +324,16 @@ def device_bytes(folder, runs, chunk, monkeypatch):
     monkeypatch.setattr("jaxcnn.train._sweep_programs.jit", Jit)
     sweep(MODEL, TRAIN, over={"seed": range(runs)}, config=CONFIG, run=run_in(folder), chunk=chunk)
     return max(live), max(temporary)
+
+
+def test_runs_at_once(monkeypatch):
+    """As many as fit into 40 % of 100 MB, but at most 16; one if a step has more than 400 MB."""
+    of_size = lambda size: runs_at_once(jax.make_jaxpr(lambda x: x + 1)(jax.ShapeDtypeStruct((size // 4,), np.float32)))
+    memory = "jaxcnn.train._sweep_programs._free_memory"
+    monkeypatch.setattr(memory, lambda: 1e8)
+    assert [of_size(size) for size in (10**6, 10**7, 5 * 10**7)] == [16, 4, 1]
+    monkeypatch.setattr(memory, lambda: 1e12)
+    assert [of_size(size) for size in (10**7, 3 * 10**8, 5 * 10**8)] == [16, 16, 1]
 
 
 @pytest.mark.slow

@@ -66,7 +66,8 @@ def sweep(
         loss, metrics: as for `fit`.
         config: the settings of all runs that differ from the defaults in `FIT`.
         run: the run folder and progress output. Default: a new folder in `runs/`.
-        chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16.
+        chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16, and one of
+            a large network, which takes less time than several together.
         halving: 1 / halving of the combinations continue, for `halving` times as many epochs; at least 2. 0: all
             combinations are trained for all epochs.
 
