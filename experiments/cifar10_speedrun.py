@@ -11,6 +11,7 @@ As in the record, the time includes whitening, training and evaluation, with the
 excludes compilation and a warm-up run on random labels. Needs CIFAR-10 in data.root or JAXCNN_DATA.
 """
 
+import itertools
 import statistics
 import time
 from typing import NamedTuple
@@ -233,10 +234,8 @@ def prepared(config):
     return reduced, [array[:SMALL_IMAGES] for array in arrays]
 
 
-def main(config):
-    train.require(config, LIMITS)
-    if config["small"]:
-        require_default(config, CONFIG, ("widths", *(f"train.{key}" for key in SMALL["train"])), "with small=true")
+def runs(config):
+    """The test accuracy and the seconds of one run after the other, without end. The first call compiles."""
     config, arrays = prepared(config)
     images, labels, *test = (jax.device_put(array) for array in arrays)
     run = whole_run(config, images, min(2000, len(test[0])))
@@ -244,13 +243,19 @@ def main(config):
         print("compiling, then a warm-up run on random labels ...", flush=True)
         shuffled = jnp.asarray(np.random.default_rng(0).permutation(labels))
         jax.block_until_ready(run(jax.random.key(0), images, shuffled, *test))
-    accuracies, seconds = [], []
-    for seed in range(config["train"]["seed"], config["train"]["seed"] + config["runs"]):
+    for seed in itertools.count(config["train"]["seed"]):
         began = time.perf_counter()
         accuracy, losses = jax.block_until_ready(run(jax.random.key(seed), images, labels, *test))
-        seconds.append(time.perf_counter() - began)
-        accuracies.append(float(accuracy))
-        print(f"run {seed}: {accuracy:.2%} in {seconds[-1]:.2f} s; loss per epoch {np.round(losses, 3)}", flush=True)
+        seconds = time.perf_counter() - began
+        print(f"run {seed}: {accuracy:.2%} in {seconds:.2f} s; loss per epoch {np.round(losses, 3)}", flush=True)
+        yield float(accuracy), seconds
+
+
+def main(config):
+    train.require(config, LIMITS)
+    if config["small"]:
+        require_default(config, CONFIG, ("widths", *(f"train.{key}" for key in SMALL["train"])), "with small=true")
+    accuracies, seconds = map(list, zip(*itertools.islice(runs(config), config["runs"]), strict=True))
     if config["runs"] > 1:
         print(f"{statistics.mean(accuracies):.2%} +- {statistics.stdev(accuracies):.2%}", end=" in ")
         print(f"{statistics.mean(seconds):.3f} +- {statistics.stdev(seconds):.3f} s, {config['runs']} runs")

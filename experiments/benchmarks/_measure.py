@@ -157,18 +157,20 @@ def results_path(name: str) -> pathlib.Path:
     return FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
 
 
-def other_rows(name: str, key: str, measured: Iterable[str]) -> list[dict[str, Any]]:
+def other_rows(name: str, key: str, measured: Iterable[str], path: pathlib.Path | None = None) -> list[dict[str, Any]]:
     """The saved rows of a benchmark, without those whose value of `key` was measured again."""
-    path = results_path(name)
+    path = path or results_path(name)
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     return [row for row in rows if row[key] not in measured]
 
 
-def save(name: str, rows: list[dict[str, Any]]) -> pathlib.Path:
-    """Write measurements to results/NAME-BACKEND.json and return the path."""
-    path = results_path(name)
+def save(name: str, rows: list[dict[str, Any]], path: pathlib.Path | None = None) -> pathlib.Path:
+    """Write measurements to `path`, by default results/NAME-BACKEND.json, and return the path."""
+    path = path or results_path(name)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    temporary.replace(path)  # a process that is killed here keeps the earlier results
     return path
 
 

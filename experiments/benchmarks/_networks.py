@@ -1,7 +1,8 @@
 """The networks of the benchmarks: framework-independent descriptions and a builder for each framework.
 
-All frameworks do the same work: the same layers on the same shapes in float32, the same number of parameters, cross
-entropy, and SGD with momentum. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels
+All frameworks do the same work: the same layers on the same shapes, the same number of parameters, cross entropy, and
+SGD with momentum. In bfloat16, parameters and losses stay float32: `cast` in jaxcnn, `dtype=` in Flax, autocast in
+PyTorch. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels
 first by default, the others channels last. Only jaxcnn sets compiler options. Differences:
 
     stax has no grouped convolution and no layer norm. Networks that need one are not built.
@@ -98,6 +99,7 @@ class Network(NamedTuple):
     shape: tuple[int, int, int]  # height, width, channels
     batch: int
     layers: tuple[Any, ...]
+    dtype: str = "float32"  # of the layers; "bfloat16" in jaxcnn, Flax and PyTorch
 
 
 def _conv_norm(features: int, size: int = 3, stride: int = 1, groups: int = 1) -> tuple[Any, ...]:
@@ -342,6 +344,7 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
 
     image, label = map(jnp.asarray, random_batch(net))
     model = net.model() if isinstance(net, Task) else build(net.layers)
+    model = model if net.dtype == "float32" else jaxcnn.cast(model, net.dtype)
     return model, _optimizer(), {"image": image, "label": label}
 
 
@@ -398,11 +401,11 @@ def flax_model(net: Network) -> Model:
                 match layer:
                     case Conv(features, size, stride, groups, bias):
                         window = {"kernel_size": (size, size), "strides": stride, "padding": layer.padding}
-                        x = nn.Conv(features, **window, feature_group_count=groups, use_bias=bias)(x)
+                        x = nn.Conv(features, **window, feature_group_count=groups, use_bias=bias, dtype=net.dtype)(x)
                     case Norm():
-                        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+                        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=net.dtype)(x)
                     case LayerNorm():
-                        x = nn.LayerNorm(epsilon=1e-5)(x)
+                        x = nn.LayerNorm(epsilon=1e-5, dtype=net.dtype)(x)
                     case Relu():
                         x = nn.relu(x)
                     case Gelu():
@@ -414,7 +417,7 @@ def flax_model(net: Network) -> Model:
                     case Flatten():
                         x = x.reshape(len(x), -1)
                     case Dense(features):
-                        x = nn.Dense(features)(x)
+                        x = nn.Dense(features, dtype=net.dtype)(x)
                     case Residual(branch, shortcut):
                         y = Net(branch)(x, train=train)
                         x = y + (Net(shortcut)(x, train=train) if shortcut else x)
@@ -429,9 +432,9 @@ def flax_model(net: Network) -> Model:
     def apply(params, stats, image, *, train):
         variables = {"params": params, "batch_stats": stats}
         if not train:
-            return module.apply(variables, image, train=False), stats
+            return module.apply(variables, image, train=False).astype(jnp.float32), stats
         logits, changed = module.apply(variables, image, train=True, mutable=["batch_stats"])
-        return logits, changed.get("batch_stats", {})
+        return logits.astype(jnp.float32), changed.get("batch_stats", {})
 
     return Model(init, apply)
 
@@ -698,6 +701,9 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
     layout = last if channels_last else torch.contiguous_format
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
+    if compiled:
+        torch._dynamo.reset()  # all networks share the cache of nn.Sequential.forward, which holds 8 entries
+
     def create_model():
         module = torch_module(net).to(device, memory_format=layout)
         return torch.compile(module) if compiled else module
@@ -715,9 +721,11 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
     label = label.to(device)
     model, eval_model = create_model(), create_model().eval()
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=net.dtype != "float32")
 
     def train():
-        loss = loss_of(model(image))
+        with autocast:
+            loss = loss_of(model(image))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()  # at the end, so that gradients count as memory of the step, as in JAX
@@ -726,7 +734,8 @@ def _torch(net: Network | Task, *, channels_last: bool = False, compiled: bool =
 
     @torch.inference_mode()
     def infer():
-        logits = eval_model(image)
+        with autocast:
+            logits = eval_model(image)
         synchronize()
         return logits
 
@@ -755,6 +764,8 @@ def create_contender(net: Network | Task, name: str) -> Contender | None:
 
     A `Task` is built in jaxcnn and PyTorch. PyTorch has no channels last for signals.
     """
+    if net.dtype != "float32" and name in ("equinox", "stax"):
+        return None
     if isinstance(net, Task) and (not name.startswith(("jaxcnn", "torch")) or ("last" in name and len(net.shape) < 3)):
         return None
     return _BUILDERS[name](net)
@@ -783,18 +794,19 @@ def contenders(frameworks: Iterable[str]) -> list[str]:
 
 def build(net: Network | Task, names: Iterable[str]) -> dict[str, Contender]:
     """Build a network in each contender that supports it. Checks the parameter counts and runs one training step."""
-    if any("compile" in name for name in names):
-        import torch
-
-        torch._dynamo.reset()  # all networks share the cache of nn.Sequential.forward, which holds 8 entries
     built = {name: contender for name in names if (contender := create_contender(net, name))}
+    check(built)
+    return built
+
+
+def check(built: dict[str, Contender]) -> None:
+    """Raise an error unless all contenders have the same size and a finite loss after a training step."""
     counts = {name: contender.parameters for name, contender in built.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"the contenders have different parameter counts: {counts}")
     for name, contender in built.items():
         if not math.isfinite(loss := float(contender.train())):
             raise ValueError(f"{name}: the loss of the first step is {loss}, expected a finite value")
-    return built
 
 
 def _torch_compile_error() -> str | None:

@@ -14,6 +14,7 @@ class Task(NamedTuple):
     dense: bool  # whether the labels are maps
     model: Callable[[], Layer]
     module: Callable[[], Any]  # the same network in PyTorch
+    dtype: str = "float32"  # as in `_networks.Network`
 
 
 def torch_unet() -> Any:

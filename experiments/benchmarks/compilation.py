@@ -11,6 +11,8 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from experiments.benchmarks import _measure, _networks
 
@@ -21,7 +23,11 @@ NETWORKS = _networks.NETWORKS | {"resnet50": _networks.resnet50(batch=1)}
 
 def child(name: str, framework: str, kind: str) -> float:
     """Compilation time in seconds. `kind` is "infer" or "train"."""
-    call = getattr(_networks.create_contender(NETWORKS[name], framework), kind)
+    return compile_seconds(getattr(_networks.create_contender(NETWORKS[name], framework), kind))
+
+
+def compile_seconds(call: Callable[[], Any]) -> float:
+    """The seconds of the first call minus those of the second."""
     timestamps = [time.perf_counter()]
     for _ in range(2):
         call()

@@ -8,13 +8,12 @@ fraction of those of a large matrix product. On a CPU: inference in float32 with
 fastest of eager and compiled, with channels first and channels last.
 """
 
-import functools
 import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +29,24 @@ BATCHES = {"gpu": (64, 128, 256, 512), "cpu": (1, 8)}
 Call = Callable[[], Any]
 
 
-def random_batch(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    draw = np.random.default_rng(0)
-    return draw.standard_normal((batch, 224, 224, 3), np.float32), draw.integers(0, 1000, batch, np.int32)
+class Work(NamedTuple):
+    """Training or inference of a network on images of side x side pixels."""
+
+    network: str
+    batch: int
+    training: bool
+    side: int = 224
+
+    def random_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        draw = np.random.default_rng(0)
+        images = draw.standard_normal((self.batch, self.side, self.side, 3), np.float32)
+        return images, draw.integers(0, 1000, self.batch, np.int32)
 
 
-def jaxcnn_call(name: str, batch: int, dtype: Any, training: bool) -> Call:
-    images, labels = map(jnp.asarray, random_batch(batch))
-    model = jaxcnn.cast(MODELS[name](), dtype)
-    if training:
+def jaxcnn_call(work: Work, dtype: Any) -> Call:
+    images, labels = map(jnp.asarray, work.random_batch())
+    model = jaxcnn.cast(MODELS[work.network](), dtype)
+    if work.training:
         optimizer = optax.sgd(1e-3, 0.9)
         state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), images)
         step = jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer)
@@ -55,14 +63,15 @@ def jaxcnn_call(name: str, batch: int, dtype: Any, training: bool) -> Call:
     return lambda: logits(images).block_until_ready()
 
 
-def torch_call(name: str, batch: int, *, half: bool, training: bool, compiled: bool, channels_last: bool) -> Call:
+def torch_call(work: Work, *, half: bool, compiled: bool, channels_last: bool) -> Call:
     import torch
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images, labels = (torch.from_numpy(array).to(device) for array in random_batch(batch))
+    images, labels = (torch.from_numpy(array).to(device) for array in work.random_batch())
     images = images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
-    net = _torchvision.models().get_model(name, weights=None).to(device, memory_format=layout).train(training)
+    net = _torchvision.models().get_model(work.network, weights=None)
+    net = net.to(device, memory_format=layout).train(work.training)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9)
     call = torch.compile(net) if compiled else net
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -81,31 +90,36 @@ def torch_call(name: str, batch: int, *, half: bool, training: bool, compiled: b
             call(images)
         synchronize()
 
-    return train if training else infer
+    return train if work.training else infer
 
 
-def contenders(name: str, batch: int, training: bool) -> dict[str, Callable[[], Call]]:
-    """Functions that build each contender. On a GPU, PyTorch only runs in the variant that is fastest there."""
+def labels_of_contenders() -> list[str]:
+    """On a GPU, PyTorch only runs in the variant that is fastest there."""
+    on_gpu = jax.default_backend() == "gpu"
+    return ["jaxcnn", *(["torch compile channels_last"] if on_gpu else _networks.contenders(["torch"]))]
+
+
+def build(label: str, work: Work) -> Call | None:
+    """A call of a contender, after its first run. None if it fails, as it may for lack of memory."""
     half = jax.default_backend() == "gpu"
-    builders = {"jaxcnn": functools.partial(jaxcnn_call, name, batch, jnp.bfloat16 if half else jnp.float32, training)}
-    for label in ["torch compile channels_last"] if half else _networks.contenders(["torch"]):
-        options = {"compiled": "compile" in label, "channels_last": "channels_last" in label}
-        builders[label] = functools.partial(torch_call, name, batch, half=half, training=training, **options)
-    return builders
+    try:
+        if label == "jaxcnn":
+            call = jaxcnn_call(work, jnp.bfloat16 if half else jnp.float32)
+        else:
+            options = {"compiled": "compile" in label, "channels_last": "channels_last" in label}
+            call = torch_call(work, half=half, **options)
+        call()
+    except Exception as error:  # JAX and PyTorch raise different exceptions
+        first_line = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        print(f"  {label} fails at batch size {work.batch}: {first_line[:100]}")
+        return None
+    return call
 
 
-def rates(name: str, batch: int, training: bool) -> dict[str, list[float]]:
-    """Images per second of each turn, for each contender that runs at this batch size without an error."""
-    built = {}
-    for label, build in contenders(name, batch, training).items():
-        try:
-            call = build()
-            call()
-            built[label] = call
-        except Exception as error:  # out of memory; JAX and PyTorch raise different exceptions
-            print(f"  {label} fails at batch size {batch}: {str(error).strip().splitlines()[0][:100]}")
-    _, turn_times = _measure.compare(built, turns=5, seconds=1.0)
-    return {label: [batch / seconds for seconds in turns] for label, turns in turn_times.items()}
+def rates(calls: Mapping[str, Call], batch: int, *, turns: int = 5, seconds: float = 1.0) -> dict[str, list[float]]:
+    """Images per second of each turn."""
+    _, turn_times = _measure.compare(calls, turns=turns, seconds=seconds)
+    return {label: [batch / duration for duration in times] for label, times in turn_times.items()}
 
 
 def best_rate(rows: list[dict[str, list[float]]], *, ours: bool) -> float | None:
@@ -115,8 +129,8 @@ def best_rate(rows: list[dict[str, list[float]]], *, ours: bool) -> float | None
 
 
 def peak_rate(size: int = 8192) -> float:
-    """Multiply-adds per second of a matrix product in bfloat16."""
-    a = jnp.ones((size, size), jnp.bfloat16)
+    """Multiply-adds per second of a product of random matrices in bfloat16. A GPU multiplies ones at a higher clock."""
+    a = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
     began = time.perf_counter()
@@ -136,7 +150,10 @@ def main(names: list[str]) -> None:
     for name in _measure.select_names(names, NETWORKS):
         work = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)).multiply_adds
         for training, batches in itertools.product((True, False) if on_gpu else (False,), groups):
-            measured = [rates(name, batch, training) for batch in batches]
+            measured = []
+            for batch in batches:
+                built = {label: build(label, Work(name, batch, training)) for label in labels_of_contenders()}
+                measured.append(rates({label: call for label, call in built.items() if call}, batch))
             rows += [
                 {"network": name, "training": training, "batch": batch, "images_per_second": row}
                 for batch, row in zip(batches, measured, strict=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments import signals
-from experiments.benchmarks import _measure, many_runs, seeds
+from experiments.benchmarks import _gpu_records, _measure, many_runs, seeds
 from experiments.benchmarks._measure import mean_and_std
 from jaxcnn.models import MODELS
 
@@ -61,8 +61,8 @@ def _best(rows: Rows) -> tuple[str, str]:
 
 
 def _cifar10(rows: Rows) -> tuple[str, str]:
-    ours, peer = (_time_and_accuracy(row["seconds"], row["accuracies"], ".3f") for row in rows)
-    return ours, peer
+    texts = {row["contender"]: _time_and_accuracy(row["seconds"], row["accuracies"], ".3f") for row in rows}
+    return texts["jaxcnn"], texts.get("PyTorch", "")
 
 
 def _throughput(network: str, training: bool) -> Callable[[Rows], tuple[str, str]]:
@@ -77,6 +77,8 @@ def _throughput(network: str, training: bool) -> Callable[[Rows], tuple[str, str
 
 def _rate(row: dict[str, Any], ours: bool) -> str:
     rates = {name: turns for name, turns in row["images_per_second"].items() if (name == "jaxcnn") == ours}
+    if not rates:
+        return "not measured"
     fastest = max(rates, key=lambda name: statistics.median(rates[name]))
     return f"{mean_and_std(rates[fastest], '.1f')}/s" + ("" if ours else f" ({fastest})")
 
@@ -118,10 +120,11 @@ RECORDS = [
 
 
 def line(record: Record) -> str:
-    path = FOLDER / "results" / f"{record.file}.json"
-    cells = ["not measured", "", f"`{record.command}`", "", "", ""]
-    if path.exists():
-        measured = json.loads(path.read_text())
+    command = record.command
+    if not (measured := _result(record.file)) and (measured := _gpu_records.part_of_file(FOLDER, record.file)):
+        command = _gpu_records.COMMAND
+    cells = ["not measured", "", f"`{command}`", "", "", ""]
+    if measured:
         machine = measured["machine"]
         versions = {"Python": machine["python"]} | {
             name: machine["versions"][name] for name in ("jax", "torch") if name in machine["versions"]
@@ -312,6 +315,7 @@ def page() -> str:
     sections = (
         *(tasks(), signal_table(), *map(many_networks, ("cpu", "gpu")), *map(sweeps, ("cpu", "gpu"))),
         *(*itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()),
+        *_gpu_records.sections(FOLDER, TITLES),
     )
     return HEADER + "".join(map(line, RECORDS)) + "".join(sections)
 
