@@ -17,9 +17,10 @@
     python -m experiments.benchmarks.ablations              these two with one trick disabled at a time
     python -m experiments.benchmarks.cifar10_accuracy       accuracy against the same recipe in PyTorch
     python -m experiments.benchmarks.seeds      experiments over several seeds
+    python -m experiments.benchmarks.gpu        checks and benchmarks for one GPU in 8 minutes
     python -m experiments.benchmarks.records    write the table of records from the results
 
 Each benchmark prints a table and writes the measurements, versions and hardware to a JSON file in `results/`. The same
-commands run on a GPU. Frameworks that are not installed (PyTorch, Flax, Equinox) are skipped. `train.reuse_memory` is
-on for all contenders of a process.
+commands run on a GPU; `gpu` runs the most important measurements within a time budget. Frameworks that are not
+installed (PyTorch, Flax, Equinox) are skipped. `train.reuse_memory` is on for all contenders of a process.
 """

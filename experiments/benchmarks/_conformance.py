@@ -77,8 +77,8 @@ def loss_case(name: str, loss: Callable[[jaxcnn.Layer], jaxcnn.LossFn], label: n
 def step_cases(name: str, net: _networks.Network) -> list[Case]:
     """A training step of a network. The momentum of SGD after the first step is the gradient.
 
-    In bfloat16 only the loss and the statistics are compared: rounding changes which inputs a max pool selects and which
-    a ReLU passes, and with them single gradients.
+    In bfloat16 only the loss and the statistics are compared: rounding changes which inputs a max pool selects and
+    which a ReLU passes, and with them single gradients.
     """
 
     def build(dtype):
