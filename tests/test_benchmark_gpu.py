@@ -83,13 +83,14 @@ def test_failing_case_is_named_and_gives_status_1(tmp_path, monkeypatch, capsys)
 def test_largest_difference(found, difference, where):
     expected = {"a": np.array([10.0, -20.0]), "b": np.zeros(2), "c": np.zeros((0, 2))}
     found = {"a": np.array(found), "b": np.array([0, 1e-5]), "c": np.zeros((0, 2))}
-    assert _conformance.largest_difference(found, expected) == (pytest.approx(difference), where)
+    assert _conformance.largest_difference(found, expected, 1e-3) == (pytest.approx(difference), where)
 
 
 def test_array_of_zeros_is_compared_with_the_largest_value():
     expected = {"a": np.array([10.0, -20.0]), "b": np.zeros(2)}
     found = {"a": np.array([10.0, -20.0]), "b": np.array([0, 1e-3])}
-    assert _conformance.largest_difference(found, expected) == (pytest.approx(1e-3 / 20e-3), "['b']")
+    assert _conformance.largest_difference(found, expected, 0.1) == (pytest.approx(5e-4), "['b']")
+    assert _conformance.largest_difference(found, expected, 1e-3) == (pytest.approx(5e-2), "['b']")
 
 
 def test_arguments_are_rounded_and_compared_with_float32():

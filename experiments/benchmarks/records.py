@@ -124,12 +124,12 @@ def line(record: Record) -> str:
     if not (measured := _result(record.file)) and (measured := _gpu_records.part_of_file(FOLDER, record.file)):
         command = _gpu_records.COMMAND
     cells = ["not measured", "", f"`{command}`", "", "", ""]
-    if measured:
+    if measured and (results := record.results(measured["rows"]))[0]:
         machine = measured["machine"]
         versions = {"Python": machine["python"]} | {
             name: machine["versions"][name] for name in ("jax", "torch") if name in machine["versions"]
         }
-        cells[:2] = record.results(measured["rows"])
+        cells[:2] = results
         cells[3] = f"{machine['cores']} cores of {machine['device']}"
         cells[4] = ", ".join(f"{name} {version}" for name, version in versions.items())
         cells[5] = machine["date"]
