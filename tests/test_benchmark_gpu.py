@@ -112,11 +112,18 @@ def test_arguments_are_rounded_and_compared_with_float32():
     assert (row["passed"], row["difference"]) == (False, pytest.approx(1 / 3))
 
 
+def test_networks_with_gelu():
+    relu, gelu, conv = _networks.Relu(), _networks.Gelu(), _networks.Conv(3)
+    layers = (relu, _networks.Residual((conv, relu), (relu,)), conv)
+    assert _conformance.with_gelu(layers) == (gelu, _networks.Residual((conv, gelu), (gelu,)), conv)
+
+
 def test_cases_are_distinct_and_cover_the_named_networks():
     names = [(case.name, dtype) for case in _conformance.all_cases() for dtype in case.dtypes]
     assert len({*names}) == len(names)
     both = sum(map(len, (_conformance.LAYERS, _conformance.LOSSES, _conformance.STEPS)))
     assert len(names) == 2 * both - len(_conformance.SENSITIVE) + len(_conformance.CLASSIFIERS)
+    assert {*_conformance.SMOOTH} < {*_conformance.CLASSIFIERS}
     assert {*_conformance.SENSITIVE} <= {*_conformance.LAYERS}
 
 
