@@ -213,7 +213,10 @@ def test_cifar10_benchmark_requires_all_tricks():
 
 
 def test_record_of_cifar10():
-    rows = [{"accuracies": [0.94, 0.942], "seconds": [2.5, 2.7]}, {"accuracies": [0.94, 0.94], "seconds": [3.0, 3.0]}]
+    rows = [
+        {"contender": "jaxcnn", "accuracies": [0.94, 0.942], "seconds": [2.5, 2.7]},
+        {"contender": "PyTorch", "accuracies": [0.94, 0.94], "seconds": [3.0, 3.0]},
+    ]
     record = next(record for record in records.RECORDS if record.file == "cifar10_speedrun-gpu")
     assert record.results(rows) == (
         "2.600 ± 0.141 s, 94.10 % ± 0.14 (2 runs)",
