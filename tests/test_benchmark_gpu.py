@@ -31,8 +31,8 @@ def run(tmp_path, *arguments):
     return status, saved["rows"]
 
 
-def fake_part(*tasks, share=0.5):
-    return gpu.Part(share, lambda tiny, deadline: (task for task in tasks), lambda row: f"value {row.get('value')}")
+def fake_part(*tasks, fraction=0.5):
+    return gpu.Part(fraction, lambda tiny, deadline: (task for task in tasks), lambda row: f"value {row.get('value')}")
 
 
 @pytest.mark.slow
@@ -193,9 +193,9 @@ def test_budget_skips_parts_and_keeps_results(tmp_path, monkeypatch, capsys):
 
     quick = lambda: {"value": 2}
     parts = {
-        "first": fake_part(("a", slow), ("b", quick), share=0.3),
-        "second": fake_part(("c", quick), ("d", slow), ("e", quick), share=0.5),
-        "third": fake_part(("f", quick), share=0.0),
+        "first": fake_part(("a", slow), ("b", quick), fraction=0.3),
+        "second": fake_part(("c", quick), ("d", slow), ("e", quick), fraction=0.5),
+        "third": fake_part(("f", quick), fraction=0.0),
     }
     monkeypatch.setattr(gpu, "PARTS", parts)
     monkeypatch.setattr(gpu, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
@@ -246,7 +246,7 @@ def test_failure_of_a_part_does_not_end_the_others(tmp_path, monkeypatch, capsys
 def test_unknown_part(tmp_path):
     with pytest.raises(SystemExit, match="unknown: network; expected one of: conformance, networks, "):
         gpu.main(["network", "--output", str(tmp_path)])
-    assert sum(part.share for part in gpu.PARTS.values()) == pytest.approx(1)
+    assert sum(part.fraction for part in gpu.PARTS.values()) == pytest.approx(1)
 
 
 def test_results_of_a_card(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ from experiments.benchmarks._gpu_parts import Row
 
 
 class Part(NamedTuple):
-    share: float  # of the budget
+    fraction: float  # of the budget
     tasks: Callable[[bool, float], _gpu_parts.Tasks]  # (tiny, deadline) -> pairs (name, function that returns a row)
     text: Callable[[Row], str]  # a row as a printed line
 
@@ -137,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = results_path(options.output, options.tiny)
     kept = {(row["part"], row["name"]): row for row in _measure.other_rows("gpu", "part", names, path)}
     measured: dict[tuple[str, str], Row] = {}
-    failures, total, share = 0, sum(PARTS[name].share for name in names), 0.0
+    failures, total, fraction = 0, sum(PARTS[name].fraction for name in names), 0.0
     for name in names:
-        share += PARTS[name].share
-        for row in rows(name, options.tiny, began + options.budget * share / total):
+        fraction += PARTS[name].fraction
+        for row in rows(name, options.tiny, began + options.budget * fraction / total):
             # PyTorch is compiled after everything else, and the row then has all contenders.
             key = name, row["name"]
             measured[key] = measured.get(key, {}) | row
