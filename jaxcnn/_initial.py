@@ -54,7 +54,7 @@ def _draw(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax
     count = -(-size // _BLOCK)
     if count and not isinstance(first := _block(key, 0), Tracer):
         # NumPy joins the blocks, because jax.numpy would compile a program for each shape.
-        blocks = np.concatenate([first, *(_block(key, i) for i in range(1, count))])
+        blocks = np.concatenate(jax.device_get([first, *(_block(key, i) for i in range(1, count))]))
         values = (np.float32(std) * blocks[:size].reshape(shape)).astype(dtype)
         return jax.device_put(values, first.sharding if first.committed else None)
     blocks = lax.map(functools.partial(_block, key), jnp.arange(count))
