@@ -676,7 +676,7 @@ def test_distillation(tmp_path):
 
 @pytest.mark.slow
 def test_autoencoder(tmp_path):
-    result = small(autoencoder, tmp_path, "train.epochs=1", "train.report=true")
+    result = small(autoencoder, tmp_path, "train.epochs=2", "train.report=true")
     assert result["noisy"] < result["median filter"] < result["gaussian filter"] < result["network"]
     assert (next(tmp_path.iterdir()) / "report.html").exists()
 

@@ -78,7 +78,7 @@ def test_a_signal_at_the_end_of_training(tmp_path, monkeypatch, where, number, s
             monkeypatch.setattr(_fit, "mean_metrics", kill)
         case "report":
             at_end = lambda event: event.kind == "end" and os.kill(os.getpid(), number)
-            monkeypatch.setitem(callbacks.FACTORIES, "report", lambda model, data: at_end)
+            monkeypatch.setattr("jaxcnn.report.write_report", lambda model, data: at_end)
         case "end":  # after training has checked for a signal for the last time
             asking = callbacks.signals
 

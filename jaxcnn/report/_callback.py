@@ -8,7 +8,6 @@ import jax
 from jaxcnn._layer import Layer
 from jaxcnn.report._gather import gather
 from jaxcnn.report._report import report
-from jaxcnn.train.callbacks import FACTORIES
 
 
 def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
@@ -31,6 +30,3 @@ def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
             report(event.run.folder)
 
     return callback
-
-
-FACTORIES["report"] = write_report

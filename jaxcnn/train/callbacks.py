@@ -47,7 +47,6 @@ from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._optimizer import apply_accumulated
 
 __all__ = [
-    "FACTORIES",
     "Callback",
     "Checkpoints",
     "accumulated",
@@ -65,9 +64,6 @@ __all__ = [
 Callback = Callable[[Event], None]
 
 MAX_IN_A_ROW = 10  # consecutive non-finite steps, or rollbacks, at which training fails
-
-FACTORIES: dict[str, Callable[..., Callback]] = {}
-"""Callback factories registered by other packages: "report", (model, data) -> callback, for the setting "report"."""
 
 
 def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback:
