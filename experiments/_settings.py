@@ -84,7 +84,7 @@ def require_model_of(name: str, model: str) -> None:
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """A question about similar names; an empty string if there are none."""
+    """A question with similar names, or an empty string."""
     close = ", ".join(map(repr, difflib.get_close_matches(name, names, 3)))
     return f"; did you mean {close}?" if close else ""
 

@@ -104,7 +104,6 @@ def imagenet(tiny: bool) -> Tasks:
     names, batch, side = (["mobilenet_v2"], 2, 32) if tiny else (imagenet_throughput.NETWORKS, 256, 224)
     peak = imagenet_throughput.peak_rate(64 if tiny else 8192)
     repeats = _repeats(tiny) | ({} if tiny else {"seconds": 0.3})
-    # PyTorch compiles training for up to a minute per network, so that only its time limits the size of this list.
     work = [imagenet_throughput.Work(*item, side) for item in itertools.product(names, (batch,), (True, False))]
     built: dict[imagenet_throughput.Work, dict[str, Callable[[], Any]]] = {}
 

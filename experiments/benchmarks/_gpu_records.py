@@ -8,7 +8,6 @@ from typing import Any
 COMMAND = "python -m experiments.benchmarks.gpu"
 PARTS = {"imagenet_throughput-gpu": "imagenet", "cifar10_speedrun-gpu": "cifar10"}  # by the name of a results file
 
-
 Rows = list[dict[str, Any]]
 
 

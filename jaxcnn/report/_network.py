@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.metrics._calibration import BinSums, calibration_error
 from jaxcnn.report._by_hand import by_hand
 from jaxcnn.report._drawing import example, reliability
 from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
@@ -78,7 +80,7 @@ def _mistakes(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Html:
 
 def _calibration(count: np.ndarray, confidence: np.ndarray, hits: np.ndarray) -> Html:
     """From sums over bins of the confidence."""
-    error = float(np.abs(hits - confidence).sum() / count.sum())
+    error = float(calibration_error(BinSums(*map(jnp.asarray, (count, confidence, hits)))))
     filled = np.maximum(count, 1)
     text = (
         "The confidence of a prediction is its probability. Among predictions with a confidence of 80%, 80% should be "
