@@ -1,4 +1,4 @@
-"""HTML, SVG and PNG for a self-contained page: no scripts, no external resources, all text escaped."""
+"""HTML, SVG and PNG for a self-contained page: no external resources, all text escaped."""
 
 import base64
 import hashlib
@@ -32,19 +32,30 @@ def joined(parts: Iterable[Any]) -> Html:
     return Html("".join(part if isinstance(part, Html) else html.escape(str(part)) for part in parts))
 
 
-def document(title: str, *body: Html) -> str:
-    """The page. Its content security policy allows only this style sheet and embedded images."""
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
+    """The page. Its content security policy allows only its style sheet, its script and embedded images.
+
+    `style` is added to the style sheet of all pages. `script` runs after the page is read.
+    """
+    style = _STYLE + style
+    allowed = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'", "base-uri 'none'", "form-action 'none'"]
+    if script:
+        allowed.append(f"script-src '{_digest(script)}'")
+        body = (*body, tag("script", Html(script)))
+    policy = "; ".join(allowed)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Html(_STYLE)),
+        tag("style", Html(style)),
     )
     return f"<!doctype html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 
 def table(caption: str, columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, class_: str = "") -> Html:
