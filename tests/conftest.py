@@ -10,7 +10,7 @@ import pytest
 
 import jaxcnn.data
 
-CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+CACHE = os.environ.get("JAXCNN_TEST_CACHE") or pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ["JAXCNN_REUSE_MEMORY"] = "0"  # thousands of programs in one process would keep several GB
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

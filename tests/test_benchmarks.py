@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 
 from experiments import cifar10_speedrun, mnist_speedrun
-from experiments.benchmarks import _measure, _networks, ablations, many_runs, nets, ops, records, seeds, sweep, vmap
+from experiments.benchmarks import (
+    _measure,
+    _networks,
+    ablations,
+    many_runs,
+    nets,
+    ops,
+    records,
+    seeds,
+    spread,
+    sweep,
+    vmap,
+)
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from experiments.benchmarks import onnx as onnx_benchmark
 from jaxcnn import dense, flatten, serial
@@ -197,6 +209,11 @@ def test_failed_process_reports_its_output():
     assert _measure.run_python("-c", "print(6 * 7)") == "42\n"
     with pytest.raises(SystemExit, match=r"failed with exit code 1:\nbefore\n(.*\n)*ValueError: no digits"):
         _measure.run_python("-c", "print('before', flush=True); raise ValueError('no digits')")
+
+
+def test_spread_is_the_fraction_of_the_processes_near_the_median():
+    assert spread.within([1.0, 1.0, 1.09, 0.91, 1.2]) == 0.8
+    assert spread.within([2.0] * 20) == 1
 
 
 @pytest.mark.parametrize("experiment", [mnist_speedrun, cifar10_speedrun])

@@ -9,6 +9,7 @@
     python -m experiments.benchmarks.scan       training steps inside `lax.scan`
     python -m experiments.benchmarks.startup    import, first step, first epoch
     python -m experiments.benchmarks.compilation            compilation time
+    python -m experiments.benchmarks.spread     the time of a training step in 20 processes
     python -m experiments.benchmarks.scaling    time and memory by batch size, image size and width
     python -m experiments.benchmarks.pipeline   overhead of `train.fit` over a bare training step
     python -m experiments.benchmarks.imagenet_throughput    images per second of ImageNet networks

@@ -1,14 +1,14 @@
-"""Images per second of ImageNet networks at 224x224, against PyTorch.
+"""Images per second of ImageNet networks at 224x224, against PyTorch and Flax.
 
     python -m experiments.benchmarks.imagenet_throughput [networks ...]
 
 On a GPU: training and inference in bfloat16 on random images, each contender at its fastest batch size. PyTorch runs
 torchvision's models with channels last, autocast and `torch.compile`. `of peak` is the multiply-adds per second as a
-fraction of those of a large matrix product. On a CPU: inference in float32 with batch sizes 1 and 8. PyTorch is the
-fastest of eager and compiled, with channels first and channels last.
+fraction of those of a large matrix product. On a CPU, in float32: inference with batch sizes 1 and 8, and training with
+batch size 8. PyTorch is the fastest of eager and compiled, with channels first and channels last; for training, ResNet-50
+in Flax is measured, too. With names, the results of these networks are replaced.
 """
 
-import itertools
 import statistics
 import sys
 import time
@@ -25,7 +25,11 @@ from experiments.benchmarks import _measure, _networks, _torchvision
 from jaxcnn.models import MODELS
 
 NETWORKS = ("resnet50", "convnext_tiny", "efficientnet_b0", "mobilenet_v2")
-BATCHES = {"gpu": (64, 128, 256, 512), "cpu": (1, 8)}
+# (training, batch sizes): one row of the table for each, with the fastest batch size.
+GROUPS = {
+    "gpu": [(True, (64, 128, 256, 512)), (False, (64, 128, 256, 512))],
+    "cpu": [(True, (8,)), (False, (1,)), (False, (8,))],
+}
 Call = Callable[[], Any]
 
 
@@ -93,10 +97,12 @@ def torch_call(work: Work, *, half: bool, compiled: bool, channels_last: bool) -
     return train if work.training else infer
 
 
-def labels_of_contenders() -> list[str]:
-    """On a GPU, PyTorch only runs in the variant that is fastest there."""
-    on_gpu = jax.default_backend() == "gpu"
-    return ["jaxcnn", *(["torch compile channels_last"] if on_gpu else _networks.contenders(["torch"]))]
+def labels_of_contenders(work: Work) -> list[str]:
+    """On a GPU, PyTorch only runs in the variant that is fastest there. Of these networks, Flax has ResNet-50."""
+    if jax.default_backend() == "gpu":
+        return ["jaxcnn", "torch compile channels_last"]
+    flax = ["flax"] if work.training and work.network == "resnet50" else []
+    return ["jaxcnn", *_networks.contenders([*flax, "torch"])]
 
 
 def build(label: str, work: Work) -> Call | None:
@@ -105,6 +111,9 @@ def build(label: str, work: Work) -> Call | None:
     try:
         if label == "jaxcnn":
             call = jaxcnn_call(work, jnp.bfloat16 if half else jnp.float32)
+        elif label == "flax":
+            contender = _networks.create_contender(_networks.resnet50(work.batch), label)
+            call = contender.train
         else:
             options = {"compiled": "compile" in label, "channels_last": "channels_last" in label}
             call = torch_call(work, half=half, **options)
@@ -122,9 +131,9 @@ def rates(calls: Mapping[str, Call], batch: int, *, turns: int = 5, seconds: flo
     return {label: [batch / duration for duration in times] for label, times in turn_times.items()}
 
 
-def best_rate(rows: list[dict[str, list[float]]], *, ours: bool) -> float | None:
-    """The largest median over batch sizes, of jaxcnn if `ours`, otherwise of PyTorch. None if nothing ran."""
-    medians = (statistics.median(turns) for row in rows for label, turns in row.items() if (label == "jaxcnn") == ours)
+def best_rate(rows: list[dict[str, list[float]]], framework: str) -> float | None:
+    """The largest median over batch sizes and variants of a framework. None if nothing ran."""
+    medians = (statistics.median(turns) for row in rows for label, turns in row.items() if label.split()[0] == framework)
     return max(medians, default=None)
 
 
@@ -143,28 +152,27 @@ def main(names: list[str]) -> None:
     jaxcnn.train.reuse_memory()
     on_gpu = jax.default_backend() == "gpu"
     peak = peak_rate() if on_gpu else None
-    # One row for the fastest batch size on a GPU, one row per batch size on a CPU.
-    groups = [BATCHES["gpu"]] if on_gpu else [(batch,) for batch in BATCHES["cpu"]]
     rows = []
-    table = _measure.Table(("images per second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak")
-    for name in _measure.select_names(names, NETWORKS):
-        work = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)).multiply_adds
-        for training, batches in itertools.product((True, False) if on_gpu else (False,), groups):
+    table = _measure.Table(("images per second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak", "Flax")
+    selected = _measure.select_names(names, NETWORKS)
+    for name in selected:
+        summary = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
+        for training, batches in GROUPS["gpu" if on_gpu else "cpu"]:
             measured = []
             for batch in batches:
-                built = {label: build(label, Work(name, batch, training)) for label in labels_of_contenders()}
+                work = Work(name, batch, training)
+                built = {label: build(label, work) for label in labels_of_contenders(work)}
                 measured.append(rates({label: call for label, call in built.items() if call}, batch))
             rows += [
                 {"network": name, "training": training, "batch": batch, "images_per_second": row}
                 for batch, row in zip(batches, measured, strict=True)
             ]
-            jaxcnn_rate, torch_rate = best_rate(measured, ours=True), best_rate(measured, ours=False)
-            ratio = jaxcnn_rate / torch_rate if jaxcnn_rate and torch_rate else None
-            of_peak = jaxcnn_rate * work * (3 if training else 1) / peak if jaxcnn_rate and peak else None
+            ours, torch, flax = (best_rate(measured, framework) for framework in ("jaxcnn", "torch", "flax"))
+            ratio = ours / torch if ours and torch else None
+            of_peak = ours * summary.multiply_adds * (3 if training else 1) / peak if ours and peak else None
             label = batches[0] if len(batches) == 1 else "best"
-            table.row(name, "training" if training else "inference", label, jaxcnn_rate, torch_rate, ratio, of_peak)
-    if not names:
-        print(_measure.save("imagenet_throughput", rows))
+            table.row(name, "training" if training else "inference", label, ours, torch, ratio, of_peak, flax)
+    print(_measure.save("imagenet_throughput", [*_measure.other_rows("imagenet_throughput", "network", selected), *rows]))
 
 
 if __name__ == "__main__":

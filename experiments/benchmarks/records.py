@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments import signals
-from experiments.benchmarks import _gpu_records, _measure, many_runs, seeds
+from experiments.benchmarks import _gpu_records, _measure, many_runs, seeds, spread
 from experiments.benchmarks._measure import mean_and_std
 from jaxcnn.models import MODELS
 
@@ -76,7 +76,8 @@ def _throughput(network: str, training: bool) -> Callable[[Rows], tuple[str, str
 
 
 def _rate(row: dict[str, Any], ours: bool) -> str:
-    rates = {name: turns for name, turns in row["images_per_second"].items() if (name == "jaxcnn") == ours}
+    framework = "jaxcnn" if ours else "torch"
+    rates = {name: turns for name, turns in row["images_per_second"].items() if name.split()[0] == framework}
     if not rates:
         return "not measured"
     fastest = max(rates, key=lambda name: statistics.median(rates[name]))
@@ -111,9 +112,9 @@ RECORDS = [
     ),
     *(
         Record(f"{text}, 224x224, {kind}, on a {device.upper()}", f"imagenet_throughput-{device}", THROUGHPUT, results)
-        for device, kinds in (("cpu", ["inference"]), ("gpu", ["training", "inference"]))
+        for device in ("cpu", "gpu")
         for name, text in NETWORKS.items()
-        for kind in kinds
+        for kind in ("training", "inference")
         for results in [_throughput(name, kind == "training")]
     ),
 ]
@@ -310,11 +311,26 @@ def sweeps(device: str) -> str:
     return text
 
 
+def spread_between_processes() -> str:
+    """The section on the variation between processes, or an empty string if it was not measured."""
+    if not (result := _result("spread-cpu")):
+        return ""
+    machine = result["machine"]
+    text = "\n## Training steps in 20 processes, on a CPU\n\n`python -m experiments.benchmarks.spread`, on"
+    text += f" {machine['cores']} cores of {machine['device']} with jax {machine['versions']['jax']}, {machine['date']}."
+    text += " Milliseconds, and the fraction of the processes whose time is within 10 % of the median.\n\n"
+    text += "| network | median | smallest | largest | within 10 % |\n|---|---|---|---|---|\n"
+    for row in result["rows"]:
+        times = (_digits(1e3 * reduce(row["seconds"])) for reduce in (statistics.median, min, max))
+        text += f"| {TITLES[row['net']]} | {' | '.join(times)} | {spread.within(row['seconds']):.0%} |\n"
+    return text
+
+
 def page() -> str:
     tables = itertools.product(("mnist_speedrun", "cifar10_speedrun"), ("cpu", "gpu"))
     sections = (
         *(tasks(), signal_table(), *map(many_networks, ("cpu", "gpu")), *map(sweeps, ("cpu", "gpu"))),
-        *(*itertools.starmap(ablation, tables), onnx_speed(), onnx_zoo()),
+        *(*itertools.starmap(ablation, tables), spread_between_processes(), onnx_speed(), onnx_zoo()),
         *_gpu_records.sections(FOLDER, TITLES),
     )
     return HEADER + "".join(map(line, RECORDS)) + "".join(sections)

@@ -119,8 +119,7 @@ lesson("sizes", (parts, controls) => {
     }
     const counts = tensor([n, n, 1], uses.flatMap((a) => uses.map((b) => a * b)));
     paint(parts.uses.querySelector("canvas"), counts, { most: absoluteLargest(counts.data) });
-    parts.range.textContent = `from ${whole(Math.min(...counts.data))} (${n < 2 ? "all" : "corner: " + whole(counts.data[0])})`
-      + ` to ${whole(Math.max(...counts.data))} times`;
+    parts.range.textContent = `${whole(Math.min(...uses) ** 2)} to ${whole(Math.max(...uses) ** 2)} times, a corner ${whole(counts.data[0])} times`;
 
     const valid = channels % groups === 0 && filters % groups === 0;
     const weights = (k * k * channels) / groups, all = weights * filters, connected = n * n * channels * filters;
