@@ -60,7 +60,15 @@ def test_smoothing_ends_at_divergence():
     np.testing.assert_allclose(_smoothed(np.array([2.0, 2.0, 2.0])), 2)
     assert len(_smoothed(np.array([2.0, 1.0, np.nan, 1.0]))) == 2
     assert len(_smoothed(np.array([1.0, 1.0, 1e6, 1.0]))) == 2
-    np.testing.assert_allclose(_smoothed(np.array([1.0, 2.0])), [1, (0.09 * 1 + 0.1 * 2) / 0.19])
+    later = (0.09 * 1 + 0.1 * 2) / 0.19  # forward; backward, the losses change places
+    np.testing.assert_allclose(_smoothed(np.array([1.0, 2.0])), [(1 + 3 - later) / 2, (later + 2) / 2])
+
+
+def test_smoothing_does_not_shift_the_curve():
+    step = np.where(np.arange(60) < 30, 3.0, 1.0)
+    smoothed = _smoothed(step)
+    np.testing.assert_allclose(smoothed + smoothed[::-1], 4)
+    assert np.gradient(smoothed).argmin() in (29, 30)
 
 
 def test_steepest():

@@ -24,7 +24,7 @@ def content(config):
     return {
         "digits": examples(),
         "photo": encoded(photo()),
-        "lenet": {path: encoded(np.asarray(leaf)) for path, leaf in paths(params).items()},
+        "lenet": dict(zip(paths(params), map(encoded, map(np.asarray, jax.tree.leaves(params))), strict=True)),
         "accuracy": accuracy,
         "overfitting": overfitting(**config["overfitting"]),
         "networks": networks(),
@@ -93,8 +93,8 @@ def overfitting(images, test_images, epochs, l1, l2, dropout_rates):
 
 def of_run(run):
     """Return the losses and the weights of a run as the page needs them."""
-    kernels = [leaf.ravel() for path, leaf in paths(run.params).items() if path.endswith("kernel")]
-    weights = np.concatenate(kernels)
+    named = zip(paths(run.params), jax.tree.leaves(run.params), strict=True)
+    weights = np.concatenate([np.ravel(leaf) for path, leaf in named if path.endswith("kernel")])
     counts, _ = np.histogram(weights, BINS, (-EDGE, EDGE))
     curves = {split: [round(row[split]["loss"], 4) for row in run.history] for split in ("train", "test")}
     return curves | {

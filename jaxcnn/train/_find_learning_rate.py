@@ -122,15 +122,19 @@ def find_learning_rate(
 
 
 def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """The moving average, corrected for its start at zero, up to divergence."""
-    total, smallest, values = 0.0, math.inf, []
+    """The losses up to divergence, smoothed forward and backward. One direction alone would shift the curve."""
+    forward = _moving_average(losses)
+    diverged = ~(forward <= _DIVERGED * np.minimum.accumulate(forward))  # true for NaN
+    kept = losses[: diverged.argmax() if diverged.any() else len(losses)]
+    return (_moving_average(kept) + _moving_average(kept[::-1])[::-1]) / 2
+
+
+def _moving_average(losses: np.ndarray) -> np.ndarray:
+    """The exponential moving average, corrected for its start at zero."""
+    total, values = 0.0, []
     for i, loss in enumerate(losses.tolist(), 1):
         total = _SMOOTHING * total + (1 - _SMOOTHING) * loss
-        value = total / (1 - _SMOOTHING**i)
-        smallest = min(smallest, value)
-        if not math.isfinite(value) or value > _DIVERGED * smallest:
-            break
-        values.append(value)
+        values.append(total / (1 - _SMOOTHING**i))
     return np.array(values)
 
 
