@@ -106,7 +106,6 @@ def pretrained(
         >>> images = net.preprocess(["cat.jpg"])  # doctest: +SKIP
         >>> logits, _ = net.model.apply(net.params, net.state, images, train=False)  # doctest: +SKIP
         >>> net.classes[logits[0].argmax()]  # doctest: +SKIP
-        'tabby, tabby cat'
 
     Source: Wightman, "PyTorch Image Models", 2019, and torchvision (BSD); the weights have their own licenses.
     """
