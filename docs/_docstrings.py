@@ -88,7 +88,9 @@ def rendered(block: Block, equations: bool = True) -> list[str]:
         return entries
     if equations and block.lines[-1][-1] not in ".:?":
         return code(block.lines, "text")
-    return [escaped(" ".join(line.strip() for line in block.lines)), ""]
+    text = " ".join(line.strip() for line in block.lines)
+    start = "\\ " if re.match(r"[^\w`]|\w{1,3}[.)]", text) else ""  # it is not an item of a list
+    return [start + escaped(text), ""]
 
 
 def body(blocks) -> list[str]:
@@ -127,5 +129,4 @@ def escaped(text: str) -> str:
             parts[i] = f"``{part.strip()}``{glue}"
         else:
             parts[i] = re.sub(r"([\\*_|<>])", r"\\\1", part)
-    start = "\\ " if re.match(r"\W|\w{1,3}[.)]", text) and not text.startswith("`") else ""  # not a list or a marker
-    return start + "".join(parts)
+    return "".join(parts)

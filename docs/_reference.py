@@ -40,13 +40,10 @@ def replace_docstring(app, what: str, name: str, thing: Any, options, lines: lis
     lines[:] = [VARIANTS[name], ""] if name in VARIANTS else to_rst(lines)
 
 
-def shorten_signature(app, what: str, name: str, thing: Any, options, signature: str, returns: str):
-    """Without the settings of a variant, and without arguments for what nobody calls: errors and protocols."""
-    if name in VARIANTS:
-        return "(classes=1000, **settings)", returns
-    if inspect.isclass(thing) and (issubclass(thing, BaseException) or getattr(thing, "_is_protocol", False)):
-        return "", None
-    return None
+def shorten_signature(app, what: str, name: str, thing: Any, options, signature: str | None, returns: str | None):
+    """No arguments for what a user does not construct: errors and protocols."""
+    protocol = inspect.isclass(thing) and getattr(thing, "_is_protocol", False)
+    return ("", None) if signature and (what == "exception" or protocol) else None
 
 
 def skip_field(app, what: str, name: str, thing: Any, skip: bool, options) -> bool | None:
@@ -55,16 +52,22 @@ def skip_field(app, what: str, name: str, thing: Any, skip: bool, options) -> bo
 
 
 def variants() -> dict[str, str]:
-    """full name -> the description of a model that is another model with settings of its own."""
+    """full name -> the description of a model that is another model with settings of its own.
+
+    It also shortens the signatures of these models to (classes, **settings).
+    """
     described = {}
     for name, build in jaxcnn.models.MODELS.items():
         family = inspect.unwrap(build)
         if family.__name__ == name:
             continue
         default = {key: value.default for key, value in inspect.signature(family).parameters.items()}
-        own = {key: value.default for key, value in inspect.signature(build).parameters.items()}
+        signature = inspect.signature(build)
+        own = {key: value.default for key, value in signature.parameters.items()}
         settings = ", ".join(f"{key}={text(value)}" for key, value in own.items() if value != default[key])
         shape = ", ".join(map(str, ("N", *build.input_shape)))
+        kept = [signature.parameters["classes"], inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)]
+        build.__signature__ = signature.replace(parameters=kept)
         described[f"jaxcnn.models.{name}"] = f"``{family.__name__}({settings})``, for images ``({shape})``."
     return described
 

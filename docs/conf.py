@@ -1,6 +1,6 @@
 """Configuration of Sphinx. The site is built from this checkout, without a network:
 
-sphinx-build -W --keep-going -b html docs docs/_build
+sphinx-build -E -W --keep-going -b html docs docs/_build
 """
 
 import importlib

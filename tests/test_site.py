@@ -128,7 +128,7 @@ def rst(*lines):
 
 def test_docstring_keeps_equations_and_escapes_prose():
     assert rst("(N, *spatial) -> the same: the sum.", "", "y = a * b", "  + c", "", "`y_` is a* and |b|.") == (
-        "``(N, *spatial) -> the same``\\ : the sum.\n"
+        "``(N, *spatial) -> the same``: the sum.\n"
         "\n"
         ".. code-block:: text\n"
         "\n"
