@@ -14,7 +14,7 @@ SECTION = re.compile(
     r"(Args|Params, State|Params|State|Returns|Raises|Attributes|Example|Source(?: of [^:]*)?):(?: (.*))?"
 )
 ENTRY = re.compile(r"(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)")
-SHAPES = re.compile(r"([^`:]* (?:->|=) [^`:]*)(: .*)")  # at the start of a docstring
+SHAPES = re.compile(r"((?:[^`:{]|\{[^}]*\})* (?:->|=) (?:[^`:{]|\{[^}]*\})*)(: .*)")  # at the start of a docstring
 
 
 class Block(NamedTuple):
@@ -75,7 +75,7 @@ def rendered(block: Block, equations: bool = True) -> list[str]:
             first, *rest = split(block.lines)
             lead = first.lines if first.kind == "text" else []
             parts = rest if lead else [first, *rest]
-            return [f"**Example** {escaped(' '.join(lead))}".rstrip(), "", *body(parts)]
+            return [f"**Example**: {escaped(' '.join(lead))}" if lead else "**Example**", "", *body(parts)]
         case "section":
             entries = block.title in ("Args", "Raises", "Attributes") and listed(block.lines)
             content = entries or body(split(block.lines))

@@ -112,9 +112,10 @@ def context(node: nodes.Node) -> tuple[str, str]:
 
 def full_name(code: str, module: str = "") -> str | None:
     """The public name that code is, or calls; None for anything else."""
-    if call := CALL.fullmatch(code):
-        return next((name for name in (f"{module}.{call[1]}", f"jaxcnn.{call[1]}", call[1]) if name in NAMES), None)
-    return None
+    if not (call := CALL.fullmatch(code)):
+        return None
+    known = {*NAMES, *MODULES} if "." in call[1] else NAMES  # `data` and `train` are usually not the modules
+    return next((name for name in (f"{module}.{call[1]}", f"jaxcnn.{call[1]}", call[1]) if name in known), None)
 
 
 def require_names(app: Sphinx, env) -> None:

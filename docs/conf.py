@@ -14,6 +14,7 @@ release = importlib.import_module("jaxcnn").__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._reference", "docs._concepts"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+smartquotes = False  # "VALID" is code
 highlight_language = "text"  # of a block that names no language
 
 autodoc_preserve_defaults = True

@@ -139,6 +139,12 @@ def test_docstring_keeps_equations_and_escapes_prose():
     )
 
 
+def test_docstring_starts_with_shapes():
+    assert rst("x -> {s: y}: all.") == "``x -> {s: y}``: all."
+    assert rst("y = x + s * e,  e ~ N: noise.") == "``y = x + s * e,  e ~ N``: noise."
+    assert rst("The `a -> b` of x: y.") == "The ``a -> b`` of x: y."
+
+
 def test_docstring_sections():
     args = ("Args:", "    a, b: first", "        and second.", "    *rest: others.", "", "Raises:", "    ValueError: no.")
     assert rst(*args) == (
@@ -152,7 +158,7 @@ def test_docstring_sections():
 
 
 def test_docstring_example():
-    assert rst("Example: an edge.", "    >>> 1", "    1") == "**Example** an edge.\n\n.. code-block:: pycon\n\n    >>> 1\n    1"
+    assert rst("Example: an edge.", "    >>> 1", "    1") == "**Example**: an edge.\n\n.. code-block:: pycon\n\n    >>> 1\n    1"
     code = ".. code-block:: pycon\n\n    >>> 1\n    1\n\nThen:\n\n.. code-block:: pycon\n\n    >>> 2"
     assert rst("Example:", "    >>> 1", "    1", "", "    Then:", "", "    >>> 2") == f"**Example**\n\n{code}"
 
