@@ -1,7 +1,7 @@
 """A Sphinx extension for the gallery: the directive `concept` shows the claim, figure and command of a concept.
 
-A figure that is not in the repository is drawn once, to the ignored folder `_figures`. This takes seconds: no network is
-trained.
+A figure that is not in the repository is drawn once, to the ignored folder `_figures`. This takes seconds: no network
+is trained.
 """
 
 import contextlib

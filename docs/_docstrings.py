@@ -1,8 +1,8 @@
 """Docstrings of jaxcnn as reStructuredText.
 
-They are plain text: `*`, `_` and `|` have no meaning outside of backquotes. A section such as `Args:` becomes a field, its
-entries a list. A paragraph without a final period or colon is an equation, which keeps its lines. An indented block is
-a table or code.
+They are plain text: `*`, `_` and `|` have no meaning outside of backquotes. A section such as `Args:` becomes a field,
+its entries a list. A paragraph without a final period or colon is an equation, which keeps its lines. An indented block
+is a table or code.
 """
 
 import re
@@ -102,7 +102,9 @@ def listed(lines: Sequence[str]) -> list[str]:
     entries: list[tuple[str, list[str]]] = []
     for line in filter(None, lines):
         if entry := ENTRY.fullmatch(line):
-            mark = "``" if entry[1][0].isupper() else "**"  # the names of errors become links, those of arguments do not
+            mark = (
+                "``" if entry[1][0].isupper() else "**"
+            )  # errors become links, arguments do not
             names = ", ".join(f"{mark}{name.replace('*', chr(92) + '*')}{mark}" for name in entry[1].split(", "))
             entries.append((names, [entry[2]]))
         elif entries and line.startswith(" "):
