@@ -102,9 +102,7 @@ def listed(lines: Sequence[str]) -> list[str]:
     entries: list[tuple[str, list[str]]] = []
     for line in filter(None, lines):
         if entry := ENTRY.fullmatch(line):
-            mark = (
-                "``" if entry[1][0].isupper() else "**"
-            )  # errors become links, arguments do not
+            mark = "``" if entry[1][0].isupper() else "**"  # errors become links, arguments do not
             names = ", ".join(f"{mark}{name.replace('*', chr(92) + '*')}{mark}" for name in entry[1].split(", "))
             entries.append((names, [entry[2]]))
         elif entries and line.startswith(" "):
