@@ -157,4 +157,4 @@ def entries(document: nodes.document) -> Iterator[tuple[str, str]]:
 
 def sentence(paragraph: nodes.paragraph) -> str:
     """The first sentence of a paragraph."""
-    return re.split(r"(?<=[.:?])\s(?=[A-Z])", " ".join(paragraph.astext().split()), maxsplit=1)[0]
+    return re.split(r"(?<=[^.][.?])\s", " ".join(paragraph.astext().split()), maxsplit=1)[0]
