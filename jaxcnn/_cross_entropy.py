@@ -27,7 +27,9 @@ def cross_entropy(
     q = (1 - label_smoothing) * label + label_smoothing / K,  label one-hot or probabilities,  c = class_weight or 1
 
     n runs over the examples, or over the positions of all examples for logits (N, *spatial, K).
-    A model with auxiliary heads returns a tuple of logits, (main, head, ..). Then
+
+    A model with auxiliary heads returns a tuple of logits, (main, head, ..):
+
     loss = loss(main) + auxiliary * sum_head loss(head)
 
     Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K).

@@ -1,4 +1,4 @@
-"""Benchmarked operations equal `lax`, networks have the expected size, and README matches the result files."""
+"""Benchmarked operations equal `lax`, networks have the expected size, and pages match the result files."""
 
 import functools
 import json
@@ -241,10 +241,12 @@ def test_record_of_cifar10():
     )
 
 
-def test_readme_matches_result_files():
+def test_pages_match_result_files():
     assert records.README.read_text() == records.page()
-    readme = (records.FOLDER.parent.parent / "README.md").read_text()
-    assert all(table in readme for table in (records.network_table(), *records.vmap_tables("cpu")[:1]))
+    root = records.FOLDER.parent.parent
+    speed = (root / "docs" / "speed.md").read_text()
+    assert all(table in speed for table in (records.network_table(), *records.vmap_tables("cpu")[:1]))
+    assert records.short_network_table() in (root / "README.md").read_text()
 
 
 def test_table_of_tasks(tmp_path, monkeypatch):

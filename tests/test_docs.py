@@ -1,4 +1,4 @@
-"""Every example in a docstring and in the README does what it says."""
+"""Every example in a docstring, in the README and in the documentation does what it says; the reference is complete."""
 
 import contextlib
 import doctest
@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcnn
+from docs._public import public_names
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *REFERENCE]
 PACKAGES = {"data", "explain", "models", "report", "train", "weights"}
 MODULES = ["jaxcnn", *(module.name for module in pkgutil.walk_packages(jaxcnn.__path__, "jaxcnn."))]
 
@@ -29,13 +32,16 @@ def docstring_examples(*, of_models):
                 yield pytest.param(test, id=test.name)
 
 
-def readme_examples():
+def page_examples():
     """Each Python block, and what it prints: the comment on its last line, or a block without a language after it."""
-    for i, match in enumerate(re.finditer(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", README, re.DOTALL)):
-        code, block = match.groups()
-        comment = re.search(r"print\(.*\)  # (.*)\n$", code)
-        if "class Layer(" not in code:
-            yield pytest.param(code, block or (comment[1] + "\n" if comment else ""), id=f"block{i}")
+    pattern = re.compile(r"(<!-- slow -->\n)?```python\n(.*?)```\n(?:\n```\n(.*?)```)?", re.DOTALL)
+    for page in PAGES:
+        for i, match in enumerate(pattern.finditer(page.read_text())):
+            slow, code, block = match.groups()
+            comment = re.search(r"print\(.*\)  # (.*)\n$", code)
+            if "class Layer(" not in code:
+                printed = block or (comment[1] + "\n" if comment else "")
+                yield pytest.param(code, printed, id=f"{page.stem}{i}", marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.mark.sample(4, 1)
@@ -54,17 +60,32 @@ def test_docstring_of_models(test):
     test_docstring(test)
 
 
-@pytest.mark.parametrize(("code", "printed"), list(readme_examples()))
-def test_readme(code, printed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("code", "printed"), list(page_examples()))
+def test_page(code, printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code, {})
     assert out.getvalue().endswith(printed)  # training tells its progress before
 
 
-def test_readme_names_everything():
-    for name in set(jaxcnn.__all__) - {"Layer", "LossFn"} - PACKAGES:
-        assert re.search(rf"\b{name}\b", README), name
+def test_blocks_that_do_not_run_are_python():
+    """Blocks marked `py` need a download or files of the reader."""
+    blocks = [code for page in PAGES for code in re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)]
+    assert blocks
+    for code in blocks:
+        compile(code, "page", "exec")
+
+
+def test_reference_has_every_public_name_once():
+    documented = []
+    for page in REFERENCE:
+        module = ""
+        for directive, name in re.findall(r"^\.\. ([\w:]+):: (\S+)$", page.read_text(), re.MULTILINE):
+            if directive in ("automodule", "currentmodule"):
+                module = name
+            else:
+                documented.append(f"{module}.{name}")
+    assert sorted(documented) == sorted(public_names())
 
 
 @pytest.mark.parametrize("name", sorted(set(jaxcnn.__all__) - PACKAGES))

@@ -1,4 +1,4 @@
-"""Write `experiments/README.md`, the table of records, and print the README's tables of networks.
+"""Write `experiments/README.md`, the table of records, and print the tables of networks of README and docs/speed.md.
 
 python -m experiments.benchmarks.records
 """
@@ -352,7 +352,7 @@ TITLES = {
 
 
 def network_table() -> str:
-    """Milliseconds per batch and megabytes per training step of each network, as in the README."""
+    """Milliseconds per batch and megabytes per training step of each network, as in docs/speed.md."""
     rows = json.loads((FOLDER / "results" / "nets-cpu.json").read_text())["rows"]
     by_kind = {(row["net"], row["kind"]): row for row in rows}
     peers = "PyTorch | Flax | Equinox | stax"
@@ -372,10 +372,20 @@ def network_table() -> str:
     return text
 
 
+SHORT = ("LeNet-5", "ResNet-20", "MobileNet-like", "ResNet-18", "InceptionTime")
+
+
+def short_network_table() -> str:
+    """The training times of jaxcnn, PyTorch and Flax for some networks, as in the README."""
+    lines = network_table().splitlines()
+    lines = [*lines[:2], *(line for line in lines if line[2:].startswith(tuple(f"{net}," for net in SHORT)))]
+    return "".join(f"{'|'.join(line.split('|')[:5])}|\n" for line in lines)
+
+
 def vmap_tables(device: str) -> list[str]:
     """Milliseconds of several models in one program and in separate calls, and of gradients per example.
 
-    The first table is in the README, too. Without measurements the list is empty.
+    The first table is in docs/speed.md, too. Without measurements the list is empty.
     """
     result = _result(f"vmap-{device}")
     rows = result["rows"] if result else []
@@ -423,4 +433,4 @@ def _digits(value: float | None) -> str:
 if __name__ == "__main__":
     README.write_text(page())
     print(README)
-    print(network_table(), *vmap_tables("cpu")[:1], sep="\n")
+    print(short_network_table(), network_table(), *vmap_tables("cpu")[:1], sep="\n")

@@ -43,6 +43,7 @@ def unet(
     output is smaller than the input: 388x388 for 572x572.
 
     With a backbone, a classifier is the contracting path, and the output has the size of the image:
+
     x[s] = convs([maps[s], enlarge(x[2 s])])
 
     Variants, for 572x572 with one channel:

@@ -102,9 +102,10 @@ def pretrained(
         MissingExtraError: if huggingface_hub is not installed and the file is not in a folder.
 
     Example:
-        `net = jaxcnn.weights.pretrained("resnet50.a1_in1k")`
-        `logits, _ = net.model.apply(net.params, net.state, net.preprocess(["cat.jpg"]), train=False)`
-        `net.classes[logits[0].argmax()]`
+        >>> net = jaxcnn.weights.pretrained("resnet50.a1_in1k")  # doctest: +SKIP
+        >>> images = net.preprocess(["cat.jpg"])  # doctest: +SKIP
+        >>> logits, _ = net.model.apply(net.params, net.state, images, train=False)  # doctest: +SKIP
+        >>> net.classes[logits[0].argmax()]  # doctest: +SKIP
 
     Source: Wightman, "PyTorch Image Models", 2019, and torchvision (BSD); the weights have their own licenses.
     """

@@ -1,0 +1,1 @@
+"""The sources of the documentation site; README says how to build it."""
