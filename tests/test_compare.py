@@ -21,7 +21,7 @@ NASTY = '<b>"&'
 
 def record(epoch, loss, accuracy=None, **test):
     metrics = {"loss": loss} | ({} if accuracy is None else {"accuracy": accuracy})
-    return {"epoch": epoch, "seconds": 10.0 * epoch, "train": {"loss": loss / 2}, "test": metrics | test}
+    return {"epoch": epoch, "seconds": 10.0 * epoch, "train": {"loss": loss}, "test": metrics | test}
 
 
 def new_run(folder, config, records, *, name="test", device=None, **versions):
@@ -29,6 +29,7 @@ def new_run(folder, config, records, *, name="test", device=None, **versions):
     run = train.Run(name, config, folder=folder)
     for entry in records:
         run.log("", **entry)
+    (folder / "metrics.jsonl").touch()  # if there is no record
     about = json.loads((folder / "config.json").read_text())
     about |= {"versions": about["versions"] | versions} | ({"device": device} if device else {})
     (folder / "config.json").write_text(json.dumps(about))
@@ -206,9 +207,9 @@ def test_sweeps_without_a_finite_run_are_errors(tmp_path):
 
 
 def test_errors(folders, tmp_path):
-    with pytest.raises(ValueError, match="at least two run folders, got 1; report.report writes"):
+    with pytest.raises(ValueError, match=r"at least two run folders, got 1; report\.report writes"):
         report.compare(folders[:1])
-    with pytest.raises(TypeError, match="folders must be a list of run folders, got 'runs/a'; use report.report"):
+    with pytest.raises(TypeError, match=r"folders must be a list of run folders, got 'runs/a'; use report\.report"):
         report.compare("runs/a")
     (tmp_path / "no run").mkdir()
     for folder in (tmp_path / "no run", tmp_path / "missing"):

@@ -16,7 +16,7 @@ from jaxcnn.train._sweep_result import SweepRun
 from tests.test_report import Page, shown
 
 RNG = np.random.default_rng(0)
-NASTY = "<script>alert(1)</script>"
+NASTY = "<script>alert(1)<b>"
 SPEC = jax.ShapeDtypeStruct((1, 12, 12, 1), jnp.float32)
 NET = cnn.serial(**{NASTY: cnn.conv(2)}, pool=cnn.max_pool(2), flat=cnn.flatten, head=cnn.dense(3))
 
@@ -35,7 +35,9 @@ def fitted(history=None):
 
 def swept():
     runs = [
-        SweepRun({NASTY: rate, "seed": seed}, epochs(3.0, 1 / rate + seed), {}, {}) for rate in (1, 2) for seed in (0, 1)
+        SweepRun({NASTY: rate, "seed": seed}, epochs(3.0, 1 / rate + seed), {}, {})
+        for rate in (1, 2)
+        for seed in (0, 1)
     ]
     return train.SweepResult(runs, "", pathlib.Path("runs"))
 
@@ -123,7 +125,7 @@ def test_contact_sheet_of_classes(tmp_path):
     fragment = Fragment(dataset((6, 6, 1), labels, tuple(f"name {k}" for k in range(29))), tmp_path)
     (caption,) = fragment.tables
     assert caption == "The first examples of each class; 10 further classes are not shown"
-    header, *rows = fragment.tables[caption]
+    _, *rows = fragment.tables[caption]
     assert [row[:2] for row in rows] == [[f"name {k}", "10"] for k in range(20)]
     told = [image["alt"] for image in fragment.found("img")]
     assert told == [f"Example {10 * k + i}, class name {k}" for k in range(20) for i in range(8)]

@@ -93,7 +93,9 @@ T = uncertainty.temperature(logits[fit_half], test_digits.labels[fit_half])
 
 
 def calibration_error(logits):
-    return float(uncertainty.expected_calibration_error(jax.nn.softmax(logits[test_half]), test_digits.labels[test_half]))
+    return float(
+        uncertainty.expected_calibration_error(jax.nn.softmax(logits[test_half]), test_digits.labels[test_half])
+    )
 
 
 {"temperature": float(T), "error before": calibration_error(logits), "error after": calibration_error(logits / T)}

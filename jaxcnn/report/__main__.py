@@ -1,8 +1,8 @@
 """Write the page about a run, or one page that compares several.
 
-    python -m jaxcnn.report runs/a                          writes runs/a/report.html
-    python -m jaxcnn.report runs/a runs/b                   writes comparison.html
-    python -m jaxcnn.report runs/a runs/b --path ab.html
+python -m jaxcnn.report runs/a                          writes runs/a/report.html
+python -m jaxcnn.report runs/a runs/b                   writes comparison.html
+python -m jaxcnn.report runs/a runs/b --path ab.html
 """
 
 import argparse

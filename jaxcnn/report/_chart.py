@@ -67,7 +67,7 @@ def chart(
 def curves_chart(
     title: str, curves: Sequence[Sequence[float]], colors: Sequence[str], *, percent: bool, label: str
 ) -> Html:
-    """A line chart over epochs with many curves. NaN is a gap; a dot marks a single value and the end of a shorter curve.
+    """A line chart over epochs with many curves. NaN is a gap; a dot marks a single value or a shorter curve's end.
 
     Args:
         title: name of the metric.

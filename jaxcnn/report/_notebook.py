@@ -115,5 +115,5 @@ def _sheet(images: np.ndarray, views: Any) -> Html:
 def _label_text(label: Any, classes: Sequence[str]) -> str:
     values = np.ravel(label)
     if values.size == len(classes) > 1 and np.isin(values, (0, 1)).all():
-        return ", ".join(str(classes[k]) for k in np.flatnonzero(values)) or "none"
+        return ", ".join(str(name) for name, value in zip(classes, values, strict=True) if value) or "none"
     return ", ".join(f"{float(value):.4g}" for value in values[:_NUMBERS]) + ", .." * (values.size > _NUMBERS)

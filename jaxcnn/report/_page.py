@@ -41,7 +41,13 @@ def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
     `style` is added to the style sheet of all pages. `script` runs after the page is read.
     """
     style = _STYLE + style
-    allowed = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'", "base-uri 'none'", "form-action 'none'"]
+    allowed = [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src '{_digest(style)}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     if script:
         allowed.append(f"script-src '{_digest(script)}'")
         body = (*body, tag("script", Html(script)))

@@ -16,7 +16,9 @@ def settings(about: dict[str, Any]) -> Html:
     if not config:
         parts.append(tag("p", "This run recorded no settings."))
     elif defaults:
-        changed_rows = ((path, setting_text(value), setting_text(defaults.get(path, ""))) for path, value in changed.items())
+        changed_rows = (
+            (path, setting_text(value), setting_text(defaults.get(path, ""))) for path, value in changed.items()
+        )
         caption = "Settings that differ from the defaults of train.fit"
         parts.append(table(caption, ["setting", "value", "default"], changed_rows, class_="words"))
         rest = ((path, setting_text(value)) for path, value in config.items() if path not in changed)

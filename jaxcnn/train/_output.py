@@ -4,9 +4,10 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
-_WAITS = {  # seconds between progress lines by the kind of output; the last one repeats
+_WAITS: dict[str, tuple[float, ...]] = {  # seconds between progress lines by the kind of output; the last one repeats
     "terminal": (0.0,),
     "notebook": (0.25,),  # each update is a message to the browser
     "other": (10, 30, 60, 120, 300),  # a file keeps every line
@@ -28,6 +29,9 @@ class Output:
         self._kind = _kind(sys.stdout)
         self._lock = threading.Lock()
         self._shown = 0  # length of the visible progress line of a notebook
+        self._waits: Iterator[float]
+        self._wait: float
+        self._last_line: float
         self._restart()
 
     def progress(self, line: str) -> None:
