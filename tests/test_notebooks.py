@@ -46,8 +46,8 @@ def test_notebook(path, tmp_path, monkeypatch):
         if value is not None:
             shown += 1
             assert repr(value)
-            if hasattr(value, "_repr_html_"):
-                assert value._repr_html_().startswith("<")
+            if html := getattr(value, "_repr_html_", lambda: None)():  # that of a figure is None
+                assert html.startswith("<")
     assert shown >= 4
 
 
