@@ -31,7 +31,7 @@ except train.ConfigError as error:
 
 # %%
 model = models.lenet5()
-settings = {"epochs": 12, "batch_size": 100, "optimizer": {"name": "adamw", "learning_rate": 3e-3}}
+settings = train.resolve({"epochs": 12, "batch_size": 100, "optimizer": {"name": "adamw", "learning_rate": 3e-3}})
 plain = train.fit(model, few, eval_data=test_digits, config=settings, run=train.Run("plain", settings))
 plain
 
@@ -42,7 +42,7 @@ plain
 # %%
 regularized_settings = settings | {
     "augment": [["translate", 2], ["rotate", 10]],
-    "weight_decay": {"rate": 0.1},
+    "weight_decay": settings["weight_decay"] | {"rate": 0.1},
     "label_smoothing": 0.05,
 }
 run = train.Run("regularized", regularized_settings)

@@ -19,6 +19,7 @@ from jaxcnn.train.callbacks import metric_to_maximize
 
 _PARTS = {"test": "test", "train": "training"}
 _METRICS = 8  # maximum number of metrics in the table
+_COLORS = (5, 6, 3, 7, 2, 1, 4)  # the class colors of the runs: those with the most contrast on white and black first
 _MISSING = "(none)"  # a setting or version that the run did not record
 
 
@@ -106,7 +107,7 @@ def _settings(runs: Sequence[_Compared]) -> Html:
     if not different:
         return tag("p", "All settings are equal.")
     rows = ((path, *(setting_text(value) for value in values)) for path, values in different.items())
-    return table("Settings that differ", ["setting", *(run.name for run in runs)], rows, class_="words")
+    return table("Settings that differ", ["setting", *(run.name for run in runs)], rows, class_="words compared")
 
 
 def _environment(runs: Sequence[_Compared]) -> Html:
@@ -116,7 +117,7 @@ def _environment(runs: Sequence[_Compared]) -> Html:
     if different:
         rows = ((name, *values) for name, values in different.items())
         columns = ["component", *(run.name for run in runs)]
-        parts.append(table("Versions and devices that differ", columns, rows, class_="words"))
+        parts.append(table("Versions and devices that differ", columns, rows, class_="words compared"))
     else:
         parts.append(tag("p", "All runs used the same device and versions."))
     return joined([*parts, table("Equal in all runs", ["component", "version"], rest.items(), class_="words")])
@@ -143,16 +144,16 @@ def _metrics(runs: Sequence[_Compared]) -> Html:
     for part, name in shown[:_METRICS]:
         columns += [f"{_PARTS[part]} {name}, last", *([f"{_PARTS[part]} {name}, best epoch"] if compared else [])]
     rows = []
-    for i, (run, best_record) in enumerate(zip(runs, best, strict=True), 1):
+    for color, run, best_record in zip(_color_indices(runs), runs, best, strict=True):
         last = run.history[-1] if run.history else {}
-        row = [tag("th", swatch(i), run.name, scope="row"), last.get("epoch", 0)]
+        row = [tag("th", swatch(color), run.name, scope="row"), last.get("epoch", 0)]
         row += [best_record.get("epoch", "")] if compared else []
         for part, name in shown[:_METRICS]:
             pair = (last, best_record) if compared else (last,)
             row += [metric_text(name, record.get(part, {}).get(name, "")) for record in pair]
         seconds = last.get("seconds")
         rows.append([*row, "" if seconds is None else duration(seconds)])
-    parts = [table("Metrics of each run", [*columns, "time"], rows)]
+    parts = [table("Metrics of each run", [*columns, "time"], rows, class_="compared")]
     if compared:
         parts.insert(0, tag("p", 'The best epoch is the one with the best test metric, by the setting "watch".'))
     if len(shown) > _METRICS:
@@ -193,7 +194,8 @@ def _curves(runs: Sequence[_Compared]) -> Html:
     if not (shown := _series(runs)):
         return tag("p", "No epoch has been recorded yet.")
     names = [run.name for run in runs]
-    colors = ["#{:02x}{:02x}{:02x}".format(*class_color(i)) for i in range(1, len(runs) + 1)]
+    indices = _color_indices(runs)
+    colors = ["#{:02x}{:02x}{:02x}".format(*class_color(k)) for k in indices]
     charts = []
     for part, name in shown:
         curves = [_curve(run.history, part, name) for run in runs]
@@ -201,7 +203,7 @@ def _curves(runs: Sequence[_Compared]) -> Html:
         ends = (f"{run} {_text(name, curve[-1])}" for run, curve in zip(names, curves, strict=True) if curve)
         label = f"{title} per epoch of {len(runs)} runs; at the end: {', '.join(ends)}"
         charts.append(curves_chart(title, curves, colors, percent=name == "accuracy", label=label))
-    return joined([legend(["", *names], range(1, len(runs) + 1)), tag("div", *charts, class_="charts")])
+    return joined([legend(dict(zip(indices, names, strict=True)), indices), tag("div", *charts, class_="charts")])
 
 
 def _curve(history: Sequence[dict[str, Any]], part: str, name: str) -> list[float]:
@@ -213,3 +215,7 @@ def _curve(history: Sequence[dict[str, Any]], part: str, name: str) -> list[floa
 
 def _text(name: str, value: float) -> str:
     return metric_text(name, None if math.isnan(value) else value)
+
+
+def _color_indices(runs: Sequence[_Compared]) -> list[int]:
+    return [*_COLORS, *range(len(_COLORS) + 1, len(runs) + 1)][: len(runs)]

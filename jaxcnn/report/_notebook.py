@@ -33,7 +33,8 @@ def _scoped(style: str) -> str:
 _STYLE = f""".jaxcnn {{ --ink: currentColor; --soft: color-mix(in srgb, currentColor 75%, transparent);
   --rule: color-mix(in srgb, currentColor 25%, transparent); --card: color-mix(in srgb, currentColor 8%, transparent);
   --paper: transparent; --training: #0a7ac0; --test: #d55e00; --hit: #0a7ac0; --miss: #d55e00; max-width: 72rem; }}
-{_scoped(VIEW_STYLE)}"""
+{_scoped(VIEW_STYLE)}
+.jaxcnn.jaxcnn table {{ margin: 0; }}"""
 
 
 def fit_html(fitted: FitResult) -> str:
