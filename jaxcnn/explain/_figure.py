@@ -31,7 +31,9 @@ def require_matplotlib() -> Any:
 
 def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple["Figure", np.ndarray]:
     """A figure of width x height inches and its axes (rows, columns)."""
-    figure = _figure_class()((width, height), dpi=150, layout="constrained", facecolor="none")
+    figure = _notebook_figure(require_matplotlib().figure.Figure)(
+        (width, height), dpi=150, layout="constrained", facecolor="none"
+    )
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
@@ -44,10 +46,10 @@ def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any
 
 
 @functools.cache
-def _figure_class() -> Any:
+def _notebook_figure(base: Any) -> Any:
     """The class of figures that notebooks show as an image. They show those of matplotlib only with its pyplot."""
 
-    class NotebookFigure(require_matplotlib().figure.Figure):
+    class NotebookFigure(base):
         def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
             file = io.BytesIO()
             self.savefig(file, format="png")
