@@ -60,6 +60,8 @@ def test_progress_is_replaced_in_place(monkeypatch, clock, kind):
     output.say("epoch")  # shorter than the first progress line
     output.say("end")
     assert shown(stream.getvalue()) == ["start", "epoch", "end", ""]
+    if kind == "notebook":
+        assert stream.getvalue().endswith("\nend\n")  # nothing is left to replace
 
 
 def test_a_notebook_gets_no_escape_sequences_and_few_messages(monkeypatch, clock):
