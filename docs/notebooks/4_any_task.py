@@ -39,8 +39,8 @@ def disks(count, size=32, seed=0):
     return images.clip(0, 1).astype(np.float32), mask.astype(np.int32), radius[:, None].astype(np.float32)
 
 
-images, masks, radii = disks(1000)
-test_images, test_masks, test_radii = disks(200, seed=1)
+images, masks, radii = disks(600)
+test_images, test_masks, test_radii = disks(100, seed=1)
 data.Dataset(images, masks, ("background", "disk"))
 
 # %% [markdown]
@@ -57,7 +57,7 @@ segmented = train.fit(
     eval_data=(test_images, test_masks),
     loss=weighted_sum((1.0, cross_entropy), (0.5, dice)),
     metrics={"mean_iou": metrics.mean_iou()},
-    config={"epochs": 4, "batch_size": 50, "optimizer": {"learning_rate": 1e-2}, "watch": "mean_iou"},
+    config={"epochs": 4, "batch_size": 30, "optimizer": {"learning_rate": 1e-2}, "watch": "mean_iou"},
 )
 segmented
 
@@ -92,7 +92,7 @@ measured = train.fit(
     eval_data=(test_images, test_radii),
     loss=mean_squared_error,
     metrics={"error in pixels": metrics.mean_absolute_error(), "r2": metrics.r2()},
-    config={"epochs": 15, "batch_size": 50, "optimizer": {"learning_rate": 1e-2}, "augment": [["flip"]]},
+    config={"epochs": 15, "batch_size": 30, "optimizer": {"learning_rate": 1e-2}, "augment": [["flip"]]},
 )
 measured
 
