@@ -7,7 +7,6 @@ import re
 import pytest
 
 FOLDER = pathlib.Path(__file__).parent.parent / "docs" / "notebooks"
-QUICK = ("1_start.py",)
 
 
 def cells(source):
@@ -25,17 +24,11 @@ def run_cell(text, names):
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=() if path.name in QUICK else pytest.mark.slow)
-        for path in sorted(FOLDER.glob("*.py"))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch):
-    if path.stem.endswith("weights"):
-        pytest.importorskip("safetensors")
-    pytest.importorskip("matplotlib")
+    for package in ("matplotlib", "orbax.checkpoint", "safetensors"):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     names, shown = {"__name__": "__main__"}, 0
     for is_markdown, text in cells(path.read_text()):

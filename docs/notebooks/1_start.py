@@ -3,7 +3,7 @@
 #
 # This notebook trains a convolutional network on handwritten digits: first step by step, then with one call of
 # `train.fit`. The digits are part of the package, so nothing is downloaded. Open the file in Jupyter (with jupytext),
-# VS Code or Spyder, or run it with Python.
+# VS Code or Spyder, or run it with Python. The notebooks need `pip install 'jaxcnn[train,plot,weights]'`.
 
 # %%
 import jax
