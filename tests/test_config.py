@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxcnn.data import DataError
-from jaxcnn.train import FIT, ConfigError, Run, command, override, require, resolve
+from jaxcnn.train import FIT, ConfigError, Run, _output, command, override, require, resolve
 from jaxcnn.train._recipe import merge
 
 CONFIG = {
@@ -237,7 +237,7 @@ def test_a_resumed_run_drops_later_records(tmp_path):
 
 def test_busy_prints_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jaxcnn.train._run._TICK", 0.05)
-    monkeypatch.setattr("jaxcnn.train._run._WAITS", (0.05,))
+    monkeypatch.setitem(_output._WAITS, "other", (0.05,))
     run = Run("lenet", CONFIG, root=str(tmp_path))
     with run.busy("compiling"):
         time.sleep(0.5)

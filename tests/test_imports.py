@@ -47,7 +47,7 @@ def edges():
     """(where, part that imports, part that is imported), without imports in a part of its own modules."""
     for path in sorted(ROOT.rglob("*.py")):
         here = path.relative_to(ROOT)
-        if here == pathlib.Path("__init__.py"):  # it gathers the public names of all parts
+        if str(here) in ("__init__.py", "__main__.py"):  # about all parts
             continue
         for line, names in imported(ast.parse(path.read_text())):
             if (source := part_of(here.parts)) != (target := part_of(names)):

@@ -54,6 +54,14 @@ def png(figure):
     return file.getvalue()
 
 
+def test_notebooks_show_the_figure():
+    """Without pyplot, as the image that is saved, at 90 pixels per inch."""
+    figure = explain.plot_curves(HISTORY)
+    data, shape = figure._repr_png_()
+    assert data == png(figure)
+    assert shape == {"width": round(90 * figure.get_figwidth())}
+
+
 def contrast(a, b):
     """The ratio of WCAG 2."""
     lights = []

@@ -510,7 +510,7 @@ def test_long_runs_are_thinned(tmp_path):
         ),
         ("metrics.jsonl", "[1]\n", r"line 1 is damaged: expected a JSON object"),
         ("metrics.jsonl", b"\xff\xfe\n", r"metrics\.jsonl: expected the records"),
-        ("config.json", None, r"config\.json: expected the JSON that train\.Run writes"),
+        ("config.json", None, r"run: expected the folder of a run, found no config\.json"),
         ("config.json", "{", r"config\.json: expected the JSON"),
         ("config.json", "{}", r"config\.json: expected experiment, config, versions and device"),
         ("explain.json", "{", r"explain\.json and explain\.npz cannot be read .* report\.gather again"),

@@ -1,5 +1,6 @@
 """Loading of the built-in data sets."""
 
+import importlib
 import os
 import pathlib
 from typing import NamedTuple
@@ -31,6 +32,11 @@ class Dataset(NamedTuple):
     def __repr__(self) -> str:
         classes = f"{len(self.classes)} classes: {short_repr(tuple(self.classes))}"
         return f"Dataset(images=<{short_repr(self.images)}>, labels=<{short_repr(self.labels)}>, classes=<{classes}>)"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: examples of each class."""
+        # Not at the top: jaxcnn.report imports this package.
+        return importlib.import_module("jaxcnn.report._notebook").dataset_html(self)
 
 
 def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dataset:
@@ -93,7 +99,7 @@ def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | 
     """Return the paths of the images and of the labels."""
     # All MNIST-like data sets have the same file names. Files directly in a shared folder count as MNIST.
     without_subfolder = ("",) if root is not None or name == "mnist" else ()
-    folders = [base / inner for base in _base_folders(root) for inner in (name, *without_subfolder)]
+    folders = [base / inner for base in base_folders(root) for inner in (name, *without_subfolder)]
     paths = []
     for remote in source.files[split]:
         plain = remote.name.removesuffix(".gz")
@@ -105,7 +111,7 @@ def _idx_files(name: str, source: Digits, split: str, root: str | os.PathLike | 
 def _cifar_files(name: str, source: Images, split: str, root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the paths of the record files, in order."""
     folders = [
-        base / inner for base in _base_folders(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")
+        base / inner for base in base_folders(root) for inner in (source.folder, name, f"{name}/{source.folder}", "")
     ]
     for folder in folders:
         paths = [folder / file for file in source.files[split]]
@@ -131,7 +137,7 @@ def _fetched(
         raise DataError(f"{missing}, and {error}; {hint}") from error
 
 
-def _base_folders(root: str | os.PathLike | None) -> list[pathlib.Path]:
+def base_folders(root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the folders to search, in order."""
     if root is not None:
         return [pathlib.Path(root).expanduser()]

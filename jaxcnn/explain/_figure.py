@@ -1,5 +1,7 @@
 """Shared parts of the `plot_*` figures: axes on a transparent background, color maps and image grids."""
 
+import functools
+import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 INK = "#7a7a7a"  # contrast 4.3 on white, 4.4 on #121212
 BLUE, VERMILLION = "#0072b2", "#d55e00"
 _NEUTRAL = "#eeeeee"
+_NOTEBOOK_DPI = 90  # pixels per inch of a figure in a notebook; the image has 150, for screens with a high resolution
 
 
 def require_matplotlib() -> Any:
@@ -28,7 +31,9 @@ def require_matplotlib() -> Any:
 
 def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple["Figure", np.ndarray]:
     """A figure of width x height inches and its axes (rows, columns)."""
-    figure = require_matplotlib().figure.Figure((width, height), dpi=150, layout="constrained", facecolor="none")
+    figure = _notebook_figure(require_matplotlib().figure.Figure)(
+        (width, height), dpi=150, layout="constrained", facecolor="none"
+    )
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
@@ -38,6 +43,19 @@ def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any
         for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
             text.set(color=INK, size=10)
     return figure, axes
+
+
+@functools.cache
+def _notebook_figure(base: Any) -> Any:
+    """The class of figures that notebooks show as an image. They show those of matplotlib only with its pyplot."""
+
+    class NotebookFigure(base):
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue(), {"width": round(_NOTEBOOK_DPI * self.get_figwidth())}
+
+    return NotebookFigure
 
 
 def diverging() -> Any:

@@ -67,7 +67,7 @@ def chart(
 def curves_chart(
     title: str, curves: Sequence[Sequence[float]], colors: Sequence[str], *, percent: bool, label: str
 ) -> Html:
-    """A line chart over epochs with many curves. NaN is a gap, and a dot marks the end of a shorter curve.
+    """A line chart over epochs with many curves. NaN is a gap; a dot marks a single value or a shorter curve's end.
 
     Args:
         title: name of the metric.
@@ -85,7 +85,7 @@ def curves_chart(
     for curve, color in reversed([*zip(curves, colors, strict=True)]):
         data = path_data(curve, lambda i: across(i + 1), up)
         parts.append(tag("path", d=data, fill="none", stroke=color, stroke_width=1.4, stroke_opacity=0.8))
-        if 0 < len(curve) < len(epochs) and math.isfinite(curve[-1]):
+        if curve and (len(curve) == 1 or len(curve) < len(epochs)) and math.isfinite(curve[-1]):
             parts.append(tag("circle", cx=across(len(curve)), cy=up(curve[-1]), r=2, fill=color))
     return tag(
         "figure",

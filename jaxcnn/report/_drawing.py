@@ -1,7 +1,7 @@
 """Drawings of the report: scatter plots and curves as SVG, class colors over images, and examples of any kind."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def swatch(k: int) -> Html:
     )
 
 
-def legend(names: Sequence[str], classes: Sequence[int]) -> Html:
+def legend(names: Sequence[str] | Mapping[int, str], classes: Sequence[int]) -> Html:
     """The names of these classes with their colors."""
     return tag("ul", *(tag("li", swatch(k), names[k]) for k in classes), class_="keys legend", role="list")
 

@@ -4,12 +4,15 @@ import base64
 import hashlib
 import html
 import math
+import pathlib
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxcnn._replace import replace
 
 _VOID = ("img", "meta")
 _LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # followed by a newline
@@ -38,7 +41,13 @@ def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
     `style` is added to the style sheet of all pages. `script` runs after the page is read.
     """
     style = _STYLE + style
-    allowed = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'", "base-uri 'none'", "form-action 'none'"]
+    allowed = [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src '{_digest(style)}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     if script:
         allowed.append(f"script-src '{_digest(script)}'")
         body = (*body, tag("script", Html(script)))
@@ -52,6 +61,29 @@ def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
         tag("style", Html(style)),
     )
     return f"<!doctype html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def sections_page(title: str, header: Html, sections: Mapping[str, Html], footer: str) -> str:
+    """The page of sections by title, with links to them."""
+    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    links = (tag("li", tag("a", name, href=f"#{anchor}")) for name, anchor in anchors.items())
+    parts = (
+        tag("section", tag("h2", name, id=anchors[name]), inside, aria_labelledby=anchors[name])
+        for name, inside in sections.items()
+    )
+    return document(
+        title,
+        header,
+        tag("nav", tag("ul", *links, role="list"), aria_label="Sections"),
+        tag("main", *parts),
+        tag("footer", footer),
+    )
+
+
+def write_page(path: pathlib.Path, page: str) -> None:
+    with replace(path) as file:
+        # File names that are not UTF-8 contain surrogates, which cannot be encoded. They appear as \udcff.
+        file.write(page.encode("utf-8", "backslashreplace"))
 
 
 def _digest(source: str) -> str:
@@ -121,7 +153,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 # Blue and orange are from Okabe and Ito, "Color universal design", 2008, darkened on white for contrast.
-_STYLE = """
+_PAGE_STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5f6167; --rule: #dcdce0; --paper: #fff; --card: #f5f5f7;
   --training: #0072b2; --test: #b84a00; --hit: #0072b2; --miss: #d55e00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a4a6ad; --rule: #3a3b40; --paper: #151517;
@@ -135,16 +167,19 @@ h3 { margin: 1.75rem 0 .25rem; font-size: 1rem; overflow-wrap: anywhere; }
 p { margin: .25rem 0 1rem; max-width: 42rem; }
 a { color: inherit; text-underline-offset: .2em; }
 :focus-visible { outline: 2px solid var(--training); outline-offset: 2px; }
-small, .soft, figcaption, caption, dt, footer { color: var(--soft); font-size: .875rem; }
 header p { margin: 0 0 .25rem; color: var(--soft); overflow-wrap: anywhere; }
 .state { display: inline-block; margin: 1rem 0 0; padding: .4rem .8rem; border-left: 3px solid var(--test);
   background: var(--card); color: var(--ink); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1rem 1.5rem; margin: 1.5rem 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .figures dd { font-size: 1.6rem; line-height: 1.2; }
-nav ul, .tiles, .keys { list-style: none; margin: 0; padding: 0; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
 nav a { display: inline-block; padding: .25rem 0; }
+"""
+# Tables, images and charts, on pages and in notebooks.
+VIEW_STYLE = """
+small, .soft, figcaption, caption, dt, footer { color: var(--soft); font-size: .875rem; }
+nav ul, .tiles, .keys { list-style: none; margin: 0; padding: 0; }
 .scrolling { overflow-x: auto; margin: 1rem 0; max-width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; padding: 0 0 .4rem; }
@@ -153,6 +188,7 @@ th, td { padding: .3rem .75rem .3rem 0; text-align: right; white-space: nowrap; 
 th { font-weight: 600; }
 th:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+.compared thead th { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; vertical-align: bottom; }
 .tree tbody th { white-space: pre; font-weight: 400; }
 .tree tbody tr:last-child > * { font-weight: 600; }
 .grid th, .counts thead th { font-weight: 400; color: var(--soft); }
@@ -218,6 +254,11 @@ svg .middle { text-anchor: middle; }
 .at:focus-visible rect { stroke: var(--training); stroke-width: 2; }
 .at:hover .tooltip, .at:focus .tooltip { visibility: visible; }
 .chart svg:hover .at:not(:hover) .tooltip { visibility: hidden; }
+"""
+_STYLE = (
+    _PAGE_STYLE
+    + VIEW_STYLE
+    + """
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } .tiles img { width: 3rem; }
   .large img { width: 7rem; } .wide img { width: 6.5rem; }
   .full img { width: auto; } .counts { font-size: .72rem; } .grid th, .grid td { padding: .25rem; }
@@ -227,3 +268,4 @@ summary { cursor: pointer; padding: .25rem 0; }
 footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 @media print { .scrolling { overflow: visible; } section { break-inside: avoid; } }
 """
+)

@@ -16,14 +16,16 @@ def settings(about: dict[str, Any]) -> Html:
     if not config:
         parts.append(tag("p", "This run recorded no settings."))
     elif defaults:
-        changed_rows = ((path, _setting(value), _setting(defaults.get(path, ""))) for path, value in changed.items())
+        changed_rows = (
+            (path, setting_text(value), setting_text(defaults.get(path, ""))) for path, value in changed.items()
+        )
         caption = "Settings that differ from the defaults of train.fit"
         parts.append(table(caption, ["setting", "value", "default"], changed_rows, class_="words"))
-        rest = ((path, _setting(value)) for path, value in config.items() if path not in changed)
+        rest = ((path, setting_text(value)) for path, value in config.items() if path not in changed)
         default_table = table("Settings with default values", ["setting", "value"], rest, class_="words")
         parts.append(tag("details", tag("summary", "Show settings with default values"), default_table))
     else:
-        rows = ((path, _setting(value)) for path, value in config.items())
+        rows = ((path, setting_text(value)) for path, value in config.items())
         parts.append(table("All settings", ["setting", "value"], rows, class_="words"))
     environment = {"device": about["device"]} | about["versions"]
     return joined([*parts, table("Environment", ["component", "version"], environment.items(), class_="words")])
@@ -36,5 +38,5 @@ def _defaults(config: Config) -> Config:
     return {prefix + path: value for prefix in prefixes for path, value in flat_entries(FIT)}
 
 
-def _setting(value: Any) -> str:
+def setting_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -13,10 +13,15 @@ from jaxcnn.train._sweep_result import SweepResult, SweepRun
 _COLORED = 7  # groups with a color of their own; the rest is gray
 
 
-def sweep_section(records: Sequence[dict[str, Any]]) -> Html:
-    """Charts of the runs that `sweep` logged, and a table with one row per combination of settings, best first."""
+def logged_sweep(records: Sequence[dict[str, Any]]) -> SweepResult:
+    """The runs that `sweep` logged, without parameters."""
     runs = [SweepRun(record["settings"], record["history"], {}, {}, record["nonfinite_step"]) for record in records]
-    result = SweepResult(runs, records[-1]["watch"], pathlib.Path())
+    return SweepResult(runs, records[-1]["watch"], pathlib.Path())
+
+
+def sweep_section(result: SweepResult) -> Html:
+    """Charts of all runs, and a table with one row per combination of settings, best first."""
+    runs = result.runs
     groups, rows = result.groups(), result.rows()
     part = "test" if any("test" in epoch for run in runs for epoch in run.history) else "train"
     names = dict.fromkeys(

@@ -1,5 +1,6 @@
 """The result of `fit`."""
 
+import importlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -53,6 +54,11 @@ class FitResult(NamedTuple):
 
     def __repr__(self) -> str:
         return f"FitResult({count_params(self.params):,} parameters, epoch {self.epoch}: {self.outcome})"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: the curves of all metrics."""
+        # Not at the top: jaxcnn.report imports this package.
+        return importlib.import_module("jaxcnn.report._notebook").fit_html(self)
 
 
 def result(event: Event, run: Run) -> FitResult:

@@ -23,11 +23,11 @@ from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, flat_entries, override
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, read_log, write_csv, write_log
+from jaxcnn.train._output import Output
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
 from jaxcnn.weights import WeightsError
 
 _TICK = 2  # seconds between progress updates of `busy`
-_WAITS = (10, 30, 60, 120, 300)  # seconds between progress lines if the output is not a terminal; the last one repeats
 
 
 def command(main: Callable[[Config], Any], config: Config, description: str) -> None:
@@ -77,11 +77,7 @@ class Run:
     def __init__(self, name: str, config: Config, *, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
         self.config = config
         self._first = jax.process_index() == 0
-        self._terminal = _is_terminal(sys.stdout)
-        self._last_line = time.monotonic()
-        self._waits = iter(_WAITS)
-        self._wait = next(self._waits)
-        self._output_lock = threading.Lock()
+        self._output = Output(enabled=self._first)
         self._unwritten = self._reported = False  # whether the files lack records, and whether the error was printed
         self.records: list[dict[str, Any]] = []
         self.folder = pathlib.Path(folder or root)  # for the error message
@@ -106,17 +102,8 @@ class Run:
             yield
 
     def progress(self, line: str) -> None:
-        """Print a progress line: updated in place on a terminal, else as separate lines at growing intervals."""
-        with self._output_lock:
-            now = time.monotonic()
-            if self._terminal:
-                self._print(f"\r\x1b[K{line}", end="")
-            elif now - self._last_line < self._wait:
-                return
-            else:
-                self._print(line)
-                self._wait = next(self._waits, self._wait)
-            self._last_line = now
+        """Print a progress line: updated in place on a terminal and in a notebook, else at growing intervals."""
+        self._output.progress(line)
 
     @contextlib.contextmanager
     def busy(self, activity: str) -> Iterator[None]:
@@ -138,11 +125,7 @@ class Run:
 
     def say(self, line: str) -> None:
         """Print a permanent line."""
-        with self._output_lock:
-            self._print(f"\r\x1b[K{line}" if self._terminal else line)
-            self._last_line = time.monotonic()
-            self._waits = iter(_WAITS)
-            self._wait = next(self._waits)
+        self._output.say(line)
 
     def log(self, line: str, **record: Any) -> None:
         """Print a permanent line, and add the record to the log files.
@@ -243,21 +226,6 @@ class Run:
                 self.say(f"{self._metrics}: {problem}; writing a new log")
         except OSError as error:
             self.say(f"{self._metrics}: {problem}; cannot rename it: {error}")
-
-    def _print(self, line: str, end: str = "\n") -> None:
-        if not self._first or sys.stdout is None:
-            return
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        with contextlib.suppress(OSError, ValueError):  # a closed output must not end training
-            print(line.encode(encoding, "replace").decode(encoding), end=end, flush=True)
-
-
-def _is_terminal(stream: Any) -> bool:
-    """Whether the stream is an open terminal. It may also be None, closed, or any object with `write`."""
-    try:
-        return stream.isatty()
-    except (AttributeError, ValueError):
-        return False
 
 
 def _connect_processes() -> None:

@@ -1,5 +1,6 @@
 """The result of `sweep`: the runs, a table of their settings and metrics, and the best network."""
 
+import importlib
 import math
 import pathlib
 import statistics
@@ -119,6 +120,11 @@ class SweepResult(NamedTuple):
             return f"SweepResult({len(self.runs)} runs, none with a finite metric; results in {self.folder})"
         settings = ", ".join(f"{name}={value}" for name, value in best.settings.items())
         return f"SweepResult({len(self.runs)} runs; best {settings}: {format_metrics(best.metrics, precise=True)})"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: the curves of all runs, and the table."""
+        # Not at the top: jaxcnn.report imports this package.
+        return importlib.import_module("jaxcnn.report._notebook").sweep_html(self)
 
 
 def combination(settings: dict[str, Any]) -> Combination:

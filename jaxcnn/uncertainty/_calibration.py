@@ -1,5 +1,6 @@
 """Calibration of probabilities: the expected calibration error, and the diagram that shows it."""
 
+import importlib
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,11 @@ class Reliability(NamedTuple):
     confidence: jax.Array
     accuracy: jax.Array
     count: jax.Array  # type: ignore[assignment]  # overrides tuple.count
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: the diagram."""
+        # Not at the top: jaxcnn.report is not needed without a notebook.
+        return importlib.import_module("jaxcnn.report._notebook").reliability_html(*self)
 
 
 def expected_calibration_error(probs: Any, labels: Any, bins: int = 15) -> jax.Array:
