@@ -70,8 +70,10 @@ nav ul { margin-top: 1.5rem; }
 .concept > div { flex: 1 1 22rem; }
 .concept > figure { flex: 0 1 35rem; margin: .25rem 0 0; min-width: 0; break-inside: avoid; }
 .concept img { width: 100%; height: auto; }
-pre { margin: 0; padding: .75rem 1rem; width: max-content; min-width: 100%; background: var(--card); font-size: .8125rem; }
-@media print { section { break-inside: auto; } nav { display: none; } .concept > figure { flex-basis: 24rem; }
+pre { margin: 0; padding: .75rem 1rem; width: max-content; min-width: 100%; background: var(--card);
+  font-size: .8125rem; }
+@media print { nav { display: none; } section { break-inside: auto; } .concept { gap: 1rem 1.5rem; }
+  .concept > div { flex-basis: 15rem; } .concept > figure { flex-basis: 22rem; }
   pre { width: auto; white-space: pre-wrap; font-size: .55rem; break-inside: avoid; } }
 """
 
