@@ -1,4 +1,4 @@
-"""Shifted and rotated copies of few digits lower the test loss about as much as several times as many digits.
+"""Shifted and rotated copies of few digits lower the test loss almost as much as four times as many digits.
 
     python -m experiments.concepts.augmentation
 
@@ -81,9 +81,7 @@ def draw(results):
     axes["0 0"].set_title("original")
     axes[f"0 {1 + COPIES // 2}"].set_title(f"rotated by up to {DEGREES}°, shifted by up to {PIXELS} pixels")
     ax = axes["losses"]
-    for (name, result), color, style in zip(
-        results.items(), (VERMILLION, BLUE, GRAY), ("-", "-", "--"), strict=True
-    ):
+    for (name, result), color, style in zip(results.items(), (VERMILLION, BLUE, GRAY), ("-", "-", "--"), strict=True):
         label = f"{name}: {result['losses'][-1]:.2f}, {result['test']['accuracy']:.1%} correct"
         ax.plot(result["steps"], result["losses"], style, color=color, label=label)
     ax.set(title="test loss", xlabel="training steps", ylim=(0, 1.6))

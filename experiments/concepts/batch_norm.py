@@ -35,7 +35,7 @@ LAYER, NORM = serial(flatten, dense(UNITS)), batch_norm(decay=DECAY)
 def measure():
     """Return activations before and after batch norm, and its output and statistics over many batches."""
     images, _ = digits("train")
-    params, state = LAYER.init(jax.random.key(1), images[:1])
+    params, state = LAYER.init(jax.random.key(4), images[:1])
     linear = jax.jit(lambda x: LAYER.apply(params, state, x, train=False)[0])
     before = linear(images)
     norm_params, statistics = NORM.init(jax.random.key(0), before[:1])

@@ -46,13 +46,13 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = mosaic("RGBI;rgb.;uvwx;efg.;UVWX", FIGURE_WIDTH, 5.7, height_ratios=[1.2, 0.8, 1, 0.8, 1])
+    figure, axes = mosaic("RGBI;rgb.;uvwx;efh.;UVWX", FIGURE_WIDTH, 5.7, height_ratios=[1.2, 0.8, 1, 0.8, 1])
     axes["I"].imshow(IMAGE * 255, interpolation="none")
     axes["I"].set(title="image", xticks=[], yticks=[])
     axes["I"].spines[:].set_visible(False)
     for c, (name, letter) in enumerate(zip(CHANNELS, "RGB", strict=True)):
         image(axes[letter], IMAGE[..., c], name, limits=(-0.6, 1.2), cell_format=str)
-    for (name, kernel), planes, sums in zip(FILTERS.items(), ("rgb", "efg"), ("uvwx", "UVWX"), strict=True):
+    for (name, kernel), planes, sums in zip(FILTERS.items(), ("rgb", "efh"), ("uvwx", "UVWX"), strict=True):
         for c, letter in enumerate(planes):
             image(axes[letter], kernel[..., c], cell_format=str, **signed(EDGE))
         axes[planes[1]].set_title(f"filter: {name}")
