@@ -129,7 +129,7 @@ def with_code(text):
 
 
 def title(name):
-    return name.replace("_", " ").capitalize()
+    return "ReLU" if name == "relu" else name.replace("_", " ").capitalize()
 
 
 if __name__ == "__main__":

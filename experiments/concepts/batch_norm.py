@@ -87,7 +87,8 @@ def draw(results):
     value = results["evaluation"][0]
     axes["T"].axhline(value, color=VERMILLION, label=f"evaluation: {value:.2f}".replace("-", "\N{MINUS SIGN}"))
     axes["T"].set(title=f"output for one digit in {BATCHES} batches of {BATCH}", xlabel="batch")
-    axes["T"].margins(y=0.3)
+    low, high = first.min(), first.max()
+    axes["T"].set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))  # room for the legend
     axes["T"].legend(ncols=2, loc="upper right")
     for letter, name, exact in (("M", "mean", before.mean(0)), ("S", "std", before.std(0))):
         ax, values = axes[letter], results[f"running {name}"]

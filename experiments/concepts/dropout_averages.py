@@ -92,8 +92,8 @@ def draw(linear, deep):
     top.yaxis.set_major_formatter("{x:g}")
     top.minorticks_off()
     top.set_title(
-        f"mean logits of sampled masks vs. evaluation\naccuracy with two ReLUs: {deep['accuracy'][-1]:.1%} with "
-        f"{COUNTS[-1]} masks, {deep['evaluation']:.1%} in evaluation"
+        "mean logits of sampled masks vs. evaluation\ntwo ReLUs: "
+        f"{COUNTS[-1]} masks {deep['accuracy'][-1]:.1%}, evaluation {deep['evaluation']:.1%} correct"
     )
     top.legend(loc="lower left")
     at = np.arange(CLASSES)
@@ -101,12 +101,12 @@ def draw(linear, deep):
     for name, side, color in (("evaluation", -0.25, BLUE), ("geometric mean", 0, VERMILLION), ("mean", 0.25, GRAY)):
         bottom.bar(at + side, linear[name], 0.23, color=color, label=name)
     errors = {name: np.abs(linear[name] - linear["evaluation"]).max() for name in ("geometric mean", "mean")}
-    bottom.set(xticks=at, xlabel="class", ylabel="probability")
+    bottom.set(xticks=at, xlabel="class", ylabel="probability", ylim=(0, 1))
     bottom.set_title(
-        "all 256 networks of the linear layer; largest difference to evaluation:\n"
-        f"geometric mean {errors['geometric mean']:.0e}, mean {errors['mean']:.2f}"
+        "all 256 networks of one linear layer vs. evaluation:\n"
+        f"geometric mean differs by {errors['geometric mean']:.0e}, mean by {errors['mean']:.2f}"
     )
-    bottom.legend()
+    bottom.legend(loc="upper center", ncols=3, handlelength=1.5, columnspacing=1)
     return figure
 
 

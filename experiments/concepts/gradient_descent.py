@@ -3,8 +3,8 @@
     python -m experiments.concepts.gradient_descent
 
 Images of digits and the outputs of an unknown filter are given. A 3 x 3 filter starts with random weights. Each step
-moves them against the gradient of the mean squared error, w - rate * gradient, and the filter becomes the one that
-detects vertical edges.
+moves them against the gradient of the mean squared error, w - rate * gradient, and the filter becomes the unknown one,
+1, 0, -1 in each row, which detects vertical edges.
 
 The loss is quadratic in the weights. Along each eigenvector of its Hessian, a step multiplies the error of the weights
 by 1 - rate * eigenvalue. If the rate exceeds 2 / eigenvalue, this factor is below -1, and the error grows. So the
@@ -82,12 +82,16 @@ def measure():
     }
 
 
+def weight_error(kernel):
+    return np.abs(kernel - TARGET).max()
+
+
 @drawing
 def draw(results):
-    figure, axes = mosaic("AAABBBCCCDDD;LLLLLLLLLLLL;XXXXYYYYZZZZ", FIGURE_WIDTH, 5.6, height_ratios=[1, 1.7, 1.3])
+    figure, axes = mosaic("ABC;LLL;XYZ", FIGURE_WIDTH, 6, height_ratios=[1, 1.3, 1.1])
     for letter, (step, kernel) in zip("ABC", results["filters"].items(), strict=True):
-        image(axes[letter], kernel, f"{step} steps" if step else "start", cell_format="{:.1f}".format, **signed(TARGET))
-    image(axes["D"], TARGET, "unknown filter", cell_format="{:.1f}".format, **signed(TARGET))
+        title = f"{step} steps:\nlargest error {weight_error(kernel):.1g}" if step else "start"
+        image(axes[letter], kernel, title, cell_format="{:z.1f}".format, **signed(TARGET))
     ax = axes["L"]
     for (factor, losses), color, style in zip(
         results["losses"].items(), (BLUE, GREEN, VERMILLION), ("-", "--", "-"), strict=True
@@ -95,7 +99,7 @@ def draw(results):
         rate = factor * results["limit"]
         ax.plot(losses[: DRAWN + 1], style, color=color, label=f"{rate:.2f} = {factor} x limit")
     ax.axhline(results["losses"][FACTORS[0]][0], color=GRAY, lw=0.8)
-    ax.set(yscale="log", ylim=(1e-4, 1e3), xlabel="step", ylabel="loss", yticks=(1e-3, 1e-1, 10, 1000))
+    ax.set(yscale="log", ylim=(1e-6, 1e3), xlabel="step", ylabel="loss", yticks=(1e-3, 1e-1, 10, 1000))
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_title(f"limit of the learning rate: 2 / {2 / results['limit']:.3f} = {results['limit']:.2f}")
@@ -104,7 +108,7 @@ def draw(results):
     image(axes["X"], results["digit"], "a digit")
     for letter, step in (("Y", 0), ("Z", STEPS)):
         clipped = results["outputs"][step].clip(-largest, largest)
-        image(axes[letter], clipped, f"output after {step} steps" if step else "output at the start", **signed(largest))
+        image(axes[letter], clipped, f"output: {step} steps" if step else "output: start", **signed(largest))
     return figure
 
 
@@ -117,11 +121,11 @@ def main(config):
     for factor, losses in results["losses"].items():
         rate = f"{factor * results['limit']:.3f} = {factor} x limit"
         print(f"{rate:24}" + "".join(f"{losses[step]:12.2g}" for step in shown))
-    error = np.abs(results["filters"][STEPS] - TARGET).max()
-    print(f"largest error of a weight after {STEPS} steps: {error:.2f}")
+    error = weight_error(results["filters"][STEPS])
+    print(f"largest error of a weight after {STEPS} steps: {error:.1g}")
     alt = (
-        f"Top: a 3 x 3 filter at the start, after {SHOWN[1]} and {STEPS} steps, and the unknown filter 1, 0, -1. They "
-        f"become equal up to {error:.2f}. Middle: the loss for three learning rates. At half of the limit "
+        f"Top: a 3 x 3 filter at the start, after {SHOWN[1]} and {STEPS} steps. It becomes 1, 0, -1 up to "
+        f"{error:.1g}. Middle: the loss for three learning rates. At half of the limit "
         f"{results['limit']:.2f} and just below, it falls; above, it grows without bound. Bottom: a digit and the "
         "output of the filter before and after training, which shows vertical edges."
     )

@@ -76,7 +76,7 @@ def measure(images, smoothing, train_config):
 @drawing
 def draw(results):
     names = [f"reliability {smoothing}" for smoothing in results]
-    figure, axes = mosaic([["margins"] * len(names), names], FIGURE_WIDTH, 4.6, height_ratios=[1, 1.1])
+    figure, axes = mosaic([["margins"] * len(names), names], FIGURE_WIDTH, 4.2, height_ratios=[1, 1.1])
     top, bins = axes["margins"], np.linspace(0, 25, 101)
     for (smoothing, result), name, color in zip(results.items(), names, (VERMILLION, BLUE, GREEN), strict=True):
         mean, best = result["margins"].mean(), best_margin(smoothing)
@@ -91,8 +91,9 @@ def draw(results):
         ax.plot(confidence[filled], accuracy[filled], "o", color=color, markersize=4)
         ax.plot([0, 1], [0, 1], "--", color=GRAY)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), xlabel="confidence", aspect="equal")
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(labelleft=name == names[0])
-        ax.set_title(f"s = {smoothing:g}: error {result['calibration error']:.1%}")
+        ax.set_title(f"s = {smoothing:g}\nerror {result['calibration error']:.1%}")
     top.set(title="training digits: logit of the label minus the others", yticks=[], ylim=(0, None))
     top.spines["left"].set_visible(False)
     top.legend()

@@ -50,14 +50,14 @@ def measure(seed, epochs):
 
 @drawing
 def draw(results):
-    figure, axes = panels(3, 6, FIGURE_WIDTH, 2.7)
+    figure, axes = panels(3, 6, FIGURE_WIDTH, 2.2)
     for row, name in zip(axes, ("before", "added", "after"), strict=True):
         filters, accuracy = results["filters"][name], results["accuracy"].get(name)
         for ax, weights in zip(row, filters, strict=True):
             image(ax, weights, **signed(filters))
-        heading = f"{name}: {accuracy:.0%} correct" if accuracy else "added by training"
-        label = f"{heading}\nneighbors correlate {results['correlation'][name]:.2f}".replace("-", "\N{MINUS SIGN}")
-        row[0].set_title(label, loc="left")
+        heading = f"{name}\n{accuracy:.0%} correct" if accuracy else "added by\ntraining"
+        label = f"{heading}\ncorrelation {results['correlation'][name]:.2f}".replace("-", "\N{MINUS SIGN}")
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
 

@@ -54,7 +54,7 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = panels(4, 3, FIGURE_WIDTH, 5.6)
+    figure, axes = panels(4, 3, FIGURE_WIDTH, 6.3)
     as_fraction = lambda value: str(Fraction(float(value)))
     for row, (name, result) in zip(axes, results.items(), strict=True):
         image(row[0], MAP, limits=(-4, 9), cell_format=str)

@@ -28,7 +28,7 @@ from experiments.concepts._figure import (
 )
 from jaxcnn import cross_entropy, dense, identity, serial, train
 
-POINTS, RADII, NOISE, EDGE = 80, (0.8, 2.0), 0.15, 2.6
+POINTS, RADII, NOISE, EDGE = 60, (0.8, 2.0), 0.15, 2.6
 STEPS, LEARNING_RATE = 300, 0.02
 
 
@@ -101,7 +101,7 @@ def draw(results):
         above.spines[:].set_visible(False)
         below.axline((0, 0), slope=1, color=GRAY, lw=0.8)
         below.plot(result["logits"][:, 0], result["collapsed"][:, 0], "o", color=BLUE, markersize=3)
-        below.set(title=f"relative difference {result['difference']:.0e}", xlabel="logit of three layers")
+        below.set(title=f"relative difference {result['difference']:.1g}", xlabel="logit of three layers")
     axes[1, 0].set_ylabel("logit of one layer")
     return figure
 

@@ -89,15 +89,15 @@ def draw(results):
     axes["P"].set_title(f"probabilities; label {label}: loss = {loss}")
     axes["P"].legend()
     colors = [BLUE if value < 0 else VERMILLION for value in results["gradient"]]
-    bars = axes["G"].bar(at, results["gradient"], 0.38, color=colors)
-    axes["G"].bar_label(bars, [f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in results["gradient"]])
+    values = [f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in results["gradient"]]
+    axes["G"].bar_label(axes["G"].bar(at, results["gradient"], 0.38, color=colors), values, padding=2)
     axes["G"].axhline(0, color=GRAY, lw=0.8)
     error, _ = differences(results)
     axes["G"].set_title(f"gradient by the logits: p \N{MINUS SIGN} onehot; autodiff differs by {error:.0e}")
     for letter in "PG":
         axes[letter].set_xticks(at, CLASSES)
         axes[letter].set_yticks([])
-        axes[letter].margins(y=0.3)
+        axes[letter].margins(y=0.45)
         axes[letter].spines["left"].set_visible(False)
     return figure
 
