@@ -355,7 +355,7 @@ def test_gradient_descent_diverges_above_the_limit():
     assert half[60] < 0.05 * half[0]
     assert below[60] < half[60]
     assert above[60] > 100 * above[0]
-    assert np.abs(found["filters"][gradient_descent.STEPS] - gradient_descent.TARGET).max() < 0.2
+    assert np.abs(found["filters"][gradient_descent.STEPS] - gradient_descent.TARGET).max() < 0.01
 
 
 def test_batch_norm():
@@ -396,17 +396,20 @@ def test_margins():
     np.testing.assert_allclose(p / p.sum(), [0.91, *[0.01] * 9])
 
 
-def test_label_smoothing_limits_margins_and_calibrates():
+def test_a_little_label_smoothing_calibrates_and_more_does_harm():
     config = label_smoothing.CONFIG
-    plain, smooth = label_smoothing.measure(config["images"], config["smoothing"], config["train"]).values()
-    assert abs(smooth["margins"].mean() - np.log(91)) < 0.5 < smooth["margins"].std() + 0.5
-    assert plain["margins"].mean() > 2 * smooth["margins"].mean()
-    assert plain["confidence"] > plain["accuracy"] + 0.02
-    assert smooth["calibration error"] < 0.75 * plain["calibration error"]
-    assert smooth["loss"] < plain["loss"]
-    assert abs(smooth["accuracy"] - plain["accuracy"]) < 0.03
+    found = label_smoothing.measure(config["images"], config["smoothing"], config["train"])
+    plain, little, much = found.values()
+    assert plain["margins"].mean() > 2 * little["margins"].mean()
+    for smoothing in (0.02, 0.1):
+        best = np.log((1 - 0.9 * smoothing) / (0.1 * smoothing))
+        assert abs(found[smoothing]["margins"].mean() - best) < 1
+    assert plain["confidence"] > plain["accuracy"] + 0.05
+    assert much["confidence"] < much["accuracy"] - 0.05
+    assert little["calibration error"] < 0.5 * min(plain["calibration error"], much["calibration error"])
+    assert max(little["loss"], much["loss"]) < plain["loss"]
     labels = label_smoothing.batch_of_digits("test")["label"]
-    for result in (plain, smooth):
+    for result in found.values():
         confidence, correct = result["probs"].max(-1), result["probs"].argmax(-1) == labels
         at = np.ceil(confidence * label_smoothing.BINS) - 1
         gaps = [abs((correct[at == b] * 1.0).sum() - confidence[at == b].sum()) for b in range(label_smoothing.BINS)]
@@ -430,8 +433,9 @@ def test_augmentation_replaces_digits():
     config = augmentation.CONFIG
     few, augmented, more = augmentation.measure(config["images"], config["train"]).values()
     assert few["steps"][-1] == augmented["steps"][-1] == more["steps"][-1] == 240
-    assert augmented["test"]["loss"] < 0.75 * few["test"]["loss"]
-    assert augmented["test"]["accuracy"] > few["test"]["accuracy"] + 0.02
+    assert more["test"]["loss"] < augmented["test"]["loss"] < 0.5 * few["test"]["loss"]
+    assert few["test"]["loss"] > 1.2 * min(few["losses"])
+    assert augmented["test"]["accuracy"] > few["test"]["accuracy"] + 0.05
     assert few["train"]["loss"] < augmented["train"]["loss"]
 
 
@@ -517,7 +521,7 @@ def test_text_of_figures_is_readable_on_a_phone(page):
     for path in folder.glob("*.svg"):
         svg = path.read_text()
         width = float(ElementTree.fromstring(svg).get("viewBox").split()[2])
-        sizes = [float(size) for size in re.findall(r"font:[^;\"]*?([\d.]+)px", svg)]
+        sizes = [float(size) for size in re.findall(r"font[^;\"]*?([\d.]+)px", svg)]
         assert len(sizes) >= 3, path.name
         assert min(sizes) * 328 / width > 9, path.name
     # Their sizes reserve the space of the image; the style sheet scales it.
