@@ -19,14 +19,11 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 GRAY = "#8a8a8a"
 INK = "#1c1c1e"  # text and axes; saved files switch to a light color on dark pages
 _LIGHT_INK = "#ececf0"
+FIGURE_WIDTH = 4.5  # inches: in the width of a phone, 360 pixels, text of 9 points has 9 pixels
 _STYLE = {
-    "font.size": 9,
+    "font.size": 9,  # of all text
+    "axes.titlesize": "medium",
     "font.sans-serif": ["DejaVu Sans"],  # one font only: every SVG text element lists all fallbacks
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -98,7 +95,6 @@ def image(
     cmap: Any = "gray",
     limits: tuple[float, float] | None = None,
     cell_format: Callable[[Any], str] | None = None,
-    size: float = 8,
 ) -> None:
     """Draw values (H, W) as cells. `cell_format`, e.g. "{:.2f}".format, formats the value written in each cell."""
     values = np.asarray(values)
@@ -111,7 +107,7 @@ def image(
     for (i, j), value in np.ndenumerate(values):
         text = cell_format(value).replace("-", "\N{MINUS SIGN}")
         dark = np.dot(drawn.cmap(drawn.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5
-        ax.text(j, i, text, ha="center", va="center", size=size, color="white" if dark else "black")
+        ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
 
 
 def frame(ax: "Axes", row: float, column: float, height: float, width: float, color: str = VERMILLION) -> None:

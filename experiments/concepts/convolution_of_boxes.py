@@ -14,7 +14,7 @@ convolution outputs a copy of the kernel, and cross-correlation outputs its mirr
 
 import numpy as np
 
-from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, command, drawing, mosaic
+from experiments.concepts._figure import BLUE, FIGURE_WIDTH, GRAY, VERMILLION, ConceptFigure, command, drawing, mosaic
 from jaxcnn import conv
 
 WIDTH = 5
@@ -44,7 +44,8 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = mosaic("AAABBBCCCDDDEEE;TTTTTTTTTTTTTTT;XXXXXYYYYYZZZZZ", 6.4, 4.4, height_ratios=[0.7, 1.5, 1])
+    layout = "AAABBBCCCDDDEEE;TTTTTTTTTTTTTTT;XXXXXYYYYYZZZZZ"
+    figure, axes = mosaic(layout, FIGURE_WIDTH, 4.6, height_ratios=[0.7, 1.5, 1])
     shifts = [0, 2, 4, 6, 8]
     for letter, shift in zip("ABCDE", shifts, strict=True):
         ax = axes[letter]
@@ -63,8 +64,8 @@ def draw(results):
     whole.set(title="box * box: overlap at each position", xlabel="position", ylim=(0, 6.3), xticks=range(9))
     panel_labels = {
         "X": ("impulse", "signal"),
-        "Y": ("cross-correlation", "with kernel 1, 2, 3: mirrored"),
-        "Z": ("convolution", "with kernel 1, 2, 3: a copy"),
+        "Y": ("cross-correlation", "kernel 1, 2, 3:\nmirrored"),
+        "Z": ("convolution", "kernel 1, 2, 3:\na copy"),
     }
     for letter, (name, label) in panel_labels.items():
         ax = axes[letter]

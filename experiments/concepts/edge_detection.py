@@ -12,7 +12,17 @@ seven outputs. A network learns its kernels from data instead.
 import numpy as np
 
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import GREEN, ConceptFigure, command, drawing, frame, image, mosaic, signed
+from experiments.concepts._figure import (
+    FIGURE_WIDTH,
+    GREEN,
+    ConceptFigure,
+    command,
+    drawing,
+    frame,
+    image,
+    mosaic,
+    signed,
+)
 from jaxcnn import conv
 
 KERNELS = {
@@ -44,7 +54,7 @@ def measure():
 @drawing
 def draw(results):
     layout = "LLLLKKKKOOOO;...aaabbbccc;xxxAAABBBCCC;dddeeefffggg;DDDEEEFFFGGG"
-    figure, axes = mosaic(layout, 6.4, 7.9, height_ratios=[1.5, 0.65, 1.2, 0.65, 1.2])
+    figure, axes = mosaic(layout, FIGURE_WIDTH, 6.4, height_ratios=[1.5, 0.8, 1.2, 0.8, 1.2])
     vertical, edge = KERNELS["vertical edges"], results["of half"]["vertical edges"]
     image(axes["L"], HALF, "image", cell_format=str, limits=(-4, 12))
     frame(axes["L"], 0, 1, 3, 3, GREEN)
@@ -56,9 +66,9 @@ def draw(results):
         above, below = axes[letter], axes[letter.upper()]
         response = results["of digit"][name]
         if name == "blur":
-            image(above, np.ones((3, 3)), f"{name}: 1/9 of", cell_format="{:.0f}".format, size=7, **signed(kernel))
+            image(above, np.ones((3, 3)), "blur: 1/9 of", cell_format="{:.0f}".format, **signed(kernel))
         else:
-            image(above, kernel, name, cell_format=str, size=7, **signed(kernel))
+            image(above, kernel, name.replace(" ", "\n"), cell_format=str, **signed(kernel))
         if name in ("blur", "sharpen"):
             image(below, response.clip(0, 1))
         else:

@@ -12,7 +12,7 @@ layers classify more test digits correctly.
 import numpy as np
 
 from experiments.concepts._digits import digits
-from experiments.concepts._figure import ConceptFigure, command, drawing, image, mosaic
+from experiments.concepts._figure import FIGURE_WIDTH, ConceptFigure, command, drawing, image, mosaic
 from experiments.concepts.learned_filters import CONFIG, lenet
 from jaxcnn import explain
 
@@ -51,7 +51,7 @@ def measure(seed, epochs):
 def draw(results):
     columns = range(MAX_MAPS)
     layout = [[f"{name} {i if result['maps'].ndim == 3 else 0}" for i in columns] for name, result in results.items()]
-    figure, axes = mosaic(layout, 6.4, 5)
+    figure, axes = mosaic(layout, FIGURE_WIDTH, 4.2)
     for name, result in results.items():
         maps, strip = result["maps"], result["maps"].ndim == 1
         tiles = maps[None, None] if strip else np.moveaxis(maps, -1, 0)

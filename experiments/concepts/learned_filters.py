@@ -12,8 +12,8 @@ import functools
 
 import numpy as np
 
-from experiments.concepts._digits import digits, trained
-from experiments.concepts._figure import ConceptFigure, command, drawing, image, panels, signed
+from experiments.concepts._digits import batch_of_digits, trained
+from experiments.concepts._figure import FIGURE_WIDTH, ConceptFigure, command, drawing, image, panels, signed
 from jaxcnn import cross_entropy, explain, models, train
 
 CONFIG = {"train": {"seed": 0, "epochs": 3}}
@@ -35,7 +35,7 @@ def neighbor_correlation(filters):
 
 def measure(seed, epochs):
     model, params, state, start = lenet(seed, epochs)
-    test = dict(zip(("image", "label"), digits("test"), strict=True))
+    test = batch_of_digits("test")
     filters, accuracy = {}, {}
     for name, weights in (("before", start), ("after", params)):
         filters[name] = np.asarray(explain.filters(weights, "conv1")[..., 0])
@@ -50,12 +50,14 @@ def measure(seed, epochs):
 
 @drawing
 def draw(results):
-    figure, axes = panels(3, 6, 6.4, 3.6)
+    figure, axes = panels(3, 6, FIGURE_WIDTH, 2.2)
     for row, name in zip(axes, ("before", "added", "after"), strict=True):
         filters, accuracy = results["filters"][name], results["accuracy"].get(name)
         for ax, weights in zip(row, filters, strict=True):
             image(ax, weights, **signed(filters))
-        row[0].set_ylabel(f"{name}\n{accuracy:.0%} correct" if accuracy else "added by\ntraining")
+        heading = f"{name}\n{accuracy:.0%} correct" if accuracy else "added by\ntraining"
+        label = f"{heading}\ncorrelation {results['correlation'][name]:.2f}".replace("-", "\N{MINUS SIGN}")
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
 

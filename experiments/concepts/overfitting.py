@@ -11,16 +11,21 @@ weights become smaller, but few become zero. Dropout leaves the size of the weig
 relying on each other.
 """
 
-import contextlib
-import io
-import tempfile
-
 import jax
 import numpy as np
 
 from experiments import overfit_and_regularize
-from experiments.concepts._digits import digits
-from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, command, drawing, mosaic
+from experiments.concepts._digits import batch_of_digits, fitted
+from experiments.concepts._figure import (
+    BLUE,
+    FIGURE_WIDTH,
+    GRAY,
+    VERMILLION,
+    ConceptFigure,
+    command,
+    drawing,
+    mosaic,
+)
 from jaxcnn import cross_entropy, train
 
 CONFIG = {"images": 200, "train": {"seed": 0, "epochs": 25}}
@@ -30,19 +35,17 @@ NEAR_ZERO = 1e-3
 
 def measure(images, train_config):
     """Return for each kind of regularization: loss and accuracy on both sets of digits, and all weights."""
-    few = {name: values[:images] for name, values in zip(("image", "label"), digits("train"), strict=True)}
-    test = dict(zip(("image", "label"), digits("test"), strict=True))
+    few, test = batch_of_digits("train", images), batch_of_digits("test")
     settings = overfit_and_regularize.CONFIG | PENALTIES
     common = settings["train"] | train_config
     results = {}
     for name, (model, changes) in overfit_and_regularize.remedies(settings).items():
         if name == "augmentation":
             continue
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            fitted = train.fit(model, few, config=common | changes, run=train.Run(name, {}, folder=folder))
+        result = fitted(model, few, common | changes)
         loss_fn = cross_entropy(model)
-        weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fitted.params)])
-        on_train, on_test = (train.evaluate(loss_fn, fitted.params, fitted.state, split) for split in (few, test))
+        weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(result.params)])
+        on_train, on_test = (train.evaluate(loss_fn, result.params, result.state, split) for split in (few, test))
         results[name] = {
             "train": on_train,
             "test": on_test,
@@ -56,17 +59,23 @@ def measure(images, train_config):
 
 @drawing
 def draw(results):
-    figure, axes = mosaic("ABCD;LLRR", 6.4, 4.6)
+    figure, axes = mosaic("AB;CD;LL;RR", FIGURE_WIDTH, 6.2, height_ratios=[1, 1, 1.3, 1.1])
     bins = np.linspace(-0.3, 0.3, 121)
     for letter, (name, result) in zip("ABCD", results.items(), strict=True):
         ax = axes[letter]
         ax.hist(result["weights"], bins, histtype="stepfilled", color=BLUE)
-        ax.set(yscale="log", ylim=(1, 2e4), xlabel="weight", xticks=(-0.2, 0, 0.2))
-        ax.set_title(f"{name}\n{result['near zero']:.0%} near zero")
-        ax.tick_params(labelleft=letter == "A")
-    axes["A"].set_ylabel("number of weights")
+        ax.set(yscale="log", ylim=(1, 2e4), xticks=(-0.2, 0, 0.2), yticks=(1, 100, 10_000))
+        ax.set_title(f"{name}: {result['near zero']:.0%} near zero")
+        ax.minorticks_off()
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.tick_params(labelleft=letter in "AC", labelbottom=letter in "CD")
+    for letter in "CD":
+        axes[letter].set_xlabel("weight")
+    for letter in "AC":
+        axes[letter].set_ylabel("number")
     at = np.arange(len(results))
-    for letter, metric in (("L", "loss"), ("R", "accuracy")):
+    gaps = [f"{name}\ngap {result['gap']:.2f}" for name, result in results.items()]
+    for letter, metric, names in (("L", "loss", gaps), ("R", "accuracy", [*results])):
         ax = axes[letter]
         for side, split, label, color in (
             (-0.2, "train", "training digits", GRAY),
@@ -74,10 +83,10 @@ def draw(results):
         ):
             values = [result[split][metric] for result in results.values()]
             bars = ax.bar(at + side, values, 0.38, color=color, label=label)
-            ax.bar_label(bars, [f"{v:.0%}" if metric == "accuracy" else f"{v:.2f}" for v in values], size=7)
-        ax.set(title=metric, xticks=at, xticklabels=results, yticks=[])
+            ax.bar_label(bars, [f"{v:.0%}" if metric == "accuracy" else f"{v:.2f}" for v in values])
+        ax.set(title=metric, xticks=at, xticklabels=names, yticks=[])
+        ax.margins(y=0.2)
         ax.spines["left"].set_visible(False)
-    axes["R"].set_ylim(0, 1.12)
     figure.legend(*axes["L"].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.concepts._figure import (
     BLUE,
+    FIGURE_WIDTH,
     GREEN,
     ORANGE,
     VERMILLION,
@@ -53,20 +54,20 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = panels(2, 5, 6.4, 3.1)
-    colors = (BLUE, VERMILLION, GREEN, ORANGE)
+    figure, axes = panels(4, 3, FIGURE_WIDTH, 6.3)
     as_fraction = lambda value: str(Fraction(float(value)))
-    image(axes[0, 0], MAP, "feature map", limits=(-4, 9), cell_format=str)
-    axes[1, 0].set_axis_off()
-    axes[1, 0].text(0.5, 0.5, "gradient of\nthe input", ha="center", va="center", transform=axes[1, 0].transAxes)
-    for (above, below), (name, result) in zip(axes.T[1:], results.items(), strict=True):
-        image(above, result["output"], name, limits=(-4, 9), cell_format="{:g}".format)
-        image(below, result["gradient"], cmap="cividis", limits=(0, 1), cell_format=as_fraction, size=7)
-    for n, color in enumerate(colors):
-        i, j = divmod(n, 2)
-        frame(axes[0, 0], 2 * i, 2 * j, 2, 2, color)
-        for ax in axes[0, 1:3]:
-            frame(ax, i, j, 1, 1, color)
+    for row, (name, result) in zip(axes, results.items(), strict=True):
+        image(row[0], MAP, limits=(-4, 9), cell_format=str)
+        image(row[1], result["output"], limits=(-4, 9), cell_format="{:g}".format)
+        image(row[2], result["gradient"], cmap="cividis", limits=(0, 1), cell_format=as_fraction)
+        row[0].set_ylabel(name)
+        side = len(result["output"])
+        window = len(MAP) // side
+        for color, (i, j) in zip((BLUE, VERMILLION, GREEN, ORANGE), np.ndindex(side, side), strict=False):
+            frame(row[0], window * i, window * j, window, window, color)
+            frame(row[1], i, j, 1, 1, color)
+    for ax, title in zip(axes[0], ("feature map", "output", "gradient of\nthe feature map"), strict=True):
+        ax.set_title(title)
     return figure
 
 
@@ -77,9 +78,10 @@ def main(config):
         nonzero = result["gradient"][result["gradient"] > 0]
         print(f"{name:14}: {output:8} gradient {nonzero[0]:g} at {nonzero.size} of {MAP.size} values")
     alt = (
-        "Top: a 4 x 4 feature map with a frame around each 2 x 2 window. Max pooling outputs 7, 2, 3 and 8; average "
-        "pooling 4, 1, 1 and 4. Global max pooling outputs 8, global average pooling 2.5. Bottom: the gradients. Max "
-        "pooling has a single 1 per window. Average pooling has 1/4 everywhere, or 1/16 if it is global."
+        "A row for each pool: a 4 x 4 feature map with a frame around each window, the output and the gradient of the "
+        "map. Max pooling of 2 x 2 outputs 7, 2, 3 and 8; average pooling 4, 1, 1 and 4. Global max pooling outputs 8, "
+        "global average pooling 2.5. The gradient of max pooling has a single 1 per window. That of average pooling is "
+        "1/4 everywhere, or 1/16 if it is global."
     )
     return ConceptFigure("pooling", draw(results), alt)
 

@@ -13,7 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, GREEN, VERMILLION, ConceptFigure, command, drawing, image, mosaic
+from experiments.concepts._figure import (
+    BLUE,
+    FIGURE_WIDTH,
+    GREEN,
+    VERMILLION,
+    ConceptFigure,
+    command,
+    drawing,
+    image,
+    mosaic,
+)
 from jaxcnn import avg_pool, conv, explain, serial
 
 SIDE, DEPTHS = 96, (1, 2, 3, 4)
@@ -56,7 +66,7 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = mosaic("ZZZZ;ABCD;EFGH;IJKL", 6.4, 7.4, height_ratios=[1.3, 1, 1, 1])
+    figure, axes = mosaic("ZZZZ;ABCD;EFGH;IJKL", FIGURE_WIDTH, 5.8, height_ratios=[1.3, 1, 1, 1])
     for name, color, mark in zip(BLOCKS, (VERMILLION, BLUE, GREEN), "so^", strict=True):
         widths = [results[name, depth]["width"] for depth in DEPTHS]
         axes["Z"].plot(DEPTHS, widths, marker=mark, color=color, label=name)

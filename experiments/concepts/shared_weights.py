@@ -13,7 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.concepts._figure import BLUE, VERMILLION, ConceptFigure, colors, command, drawing, image, mosaic
+from experiments.concepts._figure import (
+    BLUE,
+    FIGURE_WIDTH,
+    VERMILLION,
+    ConceptFigure,
+    colors,
+    command,
+    drawing,
+    image,
+    mosaic,
+)
 from jaxcnn import conv, count_params, dense, flatten, serial
 
 SIDE = 6  # side of the image for the drawn matrix
@@ -53,11 +63,11 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = mosaic("AB;CC", 6.4, 4, height_ratios=[1, 1.1])
+    figure, axes = mosaic("AB;CC", FIGURE_WIDTH, 4.2, height_ratios=[1, 1.6])
     rows, columns = results["matrix"].shape
     dense_matrix = np.random.default_rng(0).normal(size=(rows, columns))
-    image(axes["A"], dense_matrix, f"dense: {dense_matrix.size} weights", cmap="cividis")
-    title, cmap = f"convolution: 9 weights, {zero_fraction(results):.0%} zeros", colors(["#eeeeee", *WEIGHT_COLORS])
+    image(axes["A"], dense_matrix, f"dense:\n{dense_matrix.size} weights", cmap="cividis")
+    title, cmap = f"convolution:\n9 weights, {zero_fraction(results):.0%} zeros", colors(["#eeeeee", *WEIGHT_COLORS])
     image(axes["B"], results["matrix"], title, cmap=cmap, limits=(-0.5, 9.5))
     for name in "AB":
         axes[name].set(xlabel=f"{columns} inputs", ylabel=f"{rows} outputs")
@@ -65,7 +75,9 @@ def draw(results):
     for i, name in enumerate(("filter", "100 filters", "100 dense units")):
         bars.barh(i, results[name] - 1, left=1, color=VERMILLION if "dense" in name else BLUE, height=0.4)
         bars.text(1.2, i + 0.25, f"{name}: {results[name]:,}", va="bottom")
-    bars.set(xscale="log", xlim=(1, 1e7), ylim=(-0.3, 2.8), yticks=[], xlabel="weights")
+    bars.set(xscale="log", xlim=(1, 1e7), ylim=(-0.3, 2.8), yticks=[], xticks=(1, 100, 10_000, 1_000_000))
+    bars.minorticks_off()
+    bars.xaxis.set_major_formatter("{x:,.0f}")
     bars.set_title("weights for an image of 100 x 100 x 3, logarithmic scale")
     return figure
 

@@ -8,7 +8,7 @@ the same cross: patch and kernel match, and the output is largest. A kernel dete
 
 import numpy as np
 
-from experiments.concepts._figure import ConceptFigure, command, drawing, frame, image, panels
+from experiments.concepts._figure import FIGURE_WIDTH, ConceptFigure, command, drawing, frame, image, panels
 from jaxcnn import conv
 
 IMAGE = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 1, 0, 1], [0, 1, 0, 0, 1]])
@@ -35,12 +35,12 @@ def measure():
 
 @drawing
 def draw(results):
-    figure, axes = panels(3, 4, 6.4, 5.2)
+    figure, axes = panels(3, 4, FIGURE_WIDTH, 4.7)
     for (i, j), value in np.ndenumerate(results["output"]):
         ax = axes[i, j]
-        terms = "+".join(str(term) for term in results["products"][i, j].ravel())
-        image(ax, IMAGE, f"{terms} = {value:.0f}", limits=(-0.6, 1.2), cell_format=str)
-        ax.title.set_size(7.5)
+        terms = [str(term) for term in results["products"][i, j].ravel()]
+        products = f"{'+'.join(terms[:5])}\n+{'+'.join(terms[5:])} = {value:.0f}"
+        image(ax, IMAGE, products, limits=(-0.6, 1.2), cell_format=str)
         frame(ax, i, j, 3, 3)
     image(axes[0, 3], KERNEL, "kernel", limits=(-0.6, 1.2), cell_format=str)
     image(axes[1, 3], results["output"], "output", cmap="cividis", cell_format="{:.0f}".format)

@@ -12,7 +12,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, command, drawing, panels
+from experiments.concepts._figure import BLUE, FIGURE_WIDTH, GRAY, VERMILLION, ConceptFigure, command, drawing, panels
 from jaxcnn import conv
 
 POSITIONS, STRIDES, PADDINGS, SIZES = 7, (1, 2, 3), (0, 1, 2), (1, 2, 3, 5)
@@ -39,14 +39,15 @@ def measure(n=POSITIONS):
 def draw(results):
     k = 3
     depth = [max(results[k, s, p] for p in PADDINGS) + 2.5 for s in STRIDES]
-    figure, axes = panels(len(STRIDES), len(PADDINGS), 6.4, 4.6, height_ratios=depth)
+    figure, axes = panels(len(STRIDES), len(PADDINGS), FIGURE_WIDTH, 4.8, height_ratios=depth)
     for (i, s), (j, p) in itertools.product(enumerate(STRIDES), enumerate(PADDINGS)):
         ax, out = axes[i, j], results[k, s, p]
         covered = s * (out - 1) + k
+        steps = f"\N{LEFT FLOOR}{POSITIONS + 2 * p - k} / {s}\N{RIGHT FLOOR}"
         for at in range(-p, POSITIONS + p):
             inside, unused = 0 <= at < POSITIONS, at + p >= covered
             ax.bar(at, 1, 0.9, 0, color="none" if not inside else GRAY if unused else BLUE, ec=GRAY, lw=0.8)
-            ax.text(at, 0.5, "" if inside else "0", ha="center", va="center", size=8)
+            ax.text(at, 0.5, "" if inside else "0", ha="center", va="center")
         for window in range(out):
             ax.bar(window * s - p + 1, 0.55, k - 0.2, -0.9 - 0.75 * window, color=VERMILLION)
         ax.set(
@@ -54,7 +55,7 @@ def draw(results):
             ylim=(1.2 - 0.75 * depth[i], 1.2),
             xticks=[],
             yticks=[],
-            title=f"{POSITIONS} in, {out} out",
+            title=f"{POSITIONS} in, {out} out\n{steps} + 1 = {formula(POSITIONS, k, s, p)}",
         )
         ax.spines[:].set_visible(False)
     for ax, s in zip(axes[:, 0], STRIDES, strict=True):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments.concepts._digits import digits, trained
-from experiments.concepts._figure import BLUE, GREEN, VERMILLION, ConceptFigure, command, drawing, panels
+from experiments.concepts._figure import BLUE, FIGURE_WIDTH, GREEN, VERMILLION, ConceptFigure, command, drawing, panels
 from jaxcnn import capture, conv, dense, flatten, global_max_pool, max_pool, serial
 
 CONFIG = {"train": {"seed": 0, "epochs": 2}}
@@ -64,15 +64,19 @@ def measure(seed, epochs):
 
 @drawing
 def draw(results):
-    figure, [axes] = panels(1, 2, 6.4, 3)
+    figure, [axes] = panels(1, 2, FIGURE_WIDTH, 3.1)
     for ax, metric in zip(axes, ("change", "accuracy"), strict=True):
         for (name, line), color, mark in zip(results.items(), (VERMILLION, BLUE, GREEN), "so^", strict=True):
             ax.plot(DISTANCES, line[metric], marker=mark, color=color, label=name)
-        ax.set(xlabel="shift in pixels", xticks=DISTANCES, ylim=(0, None))
+            ax.annotate(
+                f"{line[metric][-1]:.0%}", (DISTANCES[-1], line[metric][-1]), (6, -3), textcoords="offset points"
+            )
+        ax.set(xlabel="shift in pixels", xticks=DISTANCES, xlim=(-0.3, DISTANCES[-1] + 1.2), ylim=(0, None))
+        ax.yaxis.set_major_formatter("{x:.0%}")
     axes[0].set_title("relative change of the features")
     axes[1].set_title("test accuracy")
-    axes[1].yaxis.set_major_formatter("{x:.0%}")
-    axes[1].legend(loc="lower left")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, handlelength=1.5, columnspacing=1)
     return figure
 
 
