@@ -40,7 +40,8 @@ def report_of_regression(folder):
 
 
 def page_of_concepts(folder):
-    return concepts.main({"out": str(folder)}, (convolution_of_boxes, sliding_kernel))
+    run = train.Run("concepts", {}, folder=folder)
+    return concepts.write_page(run, (convolution_of_boxes, sliding_kernel))
 
 
 @pytest.mark.parametrize("make", [report_of_classification, report_of_regression, page_of_concepts])

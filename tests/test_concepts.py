@@ -35,6 +35,7 @@ from experiments.concepts import (
     stride_and_padding,
     translation,
 )
+from jaxcnn import train
 from jaxcnn._extra import MissingExtraError
 from tests.test_experiments import ROOT
 
@@ -474,7 +475,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for concept in SHORTENED:
             patch.setattr(concept, "CONFIG", concept.CONFIG | {"train": SHORT})
-        path = concepts.main({"out": str(folder)}, QUICK)
+        path = concepts.write_page(train.Run("concepts", {}, folder=folder), QUICK)
     assert path == folder / "index.html"
     return folder, Page(path.read_text())
 
@@ -483,7 +484,7 @@ def test_page_has_a_section_for_each_concept(page):
     folder, page = page
     names = [concept.__name__.rpartition(".")[2] for concept in QUICK]
     assert [heading["id"] for heading in page.all("h2")] == names
-    assert [link["href"] for link in page.all("a")] == [f"#{name}" for name in names]
+    assert [link["href"] for link in page.all("a")] == [*(f"#{name}" for name in names), "lessons.html"]
     assert {path.name for path in folder.glob("*.svg")} == {f"{name}.svg" for name in names}
     for concept, name in zip(QUICK, names, strict=True):
         sentence, _, *paragraphs = concept.__doc__.replace("`", "").split("\n\n")

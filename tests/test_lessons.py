@@ -181,7 +181,8 @@ def set_value(page, section, name, value):
 
 
 def part(page, section, name):
-    return page.text_content(f"#{section} [data-part={name}]")
+    """The text of a part of a lesson, with the hyphen as minus sign."""
+    return page.text_content(f"#{section} [data-part={name}]").replace("\N{MINUS SIGN}", "-")
 
 
 def test_boxes(page):
@@ -204,9 +205,9 @@ def test_kernel_can_be_edited_and_pointed_at(page):
     assert part(page, "kernel", "formula") == "y[0, 0] = 1 + 0 (bias) = 1"
     page.fill("[aria-label='kernel, row 2, column 2']", "3")
     page.fill("#kernel [name=bias]", "-1")
-    assert part(page, "kernel", "formula") == "y[0, 0] = 3 + (−1) (bias) = 2"
+    assert part(page, "kernel", "formula") == "y[0, 0] = 3 + (-1) (bias) = 2"
     page.fill("[aria-label='image, row 2, column 2']", "5")
-    assert part(page, "kernel", "formula") == "y[0, 0] = 15 + (−1) (bias) = 14"
+    assert part(page, "kernel", "formula") == "y[0, 0] = 15 + (-1) (bias) = 14"
     box = page.locator("#kernel [data-part=output] canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 3)
     assert part(page, "kernel", "formula").startswith("y[2, 2] =")
@@ -223,7 +224,7 @@ def test_color_photo_has_three_planes(page):
     set_value(page, "kernel", "column", column)
     set_value(page, "kernel", "bias", 0)
     wanted = photo[row + 1, column + 1, 0] - photo[row + 1, column + 1, 2]
-    shown = float(part(page, "kernel", "formula").rpartition("= ")[2].replace("−", "-"))
+    shown = float(part(page, "kernel", "formula").rpartition("= ")[2])
     assert abs(shown - wanted) < 0.0051
 
 
@@ -233,11 +234,13 @@ def test_sizes_and_counts(page):
         settings = json.loads(example)
         set_value(page, "sizes", "example", example)
         n, k, groups = settings["n"], settings["k"], settings["groups"]
-        layer = conv(settings["filters"], k, stride=settings["s"], padding=settings["p"], dilation=settings["d"], groups=groups)
+        layer = conv(
+            settings["filters"], k, stride=settings["s"], padding=settings["p"], dilation=settings["d"], groups=groups
+        )
         x = jax.ShapeDtypeStruct((1, n, n, settings["channels"]), jnp.float32)
         params, state = jax.eval_shape(layer.init, jax.random.key(0), x)
         y, _ = jax.eval_shape(lambda p, s, x, layer=layer: layer.apply(p, s, x, train=False), params, state, x)
-        assert part(page, "sizes", "formula").endswith(" × ".join(map(str, y.shape[1:])))
+        assert part(page, "sizes", "formula").endswith(" \N{MULTIPLICATION SIGN} ".join(map(str, y.shape[1:])))
         assert f"have {params['kernel'].size:,}, " in part(page, "sizes", "weights").replace("has ", "have ")
     set_value(page, "sizes", "example", examples[2])
     assert "= 75 weights" in part(page, "sizes", "weights")
@@ -266,7 +269,9 @@ def test_gradient_descent_learns_the_edge_detector(page):
     for _ in range(20):
         page.click("#descent [data-action=many]")
     cells = page.locator("#descent [data-part=kernel] td").all_text_contents()
-    np.testing.assert_allclose([float(cell.replace("−", "-")) for cell in cells], [1, 0, -1] * 3, atol=0.05)
+    np.testing.assert_allclose(
+        [float(cell.replace("\N{MINUS SIGN}", "-")) for cell in cells], [1, 0, -1] * 3, atol=0.05
+    )
     set_value(page, "descent", "rate", 1)
     page.click("#descent [data-action=many]")
     assert "diverges" in part(page, "descent", "loss")
@@ -334,7 +339,7 @@ def test_zoom_to_one_value(page, lenet):
     (_, found), _ = capture(model, "conv2").apply(params, {}, jnp.asarray(image)[None], train=False)
     wanted = float(found["conv2"][0, 4, 6, 3])
     assert part(page, "lenet", "value").startswith("conv2[4, 6, 3] = ")
-    assert abs(float(part(page, "lenet", "value").rpartition("= ")[2].replace("−", "-")) - wanted) < 6e-4
+    assert abs(float(part(page, "lenet", "value").rpartition("= ")[2]) - wanted) < 6e-4
     assert page.locator("#lenet [data-part=lines] li").count() == 7  # six channels and the bias
     for layer in ("dense1", "relu3", "head", "pool1", "relu1", "conv1"):
         set_value(page, "lenet", "layer", layer)
@@ -360,16 +365,18 @@ def test_questions_answer(page):
 def test_nothing_went_wrong(browser, path):
     """All controls at both ends, without errors on the console."""
     with opened(browser, path) as found:
-        for control in found.page.locator("form input[type=range]").all():
-            for end in ("min", "max"):
-                control.evaluate(
-                    "(range, end) => { range.value = range[end]; range.dispatchEvent(new Event('input', {bubbles: true})); }",
-                    end,
-                )
-        for select in found.page.locator("form select").all():
-            for value in select.evaluate("(select) => [...select.options].map((option) => option.value)"):
-                select.evaluate(
-                    "(select, value) => { select.value = value; select.dispatchEvent(new Event('input', {bubbles: true})); }",
-                    value,
-                )
+        found.page.evaluate(
+            """() => {
+              const set = (control, value) => {
+                control.value = value;
+                control.dispatchEvent(new Event("input", {bubbles: true}));
+              };
+              for (const range of document.querySelectorAll("form input[type=range]")) {
+                for (const end of [range.min, range.max]) set(range, end);
+              }
+              for (const select of document.querySelectorAll("form select")) {
+                for (const option of [...select.options]) set(select, option.value);
+              }
+            }"""
+        )
         found.check()

@@ -5,8 +5,8 @@
 On a GPU: training and inference in bfloat16 on random images, each contender at its fastest batch size. PyTorch runs
 torchvision's models with channels last, autocast and `torch.compile`. `of peak` is the multiply-adds per second as a
 fraction of those of a large matrix product. On a CPU, in float32: inference with batch sizes 1 and 8, and training with
-batch size 8. PyTorch is the fastest of eager and compiled, with channels first and channels last; for training, ResNet-50
-in Flax is measured, too. With names, the results of these networks are replaced.
+batch size 8. PyTorch is the fastest of eager and compiled, with channels first and channels last. For training,
+ResNet-50 in Flax is measured, too. With names, the results of these networks are replaced.
 """
 
 import statistics
@@ -133,7 +133,9 @@ def rates(calls: Mapping[str, Call], batch: int, *, turns: int = 5, seconds: flo
 
 def best_rate(rows: list[dict[str, list[float]]], framework: str) -> float | None:
     """The largest median over batch sizes and variants of a framework. None if nothing ran."""
-    medians = (statistics.median(turns) for row in rows for label, turns in row.items() if label.split()[0] == framework)
+    medians = (
+        statistics.median(turns) for row in rows for label, turns in row.items() if label.split()[0] == framework
+    )
     return max(medians, default=None)
 
 
@@ -153,7 +155,9 @@ def main(names: list[str]) -> None:
     on_gpu = jax.default_backend() == "gpu"
     peak = peak_rate() if on_gpu else None
     rows = []
-    table = _measure.Table(("images per second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak", "Flax")
+    table = _measure.Table(
+        ("images per second", 18), ("", 11), "batch", "jaxcnn", "PyTorch", "ratio", "of peak", "Flax"
+    )
     selected = _measure.select_names(names, NETWORKS)
     for name in selected:
         summary = jaxcnn.explain.summary(MODELS[name](), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
@@ -172,7 +176,9 @@ def main(names: list[str]) -> None:
             of_peak = ours * summary.multiply_adds * (3 if training else 1) / peak if ours and peak else None
             label = batches[0] if len(batches) == 1 else "best"
             table.row(name, "training" if training else "inference", label, ours, torch, ratio, of_peak, flax)
-    print(_measure.save("imagenet_throughput", [*_measure.other_rows("imagenet_throughput", "network", selected), *rows]))
+    print(
+        _measure.save("imagenet_throughput", [*_measure.other_rows("imagenet_throughput", "network", selected), *rows])
+    )
 
 
 if __name__ == "__main__":

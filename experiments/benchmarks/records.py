@@ -317,7 +317,9 @@ def spread_between_processes() -> str:
         return ""
     machine = result["machine"]
     text = "\n## Training steps in 20 processes, on a CPU\n\n`python -m experiments.benchmarks.spread`, on"
-    text += f" {machine['cores']} cores of {machine['device']} with jax {machine['versions']['jax']}, {machine['date']}."
+    text += (
+        f" {machine['cores']} cores of {machine['device']} with jax {machine['versions']['jax']}, {machine['date']}."
+    )
     text += " Milliseconds, and the fraction of the processes whose time is within 10 % of the median.\n\n"
     text += "| network | median | smallest | largest | within 10 % |\n|---|---|---|---|---|\n"
     for row in result["rows"]:

@@ -1,9 +1,9 @@
-"""Run all concepts and write a page with their claims, results and figures.
+"""Run all concepts and write a page with their claims, results and figures, and the interactive lessons.
 
     python -m experiments.concepts              a few minutes on 2 cores
     python -m experiments.concepts out=folder   writes to this folder instead of a new one in runs/
 
-The page, index.html, is self-contained and needs no network.
+The pages, index.html and lessons.html, are self-contained and need no network.
 """
 
 import base64
@@ -35,6 +35,7 @@ from experiments.concepts import (
     translation,
 )
 from experiments.concepts._figure import load_matplotlib
+from experiments.lessons import __main__ as lessons
 from jaxcnn import train
 from jaxcnn.report._page import document, tag
 
@@ -78,9 +79,16 @@ pre { margin: 0; padding: .75rem 1rem; width: max-content; min-width: 100%; back
 """
 
 
-def main(config, concepts=CONCEPTS):
+def main(config):
     load_matplotlib()  # fail before the folder is created
     run = train.Run("concepts", config, folder=config["out"])
+    path = write_page(run, CONCEPTS)
+    run.say(f"\nsee {path} and {lessons.write(run.folder, lessons.CONFIG)}")
+    return path
+
+
+def write_page(run, concepts):
+    """Run these concepts and write their page into the folder of the run. Return its path."""
     sections = {}
     for concept in concepts:
         name = concept.__name__.rpartition(".")[2]
@@ -89,7 +97,8 @@ def main(config, concepts=CONCEPTS):
             result = concept.main(getattr(concept, "CONFIG", {}))
         run.say(output.getvalue().rstrip())
         sections[name] = section(name, inspect.getdoc(concept), output.getvalue(), result.save(run.folder), result.alt)
-    links = (tag("li", tag("a", title(name), href=f"#{name}")) for name in sections)
+    links = [tag("li", tag("a", title(name), href=f"#{name}")) for name in sections]
+    links.append(tag("li", tag("a", "Interactive lessons", href="lessons.html")))
     page = document(
         "Convolutional networks, one idea at a time",
         tag("header", tag("h1", "Convolutional networks, one idea at a time")),
@@ -100,7 +109,6 @@ def main(config, concepts=CONCEPTS):
     )
     path = run.folder / "index.html"
     path.write_text(page, encoding="utf-8", newline="\n")
-    run.say(f"\nsee {path}")
     return path
 
 

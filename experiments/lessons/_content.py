@@ -34,7 +34,10 @@ def content(config):
 def encoded(array):
     """Return an array of bytes or float32 as base64."""
     kind = "bytes" if array.dtype == np.uint8 else "floats"
-    return {"shape": array.shape, kind: base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()}
+    return {
+        "shape": array.shape,
+        kind: base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode(),
+    }
 
 
 def examples():
@@ -45,12 +48,12 @@ def examples():
 
 def photo(size=64):
     """Return a color photo (size, size, 3): Grace Hopper, a work of the US government, from matplotlib's sample data."""
-    matplotlib = load_matplotlib()
-    import matplotlib.cbook
-    import matplotlib.image
+    load_matplotlib()  # its error names the extra
+    from matplotlib import cbook
+    from matplotlib import image as reader
 
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        pixels = matplotlib.image.imread(file, format="jpg")
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        pixels = reader.imread(file, format="jpg")
     face = pixels[40:424, 80:464]
     step = len(face) // size
     return face.reshape(size, step, size, step, 3).mean((1, 3)).round().astype(np.uint8)

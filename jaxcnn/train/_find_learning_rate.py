@@ -1,6 +1,5 @@
 """The learning rate range test: a short training with a growing learning rate."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
