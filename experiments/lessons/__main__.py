@@ -17,7 +17,7 @@ from jaxcnn import train
 from jaxcnn.report._page import Html, document, tag
 
 CONFIG = {
-    "lenet": {"seed": 0, "epochs": 4},
+    "lenet": {"seed": 0, "epochs": 8},
     "overfitting": {
         "images": 200,
         "test_images": 500,

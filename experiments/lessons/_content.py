@@ -47,7 +47,7 @@ def examples():
 
 
 def photo(size=64):
-    """Return a color photo (size, size, 3): Grace Hopper, a work of the US government, from matplotlib's sample data."""
+    """Return a color photo (size, size, 3): Grace Hopper, in the public domain, from matplotlib's sample data."""
     load_matplotlib()  # its error names the extra
     from matplotlib import cbook
     from matplotlib import image as reader

@@ -145,7 +145,8 @@ lesson("lenet", (parts, controls) => {
       }))));
   }
 
-  // The calculation of one value of the selected layer, as text, and the part of its input as [row, column, size].
+  // The calculation of one value of the selected layer, as lines; the part of its input as [row, column, size]; and the
+  // weights for the first input channel.
   function calculation(name, outputs, channel, row, column) {
     const names = ["image", ...Object.keys(LENET)], x = outputs[names[names.indexOf(name) - 1]], y = outputs[name];
     if (name.startsWith("dense") || name === "head") {
@@ -165,13 +166,15 @@ lesson("lenet", (parts, controls) => {
       return { lines: [`max(${values.map((v) => text(v)).join(", ")})`], value, field: [2 * row, 2 * column, 2] };
     }
     const kernel = WEIGHTS[`${name}/kernel`], [size, , inputs, filters] = kernel.shape, pad = name === "conv1" ? 2 : 0;
+    const weights = (c) => Array.from({ length: size * size }, (_, n) => kernel.data[(n * inputs + c) * filters + channel]);
     const lines = Array.from({ length: inputs }, (_, c) => {
-      const values = patch(x, row - pad, column - pad, size, c);
-      const weights = Array.from({ length: size * size }, (_, n) => kernel.data[(n * inputs + c) * filters + channel]);
-      const sum = values.reduce((total, v, n) => total + v * weights[n], 0);
-      return `channel ${c}: ${sumOfProducts(values, weights, 25)} = ${text(sum)}`;
+      const values = patch(x, row - pad, column - pad, size, c), ofChannel = weights(c);
+      const sum = values.reduce((total, v, n) => total + v * ofChannel[n], 0);
+      return element("details", {}, element("summary", {}, `channel ${c}: ${size * size} products, their sum is ${text(sum)}`),
+        sumOfProducts(values, ofChannel, 25));
     });
-    return { lines: [...lines, `bias ${text(WEIGHTS[`${name}/bias`].data[channel])}`], value, field: [row - pad, column - pad, size] };
+    return { lines: [...lines, `bias ${text(WEIGHTS[`${name}/bias`].data[channel])}`], value,
+      field: [row - pad, column - pad, size], kernel: tensor([size, size, 1], weights(0)) };
   }
 
   return (event) => {
@@ -210,7 +213,7 @@ lesson("lenet", (parts, controls) => {
     const channel = limited(controls.channel, y.shape.at(-1) - 1);
     const row = limited(controls.row, spatial ? y.shape[0] - 1 : 0), column = limited(controls.column, spatial ? y.shape[1] - 1 : 0);
     parts.map.hidden = parts.from.hidden = !spatial;
-    const { lines, value, field } = calculation(name, outputs, channel, row, column);
+    const { lines, value, field, kernel } = calculation(name, outputs, channel, row, column);
     if (spatial) {
       const names = ["image", ...Object.keys(LENET)], before = outputs[names[names.indexOf(name) - 1]];
       const source = before.shape[2] === y.shape[2] ? channel : 0;
@@ -219,6 +222,8 @@ lesson("lenet", (parts, controls) => {
       paint(parts.from.querySelector("canvas"), before, { channel: source, signed: true });
       frame(parts.from, field[0], field[1], field[2], field[2]);
     }
+    parts.weights.parentElement.hidden = kernel === undefined;
+    if (kernel) paint(parts.weights.querySelector("canvas"), kernel, { signed: true });
     parts.lines.replaceChildren(...lines.map((line) => element("li", {}, line)));
     parts.value.textContent = `${name}[${spatial ? `${row}, ${column}, ` : ""}${channel}] = ${text(value, 3)}`;
 

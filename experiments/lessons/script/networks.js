@@ -38,7 +38,7 @@ lesson("networks", (parts, controls) => {
       ["receptive field of the last feature map", field],
       ["code", `jaxcnn.models.${network.model}()`],
       ["source", network.source],
-    ].flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+    ].map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
     const mark = (values) => [
       { values: values.map((value, n) => (n === at ? NaN : value)), bars: true, name: "others" },
       { values: values.map((value, n) => (n === at ? value : NaN)), bars: true, name: network.name },

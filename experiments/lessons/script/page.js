@@ -61,7 +61,7 @@ function text(value, digits = 2) {
 }
 
 const percent = (fraction) => `${text(100 * fraction, 1)} %`;
-const inBrackets = (value, digits) => (value < 0 ? `(${text(value, digits)})` : text(value, digits));
+const inBrackets = (value, digits) => text(value, digits).replace(/^−.*/, "($&)");
 
 // "a · b + c · d + ..": all products, or the first ones.
 function sumOfProducts(a, b, most = 9) {
