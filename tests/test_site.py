@@ -3,6 +3,7 @@
 import functools
 import html.parser
 import importlib.util
+import itertools
 import logging
 import pathlib
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from docs._docstrings import to_rst
 from docs._public import MODULES, public_names
+from tests.browser import SCHEMES, WIDTHS, chromium, opened
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["index", "pair", "choosing", "training", "tasks", "pretrained", "many_networks", "inside", "speed"]
@@ -181,3 +183,15 @@ def test_docstring_tables_and_fields():
     assert rst("The result.", "", "runs: all", "    of them.", "best: one.") == (
         "The result.\n\n* **runs**: all of them.\n\n* **best**: one."
     )
+
+
+@needs_sphinx
+@pytest.mark.slow
+def test_pages_in_a_browser(site):
+    """No errors, no requests to other hosts, no sideways scrolling, no serious finding of axe-core."""
+    with chromium() as browser:
+        for name in ("index", "training", "gallery", "speed", "reference/layers"):
+            for width, scheme in itertools.product(WIDTHS, SCHEMES):
+                with opened(browser, site / f"{name}.html", width=width, scheme=scheme) as found:
+                    found.check(("data:", site.as_uri()))
+                    assert found.accessibility() == [], (name, width, scheme)
