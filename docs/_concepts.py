@@ -1,12 +1,12 @@
-"""A Sphinx extension for the gallery: the directive `concept` shows the claim, figure and command of a concept.
+"""A Sphinx extension for the gallery: the directive `concept` shows the claim, figure and command of an experiment.
 
-A figure that is not in the repository is drawn once, to the ignored folder `_figures`. This takes seconds: no network
-is trained.
+A figure that is not in the repository is drawn once, to the ignored folder `_figures`. This takes seconds: figures of
+trained networks are in the repository.
 """
 
 import contextlib
 import html
-import importlib
+import importlib.util
 import inspect
 import io
 import pathlib
@@ -26,14 +26,16 @@ def setup(app) -> dict[str, bool]:
 
 
 class Concept(SphinxDirective):
-    """`{concept} NAME`: the claim of experiments/concepts/NAME.py, its figure for light and dark pages, its command."""
+    """`{concept} NAME`: the claim of a concept or experiment, its figure for light and dark pages, its command."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         (name,) = self.arguments
-        concept = importlib.import_module(f"experiments.concepts.{name}")
+        is_concept = importlib.util.find_spec(f"experiments.concepts.{name}") is not None
+        concept = importlib.import_module(f"experiments.{'concepts.' * is_concept}{name}")
         claim, command, *_ = inspect.getdoc(concept).split("\n\n")
+        command = re.split(r" {3,}|\n", command.strip())[0]  # without results beside it, and further commands
         path = HERE.parent / "experiments" / "concepts" / "gallery" / f"{name}.svg"
         svg = (path if path.exists() else drawn(concept, name)).read_text(encoding="utf-8")
         title = re.search(r"<title>(.*?)</title>", svg, re.DOTALL)
@@ -47,7 +49,7 @@ class Concept(SphinxDirective):
         return [
             nodes.paragraph("", "", nodes.strong("", " ".join(claim.split()))),
             figure,
-            nodes.literal_block(command.strip(), command.strip(), language="sh"),
+            nodes.literal_block(command, command, language="sh"),
         ]
 
 
