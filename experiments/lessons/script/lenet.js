@@ -177,41 +177,59 @@ lesson("lenet", (parts, controls) => {
       field: [row - pad, column - pad, size], kernel: tensor([size, size, 1], weights(0)) };
   }
 
-  return (event) => {
-    const action = event?.target.dataset?.action;
-    if (action === "clear") drawing.data.fill(0);
-    if (action === "select") {
-      controls.layer.value = event.target.dataset.layer;
-      controls.channel.value = event.target.dataset.channel;
-    }
-    if (event?.target.name === "digit" && event.target.value !== "") {
-      drawing.data.fill(0);
-      image = tensor([28, 28, 1], digit(Number(event.target.value)));
-    }
+  let outputs = null;
+
+  // Compute and show all that depends on the image.
+  function classify() {
     if (absoluteLargest(drawing.data) > 0) {
       image = centered(drawing);
       controls.digit.value = "";
     } else if (controls.digit.value === "") image = tensor([28, 28, 1]);
-
+    outputs = lenet(image);
+    const p = softmax(outputs.head.data), best = p.indexOf(largest(p));
     paint(parts.board.querySelector("canvas"), drawing);
     frame(parts.board, cursor.at[0] - 3, cursor.at[1] - 3, 6, 6);
     parts.board.dataset.pen = cursor.down ? "down" : "up";
-    const outputs = lenet(image), p = softmax(outputs.head.data), best = p.indexOf(largest(p));
     chart(parts.probabilities, [{ values: p, bars: true, name: "p" }], { high: 1, label: p.map((value, n) => `${n}: ${percent(value)}`).join(", ") });
     parts.answer.textContent = absoluteLargest(image.data) === 0 ? "Draw a digit." : `LeNet-5 sees a ${best}, with a probability of ${percent(p[best])}.`;
     parts.answer.dataset.digit = best;
     for (const name of strips) {
       const most = absoluteLargest(outputs[name].data);
-      canvases[name].forEach((canvas, channel) => {
-        paint(canvas, outputs[name], { channel, signed: true, most });
-        const button = canvas.parentElement;
-        button.setAttribute("aria-pressed", name === controls.layer.value && channel === Number(controls.channel.value));
-      });
+      canvases[name].forEach((canvas, channel) => paint(canvas, outputs[name], { channel, signed: true, most }));
     }
+
+    // Grad-CAM, resized to the image, over the gray digit.
+    const map = gradCam(outputs, best), most = absoluteLargest(map.data) || 1;
+    const overlay = tensor([28, 28, 3]);
+    for (let n = 0; n < 784; n++) {
+      const i = Math.min(9, Math.floor(Math.floor(n / 28) / 2.8)), j = Math.min(9, Math.floor((n % 28) / 2.8));
+      const heat = map.data[i * 10 + j] / most;
+      VERMILLION.forEach((color, c) => { overlay.data[3 * n + c] = 0.6 * image.data[n] + 0.6 * heat * (color / 255); });
+    }
+    paint(parts.cam.querySelector("canvas"), overlay);
+    paint(parts.input.querySelector("canvas"), image);
+  }
+
+  return (event) => {
+    const { action, layer, channel: chosen } = event?.target.dataset ?? {};
+    if (action === "clear") drawing.data.fill(0);
+    if (action === "select") {
+      controls.layer.value = layer;
+      controls.channel.value = chosen;
+    }
+    if (event?.target.name === "digit" && event.target.value !== "") {
+      drawing.data.fill(0);
+      image = tensor([28, 28, 1], digit(Number(event.target.value)));
+    }
+    if (!outputs || action === "clear" || event?.target.name === "digit" || event?.target === parts.board) classify();
 
     const name = controls.layer.value, y = outputs[name], spatial = y.shape.length === 3;
     const channel = limited(controls.channel, y.shape.at(-1) - 1);
     const row = limited(controls.row, spatial ? y.shape[0] - 1 : 0), column = limited(controls.column, spatial ? y.shape[1] - 1 : 0);
+    for (const strip of strips) {
+      canvases[strip].forEach((canvas, c) =>
+        canvas.parentElement.setAttribute("aria-pressed", strip === name && c === channel));
+    }
     parts.map.hidden = parts.from.hidden = !spatial;
     const { lines, value, field, kernel } = calculation(name, outputs, channel, row, column);
     if (spatial) {
@@ -226,16 +244,5 @@ lesson("lenet", (parts, controls) => {
     if (kernel) paint(parts.weights.querySelector("canvas"), kernel, { signed: true });
     parts.lines.replaceChildren(...lines.map((line) => element("li", {}, line)));
     parts.value.textContent = `${name}[${spatial ? `${row}, ${column}, ` : ""}${channel}] = ${text(value, 3)}`;
-
-    // Grad-CAM, resized to the image, over the gray digit.
-    const map = gradCam(outputs, best), most = absoluteLargest(map.data) || 1;
-    const overlay = tensor([28, 28, 3]);
-    for (let n = 0; n < 784; n++) {
-      const i = Math.min(9, Math.floor(Math.floor(n / 28) / 2.8)), j = Math.min(9, Math.floor((n % 28) / 2.8));
-      const heat = map.data[i * 10 + j] / most;
-      VERMILLION.forEach((color, c) => { overlay.data[3 * n + c] = 0.6 * image.data[n] + 0.6 * heat * (color / 255); });
-    }
-    paint(parts.cam.querySelector("canvas"), overlay);
-    paint(parts.input.querySelector("canvas"), image);
   };
 });
