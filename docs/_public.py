@@ -1,4 +1,4 @@
-"""The public names of jaxcnn, all of which must be in the reference."""
+"""The public names of jaxcnn, which must all be in the reference."""
 
 import importlib
 from types import ModuleType

@@ -41,7 +41,7 @@ def report_of_regression(folder):
 
 def page_of_concepts(folder):
     run = train.Run("concepts", {}, folder=folder)
-    return concepts.write_page(run, (convolution_of_boxes, sliding_kernel))
+    return concepts.write_concepts(run, (convolution_of_boxes, sliding_kernel))
 
 
 @pytest.mark.parametrize("make", [report_of_classification, report_of_regression, page_of_concepts])

@@ -475,7 +475,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for concept in SHORTENED:
             patch.setattr(concept, "CONFIG", concept.CONFIG | {"train": SHORT})
-        path = concepts.write_page(train.Run("concepts", {}, folder=folder), QUICK)
+        path = concepts.write_concepts(train.Run("concepts", {}, folder=folder), QUICK)
     assert path == folder / "index.html"
     return folder, Page(path.read_text())
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.lessons import __main__ as lessons
 from experiments.lessons import _content
-from jaxcnn import avg_pool, conv, data, dense, explain, max_pool, models
+from jaxcnn import avg_pool, capture, conv, data, dense, explain, max_pool, models
 from tests.browser import SCHEMES, WIDTHS, chromium, opened
 
 pytestmark = pytest.mark.slow
@@ -51,9 +51,7 @@ def tensor(array):
 
 
 def array(found):
-    values = found["data"]  # a Float32Array arrives as a dict of its entries or a list
-    values = list(values.values()) if isinstance(values, dict) else values
-    return np.array(values, np.float32).reshape(found["shape"])
+    return np.array(found["data"], np.float32).reshape(found["shape"])
 
 
 def call(page, expression, **tensors):
@@ -334,8 +332,6 @@ def test_zoom_to_one_value(page, lenet):
     page.click("#lenet [aria-label='conv2, channel 3']")
     set_value(page, "lenet", "row", 4)
     set_value(page, "lenet", "column", 6)
-    from jaxcnn import capture
-
     (_, found), _ = capture(model, "conv2").apply(params, {}, jnp.asarray(image)[None], train=False)
     wanted = float(found["conv2"][0, 4, 6, 3])
     assert part(page, "lenet", "value").startswith("conv2[4, 6, 3] = ")

@@ -37,7 +37,7 @@ from experiments.concepts import (
 from experiments.concepts._figure import load_matplotlib
 from experiments.lessons import __main__ as lessons
 from jaxcnn import train
-from jaxcnn.report._page import document, tag
+from jaxcnn.report._page import document, tag, write_page
 
 CONCEPTS = (
     convolution_of_boxes,
@@ -82,12 +82,12 @@ pre { margin: 0; padding: .75rem 1rem; width: max-content; min-width: 100%; back
 def main(config):
     load_matplotlib()  # fail before the folder is created
     run = train.Run("concepts", config, folder=config["out"])
-    path = write_page(run, CONCEPTS)
+    path = write_concepts(run, CONCEPTS)
     run.say(f"\nsee {path} and {lessons.write(run.folder, lessons.CONFIG)}")
     return path
 
 
-def write_page(run, concepts):
+def write_concepts(run, concepts):
     """Run these concepts and write their page into the folder of the run. Return its path."""
     sections = {}
     for concept in concepts:
@@ -108,7 +108,7 @@ def write_page(run, concepts):
         style=STYLE,
     )
     path = run.folder / "index.html"
-    path.write_text(page, encoding="utf-8", newline="\n")
+    write_page(path, page)
     return path
 
 

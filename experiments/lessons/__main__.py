@@ -14,7 +14,7 @@ import string
 import jaxcnn
 from experiments.lessons._content import EDGE, content
 from jaxcnn import train
-from jaxcnn.report._page import Html, document, tag
+from jaxcnn.report._page import Html, document, tag, write_page
 
 CONFIG = {
     "lenet": {"seed": 0, "epochs": 8},
@@ -59,7 +59,7 @@ def page(values):
 def write(folder, config):
     """Write lessons.html into a folder, and return its path."""
     path = pathlib.Path(folder, "lessons.html")
-    path.write_text(page(content(config)), encoding="utf-8", newline="\n")
+    write_page(path, page(content(config)))
     return path
 
 

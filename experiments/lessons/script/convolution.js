@@ -133,7 +133,7 @@ lesson("sizes", (parts, controls) => {
 });
 
 lesson("pooling", (parts, controls) => {
-  const edges = presetKernel("vertical", 1), most = 4;
+  const edges = presetKernel("vertical", 1), shownValues = 16;
   const pools = { max: maxPool, average: avgPool, none: (x) => x };
   const digits = DATA.digits.map(({ image }) => tensor([28, 28, 1], decode(image).data.map((value) => value / 255)));
 
@@ -168,7 +168,7 @@ lesson("pooling", (parts, controls) => {
     const row = Math.floor(at / columns), column = at % columns;
     const values = patch(features[1], row * size, column * size, size, 0);
     const name = controls.kind.value === "none" ? "" : controls.kind.value === "max" ? "max" : "mean";
-    const shown = values.slice(0, most * most).map((value) => text(value)).join(", ") + (values.length > 16 ? ", …" : "");
+    const shown = values.slice(0, shownValues).map((value) => text(value)).join(", ") + (values.length > shownValues ? ", …" : "");
     parts.formula.textContent = name === "" ? "Without pooling, the feature map is passed on unchanged."
       : `y[${row}, ${column}] = ${name}(${shown}) = ${text(pooled[1].data[at])}`;
     parts.change.textContent = `A shift of ${down} down and ${right} right changes the feature map by `

@@ -18,6 +18,9 @@ const LENET = {
   head: layerOf(dense, "head"),
 };
 
+const NAMES = ["image", ...Object.keys(LENET)];
+const before = (name) => NAMES[NAMES.indexOf(name) - 1];
+
 // The outputs of all layers, by name, for an image (28, 28, 1) with values from 0 to 1.
 function lenet(image) {
   const outputs = { image };
@@ -148,7 +151,7 @@ lesson("lenet", (parts, controls) => {
   // The calculation of one value of the selected layer, as lines; the part of its input as [row, column, size]; and the
   // weights for the first input channel.
   function calculation(name, outputs, channel, row, column) {
-    const names = ["image", ...Object.keys(LENET)], x = outputs[names[names.indexOf(name) - 1]], y = outputs[name];
+    const x = outputs[before(name)], y = outputs[name];
     if (name.startsWith("dense") || name === "head") {
       const kernel = WEIGHTS[`${name}/kernel`], features = kernel.shape[1];
       const products = Array.from(x.data, (value, c) => ({ value, weight: kernel.data[c * features + channel], c }))
@@ -158,8 +161,8 @@ lesson("lenet", (parts, controls) => {
     }
     const value = y.data[(row * y.shape[1] + column) * y.shape[2] + channel];
     if (name.startsWith("relu")) {
-      const before = x.shape.length === 1 ? x.data[channel] : x.data[(row * x.shape[1] + column) * x.shape[2] + channel];
-      return { lines: [`max(0, ${text(before)})`], value: x.shape.length === 1 ? y.data[channel] : value, field: [row, column, 1] };
+      const input = x.shape.length === 1 ? x.data[channel] : x.data[(row * x.shape[1] + column) * x.shape[2] + channel];
+      return { lines: [`max(0, ${text(input)})`], value: x.shape.length === 1 ? y.data[channel] : value, field: [row, column, 1] };
     }
     if (name.startsWith("pool")) {
       const values = patch(x, 2 * row, 2 * column, 2, channel);
@@ -233,11 +236,10 @@ lesson("lenet", (parts, controls) => {
     parts.map.hidden = parts.from.hidden = !spatial;
     const { lines, value, field, kernel } = calculation(name, outputs, channel, row, column);
     if (spatial) {
-      const names = ["image", ...Object.keys(LENET)], before = outputs[names[names.indexOf(name) - 1]];
-      const source = before.shape[2] === y.shape[2] ? channel : 0;
+      const input = outputs[before(name)], source = input.shape[2] === y.shape[2] ? channel : 0;
       paint(parts.map.querySelector("canvas"), y, { channel, signed: true });
       frame(parts.map, row, column, 1, 1);
-      paint(parts.from.querySelector("canvas"), before, { channel: source, signed: true });
+      paint(parts.from.querySelector("canvas"), input, { channel: source, signed: true });
       frame(parts.from, field[0], field[1], field[2], field[2]);
     }
     parts.weights.parentElement.hidden = kernel === undefined;

@@ -80,7 +80,7 @@ lesson("overfitting", (parts, controls) => {
   controls.l1.max = l1.length - 1;
   controls.l2.max = l2.length - 1;
   controls.dropout.max = dropout.length - 1;
-  let seed = 1, drawn = [];
+  let seed = 1;
   return (event) => {
     const at = ["l1", "l2", "dropout"].map((name) => Number(controls[name].value));
     const rate = dropout[at[2]];
@@ -102,11 +102,11 @@ lesson("overfitting", (parts, controls) => {
     if (event?.target.dataset?.action === "masks") seed += Number(event.target.value);
     const random = randomNumbers(12345), masks = [];
     for (let n = 0; n < seed; n++) masks.push(Array.from({ length: 100 }, () => (random() < rate ? 0 : 1 / (1 - rate))));
-    drawn = masks[0].map((_, n) => mean(masks.map((mask) => mask[n])));
+    const average = masks[0].map((_, n) => mean(masks.map((mask) => mask[n])));
     paint(parts.mask.querySelector("canvas"), tensor([10, 10, 1], masks.at(-1)), { most: 1 / (1 - rate) });
-    paint(parts.average.querySelector("canvas"), tensor([10, 10, 1], drawn), { most: 1 / (1 - rate) });
+    paint(parts.average.querySelector("canvas"), tensor([10, 10, 1], average), { most: 1 / (1 - rate) });
     const kept = masks.at(-1).filter((value) => value > 0).length;
     parts.dropped.textContent = `Mask ${seed} keeps ${kept} of 100 units and multiplies them by 1 / (1 − ${rate}) = ${text(1 / (1 - rate))}. `
-      + `The mean over ${seed} ${seed === 1 ? "mask" : "masks"} is between ${text(Math.min(...drawn))} and ${text(Math.max(...drawn))}.`;
+      + `The mean over ${seed} ${seed === 1 ? "mask" : "masks"} is between ${text(Math.min(...average))} and ${text(Math.max(...average))}.`;
   };
 });
