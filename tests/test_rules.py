@@ -30,7 +30,8 @@ def problem(examples, spatial, channels, features, size, stride=1, pad=0, groups
 # (problem, rules for forward, input gradient, kernel gradient)
 CHOICES = [
     (problem(128, (32, 32), 3, 16, 3, pad=1), "direct", "col2im", "by position"),
-    (problem(128, (32, 32), 16, 16, 3, pad=1), "direct", "rotated", "by position"),
+    (problem(128, (32, 32), 15, 16, 3, pad=1), "direct", "rotated", "by position"),
+    (problem(128, (32, 32), 16, 16, 3, pad=1), "lax", "rotated", "by position"),
     (problem(128, (32, 32), 16, 64, 3, pad=1), "lax", "col2im", "by position"),
     (problem(128, (16, 16), 32, 32, 3, pad=1), "lax", "rotated", "over examples"),
     (problem(128, (16, 16), 64, 64, 3, pad=1), "lax", "rotated", "over examples"),

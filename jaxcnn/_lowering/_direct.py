@@ -23,7 +23,7 @@ from jaxcnn._window import Window
 
 LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
-_BAND = 32  # maximum number of columns that are added in one expression
+_BAND = 16  # maximum number of columns that are added in one expression; more only take longer to compile
 POSITIONS = 48  # of dy per loop iteration, approximately
 CACHED = 2**21  # values that fit into a cache
 
@@ -82,7 +82,7 @@ def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> j
 def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
     """With groups: dw[k, c, f] = sum over all positions of dy times the input at tap k of channel c.
 
-    One expression adds up to 32 columns. XLA vectorizes it over channels, unlike a reduction. Then a reduction adds
+    One expression adds up to 16 columns. XLA vectorizes it over channels, unlike a reduction. Then a reduction adds
     examples and rows.
     """
     window, features, width = problem.window, problem.features, dy.shape[-2]

@@ -118,7 +118,8 @@ def _direct_faster(problem: Problem) -> bool:
     terms = problem.window.taps * problem.channels_per_group
     if problem.groups > 1:
         return problem.channels_per_group <= 4 and terms <= _MAX_TAPS
-    few_channels = problem.channels <= 8 or problem.channels <= 16 >= problem.features
+    # For 16 to 16 channels, XLA takes 0.9 (Intel) to 1.3 times (Zen 5) as long, but compiles ten times faster.
+    few_channels = problem.channels <= 8 or problem.channels < 16 >= problem.features
     return few_channels and terms <= _MAX_TERMS and set(problem.window.input_dilation) == {1}
 
 
