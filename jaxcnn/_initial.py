@@ -18,8 +18,9 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import Initializer
 
 # At the default level, LLVM unrolls the random number generator. The values are the same.
-FAST_COMPILE = {"xla_backend_optimization_level": 2}
-_BLOCK = 2**14
+FAST_COMPILE = {"xla_backend_optimization_level": 1}
+_BLOCK = 2**14  # values with one key
+_BLOCKS = 4  # in one call of the program, so that it uses several cores
 _STD = 0.8796256610342398  # of the standard normal distribution, truncated to [-2, 2]
 
 
@@ -50,17 +51,22 @@ def filled(shape: tuple[int, ...], value: float) -> jax.Array:
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax.Array:
-    size = math.prod(shape)
-    count = -(-size // _BLOCK)
-    if count and not isinstance(first := _block(key, 0), Tracer):
+    size, length = math.prod(shape), _BLOCKS * _BLOCK
+    starts = range(0, size, length)
+    if size and not isinstance(first := _blocks(key, 0), Tracer):
         # NumPy joins the blocks, because jax.numpy would compile a program for each shape.
-        blocks = np.concatenate(jax.device_get([first, *(_block(key, i) for i in range(1, count))]))
-        values = (np.float32(std) * blocks[:size].reshape(shape)).astype(dtype)
+        values = np.empty(size, np.float32)
+        for start in starts:
+            drawn, part = _blocks(key, start // _BLOCK) if start else first, values[start : start + length]
+            np.multiply(jax.device_get(drawn).ravel()[: len(part)], np.float32(std), out=part)
+        values = values.astype(dtype, copy=False).reshape(shape)
         return jax.device_put(values, first.sharding if first.committed else None)
-    blocks = lax.map(functools.partial(_block, key), jnp.arange(count))
+    blocks = lax.map(functools.partial(_blocks, key), _BLOCKS * jnp.arange(len(starts)))
     return (std * blocks.ravel()[:size].reshape(shape)).astype(dtype)
 
 
 @functools.partial(jit, compiler_options=FAST_COMPILE)
-def _block(key: jax.Array, i: Any) -> jax.Array:
-    return jax.random.truncated_normal(jax.random.fold_in(key, i), -2, 2, (_BLOCK,), jnp.float32)
+def _blocks(key: jax.Array, i: Any) -> jax.Array:
+    """(key, number) -> (blocks, values): random numbers of the blocks from number i."""
+    draw = lambda i: jax.random.truncated_normal(jax.random.fold_in(key, i), -2, 2, (_BLOCK,), jnp.float32)
+    return jax.vmap(draw)(i + jnp.arange(_BLOCKS))
