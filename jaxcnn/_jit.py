@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._jax import Tracer
-from jaxcnn._memory import reuse_memory_by_default
+from jaxcnn._memory import BLOCK, reuse_memory_by_default
 
 # Options per backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
 #
@@ -17,12 +17,15 @@ from jaxcnn._memory import reuse_memory_by_default
 # small-while-loop-hoisting compiles a small loop into one kernel, and aborts if the loop contains a barrier.
 # cpu, vector width: the full width of the processor; LLVM prefers 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
 # 3x3 max pool forward and backward 1.7 -> 1.1 ms.
+# cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
+# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms.
 # cpu, 0.10: the default YNNPACK is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on 16x16, batch 128,
 # 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and some crash
 # (openxla/xla#48714, jax-ml/jax#39103, #40412), so they are disabled too. 0.12 has a different version.
 _CPU = {
     "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
     "xla_cpu_prefer_vector_width": "512",
+    "xla_multiheap_size_constraint_per_heap": BLOCK,
 }
 _OPTIONS = {"cpu": {(0, 10): _CPU | {"xla_cpu_experimental_ynn_fusion_type": ""}, None: _CPU}}
 

@@ -5,20 +5,23 @@ import functools
 import os
 
 # Parameters of mallopt in glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+# The heaps of all threads but the first have at most 64 MB. Larger blocks are not kept. `jit` limits XLA's temporary
+# blocks to this size, so that two of them fit into a heap.
+BLOCK = 30 * 2**20
 
 
 def reuse_memory() -> bool:
     """Make this process keep freed memory, which makes training steps on a CPU faster.
 
-    XLA allocates the memory of a whole program at once and frees it at the end. glibc returns such large blocks to
+    XLA allocates the temporary memory of a program at its start and frees it at the end. glibc returns large blocks to
     Linux, which clears each page before the next use: up to half of the time of a step
     (`python -m experiments.benchmarks.nets --fresh`). The setting affects the whole process, including NumPy and
     PyTorch: its memory no longer shrinks.
 
     `jaxcnn.jit` on a CPU, `train.fit` and `train.sweep` call this function at their first call, unless the environment
-    variable JAXCNN_REUSE_MEMORY is 0. By then, JAX may have started its threads, which keep the old setting for blocks
-    above 64 MB. Call it yourself before the first use of JAX, even before `jax.random.key(0)`, to include these.
+    variable JAXCNN_REUSE_MEMORY is 0. By then, JAX may have started its threads, which do not keep single arrays above
+    64 MB. Most of these are kept, too, if you call it before the first use of JAX, even before `jax.random.key(0)`.
 
     Returns:
         True if the setting was applied; False without glibc (macOS, Windows, Alpine), where nothing changes.
@@ -32,9 +35,10 @@ def reuse_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # No allocation by mmap, no trimming of the heap, and two heaps instead of one per thread: those of other threads
-    # have at most 64 MB. With a single heap, threads wait for each other.
-    return all([mallopt(_ARENA_MAX, 2), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)])
+    # No allocation by mmap, no trimming of the first heap, and no end of further heaps, which is checked against the
+    # padding. Two sets of heaps instead of one per thread: with a single one, threads wait for each other.
+    keep = (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)
+    return all([mallopt(_ARENA_MAX, 2), mallopt(_MMAP_MAX, 0), *(mallopt(*setting) for setting in keep)])
 
 
 @functools.cache

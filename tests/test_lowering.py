@@ -1,6 +1,7 @@
 """Every algorithm equals plain `lax`: values, forward- and reverse-mode derivatives, vmap, scan and bfloat16."""
 
 import functools
+import re
 from unittest import mock
 
 import jax
@@ -17,6 +18,7 @@ from jaxcnn._lowering import (
     Axis,
     Filter,
     _channels,
+    _dense,
     _depth_slices,
     _direct,
     _grouped,
@@ -467,3 +469,15 @@ def test_training_step_has_no_slow_path():
         assert "feature_group_count" not in text
         assert convolutions
         assert all("dim_labels=b01f_01io->b01f" in line for line in convolutions)
+
+
+def test_an_activation_before_a_dense_layer_is_not_transposed_while_it_is_computed():
+    """XLA would compute it in the copy that transposes it for the kernel gradient, without vectorization."""
+    net = cnn.serial(cnn.dense(48), functools.partial(jax.nn.gelu, approximate=False), cnn.dense(64))
+    x = jnp.ones((8, 6, 6, 32))
+    params, state = net.init(jax.random.key(0), x)
+    loss = lambda params: jnp.square(net.apply(params, state, x, train=True)[0]).sum()
+    program = cnn.jit(jax.grad(loss)).lower(params).compile().as_text()
+    transpositions = [part for part in program.split("\n\n") if re.search(r" (transpose|copy)\(", part)]
+    assert transpositions
+    assert not [part for part in transpositions if " multiply(" in part]

@@ -1,5 +1,6 @@
 """The training step, evaluation, jit and the summary."""
 
+import ctypes
 import functools
 import os
 import subprocess
@@ -233,10 +234,7 @@ def test_summary_makes_no_arrays():
 
 @pytest.mark.slow
 def test_memory_is_reused():
-    """With `reuse_memory`, a large result uses few new pages after some calls; without it, all pages are new.
-
-    `jaxcnn.jit` calls it, but for the large blocks of threads that exist by then it has no effect.
-    """
+    """With `reuse_memory`, a large result uses few new pages after some calls; without it, all pages are new."""
     program = """
 import resource, sys, jax, jax.numpy as jnp
 from jaxcnn import jit, train
@@ -244,7 +242,7 @@ how = sys.argv[1]
 if how == "reuse" and not train.reuse_memory():
     print("unknown")
     sys.exit()
-x = jnp.ones(2**24 if how == "reuse" else 12 * 2**20)  # 64 MB or 48 MB
+x = jnp.ones(12 * 2**20)  # 48 MB
 f = (jax.jit if how == "plain" else jit)(lambda x: x + 1)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(30):
@@ -268,3 +266,31 @@ print((faults() - before) / 10 * resource.getpagesize() / x.nbytes)
     assert float(reused) < 0.5 * fresh
     assert float(new_pages("jit", JAXCNN_REUSE_MEMORY="1")) < 0.5 * fresh
     assert float(new_pages("jit", JAXCNN_REUSE_MEMORY="0")) > 0.9 * fresh
+
+
+@pytest.mark.slow
+def test_temporary_memory_is_reused():
+    """Of a program with 192 MB of temporary arrays, although JAX was used before: they are split into small blocks."""
+    program = """
+import resource, sys, jax
+from jaxcnn import jit
+options = {"xla_multiheap_size_constraint_per_heap": -1} if sys.argv[1] == "whole" else {}
+x = jax.random.normal(jax.random.key(0), (6 * 2**20,))
+f = lambda x: sum(jax.lax.optimization_barrier(tuple(x * i for i in range(8)))).sum()
+f = jit(f, compiler_options=options)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    f(x).block_until_ready()
+before = faults()
+for _ in range(10):
+    f(x).block_until_ready()
+print((faults() - before) / 10 * resource.getpagesize() / (8 * x.nbytes))
+"""
+
+    def new_pages(blocks):
+        arguments = [sys.executable, "-c", program, blocks]
+        return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+
+    if hasattr(ctypes.CDLL(None), "mallopt"):
+        assert new_pages("whole") > 0.9
+        assert new_pages("small") < 0.6
