@@ -11,8 +11,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))  # jaxcnn, experim
 
 project = "jaxcnn"
 release = importlib.import_module("jaxcnn").__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._reference", "docs._concepts"]
-exclude_patterns = ["_build"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._reference", "docs._concepts", "docs._notebooks"]
+exclude_patterns = ["_build", "*.py"]
 myst_heading_anchors = 3
 smartquotes = False  # "VALID" is code
 highlight_language = "text"  # of a block that names no language

@@ -14,7 +14,10 @@ from experiments import cifar10_speedrun, mnist_speedrun
 from experiments.benchmarks import (
     _measure,
     _networks,
+    _result_records,
+    _speed_records,
     ablations,
+    compilation,
     many_runs,
     nets,
     ops,
@@ -40,6 +43,7 @@ PARAMETERS = {
     "vgg": 2_197_706,
     "resnet18": 11_181_642,
     "resnet50": 25_557_032,
+    "convnext_tiny": 28_582_504,  # torchvision's 28,589,128 without the scales of the branches
 }
 
 
@@ -62,7 +66,7 @@ def test_operation_equals_lax(case):
 
 def test_parameter_counts_of_networks():
     sizes = {}
-    for name, net in {**_networks.NETWORKS, "resnet50": _networks.resnet50(1)}.items():
+    for name, net in compilation.NETWORKS.items():
         model, _, batch = _networks.jaxcnn_parts(net._replace(batch=1))
         params, _ = jax.eval_shape(model.init, jax.random.key(0), batch["image"])
         sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -115,9 +119,9 @@ def test_onnx_benchmark_rejects_different_results():
 
 
 def test_onnx_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
-    assert records.onnx_speed() == records.onnx_zoo() == ""
+    assert _result_records.onnx_speed() == _result_records.onnx_zoo() == ""
     versions = {"jax": "0.10", "onnx": "1.2", "onnxruntime": "1.3"}
     machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": versions}
     ours = {"median": 0.0123, "low": 0.012, "high": 0.0131, "turns": [0.0123, 0.0123, 0.0123]}
@@ -129,10 +133,10 @@ def test_onnx_tables(tmp_path, monkeypatch):
         text = json.dumps({"machine": machine, "rows": [saved]})
         (tmp_path / "results" / f"{name}-cpu.json").write_text(text)
     cells = "unet | 8x128x128x1 | 12.3 (12.0 to 13.1) | 250 (200 to 1500) | 20.33 | 51 | -"
-    assert f"| {cells} |\n" in records.onnx_speed()
-    assert "2 cores of Some CPU with jax 0.10, onnxruntime 1.3, 2026-01-02" in records.onnx_speed()
-    assert "| lenet5 | 2x28x28x1 | 4.3e-07 | 13 | 0.2 |\n" in records.onnx_zoo()
-    assert f"## ONNX exports of 1 of {len(MODELS)} models" in records.onnx_zoo()
+    assert f"| {cells} |\n" in _result_records.onnx_speed()
+    assert "2 cores of Some CPU with jax 0.10, onnxruntime 1.3, 2026-01-02" in _result_records.onnx_speed()
+    assert "| lenet5 | 2x28x28x1 | 4.3e-07 | 13 | 0.2 |\n" in _result_records.onnx_zoo()
+    assert f"## ONNX exports of 1 of {len(MODELS)} models" in _result_records.onnx_zoo()
 
 
 TINY = _networks.Network(
@@ -243,20 +247,20 @@ def test_record_of_cifar10():
 
 def test_pages_match_result_files():
     assert records.README.read_text() == records.page()
-    root = records.FOLDER.parent.parent
+    root = _measure.FOLDER.parent.parent
     speed = (root / "docs" / "speed.md").read_text()
-    assert all(table in speed for table in (records.network_table(), *records.vmap_tables("cpu")[:1]))
-    assert records.short_network_table() in (root / "README.md").read_text()
+    assert all(table in speed for table in (_speed_records.network_table(), *_speed_records.vmap_tables("cpu")[:1]))
+    assert _speed_records.short_network_table() in (root / "README.md").read_text()
 
 
 def test_table_of_tasks(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
-    assert records.tasks() == ""
+    assert _result_records.tasks() == ""
     figures = {"network": [20.0, 21.0], "noisy": [9.0, 9.0], "gaussian filter": [16, 16], "median filter": [14, 14]}
     measured = {"machine": {"date": "2026-01-02"}, "rows": [{"figures": figures, "seconds": [1.0, 1.0]}]}
     (tmp_path / "results" / "seeds_autoencoder-cpu.json").write_text(json.dumps(measured))
-    (row,) = [line for line in records.tasks().splitlines() if "autoencoder" in line]
+    (row,) = [line for line in _result_records.tasks().splitlines() if "autoencoder" in line]
     assert row == (
         "| `autoencoder` | PSNR in dB: 20.50 ± 0.71 | Gaussian filter: 16.00 ± 0.00; median filter: 14.00 ± 0.00; "
         "noisy: 9.00 ± 0.00 | 2 | 2026-01-02 |"
@@ -264,7 +268,7 @@ def test_table_of_tasks(tmp_path, monkeypatch):
 
 
 def test_record_of_result_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     speedrun = records.RECORDS[0]
     assert records.line(speedrun).split(" | ")[1] == "not measured"
     runs = {"jaxcnn, empty compilation cache": [[0.99, 7.0], [0.992, 9.0]], "PyTorch": [[0.991, 5.0], [0.991, 5.0]]}
@@ -283,10 +287,10 @@ def test_record_of_result_file(tmp_path, monkeypatch):
 
 
 def test_vmap_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
-    assert records.vmap_tables("cpu") == []
-    assert records.many_networks("cpu") == ""
+    assert _speed_records.vmap_tables("cpu") == []
+    assert _speed_records.many_networks("cpu") == ""
 
     def row(kind, models, ratio, **milliseconds):
         seconds = {name.replace("_", " "): {"median": value / 1e3} for name, value in milliseconds.items()}
@@ -298,13 +302,13 @@ def test_vmap_tables(tmp_path, monkeypatch):
         row("examples", 1, {"jaxcnn": 1.25}, jaxcnn_vmap=5, jaxcnn_batch=4, torch_vmap=3, torch_batch=2),
     ]
     (tmp_path / "results" / "vmap-cpu.json").write_text(json.dumps({"rows": rows}))
-    several, single = (table.splitlines() for table in records.vmap_tables("cpu"))
+    several, single = (table.splitlines() for table in _speed_records.vmap_tables("cpu"))
     assert several[2:] == [
         "| LeNet-5, 32 | 2 | **3.0** | 6.0 | 0.50 | 30 | 8.0 | 123 | - | **1.5** | 2.0 | 0.75 | - | - | - | 7.0 |"
     ]
     assert single[2:] == ["| LeNet-5, 32 | **5.0** | 4.0 | 1.25 | 3.0 | 2.0 | - | - |"]
     assert all(len({line.count("|") for line in table}) == 1 for table in (several, single))
-    section = records.many_networks("cpu")
+    section = _speed_records.many_networks("cpu")
     assert section.startswith("\n## Many networks in one program, on a CPU\n\n")
     assert "\n\n".join(["", "\n".join(several), "Gradients of one model"]) in section
     assert section.endswith("\n".join(["", "", *single, ""]))
@@ -331,25 +335,25 @@ def test_length_of_intervals():
 
 
 def test_section_on_sweeps(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
-    assert records.sweeps("cpu") == ""
+    assert _speed_records.sweeps("cpu") == ""
     row = {"net": "lenet5", "runs": 100, "sample": 5, "epochs": 3, "images": 8000}
     row |= {"sweep": {"total": 100.0, "compilation": 10.0}, "fit": {"total": 500.0, "compilation": 320.0}}
     machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": {"jax": "0.10"}}
     (tmp_path / "results" / "many_runs-cpu.json").write_text(json.dumps({"machine": machine, "rows": [row]}))
-    text = records.sweeps("cpu")
+    text = _speed_records.sweeps("cpu")
     assert "100 seeds of LeNet-5, 3 epochs of 8,000 images, on 2 cores of Some CPU with jax 0.10, 2026-01-02." in text
     assert "5 of the consecutive runs were measured, and their time was scaled to 100." in text
     assert text.endswith("| with compilation | 100 | 500 | 5.0 |\n| without compilation | 90 | 180 | 2.0 |\n")
 
 
 def test_signal_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
     rows = [{"experiment": "signals/GunPoint/resnet1d", "figures": {"test error": [0.0, 0.02]}}]
     (tmp_path / "results" / "signals-cpu.json").write_text(json.dumps({"rows": rows}))
-    table = records.signal_table()
+    table = _result_records.signal_table()
     assert "| GunPoint | resnet1d | 1.00 % ± 1.41 | 0.7 % | 2 |\n" in table
     assert "| OSULeaf | inception_time | not measured |  |  |\n" in table
     assert table.count("not measured") == 14
@@ -366,3 +370,27 @@ def test_results_of_a_group_are_in_one_file(tmp_path, monkeypatch):
         "seeds_mnist_cnn-cpu": ["mnist_cnn"],
         "signals-cpu": ["signals/OSULeaf/fcn1d", "signals/GunPoint/fcn1d"],
     }
+
+
+def test_compile_seconds_are_those_of_the_first_call():
+    pauses = iter((0.2, 0.05))
+    times = compilation.compile_seconds(lambda: time.sleep(next(pauses)))
+    assert times["passed"] == pytest.approx(0.15, abs=0.1)
+    assert times["processor"] == pytest.approx(0, abs=0.1)
+
+
+def test_sections_on_compilation_and_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert _speed_records.compile_times() == _speed_records.start_up() == ""
+    machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": {"jax": "0.10", "keras": "3.9"}}
+    times = [{"processor": processor, "passed": processor / 2} for processor in (4.0, 9.0, 3.0)]
+    rows = [{"net": "resnet50", "kind": "train", "seconds": {"jaxcnn": times, "flax": times[:1]}}]
+    (tmp_path / "results" / "compilation-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    text = _speed_records.compile_times()
+    assert text.endswith("| ResNet-50 | training step | 4.0 (2.0) | 4.0 (2.0) | - | - |\n")
+    assert "On 2 cores of Some CPU with jax 0.10, keras 3.9, 2026-01-02." in text
+    rows = [{"case": "keras, compilation cache", "seconds": [1.0, 2.5, 3.25], "runs": [[1.0, 2.5, 3.25]] * 5}]
+    (tmp_path / "results" / "startup-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    assert _speed_records.start_up().endswith("| keras, compilation cache | 1.00 | 2.50 | 3.25 |\n")
+    assert "medians of 5." in _speed_records.start_up()

@@ -2,7 +2,7 @@
 
 import json
 
-from experiments.benchmarks import _gpu_records, records
+from experiments.benchmarks import _gpu_records, _measure, _speed_records, records
 
 
 def timing(milliseconds):
@@ -62,9 +62,9 @@ ROWS = [
 
 
 def test_records_of_a_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
     (tmp_path / "results").mkdir()
-    assert [*_gpu_records.sections(tmp_path, records.TITLES)] == []
+    assert [*_gpu_records.sections(tmp_path, _speed_records.TITLES)] == []
     throughput = next(r for r in records.RECORDS if r.title == "ResNet-50, 224x224, training, on a GPU")
     speedrun = next(r for r in records.RECORDS if r.file == "cifar10_speedrun-gpu")
     assert records.line(throughput).split(" | ")[1] == records.line(speedrun).split(" | ")[1] == "not measured"
@@ -72,7 +72,7 @@ def test_records_of_a_card(tmp_path, monkeypatch):
     machine = {"cores": 16, "device": "Some GPU", "date": "2026-01-02", "python": "3.11", "versions": {"jax": "0.10"}}
     text = json.dumps({"machine": machine, "rows": ROWS})
     (tmp_path / "results" / "tiny-some-gpu.json").write_text(text)  # is not a measurement
-    assert [*_gpu_records.sections(tmp_path, records.TITLES)] == []
+    assert [*_gpu_records.sections(tmp_path, _speed_records.TITLES)] == []
     (tmp_path / "results" / "gpu-some-gpu.json").write_text(text)
     cells = records.line(throughput).split(" | ")
     assert cells[1] == "batch 256: 2005.0 ± 7.1/s"
@@ -82,7 +82,7 @@ def test_records_of_a_card(tmp_path, monkeypatch):
     inference = next(r for r in records.RECORDS if r.title == "ResNet-50, 224x224, inference, on a GPU")
     assert records.line(inference).split(" | ")[1] == "not measured"
 
-    (section,) = _gpu_records.sections(tmp_path, records.TITLES)
+    (section,) = _gpu_records.sections(tmp_path, _speed_records.TITLES)
     assert section.startswith("\n## One GPU: Some GPU\n\n")
     assert "\n`python -m experiments.benchmarks.gpu`, with jax 0.10, 2026-01-02.\n" in section
     assert "\n1 of 3 checks against the CPU passed" in section

@@ -2,18 +2,12 @@
 
 import ast
 import pathlib
-import re
 
 import pytest
 
+cells = pytest.importorskip("docs._notebooks", reason="needs pip install '.[docs]'").cells
+
 FOLDER = pathlib.Path(__file__).parent.parent / "docs" / "notebooks"
-
-
-def cells(source):
-    """(whether it is Markdown, text) of each cell of a percent file."""
-    parts = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)
-    assert parts[0].strip() == ""  # nothing comes before the first cell
-    return [(mark.strip() == "[markdown]", text) for mark, text in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def run_cell(text, names):
@@ -33,7 +27,6 @@ def test_notebook(path, tmp_path, monkeypatch):
     names, shown = {"__name__": "__main__"}, 0
     for is_markdown, text in cells(path.read_text()):
         if is_markdown:
-            assert all(line.startswith("#") for line in text.strip().splitlines())
             continue
         value = run_cell(text, names)
         if value is not None:
@@ -50,5 +43,15 @@ def test_each_notebook_starts_with_its_title():
     for path in paths:
         (first, text), *rest = cells(path.read_text())
         assert first
-        assert text.startswith("# # ")
+        assert text.startswith("# ")
         assert sum(not is_markdown for is_markdown, _ in rest) >= 4
+
+
+def test_a_notebook_must_consist_of_cells():
+    assert cells("# %%\nx = 1\n\n# %% [markdown]\n# # Title\n#\n# text\n") == [
+        (False, "x = 1"),
+        (True, "# Title\n\ntext"),
+    ]
+    for text in ("x = 1\n", "# %% [markdown]\n# text\nx = 1\n"):
+        with pytest.raises(ValueError, match="must start with"):
+            cells(text)

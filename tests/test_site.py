@@ -20,7 +20,16 @@ from tests.browser import SCHEMES, WIDTHS, chromium, opened
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["index", "pair", "choosing", "training", "tasks", "pretrained", "many_networks", "inside", "speed"]
-PAGES += ["coming_from", "gallery", "records", "reference/index", "reference/layers", "reference/train"]
+PAGES += [
+    "notebooks/1_start",
+    "notebooks/6_look_inside",
+    "coming_from",
+    "gallery",
+    "records",
+    "reference/index",
+    "reference/layers",
+    "reference/train",
+]
 MISSING = [name for name in ("sphinx", "furo", "myst_parser") if importlib.util.find_spec(name) is None]
 needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"needs pip install '.[docs]': no {', '.join(MISSING)}")
 
@@ -190,7 +199,7 @@ def test_docstring_tables_and_fields():
 def test_pages_in_a_browser(site):
     """No errors, no requests to other hosts, no sideways scrolling, no serious finding of axe-core."""
     with chromium() as browser:
-        for name in ("index", "training", "gallery", "speed", "reference/layers"):
+        for name in ("index", "training", "notebooks/1_start", "gallery", "speed", "reference/layers"):
             for width, scheme in itertools.product(WIDTHS, SCHEMES):
                 with opened(browser, site / f"{name}.html", width=width, scheme=scheme) as found:
                     found.check(("data:", site.as_uri()))

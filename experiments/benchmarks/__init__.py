@@ -9,7 +9,7 @@
     python -m experiments.benchmarks.scan       training steps inside `lax.scan`
     python -m experiments.benchmarks.startup    import, first step, first epoch
     python -m experiments.benchmarks.compilation            compilation time
-    python -m experiments.benchmarks.spread     the time of a training step in 20 processes
+    python -m experiments.benchmarks.spread     a training step and operations in 20 processes
     python -m experiments.benchmarks.scaling    time and memory by batch size, image size and width
     python -m experiments.benchmarks.pipeline   overhead of `train.fit` over a bare training step
     python -m experiments.benchmarks.imagenet_throughput    images per second of ImageNet networks
@@ -23,5 +23,5 @@
 
 Each benchmark prints a table and writes the measurements, versions and hardware to a JSON file in `results/`. The same
 commands run on a GPU; `gpu` runs the most important measurements within a time budget. Frameworks that are not
-installed (PyTorch, Flax, Equinox) are skipped. `train.reuse_memory` is on for all contenders of a process.
+installed (PyTorch, Flax, Equinox, Keras) are skipped. `train.reuse_memory` is on for all contenders of a process.
 """

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
+RELEASE = (0, 10)  # of jax: the newest for Python 3.11
 
 
 class Timing(NamedTuple):
@@ -120,7 +121,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-_PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "optax", "numpy", "onnx", "onnxruntime")
+_PACKAGES = ("jax", "jaxlib", "torch", "flax", "equinox", "keras", "optax", "numpy", "onnx", "onnxruntime")
 
 
 def installed(package: str) -> str | None:
@@ -154,7 +155,16 @@ def accuracy_and_time(accuracies: Sequence[float], seconds: Sequence[float], spe
 
 
 def results_path(name: str) -> pathlib.Path:
-    return FOLDER / "results" / f"{name}-{jax.default_backend()}.json"
+    """results/NAME-BACKEND.json. On a CPU, the names of other releases of jax than the main one contain the release."""
+    backend, release = jax.default_backend(), jax.__version_info__[:2]
+    suffix = "" if backend != "cpu" or release == RELEASE else f"-jax{release[0]}.{release[1]}"
+    return FOLDER / "results" / f"{name}-{backend}{suffix}.json"
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """The saved file of results/NAME.json, or None if it was not measured."""
+    path = FOLDER / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def other_rows(name: str, key: str, measured: Iterable[str], path: pathlib.Path | None = None) -> list[dict[str, Any]]:

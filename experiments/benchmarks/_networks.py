@@ -136,10 +136,10 @@ def _separable(channels: int, features: int, stride: int) -> tuple[Any, ...]:
     return *_conv_norm(channels, stride=stride, groups=channels), Relu(), *_conv_norm(features, 1), Relu()
 
 
-def _convnext(width: int) -> tuple[Any, ...]:
-    """Three ConvNeXt blocks."""
+def _convnext(width: int, count: int = 3) -> tuple[Any, ...]:
+    """ConvNeXt blocks."""
     branch = (Conv(width, 7, groups=width), LayerNorm(), Dense(4 * width), Gelu(), Dense(width))
-    return (Residual(branch),) * 3
+    return (Residual(branch),) * count
 
 
 def _vgg(*widths: int) -> tuple[Any, ...]:
@@ -196,6 +196,15 @@ NETWORKS = {
 def resnet50(batch: int) -> Network:
     stages = _resnet((64, 128, 256, 512), (3, 4, 6, 3), _bottleneck, expansion=4, classes=1000)
     return Network((224, 224, 3), batch, (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1), *stages))
+
+
+def convnext_tiny(batch: int) -> Network:
+    """Without the scale of each residual branch."""
+    first, *stages = zip((96, 192, 384, 768), (3, 3, 9, 3), strict=True)
+    layers = (Conv(96, 4, 4), LayerNorm(), *_convnext(*first))
+    for width, count in stages:
+        layers += (LayerNorm(), Conv(width, 2, 2), *_convnext(width, count))
+    return Network((224, 224, 3), batch, (*layers, GlobalAvgPool(), LayerNorm(), Dense(1000)))
 
 
 def widen(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
@@ -746,6 +755,12 @@ def torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
+def _keras(net: Network) -> Contender:
+    from experiments.benchmarks._keras import contender
+
+    return contender(net)
+
+
 _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
     "jaxcnn": _jaxcnn,
     "torch": _torch,
@@ -755,8 +770,9 @@ _BUILDERS: dict[str, Callable[[Network], Contender | None]] = {
     "flax": _flax,
     "equinox": _equinox,
     "stax": _stax,
+    "keras": _keras,  # only for compilation and the start: its calls copy the batch
 }
-FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS))
+FRAMEWORKS = tuple(dict.fromkeys(name.split()[0] for name in _BUILDERS if name != "keras"))
 
 
 def create_contender(net: Network | Task, name: str) -> Contender | None:

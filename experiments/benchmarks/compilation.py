@@ -1,13 +1,16 @@
-"""Compilation time of inference and of a training step of whole networks, in jaxcnn and Flax.
+"""Compilation time of inference and of a training step of whole networks, in jaxcnn, Flax, Keras and PyTorch.
 
     python -m experiments.benchmarks.compilation [networks ...]
 
-The time of the first call minus the time of the second, in seconds. Each runs in a separate process without a
-compilation cache; results are medians of 3. ResNet-50 has batch size 1 and images of 224x224. The others have the
-batch and image size of `nets`.
+The time of the first call minus the time of the second, as processor time and as time that passes. Each runs in a
+separate process without a compilation cache; results are medians of 3. Keras runs on JAX, PyTorch is
+`torch.compile` with the compiler in the same process. ResNet-50 and ConvNeXt-T have batch size 1 and images of 224x224.
+The others have the batch and image size of `nets`. With names, the results of these networks are replaced.
 """
 
 import json
+import os
+import resource
 import statistics
 import sys
 import time
@@ -17,43 +20,59 @@ from typing import Any
 from experiments.benchmarks import _measure, _networks
 
 RUNS = 3
-FRAMEWORKS = ("jaxcnn", "flax")
-NETWORKS = _networks.NETWORKS | {"resnet50": _networks.resnet50(batch=1)}
+FRAMEWORKS = ("jaxcnn", "flax", "keras", "torch compile")
+NETWORKS = _networks.NETWORKS | {
+    "resnet50": _networks.resnet50(batch=1),
+    "convnext_tiny": _networks.convnext_tiny(batch=1),
+}
+Times = dict[str, float]
 
 
-def child(name: str, framework: str, kind: str) -> float:
-    """Compilation time in seconds. `kind` is "infer" or "train"."""
+def child(name: str, framework: str, kind: str) -> Times:
+    """`kind` is "infer" or "train"."""
     return compile_seconds(getattr(_networks.create_contender(NETWORKS[name], framework), kind))
 
 
-def compile_seconds(call: Callable[[], Any]) -> float:
-    """The seconds of the first call minus those of the second."""
-    timestamps = [time.perf_counter()]
-    for _ in range(2):
-        call()
-        timestamps.append(time.perf_counter())
-    start, first, second = timestamps
-    return (first - start) - (second - first)
+def compile_seconds(call: Callable[[], Any]) -> Times:
+    """The seconds of the first call minus those of the second: {"processor", "passed"}."""
+    (processor, passed), (processor_again, passed_again) = (_seconds(call) for _ in range(2))
+    return {"processor": processor - processor_again, "passed": passed - passed_again}
 
 
-def measure(*arguments: str) -> float:
-    return _measure.run_module(__spec__.name, "--child", *arguments)
+def _seconds(call: Callable[[], Any]) -> tuple[float, float]:
+    processor, began = _processor_seconds(), time.perf_counter()
+    call()
+    return _processor_seconds() - processor, time.perf_counter() - began
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those it has started, such as the C++ compiler of PyTorch."""
+    usage = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in usage)
+
+
+def measure(*arguments: str) -> Times:
+    environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    return _measure.run_module(__spec__.name, "--child", *arguments, environment=environment)
 
 
 def main(names: list[str]) -> None:
-    installed = [framework for framework in FRAMEWORKS if _measure.installed(framework) or framework == "jaxcnn"]
-    table = _measure.Table(("seconds", 10), ("", 6), *FRAMEWORKS)
+    installed = [name for name in FRAMEWORKS if name == "jaxcnn" or _measure.installed(name.split()[0])]
+    table = _measure.Table(("processor seconds", 17), ("", 6), *((name, 14) for name in FRAMEWORKS))
     rows = []
-    for name in _measure.select_names(names, NETWORKS):
+    selected = _measure.select_names(names, NETWORKS)
+    for name in selected:
         for kind in ("infer", "train"):
-            runs = {framework: [] for framework in installed}
+            runs: dict[str, list[Times]] = {framework: [] for framework in installed}
             for _ in range(RUNS):
                 for framework in installed:
                     runs[framework].append(measure(name, framework, kind))
             rows.append({"net": name, "kind": kind, "seconds": runs})
-            table.row(name, kind, *(statistics.median(runs[f]) if f in runs else None for f in FRAMEWORKS))
-    if not names:
-        print(_measure.save("compilation", rows))
+            medians = (
+                statistics.median(run["processor"] for run in runs[f]) if f in runs else None for f in FRAMEWORKS
+            )
+            table.row(name, kind, *medians)
+    print(_measure.save("compilation", _measure.other_rows("compilation", "net", selected) + rows))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How much the time of a training step varies between processes.
+"""How much the times of a training step and of single operations vary between processes.
 
-    python -m experiments.benchmarks.spread [networks ...]
+    python -m experiments.benchmarks.spread ["NETWORK OR OPERATION" ...]
 
-Where the memory of a process lies can change its speed for as long as it runs. Each network runs in 20 processes, one
-after the other, as a user's program does: without `train.reuse_memory()`. A process takes the median of 20 training
-steps after 5 others. Times are milliseconds, `within 10 %` is the fraction of the processes whose time differs from the
-median over processes by at most 10 %. With names, the results of these networks are replaced.
+Where the memory of a process lies can change its speed for as long as it runs. Each network and each operation runs in
+20 processes, one after the other, as a user's program does: without `train.reuse_memory()`. A process takes the median
+of 20 calls after 5 others. Times are milliseconds, `within 10 %` is the fraction of the processes whose time differs
+from the median over processes by at most 10 %. With names, the results of these networks and operations are replaced.
 """
 
 import json
@@ -14,22 +14,37 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
-from experiments.benchmarks import _measure, _networks
+import jaxcnn
+from experiments.benchmarks import _measure, _networks, ops
 
-PROCESSES, STEPS, FIRST_STEPS = 20, 20, 5
+PROCESSES, CALLS, FIRST_CALLS = 20, 20, 5
 NETWORKS = {name: _networks.NETWORKS[name] for name in ("lenet5", "small", "resnet20", "mobilenet")}
+OPERATIONS = {
+    case.name: case
+    for case in ops.CASES
+    if case.name in ("3x3 16->16", "3x3 64->64", "1x1 256->64", "depthwise 3x3, 128", "max pool 2x2", "batch norm, 64")
+}
 
 
-def child(name: str) -> float:
-    """The median time of a training step in this process, in seconds."""
-    step = _networks.create_contender(NETWORKS[name], "jaxcnn").train
+def child(name: str) -> dict[str, float]:
+    """kind -> the median time of a call in this process, in seconds."""
+    if name in NETWORKS:
+        return {"training step": seconds_of(_networks.create_contender(NETWORKS[name], "jaxcnn").train)}
+    case = OPERATIONS[name]
+    arrays = ops.in_dtype(case, ops.inputs(case), "float32")
+    return {kind: seconds_of(ops.jax_call(ops.ours(case), kind, jaxcnn.jit, arrays)) for kind in ops.kinds(case)}
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
     seconds = []
-    for _ in range(FIRST_STEPS + STEPS):
+    for _ in range(FIRST_CALLS + CALLS):
         began = time.perf_counter()
-        step()
+        call()
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[FIRST_STEPS:])
+    return statistics.median(seconds[FIRST_CALLS:])
 
 
 def within(seconds: list[float], tolerance: float = 0.1) -> float:
@@ -39,19 +54,20 @@ def within(seconds: list[float], tolerance: float = 0.1) -> float:
 
 
 def main(names: list[str]) -> None:
-    table = _measure.Table(("ms", 10), "median", "smallest", "largest", "within 10 %")
-    selected = _measure.select_names(names, NETWORKS)
+    table = _measure.Table(("ms", 20), ("", 14), "median", "smallest", "largest", "within 10 %")
+    selected = _measure.select_names(names, (*NETWORKS, *OPERATIONS))
     rows = []
     with tempfile.TemporaryDirectory() as cache:  # compiles once per network
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         for name in selected:
-            seconds = [
-                _measure.run_module(__spec__.name, "--child", name, environment=environment) for _ in range(PROCESSES)
-            ]
-            rows.append({"net": name, "seconds": seconds})
-            milliseconds = (1e3 * reduce(seconds) for reduce in (statistics.median, min, max))
-            table.row(name, *milliseconds, within(seconds))
-    print(_measure.save("spread", [*_measure.other_rows("spread", "net", selected), *rows]))
+            arguments = ("--child", name)
+            times = [_measure.run_module(__spec__.name, *arguments, environment=environment) for _ in range(PROCESSES)]
+            for kind in times[0]:
+                seconds = [each[kind] for each in times]
+                rows.append({"name": name, "kind": kind, "seconds": seconds})
+                milliseconds = (1e3 * reduce(seconds) for reduce in (statistics.median, min, max))
+                table.row(name, kind, *milliseconds, within(seconds))
+    print(_measure.save("spread", [*_measure.other_rows("spread", "name", selected), *rows]))
 
 
 if __name__ == "__main__":

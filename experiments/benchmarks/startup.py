@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.startup
 
-LeNet-5 with batch size 128 and an epoch of 62 steps (8,000 digits), in jaxcnn, Flax and eager PyTorch. jaxcnn and Flax
-run with an empty and with a filled compilation cache. Times are seconds since the start of the process, medians of 5.
+LeNet-5 with batch size 128 and an epoch of 62 steps (8,000 digits), in jaxcnn, Flax, Keras on JAX and eager PyTorch.
+Those on JAX run with an empty and with a filled compilation cache. Times are seconds since the start of the process,
+medians of 5.
 """
 
 import json
@@ -26,7 +27,8 @@ def child(framework: str) -> None:
     if framework == "torch":
         import torch  # noqa: F401
     else:
-        __import__({"jaxcnn": "jaxcnn", "flax": "flax.linen"}[framework])
+        os.environ["KERAS_BACKEND"] = "jax"
+        __import__({"flax": "flax.linen"}.get(framework, framework))
         import optax  # noqa: F401
     imported = time.time() - began
     from experiments.benchmarks import _networks  # not timed: it imports jax for PyTorch, too
@@ -55,12 +57,10 @@ def main() -> None:
     table = _measure.Table(("seconds since the start of the process", 40), "imported", "first step", "epoch")
     with tempfile.TemporaryDirectory() as cache:
         cases = {
-            "jaxcnn": ("jaxcnn", None),
-            "jaxcnn, compilation cache": ("jaxcnn", cache),
-            "flax": ("flax", None),
-            "flax, compilation cache": ("flax", cache),
-            "torch": ("torch", None),
-        }
+            name + text: (name, folder)
+            for name in ("jaxcnn", "flax", "keras")
+            for text, folder in (("", None), (", compilation cache", cache))
+        } | {"torch": ("torch", None)}
         cases = {name: case for name, case in cases.items() if _measure.installed(case[0]) or case[0] == "jaxcnn"}
         for case in cases.values():
             measure(*case)  # fills the compilation cache and the file cache of the operating system

@@ -73,8 +73,7 @@ function sumOfProducts(a, b, most = 9) {
 const BLUE = [0, 114, 178], LIGHT = [238, 238, 238], VERMILLION = [213, 94, 0];
 
 function signedColor(value, most) {
-  const strength = Math.min(Math.abs(value) / (most || 1), 1);
-  const target = value < 0 ? BLUE : VERMILLION;
+  const strength = Math.min(Math.abs(value) / (most || 1), 1), target = value < 0 ? BLUE : VERMILLION;
   return LIGHT.map((light, n) => light + strength * (target[n] - light));
 }
 
@@ -82,16 +81,18 @@ const absoluteLargest = (values) => values.reduce((most, value) => Math.max(most
 
 // Draw a tensor: three channels as colors from 0 to 1, one channel in gray, or in signed colors.
 function paint(canvas, x, { channel = 0, signed = false, most = null } = {}) {
-  const [height, width, channels] = x.shape;
-  Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width || 1, height || 1);
-  const one = channels === 3 && !signed ? null : x.data.filter((_, n) => n % channels === channel);
-  const scale = most ?? (signed ? absoluteLargest(one) : 1);
+  const [height, width, channels] = x.shape, colors = channels === 3 && !signed;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d"), image = context.createImageData(width || 1, height || 1);
+  const value = (n, c) => x.data[n * channels + c];
+  let scale = most ?? (signed ? 0 : 1);
+  if (most === null && signed) for (let n = 0; n < width * height; n++) scale = Math.max(scale, Math.abs(value(n, channel)));
   for (let n = 0; n < width * height; n++) {
-    const color = one === null ? [...x.data.slice(3 * n, 3 * n + 3)].map((value) => 255 * value)
-      : signed ? signedColor(one[n], scale) : Array(3).fill((255 * one[n]) / (scale || 1));
-    image.data.set([...color, 255], 4 * n);
+    const color = signed ? signedColor(value(n, channel), scale) : null;
+    for (let c = 0; c < 3; c++) {
+      image.data[4 * n + c] = color ? color[c] : 255 * (colors ? value(n, c) : value(n, channel) / (scale || 1));
+    }
+    image.data[4 * n + 3] = 255;
   }
   context.putImageData(image, 0, 0);
 }

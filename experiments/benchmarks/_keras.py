@@ -1,0 +1,72 @@
+"""The networks of the benchmarks in Keras 3, on JAX."""
+
+import os
+
+from experiments.benchmarks import _networks
+from experiments.benchmarks._networks import (
+    Contender,
+    Conv,
+    Dense,
+    Flatten,
+    Gelu,
+    GlobalAvgPool,
+    LayerNorm,
+    MaxPool,
+    Network,
+    Norm,
+    Relu,
+    Residual,
+)
+
+
+def contender(net: Network) -> Contender:
+    """Each call copies the batch from the host, as `fit` does."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+    from keras import layers
+
+    def padded(x, padding):
+        return layers.ZeroPadding2D(padding)(x) if padding else x
+
+    def convolution(conv, x):
+        same = conv.padding > 0 and conv.stride == 1
+        x = x if same else padded(x, conv.padding)
+        options = {"strides": conv.stride, "use_bias": conv.bias, "padding": "same" if same else "valid"}
+        if conv.groups > 1 and conv.groups == conv.features == x.shape[-1]:
+            return layers.DepthwiseConv2D(conv.size, **options)(x)
+        return layers.Conv2D(conv.features, conv.size, groups=conv.groups, **options)(x)
+
+    def apply(parts, x):
+        for part in parts:
+            match part:
+                case Conv():
+                    x = convolution(part, x)
+                case Norm():
+                    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+                case LayerNorm():
+                    x = layers.LayerNormalization(epsilon=1e-5)(x)
+                case Relu():
+                    x = layers.ReLU()(x)
+                case Gelu():
+                    x = layers.Activation("gelu")(x)
+                case MaxPool(size, stride, padding):  # after a ReLU, so zeros are never the largest value
+                    x = layers.MaxPooling2D(size, stride)(padded(x, padding))
+                case GlobalAvgPool():
+                    x = layers.GlobalAveragePooling2D()(x)
+                case Flatten():
+                    x = layers.Flatten()(x)
+                case Dense(features):
+                    x = layers.Dense(features)(x)
+                case Residual(branch, shortcut):
+                    x = layers.Add()([apply(branch, x), apply(shortcut, x)])
+        return x
+
+    image, label = _networks.random_batch(net)
+    inputs = keras.Input(net.shape)
+    model = keras.Model(inputs, apply(net.layers, inputs))
+    model.compile(
+        keras.optimizers.SGD(_networks.LEARNING_RATE, momentum=_networks.MOMENTUM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    parameters = sum(variable.value.size for variable in model.trainable_variables)
+    return Contender(parameters, lambda: model.train_on_batch(image, label), lambda: model.predict_on_batch(image))
