@@ -91,10 +91,10 @@ lesson("kernel", (parts, controls) => {
       return { values, weights, sum: values.reduce((sum, value, n) => sum + value * weights[n], 0) };
     });
     parts.sums.replaceChildren(...sums.map(({ values, weights, sum }, c) => element("li", {},
-      `${channels === 3 ? `${COLORS[c]}: ` : ""}${sumOfProducts(values, weights)} = ${text(sum)}`)));
+      `${channels === 3 ? `${COLORS[c]}: ` : ""}${sumOfProducts(values, weights)} = ${text(sum, 3)}`)));
     const value = y.data[row * y.shape[1] + column];
-    const planes = channels === 3 ? sums.map(({ sum }) => inBrackets(sum)).join(" + ") : text(sums[0].sum);
-    parts.formula.textContent = `y[${row}, ${column}] = ${planes} + ${inBrackets(bias.data[0])} (bias) = ${text(value)}`;
+    const planes = channels === 3 ? sums.map(({ sum }) => inBrackets(sum, 3)).join(" + ") : text(sums[0].sum, 3);
+    parts.formula.textContent = `y[${row}, ${column}] = ${planes} + ${inBrackets(bias.data[0], 3)} (bias) = ${text(value, 3)}`;
   };
 });
 
@@ -129,13 +129,13 @@ lesson("sizes", (parts, controls) => {
     parts.range.textContent = `${whole(Math.min(...uses) ** 2)} to ${whole(Math.max(...uses) ** 2)} for a pixel, ${whole(counts.data[0])} in the corner`;
 
     const valid = channels % groups === 0 && filters % groups === 0;
-    const weights = (k * k * channels) / groups, all = weights * filters, connected = n * n * channels * filters;
+    const weights = (k * k * channels) / groups, read = (Math.min(k, n) ** 2 * channels) / groups, all = weights * filters, connected = n * n * channels * filters;
     parts.weights.textContent = !valid ? "The numbers of channels and filters must be multiples of the number of groups."
       : `One filter has ${k} × ${k} × ${channels}${groups > 1 ? ` / ${groups}` : ""} = ${whole(weights)} weights, `
         + `${filters} ${filters === 1 ? "filter has" : "filters have"} ${whole(all)}, with biases ${whole(all + filters)}. `
         + `Full connection of the ${n} × ${n} × ${channels} values with ${filters} `
         + `${filters === 1 ? "unit" : "units"} needs ${whole(connected)}: ${text(connected / all, 1)} times as many. `
-        + `Each output is connected to ${whole(weights)} of ${whole(n * n * channels)} values (${percent(weights / (n * n * channels))}).`;
+        + (out === 0 ? "" : `Each output is connected to ${whole(read)} of ${whole(n * n * channels)} values (${percent(read / (n * n * channels))}).`);
   };
 });
 

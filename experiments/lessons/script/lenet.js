@@ -198,7 +198,7 @@ lesson("lenet", (parts, controls) => {
     frame(parts.board, cursor.at[0] - 3, cursor.at[1] - 3, 6, 6);
     parts.board.dataset.pen = cursor.down ? "down" : "up";
     chart(parts.probabilities, [{ values: p, bars: true, name: "p" }], { high: 1, ticks: Object.keys(p),
-      label: p.map((value, n) => `${n}: ${percent(value)}`).join(", ") });
+      label: `Probabilities: ${p.map((value, n) => `${n}: ${percent(value)}`).join(", ")}` });
     parts.answer.textContent = absoluteLargest(image.data) === 0 ? "Draw a digit." : `LeNet-5 recognizes the digit ${best}, with a probability of ${percent(p[best])}.`;
     parts.answer.dataset.digit = best;
     for (const name of strips) {

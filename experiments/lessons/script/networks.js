@@ -43,7 +43,7 @@ lesson("networks", (parts, controls) => {
       { values: values.map((value, n) => (n === at ? NaN : value)), bars: true, name: "others" },
       { values: values.map((value, n) => (n === at ? value : NaN)), bars: true, name: network.name },
     ];
-    const numbersOf = (key) => networks.map((one) => `${one.year} ${one.name} ${text(one[key], 0)}`).join(", ");
+    const numbersOf = (key) => networks.map((one) => `${one.name} (${one.year}): ${text(one[key], 0)}`).join("; ");
     const ticks = networks.map(({ year }) => `’${String(year).slice(2)}`);
     chart(parts.params, mark(logarithm(networks.map(({ params }) => params))), { low: 4, high: 9, ticks, label: `Parameters: ${numbersOf("params")}` });
     chart(parts.work, mark(logarithm(networks.map(({ multiplyAdds }) => multiplyAdds))), { low: 5, high: 12, ticks, label: `Multiply-adds: ${numbersOf("multiplyAdds")}` });

@@ -166,11 +166,12 @@ function chart(holder, curves, { low = 0, high = null, label = "", ticks = {} } 
         x: x(n) - 0.4 * bar, width: 0.8 * bar, y: Math.min(y(value), y(base)), height: Math.abs(y(value) - y(base)),
       })))
     : svg("polyline", { class: `line c${c}`, points: Array.from(curve.values, (value, n) => `${x(n)},${y(value)}`).join(" ") })));
+  const levels = low < 0 && most > 0 ? [low, 0, most] : [low, most];
   const tick = (value) => svg("text", { x: left - 4, y: y(value) + 4, class: "end" }, text(value, most - low < 1 ? 2 : 1));
   const below = Object.entries(ticks).map(([n, name]) => svg("text", { x: x(Number(n)), y: height - 3, class: "middle" }, name));
-  const axis = svg("path", { class: "rule", d: `M${left} ${top}V${height - bottom}H${width}` });
+  const axis = svg("path", { class: "rule", d: `M${left} ${top}V${height - bottom}M${left} ${y(base)}H${width}` });
   holder.replaceChildren(
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axis, tick(low), tick(most), ...below, ...drawn),
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axis, ...levels.map(tick), ...below, ...drawn),
     ...(curves.length > 1 ? [element("p", { class: "keys" }, ...curves.map((curve, c) =>
       element("span", { class: `key c${c}` }, curve.name)))] : []),
   );
