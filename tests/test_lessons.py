@@ -369,6 +369,7 @@ def test_questions_answer(page):
     assert page.locator("#boxes .answer span").is_hidden()
     page.check("[name=boxes-question][value=box]")
     assert page.text_content("#boxes .answer").startswith("Not quite.")
+    assert page.locator("#boxes .answer span").is_visible()
     page.check("[name=boxes-question][value=triangle]")
     assert page.text_content("#boxes .answer").startswith("Right.")
 
