@@ -201,10 +201,10 @@ def test_kernel_can_be_edited_and_pointed_at(page):
     set_value(page, "kernel", "image", "numbers")
     set_value(page, "kernel", "preset", "identity")
     assert part(page, "kernel", "formula") == "y[0, 0] = 1 + 0 (bias) = 1"
-    page.fill("[aria-label='kernel, row 2, column 2']", "3")
+    page.fill("[aria-label='kernel, row 1, column 1']", "3")
     page.fill("#kernel [name=bias]", "-1")
     assert part(page, "kernel", "formula") == "y[0, 0] = 3 + (-1) (bias) = 2"
-    page.fill("[aria-label='image, row 2, column 2']", "5")
+    page.fill("[aria-label='image, row 1, column 1']", "5")
     assert part(page, "kernel", "formula") == "y[0, 0] = 15 + (-1) (bias) = 14"
     box = page.locator("#kernel [data-part=output] canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 3)
@@ -248,10 +248,10 @@ def test_sizes_and_counts(page):
 def test_pooling_tolerates_a_shift(page):
     set_value(page, "pooling", "size", "7")
     set_value(page, "pooling", "right", 1)
-    features, pooled = (float(found) for found in re.findall(r"by ([\d.]+) %", part(page, "pooling", "change")))
+    features, pooled = (float(found) for found in re.findall(r"by ([\d.]+)%", part(page, "pooling", "change")))
     assert 0 < pooled < features
     set_value(page, "pooling", "right", 0)
-    assert re.findall(r"by ([\d.]+) %", part(page, "pooling", "change")) == ["0", "0"]
+    assert re.findall(r"by ([\d.]+)%", part(page, "pooling", "change")) == ["0", "0"]
 
 
 def test_softmax_and_loss(page):
@@ -278,11 +278,11 @@ def test_gradient_descent_learns_the_edge_detector(page):
 def test_batch_norm_removes_scale_and_shift(page):
     set_value(page, "norm", "center", 4)
     set_value(page, "norm", "width", 3)
-    passed = re.search(r"inputs and ([\d.]+) %", part(page, "norm", "active"))[1]
+    passed = re.search(r"inputs and ([\d.]+)%", part(page, "norm", "active"))[1]
     set_value(page, "norm", "center", -4)
     set_value(page, "norm", "width", 0.2)
-    assert re.search(r"passes ([\d.]+) % of the inputs", part(page, "norm", "active"))[1] == "0"
-    assert re.search(r"inputs and ([\d.]+) %", part(page, "norm", "active"))[1] == passed
+    assert re.search(r"passes ([\d.]+)% of the inputs", part(page, "norm", "active"))[1] == "0"
+    assert re.search(r"inputs and ([\d.]+)%", part(page, "norm", "active"))[1] == passed
 
 
 def test_overfitting_shows_the_recorded_runs(page, values):
@@ -322,6 +322,7 @@ def test_draw_a_one_with_the_keyboard(page):
     for key in ["ArrowUp"] * 9 + [" "] + ["ArrowDown"] * 18 + [" "]:
         page.keyboard.press(key)
     assert page.get_attribute("#lenet [data-part=answer]", "data-digit") == "1"
+    assert part(page, "lenet", "pen") == "pen up, row 23, column 14"
     page.click("#lenet [data-action=clear]")
 
 
@@ -336,7 +337,9 @@ def test_zoom_to_one_value(page, lenet):
     wanted = float(found["conv2"][0, 4, 6, 3])
     assert part(page, "lenet", "value").startswith("conv2[4, 6, 3] = ")
     assert abs(float(part(page, "lenet", "value").rpartition("= ")[2]) - wanted) < 6e-4
-    assert page.locator("#lenet [data-part=lines] li").count() == 7  # six channels and the bias
+    *sums, bias, shown = re.findall(r"-?\d[\d.]*(?=\)? \+|\)? \(bias|$)", part(page, "lenet", "value"))
+    assert len(sums) == page.locator("#lenet [data-part=lines] li").count() == 6
+    assert abs(sum(map(float, [*sums, bias])) - float(shown)) < 6e-3
     for layer in ("dense1", "relu3", "head", "pool1", "relu1", "conv1"):
         set_value(page, "lenet", "layer", layer)
         assert part(page, "lenet", "value").startswith(f"{layer}[")
@@ -351,9 +354,22 @@ def test_networks(page, values):
     assert resnet["params"] == 25_557_032
 
 
+def test_sliders_are_read_as_shown(page):
+    """Screen readers read the name of a network or the learning rate, not the position of its slider."""
+    set_value(page, "networks", "network", 1)
+    assert page.get_attribute("#networks [name=network]", "aria-valuetext") == "2012: AlexNet"
+    set_value(page, "descent", "rate", -1)
+    assert page.get_attribute("#descent [name=rate]", "aria-valuetext") == "0.1"
+    set_value(page, "norm", "center", -2.5)
+    assert page.get_attribute("#norm [name=center]", "aria-valuetext") == "\N{MINUS SIGN}2.5"
+    assert page.get_by_role("slider", name="mean of x", exact=True).count() == 1  # its value is not part of its name
+
+
 def test_questions_answer(page):
+    assert page.locator("#boxes .answer span").is_hidden()
     page.check("[name=boxes-question][value=box]")
     assert page.text_content("#boxes .answer").startswith("Not quite.")
+    assert page.locator("#boxes .answer span").is_visible()
     page.check("[name=boxes-question][value=triangle]")
     assert page.text_content("#boxes .answer").startswith("Right.")
 

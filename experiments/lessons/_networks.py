@@ -89,8 +89,8 @@ NETWORKS = {
     "efficientnet_b0": {
         "name": "EfficientNet-B0",
         "year": 2019,
-        "news": "Depth, width and image size grow together, by one factor. Squeeze and excitation weights the "
-        "channels.",
+        "news": "Depth, width and image size grow together, by one factor. Squeeze and excitation "
+        "multiplies each channel by a factor computed from all channels.",
         "block": {
             "branches": [["conv 1 × 1, wider", "depthwise", "squeeze, excite", "conv 1 × 1"], []],
             "join": "add",

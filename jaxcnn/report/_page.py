@@ -156,8 +156,8 @@ def _png(pixels: np.ndarray) -> bytes:
 _PAGE_STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5f6167; --rule: #dcdce0; --paper: #fff; --card: #f5f5f7;
   --training: #0072b2; --test: #b84a00; --hit: #0072b2; --miss: #d55e00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a4a6ad; --rule: #3a3b40; --paper: #151517;
-  --card: #1f2023; --training: #56b4e9; --test: #f0a04b; --hit: #3a9bd9; --miss: #f07d2b; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #ececf0; --soft: #a4a6ad; --rule: #3a3b40;
+  --paper: #151517; --card: #1f2023; --training: #56b4e9; --test: #f0a04b; --hit: #3a9bd9; --miss: #f07d2b; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 3rem) 4rem; max-width: 72rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; font-variant-numeric: tabular-nums; }

@@ -15,11 +15,13 @@ lesson("boxes", (parts, controls) => {
     const output = (now) => kernel.reduce((sum, value, k) => sum + value * (signal[flip ? now - k : now - 4 + k] ?? 0), 0);
     const grown = signal.map((_, n) => (n <= position ? output(n) : 0));
     const bars = (values, name) => ({ values, name, bars: true });
-    chart(parts.inputs, [bars(signal, "signal x"), bars(signal.map((_, n) => at(n)), "kernel k")],
-      { high: 1.2, label: `Signal, and kernel up to position ${position}` });
-    chart(parts.output, [bars(grown, "output y")], { high: 5.2, label: `Output up to position ${position}` });
-    const overlap = signal.map((value, n) => [value, at(n)]).filter(([, weight], n) => n > position - 5 && n <= position);
-    parts.formula.textContent = `y[${position}] = Σ x[n] · ${flip ? `k[${position} − n]` : `k[n − ${position - 4}]`} = `
+    const overlap = signal.map((value, n) => [value, at(n)]).slice(position - 4, position + 1);
+    const list = (values) => values.map((value) => text(value)).join(", "), ticks = { 0: 0, 5: 5, 10: 10, 15: 15, 20: 20 };
+    chart(parts.inputs, [bars(signal, "signal x"), bars(signal.map((_, n) => at(n)), "kernel k")], { high: 1, ticks,
+      label: `Signal: 1 at 8 to 12, 0 elsewhere. Kernel at ${position - 4} to ${position}: ${list(overlap.map((pair) => pair[1]))}` });
+    chart(parts.output, [bars(grown, "output y")], { high: 5, ticks,
+      label: `Output at 4 to ${position}: ${list(grown.slice(4, position + 1))}` });
+    parts.formula.textContent = `y[${position}] = Σ x[n] × ${flip ? `k[${position} − n]` : `k[n − ${position - 4}]`} = `
       + `${sumOfProducts(overlap.map((pair) => pair[0]), overlap.map((pair) => pair[1]))} = ${text(output(position))}`;
   };
 });
@@ -79,6 +81,9 @@ lesson("kernel", (parts, controls) => {
     });
     paint(parts.input.querySelector("canvas"), image, { most: absoluteLargest(image.data) });
     paint(parts.output.querySelector("canvas"), y, { signed: true });
+    const [least, most] = [Math.min(...y.data), largest(y.data)].map((value) => text(value));
+    describe(parts.input, `Input image, ${image.shape[0]} × ${image.shape[1]}`);
+    describe(parts.output, `Output, ${y.shape[0]} × ${y.shape[1]}, values from ${least} to ${most}`);
     frame(parts.input, row, column, size, size);
     frame(parts.output, row, column, 1, 1);
     const sums = repeat(channels, (c) => {
@@ -86,15 +91,15 @@ lesson("kernel", (parts, controls) => {
       return { values, weights, sum: values.reduce((sum, value, n) => sum + value * weights[n], 0) };
     });
     parts.sums.replaceChildren(...sums.map(({ values, weights, sum }, c) => element("li", {},
-      `${channels === 3 ? `${COLORS[c]}: ` : ""}${sumOfProducts(values, weights)} = ${text(sum)}`)));
+      `${channels === 3 ? `${COLORS[c]}: ` : ""}${sumOfProducts(values, weights)} = ${text(sum, 3)}`)));
     const value = y.data[row * y.shape[1] + column];
-    const planes = channels === 3 ? sums.map(({ sum }) => inBrackets(sum)).join(" + ") : text(sums[0].sum);
-    parts.formula.textContent = `y[${row}, ${column}] = ${planes} + ${inBrackets(bias.data[0])} (bias) = ${text(value)}`;
+    const planes = channels === 3 ? sums.map(({ sum }) => inBrackets(sum, 3)).join(" + ") : text(sums[0].sum, 3);
+    parts.formula.textContent = `y[${row}, ${column}] = ${planes} + ${inBrackets(bias.data[0], 3)} (bias) = ${text(value, 3)}`;
   };
 });
 
 lesson("sizes", (parts, controls) => {
-  const number = (name) => Math.max(1, Math.round(Number(controls[name].value)) || 1);
+  const number = (name) => Math.min(Math.max(Math.round(Number(controls[name].value)) || 1, 1), Number(controls[name].max) || Infinity);
   const whole = (value) => text(value, 0);
   return (event) => {
     if (event?.target.name === "example") {
@@ -106,8 +111,10 @@ lesson("sizes", (parts, controls) => {
     const padding = Number.isNaN(Number(controls.p.value)) ? controls.p.value : Number(controls.p.value);
     const [before, after] = paddingPair(padding, n, k, s, d);
     const out = outputSize(n, k, s, [before, after], d);
-    parts.formula.textContent = `⌊(n + p − d · (k − 1) − 1) / s⌋ + 1 = ⌊(${n} + ${before + after} − ${d} · ${k - 1} − 1) / ${s}⌋ + 1`
-      + ` = ${out}, with p = ${before} + ${after} positions of padding; the output is ${out} × ${out} × ${filters}`;
+    parts.formula.textContent = "output size = ⌊(n + p − d × (k − 1) − 1) / s⌋ + 1"
+      + (out === 0 ? ": the kernel is larger than the padded image, so there is no output."
+        : ` = ⌊(${n} + ${before + after} − ${d} × ${k - 1} − 1) / ${s}⌋ + 1 = ${out}, with p = ${before} + ${after}; `
+          + `the output is ${out} × ${out} × ${filters}`);
 
     // How often a kernel of ones uses each position, in one dimension; the image is the product of two such counts.
     const uses = Array(n).fill(0);
@@ -119,16 +126,16 @@ lesson("sizes", (parts, controls) => {
     }
     const counts = tensor([n, n, 1], uses.flatMap((a) => uses.map((b) => a * b)));
     paint(parts.uses.querySelector("canvas"), counts, { most: absoluteLargest(counts.data) });
-    parts.range.textContent = `${whole(Math.min(...uses) ** 2)} to ${whole(Math.max(...uses) ** 2)} times, a corner ${whole(counts.data[0])} times`;
+    parts.range.textContent = `${whole(Math.min(...uses) ** 2)} to ${whole(Math.max(...uses) ** 2)} for a pixel, ${whole(counts.data[0])} in the corner`;
 
     const valid = channels % groups === 0 && filters % groups === 0;
-    const weights = (k * k * channels) / groups, all = weights * filters, connected = n * n * channels * filters;
+    const weights = (k * k * channels) / groups, read = (Math.min(k, n) ** 2 * channels) / groups, all = weights * filters, connected = n * n * channels * filters;
     parts.weights.textContent = !valid ? "The numbers of channels and filters must be multiples of the number of groups."
-      : `One filter has ${k} · ${k} · ${channels}${groups > 1 ? ` / ${groups}` : ""} = ${whole(weights)} weights, `
+      : `One filter has ${k} × ${k} × ${channels}${groups > 1 ? ` / ${groups}` : ""} = ${whole(weights)} weights, `
         + `${filters} ${filters === 1 ? "filter has" : "filters have"} ${whole(all)}, with biases ${whole(all + filters)}. `
         + `Full connection of the ${n} × ${n} × ${channels} values with ${filters} `
         + `${filters === 1 ? "unit" : "units"} needs ${whole(connected)}: ${text(connected / all, 1)} times as many. `
-        + `Each output is connected to ${whole(weights)} of ${whole(n * n * channels)} values (${percent(weights / (n * n * channels))}).`;
+        + (out === 0 ? "" : `Each output is connected to ${whole(read)} of ${whole(n * n * channels)} values (${percent(read / (n * n * channels))}).`);
   };
 });
 
@@ -168,11 +175,12 @@ lesson("pooling", (parts, controls) => {
     const row = Math.floor(at / columns), column = at % columns;
     const values = patch(features[1], row * size, column * size, size, 0);
     const name = controls.kind.value === "none" ? "" : controls.kind.value === "max" ? "max" : "mean";
-    const shown = values.slice(0, shownValues).map((value) => text(value)).join(", ") + (values.length > shownValues ? ", …" : "");
+    const shown = values.slice(0, shownValues).map((value) => text(value)).join(", ")
+      + (values.length > shownValues ? `, … (${values.length} values)` : "");
     parts.formula.textContent = name === "" ? "Without pooling, the feature map is passed on unchanged."
-      : `y[${row}, ${column}] = ${name}(${shown}) = ${text(pooled[1].data[at])}`;
-    parts.change.textContent = `A shift of ${down} down and ${right} right changes the feature map by `
-      + `${percent(change(...features))}${name && `, and the pooled map by ${percent(change(...pooled))}`}. `
-      + `The next layer receives ${pooled[0].data.length} instead of 784 values.`;
+      : `The largest output: y[${row}, ${column}] = ${name}(${shown}) = ${text(pooled[1].data[at])}`;
+    parts.change.textContent = `The shift by ${text(down)} down and ${text(right)} right changes the feature map by `
+      + `${percent(change(...features))}${name && `, and the pooled map by ${percent(change(...pooled))}. `
+        + `The next layer receives ${pooled[0].data.length} instead of 784 values`}.`;
   };
 });

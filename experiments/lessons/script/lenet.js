@@ -75,8 +75,8 @@ function centered(drawing) {
   return y;
 }
 
-// A square to draw on with a mouse, a finger or the keyboard.
-function drawingBoard(board, drawing, cursor) {
+// A square to draw on with a mouse, a finger or the keyboard. status: an element that says where its pen is.
+function drawingBoard(board, drawing, cursor, status) {
   const side = drawing.shape[0];
 
   function dot(row, column) {
@@ -122,18 +122,21 @@ function drawingBoard(board, drawing, cursor) {
     const from = [...cursor.at], step = side / 28;
     if (event.key in moves) cursor.at = from.map((value, d) => Math.min(Math.max(value + step * moves[event.key][d], 0), side - 1));
     if (cursor.down) line(from, cursor.at);
+    const [row, column] = cursor.at.map((value) => Math.floor(value / step));
+    status.textContent = `pen ${cursor.down ? "down" : "up"}, row ${row}, column ${column}`;
     changed(board);
   });
 }
 
 lesson("lenet", (parts, controls) => {
-  const side = 112, drawing = tensor([side, side, 1]), cursor = { at: [side / 2, side / 2], down: false };
+  const side = 112, drawing = tensor([side, side, 1]), start = { at: [side / 2, side / 2], down: false }, cursor = { ...start };
   const digit = (n) => decode(DATA.digits[n].image).data.map((value) => value / 255);
-  let image = tensor([28, 28, 1], digit(0));
-  drawingBoard(parts.board, drawing, cursor);
+  let image = tensor([28, 28, 1], digit(Number(controls.digit.value)));  // a browser may restore it
+  drawingBoard(parts.board, drawing, cursor, parts.pen);
   pointAt(parts.map, controls.row, controls.column);
 
-  // The parts of the network: for each layer with maps, a small canvas for each channel, which selects it.
+  // The parts of the network: for each layer with maps, a small canvas for each channel, which selects it. They are too many to
+  // step through with Tab; the controls for layer and channel do the same.
   const strips = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"];
   const canvases = {};
   for (const name of strips) {
@@ -141,43 +144,44 @@ lesson("lenet", (parts, controls) => {
     canvases[name] = Array.from({ length: channels }, () => element("canvas"));
     parts.network.append(element("li", {}, element("h3", {}, name), element("div", { class: "strip" },
       ...canvases[name].map((canvas, c) => {
-        const button = element("button", { type: "button", "aria-label": `${name}, channel ${c}`, "data-action": "select" }, canvas);
+        const button = element("button", { type: "button", "aria-label": `${name}, channel ${c}`, "data-action": "select", tabIndex: -1 }, canvas);
         Object.assign(button.dataset, { layer: name, channel: c });
         canvas.style.pointerEvents = "none";
         return button;
       }))));
   }
 
-  // The calculation of one value of the selected layer, as lines; the part of its input as [row, column, size]; and the
-  // weights for the first input channel.
+  // The calculation of one value of the selected layer: its last step, and lines about the ones before; the part of its input
+  // as [row, column, size]; and the weights for the first input channel.
   function calculation(name, outputs, channel, row, column) {
-    const x = outputs[before(name)], y = outputs[name];
+    const x = outputs[before(name)], y = outputs[name], bias = WEIGHTS[`${name}/bias`]?.data[channel];
+    const plusBias = (sums) => `${sums.map((sum) => inBrackets(sum, 3)).join(" + ")} + ${inBrackets(bias, 3)} (bias)`;
     if (name.startsWith("dense") || name === "head") {
       const kernel = WEIGHTS[`${name}/kernel`], features = kernel.shape[1];
       const products = Array.from(x.data, (value, c) => ({ value, weight: kernel.data[c * features + channel], c }))
         .sort((a, b) => Math.abs(b.value * b.weight) - Math.abs(a.value * a.weight));
-      const terms = products.slice(0, 6).map(({ value, weight, c }) => `x[${c}] · w = ${text(value)} · ${inBrackets(weight)}`);
-      return { lines: [`A sum of ${x.data.length} products and a bias. The largest: ${terms.join(";  ")}`, `bias ${text(WEIGHTS[`${name}/bias`].data[channel])}`], value: y.data[channel] };
+      const terms = products.slice(0, 6).map(({ value, weight, c }) => `x[${c}] × w = ${text(value)} × ${inBrackets(weight)}`);
+      return { lines: [`A sum of ${x.data.length} products. The largest: ${terms.join(";  ")}`],
+        step: plusBias([y.data[channel] - bias]), value: y.data[channel] };
     }
     const value = y.data[(row * y.shape[1] + column) * y.shape[2] + channel];
     if (name.startsWith("relu")) {
       const input = x.shape.length === 1 ? x.data[channel] : x.data[(row * x.shape[1] + column) * x.shape[2] + channel];
-      return { lines: [`max(0, ${text(input)})`], value: x.shape.length === 1 ? y.data[channel] : value, field: [row, column, 1] };
+      return { step: `max(0, ${text(input, 3)})`, value: x.shape.length === 1 ? y.data[channel] : value, field: [row, column, 1] };
     }
     if (name.startsWith("pool")) {
       const values = patch(x, 2 * row, 2 * column, 2, channel);
-      return { lines: [`max(${values.map((v) => text(v)).join(", ")})`], value, field: [2 * row, 2 * column, 2] };
+      return { step: `max(${values.map((v) => text(v, 3)).join(", ")})`, value, field: [2 * row, 2 * column, 2] };
     }
     const kernel = WEIGHTS[`${name}/kernel`], [size, , inputs, filters] = kernel.shape, pad = name === "conv1" ? 2 : 0;
     const weights = (c) => Array.from({ length: size * size }, (_, n) => kernel.data[(n * inputs + c) * filters + channel]);
-    const lines = Array.from({ length: inputs }, (_, c) => {
+    const sums = [], lines = Array.from({ length: inputs }, (_, c) => {
       const values = patch(x, row - pad, column - pad, size, c), ofChannel = weights(c);
-      const sum = values.reduce((total, v, n) => total + v * ofChannel[n], 0);
-      return element("details", {}, element("summary", {}, `channel ${c}: ${size * size} products, their sum is ${text(sum)}`),
-        sumOfProducts(values, ofChannel, 25));
+      sums.push(values.reduce((total, v, n) => total + v * ofChannel[n], 0));
+      return element("details", {}, element("summary", {}, `channel ${c}: ${size * size} products, their sum is ${text(sums[c], 3)}`),
+        sumOfProducts(values, ofChannel));
     });
-    return { lines: [...lines, `bias ${text(WEIGHTS[`${name}/bias`].data[channel])}`], value,
-      field: [row - pad, column - pad, size], kernel: tensor([size, size, 1], weights(0)) };
+    return { lines, step: plusBias(sums), value, field: [row - pad, column - pad, size], kernel: tensor([size, size, 1], weights(0)) };
   }
 
   let outputs = null;
@@ -193,8 +197,9 @@ lesson("lenet", (parts, controls) => {
     paint(parts.board.querySelector("canvas"), drawing);
     frame(parts.board, cursor.at[0] - 3, cursor.at[1] - 3, 6, 6);
     parts.board.dataset.pen = cursor.down ? "down" : "up";
-    chart(parts.probabilities, [{ values: p, bars: true, name: "p" }], { high: 1, label: p.map((value, n) => `${n}: ${percent(value)}`).join(", ") });
-    parts.answer.textContent = absoluteLargest(image.data) === 0 ? "Draw a digit." : `LeNet-5 sees a ${best}, with a probability of ${percent(p[best])}.`;
+    chart(parts.probabilities, [{ values: p, bars: true, name: "p" }], { high: 1, ticks: Object.keys(p),
+      label: `Probabilities: ${p.map((value, n) => `${n}: ${percent(value)}`).join(", ")}` });
+    parts.answer.textContent = absoluteLargest(image.data) === 0 ? "Draw a digit." : `LeNet-5 recognizes the digit ${best}, with a probability of ${percent(p[best])}.`;
     parts.answer.dataset.digit = best;
     for (const name of strips) {
       const most = absoluteLargest(outputs[name].data);
@@ -215,7 +220,11 @@ lesson("lenet", (parts, controls) => {
 
   return (event) => {
     const { action, layer, channel: chosen } = event?.target.dataset ?? {};
-    if (action === "clear") drawing.data.fill(0);
+    if (action === "clear") {
+      drawing.data.fill(0);
+      Object.assign(cursor, start);
+      parts.pen.textContent = "";
+    }
     if (action === "select") {
       controls.layer.value = layer;
       controls.channel.value = chosen;
@@ -233,18 +242,21 @@ lesson("lenet", (parts, controls) => {
       canvases[strip].forEach((canvas, c) =>
         canvas.parentElement.setAttribute("aria-pressed", strip === name && c === channel));
     }
-    parts.map.hidden = parts.from.hidden = !spatial;
-    const { lines, value, field, kernel } = calculation(name, outputs, channel, row, column);
+    parts.map.parentElement.hidden = parts.from.parentElement.hidden = controls.row.disabled = controls.column.disabled = !spatial;
+    const { lines = [], step, value, field, kernel } = calculation(name, outputs, channel, row, column);
     if (spatial) {
       const input = outputs[before(name)], source = input.shape[2] === y.shape[2] ? channel : 0;
       paint(parts.map.querySelector("canvas"), y, { channel, signed: true });
       frame(parts.map, row, column, 1, 1);
       paint(parts.from.querySelector("canvas"), input, { channel: source, signed: true });
       frame(parts.from, field[0], field[1], field[2], field[2]);
+      parts.source.textContent = source;
     }
     parts.weights.parentElement.hidden = kernel === undefined;
     if (kernel) paint(parts.weights.querySelector("canvas"), kernel, { signed: true });
+    const opened = Array.from(parts.lines.children, (line) => line.querySelector("details[open]") !== null);
     parts.lines.replaceChildren(...lines.map((line) => element("li", {}, line)));
-    parts.value.textContent = `${name}[${spatial ? `${row}, ${column}, ` : ""}${channel}] = ${text(value, 3)}`;
+    parts.lines.querySelectorAll("details").forEach((details, n) => { details.open = opened[n] ?? false; });
+    parts.value.textContent = `${name}[${spatial ? `${row}, ${column}, ` : ""}${channel}] = ${step} = ${text(value, 3)}`;
   };
 });

@@ -43,9 +43,10 @@ lesson("networks", (parts, controls) => {
       { values: values.map((value, n) => (n === at ? NaN : value)), bars: true, name: "others" },
       { values: values.map((value, n) => (n === at ? value : NaN)), bars: true, name: network.name },
     ];
-    const names = networks.map(({ name, year }) => `${year} ${name}`).join(", ");
-    chart(parts.params, mark(logarithm(networks.map(({ params }) => params))), { low: 4, high: 8.5, label: `Parameters as powers of ten: ${names}` });
-    chart(parts.work, mark(logarithm(networks.map(({ multiplyAdds }) => multiplyAdds))), { low: 5, high: 10.5, label: `Multiply-adds as powers of ten: ${names}` });
+    const numbersOf = (key) => networks.map((one) => `${one.name} (${one.year}): ${text(one[key], 0)}`).join("; ");
+    const ticks = networks.map(({ year }) => `’${String(year).slice(2)}`);
+    chart(parts.params, mark(logarithm(networks.map(({ params }) => params))), { low: 4, high: 9, ticks, label: `Parameters: ${numbersOf("params")}` });
+    chart(parts.work, mark(logarithm(networks.map(({ multiplyAdds }) => multiplyAdds))), { low: 5, high: 12, ticks, label: `Multiply-adds: ${numbersOf("multiplyAdds")}` });
   };
 });
 

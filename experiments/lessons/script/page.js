@@ -21,8 +21,9 @@ function lesson(id, start) {
     const update = (event) => {
       show(event);
       for (const range of section.querySelectorAll("input[type=range]")) {
-        const label = range.parentElement.querySelector("output");
-        if (label) label.textContent = range.dataset.text ?? range.value;
+        const shown = range.dataset.text ?? text(Number(range.value));
+        range.setAttribute("aria-valuetext", shown);
+        range.parentElement.querySelector("output").textContent = shown;  // screen readers read aria-valuetext instead
       }
     };
     section.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
@@ -60,14 +61,11 @@ function text(value, digits = 2) {
   return (rounded === 0 ? 0 : rounded).toLocaleString("en", { maximumFractionDigits: digits }).replace("-", "−");
 }
 
-const percent = (fraction) => `${text(100 * fraction, 1)} %`;
+const percent = (fraction) => `${text(100 * fraction, 1)}%`;
 const inBrackets = (value, digits) => text(value, digits).replace(/^−.*/, "($&)");
 
-// "a · b + c · d + ..": all products, or the first ones.
-function sumOfProducts(a, b, most = 9) {
-  const terms = Array.from(a).slice(0, most).map((value, n) => `${inBrackets(value)} · ${inBrackets(b[n])}`);
-  return terms.join(" + ") + (a.length > most ? ` + … (${a.length} products)` : "");
-}
+// "a × b + c × d + ..". The sign ×, since screen readers do not speak the dot.
+const sumOfProducts = (a, b) => Array.from(a, (value, n) => `${inBrackets(value)} × ${inBrackets(b[n])}`).join(" + ");
 
 // Blue for negative values, light for zero, vermillion for positive ones.
 const BLUE = [0, 114, 178], LIGHT = [238, 238, 238], VERMILLION = [213, 94, 0];
@@ -96,6 +94,9 @@ function paint(canvas, x, { channel = 0, signed = false, most = null } = {}) {
   }
   context.putImageData(image, 0, 0);
 }
+
+// The text of a map for screen readers.
+const describe = (map, words) => map.querySelector("canvas").setAttribute("aria-label", words);
 
 // Place the frame of a map (an element with a canvas and a span) around some of its cells.
 function frame(map, row, column, height, width) {
@@ -135,7 +136,7 @@ function numbers(holder, x, channel, name, { digits = 2, signed = true } = {}) {
     holder.dataset.key = key;
     holder.replaceChildren(element("tbody", {}, ...Array.from({ length: height }, (_, i) => element("tr", {},
       ...Array.from({ length: width }, (_, j) => element("td", {}, ...(name ? [element("input", {
-        type: "number", step: "any", "aria-label": `${name}, row ${i + 1}, column ${j + 1}`,
+        type: "number", step: "any", "aria-label": `${name}, row ${i}, column ${j}`,
       })] : [])))))));
   }
   holder.querySelectorAll("td").forEach((cell, n) => {
@@ -152,8 +153,8 @@ function numbers(holder, x, channel, name, { digits = 2, signed = true } = {}) {
   });
 }
 
-// A chart of curves [{values, name}] over 1, 2, .., or of bars [{values, name, bars: true}].
-function chart(holder, curves, { low = 0, high = null, label = "" } = {}) {
+// A chart of curves [{values, name}], or of bars [{values, name, bars: true}]. ticks: the texts below, by position.
+function chart(holder, curves, { low = 0, high = null, label = "", ticks = {} } = {}) {
   const width = 320, height = 150, left = 34, bottom = 18, top = 8;
   const all = curves.flatMap((curve) => Array.from(curve.values)).filter(Number.isFinite);
   const most = high ?? Math.max(...all, low + 1e-9), count = Math.max(...curves.map((curve) => curve.values.length), 2);
@@ -166,10 +167,12 @@ function chart(holder, curves, { low = 0, high = null, label = "" } = {}) {
         x: x(n) - 0.4 * bar, width: 0.8 * bar, y: Math.min(y(value), y(base)), height: Math.abs(y(value) - y(base)),
       })))
     : svg("polyline", { class: `line c${c}`, points: Array.from(curve.values, (value, n) => `${x(n)},${y(value)}`).join(" ") })));
+  const levels = low < 0 && most > 0 ? [low, 0, most] : [low, most];
   const tick = (value) => svg("text", { x: left - 4, y: y(value) + 4, class: "end" }, text(value, most - low < 1 ? 2 : 1));
-  const axis = svg("path", { class: "rule", d: `M${left} ${top}V${height - bottom}H${width}` });
+  const below = Object.entries(ticks).map(([n, name]) => svg("text", { x: x(Number(n)), y: height - 3, class: "middle" }, name));
+  const axis = svg("path", { class: "rule", d: `M${left} ${top}V${height - bottom}M${left} ${y(base)}H${width}` });
   holder.replaceChildren(
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axis, tick(low), tick(most), ...drawn),
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axis, ...levels.map(tick), ...below, ...drawn),
     ...(curves.length > 1 ? [element("p", { class: "keys" }, ...curves.map((curve, c) =>
       element("span", { class: `key c${c}` }, curve.name)))] : []),
   );
@@ -181,7 +184,7 @@ function questions() {
     question.addEventListener("input", (event) => {
       const right = event.target.value === question.dataset.answer;
       const answer = question.querySelector(".answer");
-      answer.hidden = false;
+      answer.querySelector("span").hidden = false;
       answer.querySelector("b").textContent = right ? "Right. " : "Not quite. ";
     });
   }
