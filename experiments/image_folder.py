@@ -6,8 +6,8 @@
 
 The second command fine-tunes pretrained weights, a name of `jaxcnn.weights.available` or a file: first only a new last
 layer, for `frozen_epochs`, then all layers. For a file, mean, std and eps are as in `experiments.predict`. A run writes
-`weights.safetensors`, `classes.txt`, `report.html` and the program `model.stablehlo` of the best epoch, which
-`experiments.predict` and `experiments.serve` use. With export=onnx, it also writes `model.onnx`.
+`weights.safetensors`, `classes.txt` and the program `model.stablehlo` of the best epoch, which `experiments.predict`
+and `experiments.serve` use; with train.report=true also `report.html`, with export=onnx also `model.onnx`.
 Needs pip install '.[train,images,weights,export]'. With data.stream=true, images are read during training, which needs
 '.[grain]'. The test then uses the whole folder.
 """

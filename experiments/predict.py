@@ -1,6 +1,6 @@
 """Classify images with a trained network: prints the five most likely classes of each image.
 
-    python -m experiments.predict run=runs/image_folder_.. images=photos
+    python -m experiments.predict run=runs/image_folder-.. images=photos
     python -m experiments.predict weights=resnet50.safetensors model=resnet50 images=photos class_names=imagenet.txt
     python -m experiments.predict                            trains a LeNet on digits first; 10 s
 

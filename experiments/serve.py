@@ -1,6 +1,6 @@
 """Classify images over HTTP with a trained network: POST an image, get JSON with the most likely classes.
 
-    python -m experiments.serve run=runs/image_folder_..     a run of `experiments.image_folder`
+    python -m experiments.serve run=runs/image_folder-..     a run of `experiments.image_folder`
     curl --data-binary @cat.jpg http://127.0.0.1:8000        {"classes": [{"name": "cat", "probability": 0.98}, ..]}
     curl http://127.0.0.1:8000                               {"classes": ["cat", "dog"], "size": [32, 32]}
 

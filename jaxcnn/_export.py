@@ -61,8 +61,8 @@ def export(
     A program for uint8 images divides them by 255 first, as `train.fit` does. Both formats read channels-last arrays,
     as the model does.
 
-    "stablehlo": a `jax.export.Exported`. Its `serialize()` returns bytes; it needs the package flatbuffers (the extra
-    `export`). `jax.export.deserialize` reads them on a machine that has only jax. See jax.export for compatibility
+    "stablehlo": a `jax.export.Exported`. Its `serialize()` returns bytes, and `jax.export.deserialize` reads them on a
+    machine that has jax. Both need the package flatbuffers (the extra `export`). See jax.export for compatibility
     guarantees.
 
     "onnx": an `onnx.ModelProto` of opset 18 with input "x" and output "y" ("y0", "y1", .. for several outputs), checked

@@ -39,9 +39,8 @@ def page_examples():
         for i, match in enumerate(pattern.finditer(page.read_text())):
             slow, code, block = match.groups()
             comment = re.search(r"print\(.*\)  # (.*)\n$", code)
-            if "class Layer(" not in code:
-                printed = block or (comment[1] + "\n" if comment else "")
-                yield pytest.param(code, printed, id=f"{page.stem}{i}", marks=[pytest.mark.slow] if slow else [])
+            printed = block or (comment[1] + "\n" if comment else "")
+            yield pytest.param(code, printed, id=f"{page.stem}{i}", marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.mark.sample(4, 1)

@@ -2,8 +2,9 @@
 # # A first network
 #
 # This notebook trains a convolutional network on handwritten digits: first step by step, then with one call of
-# `train.fit`. The digits are part of the package, so nothing is downloaded. Open the file in Jupyter (with jupytext),
-# VS Code or Spyder, or run it with Python. The notebooks need `pip install 'jaxcnn[train,plot,weights]'`.
+# `train.fit`. The digits are part of the package, so nothing is downloaded. Open the file in VS Code, in Spyder, or in
+# Jupyter with jupytext. Run with Python, it only prints the progress of training. The notebooks need the packages of
+# `pip install '.[train,plot,weights]'` in the folder of the checkout.
 
 # %%
 import jax
@@ -18,8 +19,9 @@ digits
 # %% [markdown]
 # ## A network is a pair of functions
 #
-# `init` creates the parameters from a random key and an example input. `apply` computes the output from the
-# parameters and an input. The network itself holds no arrays. `serial` applies layers in sequence; each has a name.
+# `init` creates the parameters from a random key, made from a seed, and an example input. `apply` computes the output
+# from the parameters and an input. The network itself holds no arrays. `serial` applies layers in sequence; each has a
+# name. The output has ten numbers for each image, the logits: `jax.nn.softmax` makes them probabilities.
 
 # %%
 model = serial(

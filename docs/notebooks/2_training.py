@@ -26,8 +26,8 @@ except train.ConfigError as error:
 # %% [markdown]
 # ## With and without regularization
 #
-# The first run has no regularization. Its training loss keeps falling, while the test loss stops: the network learns
-# its 2,000 images by heart.
+# The first run has no regularization. Its training loss keeps falling, while the test loss stops: the network memorizes
+# its 2,000 images. `train.resolve` fills in the defaults, so that the run folders record all settings.
 
 # %%
 model = models.lenet5()
@@ -37,7 +37,7 @@ plain
 
 # %% [markdown]
 # The second run sees other images in each epoch, because augmentation moves and rotates them, and weight decay keeps
-# the weights small.
+# the weights small. `|` replaces whole entries of a dict, so the nested one is merged, too.
 
 # %%
 regularized_settings = settings | {

@@ -76,7 +76,8 @@ train.evaluate(cross_entropy(model), params, state, batch)
 # one starts from random values everywhere.
 
 # %%
-settings = {"epochs": 20, "batch_size": 50, "optimizer": {"learning_rate": 1e-3}, "checkpoint": {"keep": 0}}
+settings = {"epochs": 20, "batch_size": 50, "optimizer": {"learning_rate": 1e-3}}
+settings["checkpoint"] = {"keep": 0}  # write none
 tuned = train.fit(model, few, eval_data=test, config=settings, start=(params, state))
 
 faster = settings | {"optimizer": {"learning_rate": 3e-3}}

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Many networks
 #
-# A network is a pair of pure functions, so `jax.vmap` trains many at once in one program. This notebook searches a
+# A network is a pair of pure functions, so `jax.vmap` trains many at once in one program. This notebook searches for a
 # learning rate, measures how much results vary between seeds, and combines networks into an ensemble with calibrated
 # probabilities.
 
@@ -40,7 +40,7 @@ explain.plot_learning_rates(found)
 # ## A sweep
 #
 # Four learning rates times four seeds are 16 networks. Each equals a call of `fit` with the same settings. The table
-# has the mean and the standard deviation over the seeds: differences below it may be chance.
+# has the mean and the standard deviation over the seeds: smaller differences may be chance.
 
 # %%
 over = {"optimizer.learning_rate": [0.001, 0.003, 0.01, 0.03], "seed": range(4)}
