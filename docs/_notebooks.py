@@ -1,14 +1,31 @@
 """A Sphinx extension that shows the notebooks, percent files in docs/notebooks, as pages with their code."""
 
+import pathlib
 import re
 
 from myst_parser.parsers.sphinx_ import MystParser
+from sphinx.project import Project
 
 
 def setup(app) -> dict[str, bool]:
     app.add_source_suffix(".py", "notebook")
     app.add_source_parser(NotebookParser)
+    app.connect("builder-inited", use_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class Pages(Project):
+    """The pages of the site. A link to a Python file elsewhere is a download, as without this extension."""
+
+    def path2doc(self, filename) -> str | None:
+        name = super().path2doc(filename)
+        return None if name is None or pathlib.Path(name).is_absolute() else name
+
+
+def use_pages(app) -> None:
+    pages = Pages(app.srcdir, app.config.source_suffix)
+    pages.restore(app.project)
+    app.project = app.env.project = pages
 
 
 class NotebookParser(MystParser):
