@@ -18,15 +18,16 @@ from jaxcnn._memory import BLOCK, reuse_memory_by_default
 # cpu, vector width: the full width of the processor; LLVM prefers 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
 # 3x3 max pool forward and backward 1.7 -> 1.1 ms.
 # cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
-# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms.
+# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. XLA cannot save such programs, so they stay
+# whole if JAX has a compilation cache.
 # cpu, 0.10: the default YNNPACK is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on 16x16, batch 128,
 # 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and some crash
 # (openxla/xla#48714, jax-ml/jax#39103, #40412), so they are disabled too. 0.12 has a different version.
 _CPU = {
     "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
     "xla_cpu_prefer_vector_width": "512",
-    "xla_multiheap_size_constraint_per_heap": BLOCK,
 }
+_BLOCKS = {"xla_multiheap_size_constraint_per_heap": BLOCK}
 _OPTIONS = {"cpu": {(0, 10): _CPU | {"xla_cpu_experimental_ynn_fusion_type": ""}, None: _CPU}}
 
 
@@ -66,9 +67,12 @@ class _Jitted:
 
     @functools.cached_property
     def _compiled(self) -> Any:  # the type that jax.jit returns has no clear_cache
-        if jax.default_backend() == "cpu":
+        backend = jax.default_backend()
+        if backend == "cpu":
             reuse_memory_by_default()
-        chosen = backend_options(jax.default_backend()) | self._options.get("compiler_options", {})
+        config: Any = jax.config  # type checkers do not find its settings
+        defaults = backend_options(backend, cached=bool(config.jax_compilation_cache_dir))
+        chosen = defaults | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,13 +103,16 @@ class _Jitted:
 
 
 @functools.cache
-def backend_options(backend: str) -> dict[str, str]:
-    """The options for this backend and jaxlib; none if compiling an empty program with them fails."""
+def backend_options(backend: str, *, cached: bool = False) -> dict[str, Any]:
+    """The options for this backend and jaxlib; none if compiling an empty program with them fails.
+
+    `cached`: whether JAX saves compiled programs.
+    """
     version = jax.lib.__version__  # pyright: ignore[reportPrivateImportUsage]  # public, see jax's API documentation
     major, minor, *_ = version.split(".")
     release = int(major), int(minor)
     by_release = _OPTIONS.get(backend, {None: {}})
-    options = by_release.get(release, by_release[None])
+    options = by_release.get(release, by_release[None]) | (_BLOCKS if backend == "cpu" and not cached else {})
     try:
         jax.jit(lambda: None, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -18,7 +18,6 @@ from jaxcnn._lowering import (
     Axis,
     Filter,
     _channels,
-    _dense,
     _depth_slices,
     _direct,
     _grouped,

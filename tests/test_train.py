@@ -289,8 +289,23 @@ print((faults() - before) / 10 * resource.getpagesize() / (8 * x.nbytes))
 
     def new_pages(blocks):
         arguments = [sys.executable, "-c", program, blocks]
-        return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+        env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        return float(subprocess.run(arguments, capture_output=True, text=True, check=True, env=env).stdout)
 
     if hasattr(ctypes.CDLL(None), "mallopt"):
         assert new_pages("whole") > 0.9
         assert new_pages("small") < 0.6
+
+
+@pytest.mark.slow
+def test_programs_with_much_temporary_memory_are_saved_in_a_compilation_cache(tmp_path):
+    program = """
+import jax
+from jaxcnn import jit
+f = jit(lambda x: sum(jax.lax.optimization_barrier(tuple(x * i for i in range(8)))).sum())
+f(jax.random.normal(jax.random.key(0), (6 * 2**20,))).block_until_ready()
+"""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    arguments = [sys.executable, "-W", "error", "-c", program]
+    subprocess.run(arguments, capture_output=True, text=True, check=True, env=os.environ | cache)
+    assert [path for path in tmp_path.iterdir() if "lambda" in path.name]
