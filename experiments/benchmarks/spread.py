@@ -9,10 +9,8 @@ from the median over processes by at most 10 %. With names, the results of these
 """
 
 import json
-import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,16 +55,13 @@ def main(names: list[str]) -> None:
     table = _measure.Table(("ms", 20), ("", 14), "median", "smallest", "largest", "within 10 %")
     selected = _measure.select_names(names, (*NETWORKS, *OPERATIONS))
     rows = []
-    with tempfile.TemporaryDirectory() as cache:  # compiles once per network
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-        for name in selected:
-            arguments = ("--child", name)
-            times = [_measure.run_module(__spec__.name, *arguments, environment=environment) for _ in range(PROCESSES)]
-            for kind in times[0]:
-                seconds = [each[kind] for each in times]
-                rows.append({"name": name, "kind": kind, "seconds": seconds})
-                milliseconds = (1e3 * reduce(seconds) for reduce in (statistics.median, min, max))
-                table.row(name, kind, *milliseconds, within(seconds))
+    for name in selected:
+        times = [_measure.run_module(__spec__.name, "--child", name) for _ in range(PROCESSES)]
+        for kind in times[0]:
+            seconds = [each[kind] for each in times]
+            rows.append({"name": name, "kind": kind, "seconds": seconds})
+            milliseconds = (1e3 * reduce(seconds) for reduce in (statistics.median, min, max))
+            table.row(name, kind, *milliseconds, within(seconds))
     print(_measure.save("spread", [*_measure.other_rows("spread", "name", selected), *rows]))
 
 
