@@ -31,3 +31,4 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
+html_show_copyright = False  # the license is in the repository
