@@ -59,7 +59,7 @@ def unpacked(built):
 def tracked(*folders):
     """The files in these folders of the checkout, without what tools leave behind."""
     files = (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {str(path) for path in files if not {"__pycache__", "runs", "_build"} & {*path.parts}}
+    return {str(path) for path in files if not {"__pycache__", "runs", "_build", "_figures"} & {*path.parts}}
 
 
 def environment(folder):
