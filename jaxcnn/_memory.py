@@ -21,7 +21,7 @@ def reuse_memory() -> bool:
 
     `jaxcnn.jit` on a CPU, `train.fit` and `train.sweep` call this function at their first call, unless the environment
     variable JAXCNN_REUSE_MEMORY is 0. By then, JAX may have started its threads, which do not keep single arrays above
-    64 MB. Most of these are kept, too, if you call it before the first use of JAX, even before `jax.random.key(0)`.
+    64 MB. More of these are kept if you call it before the first use of JAX, even before `jax.random.key(0)`.
 
     Returns:
         True if the setting was applied; False without glibc (macOS, Windows, Alpine), where nothing changes.
@@ -37,8 +37,9 @@ def reuse_memory() -> bool:
         return False
     # No allocation by mmap, no trimming of the first heap, and no end of further heaps, which is checked against the
     # padding. Two sets of heaps instead of one per thread: with a single one, threads wait for each other.
-    keep = (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)
-    return all([mallopt(_ARENA_MAX, 2), mallopt(_MMAP_MAX, 0), *(mallopt(*setting) for setting in keep)])
+    settings = {_ARENA_MAX: 2, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
+    applied = [mallopt(*setting) for setting in settings.items()]  # all of them, even if one fails
+    return all(applied)
 
 
 @functools.cache

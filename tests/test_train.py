@@ -232,11 +232,24 @@ def test_summary_makes_no_arrays():
     assert cnn.explain.summary(cnn.conv(64), vast).multiply_adds == (1 << 40) * 9 * 64 * 64
 
 
+# A program that prints the new pages of a call of f(x), as a fraction of `size`.
+NEW_PAGES = """
+import resource
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(30):
+    f(x).block_until_ready()
+before = faults()
+for _ in range(10):
+    f(x).block_until_ready()
+print((faults() - before) / 10 * resource.getpagesize() / size)
+"""
+
+
 @pytest.mark.slow
 def test_memory_is_reused():
     """With `reuse_memory`, a large result uses few new pages after some calls; without it, all pages are new."""
     program = """
-import resource, sys, jax, jax.numpy as jnp
+import sys, jax, jax.numpy as jnp
 from jaxcnn import jit, train
 how = sys.argv[1]
 if how == "reuse" and not train.reuse_memory():
@@ -244,17 +257,11 @@ if how == "reuse" and not train.reuse_memory():
     sys.exit()
 x = jnp.ones(12 * 2**20)  # 48 MB
 f = (jax.jit if how == "plain" else jit)(lambda x: x + 1)
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(30):
-    f(x).block_until_ready()
-before = faults()
-for _ in range(10):
-    f(x).block_until_ready()
-print((faults() - before) / 10 * resource.getpagesize() / x.nbytes)
+size = x.nbytes
 """
 
     def new_pages(how, **env):
-        arguments, env = [sys.executable, "-c", program, how], os.environ | env
+        arguments, env = [sys.executable, "-c", program + NEW_PAGES, how], os.environ | env
         return subprocess.run(arguments, capture_output=True, text=True, check=True, env=env).stdout.split()[-1]
 
     reused = new_pages("reuse")
@@ -272,23 +279,17 @@ print((faults() - before) / 10 * resource.getpagesize() / x.nbytes)
 def test_temporary_memory_is_reused():
     """Of a program with 192 MB of temporary arrays, although JAX was used before: they are split into small blocks."""
     program = """
-import resource, sys, jax
+import sys, jax
 from jaxcnn import jit
 options = {"xla_multiheap_size_constraint_per_heap": -1} if sys.argv[1] == "whole" else {}
 x = jax.random.normal(jax.random.key(0), (6 * 2**20,))
 f = lambda x: sum(jax.lax.optimization_barrier(tuple(x * i for i in range(8)))).sum()
 f = jit(f, compiler_options=options)
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    f(x).block_until_ready()
-before = faults()
-for _ in range(10):
-    f(x).block_until_ready()
-print((faults() - before) / 10 * resource.getpagesize() / (8 * x.nbytes))
+size = 8 * x.nbytes
 """
 
     def new_pages(blocks):
-        arguments = [sys.executable, "-c", program, blocks]
+        arguments = [sys.executable, "-c", program + NEW_PAGES, blocks]
         env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         return float(subprocess.run(arguments, capture_output=True, text=True, check=True, env=env).stdout)
 

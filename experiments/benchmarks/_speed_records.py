@@ -22,9 +22,9 @@ TITLES = {
 }
 
 
-def network_table(file: str = "nets-cpu") -> str:
+def network_table() -> str:
     """Milliseconds per batch and megabytes per training step of each network, as in docs/speed.md."""
-    result = _measure.load(file)
+    result = _measure.load("nets-cpu")
     by_kind = {(row["net"], row["kind"]): row for row in result["rows"]} if result else {}
     peers = "PyTorch | Flax | Equinox | stax"
     text = f"| network, batch | training | {peers} | inference | PyTorch | Flax | memory | PyTorch |\n"
