@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxcnn._jax import Tracer
 from jaxcnn._memory import BLOCK, reuse_memory_by_default
 
-# Options per backend, as {release of jaxlib (major, minor): options}; None stands for all other releases.
+# Options per backend.
 #
 # cpu, disabled passes: cse_barrier_expander removes optimization barriers before fusion, so they have no effect.
 # Without this pass, gradients of a ResNet-20 are not recomputed while they are transposed: a step 345 -> 240 ms.
@@ -20,15 +20,17 @@ from jaxcnn._memory import BLOCK, reuse_memory_by_default
 # cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
 # of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. XLA cannot save such programs, so they stay
 # whole if JAX has a compilation cache.
-# cpu, 0.10: the default YNNPACK is slower than Eigen on most convolutions. ResNet-like 3x3 64->64 on 16x16, batch 128,
-# 2 cores: forward 25 -> 14 ms, gradients 65 -> 32 ms. Its reductions are fast, but some are wrong and some crash
-# (openxla/xla#48714, jax-ml/jax#39103, #40412), so they are disabled too. 0.12 has a different version.
-_CPU = {
-    "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
-    "xla_cpu_prefer_vector_width": "512",
+# cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions (training step
+# of a VGG with 0.12: 440 -> 300 ms), and in 0.10 some of its reductions are wrong and some crash (openxla/xla#48714,
+# jax-ml/jax#39103, #40412).
+_OPTIONS = {
+    "cpu": {
+        "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
+        "xla_cpu_prefer_vector_width": "512",
+        "xla_cpu_experimental_ynn_fusion_type": "",
+    }
 }
 _BLOCKS = {"xla_multiheap_size_constraint_per_heap": BLOCK}
-_OPTIONS = {"cpu": {(0, 10): _CPU | {"xla_cpu_experimental_ynn_fusion_type": ""}, None: _CPU}}
 
 
 def jit(fun: Callable | None = None, /, **options: Any) -> Any:
@@ -70,8 +72,7 @@ class _Jitted:
         backend = jax.default_backend()
         if backend == "cpu":
             reuse_memory_by_default()
-        config: Any = jax.config  # type checkers do not find its settings
-        defaults = backend_options(backend, cached=bool(config.jax_compilation_cache_dir))
+        defaults = backend_options(backend, cached=has_compilation_cache())
         chosen = defaults | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
@@ -102,19 +103,28 @@ class _Jitted:
         self._traced.clear_cache()
 
 
+def has_compilation_cache() -> bool:
+    """Whether JAX saves compiled programs."""
+    config: Any = jax.config  # type checkers do not find its settings
+    return bool(config.jax_enable_compilation_cache and config.jax_compilation_cache_dir)
+
+
 @functools.cache
 def backend_options(backend: str, *, cached: bool = False) -> dict[str, Any]:
-    """The options for this backend and jaxlib; none if compiling an empty program with them fails.
+    """The options for this backend, without those that its compiler does not accept.
 
     `cached`: whether JAX saves compiled programs.
     """
-    version = jax.lib.__version__  # pyright: ignore[reportPrivateImportUsage]  # public, see jax's API documentation
-    major, minor, *_ = version.split(".")
-    release = int(major), int(minor)
-    by_release = _OPTIONS.get(backend, {None: {}})
-    options = by_release.get(release, by_release[None]) | (_BLOCKS if backend == "cpu" and not cached else {})
+    options = _OPTIONS.get(backend, {}) | (_BLOCKS if backend == "cpu" and not cached else {})
+    if _accepted(options):
+        return options
+    return {name: value for name, value in options.items() if _accepted({name: value})}
+
+
+def _accepted(options: dict[str, Any]) -> bool:
+    """Whether an empty program compiles with these options."""
     try:
         jax.jit(lambda: None, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+        return False
+    return True

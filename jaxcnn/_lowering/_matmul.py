@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
+from jaxcnn._lowering import _onednn
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem
 from jaxcnn._lowering._taps import Phases, add_to_phases, interleave_phases, padded, tap_slices
@@ -19,18 +20,26 @@ _COLUMNS = 30  # of each matrix product for larger windows, approximately
 
 def pointwise(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """A convolution with a window of one position."""
-    y = _strided(x, problem.window.stride) @ w.reshape(w.shape[-2:])
+    y = _product(_strided(x, problem.window.stride), w.reshape(w.shape[-2:]), problem)
     return padded(y, problem.window.padding, problem.window.input_dilation)
 
 
 def pointwise_kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """x^T dy, computed with the wider operand on the right."""
-    x, dy = materialized((_strided(x, problem.window.stride), dy))
+    """x^T dy. XLA computes it with the wider operand on the right."""
+    x = _strided(x, problem.window.stride)
+    if problem.models == 1 and _onednn.can_multiply(x, dy):
+        return _onednn.sum_of_products(x, dy).reshape(problem.kernel_shape)
+    x, dy = materialized((x, dy))
     positions = tuple(range(x.ndim - 1))
     product = lambda a, b: lax.dot_general(a, b, ((positions, positions), ((), ())))
     # Without `materialized`, XLA swaps the operands back.
     dw = materialized(product(dy, x)).T if x.shape[-1] > dy.shape[-1] else product(x, dy)
     return dw.reshape(problem.kernel_shape)
+
+
+def _product(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """x w. Calls of oneDNN have no form for several models."""
+    return _onednn.product(x, w) if problem.models == 1 and _onednn.can_multiply(x, w) else x @ w
 
 
 def _strided(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:
@@ -40,7 +49,7 @@ def _strided(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:
 def im2col(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """A matrix with one row per window, times the kernel as a matrix."""
     columns = [part for _, part in tap_slices(padded(x, problem.window.padding), problem.window)]
-    return jnp.concatenate(columns, -1) @ w.reshape(-1, w.shape[-1])
+    return _product(jnp.concatenate(columns, -1), w.reshape(-1, w.shape[-1]), problem)
 
 
 def col2im(dy: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -56,7 +65,7 @@ def col2im(dy: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     for start in range(0, len(taps), step):
         chunk = taps[start : start + step]
         sums, wide = materialized((sums, wide))  # orders the products, so that memory is reused
-        products = wide @ columns[:, start * channels : (start + len(chunk)) * channels]
+        products = _product(wide, columns[:, start * channels : (start + len(chunk)) * channels], problem)
         parts = jnp.split(materialized(products), len(chunk), -1)
         sums = add_to_phases(sums, parts, chunk, window, problem.spatial)
     return materialized(interleave_phases(sums, window, problem.spatial).astype(dy.dtype))

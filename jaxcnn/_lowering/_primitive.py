@@ -1,5 +1,6 @@
 """Primitives with a default implementation and an optional one for CPUs."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcnn._jax import Primitive, ShapedArray, ad, batching, mlir
 from jaxcnn._jit import jit
+from jaxcnn._lowering import _onednn
 
 
 def primitive(
@@ -61,11 +63,20 @@ def primitive(
     prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
     mlir.register_lowering(prim, mlir.lower_fun(plain, multiple_results=False))
     if cpu:
-        mlir.register_lowering(
-            prim, mlir.lower_fun(_for_models(cpu, cpu_models), multiple_results=False), platform="cpu"
-        )
+        mlir.register_lowering(prim, _cpu_lowering(_for_models(cpu, cpu_models)), platform="cpu")
     batching.primitive_batchers[prim] = batch
     return prim
+
+
+def _cpu_lowering(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
+    lower = mlir.lower_fun(fun, multiple_results=False)
+
+    def run(ctx, *args, **params):
+        exported = ctx.module_context.lowering_parameters.for_export
+        with _onednn.excluded() if exported else contextlib.nullcontext():
+            return lower(ctx, *args, **params)
+
+    return run
 
 
 def matmul_precision() -> str | None:

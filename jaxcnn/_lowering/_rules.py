@@ -25,6 +25,7 @@ from jaxcnn._lowering import (
     _grouped,
     _lax,
     _matmul,
+    _onednn,
     _window_pooling,
     _winograd,
 )
@@ -59,8 +60,10 @@ def table(operation: str) -> str:
 
 def choose(problem: Problem, exclude: Collection[str] = (), backend: str = "cpu") -> Rule:
     """The rule for the problem, excluding the names in `exclude`."""
-    fitting = [rule for rule in TABLES[problem.operation] if rule.name not in exclude and rule.fits(problem)]
-    return next(rule for rule in fitting if rule.faster(problem)) if backend == "cpu" else fitting[-1]
+    rules = [rule for rule in TABLES[problem.operation] if rule.name not in exclude]
+    if backend != "cpu":
+        return next(rule for rule in reversed(rules) if rule.fits(problem))
+    return next(rule for rule in rules if rule.fits(problem) and rule.faster(problem))
 
 
 _forced = jax.make_user_context(None)
@@ -114,6 +117,17 @@ _pointwise_fits = lambda p: p.groups == p.window.taps == 1 and not (_adds_zeros(
 _pointwise_gradient_fits = lambda p: p.groups == p.window.taps == 1 and not _adds_zeros(p)
 
 
+def _onednn_faster(problem: Problem) -> bool:
+    """Not for sums of few products, a single matrix product, or if most taps read padding."""
+    if problem.models != 1 and _direct_faster(problem):
+        return False  # one program for all models is faster
+    if problem.groups > 1:
+        same_width = problem.channels == problem.features and len(problem.spatial) > 1
+        return problem.channels_per_group > 1 or same_width
+    window = problem.window
+    return problem.channels > 1 and not _pointwise_gradient_fits(problem) and math.prod(problem.spatial) >= window.taps
+
+
 def _direct_faster(problem: Problem) -> bool:
     terms = problem.window.taps * problem.channels_per_group
     if problem.groups > 1:
@@ -125,6 +139,10 @@ def _direct_faster(problem: Problem) -> bool:
 
 def _grouped_faster(problem: Problem) -> bool:
     return problem.channels_per_group > 1 and not _direct_faster(problem)
+
+
+def _grouped_gradient_faster(problem: Problem) -> bool:
+    return _grouped_faster(problem) and not _onednn.fits(_as_convolution.rotated(problem))
 
 
 def _col2im_faster(problem: Problem) -> bool:
@@ -198,6 +216,13 @@ _EXTREME_GRADIENT = (
 TABLES = {
     "forward": (
         Rule(
+            "onednn",
+            _onednn.forward,
+            "the library of PyTorch's convolutions; float32, x86",
+            _onednn.fits,
+            _onednn_faster,
+        ),
+        Rule(
             "direct",
             _direct.forward,
             "few channels: packing them takes longer than the sums",
@@ -238,7 +263,7 @@ TABLES = {
             if_finite(_blocks, functools.partial(_rotated, compute=_lax.forward)),
             _GROUPED,
             _in_groups,
-            _grouped_faster,
+            _grouped_gradient_faster,
         ),
         Rule("rotated", _rotated, "a convolution of dy, computed by the forward rules", vmapped=_rotated_vmapped),
         Rule("lax", _lax.input_gradient, "the transpose of XLA's convolution"),
