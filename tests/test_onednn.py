@@ -100,6 +100,17 @@ def test_convolutions(shape, window, features, groups):
 
 
 @needs_onednn
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (8, 8)])
+def test_several_models(channels, groups):
+    x, w = normal(3, 2, 6, 5, channels), normal(3, 3, 3, channels // groups, channels, seed=1)
+    convolution = lambda x, w: convolve(x, w, window((3, 3)), groups)
+    value_and_gradient = lambda x, w: jax.value_and_grad(lambda *a: jnp.sin(convolution(*a)).sum(), (0, 1))(x, w)
+    several = jax.jit(jax.vmap(value_and_gradient))(x, w)
+    one_by_one = [value_and_gradient(*each) for each in zip(x, w, strict=True)]
+    close(several, jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one))
+
+
+@needs_onednn
 @pytest.mark.sample(3, 1)
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=lambda conv: conv.name)
 def test_locality(conv, monkeypatch):

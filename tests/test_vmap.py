@@ -302,7 +302,8 @@ def test_every_rule_of_several_models(rule):
 
 def test_cases_cover_all_rules():
     convolutions = ("forward", "input gradient", "kernel gradient")
-    assert {*CASES} == {rule.name for operation in convolutions for rule in TABLES[operation]}
+    names = {rule.name for operation in convolutions for rule in TABLES[operation]}
+    assert {*CASES} == names - {"onednn"}  # not with a compilation cache; see test_onednn.py
 
 
 @pytest.mark.usefixtures("quick_compilation")
