@@ -27,8 +27,8 @@ def problem(examples, spatial, channels, features, size, stride=1, pad=0, groups
     return Problem("forward", examples, spatial, channels, features, window, groups, "float32")
 
 
-# (problem, rules for forward, input gradient, kernel gradient), without oneDNN. The tests have a compilation cache, so it
-# is not available; test_onednn.py tests its choices.
+# (problem, rules for forward, input gradient, kernel gradient), without oneDNN, which is not available with the
+# compilation cache of the tests; test_onednn.py tests its choices.
 CHOICES = [
     (problem(128, (32, 32), 3, 16, 3, pad=1), "direct", "col2im", "by position"),
     (problem(128, (32, 32), 15, 16, 3, pad=1), "direct", "rotated", "by position"),

@@ -59,8 +59,10 @@ def _print_row(table: _measure.Table, row: dict[str, Any], values: dict[str, lis
 
 def _peak_memory(name: str, contender: str) -> int:
     """Peak memory of a training step, in a fresh process."""
-    # By default glibc keeps freed blocks of up to 32 MB, which would count as memory in use before the step.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    # glibc keeps freed blocks of up to 32 MB, and all of them after `reuse_memory`. They would count as memory in use
+    # before the step.
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "JAXCNN_REUSE_MEMORY": "0"}
+    environment = os.environ | malloc | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return _measure.run_module(__spec__.name, "--memory", name, contender, environment=environment)
 
 
