@@ -22,13 +22,9 @@ TITLES = {
 }
 
 
-# The results of `nets` with the newest release of jax, and with the newest for Python 3.11.
-NEWEST, FOR_PYTHON_311 = "nets-cpu-jax0.12", "nets-cpu"
-
-
-def network_table(file: str = NEWEST) -> str:
+def network_table() -> str:
     """Milliseconds per batch and megabytes per training step of each network, as in docs/speed.md."""
-    result = _measure.load(file)
+    result = _measure.load("nets-cpu")
     by_kind = {(row["net"], row["kind"]): row for row in result["rows"]} if result else {}
     peers = "PyTorch | Flax | Equinox | stax"
     text = f"| network, batch | training | {peers} | inference | PyTorch | Flax | memory | PyTorch |\n"

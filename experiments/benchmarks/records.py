@@ -166,5 +166,4 @@ def page() -> str:
 if __name__ == "__main__":
     README.write_text(page())
     print(README)
-    networks = (speed.network_table(file) for file in (speed.NEWEST, speed.FOR_PYTHON_311))
-    print(speed.short_network_table(), *networks, *speed.vmap_tables("cpu")[:1], sep="\n")
+    print(speed.short_network_table(), speed.network_table(), *speed.vmap_tables("cpu")[:1], sep="\n")

@@ -151,5 +151,6 @@ def _matmul(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 
 def _call(name: str, operands: tuple[Any, Any], shape: tuple[int, ...], config: dict[str, Any]) -> jax.Array:
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
-    options = {"custom_call_api_version": 2, "legacy_backend_config": json.dumps(config)}
-    return jax.ffi.ffi_call(f"__onednn${name}", result, **options)(*operands)
+    config_text = json.dumps(config)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config_text)
+    return call(*operands)
