@@ -151,6 +151,6 @@ def _matmul(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 
 def _call(name: str, operands: tuple[Any, Any], shape: tuple[int, ...], config: dict[str, Any]) -> jax.Array:
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
-    config_text = json.dumps(config)
-    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=config_text)
+    text = json.dumps(config)
+    call = jax.ffi.ffi_call(f"__onednn${name}", result, custom_call_api_version=2, legacy_backend_config=text)
     return call(*operands)

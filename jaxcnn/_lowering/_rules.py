@@ -114,7 +114,8 @@ _strided = lambda p: set(p.window.stride) != {1}
 _adds_zeros = lambda p: any(map(any, p.window.padding)) or set(p.window.input_dilation) != {1}
 # With one tap, the algorithm can skip inputs (stride) or insert zeros (padding, input dilation), but not both.
 _pointwise_fits = lambda p: p.groups == p.window.taps == 1 and not (_adds_zeros(p) and _strided(p))
-_pointwise_gradient_fits = lambda p: p.groups == p.window.taps == 1 and not _adds_zeros(p)
+_pointwise_without_zeros = lambda p: p.groups == p.window.taps == 1 and not _adds_zeros(p)
+_mostly_padding = lambda p: math.prod(p.spatial) < p.window.taps
 
 
 def _onednn_faster(problem: Problem) -> bool:
@@ -124,8 +125,7 @@ def _onednn_faster(problem: Problem) -> bool:
     if problem.groups > 1:
         same_width = problem.channels == problem.features and len(problem.spatial) > 1
         return problem.channels_per_group > 1 or same_width
-    window = problem.window
-    return problem.channels > 1 and not _pointwise_gradient_fits(problem) and math.prod(problem.spatial) >= window.taps
+    return problem.channels > 1 and not _pointwise_without_zeros(problem) and not _mostly_padding(problem)
 
 
 def _direct_faster(problem: Problem) -> bool:
@@ -236,7 +236,7 @@ TABLES = {
             im2col_if_finite,
             "most taps read padding; lax if a result is not finite",
             _dense,
-            lambda p: math.prod(p.spatial) < p.window.taps,
+            _mostly_padding,
         ),
         Rule(
             "winograd",
@@ -273,7 +273,7 @@ TABLES = {
             "pointwise",
             _matmul.pointwise_kernel_gradient,
             "one tap: x^T dy",
-            _pointwise_gradient_fits,
+            _pointwise_without_zeros,
             vmapped=_always,
         ),
         Rule("depth slices", functools.partial(_depth_slices.kernel_gradient, compute=_compute), _SLICES, _dense_3d),
