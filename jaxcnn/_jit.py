@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcnn._jax import Tracer
 from jaxcnn._memory import BLOCK, reuse_memory_by_default
+from jaxcnn._program import Program, equations
 
 # Options per backend.
 #
@@ -18,8 +19,9 @@ from jaxcnn._memory import BLOCK, reuse_memory_by_default
 # cpu, vector width: the full width of the processor; LLVM prefers 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
 # 3x3 max pool forward and backward 1.7 -> 1.1 ms.
 # cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
-# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. XLA cannot save such programs, so they stay
-# whole if JAX has a compilation cache.
+# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. It stays whole if JAX has a compilation cache,
+# because XLA cannot save such programs, and if an array exceeds a block: XLA then prints thousands of warnings, and
+# shares less memory (training step of a U-Net: 1278 instead of 843 MB).
 # cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions (training step
 # of a VGG with 0.12: 440 -> 300 ms), and in 0.10 some of its reductions are wrong and some crash (openxla/xla#48714,
 # jax-ml/jax#39103, #40412).
@@ -66,21 +68,37 @@ class _Jitted:
         self._traced: Any = jax.jit(
             fun, **{name: value for name, value in options.items() if name != "compiler_options"}
         )
+        self._in_blocks: dict[int, bool] = {}  # whether temporary memory is split, by number of values in the arguments
+
+    def _compiled(self, args: Any, kwargs: Any) -> Any:
+        """The `jax.jit` of the function with the options for a call."""
+        if jax.default_backend() != "cpu" or has_compilation_cache():
+            return self._whole
+        values = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves((args, kwargs)))
+        if values not in self._in_blocks:
+            self._in_blocks[values] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK
+        return self._split if self._in_blocks[values] else self._whole
 
     @functools.cached_property
-    def _compiled(self) -> Any:  # the type that jax.jit returns has no clear_cache
+    def _whole(self) -> Any:  # the type that jax.jit returns has no clear_cache
+        return self._with_options(split=False)
+
+    @functools.cached_property
+    def _split(self) -> Any:
+        return self._with_options(split=True)
+
+    def _with_options(self, *, split: bool) -> Any:
         backend = jax.default_backend()
         if backend == "cpu":
             reuse_memory_by_default()
-        defaults = backend_options(backend, cached=has_compilation_cache())
-        chosen = defaults | self._options.get("compiler_options", {})
+        chosen = backend_options(backend, split=split) | self._options.get("compiler_options", {})
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             return self._traced(*args, **kwargs)
         try:
-            return self._compiled(*args, **kwargs)
+            return self._compiled(args, kwargs)(*args, **kwargs)
         except ValueError:  # jax rejects options under an outer jit, where new arrays are tracers
             if isinstance(jnp.zeros(()), Tracer):
                 return self._traced(*args, **kwargs)
@@ -90,17 +108,23 @@ class _Jitted:
         return self if instance is None else functools.partial(self, instance)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        return self._compiled.lower(*args, **kwargs)
+        return self._compiled(args, kwargs).lower(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
-        return self._compiled.trace(*args, **kwargs)
+        return self._compiled(args, kwargs).trace(*args, **kwargs)
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced.eval_shape(*args, **kwargs)
 
     def clear_cache(self) -> None:
-        self._compiled.clear_cache()
-        self._traced.clear_cache()
+        for compiled in (self._whole, self._split, self._traced):
+            compiled.clear_cache()
+
+
+def _largest_array(program: Program) -> int:
+    """Bytes of the largest result of an operation whose size is known."""
+    arrays = (var.aval for equation in equations(program) for var in equation.outvars)
+    return max((x.size * x.dtype.itemsize for x in arrays if isinstance(getattr(x, "size", None), int)), default=0)
 
 
 def has_compilation_cache() -> bool:
@@ -110,12 +134,12 @@ def has_compilation_cache() -> bool:
 
 
 @functools.cache
-def backend_options(backend: str, *, cached: bool = False) -> dict[str, Any]:
+def backend_options(backend: str, *, split: bool = False) -> dict[str, Any]:
     """The options for this backend, without those that its compiler does not accept.
 
-    `cached`: whether JAX saves compiled programs.
+    `split`: whether temporary memory is split into blocks.
     """
-    options = _OPTIONS.get(backend, {}) | (_BLOCKS if backend == "cpu" and not cached else {})
+    options = _OPTIONS.get(backend, {}) | (_BLOCKS if split else {})
     if _accepted(options):
         return options
     return {name: value for name, value in options.items() if _accepted({name: value})}
