@@ -22,9 +22,13 @@ TITLES = {
 }
 
 
-def network_table() -> str:
+# Suffixes of result files that were measured with the newest release of jax, and with the newest for Python 3.11.
+NEWEST, FOR_PYTHON_311 = "cpu-jax0.12", "cpu"
+
+
+def network_table(release: str = NEWEST) -> str:
     """Milliseconds per batch and megabytes per training step of each network, as in docs/speed.md."""
-    result = _measure.load("nets-cpu")
+    result = _measure.load(f"nets-{release}")
     by_kind = {(row["net"], row["kind"]): row for row in result["rows"]} if result else {}
     peers = "PyTorch | Flax | Equinox | stax"
     text = f"| network, batch | training | {peers} | inference | PyTorch | Flax | memory | PyTorch |\n"
@@ -130,6 +134,29 @@ def sweeps(device: str) -> str:
         ("with compilation", "without compilation"), *seconds, many_runs.ratios(row), strict=True
     ):
         text += f"| {title} | {' | '.join(f'{value:.0f}' for value in values)} | {ratio:.1f} |\n"
+    return text
+
+
+def operations() -> str:
+    """The sections on single operations with each release of jax. One that was not measured is left out."""
+    return "".join(
+        _operations(result) for release in (NEWEST, FOR_PYTHON_311) if (result := _measure.load(f"ops-{release}"))
+    )
+
+
+def _operations(result: dict[str, Any]) -> str:
+    text = f"\n## Operations, on a CPU with jax {result['machine']['versions']['jax']}\n\n"
+    text += "`python -m experiments.benchmarks.ops`. Milliseconds of jaxcnn and, in brackets, of PyTorch and of plain"
+    text += f" `lax`. {_on(result['machine'])}\n\n"
+    text += _header("operation", "forward", "input gradient", "kernel gradient", "forward and input gradient")
+    cells: dict[str, dict[str, str]] = {}
+    for row in result["rows"]:
+        medians = {name: timing[0] for name, timing in row["milliseconds"].items()}
+        ours, *peers = (_number(medians, peer, 1) for peer in ("jaxcnn", "torch", "lax"))
+        cells.setdefault(row["case"], {})[row["kind"]] = f"**{ours}** ({', '.join(peers)})"
+    for case, by_kind in cells.items():
+        values = (by_kind.get(kind, "-") for kind in ("forward", "dx", "dw", "forward + dx"))
+        text += f"| {case} | {' | '.join(values)} |\n"
     return text
 
 

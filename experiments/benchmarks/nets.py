@@ -104,11 +104,13 @@ def main() -> None:
     nets = _measure.select_names(options.names, NETWORKS)
     names = _networks.contenders(_measure.select_names(frameworks, _networks.FRAMEWORKS))
     table = _measure.Table(("net", 28), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *NUMBERS)
-    rows = []
+    saved = not options.fresh and options.peers == parser.get_default("peers")
     for name in nets:
-        rows += measure(name, names, options.turns, table)
-    if not options.fresh and options.peers == parser.get_default("peers"):
-        print(_measure.save("nets", [*_measure.other_rows("nets", "net", nets), *rows]))
+        rows = measure(name, names, options.turns, table)
+        if saved:  # after each network, so that an interruption loses little
+            _measure.save("nets", [*_measure.other_rows("nets", "net", [name]), *rows])
+    if saved:
+        print(_measure.results_path("nets"))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def page() -> str:
         *(_result_records.tasks(), _result_records.signal_table()),
         *(section(device) for section in (speed.many_networks, speed.sweeps) for device in ("cpu", "gpu")),
         *itertools.starmap(ablation, tables),
-        *(speed.spread_between_processes(), speed.compile_times(), speed.start_up()),
+        *(speed.operations(), speed.spread_between_processes(), speed.compile_times(), speed.start_up()),
         *(_result_records.onnx_speed(), _result_records.onnx_zoo()),
         *_gpu_records.sections(_measure.FOLDER, speed.TITLES),
     )
@@ -166,4 +166,5 @@ def page() -> str:
 if __name__ == "__main__":
     README.write_text(page())
     print(README)
-    print(speed.short_network_table(), speed.network_table(), *speed.vmap_tables("cpu")[:1], sep="\n")
+    networks = map(speed.network_table, (speed.NEWEST, speed.FOR_PYTHON_311))
+    print(speed.short_network_table(), *networks, *speed.vmap_tables("cpu")[:1], sep="\n")
