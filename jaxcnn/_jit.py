@@ -38,7 +38,7 @@ _BLOCKS = {"xla_multiheap_size_constraint_per_heap": BLOCK}
 def jit(fun: Callable | None = None, /, **options: Any) -> Any:
     """`jax.jit` with compiler options that make convolutional networks faster on the default backend.
 
-    The options apply to this function only. They are chosen at the first call, and omitted if the compiler does not
+    The options apply to this function only. They are chosen when it is called, and omitted if the compiler does not
     accept them. Inside another transformation (`jax.grad`, an outer `jax.jit`, ..) it behaves as plain `jax.jit`,
     because only the outermost compilation accepts options.
 
@@ -70,11 +70,10 @@ class _Jitted:
         )
         self._in_blocks: dict[int, bool] = {}  # whether temporary memory is split, by number of values in the arguments
 
-    def _compiled(self, args: Any, kwargs: Any) -> Any:
-        """The `jax.jit` of the function with the options for a call."""
+    def _compiled(self, args: Any, kwargs: Any, values: int) -> Any:
+        """The `jax.jit` of the function with the options for a call. `values`: their number in the arguments."""
         if jax.default_backend() != "cpu" or has_compilation_cache():
             return self._whole
-        values = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves((args, kwargs)))
         if values not in self._in_blocks:
             self._in_blocks[values] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK
         return self._split if self._in_blocks[values] else self._whole
@@ -95,10 +94,11 @@ class _Jitted:
         return jax.jit(self._fun, **(self._options | {"compiler_options": chosen})) if chosen else self._traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+        leaves = jax.tree.leaves((args, kwargs))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self._traced(*args, **kwargs)
         try:
-            return self._compiled(args, kwargs)(*args, **kwargs)
+            return self._compiled(args, kwargs, _count(leaves))(*args, **kwargs)
         except ValueError:  # jax rejects options under an outer jit, where new arrays are tracers
             if isinstance(jnp.zeros(()), Tracer):
                 return self._traced(*args, **kwargs)
@@ -108,10 +108,10 @@ class _Jitted:
         return self if instance is None else functools.partial(self, instance)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        return self._compiled(args, kwargs).lower(*args, **kwargs)
+        return self._compiled(args, kwargs, _count(jax.tree.leaves((args, kwargs)))).lower(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
-        return self._compiled(args, kwargs).trace(*args, **kwargs)
+        return self._compiled(args, kwargs, _count(jax.tree.leaves((args, kwargs)))).trace(*args, **kwargs)
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced.eval_shape(*args, **kwargs)
@@ -119,6 +119,10 @@ class _Jitted:
     def clear_cache(self) -> None:
         for compiled in (self._whole, self._split, self._traced):
             compiled.clear_cache()
+
+
+def _count(leaves: list[Any]) -> int:
+    return sum(getattr(leaf, "size", 1) for leaf in leaves)
 
 
 def _largest_array(program: Program) -> int:

@@ -373,6 +373,44 @@ def test_results_of_a_group_are_in_one_file(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("backend", "release", "name"),
+    [
+        ("cpu", _measure.RELEASE, "ops-cpu.json"),
+        ("cpu", (0, 12), "ops-cpu-jax0.12.json"),
+        ("gpu", (0, 12), "ops-gpu.json"),
+    ],
+)
+def test_results_of_another_release_are_in_another_file(monkeypatch, backend, release, name):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "__version_info__", (*release, 1))
+    assert _measure.results_path("ops").name == name
+
+
+def test_sections_on_operations(tmp_path, monkeypatch):
+    monkeypatch.setattr(_measure, "FOLDER", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert _speed_records.operations() == _speed_records.random_operations() == ""
+    machine = {"cores": 2, "device": "Some CPU", "date": "2026-01-02", "versions": {"jax": "0.12.3"}}
+    times = {"jaxcnn": [2.0, 1, 3], "torch": [5.0, 4, 6], "torch channels_last": [4.0, 3, 5], "lax": [12.4, 9, 14]}
+    rows = [{"case": "3x3", "kind": kind, "milliseconds": times} for kind in ("forward", "dw")]
+    rows.append({"case": "pool", "kind": "forward + dx", "milliseconds": {"jaxcnn": [1.0, 1, 1], "lax": [2.0, 2, 2]}})
+    (tmp_path / "results" / "ops-cpu-jax0.12.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    text = _speed_records.operations()
+    assert text.startswith("\n## Operations, on a CPU with jax 0.12.3\n\n")
+    assert "\n| 3x3 | **2.0** (4.0, 12) | - | **2.0** (4.0, 12) | - |\n" in text
+    assert text.endswith("\n| pool | - | - | - | **1.0** (-, 2.0) |\n")
+    rows = [
+        {"case": case, "kind": "dx", "ratios": {"lax": ratio, "lax, same options": 2 * ratio}}
+        for case, ratio in (("first", 0.25), ("second", 1.0))
+    ]
+    (tmp_path / "results" / "sweep-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    assert _speed_records.random_operations().splitlines()[-2:] == [
+        "| 0.12.3 | lax | 2 | 0.50 | 0 | 1.00 | second, dx |",
+        "| 0.12.3 | lax, same options | 2 | 1.00 | 1 | 2.00 | second, dx |",
+    ]
+
+
 def test_compile_seconds_are_those_of_the_first_call():
     pauses = iter((0.2, 0.05))
     times = compilation.compile_seconds(lambda: time.sleep(next(pauses)))

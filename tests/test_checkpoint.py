@@ -1,5 +1,6 @@
 """Checkpoints: bit-exact restoring, detection of damage, and error messages."""
 
+import functools
 import json
 import os
 import random
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcnn as cnn
+from jaxcnn import train
 from jaxcnn.train import CheckpointError, ConfigError, _steps, checkpoint
 
 pytest.importorskip("orbax.checkpoint")
@@ -261,3 +264,14 @@ def test_without_orbax(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r"written by Orbax: pip install 'jaxcnn\[train\]'"):
         checkpoint.save(tmp_path, 1, tree())
+
+
+@pytest.mark.parametrize("start", [train.fit, functools.partial(train.sweep, over={"seed": [0, 1]})])
+def test_training_without_orbax_ends_before_the_first_epoch(tmp_path, monkeypatch, capsys, start):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    model, data = cnn.serial(cnn.flatten, cnn.dense(2)), (np.ones((4, 3), np.float32), np.zeros(4, int))
+    run = train.Run("test", {}, folder=tmp_path / "run")
+    with pytest.raises(ImportError, match=r"written by Orbax: pip install 'jaxcnn\[train\]'"):
+        start(model, data, config={"epochs": 1, "batch_size": 2}, run=run)
+    assert "epoch 1" not in capsys.readouterr().out
+    start(model, data, config={"epochs": 1, "batch_size": 2, "checkpoint": {"keep": 0}}, run=run)

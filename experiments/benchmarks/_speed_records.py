@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from experiments.benchmarks import _measure, compilation, many_runs, spread
+from experiments.benchmarks import _measure, compilation, many_runs, spread, sweep
 
 TITLES = {
     "lenet5": "LeNet-5",
@@ -157,6 +157,25 @@ def _operations(result: dict[str, Any]) -> str:
     for case, by_kind in cells.items():
         values = (by_kind.get(kind, "-") for kind in ("forward", "dx", "dw", "forward + dx"))
         text += f"| {case} | {' | '.join(values)} |\n"
+    return text
+
+
+def random_operations() -> str:
+    """The section on random operations against `lax`, or an empty string if they were not measured."""
+    results = [result for release in (NEWEST, FOR_PYTHON_311) if (result := _measure.load(f"sweep-{release}"))]
+    if not results:
+        return ""
+    text = "\n## Random operations against plain `lax`, on a CPU\n\n`python -m experiments.benchmarks.sweep`. The time"
+    text += " of jaxcnn divided by that of `lax`, each for the forward pass and the gradients of random convolutions,"
+    text += " pools and batch norms. An operation counts as slower above 1.1.\n\n"
+    text += _header("jax", "compared with", "operations", "geometric mean", "slower", "largest ratio", "of")
+    for result in results:
+        for peer in ("lax", "lax, same options"):
+            ratios = [row["ratios"][peer] for row in result["rows"]]
+            worst = max(result["rows"], key=lambda row, peer=peer: row["ratios"][peer])
+            text += f"| {result['machine']['versions']['jax']} | {peer} | {len(ratios)}"
+            text += f" | {statistics.geometric_mean(ratios):.2f} | {sum(ratio > sweep.NOISE for ratio in ratios)}"
+            text += f" | {max(ratios):.2f} | {worst['case']}, {worst['kind']} |\n"
     return text
 
 

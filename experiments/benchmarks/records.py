@@ -156,7 +156,8 @@ def page() -> str:
         *(_result_records.tasks(), _result_records.signal_table()),
         *(section(device) for section in (speed.many_networks, speed.sweeps) for device in ("cpu", "gpu")),
         *itertools.starmap(ablation, tables),
-        *(speed.operations(), speed.spread_between_processes(), speed.compile_times(), speed.start_up()),
+        *(speed.operations(), speed.random_operations(), speed.spread_between_processes()),
+        *(speed.compile_times(), speed.start_up()),
         *(_result_records.onnx_speed(), _result_records.onnx_zoo()),
         *_gpu_records.sections(_measure.FOLDER, speed.TITLES),
     )

@@ -31,6 +31,33 @@ def tap_slices(xp: jax.Array, window: Window) -> Iterator[tuple[tuple[int, ...],
         yield tap, lax.slice(xp, (0, *start, 0), (xp.shape[0], *stop, xp.shape[-1]), (1, *stride, 1))
 
 
+def padded_tap_slices(x: jax.Array, window: Window, value: Any = 0) -> list[jax.Array]:
+    """The values that each tap reads for all outputs, where `x` is padded with `value`. Taps without padding are first.
+
+    XLA vectorizes the sum of slices that are padded, unlike that of slices of a padded array, and if the first one has
+    no padding: 3x3 average pools with stride 2 take 1.4 -> 0.5 ms, those with stride 1 take 0.7 -> 0.3 ms.
+    """
+    out = window.output(x.shape[1:-1])
+    unpadded, others = [], []
+    for tap in np.ndindex(*window.size):
+        begin, end, around = [], [], []
+        for k, n, o, s, d, (low, _) in zip(
+            tap, x.shape[1:-1], out, window.stride, window.dilation, window.padding, strict=True
+        ):
+            offset = d * k - low  # output i reads x[offset + s * i]
+            first = min(max(0, -(offset // s)), o)  # outputs from `first` to before `last` read x, not padding
+            last = max(first, min(o, (n - 1 - offset) // s + 1))
+            begin.append(offset + s * first if last > first else 0)
+            end.append(begin[-1] + s * (last - first - 1) + 1 if last > first else 0)
+            around.append((first, o - last))
+        part = lax.slice(x, (0, *begin, 0), (x.shape[0], *end, x.shape[-1]), (1, *window.stride, 1))
+        if any(map(any, around)):
+            others.append(padded(part, tuple(around), value=value))
+        else:
+            unpadded.append(part)
+    return unpadded + others
+
+
 def interleave(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
     """Interleaves one array per phase (last dimension fastest) into an array that is `stride` times as large."""
     _, *spatial, _ = phases[0].shape

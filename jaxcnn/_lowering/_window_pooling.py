@@ -15,11 +15,11 @@ import numpy as np
 from jaxcnn._lowering._lax import identity_element, is_max
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem
-from jaxcnn._lowering._taps import overlap_add, padded, tap_slices
+from jaxcnn._lowering._taps import overlap_add, padded, padded_tap_slices, tap_slices
 
 
 def window_sum(x: jax.Array, problem: Problem) -> jax.Array:
-    return functools.reduce(operator.add, _slices(x, problem, 0))
+    return functools.reduce(operator.add, padded_tap_slices(x, problem.window))
 
 
 def window_sum_gradient(dy: jax.Array, problem: Problem) -> jax.Array:
@@ -27,7 +27,8 @@ def window_sum_gradient(dy: jax.Array, problem: Problem) -> jax.Array:
 
 
 def window_extreme(x: jax.Array, problem: Problem) -> jax.Array:
-    return functools.reduce(jnp.maximum if is_max(problem) else jnp.minimum, _values(x, problem))
+    values = padded_tap_slices(x, problem.window, identity_element(x.dtype, problem))
+    return functools.reduce(jnp.maximum if is_max(problem) else jnp.minimum, values)
 
 
 def gather_winners(x: jax.Array, dx: jax.Array, problem: Problem) -> jax.Array:
@@ -55,7 +56,11 @@ def scatter_to_winners(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Arr
 
 
 def _slices(x: jax.Array, problem: Problem, padding: Any) -> Iterator[jax.Array]:
-    """The inputs that each tap of the window reads for all outputs, in order."""
+    """The inputs that each tap of the window reads for all outputs, in order.
+
+    For winners, slices of the padded array are faster than `padded_tap_slices`: a 3x3 gradient takes 1.4 instead of
+    4.4 ms.
+    """
     xp = padded(x, problem.window.padding, value=padding)
     return (values for _, values in tap_slices(xp, problem.window))
 

@@ -19,11 +19,16 @@ class Checkpoints:
         every: also save at each multiple of this number of steps; 0: only at the end of each epoch.
         config: saved with each checkpoint, for `check`.
         check: (step, about) -> None. It raises to reject a checkpoint; see `checkpoint.restore`.
+
+    Raises:
+        ImportError: without Orbax, unless `keep` is 0.
     """
 
     def __init__(
         self, folder: pathlib.Path, *, keep: int, every: int, config: Config, check: Callable[[int, Config], None]
     ):
+        if keep:
+            checkpoint.check_installed()
         self.folder, self.keep, self.every, self.config, self.check = folder, keep, every, config, check
         self.saved = -1  # the step of the last checkpoint
 

@@ -24,6 +24,7 @@ from jaxcnn.train._sweep_programs import chunk_size, network_of, programs, runs_
 from jaxcnn.train._sweep_result import SweepResult, SweepRun, combination
 from jaxcnn.train._sweep_space import Space, reject_unsupported, stacked_values
 from jaxcnn.train._sweep_train import restored, save, trainer
+from jaxcnn.train.checkpoint import check_installed
 
 
 def sweep(
@@ -103,6 +104,8 @@ def sweep(
     check_functions(loss, metrics, eval_data)
     config = resolve(config or {})
     reject_unsupported(config)
+    if config["checkpoint"]["keep"]:
+        check_installed()
     if jax.process_count() > 1:
         raise RuntimeError("sweep runs in one process, on all of its devices")
     space = Space(model, config, {name: list(values) for name, values in over.items()})

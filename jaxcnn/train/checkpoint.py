@@ -13,6 +13,7 @@ does not detect corrupted bytes; the manifest does, and `restore` then uses the 
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import operator
@@ -181,11 +182,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def _orbax() -> Any:
+def check_installed() -> None:
+    """Raise an error without Orbax. Unlike an import of Orbax, this takes no second."""
     try:
-        import orbax.checkpoint
-    except ImportError as error:
-        raise MissingExtraError("checkpoints are written by Orbax", "train") from error
+        found = importlib.util.find_spec("orbax.checkpoint")
+    except ModuleNotFoundError:  # of the package `orbax`
+        found = None
+    if found is None:
+        raise MissingExtraError("checkpoints are written by Orbax", "train")
+
+
+def _orbax() -> Any:
+    check_installed()
+    import orbax.checkpoint
+
     return orbax.checkpoint
 
 
