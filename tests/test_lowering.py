@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -17,6 +17,7 @@ import jaxcnn as cnn
 from jaxcnn._lowering import (
     Axis,
     Filter,
+    _as_convolution,
     _channels,
     _depth_slices,
     _direct,
@@ -203,6 +204,15 @@ def test_im2col(case):
 @pytest.mark.usefixtures("quick_compilation")
 def test_col2im(case):
     same_input_gradient_as_lax(_matmul.col2im, case)
+
+
+@settings(small, max_examples=16)
+@given(dense(input_dilation=1, dilation=1))
+@pytest.mark.usefixtures("quick_compilation")
+def test_convolutions_of_phases(case):
+    assume(_rules._has_phases(case[2]))
+    algorithm = functools.partial(_as_convolution.input_gradient_by_phases, compute=_rules._compute)
+    same_input_gradient_as_lax(algorithm, case)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ A CPU uses the tables; other backends use `lax`. Each platform of an exported pr
 import contextlib
 import functools
 import math
+import operator
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -30,7 +31,6 @@ from jaxcnn._lowering import (
     _winograd,
 )
 from jaxcnn._lowering._if_finite import if_finite, im2col_if_finite
-from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._path import expected_one_of
 
@@ -146,6 +146,20 @@ def _grouped_gradient_faster(problem: Problem) -> bool:
     return _grouped_faster(problem) and not _onednn.fits(_as_convolution.rotated(problem))
 
 
+def _has_phases(problem: Problem) -> bool:
+    """Strided without dilation, and each position of x is read by a tap."""
+    size, stride, dilation, _, _ = problem.window
+    return _dense(problem) and _strided(problem) and set(dilation) == {1} and all(map(operator.ge, size, stride))
+
+
+def _phases_faster(problem: Problem) -> bool:
+    """If oneDNN computes all phases, and each has several taps. Not for few channels: they are written one by one."""
+    size, stride, *_ = problem.window
+    several_taps = all(s == 1 or k >= 2 * s for k, s in zip(size, stride, strict=True))
+    phases = _as_convolution.phases(problem)
+    return problem.channels >= 8 and several_taps and all(_onednn.fits(convolution) for _, convolution in phases)
+
+
 def _col2im_faster(problem: Problem) -> bool:
     few_channels = problem.channels <= 8 or problem.channels <= 16 < problem.features
     return 1 < problem.window.taps <= 2 * _MAX_TAPS and (few_channels or _strided(problem))
@@ -183,10 +197,7 @@ def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.A
 
 
 def _rotated(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm = _compute) -> jax.Array:
-    if isinstance(dy.size, int) and w.size > dy.size:
-        # XLA would rotate the kernels of all layers at the start of the program. Their sum can exceed the feature maps:
-        # a training step of a U-Net takes 843 -> 768 MB, one of a ResNet-18 83 -> 58.
-        dy, w = materialized((dy, w))
+    dy, w = _as_convolution.in_order(dy, w)
     return compute(dy, _as_convolution.rotated_kernel(w, problem), _as_convolution.rotated(problem))
 
 
@@ -254,6 +265,13 @@ TABLES = {
         Rule("lax", _lax.forward, "XLA's convolution"),
     ),
     "input gradient": (
+        Rule(
+            "convolutions of phases",
+            functools.partial(_as_convolution.input_gradient_by_phases, compute=_compute),
+            "strided: inserts no zeros into dy; one convolution by oneDNN for each remainder",
+            _has_phases,
+            _phases_faster,
+        ),
         Rule("col2im", _matmul.col2im, "strided, or few channels: inserts no zeros into dy", _dense, _col2im_faster),
         Rule(
             "phases",
