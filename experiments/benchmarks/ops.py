@@ -5,7 +5,8 @@
 
 The column `lax` is `lax.conv_general_dilated`, `lax.reduce_window` or the textbook formula of batch norm, under
 `jax.jit`. PyTorch is the faster of its two memory layouts. Milliseconds are medians over turns. `/ torch` and `/ lax`
-are the time of jaxcnn divided by theirs, also medians over turns.
+are the time of jaxcnn divided by theirs, also medians over turns. With words, the results of these operations are
+replaced.
 """
 
 import functools
@@ -285,8 +286,7 @@ def main(words: list[str]) -> None:
             times = {name: median for name, (median, _, _) in row["milliseconds"].items()}
             torch = min((time for name, time in times.items() if name.startswith("torch")), default=None)
             table.row(case.name, kind, times["jaxcnn"], torch, times["lax"], row["of torch"], row["of lax"])
-    if not words:
-        print(_measure.save("ops", rows))
+    print(_measure.save("ops", [*_measure.other_rows("ops", "case", {row["case"] for row in rows}), *rows]))
 
 
 if __name__ == "__main__":
