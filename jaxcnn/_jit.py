@@ -72,7 +72,8 @@ class _Jitted:
 
     def _compiled(self, args: Any, kwargs: Any, values: int) -> Any:
         """The `jax.jit` of the function with the options for a call. `values`: their number in the arguments."""
-        if jax.default_backend() != "cpu" or has_compilation_cache():
+        config: Any = jax.config  # type checkers do not find its settings
+        if jax.default_backend() != "cpu" or has_compilation_cache() or config.jax_disable_jit:
             return self._whole
         if values not in self._in_blocks:
             self._in_blocks[values] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK

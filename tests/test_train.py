@@ -145,6 +145,15 @@ def test_compiler_options_apply_to_the_outermost_jit_only():
         cnn.jit(lambda x: x, compiler_options={"no_such_option": 1})(1.0)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_jit_can_be_disabled(monkeypatch, cached):
+    """Then values are concrete, so Python can branch on them."""
+    monkeypatch.setattr(sys.modules["jaxcnn._jit"], "has_compilation_cache", lambda: cached)
+    f = cnn.jit(lambda x: x + 1 if x > 0 else x)
+    with jax.disable_jit():
+        assert (float(f(jnp.ones(()))), float(f(-jnp.ones(())))) == (2, -1)
+
+
 def test_jit_compiles_once_and_keeps_the_name():
     traces = []
 
