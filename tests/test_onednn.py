@@ -97,10 +97,10 @@ def test_convolutions(shape, window, features, groups):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (8, 8)])
-def test_several_models(channels, groups):
-    x, w = normal(3, 2, 6, 5, channels), normal(3, 3, 3, channels // groups, channels, seed=1)
-    convolution = lambda x, w: convolve(x, w, window((3, 3)), groups)
+@pytest.mark.parametrize(("channels", "groups", "size", "stride"), [(16, 1, 3, 1), (8, 8, 3, 1), (16, 1, 4, 2)])
+def test_several_models(channels, groups, size, stride):
+    x, w = normal(3, 2, 6, 5, channels), normal(3, size, size, channels // groups, channels, seed=1)
+    convolution = lambda x, w: convolve(x, w, window((size, size), stride), groups)
     value_and_gradient = lambda x, w: jax.value_and_grad(lambda *a: jnp.sin(convolution(*a)).sum(), (0, 1))(x, w)
     several = jax.jit(jax.vmap(value_and_gradient))(x, w)
     one_by_one = [value_and_gradient(*each) for each in zip(x, w, strict=True)]
