@@ -21,7 +21,7 @@ from jaxcnn._program import Program, equations
 # cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
 # of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. It stays whole if JAX has a compilation cache,
 # because XLA cannot save such programs, and if an array exceeds a block: XLA then prints thousands of warnings, and
-# shares less memory (training step of a U-Net: 1278 instead of 843 MB).
+# reuses less memory (training step of a U-Net: 1278 instead of 843 MB).
 # cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions (training step
 # of a VGG with 0.12: 440 -> 300 ms), and in 0.10 some of its reductions are wrong and some crash (openxla/xla#48714,
 # jax-ml/jax#39103, #40412).
@@ -70,11 +70,12 @@ class _Jitted:
         )
         self._in_blocks: dict[int, bool] = {}  # whether temporary memory is split, by number of values in the arguments
 
-    def _compiled(self, args: Any, kwargs: Any, values: int) -> Any:
-        """The `jax.jit` of the function with the options for a call. `values`: their number in the arguments."""
+    def _compiled(self, leaves: list[Any], args: Any, kwargs: Any) -> Any:
+        """The `jax.jit` of the function with the options for a call. `leaves` are those of the arguments."""
         config: Any = jax.config  # type checkers do not find its settings
         if jax.default_backend() != "cpu" or has_compilation_cache() or config.jax_disable_jit:
             return self._whole
+        values = sum(getattr(leaf, "size", 1) for leaf in leaves)
         if values not in self._in_blocks:
             self._in_blocks[values] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK
         return self._split if self._in_blocks[values] else self._whole
@@ -99,7 +100,7 @@ class _Jitted:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self._traced(*args, **kwargs)
         try:
-            return self._compiled(args, kwargs, _count(leaves))(*args, **kwargs)
+            return self._compiled(leaves, args, kwargs)(*args, **kwargs)
         except ValueError:  # jax rejects options under an outer jit, where new arrays are tracers
             if isinstance(jnp.zeros(()), Tracer):
                 return self._traced(*args, **kwargs)
@@ -109,10 +110,10 @@ class _Jitted:
         return self if instance is None else functools.partial(self, instance)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        return self._compiled(args, kwargs, _count(jax.tree.leaves((args, kwargs)))).lower(*args, **kwargs)
+        return self._compiled(jax.tree.leaves((args, kwargs)), args, kwargs).lower(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
-        return self._compiled(args, kwargs, _count(jax.tree.leaves((args, kwargs)))).trace(*args, **kwargs)
+        return self._compiled(jax.tree.leaves((args, kwargs)), args, kwargs).trace(*args, **kwargs)
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced.eval_shape(*args, **kwargs)
@@ -120,10 +121,6 @@ class _Jitted:
     def clear_cache(self) -> None:
         for compiled in (self._whole, self._split, self._traced):
             compiled.clear_cache()
-
-
-def _count(leaves: list[Any]) -> int:
-    return sum(getattr(leaf, "size", 1) for leaf in leaves)
 
 
 def _largest_array(program: Program) -> int:

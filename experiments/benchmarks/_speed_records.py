@@ -139,9 +139,12 @@ def sweeps(device: str) -> str:
 
 def operations() -> str:
     """The sections on single operations with each release of jax. One that was not measured is left out."""
-    return "".join(
-        _operations(result) for release in (NEWEST, FOR_PYTHON_311) if (result := _measure.load(f"ops-{release}"))
-    )
+    return "".join(map(_operations, _of_releases("ops")))
+
+
+def _of_releases(name: str) -> list[dict[str, Any]]:
+    """The results of a benchmark with each release of jax that it was measured with."""
+    return [result for release in (NEWEST, FOR_PYTHON_311) if (result := _measure.load(f"{name}-{release}"))]
 
 
 def _operations(result: dict[str, Any]) -> str:
@@ -162,12 +165,11 @@ def _operations(result: dict[str, Any]) -> str:
 
 def random_operations() -> str:
     """The section on random operations against `lax`, or an empty string if they were not measured."""
-    results = [result for release in (NEWEST, FOR_PYTHON_311) if (result := _measure.load(f"sweep-{release}"))]
-    if not results:
+    if not (results := _of_releases("sweep")):
         return ""
-    text = "\n## Random operations against plain `lax`, on a CPU\n\n`python -m experiments.benchmarks.sweep`. The time"
-    text += " of jaxcnn divided by that of `lax`, each for the forward pass and the gradients of random convolutions,"
-    text += " pools and batch norms. An operation counts as slower above 1.1.\n\n"
+    text = "\n## Random operations against plain `lax`, on a CPU\n\n`python -m experiments.benchmarks.sweep --count N`."
+    text += " The time of jaxcnn divided by that of `lax`, each for the forward pass and the gradients of N random"
+    text += " convolutions, pools and batch norms. An operation counts as slower above 1.1.\n\n"
     text += _header("jax", "compared with", "operations", "geometric mean", "slower", "largest ratio", "of")
     for result in results:
         for peer in ("lax", "lax, same options"):

@@ -29,7 +29,7 @@ def rotated_kernel(w: jax.Array, problem: Problem) -> jax.Array:
 
 
 def in_order(dy: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """dy and w. A kernel larger than dy is only read when dy is known.
+    """dy and w. A kernel larger than dy is only read once dy is computed.
 
     XLA would rotate the kernels of all layers at the start of the program. Their sum can exceed the feature maps: a
     training step of a U-Net takes 843 -> 768 MB, one of a ResNet-18 83 -> 58.
@@ -52,6 +52,11 @@ def rotated(problem: Problem) -> Problem:
         dilated_dy, dilated_x = (o - 1) * s + 1, (n - 1) * input_dilation + 1
         pads.append((span - 1 - low, dilated_x + low - dilated_dy))
     window = Window(window.size, window.input_dilation, window.dilation, tuple(pads), window.stride)
+    return _over_dy(problem, window)
+
+
+def _over_dy(problem: Problem, window: Window) -> Problem:
+    """The problem of a convolution of dy with this window, whose outputs are positions of x."""
     return problem._replace(
         operation="forward",
         spatial=problem.output,
@@ -62,9 +67,9 @@ def rotated(problem: Problem) -> Problem:
 
 
 def phases(problem: Problem) -> list[tuple[tuple[slice, ...], Problem]]:
-    """The input gradient of a strided convolution as one convolution of dy for each phase, with the taps it uses.
+    """The input gradient of a strided convolution as one convolution of dy for each phase: the taps and the problem.
 
-    A phase is all positions of x with the same remainder modulo the stride. Every stride-th tap reads them.
+    A phase is all positions of x with the same remainder modulo the stride. Only every stride-th tap reads them.
     """
     window, dims = problem.window, []
     for n, o, s, size, (low, _) in zip(
@@ -79,21 +84,13 @@ def phases(problem: Problem) -> list[tuple[tuple[slice, ...], Problem]]:
     result, once = [], (1,) * len(dims)
     for phase in itertools.product(*dims):
         taps, sizes, pads = zip(*phase, strict=True)
-        convolution = problem._replace(
-            operation="forward",
-            spatial=problem.output,
-            channels=problem.features,
-            features=problem.channels,
-            window=Window(sizes, once, once, pads, once),
-        )
-        result.append((taps, convolution))
+        result.append((taps, _over_dy(problem, Window(sizes, once, once, pads, once))))
     return result
 
 
 def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
     dy, w = in_order(dy, w)
-    w, axes = swap_in_out_channels(w, 1), range(len(problem.spatial))
-    parts = [compute(dy, materialized(jnp.flip(w[taps], axes)), convolution) for taps, convolution in phases(problem)]
+    parts = [compute(dy, rotated_kernel(w[taps], problem), convolution) for taps, convolution in phases(problem)]
     return interleave(parts, problem.window.stride)[(slice(None), *map(slice, problem.spatial))]
 
 

@@ -153,7 +153,7 @@ def _has_phases(problem: Problem) -> bool:
 
 
 def _phases_faster(problem: Problem) -> bool:
-    """If oneDNN computes all phases, and each has several taps. Not for few channels: they are written one by one."""
+    """If oneDNN computes all phases and each has several taps, which col2im would add. Not for few channels."""
     size, stride, *_ = problem.window
     several_taps = all(s == 1 or k >= 2 * s for k, s in zip(size, stride, strict=True))
     phases = _as_convolution.phases(problem)
@@ -268,7 +268,7 @@ TABLES = {
         Rule(
             "convolutions of phases",
             functools.partial(_as_convolution.input_gradient_by_phases, compute=_compute),
-            "strided: inserts no zeros into dy; one convolution by oneDNN for each remainder",
+            "strided, large windows: one convolution by oneDNN for each phase of x, without zeros in dy",
             _has_phases,
             _phases_faster,
         ),
