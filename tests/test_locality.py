@@ -56,7 +56,7 @@ class Conv(NamedTuple):
 
 WINOGRAD, GROUPED, GROUPED_KERNEL = ("forward", "winograd"), ("forward", "grouped"), ("kernel gradient", "grouped")
 DIRECT, BY_POSITION, PHASES = ("forward", "direct"), ("kernel gradient", "by position"), ("input gradient", "phases")
-BY_TAP, COL2IM, IM2COL = ("kernel gradient", "by tap"), ("input gradient", "col2im"), ("forward", "im2col")
+BY_ROW, COL2IM, IM2COL = ("kernel gradient", "by row"), ("input gradient", "col2im"), ("forward", "im2col")
 SLICES, POINTWISE = ("forward", "depth slices"), ("forward", "pointwise")
 
 CONVOLUTIONS = [
@@ -82,12 +82,12 @@ CONVOLUTIONS = [
     Conv("groups strided", (2, 9, 9, 32), (3, 3, 8, 64), (GROUPED,), stride=2, groups=4),
     Conv("groups bfloat16", (2, 9, 9, 32), (3, 3, 8, 32), (GROUPED,), groups=4, dtype="bfloat16"),
     Conv("groups in a loop", (1, 5, 5, 320), (1, 3, 16, 320), (GROUPED,), groups=20),
-    Conv("depthwise", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, BY_TAP), groups=16),
-    Conv("depthwise wide", (1, 3, 67, 8), (1, 3, 1, 8), (DIRECT, BY_TAP), groups=8, pad=(0, 0)),
-    Conv("depthwise strided", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, BY_TAP, PHASES), stride=2, groups=16),
+    Conv("depthwise", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, BY_ROW), groups=16),
+    Conv("depthwise wide", (1, 3, 67, 8), (1, 3, 1, 8), (DIRECT, BY_ROW), groups=8, pad=(0, 0)),
+    Conv("depthwise strided", (2, 8, 9, 16), (3, 3, 1, 16), (DIRECT, BY_ROW, PHASES), stride=2, groups=16),
     Conv("depthwise 5x5 strided", (2, 8, 9, 16), (5, 5, 1, 16), (PHASES,), stride=2, pad=(2, 2), groups=16),
     Conv("depthwise 9x9", (2, 9, 9, 8), (9, 9, 1, 8), (), pad=(4, 4), groups=8),
-    Conv("few channels in groups", (2, 8, 9, 24), (3, 3, 3, 16), (DIRECT, BY_TAP), groups=8),
+    Conv("few channels in groups", (2, 8, 9, 24), (3, 3, 3, 16), (DIRECT, BY_ROW), groups=8),
 ]
 
 

@@ -277,7 +277,7 @@ CASES = {  # a rule -> examples, spatial, channels, features, size, stride, grou
     "rotated": (2, (6, 6), 17, 18, 3, 1, 1),
     "by position": (2, (6, 6), 5, 6, 3, 1, 1),
     "over examples": (2, (6, 6), 5, 6, 3, 1, 1),
-    "by tap": (2, (6, 6), 4, 4, 3, 1, 4),
+    "by row": (2, (6, 6), 4, 4, 3, 1, 4),
 }
 
 

@@ -5,9 +5,8 @@
 XLA compiles a sum into one loop over y, with features in the lanes of vector registers.
 """
 
-import collections
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jaxcnn._window import Window
 
 LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
-_BAND = 16  # maximum number of columns that are added in one expression; more only take longer to compile
+_BAND = 64  # maximum number of columns that are added in one expression; more only take longer to compile
 POSITIONS = 48  # of dy per loop iteration, approximately
 CACHED = 2**21  # values that fit into a cache
 
@@ -79,50 +78,56 @@ def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> j
     return materialized(dx.astype(w.dtype))
 
 
-def kernel_gradient_by_tap(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """With groups: dw[k, c, f] = sum over all positions of dy times the input at tap k of channel c.
+def kernel_gradient_by_row(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
+    """dw[k, c, f] = sum over all positions of dy[.., f] times the input at tap k of channel c of the group of f.
 
-    One expression adds up to 16 columns. XLA vectorizes it over channels, unlike a reduction. Then a reduction adds
-    examples and rows.
+    One expression adds up to 64 columns, for all taps of one row of the kernel, so that x and dy are read once per row
+    instead of once per tap. XLA vectorizes it over features, unlike a reduction. Then a reduction adds examples and
+    rows.
     """
-    window, features, width = problem.window, problem.features, dy.shape[-2]
-    columns = -(-width // -(-width // _BAND))
-    stride = (*window.stride[:-1], window.stride[-1] * columns)
-
-    def gradient(x, dy):
-        sums = [tap_sums(xp, dy) for xp in _by_channel(x, problem)]
-        return jnp.stack([jnp.stack(taps) for taps in zip(*sums, strict=True)])
-
-    def tap_sums(xp, dy):
-        """The gradient of each tap of one channel."""
-        for tap in np.ndindex(*window.size):
-            start = [d * k for d, k in zip(window.dilation, tap, strict=True)]
-            products = collections.defaultdict(list)  # by width: the last columns may have fewer positions
-            for column in range(columns):
-                at = (*start[:-1], start[-1] + window.stride[-1] * column)
-                dy_columns = dy[..., column::columns, :]
-                ends = [a + s * (n - 1) + 1 for a, s, n in zip(at, stride, dy_columns.shape[1:-1], strict=True)]
-                x_columns = lax.slice(xp, (0, *at, 0), (xp.shape[0], *ends, features), (1, *stride, 1))
-                products[dy_columns.shape[-2]].append(x_columns * dy_columns)
-            yield sum(vectorized_channel_sum(materialized(_sum_in_loops(terms))) for terms in products.values())
-
-    return (
-        _over_examples(gradient, at_least_float32(x), at_least_float32(dy))
-        .reshape(problem.kernel_shape)
-        .astype(x.dtype)
-    )
+    dy = at_least_float32(dy)
+    sums = [_kernel_rows(xp, dy, problem.window) for xp in _by_channel(at_least_float32(x), problem)]
+    return jnp.stack(sums, -2).reshape(problem.kernel_shape).astype(x.dtype)
 
 
-def _over_examples(gradient: Callable[..., jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
-    """gradient(x, dy), summed in a loop over batches of examples that fit into a cache."""
-    examples = dy.shape[0]
-    if not isinstance(examples, int) or x.size <= CACHED:
-        return gradient(x, dy)
-    limit = max(1, CACHED * examples // x.size)
-    batch = max(n for n in range(1, limit + 1) if examples % n == 0)
-    parts = [a.reshape(-1, batch, *a.shape[1:]) for a in (x, dy)]
-    zero = jnp.zeros_like(jax.eval_shape(gradient, *(part[0] for part in parts)))
-    return lax.scan(lambda dw, part: (dw + gradient(*part), None), zero, parts)[0]
+def _kernel_rows(xp: jax.Array, dy: jax.Array, window: Window) -> jax.Array:
+    """(rows of the kernel, columns of the kernel, F): the gradient for one channel of each group."""
+    *_, width, features = dy.shape
+    bands = -(-width // _BAND)
+    columns = width // bands
+    whole, stride, span = bands * columns, window.stride[-1], window.span[-1]
+    xp_bands = _bands(xp, bands, stride * columns, stride * (columns - 1) + span)
+    dy_bands = dy[..., :whole, :].reshape(*dy.shape[:-2], bands, columns, features)
+
+    def gradient(row):
+        start = [d * k for d, k in zip(window.dilation, row, strict=False)]
+        stop = [a + s * (n - 1) + 1 for a, s, n in zip(start, window.stride, dy.shape[1:-2], strict=False)]
+        steps = (1, *window.stride[:-1], 1, 1, 1)
+        x_rows = lax.slice(xp_bands, (0, *start, 0, 0, 0), (xp.shape[0], *stop, *xp_bands.shape[-3:]), steps)
+        products = (
+            lax.slice_in_dim(x_rows, stride * i, stride * i + span, window.dilation[-1], axis=-2)
+            * lax.slice_in_dim(dy_bands, i, i + 1, axis=-2)
+            for i in range(columns)
+        )
+        sums = materialized(_sum_in_loops(products))
+        return vectorized_channel_sum(sums.reshape(-1, window.size[-1] * features))
+
+    rows = jnp.stack([gradient(row) for row in np.ndindex(*window.size[:-1])]).reshape(-1, window.size[-1], features)
+    if whole == width:
+        return rows
+    return rows + _kernel_rows(lax.slice_in_dim(xp, stride * whole, None, axis=-2), dy[..., whole:, :], window)
+
+
+def _bands(x: jax.Array, count: int, step: int, width: int) -> jax.Array:
+    """(..., columns, C) -> (..., count, width, C): bands of columns that start every `step` columns."""
+    *lead, columns, channels = x.shape
+    if count == 1:
+        return lax.slice_in_dim(x, 0, width, axis=-2)[..., None, :, :]
+    parts = -(-width // step)
+    x = jnp.pad(x, ((0, 0),) * len(lead) + ((0, max(0, step * (count + parts - 1) - columns)), (0, 0)))
+    shifted = (lax.slice_in_dim(x, step * i, step * (i + count), axis=-2) for i in range(parts))
+    parts = [part.reshape(*lead, count, step, channels) for part in shifted]
+    return materialized(lax.slice_in_dim(jnp.concatenate(parts, -2), 0, width, axis=-2))
 
 
 def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
@@ -161,7 +166,8 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
     if whole < height:
         sums = add(sums, whole, height - whole)
-    dw = vectorized_channel_sum(sums.reshape(len(sums), -1)).reshape(sums.shape[1:])
+    rows = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
+    dw = vectorized_channel_sum(rows).reshape(sums.shape[1:])
     return dw[..., :features].astype(x.dtype)
 
 
@@ -175,7 +181,7 @@ def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:
     grouped = x.reshape(*x.shape[:-1], groups, channels)
     wide = (*grouped.shape[:-1], features // groups)
     repeated = [jnp.broadcast_to(grouped[..., c, None], wide) for c in range(channels)]
-    return materialized([pad(part.reshape(*x.shape[:-1], features)) for part in repeated])
+    return [materialized(pad(part.reshape(*x.shape[:-1], features))) for part in repeated]
 
 
 def _tap_weights(w: jax.Array, at: tuple[int, ...]) -> jax.Array:

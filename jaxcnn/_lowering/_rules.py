@@ -138,6 +138,14 @@ def _direct_faster(problem: Problem) -> bool:
     return few_channels and terms <= _MAX_TERMS and set(problem.window.input_dilation) == {1}
 
 
+def _by_row_faster(problem: Problem) -> bool:
+    """Few channels per group, and not too many rows to compile. Without groups: one channel, and taps that overlap."""
+    channels, (*rows, columns) = problem.channels_per_group, problem.window.size
+    overlap = problem.window.stride[-1] < columns
+    few_channels = channels <= 4 if problem.groups > 1 else channels == 1 and overlap
+    return few_channels and channels * math.prod(rows) <= _MAX_TAPS
+
+
 def _grouped_faster(problem: Problem) -> bool:
     return problem.channels_per_group > 1 and not _direct_faster(problem)
 
@@ -301,6 +309,14 @@ TABLES = {
         ),
         Rule("depth slices", functools.partial(_depth_slices.kernel_gradient, compute=_compute), _SLICES, _dense_3d),
         Rule(
+            "by row",
+            _direct.kernel_gradient_by_row,
+            "one channel, or few per group: sums of products, for all taps of a row",
+            _always,
+            _by_row_faster,
+            _always,
+        ),
+        Rule(
             "by position",
             _direct.kernel_gradient_by_position,
             "few channels or features, or models with few examples: the sums of an example fit into a cache",
@@ -313,14 +329,6 @@ TABLES = {
             _as_convolution.over_examples,
             "XLA's convolution, in a layout that is fast inside loops",
             _ungrouped,
-        ),
-        Rule(
-            "by tap",
-            _direct.kernel_gradient_by_tap,
-            "few channels: sums of products",
-            _in_groups,
-            _direct_faster,
-            _always,
         ),
         Rule(
             "grouped",
