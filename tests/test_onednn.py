@@ -159,7 +159,11 @@ def test_dense_products_keep_nan():
 
 CHOICES = [
     (problem(128, (32, 32), 16, 16, 3, pad=1), "onednn", "rotated"),
-    (problem(128, (14, 14), 6, 16, 5), "onednn", "col2im"),
+    (problem(128, (14, 14), 6, 16, 5), "onednn", "rotated"),
+    (problem(128, (32, 32), 16, 64, 3, pad=1), "onednn", "rotated"),
+    (problem(64, (32, 32), 7, 28, 3, pad=1), "onednn", "col2im"),
+    (problem(64, (32, 32), 7, 27, 3, pad=1), "onednn", "rotated"),
+    (problem(64, (32, 32), 8, 32, 3, pad=1), "onednn", "rotated"),
     (problem(128, (28, 28), 1, 6, 5, pad=2), "direct", "col2im"),
     (problem(64, (16, 16), 128, 128, 1), "pointwise", "rotated"),
     (problem(64, (16, 16), 128, 256, 1, 2), "pointwise", "rotated"),
@@ -177,7 +181,7 @@ CHOICES = [
     (problem(32, (512,), 64, 64, 9, pad=4, groups=64), "direct", "rotated"),
     (problem(4, (16, 16, 16), 16, 16, 3, pad=1), "onednn", "rotated"),
     (problem(128, (32, 32), 16, 16, 3, pad=1)._replace(dtype="bfloat16"), "lax", "rotated"),
-    (problem(128, (14, 14), 6, 16, 5)._replace(models=4), "direct", "col2im"),
+    (problem(128, (14, 14), 6, 16, 5)._replace(models=4), "direct", "rotated"),
     (problem(128, (32, 32), 16, 16, 3, pad=-1), "lax", "rotated"),
 ]
 

@@ -169,7 +169,11 @@ def _phases_faster(problem: Problem) -> bool:
 
 
 def _col2im_faster(problem: Problem) -> bool:
-    few_channels = problem.channels <= 8 or problem.channels <= 16 < problem.features
+    channels, features = problem.channels, problem.features
+    if _onednn.fits(_as_convolution.rotated(problem)):  # which computes at least 8 channels
+        few_channels = channels < 8 and features >= 4 * channels
+    else:
+        few_channels = channels <= 8 or channels <= 16 < features
     return 1 < problem.window.taps <= 2 * _MAX_TAPS and (few_channels or _strided(problem))
 
 
