@@ -102,14 +102,15 @@ def _kernel_rows(xp: jax.Array, dy: jax.Array, window: Window) -> jax.Array:
     def gradient(row):
         start = [d * k for d, k in zip(window.dilation, row, strict=False)]
         stop = [a + s * (n - 1) + 1 for a, s, n in zip(start, window.stride, dy.shape[1:-2], strict=False)]
-        steps = (1, *window.stride[:-1], 1, 1, 1)
-        x_rows = lax.slice(xp_bands, (0, *start, 0, 0, 0), (xp.shape[0], *stop, *xp_bands.shape[-3:]), steps)
-        products = (
-            lax.slice_in_dim(x_rows, stride * i, stride * i + span, window.dilation[-1], axis=-2)
-            * lax.slice_in_dim(dy_bands, i, i + 1, axis=-2)
-            for i in range(columns)
-        )
-        sums = materialized(_sum_in_loops(products))
+        steps = (1, *window.stride[:-1], 1, window.dilation[-1], 1)
+
+        def product(column):
+            """(N, *rows, bands, taps of the row, F). One slice of x: XLA would store a slice of rows."""
+            at = stride * column
+            begin, end = (0, *start, 0, at, 0), (xp.shape[0], *stop, bands, at + span, xp.shape[-1])
+            return lax.slice(xp_bands, begin, end, steps) * lax.slice_in_dim(dy_bands, column, column + 1, axis=-2)
+
+        sums = materialized(_sum_in_loops(map(product, range(columns))))
         return vectorized_channel_sum(sums.reshape(-1, window.size[-1] * features))
 
     rows = jnp.stack([gradient(row) for row in np.ndindex(*window.size[:-1])]).reshape(-1, window.size[-1], features)
