@@ -124,11 +124,11 @@ def _bands(x: jax.Array, count: int, step: int, width: int) -> jax.Array:
     *lead, columns, channels = x.shape
     if count == 1:
         return lax.slice_in_dim(x, 0, width, axis=-2)[..., None, :, :]
-    parts = -(-width // step)
-    x = jnp.pad(x, ((0, 0),) * len(lead) + ((0, max(0, step * (count + parts - 1) - columns)), (0, 0)))
-    shifted = (lax.slice_in_dim(x, step * i, step * (i + count), axis=-2) for i in range(parts))
-    parts = [part.reshape(*lead, count, step, channels) for part in shifted]
-    return materialized(lax.slice_in_dim(jnp.concatenate(parts, -2), 0, width, axis=-2))
+    blocks = -(-width // step)  # of `step` columns per band
+    x = jnp.pad(x, ((0, 0),) * len(lead) + ((0, max(0, step * (count + blocks - 1) - columns)), (0, 0)))
+    shifted = (lax.slice_in_dim(x, step * i, step * (i + count), axis=-2) for i in range(blocks))
+    wide = jnp.concatenate([part.reshape(*lead, count, step, channels) for part in shifted], -2)
+    return materialized(lax.slice_in_dim(wide, 0, width, axis=-2))
 
 
 def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
@@ -167,8 +167,8 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
     if whole < height:
         sums = add(sums, whole, height - whole)
-    rows = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
-    dw = vectorized_channel_sum(rows).reshape(sums.shape[1:])
+    flat = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
+    dw = vectorized_channel_sum(flat).reshape(sums.shape[1:])
     return dw[..., :features].astype(x.dtype)
 
 
