@@ -24,7 +24,6 @@ LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
 _BAND = 64  # maximum number of columns that are added in one expression; more only take longer to compile
 POSITIONS = 48  # of dy per loop iteration, approximately
-CACHED = 2**21  # values that fit into a cache
 
 
 def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -100,12 +99,13 @@ def _kernel_rows(xp: jax.Array, dy: jax.Array, window: Window) -> jax.Array:
     dy_bands = dy[..., :whole, :].reshape(*dy.shape[:-2], bands, columns, features)
 
     def gradient(row):
-        start = [d * k for d, k in zip(window.dilation, row, strict=False)]
-        stop = [a + s * (n - 1) + 1 for a, s, n in zip(start, window.stride, dy.shape[1:-2], strict=False)]
-        steps = (1, *window.stride[:-1], 1, window.dilation[-1], 1)
+        row_stride = window.stride[:-1]
+        start = [d * k for d, k in zip(window.dilation[:-1], row, strict=True)]
+        stop = [a + s * (n - 1) + 1 for a, s, n in zip(start, row_stride, dy.shape[1:-2], strict=True)]
+        steps = (1, *row_stride, 1, window.dilation[-1], 1)
 
         def product(column):
-            """(N, *rows, bands, taps of the row, F). One slice of x: XLA would store a slice of rows."""
+            """(N, *rows, bands, taps of the row, F). It slices rows and columns at once: XLA would copy sliced rows."""
             at = stride * column
             begin, end = (0, *start, 0, at, 0), (xp.shape[0], *stop, bands, at + span, xp.shape[-1])
             return lax.slice(xp_bands, begin, end, steps) * lax.slice_in_dim(dy_bands, column, column + 1, axis=-2)

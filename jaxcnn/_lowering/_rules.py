@@ -36,6 +36,7 @@ from jaxcnn._path import expected_one_of
 
 _MAX_TAPS = 64  # with more, unrolling the taps takes too long to compile
 _MAX_TERMS = 160  # likewise for sums over taps and channels
+_CACHED = 2**21  # values that fit into a cache
 _always: Callable[[Problem], bool] = lambda p: True
 _never: Callable[[Problem], bool] = lambda p: False
 
@@ -190,7 +191,7 @@ def _by_position_faster(problem: Problem) -> bool:
         return False
     output, sums = problem.output, examples * problem.window.taps * channels * max(features, _direct.LANES)
     short = len(output) == 1 or output[1] <= 256
-    return short and math.prod(output) >= 2 * _direct.POSITIONS and 2**15 <= sums <= 2 * _direct.CACHED
+    return short and math.prod(output) >= 2 * _direct.POSITIONS and 2**15 <= sums <= 2 * _CACHED
 
 
 def _tap_slices_faster(problem: Problem) -> bool:
@@ -316,9 +317,8 @@ TABLES = {
             "by row",
             _direct.kernel_gradient_by_row,
             "one channel, or few per group: sums of products, for all taps of a row",
-            _always,
-            _by_row_faster,
-            _always,
+            faster=_by_row_faster,
+            vmapped=_always,
         ),
         Rule(
             "by position",
