@@ -7,15 +7,16 @@ output shape.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._dense import identity
-from jaxcnn._key import child_key
-from jaxcnn._layer import Layer, as_layer, constructor, in_layer, short_repr
+from jaxcnn._initial import shapes_only
+from jaxcnn._key import check_key, child_key
+from jaxcnn._layer import Layer, Params, State, as_layer, constructor, in_layer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
@@ -48,10 +49,7 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
         >>> jaxcnn.paths(params)
         ['conv/bias', 'conv/kernel', 'head/bias', 'head/kernel']
     """
-    children = _named(layers, named)
-    chain = compose(children, None, chained=True)
-    chain._children = children
-    return chain
+    return compose(_named(layers, named), None, chained=True)
 
 
 @constructor
@@ -206,27 +204,25 @@ def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
     return result
 
 
+class Composition(NamedTuple):
+    """The arguments of `compose`."""
+
+    layers: dict[str, Layer]
+    combine: Callable[..., Any] | None
+    chained: bool
+
+
 def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool = False) -> Layer:
     """x -> combine(*outputs): applies the layers to the same input, or if `chained`, each to the previous output.
 
     Without `combine`, the output is that of the last layer.
     """
+    composition = Composition(layers, combine, chained)
 
-    def init_with_output(key, x, *, needed):
-        """(params, state, y): as `init`, and if `needed` the shape of the output. It traces each layer once.
-
-        An outer combinator would trace `apply` of this one again for the shape of its output.
-        """
-        params, state, outputs = {}, {}, [x]
-        for i, (name, layer) in enumerate(layers.items(), 1):
-            with in_layer(name):
-                last = i == len(layers) or not chained
-                params[name], state[name], y = _init_layer(layer, child_key(key, name), x, needed or not last)
-            outputs.append(y)
-            if chained:
-                x = y
-        y = jax.eval_shape(combine, *outputs[1:]) if needed and combine is not None else outputs[-1]
-        return _prune(params), _prune(state), y
+    def init(key, x):
+        with shapes_only(check_key(key)):
+            _, inputs = jax.eval_shape(functools.partial(_output_and_inputs, composition), key, x)
+        return _init_layers(composition, key, inputs)
 
     def apply(params, state, x, *, train, key=None):
         if not isinstance(train, bool):
@@ -253,17 +249,41 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         y = y if combine is None else combine(*outputs)
         return y, _prune(new_state) | ({} if probe is None else {SLOT: probe})
 
-    composed = Layer(lambda key, x: init_with_output(key, x, needed=False)[:2], apply)
-    composed._init_with_output = init_with_output
+    composed = Layer(init, apply)
+    composed._composition = composition
     return composed
 
 
-def _init_layer(layer: Layer, key: jax.Array, x: Any, needed: bool) -> tuple[Any, Any, Any]:
-    if layer._init_with_output:
-        return layer._init_with_output(key, x, needed=needed)
-    params, state = layer.init(key, x)
-    y = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)[0] if needed else None
-    return params, state, y
+def _output_and_inputs(composition: Composition, key: jax.Array, x: Any) -> tuple[Any, dict[str, Any]]:
+    """The output, and the input of each layer; for a layer that is a composition, those of its layers.
+
+    For shapes: a single trace of the whole network takes less time than one for each layer.
+    """
+    inputs, outputs = {}, []
+    for name, layer in composition.layers.items():
+        with in_layer(name):
+            if layer._composition:
+                y, inputs[name] = _output_and_inputs(layer._composition, key, x)
+            else:
+                params, state = layer.init(key, jax.tree.map(_spec, x))
+                y, inputs[name] = layer.apply(params, state, x, train=False)[0], x
+        outputs.append(y)
+        if composition.chained:
+            x = y
+    return outputs[-1] if composition.combine is None else composition.combine(*outputs), inputs
+
+
+def _init_layers(composition: Composition, key: jax.Array, inputs: dict[str, Any]) -> tuple[Params, State]:
+    params, state = {}, {}
+    for name, layer in composition.layers.items():
+        with in_layer(name):
+            init = functools.partial(_init_layers, layer._composition) if layer._composition else layer.init
+            params[name], state[name] = init(child_key(key, name), inputs[name])
+    return _prune(params), _prune(state)
+
+
+def _spec(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _prune(tree: dict[str, Any]) -> dict[str, Any]:

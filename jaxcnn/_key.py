@@ -12,7 +12,7 @@ from jaxcnn._layer import short_repr
 
 def child_key(key: jax.Array, name: str) -> jax.Array:
     """The key for the child `name`. It depends only on the name, so adding a sibling changes no other key."""
-    return _fold_in(check_key(key), np.uint32(zlib.crc32(name.encode())))
+    return fold_in(check_key(key), np.uint32(zlib.crc32(name.encode())))
 
 
 def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
@@ -35,4 +35,4 @@ def require_key(key: jax.Array | None, layer: str) -> jax.Array:
     return check_key(key)
 
 
-_fold_in = jax.jit(jax.random.fold_in, inline=True)  # outside of jit, it takes a tenth of the time
+fold_in = jax.jit(jax.random.fold_in, inline=True)  # outside of jit, it takes a tenth of the time

@@ -74,8 +74,7 @@ class Layer(_Pair):
     """
 
     _call: Call | None = None
-    _children: "dict[str, Layer] | None" = None  # of a `serial`, in order
-    _init_with_output: Callable[..., Any] | None = None  # of a combinator, see `compose`
+    _composition: Any = None  # of a layer made of layers, see `_combine.compose`
 
     def __repr__(self) -> str:
         return _call_of(self).pretty()

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import jaxcnn as cnn
+from jaxcnn import _initial
 from jaxcnn._initial import truncated_normal
 
 KEY = jax.random.key(0)
@@ -35,6 +36,24 @@ def test_same_numbers_in_jit_and_vmap(shape):
     np.testing.assert_allclose(jax.jit(lambda: draw(KEY))(), expected, rtol=1e-6)
     keys = jax.random.split(KEY, 2)
     np.testing.assert_allclose(jax.vmap(draw)(keys), np.stack([draw(key) for key in keys]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 8, 10**6])
+def test_blocks_are_those_of_jax_random(number):
+    """Bit by bit, for typed keys and those of older code."""
+    expected = [
+        jax.random.truncated_normal(jax.random.fold_in(KEY, number + i), -2, 2, (_initial._BLOCK,))
+        for i in range(_initial._BLOCKS)
+    ]
+    for key in (KEY, jax.random.PRNGKey(0), jax.random.key(0, impl="rbg")):
+        np.testing.assert_array_equal(_initial._blocks(key, number), np.stack(expected))
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 10**5])
+def test_memory_of_values_is_not_copied(size):
+    values = _initial._aligned_empty(size)
+    assert values.shape == (size,)
+    assert jax.device_put(values, jax.devices("cpu")[0]).unsafe_buffer_pointer() == values.ctypes.data
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -37,6 +37,7 @@ from jaxcnn._lowering import (
 )
 from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
 from jaxcnn._lowering._materialize import materialized, materialized_gradient
+from jaxcnn._program import equations
 from jaxcnn._window import Window
 
 small = settings(max_examples=8, deadline=None, derandomize=True)
@@ -494,3 +495,38 @@ def test_an_activation_before_a_dense_layer_is_not_transposed_while_it_is_comput
     transpositions = [part for part in program.split("\n\n") if re.search(r" (transpose|copy)\(", part)]
     assert transpositions
     assert not [part for part in transpositions if " multiply(" in part]
+
+
+@pytest.mark.parametrize("models", [False, True], ids=["one model", "several"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_shapes_of_results(dtype, models):
+    """Some primitives compute the shape of their result: it is that of their definition."""
+    net = cnn.serial(
+        cnn.conv(8, 3, stride=2),
+        cnn.batch_norm(),
+        jax.nn.relu,
+        cnn.max_pool(2),
+        cnn.avg_pool(3, stride=1),
+        cnn.conv_transpose(4, 3, stride=2),
+        cnn.conv(4, 3, groups=4, dilation=2),
+        cnn.flatten,
+        cnn.dense(3),
+    )
+    x = jnp.ones((2, 16, 16, 3), dtype)
+    params, state = jax.tree.map(lambda leaf: leaf.astype(dtype), net.init(jax.random.key(0), x))
+    grads = jax.grad(lambda params, x: net.apply(params, state, x, train=True)[0].sum(), argnums=(0, 1))
+    hessian = lambda params, x: jax.jvp(grads, (params, x), (params, x))
+    if models:
+        params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), params)
+        hessian = jax.vmap(hessian, (0, None))
+    seen = set()
+    for eqn in equations(jax.make_jaxpr(hessian)(params, x)):
+        if plain := vars(eqn.primitive).get("plain"):
+            operands = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
+            expected = jax.eval_shape(functools.partial(plain, **eqn.params), *operands)
+            (y,) = eqn.outvars
+            assert (y.aval.shape, y.aval.dtype) == (expected.shape, expected.dtype), eqn
+            seen.add(eqn.primitive.name)
+    assert broadcast(jnp.ones(3), jnp.ones((2, 3), dtype)).dtype == jnp.float32
+    assert {"jaxcnn_conv", "jaxcnn_conv_input_gradient", "jaxcnn_conv_kernel_gradient", "jaxcnn_broadcast"} <= seen
+    assert {"jaxcnn_pool", "jaxcnn_pool_scatter", "jaxcnn_window_sum", "jaxcnn_window_sum_gradient"} <= seen

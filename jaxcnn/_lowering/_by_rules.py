@@ -34,7 +34,12 @@ def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[boo
         with jax.default_matmul_precision(problem.precision):
             return jax.vmap(one)(arrays) if rule.vmapped(problem) else lax.map(one, arrays)
 
+    def spec(*operands, models=False, **params):
+        problem = problem_of(*operands, models=models, **params)
+        shape = (problem.models, *problem.result) if models else problem.result
+        return jax.ShapeDtypeStruct(shape, problem.dtype)
+
     plain = runner(functools.partial(choose, backend="other"))
-    prim = primitive(name, plain, cpu=runner(selected), cpu_models=run_models, examples=examples)
+    prim = primitive(name, plain, cpu=runner(selected), cpu_models=run_models, spec=spec, examples=examples)
     vars(prim)["problem"] = problem_of  # read by `explain.plan`
     return prim

@@ -88,11 +88,15 @@ def _rows(x: jax.Array) -> jax.Array:
 
 
 def _lax_broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(v, x.shape)
+    return lax.broadcast_in_dim(v, x.shape, (x.ndim - 1,))
+
+
+def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, v.dtype)
 
 
 _sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_sum_of, examples=(False,))
-_broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, examples=(False, True))
+_broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
 _moments = primitive("jaxcnn_channel_moments", _lax_moments, cpu=_cpu_moments, examples=(False, False))
 
 

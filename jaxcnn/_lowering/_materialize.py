@@ -26,7 +26,9 @@ def materialized_gradient(y: jax.Array) -> jax.Array:
     return _identity.bind(y)
 
 
-_identity = primitive("jaxcnn_materialized_gradient", lambda y: y, examples=(True,))
-_once = primitive("jaxcnn_materialized", lambda dy: dy, cpu=lambda dy: materialized(dy), examples=(True,))
+_identity = primitive("jaxcnn_materialized_gradient", lambda y: y, spec=lambda y: y, examples=(True,))
+_once = primitive(
+    "jaxcnn_materialized", lambda dy: dy, cpu=lambda dy: materialized(dy), spec=lambda dy: dy, examples=(True,)
+)
 for _linear in (_identity, _once):
     linear_in(0, _linear, lambda dy: _once.bind(dy))

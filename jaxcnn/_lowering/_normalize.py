@@ -42,10 +42,11 @@ def normalize(
     subtraction of the first summand is exact for x close to it.
     """
     near, shift = mean
-    factor = lax.rsqrt(var + eps)
+    factor = lax.rsqrt(lax.add(var, eps))  # functions of lax: tracing the operators of jnp takes three times as long
     if scale is not None:
-        factor = factor * scale
-    offset = -shift * factor
+        factor = lax.mul(factor, scale)
+    offset = lax.neg(lax.mul(shift, factor))
     if bias is not None:
-        offset = offset + bias
-    return materialized_gradient((x - broadcast(near, x)) * broadcast(factor, x) + broadcast(offset, x))
+        offset = lax.add(offset, bias)
+    centered = lax.sub(x, broadcast(near, x))
+    return materialized_gradient(lax.add(lax.mul(centered, broadcast(factor, x)), broadcast(offset, x)))

@@ -19,6 +19,7 @@ def primitive(
     *,
     cpu: Callable[..., jax.Array] | None = None,
     cpu_models: Callable[..., jax.Array] | None = None,
+    spec: Callable[..., Any] | None = None,
     examples: tuple[bool, ...],
 ) -> Primitive:
     """A primitive that runs `plain`, or on a CPU `cpu` if given. The caller registers its derivatives.
@@ -30,6 +31,7 @@ def primitive(
         name: its name in a jaxpr.
         plain, cpu: functions of the arrays of one model, with hashable keyword parameters.
         cpu_models: on a CPU, the function of the arrays of several models; by default, `vmap` of `cpu`.
+        spec: (*operands, **params) -> the `jax.ShapeDtypeStruct` of the result, because tracing `plain` takes longer.
         examples: for each operand, whether its first dimension is the batch. If `vmap` maps exactly these operands, or
             if all operands have examples, the new dimension is merged into the batch; otherwise into the models.
     """
@@ -39,7 +41,7 @@ def primitive(
 
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
-        out = jax.eval_shape(functools.partial(plain, **params), *specs)
+        out = spec(*args, **params) if spec else jax.eval_shape(functools.partial(plain, **params), *specs)
         return ShapedArray(out.shape, out.dtype)
 
     def batch(args, dims, **params):

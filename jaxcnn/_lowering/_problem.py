@@ -39,6 +39,15 @@ class Problem(NamedTuple):
         return (*self.window.size, self.channels_per_group, self.features)
 
     @property
+    def result(self) -> tuple[Any, ...]:
+        """The shape of the operation's result, for one model."""
+        if self.operation == "kernel gradient":
+            return self.kernel_shape
+        if self.operation.endswith("gradient"):
+            return (self.examples, *self.spatial, self.channels)
+        return (self.examples, *self.output, self.features)
+
+    @property
     def multiply_adds(self) -> Any:
         """For all models and examples: each weight is used once per output position."""
         return self.models * self.examples * math.prod(self.output) * math.prod(self.kernel_shape)

@@ -82,11 +82,12 @@ def backbone(
 
 def _spatial_layers(name: str, model: Layer) -> tuple[dict[str, Layer], str]:
     """The layers of a classifier, and the name of the layer that contains them, "" if it is the model itself."""
-    layers = model._children
-    if layers is None:
+    composition = model._composition
+    if not composition or not composition.chained:
         raise ValueError(f"backbone: {name} is not a classifier")
-    if "features" in layers and (inner := layers["features"]._children):  # VGG and SqueezeNet
-        return inner, "features"
+    layers = composition.layers
+    if "features" in layers and (inner := layers["features"]._composition):  # VGG and SqueezeNet
+        return inner.layers, "features"
     return layers, ""
 
 

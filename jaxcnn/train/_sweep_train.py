@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._initial import FAST_COMPILE
 from jaxcnn.data import Source
 from jaxcnn.metrics import Metric
 from jaxcnn.train import checkpoint
@@ -54,7 +53,7 @@ def trainer(
 
     `spec` is the carry of a run.
     """
-    create = mapped(of_run.create, 0, compiler_options=FAST_COMPILE)
+    create = mapped(of_run.create, 0)
     train_epoch = mapped(of_run.train_epoch, 0, 0, None, None, donate_argnums=1)
     measure = mapped(of_run.measure, 0, 0, None)
 
