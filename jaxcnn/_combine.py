@@ -17,6 +17,7 @@ from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
 from jaxcnn._layer import Layer, Params, State, as_layer, constructor, in_layer, short_repr
+from jaxcnn._lowering import stored
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
@@ -232,6 +233,8 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
+        if not chained and len(layers) > 1:
+            x = jax.tree.map(stored, x)  # XLA would compute it again in each layer
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
             child_params, child_state = params.get(name, {}), state.get(name, {}) | requested(state)

@@ -530,3 +530,12 @@ def test_shapes_of_results(dtype, models):
     assert broadcast(jnp.ones(3), jnp.ones((2, 3), dtype)).dtype == jnp.float32
     assert {"jaxcnn_conv", "jaxcnn_conv_input_gradient", "jaxcnn_conv_kernel_gradient", "jaxcnn_broadcast"} <= seen
     assert {"jaxcnn_pool", "jaxcnn_pool_scatter", "jaxcnn_window_sum", "jaxcnn_window_sum_gradient"} <= seen
+
+
+@pytest.mark.parametrize("combinator", [cnn.residual, cnn.concatenate])
+def test_the_input_of_several_layers_is_computed_once(combinator):
+    net = cnn.serial(cnn.conv(4, 1), jnp.abs, combinator(cnn.conv(4), cnn.identity), cnn.conv(4))
+    x = jnp.ones((2, 8, 8, 4))
+    params, state = net.init(jax.random.key(0), x)
+    program = cnn.jit(lambda params, x: net.apply(params, state, x, train=False)[0]).lower(params, x).compile()
+    assert len(re.findall(r" abs\(", program.as_text())) == 1

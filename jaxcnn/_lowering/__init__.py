@@ -6,6 +6,7 @@ Every algorithm computes the same function as plain `lax`. Workarounds for slow 
 from jaxcnn._lowering._conv import convolve as convolve
 from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._dense import matrix_product as matrix_product
+from jaxcnn._lowering._materialize import stored as stored
 from jaxcnn._lowering._normalize import add_bias as add_bias
 from jaxcnn._lowering._normalize import batch_moments as batch_moments
 from jaxcnn._lowering._normalize import normalize as normalize

@@ -8,7 +8,6 @@ The gradient of `broadcast` is a channel sum, so biases and scales use the fast 
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -65,21 +64,33 @@ def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    near = near[None]
-    return jnp.stack([_sum_of(x, lambda x: x - near), _sum_of(x, lambda x: jnp.square(x - near))])
+    parts = _interleaved(_rows(x))
+    near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
+    centered = [lax.sub(part, near) for part in parts]
+    return jnp.stack([_added(centered), _added([lax.square(part) for part in centered])]).astype(x.dtype)
 
 
 def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
-    """The channel sum of f(x), for an element-wise f, in a vectorized pass over memory.
+    """The channel sum of f(x), for an element-wise f, in a vectorized pass over memory."""
+    return _added([f(part) for part in _interleaved(_rows(x))]).astype(x.dtype)
 
-    First it adds f of 16 neighboring positions in one expression. XLA does not vectorize a reduction that contains f.
+
+def _added(parts: list[jax.Array]) -> jax.Array:
+    """The channel sum of several arrays of one shape.
+
+    First it adds the arrays in one expression, because XLA does not vectorize a reduction that contains operations.
     """
-    rows = _rows(x)
+    return vectorized_channel_sum(functools.reduce(lax.add, parts))
+
+
+def _interleaved(rows: jax.Array) -> list[jax.Array]:
+    """(positions, C) -> 16 arrays (positions / 16, C), or fewer if 16 does not divide the positions.
+
+    Strided slices take a third of the operations of an index into a reshaped array, and of the time to compile them.
+    """
     count = rows.shape[0]
-    slices = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
-    parts = rows.reshape(count // slices, slices, rows.shape[-1])
-    terms = (f(parts[:, i]) for i in range(slices))
-    return vectorized_channel_sum(functools.reduce(operator.add, terms)).astype(x.dtype)
+    step = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
+    return [lax.slice(rows, (i, 0), rows.shape, (step, 1)) for i in range(step)]
 
 
 def _rows(x: jax.Array) -> jax.Array:

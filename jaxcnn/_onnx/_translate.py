@@ -27,6 +27,7 @@ NUMPY: dict[str, Any] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "stop_gradient": np.asarray,
+    "jaxcnn_materialized": np.asarray,
     "jaxcnn_materialized_gradient": np.asarray,
 }
 CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2"}
