@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from jaxcnn._initial import filled
 from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
-from jaxcnn._numeric import align_trailing
+from jaxcnn._lowering import broadcast
 
 
 @constructor
@@ -37,6 +37,6 @@ def prelu(*, slope: float = 0.25) -> Layer:
     def fn(params, x):
         x = as_floating(x, "prelu")
         scale = get_param("prelu", params, "scale", x.shape[-1:], x)
-        return jnp.where(x > 0, x, align_trailing(scale.astype(x.dtype), x) * x)
+        return jnp.where(x > 0, x, broadcast(scale.astype(x.dtype), x) * x)
 
     return stateless(init, fn)

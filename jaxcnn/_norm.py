@@ -23,7 +23,7 @@ from jaxcnn._layer import (
     spatial_rank,
     stateless,
 )
-from jaxcnn._lowering import batch_moments, normalize
+from jaxcnn._lowering import batch_moments, broadcast, normalize
 from jaxcnn._numeric import center_and_variance
 from jaxcnn._window import check_integer
 
@@ -260,8 +260,10 @@ def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, 
     """centered / sqrt(var + eps) * scale + bias, rounded once, at the end, to x's dtype."""
 
     def param(leaf):
-        value = get_param(name, params, leaf, _sizes(x, axes), x)
-        return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes]).astype(centered.dtype)
+        value = get_param(name, params, leaf, _sizes(x, axes), x).astype(centered.dtype)
+        if axes == (x.ndim - 1,):
+            return broadcast(value, centered)
+        return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes])
 
     factor = lax.rsqrt(var + eps)
     y = centered * (factor * param("scale") if scale else factor)

@@ -14,8 +14,9 @@ from jaxcnn._layer import (
     spatial_rank,
     stateless,
 )
+from jaxcnn._lowering import broadcast
 from jaxcnn._norm import affine_init
-from jaxcnn._numeric import align_trailing, norm
+from jaxcnn._numeric import norm
 from jaxcnn._window import check_choice, check_integer
 
 
@@ -105,7 +106,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
         norms = norm(wide, tuple(range(1, rank + 1)))
         relative = norms / (norms.mean(-1, keepdims=True) + eps)
         scale, bias = (
-            align_trailing(get_param(name, params, part, x.shape[-1:], x), x).astype(wide.dtype)
+            broadcast(get_param(name, params, part, x.shape[-1:], x).astype(wide.dtype), wide)
             for part in ("scale", "bias")
         )
         return (wide + scale * wide * relative + bias).astype(x.dtype)

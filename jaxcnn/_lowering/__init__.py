@@ -3,6 +3,7 @@
 Every algorithm computes the same function as plain `lax`. Workarounds for slow code of XLA exist only here.
 """
 
+from jaxcnn._lowering._channels import broadcast as broadcast
 from jaxcnn._lowering._conv import convolve as convolve
 from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._dense import matrix_product as matrix_product

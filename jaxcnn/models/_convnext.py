@@ -10,6 +10,7 @@ from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._initial import filled
 from jaxcnn._layer import Layer, constructor, get_param, stateless
+from jaxcnn._lowering import broadcast
 from jaxcnn._norm import layer_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._response_norm import global_response_norm
@@ -101,7 +102,7 @@ def _layer_scale(start: float) -> Layer:
         return {"scale": filled(x.shape[-1:], start)}
 
     def fn(params, x):
-        return x * get_param("scale", params, "scale", x.shape[-1:], x).astype(x.dtype)
+        return x * broadcast(get_param("scale", params, "scale", x.shape[-1:], x).astype(x.dtype), x)
 
     return stateless(init, fn)
 
