@@ -556,7 +556,7 @@ def test_the_input_of_several_layers_is_computed_once(combinator):
     ids=str,
 )
 def test_gradients_of_parameters_per_channel_are_channel_sums(layer, params):
-    """XLA does not vectorize a sum over several dimensions: layer norm, forward and backward, takes four times as long."""
+    """XLA does not vectorize a sum over several dimensions: the gradient of layer norm takes four times as long."""
     x = jnp.ones((2, 4, 4, 4))
     variables, state = layer.init(jax.random.key(0), x)
     gradient = jax.grad(lambda variables: layer.apply(variables, state, x, train=False)[0].sum())
