@@ -222,7 +222,8 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
 
     def init(key, x):
         with shapes_only(check_key(key)):
-            _, inputs = jax.eval_shape(functools.partial(_output_and_inputs, composition), key, x)
+            trace = lambda traced_key, x: _output_and_inputs(composition, traced_key, key, x)
+            _, inputs = jax.eval_shape(trace, key, x)
         return _init_layers(composition, key, inputs)
 
     def apply(params, state, x, *, train, key=None):
@@ -257,23 +258,35 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
     return composed
 
 
-def _output_and_inputs(composition: Composition, key: jax.Array, x: Any) -> tuple[Any, dict[str, Any]]:
+def _output_and_inputs(
+    composition: Composition, traced_key: jax.Array, key: jax.Array, x: Any
+) -> tuple[Any, dict[str, Any]]:
     """The output, and the input of each layer; for a layer that is a composition, those of its layers.
 
-    For shapes: a single trace of the whole network takes less time than one for each layer.
+    For shapes: a single trace of the whole network takes less time than one for each layer. The keys are of any values.
     """
     inputs, outputs = {}, []
     for name, layer in composition.layers.items():
         with in_layer(name):
             if layer._composition:
-                y, inputs[name] = _output_and_inputs(layer._composition, key, x)
+                y, inputs[name] = _output_and_inputs(layer._composition, traced_key, key, x)
             else:
-                params, state = layer.init(key, jax.tree.map(_spec, x))
+                params, state = _any_values(layer, traced_key, key, x)
                 y, inputs[name] = layer.apply(params, state, x, train=False)[0], x
         outputs.append(y)
         if composition.chained:
             x = y
     return outputs[-1] if composition.combine is None else composition.combine(*outputs), inputs
+
+
+def _any_values(layer: Layer, traced_key: jax.Array, key: jax.Array, x: Any) -> tuple[Params, State]:
+    """Params and state for their shapes: traced, or concrete if `init` uses random numbers in NumPy or conditions."""
+    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    try:
+        return layer.init(traced_key, spec)
+    except jax.errors.JAXTypeError:
+        with jax.ensure_compile_time_eval():
+            return layer.init(key, spec)
 
 
 def _init_layers(composition: Composition, key: jax.Array, inputs: dict[str, Any]) -> tuple[Params, State]:
@@ -283,10 +296,6 @@ def _init_layers(composition: Composition, key: jax.Array, inputs: dict[str, Any
             init = functools.partial(_init_layers, layer._composition) if layer._composition else layer.init
             params[name], state[name] = init(child_key(key, name), inputs[name])
     return _prune(params), _prune(state)
-
-
-def _spec(x: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _prune(tree: dict[str, Any]) -> dict[str, Any]:

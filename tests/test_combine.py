@@ -47,6 +47,27 @@ def test_init_of_shapes_makes_no_arrays():
     assert params["2"]["kernel"].shape == (8192**3, 10)
 
 
+def test_init_may_use_numpy_and_conditions():
+    """An `init` that cannot be traced works, also inside a transform; under `jit` it raises JAX's error."""
+
+    def init(key, x):
+        kernel = np.asarray(jax.random.normal(key, (x.shape[-1], 3)))
+        return {"kernel": jnp.asarray(np.linalg.qr(kernel)[0])} if kernel[0, 0] < 9 else {}, {}
+
+    def apply(params, state, x, *, train, key=None):
+        return x @ params["kernel"], state
+
+    own = cnn.Layer(init, apply)
+    for layer in (own, cnn.drop_connect(own, 0.5), cnn.serial(own)):
+        net = cnn.serial(cnn.dense(4), layer, cnn.dense(2))
+        params, state = net.init(KEY, X)
+        kernel = params["1"].get("0", params["1"])["kernel"]
+        np.testing.assert_allclose(kernel.T @ kernel, np.eye(3), atol=1e-6)
+        assert net.apply(params, state, X, train=False)[0].shape == (*X.shape[:-1], 2)
+        with pytest.raises(jax.errors.TracerArrayConversionError):
+            jax.jit(net.init)(KEY, X)
+
+
 def test_serial_is_composition():
     layer = cnn.serial(lambda x: x + 1, lambda x: 2 * x)
     assert float(layer.apply({}, {}, jnp.array(3.0), train=False)[0]) == 8

@@ -35,7 +35,7 @@ from jaxcnn._lowering import (
     window_min,
     window_sum,
 )
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
+from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized, materialized_gradient
 from jaxcnn._program import equations
 from jaxcnn._window import Window
@@ -354,6 +354,10 @@ def test_channel_sums(shape):
     close(everything(lambda x: channel_sum(x) / count, x), everything(lambda x: x.mean(axes), x))
     close(everything(lambda x: channel_moments(x, near) / count, x), everything(moments, x))
     close(everything(lambda v: broadcast(v, x) * x, v), everything(lambda v: v * x, v))
+    few = x.reshape(-1, shape[-1])[:48]  # `everything` takes sines of sums over the positions
+    close(everything(scale_centered, few, near, v), everything(lambda x, near, v: (x - near) * v, few, near, v))
+    of_v = jax.grad(lambda v: jnp.sum(x * scale_centered(x, near, v)))
+    close(of_v(v) / count, (x * (x - near)).mean(axes))
     half = jnp.full((4096, 16), 0.1, jnp.bfloat16)
     np.testing.assert_allclose(np.asarray(_channels.vectorized_channel_sum(half), np.float32), 410, rtol=0.01)
 
@@ -561,4 +565,4 @@ def test_gradients_of_parameters_per_channel_are_channel_sums(layer, params):
     variables, state = layer.init(jax.random.key(0), x)
     gradient = jax.grad(lambda variables: layer.apply(variables, state, x, train=False)[0].sum())
     names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(gradient)(variables))]
-    assert names.count("jaxcnn_channel_sum") == params
+    assert names.count("jaxcnn_channel_sum") + names.count("jaxcnn_scaled_channel_sum") == params

@@ -13,7 +13,7 @@ from jax import lax
 
 import jaxcnn as cnn
 from jaxcnn._lowering import convolve, convolve_transposed, matrix_product, window_max, window_sum
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
+from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._lowering._rules import TABLES, forced
 from jaxcnn._window import Window
@@ -112,6 +112,16 @@ def test_channels(name, mapped):
     f, args = (channel_moments, (x, v)) if name == "moments" else (broadcast, (v, x))
     close(*mapped_and_looped(f, args, mapped))
     close(*gradients_of_vmap(f, args, mapped))
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("mapped", [(True, True, True), (True, False, False), (False, False, True)], ids=str)
+@pytest.mark.usefixtures("quick_compilation")
+def test_scale_centered(mapped):
+    rng = np.random.default_rng(0)
+    args = tuple(rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3, 4), (4,), (4,)))
+    close(*mapped_and_looped(scale_centered, args, mapped))
+    close(*gradients_of_vmap(scale_centered, args, mapped))
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -2,8 +2,10 @@
 
     channel_sum(x)[c] = sum of x[n, i, c] over n and i          broadcast(v, x)[n, i, c] = v[c]
     channel_moments(x, near) = channel_sum(x - near), channel_sum((x - near)^2)
+    scale_centered(x, near, v) = (x - broadcast(near)) * broadcast(v)
 
-The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass.
+The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass. The
+gradient of `scale_centered` for v is the channel sum of (x - near) * dy, which does not store these products.
 """
 
 import functools
@@ -38,6 +40,11 @@ def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
     return _moments.bind(x, lax.stop_gradient(near), models=False)
 
 
+def scale_centered(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
+    """(N, *spatial, C), (C,), (C,) -> (N, *spatial, C): (x - near) * v at each position, all of the same dtype."""
+    return _scaled.bind(x, near, v, models=False)
+
+
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
     """The channel sum of an array in memory. XLA vectorizes a sum over one dimension, but not over several."""
     rows = materialized(_rows(x))
@@ -68,6 +75,21 @@ def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
     near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
     centered = [lax.sub(part, near) for part in parts]
     return jnp.stack([_added(centered), _added([lax.square(part) for part in centered])]).astype(x.dtype)
+
+
+def _lax_scaled(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
+    return lax.mul(lax.sub(x, broadcast(near, x)), broadcast(v, x))
+
+
+def _lax_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
+    return _lax_sum(lax.mul(dy, lax.sub(x, broadcast(near, x))))
+
+
+def _cpu_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
+    parts = _interleaved(_rows(x))
+    near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
+    terms = (lax.mul(dy, lax.sub(x, near)) for dy, x in zip(_interleaved(_rows(dy)), parts, strict=True))
+    return _added([*terms]).astype(dy.dtype)
 
 
 def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
@@ -109,6 +131,14 @@ def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
 _sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_sum_of, examples=(False,))
 _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
 _moments = primitive("jaxcnn_channel_moments", _lax_moments, cpu=_cpu_moments, examples=(False, False))
+_scaled = primitive("jaxcnn_scale_centered", _lax_scaled, spec=lambda x, *_, models: x, examples=(True, False, False))
+_scaled_sum = primitive(
+    "jaxcnn_scaled_channel_sum",
+    _lax_scaled_sum,
+    cpu=_cpu_scaled_sum,
+    spec=lambda dy, x, near, *, models: near,
+    examples=(False, False, False),
+)
 
 
 def _tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
@@ -121,6 +151,40 @@ def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
     return [lax.broadcast_in_dim(dv, shape, (*range(models), len(shape) - 1))]
 
 
+def _scaled_jvp(primals, tangents, *, models: bool):
+    """(x - near) * v is linear in v, and affine in x and near."""
+    x, near, v = primals
+    terms = (
+        (tangents[0], lambda dx: lax.mul(dx, _broadcast.bind(v, x, models=models))),
+        (tangents[1], lambda dnear: lax.neg(_broadcast.bind(lax.mul(dnear, v), x, models=models))),
+        (tangents[2], lambda dv: _scaled.bind(x, near, dv, models=models)),
+    )
+    y = _scaled.bind(x, near, v, models=models)
+    return y, _added_tangents(terms, y)
+
+
+def _scaled_sum_jvp(primals, tangents, *, models: bool):
+    """The channel sum of dy * (x - near) is linear in dy, and affine in x and near."""
+    dy, x, near = primals
+    terms = (
+        (tangents[0], lambda ddy: _scaled_sum.bind(ddy, x, near, models=models)),
+        (tangents[1], lambda dx: _sum.bind(lax.mul(dy, dx), models=models)),
+        (tangents[2], lambda dnear: lax.neg(lax.mul(dnear, _sum.bind(dy, models=models)))),
+    )
+    total = _scaled_sum.bind(dy, x, near, models=models)
+    return total, _added_tangents(terms, total)
+
+
+def _added_tangents(terms: Any, y: Any) -> Any:
+    """The tangent of y: the sum of f(tangent) for each pair (tangent, f) whose tangent is not zero."""
+    results = [f(tangent) for tangent, f in terms if not isinstance(tangent, ad.Zero)]
+    return functools.reduce(lax.add, results) if results else ad.Zero(y.aval.to_tangent_aval())
+
+
 ad.deflinear2(_sum, _sum_transposed)
 linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
 ad.defjvp(_moments, _tangent, None)
+linear_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
+linear_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))
+ad.primitive_jvps[_scaled] = _scaled_jvp
+ad.primitive_jvps[_scaled_sum] = _scaled_sum_jvp

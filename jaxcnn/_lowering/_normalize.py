@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum
+from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized_gradient
 
 
@@ -48,5 +48,4 @@ def normalize(
     offset = lax.neg(lax.mul(shift, factor))
     if bias is not None:
         offset = lax.add(offset, bias)
-    centered = lax.sub(x, broadcast(near, x))
-    return materialized_gradient(lax.add(lax.mul(centered, broadcast(factor, x)), broadcast(offset, x)))
+    return materialized_gradient(lax.add(scale_centered(x, near, factor), broadcast(offset, x)))
