@@ -234,8 +234,9 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
-        if not chained and len(layers) > 1:
-            x = jax.tree.map(stored, x)  # XLA would compute it again in each layer
+        if not (chained or train) and len(layers) > 1:
+            # XLA would compute it again in each layer. In training, storing it costs memory and saves little time.
+            x = jax.tree.map(stored, x)
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
             child_params, child_state = params.get(name, {}), state.get(name, {}) | requested(state)
