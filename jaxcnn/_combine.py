@@ -221,6 +221,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
     composition = Composition(layers, combine, chained)
 
     def init(key, x):
+        _check_arrays(x)
         with shapes_only(check_key(key)):
             trace = lambda traced_key, x: _output_and_inputs(composition, traced_key, key, x)
             _, inputs = jax.eval_shape(trace, key, x)
@@ -259,6 +260,13 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
     return composed
 
 
+def _check_arrays(x: Any) -> None:
+    if not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
+        is_shape = isinstance(x, tuple) and all(isinstance(size, int) for size in x)
+        hint = f"; for this shape, pass jax.ShapeDtypeStruct({x}, jnp.float32)" if is_shape else ""
+        raise TypeError(f"init needs an array or a jax.ShapeDtypeStruct, got {short_repr(x)}{hint}")
+
+
 def _output_and_inputs(
     composition: Composition, traced_key: jax.Array, key: jax.Array, x: Any
 ) -> tuple[Any, dict[str, Any]]:
@@ -266,7 +274,7 @@ def _output_and_inputs(
 
     For shapes: a single trace of the whole network takes less time than one for each layer. The keys are of any values.
     """
-    inputs, outputs = {}, []
+    inputs, outputs, y = {}, [], x
     for name, layer in composition.layers.items():
         with in_layer(name):
             if layer._composition:
@@ -277,7 +285,7 @@ def _output_and_inputs(
         outputs.append(y)
         if composition.chained:
             x = y
-    return outputs[-1] if composition.combine is None else composition.combine(*outputs), inputs
+    return y if composition.combine is None else composition.combine(*outputs), inputs
 
 
 def _any_values(layer: Layer, traced_key: jax.Array, key: jax.Array, x: Any) -> tuple[Params, State]:

@@ -47,6 +47,14 @@ def test_init_of_shapes_makes_no_arrays():
     assert params["2"]["kernel"].shape == (8192**3, 10)
 
 
+@pytest.mark.parametrize("x", ["image", 1.0, [[1.0, 2.0]], (1, 28, 28, 1), {"image": 3}], ids=str)
+def test_init_without_an_array(x):
+    with pytest.raises(TypeError) as error:
+        cnn.models.lenet5().init(KEY, x)
+    hint = f"; for this shape, pass jax.ShapeDtypeStruct({x}, jnp.float32)" if isinstance(x, tuple) else ""
+    assert str(error.value) == f"init needs an array or a jax.ShapeDtypeStruct, got {x!r}{hint}"
+
+
 def test_init_may_use_numpy_and_conditions():
     """An `init` that cannot be traced works, also inside a transform; under `jit` it raises JAX's error."""
 
@@ -72,6 +80,14 @@ def test_serial_is_composition():
     layer = cnn.serial(lambda x: x + 1, lambda x: 2 * x)
     assert float(layer.apply({}, {}, jnp.array(3.0), train=False)[0]) == 8
     assert float(cnn.serial().apply({}, {}, jnp.array(3.0), train=False)[0]) == 3
+
+
+def test_serial_without_layers_is_the_identity():
+    net = cnn.serial(cnn.serial(), cnn.dense(2), cnn.serial())
+    params, state = net.init(KEY, X)
+    assert cnn.paths(params) == ["1/bias", "1/kernel"]
+    np.testing.assert_array_equal(cnn.serial().apply({}, {}, X, train=False)[0], X)
+    assert net.apply(params, state, X, train=False)[0].shape == (2, 6, 6, 2)
 
 
 def test_parallel_gives_all_the_same_input():
