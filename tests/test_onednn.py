@@ -267,3 +267,17 @@ print("__onednn" in f.lower(params, x).as_text())
     for environment, used in ((flags, "False"), ({}, "True")):
         result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == used
+
+
+def test_float32_with_64_bits_enabled():
+    """In a process of its own: oneDNN ends it if a matrix is float64."""
+    program = """
+import jax, jax.numpy as jnp, jaxcnn as cnn
+net = cnn.serial(cnn.conv(8), cnn.batch_norm(), cnn.layer_norm(), jax.nn.relu, cnn.flatten, cnn.dense(3))
+x = jnp.ones((4, 8, 8, 3), jnp.float32)
+params, state = net.init(jax.random.key(0), x)
+for train in (True, False):
+    f = lambda params: net.apply(params, state, x, train=train)[0].sum()
+    assert {leaf.dtype for leaf in jax.tree.leaves(cnn.jit(jax.grad(f))(params))} == {jnp.dtype("float32")}
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"JAX_ENABLE_X64": "1"})

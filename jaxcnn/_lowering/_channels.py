@@ -151,7 +151,7 @@ def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
     return [lax.broadcast_in_dim(dv, shape, (*range(models), len(shape) - 1))]
 
 
-def _scaled_jvp(primals, tangents, *, models: bool):
+def _scaled_jvp(primals: Any, tangents: Any, *, models: bool) -> tuple[Any, Any]:
     """(x - near) * v is linear in v, and affine in x and near."""
     x, near, v = primals
     terms = (
@@ -163,7 +163,7 @@ def _scaled_jvp(primals, tangents, *, models: bool):
     return y, _added_tangents(terms, y)
 
 
-def _scaled_sum_jvp(primals, tangents, *, models: bool):
+def _scaled_sum_jvp(primals: Any, tangents: Any, *, models: bool) -> tuple[Any, Any]:
     """The channel sum of dy * (x - near) is linear in dy, and affine in x and near."""
     dy, x, near = primals
     terms = (
@@ -186,5 +186,6 @@ linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
 ad.defjvp(_moments, _tangent, None)
 linear_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
 linear_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))
+# Not only for the operand in which they are linear, as registered by `linear_in`:
 ad.primitive_jvps[_scaled] = _scaled_jvp
 ad.primitive_jvps[_scaled_sum] = _scaled_sum_jvp

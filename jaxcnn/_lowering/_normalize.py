@@ -42,10 +42,11 @@ def normalize(
     subtraction of the first summand is exact for x close to it.
     """
     near, shift = mean
-    factor = lax.rsqrt(lax.add(var, eps))  # functions of lax: tracing the operators of jnp takes three times as long
+    factor = lax.rsqrt(var + eps)
     if scale is not None:
-        factor = lax.mul(factor, scale)
-    offset = lax.neg(lax.mul(shift, factor))
+        factor = factor * scale
+    offset = -shift * factor
     if bias is not None:
-        offset = lax.add(offset, bias)
+        offset = offset + bias
+    # Functions of lax for large arrays: tracing the operators of jnp for a new shape takes three times as long.
     return materialized_gradient(lax.add(scale_centered(x, near, factor), broadcast(offset, x)))
