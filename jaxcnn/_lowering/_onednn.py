@@ -70,7 +70,7 @@ def _works() -> bool:
         return False
     x, w = np.ones((1, 3, 3, 1), np.float32), np.ones((2, 2, 1, 1), np.float32)
     window = ((2, 2), (1, 1), (1, 1), ((0, 0), (0, 0)))  # output, stride, dilation, padding
-    program = lambda x, w: _matmul(_convolution(x, w, *window, 1).reshape(2, 2), np.eye(2, dtype=np.float32))
+    program = lambda x, w: _matmul(_convolution(x, w, *window, 1).reshape(2, 2), jnp.eye(2, dtype=jnp.float32))
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             compiled = jax.jit(program).lower(x, w).compile()
