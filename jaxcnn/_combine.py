@@ -5,8 +5,10 @@ errors include it. Input shapes come from abstract evaluation of the preceding c
 output shape.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ from jax import lax
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
-from jaxcnn._layer import Layer, Params, State, as_layer, constructor, in_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, constructor, in_layer, short_repr, spec_of
 from jaxcnn._lowering import stored
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
@@ -222,10 +224,8 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
 
     def init(key, x):
         _check_arrays(x)
-        with shapes_only(check_key(key)):
-            trace = lambda traced_key, x: _output_and_inputs(composition, traced_key, key, x)
-            _, inputs = jax.eval_shape(trace, key, x)
-        return _init_layers(composition, key, inputs)
+        with _found_inputs() as found:
+            return _init_layers(composition, key, _inputs(composition, check_key(key), spec_of(x), found))
 
     def apply(params, state, x, *, train, key=None):
         if not isinstance(train, bool):
@@ -267,13 +267,43 @@ def _check_arrays(x: Any) -> None:
         raise TypeError(f"init needs an array or a jax.ShapeDtypeStruct, got {short_repr(x)}{hint}")
 
 
+# During the outermost `init`: the inputs of the layers of compositions, by the id of the composition and its own input.
+# A transform calls the `init` of its layer to trace shapes, and again for values. The composition is kept with its id.
+_Found = dict[Any, tuple[Composition, dict[str, Any]]]
+_FOUND: contextvars.ContextVar[_Found | None] = contextvars.ContextVar("found", default=None)
+
+
+@contextlib.contextmanager
+def _found_inputs() -> Iterator[_Found]:
+    found = _FOUND.get()
+    if found is not None:
+        yield found
+        return
+    token = _FOUND.set(found := {})
+    try:
+        yield found
+    finally:
+        _FOUND.reset(token)
+
+
+def _inputs(composition: Composition, key: jax.Array, spec: Any, found: _Found) -> dict[str, Any]:
+    """The shape of the input of each layer; for a layer that is a composition, those of its layers.
+
+    A single trace of the whole network takes less time than one for each layer.
+    """
+    leaves, structure = jax.tree.flatten(spec)
+    at = (id(composition), structure, *leaves)
+    if at not in found:
+        with shapes_only(key):
+            trace = lambda traced_key, x: _output_and_inputs(composition, traced_key, key, x)[1]
+            found[at] = composition, jax.eval_shape(trace, key, spec)
+    return found[at][1]
+
+
 def _output_and_inputs(
     composition: Composition, traced_key: jax.Array, key: jax.Array, x: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """The output, and the input of each layer; for a layer that is a composition, those of its layers.
-
-    For shapes: a single trace of the whole network takes less time than one for each layer. The keys are of any values.
-    """
+    """The output, and the inputs as in `_inputs`. Neither depends on the value of the keys."""
     inputs, outputs, y = {}, [], x
     for name, layer in composition.layers.items():
         with in_layer(name):
@@ -290,12 +320,11 @@ def _output_and_inputs(
 
 def _any_values(layer: Layer, traced_key: jax.Array, key: jax.Array, x: Any) -> tuple[Params, State]:
     """Params and state for their shapes: traced, or concrete if `init` uses random numbers in NumPy or conditions."""
-    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     try:
-        return layer.init(traced_key, spec)
+        return layer.init(traced_key, spec_of(x))
     except jax.errors.JAXTypeError:
         with jax.ensure_compile_time_eval():
-            return layer.init(key, spec)
+            return layer.init(key, spec_of(x))
 
 
 def _init_layers(composition: Composition, key: jax.Array, inputs: dict[str, Any]) -> tuple[Params, State]:

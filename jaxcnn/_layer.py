@@ -182,12 +182,19 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
 
 def from_input_shape(build: Callable[[Any], Layer]) -> Layer:
     """The layer `build(input shape)`, for options that depend on the input. For a dict, build({key: shape})."""
-    shapes = functools.partial(jax.tree.map, lambda leaf: leaf.shape)
+
+    @functools.lru_cache
+    def built(structure, *shapes):
+        return build(jax.tree.unflatten(structure, shapes))
+
+    def layer_for(x):
+        leaves, structure = jax.tree.flatten(x)
+        return built(structure, *(leaf.shape for leaf in leaves))
 
     def apply(params, state, x, *, train, key=None):
-        return build(shapes(x)).apply(params, state, x, train=train, key=key)
+        return layer_for(x).apply(params, state, x, train=train, key=key)
 
-    return Layer(lambda key, x: build(shapes(x)).init(key, x), apply)
+    return Layer(lambda key, x: layer_for(x).init(key, x), apply)
 
 
 def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
@@ -212,6 +219,11 @@ def short_repr(value: Any) -> str:
         return f"{value.dtype} of shape {value.shape}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def spec_of(x: Any) -> Any:
+    """The shape and dtype of each array in a tree, as `jax.ShapeDtypeStruct`."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
 
 
 @contextlib.contextmanager

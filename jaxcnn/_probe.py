@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Params, State
+from jaxcnn._layer import Params, State, spec_of
 
 SLOT = "/probe"  # layer names contain no slash
 
@@ -78,6 +78,6 @@ def record(path: str, params: Params, x: Any, y: Any) -> Record:
         # Each weight is used once per position of the output, or of the input of a transposed convolution.
         positions = min(math.prod(data.shape[:-1]) for data in (x, y))
         multiply_adds = math.prod(params["kernel"].shape) * positions
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), y)
+    shapes = spec_of(y)
     output_bytes = 0 if y is x else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     return Record(path, shapes, multiply_adds, output_bytes)

@@ -66,7 +66,7 @@ def test_init_may_use_numpy_and_conditions():
         return x @ params["kernel"], state
 
     own = cnn.Layer(init, apply)
-    for layer in (own, cnn.drop_connect(own, 0.5), cnn.serial(own)):
+    for layer in (own, cnn.drop_connect(own, 0.5), cnn.serial(own), cnn.remat(cnn.serial(own))):
         net = cnn.serial(cnn.dense(4), layer, cnn.dense(2))
         params, state = net.init(KEY, X)
         kernel = params["1"].get("0", params["1"])["kernel"]

@@ -11,6 +11,7 @@ from scipy import stats
 import jaxcnn as cnn
 from jaxcnn import _initial
 from jaxcnn._initial import truncated_normal
+from jaxcnn._layer import from_input_shape
 
 KEY = jax.random.key(0)
 
@@ -86,3 +87,31 @@ def test_init_traces_each_layer_once():
     net = cnn.serial(block(), cnn.serial(block(), cnn.serial(block(), cnn.dense(2))), cnn.dense(1))
     net.init(KEY, jnp.ones((2, 4)))
     assert len(calls) <= 2 * 3  # once for its shape, and once for what it would save for a gradient
+
+
+def test_init_of_nested_transforms_traces_in_proportion_to_their_depth():
+    """Not twice as often with each transform, which calls `init` of its layer for shapes and for values."""
+    calls, depth = [], 6
+
+    def counted(x):
+        calls.append(x)
+        return x
+
+    net = cnn.serial(counted, cnn.dense(3))
+    for _ in range(depth):
+        net = cnn.serial(cnn.remat(net))
+    net.init(KEY, jnp.ones((2, 4)))
+    assert len(calls) <= 2 * (depth + 1)
+
+
+def test_layers_for_an_input_shape_are_built_once():
+    built = []
+
+    def build(shape):
+        built.append(shape)
+        return cnn.as_layer(lambda x: x["a"])
+
+    split = cnn.as_layer(lambda x: {"a": x, "b": x[:1]})
+    net = cnn.serial(split, from_input_shape(build))
+    net.init(KEY, jnp.ones((2, 4)))
+    assert built == [{"a": (2, 4), "b": (1, 4)}]

@@ -20,7 +20,7 @@ from jax import lax
 from jaxcnn._jax import ad
 from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._materialize import materialized
-from jaxcnn._lowering._primitive import linear_in, primitive
+from jaxcnn._lowering._primitive import linear_in, primitive, transposed_in
 
 _SLICES = 16
 
@@ -151,41 +151,21 @@ def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
     return [lax.broadcast_in_dim(dv, shape, (*range(models), len(shape) - 1))]
 
 
-def _scaled_jvp(primals: Any, tangents: Any, *, models: bool) -> tuple[Any, Any]:
-    """(x - near) * v is linear in v, and affine in x and near."""
-    x, near, v = primals
-    terms = (
-        (tangents[0], lambda dx: lax.mul(dx, _broadcast.bind(v, x, models=models))),
-        (tangents[1], lambda dnear: lax.neg(_broadcast.bind(lax.mul(dnear, v), x, models=models))),
-        (tangents[2], lambda dv: _scaled.bind(x, near, dv, models=models)),
-    )
-    y = _scaled.bind(x, near, v, models=models)
-    return y, _added_tangents(terms, y)
-
-
-def _scaled_sum_jvp(primals: Any, tangents: Any, *, models: bool) -> tuple[Any, Any]:
-    """The channel sum of dy * (x - near) is linear in dy, and affine in x and near."""
-    dy, x, near = primals
-    terms = (
-        (tangents[0], lambda ddy: _scaled_sum.bind(ddy, x, near, models=models)),
-        (tangents[1], lambda dx: _sum.bind(lax.mul(dy, dx), models=models)),
-        (tangents[2], lambda dnear: lax.neg(lax.mul(dnear, _sum.bind(dy, models=models)))),
-    )
-    total = _scaled_sum.bind(dy, x, near, models=models)
-    return total, _added_tangents(terms, total)
-
-
-def _added_tangents(terms: Any, y: Any) -> Any:
-    """The tangent of y: the sum of f(tangent) for each pair (tangent, f) whose tangent is not zero."""
-    results = [f(tangent) for tangent, f in terms if not isinstance(tangent, ad.Zero)]
-    return functools.reduce(lax.add, results) if results else ad.Zero(y.aval.to_tangent_aval())
-
-
 ad.deflinear2(_sum, _sum_transposed)
 linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
 ad.defjvp(_moments, _tangent, None)
-linear_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
-linear_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))
-# Not only for the operand in which they are linear, as registered by `linear_in`:
-ad.primitive_jvps[_scaled] = _scaled_jvp
-ad.primitive_jvps[_scaled_sum] = _scaled_sum_jvp
+# (x - near) * v, and the channel sum of dy * (x - near), are linear in v and dy, and affine in x and near.
+transposed_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
+transposed_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))
+ad.defjvp(
+    _scaled,
+    lambda dx, x, near, v, *, models: lax.mul(dx, _broadcast.bind(v, x, models=models)),
+    lambda dnear, x, near, v, *, models: lax.neg(_broadcast.bind(lax.mul(dnear, v), x, models=models)),
+    lambda dv, x, near, v, *, models: _scaled.bind(x, near, dv, models=models),
+)
+ad.defjvp(
+    _scaled_sum,
+    lambda ddy, dy, x, near, *, models: _scaled_sum.bind(ddy, x, near, models=models),
+    lambda dx, dy, x, near, *, models: _sum.bind(lax.mul(dy, dx), models=models),
+    lambda dnear, dy, x, near, *, models: lax.neg(lax.mul(dnear, _sum.bind(dy, models=models))),
+)

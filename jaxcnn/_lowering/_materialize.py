@@ -36,4 +36,4 @@ _once = primitive(
     "jaxcnn_materialized", lambda dy: dy, cpu=lambda dy: materialized(dy), spec=lambda dy: dy, examples=(True,)
 )
 for _linear in (_identity, _once):
-    linear_in(0, _linear, lambda dy: stored(dy))
+    linear_in(0, _linear, stored)

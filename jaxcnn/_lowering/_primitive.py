@@ -125,6 +125,16 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
             return out, ad.Zero(out.aval.to_tangent_aval())
         return out, prim.bind(*primals[:at], tangents[at], *primals[at + 1 :], **params)
 
+    ad.primitive_jvps[prim] = jvp
+    transposed_in(at, prim, transpose)
+
+
+def transposed_in(at: int, prim: Primitive, transpose: Callable[..., Any]) -> None:
+    """Registers the transpose of a primitive that is linear in one operand. The caller registers its derivatives.
+
+    The arguments are as in `linear_in`.
+    """
+
     def transposed(ct, *operands, **params):
         others = (*operands[:at], *operands[at + 1 :])
         result: list[Any] = [None] * len(operands)
@@ -132,7 +142,6 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
         result[at] = ad.Zero(operands[at].aval) if is_zero else transpose(ct, *others, **params)
         return result
 
-    ad.primitive_jvps[prim] = jvp
     ad.primitive_transposes[prim] = transposed
 
 

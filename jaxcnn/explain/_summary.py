@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr, spec_of
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._program import inputs_used
@@ -143,7 +143,7 @@ def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
     """The shapes of the input, the parameters and the state."""
     if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
         raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
-    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    x = spec_of(x)
     return x, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, Params, State, short_repr
+from jaxcnn._layer import Layer, Params, State, short_repr, spec_of
 from jaxcnn._path import compile_pattern, expected_one_of, paths
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
@@ -219,7 +219,7 @@ def _shapes(model: str | Layer, options: dict[str, Any], x: Any = None) -> tuple
 
 def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, Any]:
     """Return the layer and the shape of its input."""
-    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    spec = spec_of(x)
     if isinstance(model, str):
         build = _builder(model)
         return build(**options), jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32) if x is None else spec
