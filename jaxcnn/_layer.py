@@ -222,8 +222,9 @@ def short_repr(value: Any) -> str:
 
 
 def spec_of(x: Any) -> Any:
-    """The shape and dtype of each array in a tree, as `jax.ShapeDtypeStruct`."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
+    """The `jax.ShapeDtypeStruct` of each array in a tree; without jax_enable_x64, 64 bits become 32."""
+    canonical = functools.partial(jax.dtypes.canonicalize_dtype, allow_extended_dtype=True)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, canonical(leaf.dtype)), x)
 
 
 @contextlib.contextmanager

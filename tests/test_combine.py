@@ -47,6 +47,20 @@ def test_init_of_shapes_makes_no_arrays():
     assert params["2"]["kernel"].shape == (8192**3, 10)
 
 
+@pytest.mark.filterwarnings("error")
+def test_init_takes_numpy_arrays_of_64_bits():
+    """Without jax_enable_x64 they become 32 bits, as in all of JAX; newer releases warn about wider specs."""
+    seen = set()
+
+    def note_dtype(x):
+        seen.add(x.dtype)
+        return x
+
+    for dtype in (np.float64, np.int64):
+        cnn.serial(note_dtype, lambda x: x.astype("float32"), cnn.conv(4)).init(KEY, X.astype(dtype))
+    assert seen == {jnp.dtype("float32"), jnp.dtype("int32")}
+
+
 @pytest.mark.parametrize("x", ["image", 1.0, [[1.0, 2.0]], (1, 28, 28, 1), {"image": 3}], ids=str)
 def test_init_without_an_array(x):
     with pytest.raises(TypeError) as error:
