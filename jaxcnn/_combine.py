@@ -18,7 +18,7 @@ from jax import lax
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
-from jaxcnn._layer import Layer, Params, State, as_layer, constructor, in_layer, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer, constructor, has_spec, in_layer, short_repr, spec_of
 from jaxcnn._lowering import stored
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
@@ -261,7 +261,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
 
 
 def _check_arrays(x: Any) -> None:
-    if not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
+    if not all(map(has_spec, jax.tree.leaves(x))):
         is_shape = isinstance(x, tuple) and all(isinstance(size, int) for size in x)
         hint = f"; for this shape, pass jax.ShapeDtypeStruct({x}, jnp.float32)" if is_shape else ""
         raise TypeError(f"init needs an array or a jax.ShapeDtypeStruct, got {short_repr(x)}{hint}")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._window import check_choice
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -105,12 +105,12 @@ def export(
     """
     model = as_layer(model)
     check_choice("export", "format", format, ("stablehlo", "onnx"))
-    if not (hasattr(input_spec, "shape") and hasattr(input_spec, "dtype")):
+    if not has_spec(input_spec):
         raise TypeError(f"export needs an input array or a jax.ShapeDtypeStruct, got {short_repr(input_spec)}")
     if not input_spec.shape:
         raise ValueError("export needs an input_spec with a batch dimension, got a scalar")
     (batch,) = jax.export.symbolic_shape("batch")
-    x = jax.ShapeDtypeStruct((batch, *input_spec.shape[1:]), input_spec.dtype)
+    x = jax.ShapeDtypeStruct((batch, *input_spec.shape[1:]), spec_of(input_spec).dtype)
 
     def evaluate(x):
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x

@@ -215,10 +215,15 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
 
 def short_repr(value: Any) -> str:
     """A short text for error messages: dtype and shape of an array, the first 80 characters of anything else."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if has_spec(value):
         return f"{value.dtype} of shape {value.shape}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def has_spec(x: Any) -> bool:
+    """True for an array, a tracer or a `jax.ShapeDtypeStruct`."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
 def spec_of(x: Any) -> Any:

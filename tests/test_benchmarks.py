@@ -44,6 +44,8 @@ PARAMETERS = {
     "resnet18": 11_181_642,
     "resnet50": 25_557_032,
     "convnext_tiny": 28_582_504,  # torchvision's 28,589,128 without the scales of the branches
+    "densenet121": 7_978_856,
+    "efficientnet_b0": 5_288_548,
 }
 
 

@@ -66,10 +66,10 @@ def test_program_for_bytes_divides_them_as_training_does(tmp_path):
         loaded.call(few.images / np.float32(255))
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint16, jnp.bool_])
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint16, jnp.bool_, np.int64, np.float64])
 def test_only_bytes_are_divided(dtype):
     program = jaxcnn.export(serial(lambda x: x), {}, {}, jax.ShapeDtypeStruct((1, 4), dtype), platforms=["cpu"])
-    np.testing.assert_array_equal(program.call(jnp.ones((2, 4), dtype)), np.ones((2, 4)))
+    np.testing.assert_array_equal(program.call(np.ones((2, 4), dtype)), np.ones((2, 4)))
 
 
 @pytest.mark.parametrize("name", ["caf\u00e9", "b\udce9", '"{}', ""])

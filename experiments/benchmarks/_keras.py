@@ -4,9 +4,12 @@ import os
 
 from experiments.benchmarks import _networks
 from experiments.benchmarks._networks import (
+    Append,
+    AvgPool,
     Contender,
     Conv,
     Dense,
+    Excite,
     Flatten,
     Gelu,
     GlobalAvgPool,
@@ -16,6 +19,7 @@ from experiments.benchmarks._networks import (
     Norm,
     Relu,
     Residual,
+    Silu,
 )
 
 
@@ -49,6 +53,10 @@ def contender(net: Network) -> Contender:
                     x = layers.ReLU()(x)
                 case Gelu():
                     x = layers.Activation("gelu")(x)
+                case Silu():
+                    x = layers.Activation("silu")(x)
+                case AvgPool(size):
+                    x = layers.AveragePooling2D(size)(x)
                 case MaxPool(size, stride, padding):  # after a ReLU, so zeros are never the largest value
                     x = layers.MaxPooling2D(size, stride)(padded(x, padding))
                 case GlobalAvgPool():
@@ -59,6 +67,12 @@ def contender(net: Network) -> Contender:
                     x = layers.Dense(features)(x)
                 case Residual(branch, shortcut):
                     x = layers.Add()([apply(branch, x), apply(shortcut, x)])
+                case Append(branch):
+                    x = layers.Concatenate()([x, apply(branch, x)])
+                case Excite(features):
+                    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+                    y = layers.Dense(features, activation="silu")(y)
+                    x = layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(y)])
         return x
 
     image, label = _networks.random_batch(net)

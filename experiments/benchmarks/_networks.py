@@ -3,7 +3,8 @@
 All frameworks do the same work: the same layers on the same shapes, the same number of parameters, cross entropy, and
 SGD with momentum. In bfloat16, parameters and losses stay float32: `cast` in jaxcnn, `dtype=` in Flax, autocast in
 PyTorch. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels
-first by default, the others channels last. Only jaxcnn sets compiler options. Differences:
+first by default, the others channels last. Only jaxcnn sets compiler options. `Silu`, `AvgPool`, `Append` and `Excite`
+are for the networks of `compilation`, which Equinox and stax do not build. Differences:
 
     stax has no grouped convolution and no layer norm. Networks that need one are not built.
     The batch norm of stax has no running statistics. Its training step does less, and inference is not measured.
@@ -25,6 +26,7 @@ import optax
 import jaxcnn
 from experiments.benchmarks import _measure
 from experiments.benchmarks._tasks import Task
+from jaxcnn.models._efficientnet import V1 as EFFICIENTNET_STAGES
 
 # Too small to overfit the single batch. Overfitting leads to denormal gradients, which only some frameworks flush.
 LEARNING_RATE = 1e-4
@@ -66,10 +68,22 @@ class Gelu:
 
 
 @dataclass(frozen=True)
+class Silu:
+    pass
+
+
+@dataclass(frozen=True)
 class MaxPool:
     size: int
     stride: int
     padding: int = 0
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Average pooling without padding and with windows that do not overlap."""
+
+    size: int
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,20 @@ class Dense:
 class Residual:
     branch: tuple[Any, ...]
     shortcut: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Append:
+    """Concatenate the channels of the input and of the branch, as DenseNet does."""
+
+    branch: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Excite:
+    """Squeeze-and-excitation with a hidden layer of `features` units and SiLU."""
+
+    features: int
 
 
 class Network(NamedTuple):
@@ -207,6 +235,34 @@ def convnext_tiny(batch: int) -> Network:
     return Network((224, 224, 3), batch, (*layers, GlobalAvgPool(), LayerNorm(), Dense(1000)))
 
 
+def densenet121(batch: int) -> Network:
+    def norm_conv(features, size):
+        return Norm(), Relu(), Conv(features, size, bias=False)
+
+    layers, channels = (*_conv_norm(64, 7, 2), Relu(), MaxPool(3, 2, 1)), 64
+    for stage, count in enumerate((6, 12, 24, 16)):
+        if stage:
+            channels //= 2
+            layers += (*norm_conv(channels, 1), AvgPool(2))
+        layers += (Append((*norm_conv(128, 1), *norm_conv(32, 3))),) * count
+        channels += 32 * count
+    return Network((224, 224, 3), batch, (*layers, Norm(), Relu(), GlobalAvgPool(), Dense(1000)))
+
+
+def efficientnet_b0(batch: int) -> Network:
+    """Without dropout and stochastic depth."""
+    layers, channels = (*_conv_norm(32, 3, 2), Silu()), 32
+    for expansion, size, first_stride, features, count in EFFICIENTNET_STAGES:
+        for stride in (first_stride, *[1] * (count - 1)):
+            wide = expansion * channels
+            expand = (*_conv_norm(wide, 1), Silu()) if expansion > 1 else ()
+            branch = (*expand, *_conv_norm(wide, size, stride, wide), Silu(), Excite(channels // 4))
+            branch = (*branch, *_conv_norm(features, 1))
+            layers += (Residual(branch),) if stride == 1 and channels == features else branch
+            channels = features
+    return Network((224, 224, 3), batch, (*layers, *_conv_norm(1280, 1), Silu(), GlobalAvgPool(), Dense(1000)))
+
+
 def widen(layers: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
     """Multiply the channels of all layers by `factor`, except for the classifier at the end."""
 
@@ -239,6 +295,8 @@ def _output_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         case Conv() | MaxPool():
             features = layer.features if isinstance(layer, Conv) else channels
             return (*((n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in spatial), features)
+        case AvgPool(size):
+            return (*(n // size for n in spatial), channels)
         case GlobalAvgPool():
             return (channels,)
         case Flatten():
@@ -247,6 +305,9 @@ def _output_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (*spatial, layer.features)
         case Residual():
             return functools.reduce(lambda shape, inner: _output_shape(inner, shape), layer.branch, shape)
+        case Append():
+            *_, added = functools.reduce(lambda shape, inner: _output_shape(inner, shape), layer.branch, shape)
+            return (*spatial, channels + added)
     return shape
 
 
@@ -340,8 +401,12 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
                 return jax.nn.relu
             case Gelu():
                 return functools.partial(jax.nn.gelu, approximate=False)
+            case Silu():
+                return jax.nn.silu
             case MaxPool(size, stride, padding):
                 return jaxcnn.max_pool(size, stride=stride, padding=padding)
+            case AvgPool(size):
+                return jaxcnn.avg_pool(size)
             case GlobalAvgPool():
                 return jaxcnn.global_avg_pool
             case Flatten():
@@ -350,6 +415,10 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
                 return jaxcnn.dense(features)
             case Residual(branch, shortcut):
                 return jaxcnn.residual(build(branch), build(shortcut))
+            case Append(branch):
+                return jaxcnn.concatenate(jaxcnn.identity, build(branch))
+            case Excite(features):
+                return jaxcnn.squeeze_excite(features=features, activation=jax.nn.silu)
 
     image, label = map(jnp.asarray, random_batch(net))
     model = net.model() if isinstance(net, Task) else build(net.layers)
@@ -419,8 +488,12 @@ def flax_model(net: Network) -> Model:
                         x = nn.relu(x)
                     case Gelu():
                         x = nn.gelu(x, approximate=False)
+                    case Silu():
+                        x = nn.silu(x)
                     case MaxPool(size, stride, padding):
                         x = nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
+                    case AvgPool(size):
+                        x = nn.avg_pool(x, (size, size), (size, size))
                     case GlobalAvgPool():
                         x = x.mean((1, 2))
                     case Flatten():
@@ -430,6 +503,11 @@ def flax_model(net: Network) -> Model:
                     case Residual(branch, shortcut):
                         y = Net(branch)(x, train=train)
                         x = y + (Net(shortcut)(x, train=train) if shortcut else x)
+                    case Append(branch):
+                        x = jnp.concatenate([x, Net(branch)(x, train=train)], -1)
+                    case Excite(features):
+                        y = nn.silu(nn.Dense(features, dtype=net.dtype)(x.mean((1, 2))))
+                        x = x * nn.sigmoid(nn.Dense(x.shape[-1], dtype=net.dtype)(y))[:, None, None]
             return x
 
     module = Net(net.layers)
@@ -650,6 +728,24 @@ def torch_module(net: Network | Task) -> Any:
         def forward(self, x):
             return self.branch(x) + self.shortcut(x)
 
+    class Concatenated(nn.Module):
+        def __init__(self, branch):
+            super().__init__()
+            self.branch = branch
+
+        def forward(self, x):
+            return torch.cat([x, self.branch(x)], 1)
+
+    class Excited(nn.Module):
+        def __init__(self, channels, features):
+            super().__init__()
+            conv = nn.Conv2d
+            pool = nn.AdaptiveAvgPool2d(1)
+            self.weights = nn.Sequential(pool, conv(channels, features, 1), nn.SiLU(), conv(features, channels, 1))
+
+        def forward(self, x):
+            return x * self.weights(x).sigmoid()
+
     class OverChannels(nn.Module):
         """Apply a layer for (N, H, W, C) to (N, C, H, W) by permuting views, as in the official ConvNeXt code."""
 
@@ -684,8 +780,12 @@ def torch_module(net: Network | Task) -> Any:
                 return nn.ReLU(inplace=True)
             case Gelu():
                 return nn.GELU()
+            case Silu():
+                return nn.SiLU(inplace=True)
             case MaxPool(size, stride, padding):
                 return nn.MaxPool2d(size, stride, padding)
+            case AvgPool(size):
+                return nn.AvgPool2d(size)
             case GlobalAvgPool():
                 return Mean()
             case Flatten():
@@ -695,6 +795,10 @@ def torch_module(net: Network | Task) -> Any:
                 return dense if len(shape) == 1 else OverChannels(dense)
             case Residual(branch, shortcut):
                 return Sum(build(branch, shape), build(shortcut, shape))
+            case Append(branch):
+                return Concatenated(build(branch, shape))
+            case Excite(features):
+                return Excited(channels, features)
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return net.module() if isinstance(net, Task) else build(net.layers, net.shape)

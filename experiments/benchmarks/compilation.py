@@ -4,8 +4,9 @@
 
 The time of the first call minus the time of the second, as processor time and as time that passes. Each runs in a
 separate process without a compilation cache; results are medians of 3. Keras runs on JAX, PyTorch is
-`torch.compile` with the compiler in the same process. ResNet-50 and ConvNeXt-T have batch size 1 and images of 224x224.
-The others have the batch and image size of `nets`. With names, the results of these networks are replaced.
+`torch.compile` with the compiler in the same process. ResNet-50, ConvNeXt-T, DenseNet-121 and EfficientNet-B0 have
+batch size 1 and images of 224x224. The others have the batch and image size of `nets`. With names, the results of these
+networks are replaced.
 """
 
 import json
@@ -24,6 +25,8 @@ FRAMEWORKS = ("jaxcnn", "flax", "keras", "torch compile")
 NETWORKS = _networks.NETWORKS | {
     "resnet50": _networks.resnet50(batch=1),
     "convnext_tiny": _networks.convnext_tiny(batch=1),
+    "densenet121": _networks.densenet121(batch=1),
+    "efficientnet_b0": _networks.efficientnet_b0(batch=1),
 }
 Times = dict[str, float]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._path import paths
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._program import inputs_used
@@ -141,7 +141,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
 
 def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
     """The shapes of the input, the parameters and the state."""
-    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(x)):
+    if not all(map(has_spec, jax.tree.leaves(x))):
         raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
     x = spec_of(x)
     return x, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
