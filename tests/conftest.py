@@ -21,7 +21,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 def pytest_collection_modifyitems(items):
     """Mark most cases of a test marked `sample(k)`, or `sample(k, m)`, as slow or full.
 
-    Every k-th case stays as it is. Of the others every m-th is slow, by default as many as stay, and the rest are full.
+    Every k-th case stays as it is. Of the others every m-th is slow, and the rest are full; without m, all are full.
     The offset is the position of the test in its file, so that k tests of the same cases together run each case.
     """
     cases = collections.defaultdict(list)
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
         if (sample := item.get_closest_marker("sample")) and not item.get_closest_marker("full"):
             cases[item.module, item.originalname, sample.args].append(item)
     for (module, name, (k, *m)), group in cases.items():
-        of_ci = m[0] if m else -(-k // 2)
+        of_ci = m[0] if m else k
         if len(group) >= k:
             for i, item in enumerate(group, [test for test in vars(module) if test.startswith("test_")].index(name)):
                 if i % k:

@@ -146,7 +146,7 @@ def test_tiny_networks_operations_and_vmap(tmp_path, capsys):
     assert [row for row in more if row["part"] == "networks"] == by_part["networks"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_tiny_imagenet(tmp_path, capsys):
     status, rows = run(tmp_path, "imagenet")
     assert status == 0, capsys.readouterr().out

@@ -397,6 +397,7 @@ def test_margins():
     np.testing.assert_allclose(p / p.sum(), [0.91, *[0.01] * 9])
 
 
+@pytest.mark.full
 def test_a_little_label_smoothing_calibrates_and_more_does_harm():
     config = label_smoothing.CONFIG
     found = label_smoothing.measure(config["images"], config["smoothing"], config["train"])

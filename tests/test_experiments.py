@@ -228,7 +228,7 @@ def test_mnist_cnn(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "metrics.csv", "checkpoints"}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_mnist_best(tmp_path):
     last = small(
         mnist_best, tmp_path, "data.name=mnist_small", "model.widths=[4, 4, 8, 8]", "train.epochs=2", "train.augment=[]"
@@ -276,7 +276,7 @@ def test_overfit_and_regularize(tmp_path):
 CASES = {"from scratch", "frozen features", "all trained on"}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_finetune(tmp_path):
     assert set(small(finetune, tmp_path, "pretrain.epochs=1", "train.epochs=1")) == CASES
 
@@ -384,7 +384,7 @@ def test_image_folder(tmp_path, stream):
     assert _program.load_program(str(run)).size == (16, 16)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_image_folder_with_pretrained_weights(tmp_path, monkeypatch):
     """First only the new last layer learns, then all layers."""
     folder = image_folder.digits_as_files(tmp_path / "digits", count=150)
@@ -646,7 +646,7 @@ def test_regression(tmp_path, loss):
     assert (next(tmp_path.iterdir()) / "report.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_multilabel(tmp_path):
     settings = ["data.train_scenes=300", "data.test_scenes=50", "train.epochs=1", "model.width=4", "train.report=true"]
     result = small(multilabel, tmp_path, *settings)
@@ -664,7 +664,7 @@ def test_segmentation(tmp_path):
     assert len(list(tmp_path.glob("*/*/report.html"))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_distillation(tmp_path):
     settings = ["digits=200", "train.epochs=4", "teacher.epochs=1", "teacher.width=4", "train.report=true"]
     result = small(distillation, tmp_path, *settings)
@@ -674,14 +674,14 @@ def test_distillation(tmp_path):
     assert len(list(tmp_path.glob("*/student*/report.html"))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_autoencoder(tmp_path):
     result = small(autoencoder, tmp_path, "train.epochs=2", "train.report=true")
     assert result["noisy"] < result["median filter"] < result["gaussian filter"] < result["network"]
     assert (next(tmp_path.iterdir()) / "report.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_dcgan(tmp_path):
     pytest.importorskip("matplotlib")
     result = small(dcgan, tmp_path, "train.epochs=2", "model.width=8", "judge.epochs=1")
@@ -730,7 +730,7 @@ def test_found_among_the_largest_scores():
     np.testing.assert_allclose(mislabelled.found(scores, changed), [0.5, 0.5, 0.5, 1])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_mislabelled(tmp_path):
     pytest.importorskip("matplotlib")
     result = small(mislabelled, tmp_path, "digits=600", "train.epochs=8")
@@ -776,7 +776,7 @@ def test_unknown_images():
         ensembles.unknown_images("mnist_small", np.zeros((1, 32, 32, 3), np.uint8))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_ensembles(tmp_path):
     """The mean of probabilities has the smaller NLL, and images cannot be told from themselves."""
     pytest.importorskip("matplotlib")
@@ -811,7 +811,7 @@ def test_attack_accuracies():
     np.testing.assert_array_equal(predictions, [1, 1])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_robustness(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     load = data.load

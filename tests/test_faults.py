@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("orbax.checkpoint")
 
 LONG = ["fit.epochs=16", "fit.checkpoint.every=2"]  # 128 steps
-UNSAVED = ["fit.epochs=150", "fit.checkpoint.every=10000"]
+UNSAVED = ["fit.epochs=60", "fit.checkpoint.every=10000"]
 
 
 def start(*arguments, program="tests.train_small", devices=1, **environment):
@@ -231,6 +231,7 @@ def test_eight_devices_are_one(tmp_path, one):
     print(f"\nafter 32 steps, 8 devices differ from 1 by {worst:.1e} of the largest value")
 
 
+@pytest.mark.full
 def test_resumes_with_a_different_number_of_devices(tmp_path):
     for name, first, second in (("grown", 1, 4), ("shrunk", 4, 1)):
         folder = tmp_path / name

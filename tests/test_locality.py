@@ -176,6 +176,7 @@ def select_arguments(conv, name, x, w, dy):
     return x[..., few], w[..., few, :][..., few], dy[..., few]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=lambda conv: conv.name)
 def test_convolution(conv, monkeypatch):
     assert check_locality(conv, monkeypatch) >= set(conv.uses)

@@ -19,6 +19,7 @@ def run_cell(text, names):
 
 
 @pytest.mark.slow
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch):
     for package in ("matplotlib", "orbax.checkpoint", "safetensors"):

@@ -3,7 +3,6 @@
 import functools
 import html.parser
 import importlib.util
-import itertools
 import logging
 import pathlib
 import re
@@ -200,7 +199,7 @@ def test_pages_in_a_browser(site):
     """No errors, no requests to other hosts, no sideways scrolling, no serious finding of axe-core."""
     with chromium() as browser:
         for name in ("index", "training", "notebooks/1_start", "gallery", "speed", "reference/layers"):
-            for width, scheme in itertools.product(WIDTHS, SCHEMES):
+            for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
                 with opened(browser, site / f"{name}.html", width=width, scheme=scheme) as found:
                     found.check(("data:", site.as_uri()))
                     assert found.accessibility() == [], (name, width, scheme)

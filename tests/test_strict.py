@@ -157,6 +157,7 @@ def test_normalize_without_rank_promotion(rank):
     np.testing.assert_allclose(y.ravel(), [2, 1.5])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", [case for case in CASES if case.random], ids=lambda case: case.name)
 def test_random_draws_are_the_same_under_x64(case: Case):
     params, state, x = example(case)
@@ -166,7 +167,7 @@ def test_random_draws_are_the_same_under_x64(case: Case):
     np.testing.assert_allclose(plain, wide, 1e-4, 1e-4)
 
 
-@pytest.mark.sample(2, 2)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_zeros_give_no_nan(case: Case):
     """Values and gradients of input and parameters that are all zero, which roots and quotients may not survive."""

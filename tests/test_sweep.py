@@ -98,6 +98,7 @@ def test_arguments_of_the_model(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("layer", [cnn.spatial_dropout, cnn.gaussian_dropout, cnn.drop_block], ids=lambda f: f.__name__)
 def test_rates_of_other_random_layers(layer, tmp_path):
     make = lambda rate: cnn.serial(cnn.conv(4), layer(rate), cnn.global_avg_pool, cnn.dense(3))
@@ -336,7 +337,7 @@ def test_runs_at_once(monkeypatch):
     assert [of_size(size) for size in (10**7, 3 * 10**8, 5 * 10**8)] == [16, 16, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_memory_grows_with_the_chunk_not_with_the_runs(tmp_path, monkeypatch):
     few, many, larger = (
         device_bytes(tmp_path / str(i), runs, chunk, monkeypatch)
@@ -369,6 +370,7 @@ print(json.dumps([run.history for run in result.runs]))
 
 
 @pytest.mark.slow
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "options",
     [

@@ -23,10 +23,10 @@ from jaxcnn.weights._tables import tables
 from tests import zoo_weights
 from tests.published import SEGMENTATION, TORCHVISION
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 GOLDENS = {file.stem: file for file in sorted((pathlib.Path(__file__).parent / "goldens" / "zoo").glob("*.npz"))}
-# The smallest of each family; the others are compared in full runs.
+# The smallest of each family; CI compares half of these, full runs compare all models.
 SMALL = {
     "alexnet",
     "vgg11",
@@ -114,6 +114,7 @@ def state_dict(name, **options):
     return {key: zoo_weights.weight(key, shape) for key, shape in shapes_there(name, **options).items()}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", zoo_weights.full_but(SMALL | {"unet", "hrnet_w18", "inception_v3"}, MODELS))
 def test_figures(name):
     """Parameters and multiply-adds, to the digits given, of the model's documentation and of torchvision."""
@@ -142,6 +143,7 @@ def test_all_of_torchvision_is_here():
     assert set(TORCHVISION) | set(SEGMENTATION) <= set(GOLDENS)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("mode", "name"),
     [
@@ -167,6 +169,7 @@ def test_logits_of_torch(mode, name):
     assert np.abs(y - expected).max() <= (1e-6 if wide else 1e-4) * np.abs(expected).max()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", zoo_weights.full_but(SMALL, GOLDENS))
 def test_names_of_torch(name):
     with np.load(GOLDENS[name], allow_pickle=False) as golden:
@@ -174,6 +177,7 @@ def test_names_of_torch(name):
     assert zoo_weights.names_hash(shapes_there(name, **compared(name))) == expected
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", zoo_weights.full_but(SMALL_IN_TRAINING, GOLDENS))
 def test_weights_there_and_back(name):
     """To the bit."""
