@@ -110,7 +110,7 @@ def export(
     if not input_spec.shape:
         raise ValueError("export needs an input_spec with a batch dimension, got a scalar")
     (batch,) = jax.export.symbolic_shape("batch")
-    x = jax.ShapeDtypeStruct((batch, *input_spec.shape[1:]), spec_of(input_spec).dtype)
+    x = spec_of(input_spec, batch)
 
     def evaluate(x):
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x

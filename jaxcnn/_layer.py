@@ -226,10 +226,14 @@ def has_spec(x: Any) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
-def spec_of(x: Any) -> Any:
-    """The `jax.ShapeDtypeStruct` of each array in a tree; without jax_enable_x64, 64 bits become 32."""
+def spec_of(x: Any, batch: Any = None) -> Any:
+    """The `jax.ShapeDtypeStruct` of each array in a tree, of another batch size if given.
+
+    Without jax_enable_x64, 64 bits become 32.
+    """
     canonical = functools.partial(jax.dtypes.canonicalize_dtype, allow_extended_dtype=True)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, canonical(leaf.dtype)), x)
+    shape = lambda leaf: leaf.shape if batch is None else (batch, *leaf.shape[1:])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(shape(leaf), canonical(leaf.dtype)), x)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr, spec_of
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, with_check
 
@@ -134,8 +134,8 @@ def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
 
     def shape(params, state, images):
         # uint8 images are converted to floats before the model receives them.
-        dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else jax.dtypes.canonicalize_dtype(x.dtype)
-        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), dtype(x)), images)
+        dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else x.dtype
+        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype(x)), spec_of(images, 1))
         key = tuple(jax.tree.leaves(spec))
         if key not in cache:
             apply = functools.partial(model.apply, train=False)

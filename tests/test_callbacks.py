@@ -206,7 +206,7 @@ def stop_at(event, step):
 
 
 @pytest.mark.slow
-@pytest.mark.sample(3, 3)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("stop", [1, 2, 5])
 def test_a_user_defined_loss_and_metrics_resume_to_the_bit(tmp_path, stop):
     """Within the first epoch, at its end, and within the third of four epochs of two steps."""

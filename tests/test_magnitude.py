@@ -43,7 +43,7 @@ def test_a_kernel_of_zeros_has_a_finite_gradient(transform, make):
     assert finite(gradient(layer, params, state))
 
 
-@pytest.mark.sample(4, 4)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("value", [0.0, 1e-42, 1.3e-38, 2e-30, 1e-25])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_single_tiny_filter_has_a_finite_gradient(transform, value):
@@ -120,7 +120,7 @@ def normalized(x, groups, axes):
     return (rest / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)).reshape(x.shape)
 
 
-@pytest.mark.sample(3, 3)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("mean", [1e4, -1e4, 1e6, -1e6])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_far_from_zero(name, mean):
@@ -226,7 +226,7 @@ def test_lp_pool_of_short_floats(dtype, p):
     np.testing.assert_allclose(np.asarray(y, np.float64), pooled(x, p, 3).astype(np.float64), 2.0**-8)
 
 
-@pytest.mark.sample(3, 3)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("p", [1, 2, 16, 1000])
 @pytest.mark.parametrize("magnitude", [1e-25, 1.0, 255.0, 1e30])
 def test_gradient_of_lp_pool_at_any_magnitude(p, magnitude):

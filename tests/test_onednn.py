@@ -108,7 +108,7 @@ def test_several_models(channels, groups, size, stride):
 
 
 @needs_onednn
-@pytest.mark.sample(3, 6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("conv", CONVOLUTIONS, ids=lambda conv: conv.name)
 def test_locality(conv, monkeypatch):
     check_locality(conv, monkeypatch)

@@ -195,11 +195,17 @@ def test_docstring_tables_and_fields():
 
 @needs_sphinx
 @pytest.mark.slow
-def test_pages_in_a_browser(site):
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        *zip(WIDTHS, SCHEMES, strict=True),
+        *(pytest.param(*pair, marks=pytest.mark.full) for pair in zip(WIDTHS, reversed(SCHEMES), strict=True)),
+    ],
+)
+def test_pages_in_a_browser(site, width, scheme):
     """No errors, no requests to other hosts, no sideways scrolling, no serious finding of axe-core."""
     with chromium() as browser:
         for name in ("index", "training", "notebooks/1_start", "gallery", "speed", "reference/layers"):
-            for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
-                with opened(browser, site / f"{name}.html", width=width, scheme=scheme) as found:
-                    found.check(("data:", site.as_uri()))
-                    assert found.accessibility() == [], (name, width, scheme)
+            with opened(browser, site / f"{name}.html", width=width, scheme=scheme) as found:
+                found.check(("data:", site.as_uri()))
+                assert found.accessibility() == [], name

@@ -39,7 +39,7 @@ def lowered(f, *args):
     return jax.eval_shape(f, *args)
 
 
-@pytest.mark.sample(5, 5)
+@pytest.mark.sample(5)
 @every_mode
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_layers(case: Case, mode: str):
@@ -81,7 +81,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.sample(5, 5)
+@pytest.mark.sample(5)
 @every_mode
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", LOSSES)
@@ -138,7 +138,7 @@ def test_the_table_of_augmentations_is_complete():
     assert public - {"in_float32"} == {*AUGMENTS}
 
 
-@pytest.mark.sample(5, 5)
+@pytest.mark.sample(5)
 @every_mode
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.uint8])
 @pytest.mark.parametrize("name", AUGMENTS)
@@ -208,7 +208,7 @@ def test_the_settings_are_complete():
     assert {key for config in SETTINGS.values() for key in config} == {*cnn.train.FIT}
 
 
-@pytest.mark.sample(2, 2)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fit_under_x64(tmp_path, name: str):
     """optax itself promotes dtypes and ranks, so only this mode."""

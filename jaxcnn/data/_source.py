@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxcnn._key import child_key
-from jaxcnn._layer import short_repr
+from jaxcnn._layer import short_repr, spec_of
 from jaxcnn._validate import check_batch
 from jaxcnn.data._load import Dataset
 from jaxcnn.data._stream import Stream
@@ -128,9 +128,7 @@ def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
     """Return a `Source` of arrays that are already validated. The names are arbitrary."""
     count = len(next(iter(arrays.values())))
     size = min(batch_size, count)
-    canonical = jax.dtypes.canonicalize_dtype
-    spec = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), canonical(x.dtype)) for name, x in arrays.items()}
-    return Source(spec, count // size if shuffle else -(-count // size), shuffle, arrays)
+    return Source(spec_of(arrays, size), count // size if shuffle else -(-count // size), shuffle, arrays)
 
 
 def as_batch(batch: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Params, State, as_layer
+from jaxcnn._layer import Params, State, as_layer, spec_of
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.explain._activations import feature_maps, filters
@@ -81,8 +81,7 @@ def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state
     for x, labels in batches(data):
         output = predict(params, state, x)[0]
         if spec is None:
-            dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # without jax_enable_x64, float64 becomes float32
-            spec, task = jax.ShapeDtypeStruct((1, *x.shape[1:]), dtype), task_of(x.shape, output, labels)
+            spec, task = spec_of(x, 1), task_of(x.shape, output, labels)
         if task:
             parts.append(columns_of(task, np.asarray(output, np.float32), labels))
     if spec is None:
