@@ -7,6 +7,7 @@ import signal
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import jaxcnn.data
 
@@ -55,6 +56,20 @@ def signals_are_not_ignored():
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="module")
+def no_compilation_cache():
+    """Programs that call oneDNN, which XLA cannot save in a cache."""
+
+    def enable(value):
+        jax.config.update("jax_enable_compilation_cache", value)
+        compilation_cache.reset_cache()
+        jax.clear_caches()
+
+    enable(False)
+    yield
+    enable(True)
 
 
 @pytest.fixture

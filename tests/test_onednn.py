@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
-from jax.experimental.compilation_cache import compilation_cache
 
 import jaxcnn as cnn
 from jaxcnn import explain
@@ -29,18 +28,7 @@ CONVOLUTION, MATMUL = "__onednn$convolution", "__onednn$matmul"
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_compilation_cache():
-    def enable(value):
-        jax.config.update("jax_enable_compilation_cache", value)
-        compilation_cache.reset_cache()
-        jax.clear_caches()
-
-    enable(False)
-    yield
-    enable(True)
-
-
+pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 needs_onednn = pytest.mark.skipif(not IS_X86, reason="not an x86 processor")
 
 

@@ -112,9 +112,12 @@ def test_choices(choice):
         assert choose(convolution._replace(operation=operation), backend="gpu").name == "lax"
 
 
+NEED_ONEDNN = {"onednn", "convolutions of phases", "winograd gradient"}  # see test_onednn and test_winograd_gradient
+
+
 def test_choices_cover_all_rules_of_convolutions():
     for number, operation in enumerate(("forward", "input gradient", "kernel gradient"), 1):
-        names = {rule.name for rule in TABLES[operation]} - {"onednn", "convolutions of phases"}
+        names = {rule.name for rule in TABLES[operation]} - NEED_ONEDNN
         unused = {"lax"} if operation == "input gradient" else set()  # only for other backends and with `exclude`
         assert {choice[number] for choice in CHOICES} == names - unused
 

@@ -18,6 +18,7 @@ from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._lowering._rules import TABLES, forced
 from jaxcnn._window import Window
 from tests.test_lowering import close, convolutions, pools
+from tests.test_rules import NEED_ONEDNN
 
 MODELS = 3
 small = settings(max_examples=4, deadline=None, derandomize=True)
@@ -313,8 +314,7 @@ def test_every_rule_of_several_models(rule):
 def test_cases_cover_all_rules():
     convolutions = ("forward", "input gradient", "kernel gradient")
     names = {rule.name for operation in convolutions for rule in TABLES[operation]}
-    with_onednn = {"onednn", "convolutions of phases"}  # not with a compilation cache; see test_onednn.py
-    assert {*CASES} == names - with_onednn
+    assert {*CASES} == names - NEED_ONEDNN  # not available with a compilation cache
 
 
 @pytest.mark.usefixtures("quick_compilation")

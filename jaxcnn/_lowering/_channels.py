@@ -56,9 +56,9 @@ def abs_sum(x: jax.Array) -> jax.Array:
     return _sum_of(at_least_float32(x), jnp.abs).sum()
 
 
-def square_sum(x: jax.Array) -> jax.Array:
-    """The sum of x^2."""
-    return _sum_of(at_least_float32(x), jnp.square).sum()
+def partial_abs_sums(x: jax.Array) -> jax.Array:
+    """(N, *spatial, C) -> (positions / 16, C): sums of |x| over 16 neighbors, or fewer if 16 does not divide them."""
+    return materialized(functools.reduce(lax.add, map(jnp.abs, _interleaved(_rows(x)))))
 
 
 def _lax_sum(x: jax.Array) -> jax.Array:

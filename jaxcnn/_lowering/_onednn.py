@@ -49,11 +49,11 @@ def fits(problem: Problem) -> bool:
         and set(window.input_dilation) == {1}
         and min(map(min, window.padding)) >= 0
         and all(isinstance(size, int) and size > 0 for size in sizes)
-        and _usable()
+        and usable()
     )
 
 
-def _usable() -> bool:
+def usable() -> bool:
     """Whether a program that is lowered now may call oneDNN.
 
     XLA cannot save such programs in a compilation cache, or divide the call between devices.
@@ -120,7 +120,7 @@ def can_multiply(a: jax.Array, b: jax.Array) -> bool:
         a.dtype == b.dtype == jnp.float32
         and all(isinstance(size, int) and size > 0 for size in sizes)
         and math.prod(sizes) >= _MIN_PRODUCT
-        and _usable()
+        and usable()
     )
 
 
@@ -139,13 +139,18 @@ def sum_of_products(x: jax.Array, dy: jax.Array) -> jax.Array:
     return _matmul(_rows(x), _rows(dy), transposed="a")
 
 
+def sums_of_products(x: jax.Array, dy: jax.Array) -> jax.Array:
+    """(B, P, C), (B, P, F) -> (B, C, F): x^T dy for each of B."""
+    return _matmul(x, dy, transposed="a")
+
+
 def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1])
 
 
 def _matmul(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
     config = {"transpose_a": transposed == "a", "transpose_b": transposed == "b"}
-    shape = a.shape[transposed == "a"], b.shape[transposed != "b"]
+    shape = *a.shape[:-2], a.shape[-1 if transposed == "a" else -2], b.shape[-2 if transposed == "b" else -1]
     return _call("matmul", (a, b), shape, {"onednn_matmul_config": config})
 
 

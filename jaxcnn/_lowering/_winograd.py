@@ -7,8 +7,8 @@ Two neighboring outputs depend on four inputs, d0 to d3, and three taps, g0 to g
     y0 = m1 + m2 + m3    y1 = m2 - m3 - m4
 
 Each product is a convolution over the other dimensions, with half of the positions. Each output depends only on inputs
-in its own window. Larger tiles, such as F(4, 3), and the form for the kernel gradient, F(3, 2), use inputs that cancel
-only in exact arithmetic, so an outlier or NaN would affect outputs outside of its window.
+in its own window. Larger tiles, such as F(4, 3), use inputs that cancel only in exact arithmetic, so an outlier or NaN
+would affect outputs outside of its window.
 `jax.default_matmul_precision("highest")` disables this algorithm.
 
 Source: S. Winograd (1980), Arithmetic Complexity of Computations; A. Lavin and S. Gray (2016), Fast Algorithms for
@@ -19,11 +19,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering import _problem
-from jaxcnn._lowering._channels import abs_sum, square_sum
+from jaxcnn._lowering._channels import partial_abs_sums
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._lowering._taps import padded
@@ -33,7 +34,7 @@ _OUT, _TAPS, _IN = 2, 3, 4
 _MIN_CHANNELS = 256  # with fewer, the input transform costs more than the products save
 _MIN_CHANNELS_DEPTH = 32  # likewise along the first dimension of a volume, where the transform adds whole slices
 _MAX_WASTE = 6 / 5  # maximum ratio of computed to used positions
-_MAX_PEAK = 16  # maximum ratio of root mean square to mean magnitude, of the kernel or the inputs
+_MAX_PEAK = 16  # maximum ratio of root mean square to mean magnitude: of the inputs or the kernel, in sums of 16
 
 
 def waste(problem: Problem) -> dict[int, float]:
@@ -60,10 +61,15 @@ def _least_waste(problem: Problem) -> tuple[float, int]:
     return min((ratio, dim) for dim, ratio in waste(problem).items())
 
 
+def is_disabled() -> bool:
+    """Whether the user asks for the precision of a sum of products."""
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax defines it at import
+    return precision in ("highest", "float32")
+
+
 def is_faster(problem: Problem) -> bool:
     """Whether the channels, and the positions per kernel transform, are numerous enough, if `waste` is not empty."""
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax defines it at import
-    if precision in ("highest", "float32"):
+    if is_disabled():
         return False
     ratio, dim = _least_waste(problem)
     along_depth = len(problem.spatial) == 3 and dim == 0
@@ -74,24 +80,25 @@ def is_faster(problem: Problem) -> bool:
     return enough_channels and enough_positions and ratio <= _MAX_WASTE
 
 
-def accurate(x: jax.Array, w: jax.Array) -> jax.Array:
+def accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Array:
     """Whether `forward` is as accurate as a sum of products: no overflow, and no outliers.
 
     False for NaN, infinity and values whose sums may overflow, because infinity minus infinity is NaN. Outliers add
     rounding errors to outputs that should not depend on them: a large input at a tap with weight zero, as in a masked
-    convolution, or a large weight whose tap reads padding.
+    convolution, or a large weight whose tap reads padding. Intermediate results are at most `growth` times the sum of
+    |x| times the largest |w|.
     """
-    finite = jnp.isfinite(2 * _IN * abs_sum(x) * _norm(w))  # the norm is at least the largest weight
-    return finite & _no_outliers(x) & _no_outliers(w)
+    (sum_x, norm_x), (sum_w, norm_w) = _magnitudes(x), _magnitudes(w)
+    few_outliers = (norm_x * math.sqrt(x.size) <= _MAX_PEAK * sum_x) & (norm_w * math.sqrt(w.size) <= _MAX_PEAK * sum_w)
+    return jnp.isfinite(growth * sum_x * norm_w) & few_outliers  # the norm is at least the largest |w|
 
 
-def _no_outliers(a: jax.Array) -> jax.Array:
-    """Whether the root mean square is at most `_MAX_PEAK` times the mean magnitude."""
-    return _norm(a) * jnp.sqrt(jnp.asarray(a.size, jnp.float32)) <= _MAX_PEAK * abs_sum(a)
-
-
-def _norm(a: jax.Array) -> jax.Array:
-    return jnp.sqrt(square_sum(a))
+def _magnitudes(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum of |a|, and the root of the sum of squares of its partial sums, which reads `a` only once."""
+    sums, zero = partial_abs_sums(a), np.float32(0)
+    add = lambda a, b: (a[0] + b[0], a[1] + b[1])
+    total, squares = lax.reduce((sums, jnp.square(sums)), (zero, zero), add, (0, 1))  # one loop compiles faster
+    return total, jnp.sqrt(squares)
 
 
 def forward(x: jax.Array, w: jax.Array, problem: Problem, dim: int, compute: Algorithm) -> jax.Array:
