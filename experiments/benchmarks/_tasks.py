@@ -14,6 +14,7 @@ class Task(NamedTuple):
     dense: bool  # whether the labels are maps
     model: Callable[[], Layer]
     module: Callable[[], Any]  # the same network in PyTorch
+    torchvision: bool = False  # whether it is torchvision's
     dtype: str = "float32"  # as in `_networks.Network`
 
 
@@ -83,7 +84,8 @@ TASKS = {
         True,
         models.deeplabv3_mobilenet_v3_large,
         torchvision_model("deeplabv3_mobilenet_v3_large", weights_backbone=None, aux_loss=True),
+        torchvision=True,
     ),
-    "r3d_18": Task((8, 112, 112, 3), 2, 400, False, models.r3d_18, torchvision_model("r3d_18")),
+    "r3d_18": Task((8, 112, 112, 3), 2, 400, False, models.r3d_18, torchvision_model("r3d_18"), torchvision=True),
     "inception_time": Task((128, 1), 64, 2, False, models.inception_time, torch_inception_time),
 }

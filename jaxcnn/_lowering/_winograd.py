@@ -81,7 +81,7 @@ def is_faster(problem: Problem) -> bool:
 
 
 def accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Array:
-    """Whether `forward` is as accurate as a sum of products: no overflow, and no outliers.
+    """Whether products of x and w are as accurate as without this algorithm: no overflow, and no outliers.
 
     False for NaN, infinity and values whose sums may overflow, because infinity minus infinity is NaN. Outliers add
     rounding errors to outputs that should not depend on them: a large input at a tap with weight zero, as in a masked

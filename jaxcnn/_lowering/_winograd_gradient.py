@@ -1,20 +1,24 @@
 """Kernel gradients by Winograd's F(3, 4): for 3x3 kernels, with a quarter of the multiplications.
 
-Along one dimension, a block has four positions of dy, and six of x, of which each of the three taps reads four:
+Along one dimension, a block has four positions of dy. Each of the three taps multiplies them by four of six positions
+of x:
 
     dw[k] = sum over i of x[i + k] dy[i]    k = 0, 1, 2    i = 0, .., 3    12 products
 
-x and dy are the coefficients of polynomials. Their values at the five points below, and their leading coefficients,
-determine dw with six products:
+Polynomials with four and three coefficients are multiplied with six products, of their values at the five points below
+and of their leading coefficients. Transposed, the same six products give dw:
 
     dw = TAPS^T ((INPUTS x) * (GRADIENTS dy))
+
+GRADIENTS and TAPS contain the powers of the points. INPUTS contains the coefficients of Lagrange's polynomials, which
+are zero at all points but one.
 
 Several dimensions are transformed one after the other: 36 products replace 144 in an image. Each is a matrix product
 over all blocks, with x's channels as rows and dy's as columns. TAPS^T is applied to their sums.
 
-A block's x values that a tap does not read cancel only up to rounding errors. So outliers, NaN and infinity are left to
-the next rule. These points have the error of a sum of products in float32; the usual ones, 0, 1, -1, 2 and -2, have
-four times as much. `jax.default_matmul_precision("highest")` disables this algorithm.
+In a block, the values of x that a tap does not read cancel only up to rounding errors. So outliers, NaN and infinity
+are left to the next rule. These points have the error of a sum of products in float32; the usual ones, 0, 1, -1, 2 and
+-2, have four times as much. `jax.default_matmul_precision("highest")` disables this algorithm.
 
 Source: A. Lavin and S. Gray (2016), Fast Algorithms for Convolutional Neural Networks; A. Toom (1963), The Complexity
 of a Scheme of Functional Elements Realizing the Multiplication of Integers.

@@ -1,12 +1,11 @@
-"""The networks of the benchmarks in Keras 3, on JAX."""
+"""The networks in Keras 3, on JAX."""
 
 import os
 
-from experiments.benchmarks import _networks
-from experiments.benchmarks._networks import (
+from experiments.benchmarks._networks._contender import LEARNING_RATE, MOMENTUM, Contender, random_batch
+from experiments.benchmarks._networks._layers import (
     Append,
     AvgPool,
-    Contender,
     Conv,
     Dense,
     Excite,
@@ -23,7 +22,7 @@ from experiments.benchmarks._networks import (
 )
 
 
-def contender(net: Network) -> Contender:
+def create(net: Network) -> Contender:
     """Each call copies the batch from the host, as `fit` does."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
@@ -75,11 +74,11 @@ def contender(net: Network) -> Contender:
                     x = layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(y)])
         return x
 
-    image, label = _networks.random_batch(net)
+    image, label = random_batch(net)
     inputs = keras.Input(net.shape)
     model = keras.Model(inputs, apply(net.layers, inputs))
     model.compile(
-        keras.optimizers.SGD(_networks.LEARNING_RATE, momentum=_networks.MOMENTUM),
+        keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     parameters = sum(variable.value.size for variable in model.trainable_variables)
