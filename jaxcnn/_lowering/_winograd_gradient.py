@@ -10,8 +10,8 @@ and of their leading coefficients. Transposed, the same six products give dw:
 
     dw = TAPS^T ((INPUTS x) * (GRADIENTS dy))
 
-GRADIENTS and TAPS contain the powers of the points. INPUTS contains the coefficients of Lagrange's polynomials, which
-are zero at all points but one.
+GRADIENTS and TAPS contain the powers of the points. INPUTS contains the coefficients of polynomials that are zero at
+all points but one; their values there, the denominators of Lagrange's interpolation, divide the rows of TAPS.
 
 Several dimensions are transformed one after the other: 36 products replace 144 in an image. Each is a matrix product
 over all blocks, with x's channels as rows and dy's as columns. TAPS^T is applied to their sums.
