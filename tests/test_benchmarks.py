@@ -29,6 +29,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks import cifar10_speedrun as cifar10_benchmark
 from experiments.benchmarks import onnx as onnx_benchmark
+from experiments.benchmarks._tasks import TASKS
 from jaxcnn import dense, flatten, serial
 from jaxcnn.data import Dataset
 from jaxcnn.models import MODELS
@@ -435,3 +436,12 @@ def test_sections_on_compilation_and_start(tmp_path, monkeypatch):
     (tmp_path / "results" / "startup-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
     assert _speed_records.start_up().endswith("| keras, compilation cache | 1.00 | 2.50 | 3.25 |\n")
     assert "medians of 5." in _speed_records.start_up()
+
+
+def test_networks_of_torchvision_are_skipped_without_it(monkeypatch, capsys):
+    monkeypatch.setattr(_measure, "installed", lambda package: None if package == "torchvision" else "1.0")
+    monkeypatch.setattr(_networks, "create_contender", lambda net, name: _networks.Contender(1, lambda: 0.0, None))
+    names = ["jaxcnn", "torch", "torch channels_last"]
+    assert [*_networks.build(TASKS["r3d_18"], names)] == ["jaxcnn"]
+    assert capsys.readouterr().out == "skipping torchvision: not installed\n"
+    assert [*_networks.build(TASKS["unet"], names)] == names

@@ -36,7 +36,7 @@ class Conv(NamedTuple):
     w: tuple[int, ...]
     uses: tuple = ()
     stride: int = 1
-    pad: tuple[int, int] = (1, 1)
+    pad: tuple = (1, 1)  # of each dimension, or one pair per dimension
     lhs_dilation: int = 1
     dilation: int = 1
     groups: int = 1
@@ -45,8 +45,8 @@ class Conv(NamedTuple):
     @property
     def window(self) -> Window:
         each = lambda value: (value,) * (len(self.x) - 2)
-        fields = self.stride, self.dilation, self.pad, self.lhs_dilation
-        return Window(self.w[:-2], *map(each, fields))
+        pad = self.pad if isinstance(self.pad[0], tuple) else each(self.pad)
+        return Window(self.w[:-2], each(self.stride), each(self.dilation), pad, each(self.lhs_dilation))
 
     @property
     def problem(self) -> _problem.Problem:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxcnn._lowering import _lax, _onednn, _problem, _rules, _winograd, _winograd_gradient, convolve
 from jaxcnn._window import Window
-from tests.test_locality import Conv, check_locality
+from tests.test_locality import Conv, check_locality, oracle
 from tests.test_lowering import same_derivatives_as_lax
 from tests.test_onednn import needs_onednn, normal, window
 from tests.test_rules import problem
@@ -16,16 +16,9 @@ pytestmark = [pytest.mark.usefixtures("no_compilation_cache"), needs_onednn]
 
 
 def exact_gradient(x, dy, window):
-    """In float64, tap by tap."""
-    size, _, _, padding, _ = window
-    xp = np.pad(np.asarray(x, np.float64), ((0, 0), *(tuple(map(max, ends, (0, 0))) for ends in padding), (0, 0)))
-    dw = np.zeros((*size, x.shape[-1], dy.shape[-1]))
-    positions = tuple(range(dy.ndim - 1))
-    for tap in np.ndindex(*size):
-        crop = (max(0, -low) + k for k, (low, _) in zip(tap, padding, strict=True))
-        part = xp[(slice(None), *(slice(a, a + n) for a, n in zip(crop, dy.shape[1:-1], strict=True)))]
-        dw[tap] = np.tensordot(part, np.asarray(dy, np.float64), (positions, positions))
-    return dw
+    x, dy = np.asarray(x, np.float64), np.asarray(dy, np.float64)
+    w = np.zeros((*window.size, x.shape[-1], dy.shape[-1]))
+    return oracle(Conv("", x.shape, w.shape, pad=window.padding), "dw", x, w, dy)
 
 
 def error(found, exact):

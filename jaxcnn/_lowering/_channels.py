@@ -10,7 +10,6 @@ gradient of `scale_centered` for v is the channel sum of (x - near) * dy, which 
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,7 +52,7 @@ def vectorized_channel_sum(x: jax.Array) -> jax.Array:
 
 def abs_sum(x: jax.Array) -> jax.Array:
     """The sum of |x|. It is finite only if all values are."""
-    return _sum_of(at_least_float32(x), jnp.abs).sum()
+    return vectorized_channel_sum(partial_abs_sums(x)).sum()
 
 
 def partial_abs_sums(x: jax.Array) -> jax.Array:
@@ -92,9 +91,9 @@ def _cpu_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
     return _added([*terms]).astype(dy.dtype)
 
 
-def _sum_of(x: jax.Array, f: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
-    """The channel sum of f(x), for an element-wise f, in a vectorized pass over memory."""
-    return _added([f(part) for part in _interleaved(_rows(x))]).astype(x.dtype)
+def _cpu_sum(x: jax.Array) -> jax.Array:
+    """The channel sum in a vectorized pass over memory."""
+    return _added(_interleaved(_rows(x))).astype(x.dtype)
 
 
 def _added(parts: list[jax.Array]) -> jax.Array:
@@ -128,7 +127,7 @@ def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, v.dtype)
 
 
-_sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_sum_of, examples=(False,))
+_sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_cpu_sum, examples=(False,))
 _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
 _moments = primitive("jaxcnn_channel_moments", _lax_moments, cpu=_cpu_moments, examples=(False, False))
 _scaled = primitive("jaxcnn_scale_centered", _lax_scaled, spec=lambda x, *_, models: x, examples=(True, False, False))

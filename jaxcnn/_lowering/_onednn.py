@@ -42,13 +42,12 @@ def excluded() -> Iterator[None]:
 def fits(problem: Problem) -> bool:
     """Whether oneDNN is available and can compute the problem."""
     window = problem.window
-    sizes = (problem.examples, *problem.spatial, problem.channels, problem.features, *problem.output)
     return (
         problem.dtype == "float32"
         and len(problem.spatial) <= 3
         and set(window.input_dilation) == {1}
         and min(map(min, window.padding)) >= 0
-        and all(isinstance(size, int) and size > 0 for size in sizes)
+        and problem.has_static_shapes
         and usable()
     )
 

@@ -31,6 +31,12 @@ class Problem(NamedTuple):
         return self.window.output(self.spatial)
 
     @property
+    def has_static_shapes(self) -> bool:
+        """Whether all sizes are positive integers: none is 0, or symbolic as in `jax.export`."""
+        sizes = (self.examples, *self.spatial, self.channels, self.features, *self.output)
+        return all(isinstance(size, int) and size > 0 for size in sizes)
+
+    @property
     def channels_per_group(self) -> int:
         return self.channels // self.groups
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcnn._jax import Tracer
 from jaxcnn._lowering import (
@@ -31,7 +30,7 @@ from jaxcnn._lowering import (
     _winograd,
     _winograd_gradient,
 )
-from jaxcnn._lowering._if_finite import if_finite, im2col_if_finite
+from jaxcnn._lowering._if_finite import if_finite, im2col_if_finite, run_if
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._path import expected_one_of
 
@@ -202,18 +201,12 @@ def _tap_slices_faster(problem: Problem) -> bool:
     return window.taps <= _MAX_TAPS and not small and len(window.size) > 1 and problem.channels >= 16
 
 
-def _winograd_if_accurate(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-    # Nested use would multiply overhead and rounding errors.
-    products = functools.partial(_compute, exclude=("winograd",))
-    dim = _winograd.dimension(problem)
-    fast = functools.partial(_winograd.forward, problem=problem, dim=dim, compute=products)
-    return lax.cond(_winograd.accurate(x, w), fast, functools.partial(products, problem=problem), x, w)
+# Nested use would multiply overhead and rounding errors.
+_without_winograd = functools.partial(_compute, exclude=("winograd",))
 
 
-def _winograd_gradient_if_accurate(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    fast = functools.partial(_winograd_gradient.kernel_gradient, problem=problem)
-    other = functools.partial(_compute, problem=problem, exclude=("winograd gradient",))
-    return lax.cond(_winograd.accurate(x, dy, _winograd_gradient.GROWTH), fast, other, x, dy)
+def _winograd_forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    return _winograd.forward(x, w, problem, _winograd.dimension(problem), _without_winograd)
 
 
 def _rotated(dy: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm = _compute) -> jax.Array:
@@ -276,7 +269,7 @@ TABLES = {
         ),
         Rule(
             "winograd",
-            _winograd_if_accurate,
+            run_if(_winograd.accurate, _winograd_forward, _without_winograd),
             "many channels: a third fewer products; the next rule for outliers",
             lambda p: _dense(p) and bool(_winograd.waste(p)),
             _winograd.is_faster,
@@ -337,7 +330,11 @@ TABLES = {
         ),
         Rule(
             "winograd gradient",
-            _winograd_gradient_if_accurate,
+            run_if(
+                functools.partial(_winograd.accurate, growth=_winograd_gradient.GROWTH),
+                _winograd_gradient.kernel_gradient,
+                functools.partial(_compute, exclude=("winograd gradient",)),
+            ),
             "3x3, many channels: a quarter of the products, by oneDNN; the next rule for outliers",
             _winograd_gradient.fits,
             _winograd_gradient.is_faster,

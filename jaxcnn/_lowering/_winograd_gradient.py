@@ -67,20 +67,19 @@ _INPUTS, _GRADIENTS, _TAP_VALUES = _polynomials()
 def fits(problem: Problem) -> bool:
     """Three taps along each dimension of an image or a signal, without groups, stride and dilation; needs oneDNN."""
     size, stride, dilation, _, input_dilation = problem.window
-    sizes = (problem.examples, *problem.spatial, problem.channels, problem.features, *problem.output)
     return (
         problem.groups == 1
         and problem.dtype in ("float32", "bfloat16", "float16")
         and len(size) <= 2
         and set(size) == {_TAPS}
         and {*stride, *dilation, *input_dilation} == {1}
-        and all(isinstance(n, int) and n > 0 for n in sizes)
+        and problem.has_static_shapes
         and _onednn.usable()
     )
 
 
 def is_faster(problem: Problem) -> bool:
-    """Whether there are many products and not too many wasted positions, and the arrays are not too large."""
+    """Whether the problem has many products, few wasted positions and no array that is too large."""
     dims, blocks = len(problem.window.size), math.prod(_blocks(problem))
     waste = blocks * _BLOCK**dims / math.prod(problem.output)
     return (

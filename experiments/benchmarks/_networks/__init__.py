@@ -2,9 +2,9 @@
 
 All frameworks do the same work: the same layers on the same shapes, the same number of parameters, cross entropy, and
 SGD with momentum. In bfloat16, parameters and losses stay float32: `cast` in jaxcnn, `dtype=` in Flax, autocast in
-PyTorch. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels
-first by default, the others channels last. Only jaxcnn sets compiler options. `Silu`, `AvgPool`, `Append` and `Excite`
-are for the networks of `compilation`, which Equinox and stax do not build. Differences:
+PyTorch. Otherwise the code of each framework is idiomatic. PyTorch and Equinox use channels first by default, the
+others channels last. Only jaxcnn sets compiler options. `Silu`, `AvgPool`, `Append` and `Excite` are for the networks
+of `compilation`, which Equinox and stax do not build. Differences:
 
     stax has no grouped convolution and no layer norm. Networks that need one are not built.
     The batch norm of stax has no running statistics. Its training step does less, and inference is not measured.
@@ -22,6 +22,7 @@ from experiments.benchmarks._networks._equinox import equinox_model
 from experiments.benchmarks._networks._flax import flax_model
 from experiments.benchmarks._networks._jaxcnn import jaxcnn_model, jaxcnn_parts, jaxcnn_training
 from experiments.benchmarks._networks._layers import (
+    NETWORKS,
     Conv,
     Dense,
     Gelu,
@@ -32,9 +33,12 @@ from experiments.benchmarks._networks._layers import (
     Norm,
     Relu,
     Residual,
+    convnext_tiny,
+    densenet121,
+    efficientnet_b0,
+    resnet50,
     widen,
 )
-from experiments.benchmarks._networks._named import NETWORKS, convnext_tiny, densenet121, efficientnet_b0, resnet50
 from experiments.benchmarks._networks._torch import torch_device, torch_module
 from experiments.benchmarks._tasks import Task
 
@@ -98,10 +102,6 @@ def create_contender(net: Network | Task, name: str) -> Contender | None:
         return None
     if isinstance(net, Task) and (not name.startswith(("jaxcnn", "torch")) or ("last" in name and len(net.shape) < 3)):
         return None
-    if isinstance(net, Task) and name.startswith("torch") and net.torchvision and not _measure.installed("torchvision"):
-        if name == "torch":
-            print("skipping torchvision: not installed")
-        return None
     return _BUILDERS[name](net)
 
 
@@ -109,7 +109,7 @@ def installed_frameworks(frameworks: Iterable[str]) -> list[str]:
     """The frameworks that are installed. Prints which are skipped."""
     installed = []
     for framework in frameworks:
-        if framework in ("torch", "flax", "equinox") and not _measure.installed(framework):
+        if framework in ("torch", "torchvision", "flax", "equinox") and not _measure.installed(framework):
             print(f"skipping {framework}: not installed")
         else:
             installed.append(framework)
@@ -128,6 +128,8 @@ def contenders(frameworks: Iterable[str]) -> list[str]:
 
 def build(net: Network | Task, names: Iterable[str]) -> dict[str, Contender]:
     """Build a network in each contender that supports it. Checks the parameter counts and runs one training step."""
+    if isinstance(net, Task) and net.torchvision and not installed_frameworks(["torchvision"]):
+        names = [name for name in names if not name.startswith("torch")]
     built = {name: contender for name in names if (contender := create_contender(net, name))}
     check(built)
     return built

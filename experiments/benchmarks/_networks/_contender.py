@@ -1,4 +1,4 @@
-"""Networks built in a framework, and what the JAX frameworks share: data, optimizer and training step."""
+"""A network built in a framework. The JAX frameworks use the same optimizer and training step."""
 
 import functools
 from collections.abc import Callable

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import (
     Contender,
     Model,
@@ -17,23 +18,9 @@ from experiments.benchmarks._networks._contender import (
     random_batch,
     stateful,
 )
-from experiments.benchmarks._networks._layers import (
-    Conv,
-    Dense,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    output_shape,
-)
 
 
-def _equinox_init(net: Network) -> Callable[[jax.Array], tuple[Any, Any]]:
+def _equinox_init(net: _layers.Network) -> Callable[[jax.Array], tuple[Any, Any]]:
     """The function key -> (module, state)."""
     import equinox as eqx
     from equinox import nn
@@ -57,34 +44,34 @@ def _equinox_init(net: Network) -> Callable[[jax.Array], tuple[Any, Any]]:
         built = []
         for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
             built.append(layer_of(layer, shape, layer_key))
-            shape = output_shape(layer, shape)
+            shape = _layers.output_shape(layer, shape)
         return nn.Sequential(built)
 
     def layer_of(layer, shape, key):
         channels = shape[-1]
         match layer:
-            case Conv(features, size, stride, groups, bias):
+            case _layers.Conv(features, size, stride, groups, bias):
                 padding = layer.padding
                 return nn.Conv2d(channels, features, size, stride, padding, groups=groups, use_bias=bias, key=key)
-            case Norm():
+            case _layers.Norm():
                 return nn.BatchNorm(channels, axis_name="batch", momentum=0.9, mode="batch")
-            case LayerNorm():
+            case _layers.LayerNorm():
                 return ChannelNorm(nn.LayerNorm(channels))
-            case Relu():
+            case _layers.Relu():
                 return nn.Lambda(jax.nn.relu)
-            case Gelu():
+            case _layers.Gelu():
                 return nn.Lambda(functools.partial(jax.nn.gelu, approximate=False))
-            case MaxPool(size, stride, padding):
+            case _layers.MaxPool(size, stride, padding):
                 return nn.MaxPool2d(size, stride, padding)
-            case GlobalAvgPool():
+            case _layers.GlobalAvgPool():
                 return nn.Lambda(lambda x: x.mean((1, 2)))
-            case Flatten():
+            case _layers.Flatten():
                 return nn.Lambda(jnp.ravel)
-            case Dense(features):
+            case _layers.Dense(features):
                 if len(shape) > 1:
                     return nn.Conv2d(channels, features, 1, key=key)
                 return nn.Linear(channels, features, key=key)
-            case Residual(branch, shortcut):
+            case _layers.Residual(branch, shortcut):
                 branch_key, shortcut_key = jax.random.split(key)
                 return Sum(build(branch, shape, branch_key), build(shortcut, shape, shortcut_key))
 
@@ -96,7 +83,7 @@ def _equinox_forward(model: Any, state: Any, image: jax.Array) -> tuple[jax.Arra
     return jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(image, state)
 
 
-def equinox_model(net: Network) -> Model:
+def equinox_model(net: _layers.Network) -> Model:
     """The arrays of the module are `params`. Its other parts are the same for all keys."""
     import equinox as eqx
 
@@ -114,7 +101,7 @@ def equinox_model(net: Network) -> Model:
     return Model(init, apply, channels_first=True)
 
 
-def create(net: Network) -> Contender:
+def create(net: _layers.Network) -> Contender:
     import equinox as eqx
     from equinox import nn
 

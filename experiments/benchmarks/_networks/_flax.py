@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import (
     Contender,
     Model,
@@ -16,26 +17,9 @@ from experiments.benchmarks._networks._contender import (
     sgd_step,
     stateful,
 )
-from experiments.benchmarks._networks._layers import (
-    Append,
-    AvgPool,
-    Conv,
-    Dense,
-    Excite,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    Silu,
-)
 
 
-def flax_model(net: Network) -> Model:
+def flax_model(net: _layers.Network) -> Model:
     from flax import linen as nn
 
     class Net(nn.Module):
@@ -45,35 +29,35 @@ def flax_model(net: Network) -> Model:
         def __call__(self, x, *, train):
             for layer in self.layers:
                 match layer:
-                    case Conv(features, size, stride, groups, bias):
+                    case _layers.Conv(features, size, stride, groups, bias):
                         window = {"kernel_size": (size, size), "strides": stride, "padding": layer.padding}
                         x = nn.Conv(features, **window, feature_group_count=groups, use_bias=bias, dtype=net.dtype)(x)
-                    case Norm():
+                    case _layers.Norm():
                         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=net.dtype)(x)
-                    case LayerNorm():
+                    case _layers.LayerNorm():
                         x = nn.LayerNorm(epsilon=1e-5, dtype=net.dtype)(x)
-                    case Relu():
+                    case _layers.Relu():
                         x = nn.relu(x)
-                    case Gelu():
+                    case _layers.Gelu():
                         x = nn.gelu(x, approximate=False)
-                    case Silu():
+                    case _layers.Silu():
                         x = nn.silu(x)
-                    case MaxPool(size, stride, padding):
+                    case _layers.MaxPool(size, stride, padding):
                         x = nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
-                    case AvgPool(size):
+                    case _layers.AvgPool(size):
                         x = nn.avg_pool(x, (size, size), (size, size))
-                    case GlobalAvgPool():
+                    case _layers.GlobalAvgPool():
                         x = x.mean((1, 2))
-                    case Flatten():
+                    case _layers.Flatten():
                         x = x.reshape(len(x), -1)
-                    case Dense(features):
+                    case _layers.Dense(features):
                         x = nn.Dense(features, dtype=net.dtype)(x)
-                    case Residual(branch, shortcut):
+                    case _layers.Residual(branch, shortcut):
                         y = Net(branch)(x, train=train)
                         x = y + (Net(shortcut)(x, train=train) if shortcut else x)
-                    case Append(branch):
+                    case _layers.Append(branch):
                         x = jnp.concatenate([x, Net(branch)(x, train=train)], -1)
-                    case Excite(features):
+                    case _layers.Excite(features):
                         y = nn.silu(nn.Dense(features, dtype=net.dtype)(x.mean((1, 2))))
                         x = x * nn.sigmoid(nn.Dense(x.shape[-1], dtype=net.dtype)(y))[:, None, None]
             return x
@@ -94,7 +78,7 @@ def flax_model(net: Network) -> Model:
     return Model(init, apply)
 
 
-def create(net: Network) -> Contender:
+def create(net: _layers.Network) -> Contender:
     model = flax_model(net)
     batch = tuple(map(jnp.asarray, random_batch(net)))
     params, stats = jax.jit(model.init)(jax.random.key(0))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxcnn
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import (
     Contender,
     Model,
@@ -18,27 +19,12 @@ from experiments.benchmarks._networks._contender import (
     random_batch,
     stateful,
 )
-from experiments.benchmarks._networks._layers import (
-    Append,
-    AvgPool,
-    Conv,
-    Dense,
-    Excite,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    Silu,
-)
 from experiments.benchmarks._tasks import Task
 
 
-def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
+def jaxcnn_parts(
+    net: _layers.Network | Task,
+) -> tuple[jaxcnn.Layer, optax.GradientTransformation, dict[str, jax.Array]]:
     """The model in jaxcnn, its optimizer and a batch."""
 
     def build(layers):
@@ -46,34 +32,34 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
 
     def layer_of(layer):
         match layer:
-            case Conv(features, size, stride, groups, bias):
+            case _layers.Conv(features, size, stride, groups, bias):
                 padding = layer.padding
                 return jaxcnn.conv(features, size, stride=stride, padding=padding, groups=groups, bias=bias)
-            case Norm():
+            case _layers.Norm():
                 return jaxcnn.batch_norm()
-            case LayerNorm():
+            case _layers.LayerNorm():
                 return jaxcnn.layer_norm()
-            case Relu():
+            case _layers.Relu():
                 return jax.nn.relu
-            case Gelu():
+            case _layers.Gelu():
                 return functools.partial(jax.nn.gelu, approximate=False)
-            case Silu():
+            case _layers.Silu():
                 return jax.nn.silu
-            case MaxPool(size, stride, padding):
+            case _layers.MaxPool(size, stride, padding):
                 return jaxcnn.max_pool(size, stride=stride, padding=padding)
-            case AvgPool(size):
+            case _layers.AvgPool(size):
                 return jaxcnn.avg_pool(size)
-            case GlobalAvgPool():
+            case _layers.GlobalAvgPool():
                 return jaxcnn.global_avg_pool
-            case Flatten():
+            case _layers.Flatten():
                 return jaxcnn.flatten
-            case Dense(features):
+            case _layers.Dense(features):
                 return jaxcnn.dense(features)
-            case Residual(branch, shortcut):
+            case _layers.Residual(branch, shortcut):
                 return jaxcnn.residual(build(branch), build(shortcut))
-            case Append(branch):
+            case _layers.Append(branch):
                 return jaxcnn.concatenate(jaxcnn.identity, build(branch))
-            case Excite(features):
+            case _layers.Excite(features):
                 return jaxcnn.squeeze_excite(features=features, activation=jax.nn.silu)
 
     image, label = map(jnp.asarray, random_batch(net))
@@ -82,7 +68,7 @@ def jaxcnn_parts(net: Network | Task) -> tuple[jaxcnn.Layer, optax.GradientTrans
     return model, optimizer(), {"image": image, "label": label}
 
 
-def jaxcnn_model(net: Network) -> Model:
+def jaxcnn_model(net: _layers.Network) -> Model:
     layer, _, _ = jaxcnn_parts(net)
     image = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
     return Model(lambda key: layer.init(key, image), layer.apply)
@@ -97,13 +83,13 @@ class Training(NamedTuple):
     step: Callable[..., Any]
 
 
-def jaxcnn_training(net: Network | Task) -> Training:
+def jaxcnn_training(net: _layers.Network | Task) -> Training:
     model, optimizer, batch = jaxcnn_parts(net)
     create = lambda: jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), batch["image"])
     return Training(model, batch, create, jaxcnn.train.make_step(jaxcnn.cross_entropy(model), optimizer))
 
 
-def create(net: Network | Task) -> Contender:
+def create(net: _layers.Network | Task) -> Contender:
     model, batch, create, step = jaxcnn_training(net)
     train_state = create()
 

@@ -2,27 +2,11 @@
 
 import os
 
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import LEARNING_RATE, MOMENTUM, Contender, random_batch
-from experiments.benchmarks._networks._layers import (
-    Append,
-    AvgPool,
-    Conv,
-    Dense,
-    Excite,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    Silu,
-)
 
 
-def create(net: Network) -> Contender:
+def create(net: _layers.Network) -> Contender:
     """Each call copies the batch from the host, as `fit` does."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
@@ -42,33 +26,33 @@ def create(net: Network) -> Contender:
     def apply(parts, x):
         for part in parts:
             match part:
-                case Conv():
+                case _layers.Conv():
                     x = convolution(part, x)
-                case Norm():
+                case _layers.Norm():
                     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-                case LayerNorm():
+                case _layers.LayerNorm():
                     x = layers.LayerNormalization(epsilon=1e-5)(x)
-                case Relu():
+                case _layers.Relu():
                     x = layers.ReLU()(x)
-                case Gelu():
+                case _layers.Gelu():
                     x = layers.Activation("gelu")(x)
-                case Silu():
+                case _layers.Silu():
                     x = layers.Activation("silu")(x)
-                case AvgPool(size):
+                case _layers.AvgPool(size):
                     x = layers.AveragePooling2D(size)(x)
-                case MaxPool(size, stride, padding):  # after a ReLU, so zeros are never the largest value
+                case _layers.MaxPool(size, stride, padding):  # after a ReLU, so zeros are never the largest value
                     x = layers.MaxPooling2D(size, stride)(padded(x, padding))
-                case GlobalAvgPool():
+                case _layers.GlobalAvgPool():
                     x = layers.GlobalAveragePooling2D()(x)
-                case Flatten():
+                case _layers.Flatten():
                     x = layers.Flatten()(x)
-                case Dense(features):
+                case _layers.Dense(features):
                     x = layers.Dense(features)(x)
-                case Residual(branch, shortcut):
+                case _layers.Residual(branch, shortcut):
                     x = layers.Add()([apply(branch, x), apply(shortcut, x)])
-                case Append(branch):
+                case _layers.Append(branch):
                     x = layers.Concatenate()([x, apply(branch, x)])
-                case Excite(features):
+                case _layers.Excite(features):
                     y = layers.GlobalAveragePooling2D(keepdims=True)(x)
                     y = layers.Dense(features, activation="silu")(y)
                     x = layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(y)])

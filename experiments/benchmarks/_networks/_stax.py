@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import (
     Contender,
     copy_arrays,
@@ -13,26 +14,14 @@ from experiments.benchmarks._networks._contender import (
     sgd_step,
     stateful,
 )
-from experiments.benchmarks._networks._layers import (
-    Conv,
-    Dense,
-    Flatten,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    flattened,
-)
 
 
-def create(net: Network) -> Contender | None:
+def create(net: _layers.Network) -> Contender | None:
     from jax.example_libraries import stax
 
     if any(
-        isinstance(part, LayerNorm) or (isinstance(part, Conv) and part.groups > 1) for part in flattened(net.layers)
+        isinstance(part, _layers.LayerNorm) or (isinstance(part, _layers.Conv) and part.groups > 1)
+        for part in _layers.flattened(net.layers)
     ):
         return None
 
@@ -50,22 +39,22 @@ def create(net: Network) -> Contender | None:
 
     def layer_of(layer):
         match layer:
-            case Conv(features, size, stride, bias=bias):
+            case _layers.Conv(features, size, stride, bias=bias):
                 conv = stax.Conv(features, (size, size), (stride, stride), ((layer.padding,) * 2,) * 2)
                 return conv if bias else without_bias(conv)
-            case Norm():
+            case _layers.Norm():
                 return stax.BatchNorm()
-            case Relu():
+            case _layers.Relu():
                 return stax.Relu
-            case MaxPool(size, stride, padding):
+            case _layers.MaxPool(size, stride, padding):
                 return stax.MaxPool((size, size), (stride, stride), "SAME" if padding else "VALID")
-            case GlobalAvgPool():
+            case _layers.GlobalAvgPool():
                 return (lambda key, shape: ((shape[0], shape[-1]), ())), (lambda params, x, **rest: x.mean((1, 2)))
-            case Flatten():
+            case _layers.Flatten():
                 return stax.Flatten
-            case Dense(features):
+            case _layers.Dense(features):
                 return stax.Dense(features)
-            case Residual(branch, shortcut):
+            case _layers.Residual(branch, shortcut):
                 return stax.serial(stax.FanOut(2), stax.parallel(build(branch), build(shortcut)), stax.FanInSum)
 
     batch = tuple(map(jnp.asarray, random_batch(net)))
@@ -81,5 +70,7 @@ def create(net: Network) -> Contender | None:
     return Contender(
         parameter_count(params),
         stateful(sgd_step(loss_fn), (params, (), optimizer().init(params)), batch),
-        None if Norm() in flattened(net.layers) else lambda: logits(eval_params, batch[0]).block_until_ready(),
+        None
+        if _layers.Norm() in _layers.flattened(net.layers)
+        else lambda: logits(eval_params, batch[0]).block_until_ready(),
     )

@@ -5,34 +5,17 @@ from typing import Any
 
 import jax
 
+from experiments.benchmarks._networks import _layers
 from experiments.benchmarks._networks._contender import (
     LEARNING_RATE,
     MOMENTUM,
     Contender,
     random_batch,
 )
-from experiments.benchmarks._networks._layers import (
-    Append,
-    AvgPool,
-    Conv,
-    Dense,
-    Excite,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    LayerNorm,
-    MaxPool,
-    Network,
-    Norm,
-    Relu,
-    Residual,
-    Silu,
-    output_shape,
-)
 from experiments.benchmarks._tasks import Task
 
 
-def torch_module(net: Network | Task) -> Any:
+def torch_module(net: _layers.Network | Task) -> Any:
     import torch
     from torch import nn
 
@@ -80,47 +63,47 @@ def torch_module(net: Network | Task) -> Any:
         built = []
         for layer in layers:
             built.append(layer_of(layer, shape))
-            shape = output_shape(layer, shape)
+            shape = _layers.output_shape(layer, shape)
         return nn.Sequential(*built)
 
     def layer_of(layer, shape):
         channels = shape[-1]
         match layer:
-            case Conv(features, size, stride, groups, bias):
+            case _layers.Conv(features, size, stride, groups, bias):
                 return nn.Conv2d(channels, features, size, stride, layer.padding, groups=groups, bias=bias)
-            case Norm():
+            case _layers.Norm():
                 return nn.BatchNorm2d(channels)
-            case LayerNorm():
+            case _layers.LayerNorm():
                 return OverChannels(nn.LayerNorm(channels))
-            case Relu():
+            case _layers.Relu():
                 return nn.ReLU(inplace=True)
-            case Gelu():
+            case _layers.Gelu():
                 return nn.GELU()
-            case Silu():
+            case _layers.Silu():
                 return nn.SiLU(inplace=True)
-            case MaxPool(size, stride, padding):
+            case _layers.MaxPool(size, stride, padding):
                 return nn.MaxPool2d(size, stride, padding)
-            case AvgPool(size):
+            case _layers.AvgPool(size):
                 return nn.AvgPool2d(size)
-            case GlobalAvgPool():
+            case _layers.GlobalAvgPool():
                 return Mean()
-            case Flatten():
+            case _layers.Flatten():
                 return nn.Flatten()
-            case Dense(features):
+            case _layers.Dense(features):
                 dense = nn.Linear(channels, features)
                 return dense if len(shape) == 1 else OverChannels(dense)
-            case Residual(branch, shortcut):
+            case _layers.Residual(branch, shortcut):
                 return Sum(build(branch, shape), build(shortcut, shape))
-            case Append(branch):
+            case _layers.Append(branch):
                 return Concatenated(build(branch, shape))
-            case Excite(features):
+            case _layers.Excite(features):
                 return Excited(channels, features)
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return net.module() if isinstance(net, Task) else build(net.layers, net.shape)
 
 
-def create(net: Network | Task, *, channels_last: bool = False, compiled: bool = False) -> Contender:
+def create(net: _layers.Network | Task, *, channels_last: bool = False, compiled: bool = False) -> Contender:
     import torch
     from torch import nn
 
