@@ -35,7 +35,7 @@ from jaxcnn._lowering import (
     window_min,
     window_sum,
 )
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
+from jaxcnn._lowering._channels import broadcast, channel_moment, channel_sum, first_row_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized, materialized_gradient
 from jaxcnn._program import equations
 from jaxcnn._window import Window
@@ -349,10 +349,14 @@ def test_channel_sums(shape):
     v = np.random.default_rng(1).normal(size=shape[-1:]).astype(np.float32)
     axes = tuple(range(len(shape) - 1))
     near, count = 1.5 * x.reshape(-1, shape[-1])[0], x.size // shape[-1]
-    moments = lambda x: jnp.stack([(x - near).mean(axes), ((x - near) ** 2).mean(axes)])
     close(_channels.vectorized_channel_sum(x) / count, x.mean(axes))
     close(everything(lambda x: channel_sum(x) / count, x), everything(lambda x: x.mean(axes), x))
-    close(everything(lambda x: channel_moments(x, near) / count, x), everything(moments, x))
+    for order in (1, 2):
+        moment = lambda x, order=order: channel_moment(x, near, order) / count
+        close(everything(moment, x), everything(lambda x, order=order: ((x - near) ** order).mean(axes), x))
+    if len(shape) > 2:
+        close(first_row_sum(x), x[:, 0].sum(axes[:-1]))
+        assert not np.any(jax.grad(lambda x: jnp.sum(first_row_sum(x)))(x))
     close(everything(lambda v: broadcast(v, x) * x, v), everything(lambda v: v * x, v))
     few = x.reshape(-1, shape[-1])[:48]  # `everything` takes sines of sums over the positions
     close(everything(scale_centered, few, near, v), everything(lambda x, near, v: (x - near) * v, few, near, v))
@@ -364,7 +368,7 @@ def test_channel_sums(shape):
 
 def test_channel_sums_with_symbolic_batch_size():
     (batch,) = jax.export.symbolic_shape("batch")
-    f = jax.jit(lambda x: (channel_sum(x), channel_moments(x, jnp.ones(3))))
+    f = jax.jit(lambda x: (channel_sum(x), channel_moment(x, jnp.ones(3), 2), first_row_sum(x)))
     program = jax.export.export(f)(jax.ShapeDtypeStruct((batch, 5, 3), jnp.float32))
     x = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
     for a, b in zip(program.call(x), f(x), strict=True):

@@ -1,5 +1,6 @@
 """`vmap` over parameters, inputs or both equals a Python loop over models, for all primitives and derivatives."""
 
+import functools
 import itertools
 import re
 
@@ -13,7 +14,7 @@ from jax import lax
 
 import jaxcnn as cnn
 from jaxcnn._lowering import convolve, convolve_transposed, matrix_product, window_max, window_sum
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
+from jaxcnn._lowering._channels import broadcast, channel_moment, channel_sum, first_row_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._lowering._rules import TABLES, forced
 from jaxcnn._window import Window
@@ -105,12 +106,12 @@ def test_transposed_convolution(case, mapped):
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
-@pytest.mark.parametrize("name", ["moments", "broadcast"])
+@pytest.mark.parametrize("name", ["moment", "broadcast"])
 @pytest.mark.usefixtures("quick_compilation")
 def test_channels(name, mapped):
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(2, 5, 3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
-    f, args = (channel_moments, (x, v)) if name == "moments" else (broadcast, (v, x))
+    f, args = (functools.partial(channel_moment, order=2), (x, v)) if name == "moment" else (broadcast, (v, x))
     close(*mapped_and_looped(f, args, mapped))
     close(*gradients_of_vmap(f, args, mapped))
 
@@ -130,6 +131,7 @@ def test_channel_sum():
     x = np.random.default_rng(0).normal(size=(2, 5, 3, 4)).astype(np.float32)
     close(*mapped_and_looped(channel_sum, (x,), (True,)))
     close(*gradients_of_vmap(channel_sum, (x,), (True,)))
+    close(*mapped_and_looped(first_row_sum, (x,), (True,)))
     close(*mapped_and_looped(materialized_gradient, (x,), (True,)))
 
 

@@ -1,7 +1,7 @@
 """Channel sums and their transpose, for normalization and biases.
 
     channel_sum(x)[c] = sum of x[n, i, c] over n and i          broadcast(v, x)[n, i, c] = v[c]
-    channel_moments(x, near) = channel_sum(x - near), channel_sum((x - near)^2)
+    channel_moment(x, near, order) = channel_sum((x - near)^order)
     scale_centered(x, near, v) = (x - broadcast(near)) * broadcast(v)
 
 The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass. The
@@ -34,9 +34,14 @@ def broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
     return _broadcast.bind(v, x, models=False)
 
 
-def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    """(N, *spatial, C), (C,) -> (2, C): the sums of x - near and of its square. `near` is a constant."""
-    return _moments.bind(x, lax.stop_gradient(near), models=False)
+def first_row_sum(x: jax.Array) -> jax.Array:
+    """(N, rows, *spatial, C) -> (C,): the channel sum of the first row of each image, a constant."""
+    return _first_row_sum.bind(lax.stop_gradient(x), models=False)
+
+
+def channel_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
+    """(N, *spatial, C), (C,) -> (C,): the sum of (x - near)^order, which is 1 or 2. `near` is a constant."""
+    return _moment.bind(x, lax.stop_gradient(near), order=order, models=False)
 
 
 def scale_centered(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
@@ -64,16 +69,24 @@ def _lax_sum(x: jax.Array) -> jax.Array:
     return x.sum(tuple(range(x.ndim - 1)))
 
 
-def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    centered = x - jnp.expand_dims(near, range(x.ndim - 1))
-    return jnp.stack([_lax_sum(centered), _lax_sum(jnp.square(centered))])
+def _lax_first_row_sum(x: jax.Array) -> jax.Array:
+    return _lax_sum(x[:, 0])
 
 
-def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
+def _cpu_first_row_sum(x: jax.Array) -> jax.Array:
+    """Adds images first: XLA would copy the rows to give them one dimension."""
+    stop = (x.shape[0], 1, *x.shape[2:])
+    return _added(_interleaved(at_least_float32(x), stop)).astype(x.dtype)
+
+
+def _lax_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
+    return _lax_sum(lax.integer_pow(lax.sub(x, broadcast(near, x)), order))
+
+
+def _cpu_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
     parts = _interleaved(_rows(x))
     near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
-    centered = [lax.sub(part, near) for part in parts]
-    return jnp.stack([_added(centered), _added([lax.square(part) for part in centered])]).astype(x.dtype)
+    return _added([lax.integer_pow(lax.sub(part, near), order) for part in parts]).astype(x.dtype)
 
 
 def _lax_scaled(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
@@ -104,14 +117,15 @@ def _added(parts: list[jax.Array]) -> jax.Array:
     return vectorized_channel_sum(functools.reduce(lax.add, parts))
 
 
-def _interleaved(rows: jax.Array) -> list[jax.Array]:
-    """(positions, C) -> 16 arrays (positions / 16, C), or fewer if 16 does not divide the positions.
+def _interleaved(x: jax.Array, stop: tuple[int, ...] | None = None) -> list[jax.Array]:
+    """(positions, .., C) -> 16 arrays (positions / 16, .., C), or fewer if 16 does not divide the positions.
 
     Strided slices take a third of the operations of an index into a reshaped array, and of the time to compile them.
     """
-    count = rows.shape[0]
+    count = x.shape[0]
     step = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
-    return [lax.slice(rows, (i, 0), rows.shape, (step, 1)) for i in range(step)]
+    rest = x.ndim - 1
+    return [lax.slice(x, (i, *(0,) * rest), stop or x.shape, (step, *(1,) * rest)) for i in range(step)]
 
 
 def _rows(x: jax.Array) -> jax.Array:
@@ -129,7 +143,10 @@ def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
 
 _sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_cpu_sum, examples=(False,))
 _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
-_moments = primitive("jaxcnn_channel_moments", _lax_moments, cpu=_cpu_moments, examples=(False, False))
+_first_row_sum = primitive("jaxcnn_first_row_sum", _lax_first_row_sum, cpu=_cpu_first_row_sum, examples=(False,))
+_moment = primitive(
+    "jaxcnn_channel_moment", _lax_moment, cpu=_cpu_moment, spec=lambda x, near, **_: near, examples=(False, False)
+)
 _scaled = primitive("jaxcnn_scale_centered", _lax_scaled, spec=lambda x, *_, models: x, examples=(True, False, False))
 _scaled_sum = primitive(
     "jaxcnn_scaled_channel_sum",
@@ -140,9 +157,10 @@ _scaled_sum = primitive(
 )
 
 
-def _tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
-    weighted = 2 * (x - _broadcast.bind(near, x, models=models)) * dx
-    return jnp.stack([_sum.bind(dx, models=models), _sum.bind(weighted, models=models)], -2)
+def _moment_tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, order: int, models: bool) -> jax.Array:
+    if order == 1:
+        return _sum.bind(dx, models=models)
+    return 2 * _scaled_sum.bind(dx, x, near, models=models)
 
 
 def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
@@ -152,7 +170,7 @@ def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
 
 ad.deflinear2(_sum, _sum_transposed)
 linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
-ad.defjvp(_moments, _tangent, None)
+ad.defjvp(_moment, _moment_tangent, None)
 # (x - near) * v, and the channel sum of dy * (x - near), are linear in v and dy, and affine in x and near.
 transposed_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
 transposed_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._lowering._channels import broadcast, channel_moments, channel_sum, scale_centered
+from jaxcnn._lowering._channels import broadcast, channel_moment, first_row_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized_gradient
 
 
@@ -18,13 +18,13 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
 def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """(N, *spatial, C) -> ((C,), (C,)), (C,): the mean, as a sum (c, mean - c) with a constant c, and the variance.
 
-    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2, in one pass over x. Here c
-    is the mean of a subset of the values, the first row of each image. The rounding error is small, because the
-    variance is at least about (mean - c)^2 times the fraction of values in the subset.
+    For any constant c, the mean is c + E[x - c], and the variance E[(x - c)^2] - E[x - c]^2. Here c is the mean of a
+    subset of the values, the first row of each image. The rounding error is small, because the variance is at least
+    about (mean - c)^2 times the fraction of values in the subset.
     """
-    subset = x[:, :1] if x.ndim > 2 else x[:1]
-    near = lax.stop_gradient(channel_sum(subset) / math.prod(subset.shape[:-1]))
-    shift, square = channel_moments(x, near) / math.prod(x.shape[:-1])
+    images = x if x.ndim > 2 else x[:, None]
+    near = first_row_sum(images) / math.prod((images.shape[0], *images.shape[2:-1]))
+    shift, square = (channel_moment(x, near, order) / math.prod(x.shape[:-1]) for order in (1, 2))
     return (near, shift), jnp.maximum(square - jnp.square(shift), 0)
 
 
