@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._lowering._channels import broadcast, channel_moment, first_row_sum, scale_centered
@@ -24,8 +23,25 @@ def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]
     """
     images = x if x.ndim > 2 else x[:, None]
     near = first_row_sum(images) / math.prod((images.shape[0], *images.shape[2:-1]))
-    shift, square = (channel_moment(x, near, order) / math.prod(x.shape[:-1]) for order in (1, 2))
-    return (near, shift), jnp.maximum(square - jnp.square(shift), 0)
+    moments = (channel_moment(x, near, order) / math.prod(x.shape[:-1]) for order in (1, 2))
+    shift, square = map(materialized_gradient, moments)  # XLA would compute their gradients again for each value of x
+    return (near, shift), _non_negative(square - lax.square(shift))
+
+
+@jax.custom_jvp
+def _non_negative(var: jax.Array) -> jax.Array:
+    """Removes rounding errors below 0. The derivative ignores them: comparisons would take a loop of their own."""
+    return lax.max(var, lax.full_like(var, 0))
+
+
+@jax.custom_jvp
+def _inverse_sqrt(x: jax.Array) -> jax.Array:
+    """1 / sqrt(x). The derivative of `lax.rsqrt` contains a division, which takes a loop of its own."""
+    return lax.rsqrt(x)
+
+
+_non_negative.defjvps(lambda dx, y, x: dx)
+_inverse_sqrt.defjvps(lambda dx, y, x: -0.5 * y * lax.square(y) * dx)
 
 
 def normalize(
@@ -42,7 +58,7 @@ def normalize(
     subtraction of the first summand is exact for x close to it.
     """
     near, shift = mean
-    factor = lax.rsqrt(var + eps)
+    factor = _inverse_sqrt(var + eps)
     if scale is not None:
         factor = factor * scale
     offset = -shift * factor
