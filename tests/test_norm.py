@@ -208,6 +208,14 @@ def test_global_response_norm_of_zeros_has_a_finite_gradient():
     assert np.isfinite(gradient).all()
 
 
+def test_variance_of_constant_channels_is_not_negative():
+    x = np.broadcast_to(np.random.default_rng(0).uniform(0.1, 3, 64).astype(np.float32), (13, 11, 64))
+    state = {"mean": np.zeros(64, np.float32), "var": np.ones(64, np.float32)}
+    _, state = run(jaxcnn.batch_norm(decay=0.0, scale=False, center=False), {}, x, state, train=True)
+    assert (state["var"] >= 0).all()
+    np.testing.assert_allclose(state["var"], 0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["batch", "layer", "layer-1", "group-1", "group-3", "instance"])
 def test_large_mean_keeps_its_digits(name):
     norm, x = NORMS[name], 1e4 + draw(8, 6, 6, 12)
