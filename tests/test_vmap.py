@@ -106,12 +106,16 @@ def test_transposed_convolution(case, mapped):
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
-@pytest.mark.parametrize("name", ["moment", "broadcast"])
+@pytest.mark.parametrize("name", ["first moment", "second moment", "broadcast"])
 @pytest.mark.usefixtures("quick_compilation")
 def test_channels(name, mapped):
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(2, 5, 3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
-    f, args = (functools.partial(channel_moment, order=2), (x, v)) if name == "moment" else (broadcast, (v, x))
+    f, args = {
+        "first moment": (functools.partial(channel_moment, order=1), (x, v)),
+        "second moment": (functools.partial(channel_moment, order=2), (x, v)),
+        "broadcast": (broadcast, (v, x)),
+    }[name]
     close(*mapped_and_looped(f, args, mapped))
     close(*gradients_of_vmap(f, args, mapped))
 

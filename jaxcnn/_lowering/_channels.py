@@ -84,9 +84,7 @@ def _lax_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
 
 
 def _cpu_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
-    parts = _interleaved(_rows(x))
-    near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
-    return _added([lax.integer_pow(lax.sub(part, near), order) for part in parts]).astype(x.dtype)
+    return _added([lax.integer_pow(part, order) for part in _centered(x, near)]).astype(x.dtype)
 
 
 def _lax_scaled(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
@@ -98,10 +96,14 @@ def _lax_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _cpu_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
+    return _added(list(map(lax.mul, _interleaved(_rows(dy)), _centered(x, near)))).astype(dy.dtype)
+
+
+def _centered(x: jax.Array, near: jax.Array) -> list[jax.Array]:
+    """The interleaved rows of x - near."""
     parts = _interleaved(_rows(x))
     near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
-    terms = (lax.mul(dy, lax.sub(x, near)) for dy, x in zip(_interleaved(_rows(dy)), parts, strict=True))
-    return _added([*terms]).astype(dy.dtype)
+    return [lax.sub(part, near) for part in parts]
 
 
 def _cpu_sum(x: jax.Array) -> jax.Array:
