@@ -5,7 +5,9 @@
 XLA compiles a sum into one loop over y, with features in the lanes of vector registers.
 """
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterable
 
 import jax
@@ -22,6 +24,7 @@ from jaxcnn._window import Window
 
 LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
+_PARTIAL_SUMS = 4  # of each loop: kernel gradient 3x3 16->16 takes 8.9 -> 7.9 ms, forward 5x5 6->16 1.4 -> 1.0 ms
 _BAND = 64  # maximum number of columns that are added in one expression; more only take longer to compile
 POSITIONS = 48  # of dy per loop iteration, approximately
 
@@ -135,7 +138,8 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], in a loop over rows.
 
     As in `forward`, with positions of dy instead of taps. Each example has its own sums, which stay in a cache. One
-    loop adds the outer products of 24 positions to them.
+    loop adds the outer products of 24 positions to them, for 16 features at a time: their values of dy fill 24 of the
+    32 vector registers.
     """
     if len(problem.spatial) == 1:  # treat a signal as an image with one column
         size, stride, dilation, padding, input_dilation = problem.window
@@ -146,30 +150,36 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     height, width, features = dy.shape[1:]
     iterations = -(-height // min(height, -(-POSITIONS // width)))
     rows = -(-height // iterations)  # the last iteration may have fewer
-    lanes = features + -features % LANES
+    blocks = -(-features // LANES)
+    shape = x.shape[0], blocks, k_rows, k_columns, x.shape[-1], LANES
     xp, dyp = materialized((padded(at_least_float32(x), padding), at_least_float32(dy)))
 
     def add(sums, row, rows):
         span_rows, span_columns = d_rows * (k_rows - 1) + 1, d_columns * (k_columns - 1) + 1
         x_rows = lax.dynamic_slice_in_dim(xp, row * s_rows, s_rows * (rows - 1) + span_rows, 1)
         dy_rows = lax.dynamic_slice_in_dim(dyp, row, rows, 1)
-        dy_rows = lax.pad(dy_rows, np.zeros((), dyp.dtype), (*((0, 0, 0),) * 3, (0, lanes - features, 0)))
+        dy_rows = lax.pad(dy_rows, np.zeros((), dyp.dtype), (*((0, 0, 0),) * 3, (0, blocks * LANES - features, 0)))
         x_rows, dy_rows = materialized((x_rows, dy_rows))
+        dy_rows = dy_rows.reshape(*dy_rows.shape[:-1], blocks, LANES)
         windows = (
             x_rows[:, top : top + span_rows : d_rows, left : left + span_columns : d_columns]
             for top, left in itertools.product(range(0, s_rows * rows, s_rows), range(0, s_columns * width, s_columns))
         )
-        positions = (dy_rows[:, i, j, None, None, None] for i, j in np.ndindex(rows, width))
-        return _sum_in_loops((x[..., None] * dy for x, dy in zip(windows, positions, strict=True)), sums)
+        positions = (dy_rows[:, i, j] for i, j in np.ndindex(rows, width))
+        products = (
+            lax.broadcast_in_dim(x, shape, (0, 2, 3, 4)) * lax.broadcast_in_dim(dy, shape, (0, 1, 5))
+            for x, dy in zip(windows, positions, strict=True)
+        )
+        return _sum_in_loops(products, sums)
 
-    sums = jnp.zeros((x.shape[0], k_rows, k_columns, x.shape[-1], lanes), xp.dtype)
+    sums = jnp.zeros(shape, xp.dtype)
     whole = height - height % rows
     sums, _ = lax.scan(lambda sums, row: (add(sums, row, rows), None), sums, jnp.arange(0, whole, rows))
     if whole < height:
         sums = add(sums, whole, height - whole)
     flat = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
-    dw = vectorized_channel_sum(flat).reshape(sums.shape[1:])
-    return dw[..., :features].astype(x.dtype)
+    dw = jnp.moveaxis(vectorized_channel_sum(flat).reshape(shape[1:]), 0, -2)
+    return dw.reshape(k_rows, k_columns, x.shape[-1], -1)[..., :features].astype(x.dtype)
 
 
 def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:
@@ -197,15 +207,18 @@ def _times(x: jax.Array, v: jax.Array) -> jax.Array:
 
 def _sum_in_loops(terms: Iterable[jax.Array], start: jax.Array | None = None) -> jax.Array:
     """The sum of the terms, in loops of about 24 terms. Partial sums are stored between loops."""
-    terms = list(terms)
+    terms = list(terms) if start is None else [start, *terms]
     length = -(-len(terms) // _loops(len(terms)))
-    for i, term in enumerate(terms):
-        if i and i % length == 0:
-            start = materialized(start)
-        start = term if start is None else start + term
-    if start is None:
-        raise ValueError("a sum of no terms")
-    return start
+    total = _sum(terms[:length])
+    for first in range(length, len(terms), length):
+        total = _sum([materialized(total), *terms[first : first + length]])
+    return total
+
+
+def _sum(terms: list[jax.Array]) -> jax.Array:
+    """The sum of four partial sums. In a single one, each addition would wait for the previous one."""
+    partial = (functools.reduce(operator.add, terms[i::_PARTIAL_SUMS]) for i in range(min(_PARTIAL_SUMS, len(terms))))
+    return functools.reduce(operator.add, partial)
 
 
 def _loops(terms: int) -> int:
