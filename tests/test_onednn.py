@@ -20,7 +20,7 @@ from jaxcnn import explain
 from jaxcnn._lowering import _lax, _onednn, _problem, _rules, convolve
 from jaxcnn._lowering._dense import matrix_product
 from jaxcnn._window import Window
-from tests.test_locality import CONVOLUTIONS, check_locality
+from tests.test_locality import CONVOLUTIONS, IM2COL, Conv, check_locality
 from tests.test_lowering import close, convolutions, everything, same_derivatives_as_lax, small
 from tests.test_rules import problem
 
@@ -103,6 +103,13 @@ def test_locality(conv, monkeypatch):
 
 
 @needs_onednn
+@pytest.mark.parametrize("pad", [0, 1])
+def test_locality_of_few_outputs(pad, monkeypatch):
+    conv = Conv("few outputs", (1, 4, 4, 16), (3, 3, 16, 48), pad=(pad, pad))
+    assert IM2COL in check_locality(conv, monkeypatch)
+
+
+@needs_onednn
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("poisoned", [0, 1])
 def test_activations_do_not_hide_values_that_are_not_finite(poisoned, bad):
@@ -156,6 +163,10 @@ CHOICES = [
     (problem(64, (16, 16), 128, 128, 1), "pointwise", "rotated"),
     (problem(64, (16, 16), 128, 256, 1, 2), "pointwise", "rotated"),
     (problem(16, (2, 2), 512, 512, 3, pad=1), "im2col", "rotated"),
+    (problem(16, (4, 4), 256, 512, 3, 2, pad=1), "im2col", "col2im"),
+    (problem(17, (4, 4), 256, 256, 3, pad=1)._replace(features=543), "onednn", "rotated"),
+    (problem(17, (4, 4), 256, 544, 3, pad=1), "im2col", "rotated"),
+    (problem(1, (5, 5), 8, 32, 3), "onednn", "rotated"),
     (problem(32, (14, 14), 256, 256, 3, pad=1), "onednn", "rotated"),
     (problem(8, (8, 8), 16, 16, 4, 1, pad=2, input_dilation=2), "lax", "rotated"),
     (problem(16, (28, 28), 128, 128, 3, pad=1, groups=128), "onednn", "rotated"),

@@ -144,6 +144,14 @@ def test_choices_of_pools(spatial, channels, size, pad, dilation, forward, gradi
     assert rule_name("max pool gradient", backend="gpu") == ("tap slices" if dilation > 1 else "lax")
 
 
+def test_choices_of_sums_of_large_windows():
+    choices = {
+        (size, pad): choose(problem(8, (16, 16), 32, 32, size, size, pad, 32)._replace(operation="sum pool")).name
+        for size, pad in ((4, 1), (5, 1), (5, 0))
+    }
+    assert choices == {(4, 1): "tap slices", (5, 1): "lax", (5, 0): "tap slices"}
+
+
 def test_exclude_rule():
     wide = problem(32, (14, 14), 256, 256, 3, pad=1)
     assert [choose(wide, exclude).name for exclude in ((), ("winograd",))] == ["winograd", "lax"]

@@ -3,10 +3,10 @@
     python -m experiments.benchmarks.compilation [networks ...]
 
 The time of the first call minus the time of the second, as processor time and as time that passes. Each runs in a
-separate process without a compilation cache; results are medians of 3. Keras runs on JAX, PyTorch is
-`torch.compile` with the compiler in the same process. ResNet-50, ConvNeXt-T, DenseNet-121 and EfficientNet-B0 have
-batch size 1 and images of 224x224. The others have the batch and image size of `nets`. With names, the results of these
-networks are replaced.
+separate process without a compilation cache. Results are medians of 3 runs of jaxcnn and Flax, and of one run of the
+others. Keras runs on JAX, PyTorch is `torch.compile` with the compiler in the same process. ResNet-50, ConvNeXt-T,
+DenseNet-121 and EfficientNet-B0 have batch size 1 and images of 224x224. The others have the batch and image size of
+`nets`. With names, the results of these networks are replaced.
 """
 
 import json
@@ -20,8 +20,7 @@ from typing import Any
 
 from experiments.benchmarks import _measure, _networks
 
-RUNS = 3
-FRAMEWORKS = ("jaxcnn", "flax", "keras", "torch compile")
+RUNS = {"jaxcnn": 3, "flax": 3, "keras": 1, "torch compile": 1}
 NETWORKS = _networks.NETWORKS | {
     "resnet50": _networks.resnet50(batch=1),
     "convnext_tiny": _networks.convnext_tiny(batch=1),
@@ -60,20 +59,19 @@ def measure(*arguments: str) -> Times:
 
 
 def main(names: list[str]) -> None:
-    installed = [name for name in FRAMEWORKS if name == "jaxcnn" or _measure.installed(name.split()[0])]
-    table = _measure.Table(("processor seconds", 17), ("", 6), *((name, 14) for name in FRAMEWORKS))
+    installed = [name for name in RUNS if name == "jaxcnn" or _measure.installed(name.split()[0])]
+    table = _measure.Table(("processor seconds", 17), ("", 6), *((name, 14) for name in RUNS))
     rows = []
     selected = _measure.select_names(names, NETWORKS)
     for name in selected:
         for kind in ("infer", "train"):
             runs: dict[str, list[Times]] = {framework: [] for framework in installed}
-            for _ in range(RUNS):
+            for run in range(max(RUNS.values())):
                 for framework in installed:
-                    runs[framework].append(measure(name, framework, kind))
+                    if run < RUNS[framework]:
+                        runs[framework].append(measure(name, framework, kind))
             rows.append({"net": name, "kind": kind, "seconds": runs})
-            medians = (
-                statistics.median(run["processor"] for run in runs[f]) if f in runs else None for f in FRAMEWORKS
-            )
+            medians = (statistics.median(run["processor"] for run in runs[f]) if f in runs else None for f in RUNS)
             table.row(name, kind, *medians)
     print(_measure.save("compilation", _measure.other_rows("compilation", "net", selected) + rows))
 

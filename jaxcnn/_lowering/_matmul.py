@@ -48,7 +48,8 @@ def _strided(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:
 
 def im2col(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """A matrix with one row per window, times the kernel as a matrix."""
-    columns = [part for _, part in tap_slices(padded(x, problem.window.padding), problem.window)]
+    xp = materialized(padded(x, problem.window.padding))  # otherwise XLA computes x again for each tap
+    columns = [part for _, part in tap_slices(xp, problem.window)]
     return _product(jnp.concatenate(columns, -1), w.reshape(-1, w.shape[-1]), problem)
 
 
