@@ -121,7 +121,7 @@ _mostly_padding = lambda p: math.prod(p.spatial) < p.window.taps
 
 
 def _onednn_faster(problem: Problem) -> bool:
-    """Not for sums of few products, a single matrix product, or for which im2col is faster."""
+    """Not for sums of few products, a single matrix product, or if im2col is faster."""
     if problem.models != 1 and _direct_faster(problem):
         return False  # one program for all models is faster
     if problem.groups > 1:
@@ -135,9 +135,8 @@ def _im2col_faster(problem: Problem) -> bool:
 
     ResNet-18 on images of 64x64, 256 to 512 channels with stride 2: 3.4 -> 1.4 ms.
     """
-    if not _onednn.fits(problem) or problem.window.taps == 1 or _direct_faster(problem):
-        return _mostly_padding(problem)
-    return _mostly_padding(problem) or 2 * problem.examples * math.prod(problem.output) <= problem.features
+    usable = _onednn.fits(problem) and problem.window.taps > 1 and not _direct_faster(problem)
+    return _mostly_padding(problem) or (usable and 2 * problem.examples * math.prod(problem.output) <= problem.features)
 
 
 def _direct_faster(problem: Problem) -> bool:
