@@ -44,6 +44,11 @@ class Window(NamedTuple):
         """The number of positions from the first to the last tap, both included."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether any dimension has padding."""
+        return any(map(any, self.padding))
+
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """The number of output positions, by the formula above for an input with input_dilation - 1 zeros inserted."""
         return tuple(

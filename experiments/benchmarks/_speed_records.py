@@ -207,7 +207,8 @@ def compile_times() -> str:
     text += (
         " the first call without that of the second, and the seconds that pass in brackets, each in a process of its"
     )
-    text += f" own; medians of 3 runs of jaxcnn and Flax, and one run of the others. {_on(result['machine'])}\n\n"
+    most = max(len(runs) for row in result["rows"] for runs in row["seconds"].values())
+    text += f" own; medians of up to {most} runs. {_on(result['machine'])}\n\n"
     text += _header("network", "kind", *compilation.RUNS)
     for row in result["rows"]:
         cells = (_processor_time(row["seconds"].get(framework)) for framework in compilation.RUNS)

@@ -60,16 +60,15 @@ def measure(*arguments: str) -> Times:
 
 def main(names: list[str]) -> None:
     installed = [name for name in RUNS if name == "jaxcnn" or _measure.installed(name.split()[0])]
+    turns = [name for run in range(max(RUNS.values())) for name in installed if run < RUNS[name]]
     table = _measure.Table(("processor seconds", 17), ("", 6), *((name, 14) for name in RUNS))
     rows = []
     selected = _measure.select_names(names, NETWORKS)
     for name in selected:
         for kind in ("infer", "train"):
             runs: dict[str, list[Times]] = {framework: [] for framework in installed}
-            for run in range(max(RUNS.values())):
-                for framework in installed:
-                    if run < RUNS[framework]:
-                        runs[framework].append(measure(name, framework, kind))
+            for framework in turns:
+                runs[framework].append(measure(name, framework, kind))
             rows.append({"net": name, "kind": kind, "seconds": runs})
             medians = (statistics.median(run["processor"] for run in runs[f]) if f in runs else None for f in RUNS)
             table.row(name, kind, *medians)

@@ -32,6 +32,6 @@ def if_finite(fast: Algorithm, slow: Algorithm) -> Algorithm:
 
 def im2col_if_finite(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     y = _matmul.im2col(x, w, problem)
-    if not any(map(any, problem.window.padding)):
+    if not problem.window.is_padded:
         return y  # each output is the sum of its own window
     return lax.cond(jnp.isfinite(abs_sum(y)), lambda x, w: y, functools.partial(_lax.forward, problem=problem), x, w)

@@ -113,7 +113,7 @@ _dense_3d = lambda p: _dense(p) and len(p.spatial) == 3
 _dense_1d_2d = lambda p: _dense(p) and len(p.spatial) <= 2
 _depthwise = lambda p: p.groups == p.channels == p.features > 1 and set(p.window.input_dilation) == {1}
 _strided = lambda p: set(p.window.stride) != {1}
-_adds_zeros = lambda p: any(map(any, p.window.padding)) or set(p.window.input_dilation) != {1}
+_adds_zeros = lambda p: p.window.is_padded or set(p.window.input_dilation) != {1}
 # With one tap, the algorithm can skip inputs (stride) or insert zeros (padding, input dilation), but not both.
 _pointwise_fits = lambda p: p.groups == p.window.taps == 1 and not (_adds_zeros(p) and _strided(p))
 _pointwise_without_zeros = lambda p: p.groups == p.window.taps == 1 and not _adds_zeros(p)
@@ -121,13 +121,13 @@ _mostly_padding = lambda p: math.prod(p.spatial) < p.window.taps
 
 
 def _onednn_faster(problem: Problem) -> bool:
-    """Not for sums of few products, a single matrix product, or if im2col is faster."""
+    """Not for sums of few products, a single matrix product, or if most taps read padding."""
     if problem.models != 1 and _direct_faster(problem):
         return False  # one program for all models is faster
     if problem.groups > 1:
         same_width = problem.channels == problem.features and len(problem.spatial) > 1
         return problem.channels_per_group > 1 or same_width
-    return problem.channels > 1 and not _pointwise_without_zeros(problem) and not _im2col_faster(problem)
+    return problem.channels > 1 and not _pointwise_without_zeros(problem) and not _mostly_padding(problem)
 
 
 def _im2col_faster(problem: Problem) -> bool:
@@ -135,8 +135,10 @@ def _im2col_faster(problem: Problem) -> bool:
 
     ResNet-18 on images of 64x64, 256 to 512 channels with stride 2: 3.4 -> 1.4 ms.
     """
-    usable = _onednn.fits(problem) and problem.window.taps > 1 and not _direct_faster(problem)
-    return _mostly_padding(problem) or (usable and 2 * problem.examples * math.prod(problem.output) <= problem.features)
+    if _direct_faster(problem) or problem.window.taps == 1:
+        return False
+    few_for_onednn = _onednn.fits(problem) and 2 * problem.examples * math.prod(problem.output) <= problem.features
+    return _mostly_padding(problem) or few_for_onednn
 
 
 def _direct_faster(problem: Problem) -> bool:
@@ -206,13 +208,13 @@ def _by_position_faster(problem: Problem) -> bool:
 def _sum_slices_faster(problem: Problem) -> bool:
     """Not for large windows with padding: XLA does not vectorize a sum of many padded slices."""
     window = problem.window
-    return _tap_slices_faster(problem) and (window.taps <= 16 or not any(map(any, window.padding)))
+    return _tap_slices_faster(problem) and (window.taps <= 16 or not window.is_padded)
 
 
 def _tap_slices_faster(problem: Problem) -> bool:
     """Not for small windows with padding, few channels, or 1-D."""
     window = problem.window
-    small = window.taps <= 4 and any(map(any, window.padding))
+    small = window.taps <= 4 and window.is_padded
     return window.taps <= _MAX_TAPS and not small and len(window.size) > 1 and problem.channels >= 16
 
 
@@ -260,6 +262,13 @@ _EXTREME_GRADIENT = (
 TABLES = {
     "forward": (
         Rule(
+            "im2col",
+            im2col_if_finite,
+            "most taps read padding, or few outputs; lax if a result is not finite",
+            _dense,
+            _im2col_faster,
+        ),
+        Rule(
             "onednn",
             _onednn.forward,
             "the library of PyTorch's convolutions; float32, x86",
@@ -275,13 +284,6 @@ TABLES = {
         ),
         Rule("grouped", if_finite(_blocks, _lax.forward), _GROUPED, _in_groups, _grouped_faster),
         Rule("pointwise", _matmul.pointwise, "one tap: a product of two matrices", _pointwise_fits, vmapped=_always),
-        Rule(
-            "im2col",
-            im2col_if_finite,
-            "most taps read padding, or few outputs; lax if a result is not finite",
-            _dense,
-            _im2col_faster,
-        ),
         Rule(
             "winograd",
             run_if(_winograd.accurate, _winograd_forward, _without_winograd),
