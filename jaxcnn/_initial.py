@@ -7,7 +7,6 @@ for each block, from the same generator in a form that takes a third of the time
 
 import concurrent.futures
 import contextlib
-import contextvars
 import functools
 import math
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from jaxcnn._jax import Tracer
 from jaxcnn._jit import jit
 from jaxcnn._key import fold_in
 from jaxcnn._layer import Initializer
+from jaxcnn._shapes_only import SHAPES_ONLY
 
 _BLOCK = 2**14  # values with one key
 _BLOCKS = 8  # in one call of the program, so that it uses several cores
@@ -58,22 +58,16 @@ def filled(shape: tuple[int, ...], value: float) -> jax.Array:
 @contextlib.contextmanager
 def shapes_only(key: jax.Array) -> Iterator[None]:
     """Inside, initial values are zeros, to trace shapes. Meanwhile, threads compile the programs that draw them."""
-    token = _SHAPES_ONLY.set(True)
-    try:
-        with concurrent.futures.ThreadPoolExecutor() as threads:
-            if not isinstance(key, Tracer):
-                for program in (fold_in.lower(key, np.uint32(0)), _blocks.lower(key, 0)):
-                    threads.submit(program.compile)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        if not isinstance(key, Tracer):
+            for program in (fold_in.lower(key, np.uint32(0)), _blocks.lower(key, 0)):
+                threads.submit(program.compile)
+        with SHAPES_ONLY(True):
             yield
-    finally:
-        _SHAPES_ONLY.reset(token)
-
-
-_SHAPES_ONLY = contextvars.ContextVar("shapes_only", default=False)
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax.Array:
-    if _SHAPES_ONLY.get():
+    if SHAPES_ONLY.value:
         return lax.full(shape, 0, dtype)
     size, length = math.prod(shape), _BLOCKS * _BLOCK
     starts = range(0, size, length)

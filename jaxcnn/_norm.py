@@ -79,7 +79,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
             batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
         else:
-            mean, var = (old["mean"].astype(wide.dtype), 0.0), old["var"].astype(wide.dtype)
+            mean, var = (old["mean"].astype(wide.dtype), None), old["var"].astype(wide.dtype)
         weight = get_param("batch_norm", params, "scale", shape, x).astype(wide.dtype) if scale else None
         bias = get_param("batch_norm", params, "bias", shape, x).astype(wide.dtype) if center else None
         return normalize(wide, mean, var, eps, weight, bias).astype(x.dtype), state

@@ -11,6 +11,7 @@ import jax
 
 from jaxcnn._jax import Tracer
 from jaxcnn._program import equations, inner_programs, jaxpr_of
+from jaxcnn._shapes_only import SHAPES_ONLY
 
 # XLA saves the results of these element-wise operations and recomputes all others where they are used.
 _EXPENSIVE = {"erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "tanh"}
@@ -26,7 +27,7 @@ def keeping_input(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
     recomputed = jax.checkpoint(f, policy=_is_saved)
 
     def g(x):
-        if not isinstance(x, Tracer):
+        if not isinstance(x, Tracer) or SHAPES_ONLY.value:
             return f(x)
         return recomputed(x) if _saves_more(jax.make_jaxpr(f)(x)) else f(x)
 

@@ -46,7 +46,7 @@ _inverse_sqrt.defjvps(lambda dx, y, x: -0.5 * y * lax.square(y) * dx)
 
 def normalize(
     x: jax.Array,
-    mean: tuple[jax.Array, jax.Array | float],
+    mean: tuple[jax.Array, jax.Array | None],
     var: jax.Array,
     eps: float,
     scale: jax.Array | None,
@@ -55,14 +55,16 @@ def normalize(
     """(N, *spatial, C) -> the same: (x - mean) / sqrt(var + eps) * scale + bias, for each channel.
 
     The mean is a pair of summands, because a single float32 near 10,000 has a rounding error of up to 5e-4. The
-    subtraction of the first summand is exact for x close to it.
+    subtraction of the first summand is exact for x close to it. Without a second summand, it is zero.
     """
+    # Functions of lax: tracing the operators of jnp for a new shape takes three times as long.
     near, shift = mean
-    factor = _inverse_sqrt(var + eps)
+    factor = _inverse_sqrt(lax.add(var, lax.full_like(var, eps)))
     if scale is not None:
-        factor = factor * scale
-    offset = -shift * factor
-    if bias is not None:
-        offset = offset + bias
-    # Functions of lax for large arrays: tracing the operators of jnp for a new shape takes three times as long.
-    return materialized_gradient(lax.add(scale_centered(x, near, factor), broadcast(offset, x)))
+        factor = lax.mul(factor, scale)
+    offset = bias
+    if shift is not None:
+        offset = lax.mul(lax.neg(shift), factor)
+        offset = offset if bias is None else lax.add(offset, bias)
+    y = scale_centered(x, near, factor)
+    return materialized_gradient(y if offset is None else lax.add(y, broadcast(offset, x)))

@@ -6,7 +6,6 @@ module writes the calls itself. Their configuration is described in XLA's onednn
 """
 
 import contextlib
-import contextvars
 import functools
 import json
 import math
@@ -26,17 +25,14 @@ _RELEASES = ((0, 10), (0, 11), (0, 12))
 _MACHINES = ("x86_64", "AMD64")
 _MIN_PRODUCT = 2**20  # of the sizes of two matrices: below it, a call takes longer than XLA's loop
 
-_portable = contextvars.ContextVar("portable", default=False)
+_portable = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
 def excluded() -> Iterator[None]:
     """Programs that are lowered inside do not call oneDNN: another release of jaxlib may not have it."""
-    token = _portable.set(True)
-    try:
+    with _portable(True):
         yield
-    finally:
-        _portable.reset(token)
 
 
 def fits(problem: Problem) -> bool:
@@ -57,7 +53,7 @@ def usable() -> bool:
 
     XLA cannot save such programs in a compilation cache, or divide the call between devices.
     """
-    return not (_portable.get() or has_compilation_cache() or jax.local_device_count("cpu") > 1) and _works()
+    return not (_portable.value or has_compilation_cache() or jax.local_device_count("cpu") > 1) and _works()
 
 
 @functools.cache
