@@ -29,7 +29,9 @@ def require_one_of(config: dict, path: str, values: tuple[str, ...]) -> None:
         raise ConfigError(f"{path} must be one of {', '.join(values)}, got {_value_at(config, path)!r}")
 
 
-def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, ...]) -> None:
+def require_weights(
+    config: dict, defaults: dict, images: str, keys: tuple[str, ...], reason: str = "without weights=FILE"
+) -> None:
     """Reject weights without a model and images, and settings that need weights if none are given.
 
     Args:
@@ -37,13 +39,14 @@ def require_weights(config: dict, defaults: dict, images: str, keys: tuple[str, 
         defaults: default values of all keys.
         images: key path of the setting for the images.
         keys: key paths of further settings that need weights.
+        reason: why they have no effect if no weights are given.
 
     Raises:
         ConfigError: names the invalid setting.
     """
     weights_file, model = config["weights"], config["model"]
     if not weights_file:
-        require_default(config, defaults, ("model", images, "mean", "std", *keys), "without weights=FILE")
+        require_default(config, defaults, ("model", images, "mean", "std", *keys), reason)
         return
     for key in ("model", images):
         if not _value_at(config, key):

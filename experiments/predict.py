@@ -171,7 +171,7 @@ def main(config):
         program = load_program(config["run"])
         read = program.read
     else:
-        require_weights(config, CONFIG, "images", WEIGHTS_KEYS)
+        require_weights(config, CONFIG, "images", WEIGHTS_KEYS, "without run=FOLDER or weights=FILE")
         if not config["weights"]:
             config = demonstration(config)
         program = program_of_weights(config)

@@ -8,7 +8,7 @@ LeNet-5 is trained on the digits, and a copy of it then on the adversarial examp
 class for all digits. FGSM (one step) and PGD with increasing eps attack both networks, and both are tested on twelve
 corruptions at five severities. The folder of the run holds the figures `attacks.svg`,
 `corruptions.svg` and `corrupted_digits.svg`, the table `corruptions.csv`, and a report of the adversarial training.
-Needs '.[train,plot]'.
+Needs pip install '.[train,plot]'.
 
 Test accuracy in %, mean and std over 3 seeds:
 

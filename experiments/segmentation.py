@@ -76,9 +76,12 @@ def background_only(masks):
 def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
+    size, stride = config["data"]["size"], 2 ** (config["model"]["levels"] - 1)
+    if size % stride:
+        raise train.ConfigError(f"data.size must be a multiple of {stride}, 2^(model.levels - 1), got {size}")
     loss = functools.partial(cross_entropy, class_weight=[config["background_weight"], *(CLASSES - 1) * [1.0]])
     train_scenes, test_scenes = load_scenes(config)
-    scale, size = data.normalize(train_scenes), config["data"]["size"]
+    scale = data.normalize(train_scenes)
     widths = tuple(config["model"]["width"] * 2**level for level in range(config["model"]["levels"]))
     run = train.Run("segmentation", config, root=config["runs"], folder=config["folder"])
     result = {"background": background_only(test_scenes.labels)}

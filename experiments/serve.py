@@ -131,6 +131,8 @@ def main(config):
         import uvicorn
     except ImportError as error:
         raise train.ConfigError("serving needs starlette and uvicorn: pip install '.[serve]'") from error
+    if not config["run"]:
+        raise train.ConfigError("serve needs run=FOLDER, the run of an experiment such as image_folder")
     program = load_program(config["run"])
     program.predict(np.zeros((config["batch"], *program.size, program.channels), np.uint8))  # compiles
     print(f"http://{config['host']}:{config['port']} on {jax.default_backend()}: {', '.join(program.classes)}")

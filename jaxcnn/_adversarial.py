@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import Params, State, as_floating, at_least_float32, short_repr
+from jaxcnn._layer import Params, State, as_floating, at_least_float32, check_number, short_repr
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm
@@ -37,7 +37,7 @@ def pgd(
     """images (N, *spatial, C) -> the same: projected gradient ascent on the loss, within a distance of the images.
 
     x_0 = x, or uniform in the ball if a key is given
-    x_{t+1} = clip(project(x_t + step_size * direction(d loss / d x_t)),  t = 0, .., steps - 1
+    x_{t+1} = clip(project(x_t + step_size * direction(d loss / d x_t))),  t = 0, .., steps - 1
 
     norm=inf: direction = sign, and project limits |x_t - x| to eps for each value. norm=2: direction divides by the L2
     norm of an example's gradient, and project limits the L2 norm of x_t - x to eps for each example.
@@ -70,7 +70,7 @@ def pgd(
     al., "Towards deep learning models resistant to adversarial attacks", 2018 (PGD).
     """
     check_loss("pgd", loss_fn)
-    step_size = _check_attack("pgd", eps, steps, step_size, norm, bounds)
+    eps, steps, step_size, bounds = _check_attack("pgd", eps, steps, step_size, norm, bounds)
     clean = jnp.asarray(as_floating(batch_entry(batch, "image"), "pgd"))
     _check_inside("pgd", clean, bounds)
 
@@ -122,7 +122,7 @@ def adversarial(
     "Towards deep learning models resistant to adversarial attacks", 2018.
     """
     check_loss("adversarial", loss_fn)
-    _check_attack("adversarial", eps, steps, step_size, norm, bounds)
+    eps, steps, step_size, bounds = _check_attack("adversarial", eps, steps, step_size, norm, bounds)
     attack = functools.partial(pgd, loss_fn, eps=eps, steps=steps, step_size=step_size, norm=norm, bounds=bounds)
 
     @functools.wraps(loss_fn)
@@ -142,18 +142,21 @@ def adversarial(
     return with_check(attacked, check)
 
 
-def _check_attack(name: str, eps: Any, steps: Any, step_size: Any, norm: Any, bounds: Any) -> float:
-    """The step size, after checking all arguments."""
-    check_positive(f"{name}: eps", eps)
-    check_integer(name, "steps", steps)
+def _check_attack(
+    name: str, eps: Any, steps: Any, step_size: Any, norm: Any, bounds: Any
+) -> tuple[float, int, float, Bounds]:
+    """eps, steps, step_size and bounds as Python numbers, after checking all arguments."""
+    eps = check_positive(f"{name}: eps", eps)
+    steps = check_integer(name, "steps", steps)
     if norm not in (2, math.inf):
         raise ValueError(f"{name}: norm must be jnp.inf or 2, got {short_repr(norm)}")
     if bounds is not None and not (isinstance(bounds, tuple | list) and len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
+    if bounds is not None:
+        bounds = tuple(check_number(f"{name}: bounds", bound, -math.inf, closed=True) for bound in bounds)
     if step_size is None:
-        return eps if steps == 1 else 2.5 * eps / steps
-    check_positive(f"{name}: step_size", step_size)
-    return step_size
+        step_size = eps if steps == 1 else 2.5 * eps / steps
+    return eps, steps, check_positive(f"{name}: step_size", step_size), bounds
 
 
 def _check_inside(name: str, images: Any, bounds: Bounds) -> None:

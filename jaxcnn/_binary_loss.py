@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
+from jaxcnn._numeric import times_log
 from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target
 from jaxcnn._window import check_positive
 
@@ -47,24 +47,23 @@ def binary_cross_entropy(
         >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2
         0.6931
     """
-    check_number("label_smoothing", label_smoothing, 0, 1)
+    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     weights = np.asarray(pos_weight, np.float32)
     if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"pos_weight must be a finite number >= 0, or one per label, got {short_repr(pos_weight)}")
 
     def compute(output, label, weight, train):
-        logits = masked(at_least_float32(output), weight)
+        logits = at_least_float32(output)
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
+        logits = masked(masked(logits, weight), counted)
         correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2
-        values = optax.sigmoid_binary_cross_entropy(logits, target)
         if weights.ndim and weights.shape != logits.shape[-1:]:
             raise ValueError(f"pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} labels")
-        if (weights != 1).any():
-            shape = (1,) * (logits.ndim - weights.ndim) + weights.shape
-            extra = jnp.asarray(weights - 1, logits.dtype).reshape(shape)
-            values += extra * target * jax.nn.softplus(-logits)
+        scale = jnp.asarray(weights, logits.dtype).reshape((1,) * (logits.ndim - weights.ndim) + weights.shape)
+        log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        values = -times_log(scale * target, log_p) - times_log(1 - target, log_not_p)
         loss = weighted_mean(values * counted, weight, counted)
         return loss, {"accuracy": weighted_mean(correct, weight, counted)}
 
@@ -80,7 +79,7 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     loss = mean over n, k of 1 - (2 sum_i p q + smooth) / (sum_i p + sum_i q + smooth),  sums over positions i
 
     Labels are integer classes (N, *spatial): p = softmax(logits), q one-hot. Or they have the shape of the logits
-    (multi-label): p = sigmoid(logits), q = label.
+    (multi-label): p = sigmoid(logits), q = label. Their last dimension may be missing if it is 1.
 
     Args:
         model: a layer from images to logits (N, *spatial, K).
@@ -102,16 +101,17 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     Source: Milletari, Navab and Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image
     segmentation", 2016.
     """
-    check_positive("smooth", smooth)
+    smooth = check_positive("smooth", smooth)
 
     def compute(output, label, weight, train):
-        logits = masked(at_least_float32(output), weight)
+        logits = at_least_float32(output)
         if is_multi_label(label, logits.shape):
             target, counted = binary_target("dice", label, logits, weight, ignore_label)
-            p = jax.nn.sigmoid(logits)
+            probabilities = jax.nn.sigmoid
         else:
             target, counted = class_target("dice", label, logits, weight, ignore_label)
-            p, counted = jax.nn.softmax(logits), counted[..., None]
+            counted, probabilities = counted[..., None], jax.nn.softmax
+        p = probabilities(masked(masked(logits, weight), counted))
         positions = tuple(range(1, logits.ndim - 1))
         overlap, total = (2 * p * target * counted).sum(positions), ((p + target) * counted).sum(positions)
         return weighted_mean(1 - (overlap + smooth) / (total + smooth), weight), {}
@@ -124,5 +124,6 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
 
 
 def is_multi_label(label: object, logits: tuple[int, ...]) -> bool:
-    """Whether labels, or both parts of mixed ones, have the shape of the logits."""
-    return jnp.shape(jax.tree.leaves(label)[0]) == logits
+    """Whether labels, or both parts of mixed ones, have the shape of the logits, or lack its last dimension of 1."""
+    shape = jnp.shape(jax.tree.leaves(label)[0])
+    return shape == logits or (logits[-1] == 1 and shape == logits[:-1])

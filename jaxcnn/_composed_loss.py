@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, inputs, masked, output_shape, weighted_mean
+from jaxcnn._numeric import times_log
 from jaxcnn._validate import check_for_loss, with_check
 from jaxcnn._window import check_positive
 
@@ -37,14 +37,15 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2 + (1 - 3 / 5) / 2
         0.8931
     """
+    pairs = []
     for term in terms:
         if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
             raise TypeError(f"weighted_sum needs pairs (weight, loss), got {short_repr(term)}")
-        check_number("weighted_sum: weight", term[0])
+        pairs.append((check_number("weighted_sum: weight", term[0]), term[1]))
 
     def loss(model: Layer) -> LossFn:
         model = as_layer(model)
-        parts = [(weight, make(_OUTPUT)) for weight, make in terms]
+        parts = [(weight, make(_OUTPUT)) for weight, make in pairs]
 
         def loss_fn(params, state, batch, *, train, key=None):
             image, _ = inputs(batch)
@@ -92,8 +93,8 @@ def distillation(
 
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
-    check_number("distillation: weight", weight, 0, 1, closed=True)
-    check_positive("distillation: temperature", temperature)
+    weight = check_number("distillation: weight", weight, 0, 1, closed=True)
+    temperature = check_positive("distillation: temperature", temperature)
 
     def distilled(model: Layer) -> LossFn:
         model = as_layer(model)
@@ -109,8 +110,9 @@ def distillation(
             target = jax.lax.stop_gradient(teacher(image)).astype(logits.dtype)
             if target.shape != logits.shape:
                 raise ValueError(f"distillation: the teacher gives {target.shape}, the model {logits.shape}")
-            target = jax.nn.softmax(masked(target, example_weight) / temperature)
-            divergence = optax.kl_divergence(jax.nn.log_softmax(logits / temperature), target)
+            log_q = jax.nn.log_softmax(masked(target, example_weight) / temperature)
+            log_p, q = jax.nn.log_softmax(logits / temperature), jnp.exp(log_q)
+            divergence = (times_log(q, log_q) - times_log(q, log_p)).sum(-1)
             matching = temperature**2 * weighted_mean(divergence, example_weight)
             value = (1 - weight) * value + weight * matching
             return value, (state, metrics | {"loss": value, "distillation": matching})

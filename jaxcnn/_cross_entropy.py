@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, check_number
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero
+from jaxcnn._numeric import times_log
 from jaxcnn._target import check_class_label, class_logits, class_target
 
 
@@ -59,8 +59,8 @@ def cross_entropy(
     Source: Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary heads); "Rethinking the inception
     architecture for computer vision", 2016 (label smoothing).
     """
-    check_number("label_smoothing", label_smoothing, 0, 1)
-    check_number("auxiliary, the weight of auxiliary heads,", auxiliary)
+    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+    auxiliary = check_number("auxiliary, the weight of auxiliary heads,", auxiliary)
     weights = None if class_weight is None else np.asarray(class_weight, np.float32)
     if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"class_weight must have one finite number >= 0 per class, got {class_weight}")
@@ -74,7 +74,8 @@ def cross_entropy(
         total = counted if weights is None else (target * scale).sum(-1)
         if train and not is_zero(label_smoothing):
             target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
-        main, *heads = (weighted_mean(optax.softmax_cross_entropy(y, scale * target), weight, total) for y in logits)
+        values = (-times_log(scale * target, jax.nn.log_softmax(y)).sum(-1) for y in logits)
+        main, *heads = (weighted_mean(value, weight, total) for value in values)
         return main + auxiliary * sum(heads)
 
     return _class_loss("cross_entropy", model, ignore_label, loss)
@@ -104,11 +105,13 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
 
     Source: Lin et al., "Focal loss for dense object detection", 2017.
     """
-    check_number("gamma", gamma)
+    gamma = check_number("gamma", gamma)
 
     def loss(logits, target, counted, weight, train):
         log_p = jax.nn.log_softmax(logits[0])
-        return weighted_mean((target * (-jnp.expm1(log_p)) ** gamma * -log_p).sum(-1), weight, counted)
+        # Where p rounds to 1, derivatives of 0^gamma would be infinite. All other values of 1 - p are at least eps.
+        rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).eps / 2)
+        return weighted_mean(-times_log(target * rest**gamma, log_p).sum(-1), weight, counted)
 
     return _class_loss("focal", model, ignore_label, loss)
 
@@ -117,8 +120,9 @@ def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Ca
     """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy."""
 
     def compute(output, label, weight, train):
-        logits = [masked(y, weight) for y in class_logits(loss_name, output)]
+        logits = class_logits(loss_name, output)
         target, counted = class_target(loss_name, label, logits[0], weight, ignore_label)
+        logits = [masked(masked(y, weight), counted) for y in logits]
         correct = jnp.where(logits[0].argmax(-1) == target.argmax(-1), counted, 0)
         accuracy = weighted_mean(correct, weight, counted)
         return loss(logits, target, counted, weight, train), {"accuracy": accuracy}

@@ -102,7 +102,7 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
     first, last = (dim + rank * (dim < 0) for dim in (start_dim, end_dim))
     if not 0 <= first <= last < rank and (first, last, rank) != (1, 0, 1):  # (N,) becomes (N, 1)
         raise ValueError(f"flatten: input {x.shape} has no dimensions from start_dim={start_dim} to end_dim={end_dim}")
-    return jnp.reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+    return jnp.asarray(x).reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 
 def identity(x: jax.Array) -> jax.Array:
@@ -143,6 +143,7 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         raise ValueError(f'pad: value={value} is the constant for mode="zeros", but mode is {mode!r}')
 
     def fn(x):
+        x = jnp.asarray(x)
         pads = ((0, 0), *resolve_padding("pad", padding, spatial_rank(x, "pad")), (0, 0))
         constant = {"constant_values": jnp.asarray(value, x.dtype)} if mode == "zeros" else {}
         return jnp.pad(x, pads, PAD_MODES[mode], **constant)

@@ -144,7 +144,7 @@ def gaussian_dropout(rate: float) -> Layer:
     """
 
     def multiply(key, rate, x):
-        return x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))
+        return (x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))).astype(x.dtype)
 
     return _random("gaussian_dropout", check_rate(rate), multiply)
 
@@ -168,10 +168,10 @@ def gaussian_noise(stddev: float) -> Layer:
 
     Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
     """
-    check_number("stddev", stddev)
+    stddev = check_number("stddev", stddev)
 
     def add(key, stddev, x):
-        return x + stddev * jax.random.normal(key, x.shape, x.dtype)
+        return (x + stddev * jax.random.normal(key, x.shape, x.dtype)).astype(x.dtype)
 
     return _random("gaussian_noise", stddev, add)
 
@@ -204,7 +204,7 @@ def alpha_dropout(rate: float) -> Layer:
         q = 1 - rate
         a = (q + saturation**2 * q * (1 - q)) ** -0.5
         keep = bernoulli(key, q, x.shape)
-        return a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation
+        return (a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation).astype(x.dtype)
 
     return _random("alpha_dropout", check_rate(rate), drop_to_saturation)
 
@@ -236,7 +236,7 @@ def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Arr
 
     def apply(params, state, x, *, train, key=None):
         if not is_random(state, train) or is_zero(amount):
-            return x, state
+            return jax.tree.map(jnp.asarray, x), state
         return noise(require_key(key, name), amount, as_floating(x, name)), state
 
     return Layer(lambda key, x: ({}, {}), apply)

@@ -117,7 +117,7 @@ def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, Stat
         >>> run = jaxcnn.train.Run("members", {}, folder=tempfile.mkdtemp())
         >>> labels, config = jnp.array([0, 1, 2, 0]), {"epochs": 1, "batch_size": 2}
         >>> swept = jaxcnn.train.sweep(net, (jnp.eye(4), labels), over={"seed": range(5)}, config=config, run=run)
-        5 runs of 1 epochs, 5 at a time
+        5 runs of 1 epoch, 5 at a time
         ...
         >>> params, state = jaxcnn.stack_members([(member.params, member.state) for member in swept.runs])
         >>> params["kernel"].shape
@@ -177,6 +177,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
 
     Raises:
         TypeError: if `combine` is not a function.
+        ValueError: in evaluation, if the batch is not the first dimension of the layer's output.
 
     Example:
         >>> model = jaxcnn.monte_carlo(jaxcnn.dropout(0.5), 1000, combine=lambda ys: (ys.mean(0), ys.std(0)))
@@ -203,7 +204,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
             def of_example(x):
                 batch_of_one = jax.tree.map(lambda leaf: leaf[None], x)
                 y, _ = layer.apply(params, inner, batch_of_one, train=False, key=key)
-                return jax.tree.map(lambda leaf: leaf[0], y)
+                return jax.tree.map(_only_example, y)
 
             return jax.vmap(of_example)(x)
 
@@ -211,6 +212,15 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
         return ys if combine is None else combine(ys), state
 
     return Layer(layer.init, apply)
+
+
+def _only_example(y: jax.Array) -> jax.Array:
+    if y.shape[:1] != (1,):
+        raise ValueError(
+            "monte_carlo applies the layer to one example at a time, so its output must have the shape (1, ..), "
+            f"got {y.shape}; for an ensemble, set its option combine"
+        )
+    return y[0]
 
 
 def _check_combine(name: str, combine: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from jax.core import ShapedArray as ShapedArray  # abstract value: the result type of a primitive
 from jax.core import Tracer as Tracer  # distinguishes traced from concrete values
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr  # a program with its constants: the body of jit, scan, cond
@@ -20,3 +21,35 @@ def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     constants, carried, _ = params["ft_in"].unpack()
     return len(constants), len(carried)
+
+
+class LocalPrimitive(Primitive):
+    """A primitive that computes on each device of `jax.shard_map` by itself.
+
+    jax tracks over which axes of the mesh an array varies. The operands must vary over the same axes: one that is
+    equal on all devices becomes one that varies, and the transpose of this is the sum over devices.
+    """
+
+    def bind(self, *args: Any, **params: Any) -> Any:
+        axes = [_varying(jax.typeof(arg)) for arg in args]
+        if len({*axes}) > 1:
+            missing = [tuple(frozenset().union(*axes) - own) for own in axes]
+            args = tuple(jax.lax.pcast(arg, new, to="varying") for arg, new in zip(args, missing, strict=True))
+        return super().bind(*args, **params)
+
+
+def result_type(shape: tuple[int, ...], dtype: Any, operand: ShapedArray) -> ShapedArray:
+    """The type of the result of a `LocalPrimitive`, which varies over the axes over which its operands vary."""
+    if not _varying(operand):
+        return ShapedArray(shape, dtype)
+    sharding = operand.sharding.update(spec=jax.sharding.PartitionSpec(*[None] * len(shape)))
+    return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=operand.manual_axis_type)
+
+
+def on_one_device(aval: ShapedArray) -> ShapedArray:
+    """The type of an array without the axes over which it varies."""
+    return aval.update(manual_axis_type=jax.sharding.ManualAxisType())
+
+
+def _varying(aval: Any) -> frozenset[Any]:
+    return aval.manual_axis_type.varying

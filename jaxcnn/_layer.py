@@ -282,7 +282,10 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
-    """Returns `value` if least <= value < below, or <= below if `closed`; else raises. A traced number is not known."""
+    """The Python number, if least <= value < below, or <= below if `closed`; else raises. A traced number is returned.
+
+    Use the returned number: a NumPy scalar has a dtype of its own, which would change that of results.
+    """
     if is_traced_number(value):
         return value
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
@@ -291,4 +294,4 @@ def check_number(name: str, value: Any, least: float = 0.0, below: float = math.
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
         raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
-    return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)

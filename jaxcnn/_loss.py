@@ -78,10 +78,10 @@ def inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
 
 
 def masked(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Zeros for examples with weight 0. Multiplication by 0 would keep a NaN."""
+    """Zeros where the weight is 0; one per example (N,), or also per position. Multiplication by 0 would keep a NaN."""
     if weight is None:
         return values
-    nonzero = (weight != 0).reshape(-1, *(1,) * (values.ndim - 1))
+    nonzero = (weight != 0).reshape(*weight.shape, *(1,) * (values.ndim - weight.ndim))
     return jnp.where(nonzero, values, jnp.zeros((), values.dtype))
 
 
@@ -115,17 +115,18 @@ def loss_of_output(
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Array | None = None) -> jax.Array:
-    """(N, *rest), (N,) -> the mean over all entries, weighted by example; 0 if all weights are 0.
+    """(N, *rest), (N,) -> the mean over all entries, weighted by example; 0 if all weights are 0, or N is.
 
     Args:
         counted: (N, *rest), the weight of each entry in the denominator only; default: 1.
     """
     if weight is None and counted is None:
-        return values.mean()
+        return values.sum() / max(values.size, 1)
     per_example = jnp.ones(len(values), values.dtype) if weight is None else weight.astype(values.dtype)
     counted = jnp.ones_like(values) if counted is None else counted.astype(values.dtype)
-    total = per_example @ counted.reshape(len(values), -1).sum(1)
-    return per_example @ values.reshape(len(values), -1).sum(1) / jnp.where(total == 0, 1, total)
+    rest = tuple(range(1, values.ndim))
+    total = per_example @ counted.sum(rest)
+    return per_example @ values.sum(rest) / jnp.where(total == 0, 1, total)
 
 
 def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:

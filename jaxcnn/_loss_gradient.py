@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxcnn._layer import at_least_float32
 from jaxcnn._loss import LossFn, batch_entry, check_loss
+from jaxcnn._numeric import norm
 from jaxcnn._window import check_positive
 
 
@@ -41,7 +42,7 @@ def sharpness_aware(loss_fn: LossFn, rho: float = 0.05) -> LossFn:
     Source: Foret et al., "Sharpness-aware minimization for efficiently improving generalization", 2021.
     """
     check_loss("sharpness_aware", loss_fn)
-    check_positive("sharpness_aware: rho", rho)
+    rho = check_positive("sharpness_aware: rho", rho)
 
     @functools.wraps(loss_fn)
     def sharpness_aware_loss(params, state, batch, *, train, key=None):
@@ -90,7 +91,7 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
     Source: Abadi et al., "Deep learning with differential privacy", 2016.
     """
     check_loss("clip_per_example", loss_fn)
-    check_positive("clip_per_example: max_norm", max_norm)
+    max_norm = check_positive("clip_per_example: max_norm", max_norm)
 
     @functools.wraps(loss_fn)
     def clipped_loss(params, state, batch, *, train, key=None):
@@ -129,14 +130,14 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
 
 def _global_norm(tree: Any) -> jax.Array:
     """The L2 norm of all values of a tree."""
-    squares = [jnp.square(at_least_float32(leaf)).sum() for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares))
+    leaves = [at_least_float32(leaf).ravel() for leaf in jax.tree.leaves(tree) if leaf.size]
+    return norm(jnp.array([0.0, *(norm(leaf, (0,))[0] for leaf in leaves)]), (0,))[0]
 
 
 def _weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """(N, ..) -> (..): the mean over the examples."""
+    """(N, ..) -> (..): the mean over the examples; 0 if all weights are 0, or N is."""
     if weight is None:
-        return values.mean(0)
+        return values.mean(0) if len(values) else values.sum(0)
     weight = weight.astype(values.dtype)
     total = weight.sum()
     return jnp.tensordot(weight, values, 1) / jnp.where(total == 0, 1, total)

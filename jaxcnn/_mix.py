@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import as_floating
+from jaxcnn._layer import as_floating, spatial_rank
 from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, check_loss, is_label_map
+from jaxcnn._number import is_traced_number
 from jaxcnn._window import check_positive
 
 
@@ -53,7 +54,7 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
         alpha: above 0.
 
     Raises:
-        ValueError: if `alpha` is not above 0, or in training without a key.
+        ValueError: if `alpha` is not above 0, or in training for images without spatial dimensions or without a key.
 
     Example:
         >>> model = jaxcnn.as_layer(jaxcnn.flatten)
@@ -65,9 +66,9 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
     """
 
     def mix(key, image, partner, lam):
-        spatial = image.shape[1:-1]
-        center = jax.random.uniform(child_key(key, "centre"), (len(spatial),), jnp.float32)
-        half = 0.5 * (1 - lam) ** (1 / len(spatial))  # half the side of the box, relative to the image
+        rank, spatial = spatial_rank(image, "cutmix"), image.shape[1:-1]
+        center = jax.random.uniform(child_key(key, "centre"), (rank,), jnp.float32)
+        half = 0.5 * (1 - lam) ** (1 / rank)  # half the side of the box, relative to the image
         inside = jnp.ones((1,) * image.ndim, bool)
         for axis, n in enumerate(spatial, 1):
             low, high = jnp.round((center[axis - 1] - half) * n), jnp.round((center[axis - 1] + half) * n)
@@ -93,13 +94,15 @@ def _mixing(
             images are those of the partners, if each position is of one of them).
     """
     check_loss(name, loss_fn)
-    check_positive(f"{name}: alpha", alpha)
+    alpha = check_positive(f"{name}: alpha", alpha)
 
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):
         if train:
             mix_key, key = transform_keys(require_key(key, name), name)
             lam = jax.random.beta(child_key(mix_key, "share"), alpha, alpha, dtype=jnp.float32)
+            if is_traced_number(alpha):  # it may be 0, as in a sweep: no mixing, instead of NaN
+                lam = jnp.where(alpha == 0, 1, lam)
             partners = _partner_indices(child_key(mix_key, "order"), batch)
             image = jnp.asarray(batch_entry(batch, "image"))
             image, lam, inside = mix(mix_key, image, image[partners], lam)

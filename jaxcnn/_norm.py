@@ -35,7 +35,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (N, *spatial)
 
     Training uses the statistics of the batch and updates the running statistics:
-    running = decay * running + (1 - decay) * batch. Evaluation uses the running statistics.
+    running = decay * running + (1 - decay) * batch. Evaluation uses the running statistics. An empty batch leaves them
+    unchanged.
 
     Args:
         decay: weight of the old running statistics; PyTorch's momentum is 1 - decay.
@@ -62,7 +63,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    if check_number("batch_norm: decay", decay) > 1:
+    if (decay := check_number("batch_norm: decay", decay)) > 1:
         raise ValueError(f"batch_norm: decay, the weight of the old running statistics, must be at most 1, got {decay}")
 
     def init(key, x):
@@ -74,7 +75,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         shape = _channels(x := as_floating(x, "batch_norm"), "batch_norm")
         old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = at_least_float32(x)
-        if train:
+        if train and 0 not in x.shape:  # an empty batch has no statistics
             mean, var = batch_moments(wide)  # the mean as a sum of two values, which keeps more digits
             batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}

@@ -24,6 +24,16 @@ def center_and_variance(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array,
     return rest - shift, jnp.maximum(jnp.square(rest).mean(axes, keepdims=True) - jnp.square(shift), 0)
 
 
+def absolute(x: jax.Array) -> jax.Array:
+    """|x| with gradient 0 at 0, where that of jnp.abs is 1 and would move a value that is right."""
+    return x * jnp.sign(x)
+
+
+def times_log(p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """p * log_q, with 0 log 0 = 0, its limit."""
+    return p * jnp.where((p == 0) & (log_q == -jnp.inf), 0, log_q)
+
+
 def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
     """(sum |x|^p)^(1/p) over `axes`, which are kept with size 1. The gradient of the norm of zeros is zero.
 

@@ -41,7 +41,7 @@ def pixel_shuffle(scale: int, *, order: str = "CRD") -> Layer:
                 f"pixel_shuffle: the {channels} channels of input {x.shape} are not divisible by {scale**rank}"
             )
         features, block, crd = channels // scale**rank, (scale,) * rank, order == "CRD"
-        x = jnp.reshape(x, (n, *spatial, *((features, *block) if crd else (*block, features))))
+        x = jnp.asarray(x).reshape(n, *spatial, *((features, *block) if crd else (*block, features)))
         pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank + crd)]  # each dimension, then its block
         x = x.transpose(0, *pairs, rank + 1 if crd else 2 * rank + 1)
         return x.reshape(n, *(scale * m for m in spatial), features)
@@ -78,7 +78,7 @@ def pixel_unshuffle(scale: int, *, order: str = "CRD") -> Layer:
         parts = [size for m in spatial for size in (m // scale, scale)]
         blocks, offsets = range(1, 2 * rank + 1, 2), range(2, 2 * rank + 1, 2)
         last = (2 * rank + 1, *offsets) if order == "CRD" else (*offsets, 2 * rank + 1)
-        x = jnp.reshape(x, (n, *parts, channels)).transpose(0, *blocks, *last)
+        x = jnp.asarray(x).reshape(n, *parts, channels).transpose(0, *blocks, *last)
         return x.reshape(n, *(m // scale for m in spatial), channels * scale**rank)
 
     return as_layer(fn)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, at_least_float32
 from jaxcnn._loss import LossFn, loss_of_output, masked, unmix, weighted_mean
+from jaxcnn._numeric import absolute
 from jaxcnn._window import check_positive
 
 
@@ -53,7 +54,7 @@ def mean_absolute_error(model: Layer) -> LossFn:
         >>> float(loss_fn({}, {}, {"image": jnp.array([[3.0]]), "label": jnp.array([[1.0]])}, train=True)[0])
         2.0
     """
-    return _regression("mean_absolute_error", model, lambda y, label: jnp.abs(y - label))
+    return _regression("mean_absolute_error", model, lambda y, label: absolute(y - label))
 
 
 def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
@@ -78,7 +79,7 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
 
     Source: Huber, "Robust estimation of a location parameter", 1964.
     """
-    check_positive("delta", delta)
+    delta = check_positive("delta", delta)
     return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta=delta))
 
 
@@ -90,7 +91,7 @@ def _regression(name: str, model: Layer, error: Callable[[jax.Array, jax.Array],
 
         def convert(label):
             _check_same_shape(name, y.shape, jnp.shape(label))
-            return masked(jnp.asarray(label).astype(y.dtype), weight)
+            return masked(jnp.asarray(label, y.dtype), weight)  # without this dtype, NumPy's int64 would wrap to int32
 
         return weighted_mean(error(y, unmix(label, convert)), weight), {}
 

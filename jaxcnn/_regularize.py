@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxcnn._layer import check_number, short_repr
 from jaxcnn._loss import LossFn, check_loss
+from jaxcnn._numeric import absolute
 from jaxcnn._path import KERNELS, mask
 from jaxcnn._stack import stack_depth, vmap_stacked
 
@@ -112,8 +113,7 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 
     Source: Zou and Hastie, "Regularization and variable selection via the elastic net", 2005.
     """
-    check_number("elastic_net: l1", l1)
-    check_number("elastic_net: l2", l2)
+    l1, l2 = check_number("elastic_net: l1", l1), check_number("elastic_net: l2", l2)
     return _penalty("elastic_net", 1.0, where, lambda w: l1 * _abs_sum(w) + l2 * jnp.square(w).sum())
 
 
@@ -150,7 +150,7 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
 
 def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:
-    check_number(f"{name}: the strength", strength)
+    strength = check_number(f"{name}: the strength", strength)
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
@@ -162,5 +162,4 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
 
 
 def _abs_sum(w: jax.Array) -> jax.Array:
-    # The gradient of jnp.abs at 0 is 1, which would push weights away from zero again.
-    return (w * jnp.sign(w)).sum()
+    return absolute(w).sum()

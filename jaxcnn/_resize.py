@@ -120,7 +120,7 @@ def resize(
     check_choice("resize", "method", method, _METHODS)
     check_choice("resize", "coordinates", coordinates, _COORDINATES)
     check_choice("resize", "rounding", rounding, _ROUNDING)
-    check_number("resize: a", a, -np.inf)
+    a = check_number("resize: a", a, -np.inf)
 
     def fn(x):
         x = jnp.asarray(x) if method == "nearest" else as_floating(x, "resize")

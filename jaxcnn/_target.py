@@ -70,6 +70,8 @@ def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: An
 
 def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
     """How to make shapes fit that do not."""
+    if len(logits) == 3 and len(label) == 1 and logits[1:2] == label:
+        return "for logits of an ensemble (n, N, classes), use per_member(cross_entropy)"
     if len(logits) == 2 and len(label) <= 2:
         return "use integer classes (N,) or floating-point class probabilities (N, classes)"
     if len(logits) == 2:

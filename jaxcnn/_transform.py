@@ -15,7 +15,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop, drop_channels, drop_examples
 from jaxcnn._key import require_key, transform_keys
-from jaxcnn._layer import Layer, as_layer, constructor
+from jaxcnn._layer import Layer, as_layer, constructor, has_spec, short_repr
 from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
@@ -270,6 +270,8 @@ def _drop_output(
             return layer.apply(params, state, x, train=False)
         drop_key, key = transform_keys(require_key(key, name), name)
         y, state = layer.apply(params, state, x, train=train, key=key)
+        if not has_spec(y):
+            raise TypeError(f"{name} needs a layer that returns an array, got {short_repr(y)}")
         return dropout(drop_key, rate, y), state
 
     return Layer(layer.init, apply)

@@ -23,7 +23,8 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
 
     Raises:
         TypeError: if it is not a dict of numeric arrays.
-        ValueError: for missing entries, no examples, entries of different lengths, or invalid weights.
+        ValueError: for missing entries, no examples, entries of different lengths, invalid weights, or integers that do
+            not fit into 32 bits.
     """
     if not isinstance(batch, dict):
         raise TypeError(f'{name}: data must be a dict with "image" and "label", got {short_repr(batch)}')
@@ -35,6 +36,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
             raise TypeError(f"{name}: {entry!r} must be an array with one row per example, got {short_repr(value)}")
         if not _is_numeric(value):
             raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
+        _check_wide_integers(f"{name}: {entry}", np.asarray(value))
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
         raise ValueError(f"{name} needs entries of the same length, at least 1, got lengths {lengths}")
@@ -114,7 +116,7 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
     rows = max(1, _CHUNK // max(1, values[0].size)) if values.ndim else 1
     for start in range(0, len(values), rows):
         part = values[start : start + rows]
-        finite = np.isfinite(part)
+        finite = np.isfinite(_as_computed(part))
         if weight is not None:
             finite |= ~_nonzero(weight[start : start + rows], len(part), part.ndim)
         if not finite.all():
@@ -178,10 +180,27 @@ def _check_weights(name: str, weight: Any) -> None:
     weight = np.asarray(weight)
     if weight.ndim != 1:
         raise ValueError(f"{name}: 'weight' must have shape ({len(weight)},), one per example, got {weight.shape}")
-    bad = ~(np.isfinite(weight.astype(np.float64)) & (weight >= 0))
+    bad = ~(np.isfinite(_as_computed(weight.astype(np.float64))) & (weight >= 0))
     if bad.any():
         i = int(bad.argmax())
         raise ValueError(f"{name}: weight[{i}] is {weight[i]}; weights must be finite and at least 0")
+
+
+def _check_wide_integers(name: str, values: np.ndarray) -> None:
+    """Raises ValueError for integers that JAX would wrap when it reduces them to 32 bits."""
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if dtype == values.dtype or not np.issubdtype(dtype, np.integer) or values.size == 0:
+        return
+    bad = (values < np.iinfo(dtype).min) | (values > np.iinfo(dtype).max)
+    if bad.any():
+        i, at = first_true(bad)
+        raise ValueError(f"{name}[{at}] is {values[i]}, which does not fit into {dtype}; convert the array to float32")
+
+
+def _as_computed(values: np.ndarray) -> np.ndarray:
+    """In the dtype that JAX computes with: float64 values may be infinite in float32."""
+    with np.errstate(over="ignore"):
+        return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
 
 
 def _is_floating(dtype: Any) -> bool:

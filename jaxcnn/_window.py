@@ -183,10 +183,12 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Raises an error unless `value` is a finite number above 0, or traced."""
-    if not is_traced_number(check_number(name, value)) and value <= 0:
+def check_positive(name: str, value: Any) -> Any:
+    """As `check_number`, for a finite number above 0."""
+    number = check_number(name, value)
+    if not is_traced_number(number) and number <= 0:
         raise ValueError(f"{name} must be above 0, got {value}")
+    return number
 
 
 def check_choice(layer: str, name: str, value: str, choices: Iterable[str]) -> None:

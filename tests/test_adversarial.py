@@ -111,6 +111,22 @@ def test_bfloat16_and_jit():
     np.testing.assert_allclose(np.asarray(image, np.float32), np.clip(X + 0.25 * np.sign(uphill()), 0, 1), atol=0.02)
 
 
+NUMPY_OPTIONS = {"eps": np.float32(0.25), "steps": np.int64(2), "bounds": (np.float32(0), np.float32(1))}
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+@pytest.mark.parametrize("step_size", [None, np.float64(0.125)])
+def test_numpy_options_do_not_change_the_dtype(norm, step_size):
+    options = {"step_size": step_size, "norm": norm}
+    plain = {"eps": 0.25, "steps": 2, "bounds": (0, 1), "step_size": step_size and 0.125, "norm": norm}
+    batch = BATCH | {"image": jnp.asarray(X, jnp.bfloat16)}
+    image = cnn.pgd(LOSS, PARAMS, {}, batch, **NUMPY_OPTIONS, **options)
+    assert image.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(image, cnn.pgd(LOSS, PARAMS, {}, batch, **plain))
+    loss, _ = cnn.adversarial(LOSS, **NUMPY_OPTIONS, **options)(PARAMS, {}, batch, train=True, key=KEY)
+    assert loss == cnn.adversarial(LOSS, **plain)(PARAMS, {}, batch, train=True, key=KEY)[0]
+
+
 # Training
 
 

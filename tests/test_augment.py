@@ -242,7 +242,7 @@ def test_compose_gives_each_image_a_key_and_its_place():
     ("make", "message"),
     [
         (lambda: augment.random_crop(-1), "padding must be at least 0"),
-        (lambda: augment.random_crop(2, mode="mirror"), "mode must be 'reflect'"),
+        (lambda: augment.random_crop(2, mode="mirror"), "unknown mode 'mirror'; expected one of: reflect"),
         (lambda: augment.random_crop(9)(keys(1)[0], IMAGE, When()), r"\(9, 12, 3\) cannot be reflected by 9"),
         (lambda: augment.flip(1.5), "rate must be at least 0 and at most 1, got 1.5"),
         (lambda: augment.flip("often"), "rate must be a number"),

@@ -109,7 +109,7 @@ def test_what_leaves_labels_unchanged():
             INDICES,
             "rotate moves label maps: set label_fill, the label of positions outside",
         ),
-        (compose(augment.translate(2)), INDICES, "random_crop moves label maps: set label_fill"),
+        (compose(augment.translate(2)), INDICES, "translate moves label maps: set label_fill"),
         (compose(augment.rand_augment()), INDICES, "rand_augment moves label maps: set label_fill"),
         (compose(augment.flip()), INDICES[:, 1:], r"labels of shape \(24, 8, 12\) do not have the size of images"),
         (compose(augment.flip()), np.zeros((N, 5, 4)), r"or set augment_labels to False"),
@@ -186,7 +186,7 @@ def test_fit_moves_label_maps(tmp_path, spatial):
     chain = [["random_crop", 2], ["translate", 1], *(["flip"] if len(spatial) > 1 else [])]
     assert moved("1", augment=chain, label_fill=0) == 0
     assert moved("2", augment=chain, augment_labels=False) > 0.3
-    with pytest.raises(ValueError, match=r"random_crop moves label maps: set label_fill"):
+    with pytest.raises(ValueError, match=r"translate moves label maps: set label_fill"):
         moved("3", augment=chain)
     with pytest.raises(train.ConfigError, match=r"label_fill must be a number, such as 255, or a list of numbers, got"):
         moved("4", augment=chain, label_fill=["a"])

@@ -102,7 +102,7 @@ def test_label_smoothing_needs_a_loss_with_that_argument(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"loss": "mse"}, TypeError, "loss must be callable, got 'mse'"),
+        ({"loss": "mse"}, TypeError, "loss must be callable, such as jaxcnn.cross_entropy, got 'mse'"),
         ({"callbacks": [None]}, TypeError, "callbacks must be callable, got None"),
         ({"metrics": {"a": 3}}, TypeError, r"metrics: 'a' must be a jaxcnn\.metrics\.Metric, got 3"),
         ({"metrics": {"a": accuracy()}, "eval_data": None}, train.ConfigError, "metrics need eval_data"),

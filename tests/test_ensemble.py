@@ -326,6 +326,15 @@ def test_monte_carlo_in_training_is_the_layer():
     assert_close(SAMPLED.init(KEY, X), (params, state), 0)
 
 
+@pytest.mark.parametrize("layer", [cnn.ensemble(cnn.dense(3), 2, combine=None), jnp.sum], ids=["members", "scalar"])
+def test_monte_carlo_of_outputs_without_a_batch(layer):
+    """The members are the first dimension of the output of an ensemble."""
+    layer = cnn.as_layer(layer)
+    params, state = layer.init(KEY, X)
+    with pytest.raises(ValueError, match=r"monte_carlo .* shape \(1, \.\.\), got \((2, 1, 3)?\); .*combine"):
+        cnn.monte_carlo(layer, 3).apply(params, state, X, train=False)
+
+
 @pytest.mark.slow
 def test_another_seed_draws_other_networks():
     params, state = NET.init(KEY, X)

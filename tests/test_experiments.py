@@ -273,7 +273,7 @@ def test_overfit_and_regularize(tmp_path):
     assert len(rows) == 3
 
 
-CASES = {"from scratch", "frozen features", "all trained on"}
+CASES = {"from scratch", "frozen features", "fine-tuned"}
 
 
 @pytest.mark.full

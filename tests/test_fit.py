@@ -439,7 +439,7 @@ def test_resumes(tmp_path):
         ({"optimizer": {"momentun": 0.9, "name": "sgd"}}, "sgd has no such argument; .*did you mean 'momentum'"),
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch_size": 201}, "batch_size must be at least 1 and below 201, got 201"),
+        ({"batch_size": 201}, "batch_size must be at most 200, the examples of train_data, got 201"),
         ({"epochs": 999_999_999}, r"epochs: 999,999,999 epochs of 6 steps exceed the limit of 2\*\*31 - 1 steps"),
         ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "exceed the limit of 2"),
         ({"augment": [[]]}, r"augment\[0\] must be a name or a list \[name, argument, \.\.\.\], got \[\]"),
@@ -448,10 +448,17 @@ def test_resumes(tmp_path):
         ({"augment": [3]}, r"augment\[0\] must be a name or a list .*got 3"),
         ({"epochs": 1.5}, "epochs must be of type int, such as 10, got 1.5"),
         ({"augment": ["flop"]}, r"augment\[0\]: unknown 'flop'; .*did you mean 'flip'"),
-        ({"augment": [["translate", -1]]}, r"augment\[0\]: .*padding must be at least 0"),
+        ({"augment": [["translate", -1]]}, r"augment\[0\]: translate: pixels must be at least 0"),
         ({"augment": [["translate"]]}, r"augment\[0\]: .*missing"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
         ({"on_nonfinite": "rollback"}, "checkpoint.keep must be at least 1, got 0"),
+        ({"optimizer": {"lr": 0.1}}, "optimizer.lr: adam has no such argument; expected one of: learning_rate, b1"),
+        ({"optimizer": {"b1": float("nan")}}, "optimizer.b1 must be a finite number or a bool, got nan"),
+        ({"optimizer": {"momentum": "x", "name": "sgd"}}, "optimizer.momentum must be a finite number .*, got 'x'"),
+        ({"weight_decay": {"where": "("}}, r"weight_decay.where: '\(' is not a regular expression"),
+        ({"label_fill": [True]}, "label_fill must be a number"),
+        ({"augment": [["random_crop", 1.5]]}, "random_crop: padding must be an int"),
+        ({"watch": "-"}, 'watch: "-" needs the name of a metric'),
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
         ({"mixup": 0.2, "cutmix": 1.0}, "mixup or cutmix must be 0, got 0.2 and 1.0"),
         ({"patience": 2}, "patience needs evaluation metrics: pass eval_data"),
@@ -461,6 +468,51 @@ def test_resumes(tmp_path):
 def test_refuses(tmp_path, config, message):
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, **config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callbacks": print}, r"callbacks must be a list of functions, got .*; pass \[\.\.\]"),
+        ({"run": "runs/a"}, "run must be a train.Run, .*got 'runs/a'"),
+        ({"start": ({},)}, r"start must be a pair \(params, state\)"),
+        ({"metrics": {"f1": cnn.metrics.f1}, "eval_data": FEW}, r"call it: metrics\.f1\(\)"),
+    ],
+)
+def test_refuses_arguments_of_other_types(options, message):
+    with pytest.raises(TypeError, match=message):
+        train.fit(LINEAR, FEW, **options)
+
+
+@pytest.mark.parametrize("metrics", [None, {"mean": np.ones(3, np.float32)}])
+def test_refuses_metrics_of_a_loss_that_are_not_scalars(tmp_path, metrics):
+    def loss(model):
+        def loss_fn(params, state, batch, *, train, key=None):
+            return jnp.float32(0), (state, metrics)
+
+        return loss_fn
+
+    with pytest.raises(TypeError, match=r"fit: the metric.* must be a"):
+        train.fit(LINEAR, FEW, loss=loss, run=train.Run("a", {}, folder=tmp_path))
+    with pytest.raises(TypeError, match=r"evaluate: the metric.* must be a"):
+        train.evaluate(loss(None), {}, {}, {"image": np.ones((2, 3)), "label": np.zeros(2, int)})
+
+
+def test_callbacks_may_add_any_entry_to_a_record(tmp_path, capsys):
+    def add(event):
+        if event.kind == "epoch":
+            event.record["test"] |= {"note": "ok", "values": np.ones(2)}
+            event.record["line"] = 1
+
+    options = {"config": QUICK | {"epochs": 1}, "run": train.Run("a", {}, folder=tmp_path)}
+    history = train.fit(LINEAR, FEW, eval_data=TEST_DATA, callbacks=[add], **options).history
+    assert (history[0]["test"]["note"], history[0]["test"]["values"], history[0]["line"]) == ("ok", [1, 1], 1)
+    assert "note" not in capsys.readouterr().out
+
+
+def test_accumulation_under_strict_promotion(tmp_path):
+    with jax.numpy_dtype_promotion("strict"):
+        fit(tmp_path, accumulate=2, epochs=1, batch_size=40)
 
 
 def test_refuses_other_data(tmp_path):

@@ -165,6 +165,33 @@ def test_another_version_of_jax_is_reported(tmp_path, capsys):
     fit(tmp_path, model(jnp.tanh))  # programs of two releases cannot be compared
 
 
+def test_another_watched_metric_is_refused(tmp_path):
+    """The checkpoint holds the best value of the metric."""
+    metric = lambda scale: {"m": cnn.metrics.Metric(lambda y, batch: (scale * y).sum(), lambda total: total)}
+
+    def fit_watching(scale, watch):
+        options = {"eval_data": TEST_DATA, "config": CONFIG | {"watch": watch}}
+        return train.fit(model(), FEW, metrics=metric(scale), run=train.Run("test", {}, folder=tmp_path), **options)
+
+    history = fit_watching(1.0, "m").history
+    assert fit_watching(1.0, "m").history == history
+    with pytest.raises(train.ConfigError, match="model in evaluation"):
+        fit_watching(2.0, "m")
+
+
+def test_another_start_is_refused(tmp_path):
+    def fit_from(params):
+        run = train.Run("test", {}, folder=tmp_path)
+        return train.fit(model(), FEW, config=CONFIG, run=run, start=None if params is None else (params, {}))
+
+    params, _ = model().init(jax.random.key(3), FEW.images[:1] / 255)
+    history = fit_from(params).history
+    assert fit_from(params).history == history
+    for other in (None, jax.tree.map(lambda leaf: 2 * leaf, params)):
+        with pytest.raises(train.ConfigError, match=r"start: was [0-9a-f]{16}, now "):
+            fit_from(other)
+
+
 def test_programs():
     x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     same = [program_identity(lambda x: jnp.sin(x) + 1, x), program_identity(lambda y: jnp.sin(y) + 1, x)]

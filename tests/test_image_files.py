@@ -64,6 +64,22 @@ def test_other_formats_are_turned(tmp_path, dtype, kind):
     assert seen[20:].mean() < 10
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0junkjunkjunk", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_data_are_ignored(tmp_path, exif):
+    Image.new("RGB", (9, 6), "red").save(tmp_path / "x.jpg", exif=exif)
+    assert read_image(tmp_path / "x.jpg", (6, 9)).mean((0, 1)) == pytest.approx([254, 0, 0], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(8, TypeError), ((8,), TypeError), ((0, 1), ValueError), ((2.5, 2), TypeError)]
+)
+def test_size_is_checked(tmp_path, size, error):
+    Image.new("RGB", (9, 6)).save(tmp_path / "x.png")
+    with pytest.raises(error, match="size"):
+        read_image(tmp_path / "x.png", size)
+
+
 # Transparency
 
 

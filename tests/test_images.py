@@ -250,7 +250,19 @@ def test_stream_leaves_out_a_partial_batch_but_for_evaluation(folder):
     assert [batch["weight"].tolist() for batch in batches[1:3]] == [[1, 1, 1, 1], [1, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("batch_size", [0, 10])
-def test_stream_refuses(folder, batch_size):
-    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 1 \(processes\), from 1 to 9 \(images\)"):
-        image_stream(folder, (8, 8), batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        (
+            {"batch_size": 10},
+            ValueError,
+            r"batch_size must be a multiple of 1 \(processes\), from 1 to 9 \(images\), got 10",
+        ),
+        ({"batch_size": 2.0}, TypeError, "batch_size must be an int"),
+        ({"batch_size": 2, "seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_stream_refuses(folder, options, error, message):
+    with pytest.raises(error, match=message):
+        image_stream(folder, (8, 8), **options)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jaxcnn as cnn
+from jaxcnn._layer import check_number
 from jaxcnn._path import paths
+from jaxcnn._window import check_positive
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
@@ -234,6 +236,32 @@ def gram(w):
 )
 def test_penalties(penalty, expected):
     np.testing.assert_allclose(penalty(PARAMS), expected, 1e-5)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_numpy_strengths_do_not_change_the_dtype(number):
+    half = number(0.5)
+    with jax.enable_x64(True):
+        for penalty in (cnn.l1(half), cnn.l2(half), cnn.orthogonal(half), cnn.elastic_net(half, half)):
+            assert penalty(PARAMS).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(2, int), (0.5, float), (True, int), (np.int64(2), int), (np.float64(0.5), float), (np.float32(0.5), float)],
+)
+def test_checked_numbers_are_python_numbers(value, kind):
+    for check in (check_number, check_positive):
+        assert type(check("x", value)) is kind
+        assert check("x", value) == value
+    doubled = jax.jit(lambda x: 2 * check_positive("x", x))
+    assert doubled(value) == 2 * value  # a traced number
+
+
+def test_l1_does_not_move_zeros():
+    kernel = {"kernel": jnp.array([0.0, -2.0, 3.0])}
+    for penalty in (cnn.l1(0.5), cnn.elastic_net(0.5, 0.0)):
+        np.testing.assert_allclose(jax.grad(penalty)(kernel)["kernel"], [0, -0.5, 0.5])
 
 
 def test_a_bare_layer_has_a_kernel_too():

@@ -121,6 +121,62 @@ def test_batch_with_weight_zero_only(net):
     assert_close((loss, gradient), (jnp.float32(0), jax.tree.map(jnp.zeros_like, net[0])), 0)
 
 
+def linear_loss(scale):
+    """Its gradient with respect to both weights is scale times the image; the norm is that of [3, 4] for an image 1."""
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        return scale * ((3 * params["a"] + 4 * params["b"].sum()) * batch["image"]).mean(), (state, {})
+
+    return loss_fn, {"a": jnp.array(1.0), "b": jnp.array([1.0]), "none": jnp.zeros((0, 2))}
+
+
+@pytest.mark.parametrize("scale", [1e20, 1.0, 1e-20])
+def test_gradients_whose_squares_overflow_or_underflow(scale):
+    loss_fn, params = linear_loss(scale)
+    loss, _ = cnn.sharpness_aware(loss_fn, 0.5)(params, {}, {"image": jnp.ones(2)}, train=True)
+    assert loss / scale == pytest.approx(7 + 0.5 * 5, rel=1e-5)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.grad, argnums=1)
+    def gradient(limit, params, image):
+        return cnn.clip_per_example(loss_fn, limit)(params, {}, {"image": image}, train=True)[0]
+
+    image = jnp.array([1.0, 0.1])  # norms of 5 and 0.5, times the scale
+    for limit, expected in (
+        (scale, (scale + 0.5 * scale) / 2),
+        (0.05 * scale, 0.05 * scale),
+        (1e-9 * scale, 1e-9 * scale),
+    ):
+        clipped = gradient(limit, params, image)
+        np.testing.assert_allclose(clipped["a"], expected * 0.6, 1e-5)
+        np.testing.assert_allclose(clipped["b"], [expected * 0.8], 1e-5)
+
+
+def test_loss_without_parameters():
+    loss_fn = lambda params, state, batch, *, train, key=None: (batch["image"].mean(), (state, {}))
+    for make in (cnn.sharpness_aware, lambda loss_fn: cnn.clip_per_example(loss_fn, 1.0)):
+        assert make(loss_fn)({}, {}, {"image": jnp.ones(2)}, train=True)[0] == 1
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_numpy_options_do_not_change_the_dtype(number):
+    _, params = linear_loss(1.0)
+    loss_fn = lambda params, state, batch, *, train, key=None: (params["a"] * batch["image"].mean(), (state, {}))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        for make in (cnn.sharpness_aware, cnn.clip_per_example):
+            batch = {"image": jnp.ones(2, jnp.float32)}
+            (loss, _), gradient = grad(make(loss_fn, number(0.5)), params, {}, batch)
+            assert loss.dtype == gradient["a"].dtype == np.float32
+
+
+def test_a_batch_without_examples(net):
+    empty = {name: value[:0] for name, value in BATCH.items()}
+    for make in (cnn.sharpness_aware, lambda loss_fn: cnn.clip_per_example(loss_fn, 1.0)):
+        (loss, (_, metrics)), gradient = grad(make(cnn.cross_entropy(NET)), *net, empty)
+        assert loss == metrics["accuracy"] == 0
+        assert norm(gradient) == 0
+
+
 @pytest.mark.slow
 def test_clipping_of_mixed_examples(net):
     """The weight of mixup has no batch dimension."""

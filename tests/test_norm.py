@@ -268,8 +268,16 @@ def test_examples_do_not_see_each_other(name):
     assert run(layer, params, x[:0])[0].shape == (0, 3, 6)
 
 
-def test_batch_norm_of_an_empty_batch_in_evaluation():
-    assert run(jaxcnn.batch_norm(), affine(6), np.zeros((0, 3, 6), np.float32), STATE)[0].shape == (0, 3, 6)
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("shape", [(0, 6), (0, 3, 6), (2, 0, 6)])
+def test_batch_norm_of_an_empty_batch(shape, train):
+    """It has no statistics: the running statistics stay as they are."""
+    layer, x, state = jaxcnn.batch_norm(), np.zeros(shape, np.float32), {"mean": draw(6), "var": 1 + draw(6) ** 2}
+    y, after = run(layer, affine(6), x, state, train)
+    assert y.shape == shape
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+    for leaf in jax.tree.leaves(jax.grad(lambda params: run(layer, params, x, state, train)[0].sum())(affine(6))):
+        np.testing.assert_array_equal(leaf, 0)
 
 
 GRADIENTS = {

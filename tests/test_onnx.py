@@ -135,6 +135,15 @@ def test_scales_of_a_resize_give_the_size_in_any_precision():
         assert np.floor(scale * np.float32(spatial)) == int(float(scale) * spatial) == size
 
 
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+@pytest.mark.parametrize("sizes", [((9,), (4,)), ((9,), (8,)), ((7, 9), (5, 5)), ((5, 6), (8, 3))])
+def test_resize_with_antialiasing(method, sizes):
+    spatial, size = sizes
+    layer, x = jaxcnn.resize(size, method=method), np.random.default_rng(0).normal(size=(2, *spatial, 3))
+    model = jaxcnn.export(layer, {}, {}, x.astype(np.float32), format="onnx")
+    assert_equal(model, layer, {}, {}, x.astype(np.float32))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NODES_OF_TORCH)
 def test_number_of_nodes(name):

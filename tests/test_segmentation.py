@@ -209,6 +209,16 @@ def test_skipping(folder):
     assert len(found.labels) == 2
 
 
+def test_skipping_the_first_image(folder):
+    (folder / "images" / "a.png").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="skipped 1 of 2 images"):
+        found = read(folder, on_bad_image="skip")
+    assert found.images.shape == (1, 20, 30, 3)
+    (folder / "images" / "more" / "b.jpg").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"b\.jpg: cannot be read"):
+        read(folder, on_bad_image="skip")
+
+
 def test_images_of_several_sizes_need_a_size(folder):
     write(folder / "images", "c.png", IMAGE[:9])
     write(folder / "masks", "c.png", LABEL[:9])

@@ -44,7 +44,7 @@ def for_lenet(folder, *others):
     ],
 )
 def test_predict_without_weights(tmp_path, setting):
-    message = rf"^{re.escape(setting.partition('=')[0])}=.* has no effect without weights=FILE$"
+    message = rf"^{re.escape(setting.partition('=')[0])}=.* has no effect without run=FOLDER or weights=FILE$"
     with pytest.raises(ConfigError, match=message):
         run(predict, tmp_path, setting)
     assert not (tmp_path / "runs").exists()
@@ -138,9 +138,7 @@ def test_finetune_with_weights(files, settings, message):
 
 
 def test_root_of_a_data_set_that_is_in_the_package(tmp_path):
-    with pytest.raises(
-        DataError, match="mnist_small is included in the package; remove the argument root='/nonexistent'"
-    ):
+    with pytest.raises(DataError, match="mnist_small is included in the package; do not set root='/nonexistent'"):
         run(mnist_lenet, tmp_path, "data.root=/nonexistent")
 
 

@@ -62,3 +62,26 @@ def test_a_stream_may_have_other_entries_and_pairs():
     assert source.steps == 5
     assert source.fingerprint == "5 batches 2x8x8x1 uint8 abc"
     assert next(source.batches(7))["image"].max() == 7
+
+
+@pytest.mark.parametrize("values", [[0, 2**32], [1, -(2**31) - 1]])
+def test_integers_that_do_not_fit_into_32_bits_are_refused(values):
+    """JAX would wrap 2^32 to 0."""
+    with pytest.raises(ValueError, match=rf"data: label\[1\] is {values[1]}, which does not fit into int32"):
+        data.source((np.zeros((2, 4)), np.array(values)), 2)
+    fits = np.array([-(2**31), 2**31 - 1])
+    assert data.source((np.zeros((2, 4)), fits), 2).arrays["label"] is fits
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError)])
+def test_batch_size_is_checked(size, error):
+    with pytest.raises(error, match="source: batch_size must be"):
+        data.source(PAIR, size)
+
+
+def test_a_stream_that_ends_is_an_error():
+    batch = {"image": np.zeros((2, 4), np.float32), "label": np.zeros(2, np.int32)}
+    stream = data.Stream(lambda step: iter([batch] * (3 - step)), 3, jax.ShapeDtypeStruct((2, 4), np.float32))
+    assert len([*itertools.islice(data.source(stream).batches(1), 2)]) == 2
+    with pytest.raises(data.DataError, match="the stream has no batch for step 3; its `batches` must continue"):
+        list(itertools.islice(data.source(stream).batches(1), 3))

@@ -53,3 +53,14 @@ def test_other_labels_are_split_as_a_whole(labels):
 def test_bad_input(labels, fraction, message):
     with pytest.raises((DataError, ValueError), match=message):
         data.train_test_split(numbered(labels, ("cat", "dog")), fraction)
+
+
+def test_lengths_must_match():
+    for images in (8, 12):
+        with pytest.raises(DataError, match=rf"one label per image, got {images} images and labels \(10,\)"):
+            data.train_test_split(data.Dataset(np.zeros((images, 2)), np.arange(10) % 2, ()), 0.5)
+
+
+def test_a_class_without_name_is_named_by_its_number():
+    with pytest.raises(DataError, match="2 examples of class 7, got 1"):
+        data.train_test_split(numbered([0, 0, 7], ("cat",)), 0.5)

@@ -89,6 +89,14 @@ def test_runs_equal_fit(over, config, tmp_path):
     same_as_fit(MODEL, result, config, tmp_path)
 
 
+@pytest.mark.parametrize("mix", [pytest.param("cutmix", marks=pytest.mark.slow), "mixup"])
+def test_zero_switches_off(tmp_path, mix):
+    over = {"clip_norm": [0.0, 0.01], mix: [0.0, 0.3]}
+    config = CONFIG | {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "epochs": 1}
+    result = sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=config, run=run_in(tmp_path))
+    same_as_fit(MODEL, result, config, tmp_path)
+
+
 @pytest.mark.slow
 def test_arguments_of_the_model(tmp_path):
     over = {"rate": [0.0, 0.5], "seed": [0, 1]}
@@ -248,6 +256,8 @@ def test_report(tmp_path):
         ({"sead": [1]}, {}, "unknown 'sead'; expected one of: .*did you mean 'seed'"),
         ({"epochs": [1, 2]}, {}, "'epochs' changes the compiled program"),
         ({"schedule.warmup": [0.1]}, {}, "'schedule.warmup' changes the compiled program"),
+        ({"augment.0.1": [1, 2]}, {"augment": [["translate", 1]]}, "'augment.0.1' changes the compiled program"),
+        ({"augment.0.1": [1, 2]}, {"augment": [["rand_augment", 2]]}, "'augment.0.1' changes the compiled program"),
         ({"seed": []}, {}, "'seed' must have one or more numbers"),
         ({"ema": ["a"]}, {}, "'ema' must have one or more numbers"),
         ({"ema": [1.5]}, {}, "ema must be at least 0 and below 1"),

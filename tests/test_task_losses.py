@@ -219,3 +219,156 @@ def test_label_outside_0_and_1():
         )[0]
     )
     assert np.isnan(f(jnp.array([[0], [2]])))
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 1.0, 1.5, 2, 3.3])
+def test_focal_has_finite_derivatives_where_a_probability_rounds_to_0_or_1(gamma):
+    z = np.array([[20.0, 0.0, -3.0], [0.0, 100.0, -3.0], [1.0, 0.0, 2.0]], np.float32)
+    f = lambda z: 3 * value(functools.partial(cnn.focal, gamma=gamma), z, np.zeros(3, int))[0]
+    wide = z.astype(np.float64)
+    p = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
+    own, rest = p[:, :1], p[:, 1:].sum(1, keepdims=True)
+    np.testing.assert_allclose(f(z), -(rest**gamma * np.log(own)).sum(), rtol=1e-5)
+    slope = rest**gamma * (gamma * own * np.log(own) - rest)
+    expected = np.concatenate([slope, -slope * p[:, 1:] / rest], 1)
+    np.testing.assert_allclose(jax.grad(f)(z), expected, rtol=1e-4, atol=1e-6)
+    hessian = jax.hessian(f)(z).reshape(9, 9)
+    step = lambda i: np.float32(1e-2) * np.eye(9, dtype=np.float32)[i].reshape(3, 3)
+    differences = [(jax.grad(f)(z + step(i)) - jax.grad(f)(z - step(i))).ravel() / 2e-2 for i in range(9)]
+    np.testing.assert_allclose(hessian, np.array(differences), atol=2e-4)
+
+
+MASKED = {
+    "cross_entropy": cnn.cross_entropy,
+    "cross_entropy weighted": functools.partial(cnn.cross_entropy, class_weight=[1.0, 2.0, 3.0]),
+    "focal": functools.partial(cnn.focal, gamma=0.5),
+    "distillation": cnn.distillation(cnn.cross_entropy, lambda x: 0.5 * x),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_masked_class_that_is_no_label_does_not_count(name):
+    """A logit of -inf is that of a class with probability 0."""
+    masked = jnp.array([[2.0, 1.0, -jnp.inf], [0.5, 1.0, -jnp.inf]])
+    f = lambda z: value(MASKED[name], z, np.array([0, 1]))[0]
+    result, gradient = jax.value_and_grad(f)(masked)
+    if "weighted" in name:
+        expected, slope = jax.value_and_grad(f)(masked.at[:, 2].set(-1e4))
+    else:
+        expected, slope = jax.value_and_grad(f)(masked[:, :2])
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, :2], slope[:, :2], rtol=1e-5)
+    assert not gradient[:, 2].any()
+    if name == "cross_entropy":
+        np.testing.assert_allclose(result, np.log1p(np.exp([-1.0, -0.5])).mean(), rtol=1e-6)
+
+
+def test_a_masked_class_that_is_a_label_has_an_infinite_loss():
+    masked = np.array([[2.0, 1.0, -np.inf]], np.float32)
+    assert value(cnn.cross_entropy, masked, np.array([2]))[0] == np.inf
+    assert value(functools.partial(cnn.cross_entropy, label_smoothing=0.1), masked, np.array([0]))[0] == np.inf
+    binary = lambda label: value(cnn.binary_cross_entropy, np.array([[-np.inf, np.inf]], np.float32), label)
+    f = lambda z: value(functools.partial(cnn.binary_cross_entropy, pos_weight=3.0), z, np.array([[0, 1, 1]]))[0]
+    assert binary(np.array([[1, 1]]))[0] == np.inf
+    result, gradient = jax.value_and_grad(f)(jnp.array([[-jnp.inf, jnp.inf, 0.0]]))
+    assert result == pytest.approx(np.log(2), rel=1e-6)
+    np.testing.assert_allclose(gradient, [[0, 0, -0.5]], atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [cnn.cross_entropy, functools.partial(cnn.focal, gamma=0)])
+def test_gradient_with_respect_to_class_probabilities(loss):
+    """Also to those that are 0."""
+    z = jnp.array([[0.5, 1.0, -2.0]])
+    gradient = jax.grad(lambda q: value(loss, z, q)[0])(jnp.array([[0.25, 0.75, 0.0]]))
+    np.testing.assert_allclose(gradient, -jax.nn.log_softmax(z), rtol=1e-5)
+
+
+def test_nan_logits_are_not_hidden():
+    for loss in (cnn.cross_entropy, cnn.focal):
+        assert np.isnan(value(loss, np.array([[0.0, np.nan]], np.float32), np.array([0]))[0])
+    assert np.isnan(value(cnn.binary_cross_entropy, np.array([[np.nan]], np.float32), np.array([[0]]))[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "dice", "binary_cross_entropy", "dice several"])
+def test_ignored_positions_may_have_any_logits(name, bad):
+    several = name in ("binary_cross_entropy", "dice several")
+    loss = functools.partial(getattr(cnn, name.split()[0]), ignore_label=255)
+    label = np.array([[[0, 1], [255, 255]]]) if several else np.array([[0, 255]])
+    z = np.array([[[0.5, 0.25], [bad, 1.0]]], np.float32)
+    kept = np.array([[True, False]])
+    (result, (_, metrics)), gradient = jax.value_and_grad(lambda z: value(loss, z, label), has_aux=True)(z)
+    (expected, (_, of_kept)), slope = jax.value_and_grad(lambda z: value(loss, z, label[:, :1]), has_aux=True)(z[:, :1])
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[kept], slope[0], rtol=1e-5)
+    assert not gradient[~kept].any()
+    jax.tree.map(np.testing.assert_allclose, metrics, of_kept)
+
+
+def test_large_integer_targets_do_not_wrap():
+    label = np.array([[2**32], [-(2**33)]])
+    z = np.zeros((2, 1), np.float32)
+    assert value_of(cnn.mean_squared_error, z, label) == pytest.approx((2.0**64 + 2.0**66) / 2, rel=1e-6)
+    assert value_of(cnn.mean_absolute_error, z, label) == pytest.approx((2.0**32 + 2.0**33) / 2, rel=1e-6)
+    assert value_of(cnn.huber, z, label) == pytest.approx((2.0**32 + 2.0**33) / 2, rel=1e-6)
+
+
+def value_of(loss, image, label):
+    """The loss for a label that stays a NumPy array."""
+    return float(loss(IDENTITY)({}, {}, {"image": image, "label": label}, train=True)[0])
+
+
+def test_absolute_error_does_not_move_an_exact_fit():
+    gradient = jax.grad(lambda y: value(cnn.mean_absolute_error, y, np.zeros((3, 1), np.float32))[0])
+    np.testing.assert_allclose(gradient(jnp.array([[0.0], [2.0], [-0.5]])), [[0], [1 / 3], [-1 / 3]], rtol=1e-6)
+
+
+def test_dice_of_one_logit():
+    z, label = Z[..., :1], SEVERAL[..., 0].astype(int)
+    p = 1 / (1 + np.exp(-z[..., 0].astype(float)))
+    expected = (1 - (2 * (p * label).sum((1, 2)) + 1) / (p.sum((1, 2)) + label.sum((1, 2)) + 1)).mean()
+    f = lambda z, label: value(cnn.dice, z, label)[0]
+    for run in (f, jax.jit(f)):
+        np.testing.assert_allclose(run(z, label), expected, rtol=1e-5)
+        np.testing.assert_allclose(run(z, label[..., None]), expected, rtol=1e-5)
+    loss_fn = cnn.dice(IDENTITY)
+    loss_fn.check("data", {}, {}, {"image": z, "label": label})
+    with pytest.raises(ValueError, match=r"label\[0, 0, 0\] is 2; labels must be between 0 and 1"):
+        loss_fn.check("data", {}, {}, {"image": z, "label": label + 2 * np.ones_like(label)})
+
+
+NUMPY_OPTIONS = {
+    "cross_entropy": lambda a: functools.partial(cnn.cross_entropy, label_smoothing=a(0.1), auxiliary=a(0.3)),
+    "focal": lambda a: functools.partial(cnn.focal, gamma=a(1.5)),
+    "binary_cross_entropy": lambda a: functools.partial(cnn.binary_cross_entropy, label_smoothing=a(0.1)),
+    "dice": lambda a: functools.partial(cnn.dice, smooth=a(0.5)),
+    "huber": lambda a: functools.partial(cnn.huber, delta=a(0.5)),
+    "weighted_sum": lambda a: cnn.weighted_sum((a(0.5), cnn.cross_entropy)),
+    "distillation": lambda a: cnn.distillation(cnn.cross_entropy, lambda x: -x, temperature=a(2), weight=a(0.3)),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_OPTIONS)
+def test_numpy_options_do_not_change_the_dtype(name):
+    two_heads = cnn.Layer(lambda key, x: ({}, {}), lambda params, state, x, *, train, key=None: ((x, 2 * x), state))
+    image = jnp.asarray(Z[:, 0, 0])
+    label = image if name == "huber" else (image > 0).astype(int) if "binary" in name else jnp.array([0, 1, 2])
+    model = two_heads if name == "cross_entropy" else IDENTITY
+    losses = {}
+    with jax.enable_x64(True):
+        for kind in (float, np.float64, np.float32):
+            batch = {"image": image, "label": label}
+            losses[kind] = NUMPY_OPTIONS[name](kind)(model)({}, {}, batch, train=True)[0]
+            assert losses[kind].dtype == np.float32
+    assert losses[float] == losses[np.float64] == pytest.approx(float(losses[np.float32]), rel=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", CASES | OTHERS)
+def test_a_batch_without_examples(name, weighted):
+    loss, label = (CASES | OTHERS)[name]
+    batch = {"weight": jnp.zeros(0)} if weighted else {}
+    for train in (False, True):
+        result, (_, metrics) = value(loss, Z[:0], label[:0], train=train, **batch)
+        assert result == 0
+        assert all(metric == 0 for metric in metrics.values())

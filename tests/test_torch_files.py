@@ -181,6 +181,15 @@ def test_nesting(path, keys):
     assert read_torch(path)["x"].tolist() == [0, 1, 2, 3]
 
 
+def test_tensors_beside_the_state_dict_are_records(path):
+    """PyTorch's ImageNet example saves the best accuracy as a tensor."""
+    record = tensor((2,), (1,))
+    path.write_bytes(as_zip(state_dict({"best": record, "state_dict": state_dict({"x": record})[2:-1]}), DATA))
+    assert list(read_torch(path)) == ["x"]
+    path.write_bytes(as_zip(state_dict({"x": record, "params": b"}"}), DATA))  # an empty dict is no state dict
+    assert list(read_torch(path)) == ["x"]
+
+
 def test_the_weights_come_before_their_ema(path):
     both = {"ema": state_dict({"y": tensor((4,), (1,))})[2:-1], "model": state_dict({"x": tensor((4,), (1,))})[2:-1]}
     path.write_bytes(as_zip(state_dict(both), DATA))

@@ -1,6 +1,7 @@
 """Data are looked at where they enter: what does not fit is refused with the first bad index, before training."""
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -56,6 +57,8 @@ BAD = {
     "objects": (pair(image=np.array([None] * 48)), r"'image' must be an array of numbers"),
     "nan": (pair(changed(FLOATS, (11, 3, 2, 0), np.nan)), r"image\[11, 3, 2, 0\] is nan; all values must be finite"),
     "inf": (pair(changed(FLOATS, (0, 0, 0, 0), -np.inf)), r"image\[0, 0, 0, 0\] is -inf"),
+    "infinite in float32": (pair(changed(FLOATS.astype(float), (2, 1, 0, 0), 1e39)), r"image\[2, 1, 0, 0\] is 1e\+39"),
+    "weight infinite in float32": (pair(weight=changed(WEIGHT.astype(float), 3, 1e39)), r"weight\[3\] is 1e\+39"),
     "bfloat16": (pair(changed(FLOATS, (3, 0, 0, 0), np.nan).astype(ml_dtypes.bfloat16)), r"image\[3, 0, 0, 0\] is nan"),
     "nan label": (pair(label=changed(ONE_HOT, (6, 1), np.nan)), r"label\[6, 1\] is nan"),
     "weight": (pair(weight=changed(WEIGHT, 3, -1)), r"weight\[3\] is -1.0; weights must be finite and at least 0"),
@@ -193,3 +196,21 @@ def test_normalize():
     for mean, std in (([0.5], [0.0]), ([0.5], [-1.0]), ([np.nan], [1.0]), ([0.5, 0.5], [1.0]), ([0.5], [np.inf])):
         with pytest.raises(ValueError, match="a finite mean and a positive standard deviation"):
             data.normalize(mean, std)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.2, 101325.4])
+def test_statistics_of_a_large_mean(offset):
+    images = np.random.default_rng(0).normal(offset, 1, (64, 4, 4, 2))
+    mean, std = data.normalize(data.Dataset(images, LABELS, ())), np.sqrt(images.var((0, 1, 2)))
+    y = mean.apply({}, {}, jnp.asarray(images, jnp.float32), train=False)[0]
+    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-2 if offset > 1000 else 1e-5)
+    np.testing.assert_allclose(y.std((0, 1, 2)) * std, std, 1e-2 if offset > 1000 else 1e-5)
+
+
+@pytest.mark.parametrize("weight", [np.full(300, 300, np.float16), np.full(300, 2**30), np.full(300, 7, np.uint8)])
+def test_equal_weights_of_any_type_change_no_mean(weight):
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.normal(size=(300, 3)).astype(np.float32), "label": rng.integers(0, 3, 300)}
+    loss_fn = cnn.cross_entropy(cnn.as_layer(cnn.identity))
+    expected = train.evaluate(loss_fn, {}, {}, batch)["loss"]
+    assert train.evaluate(loss_fn, {}, {}, batch | {"weight": weight})["loss"] == pytest.approx(expected, 1e-5)

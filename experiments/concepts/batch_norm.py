@@ -81,7 +81,7 @@ def draw(results):
         ax.set(title=title, yticks=[], xticks=(-2, 0, 2))
         ax.spines["left"].set_visible(False)
     axes["A"].set_xlabel("activations of three units")
-    axes["B"].set_xlabel(f"pixels x 255: change by {results['change']:.0e}")
+    axes["B"].set_xlabel(f"activations; for pixels x 255,\nthey differ by {results['change']:.0e}")
     steps, first = np.arange(1, BATCHES + 1), results["training"][:, 0]
     axes["T"].plot(steps, first, "o", color=BLUE, markersize=3, label=f"training: std {first.std():.2f}")
     value = results["evaluation"][0]

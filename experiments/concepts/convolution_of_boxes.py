@@ -4,7 +4,7 @@
 
 At each position, `conv` multiplies the kernel by the values under it and sums the products. With "VALID" padding the
 kernel stays inside the signal: m - k + 1 positions. With "SAME", zeros around the signal keep the length m. With
-"full", k - 1 zeros at each end include every partial overlap: m + k - 1 positions.
+full padding, `padding=k - 1`, the zeros at each end include every partial overlap: m + k - 1 positions.
 
 Mathematical convolution flips the kernel before sliding it: y[i] = sum_k x[i - k] w[k]. Network layers skip the flip
 and compute the cross-correlation y[i] = sum_k x[i + k] w[k]. The kernel is learned, so a network can learn the flipped

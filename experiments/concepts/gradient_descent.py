@@ -98,12 +98,12 @@ def draw(results):
     ):
         rate = factor * results["limit"]
         ax.plot(losses[: DRAWN + 1], style, color=color, label=f"{rate:.2f} = {factor} x limit")
-    ax.axhline(results["losses"][FACTORS[0]][0], color=GRAY, lw=0.8)
+    ax.axhline(results["losses"][FACTORS[0]][0], color=GRAY, lw=0.8, label="loss at the start")
     ax.set(yscale="log", ylim=(1e-6, 1e3), xlabel="step", ylabel="loss", yticks=(1e-3, 1e-1, 10, 1000))
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_title(f"limit of the learning rate: 2 / {2 / results['limit']:.3f} = {results['limit']:.2f}")
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", ncols=2)
     largest = np.abs(results["outputs"][STEPS]).max()
     image(axes["X"], results["digit"], "a digit")
     for letter, step in (("Y", 0), ("Z", STEPS)):

@@ -66,7 +66,7 @@ def draw(results):
         for color, (i, j) in zip((BLUE, VERMILLION, GREEN, ORANGE), np.ndindex(side, side), strict=False):
             frame(row[0], window * i, window * j, window, window, color)
             frame(row[1], i, j, 1, 1, color)
-    for ax, title in zip(axes[0], ("feature map", "output", "gradient of\nthe feature map"), strict=True):
+    for ax, title in zip(axes[0], ("feature map", "output", "gradient of\nthe sum of outputs"), strict=True):
         ax.set_title(title)
     return figure
 

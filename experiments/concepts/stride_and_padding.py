@@ -61,7 +61,7 @@ def draw(results):
     for ax, s in zip(axes[:, 0], STRIDES, strict=True):
         ax.set_ylabel(f"stride {s}")
     for ax, p in zip(axes[-1], PADDINGS, strict=True):
-        ax.set_xlabel(f"padding {p}")
+        ax.set_xlabel(f"padding {p}" + ("" if p else "; gray: not used"))
     return figure
 
 

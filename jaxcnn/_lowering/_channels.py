@@ -125,7 +125,7 @@ def _interleaved(x: jax.Array, stop: tuple[int, ...] | None = None) -> list[jax.
     Strided slices take a third of the operations of an index into a reshaped array, and of the time to compile them.
     """
     count = x.shape[0]
-    step = math.gcd(count, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
+    step = math.gcd(count or 1, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
     rest = x.ndim - 1
     return [lax.slice(x, (i, *(0,) * rest), stop or x.shape, (step, *(1,) * rest)) for i in range(step)]
 

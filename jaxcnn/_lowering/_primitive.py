@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._jax import Primitive, ShapedArray, ad, batching, mlir
+from jaxcnn._jax import LocalPrimitive, Primitive, ad, batching, mlir, on_one_device, result_type
 from jaxcnn._jit import jit
 from jaxcnn._lowering import _onednn
 
@@ -35,14 +35,14 @@ def primitive(
         examples: for each operand, whether its first dimension is the batch. If `vmap` maps exactly these operands, or
             if all operands have examples, the new dimension is merged into the batch; otherwise into the models.
     """
-    prim = Primitive(name)
+    prim = LocalPrimitive(name)
     plain = _for_models(plain)
     vars(prim)["plain"] = plain  # read by `_program`
 
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
         out = spec(*args, **params) if spec else jax.eval_shape(functools.partial(plain, **params), *specs)
-        return ShapedArray(out.shape, out.dtype)
+        return result_type(out.shape, out.dtype, args[0])
 
     def batch(args, dims, **params):
         (count, *_) = (arg.shape[dim] for arg, dim in zip(args, dims, strict=True) if dim is not None)
@@ -61,17 +61,31 @@ def primitive(
         both = args[mapped.index(True)].shape[axis : axis + 2]
         return out.reshape(*out.shape[:axis], *both, *out.shape[axis + 1 :]), axis
 
+    def impl(*args, **params):
+        with jax.disable_jit(False):  # without jit, `_run` would call the primitive without end
+            return _run(*args, prim=prim, params=tuple(params.items()))
+
     prim.def_abstract_eval(shape)
-    prim.def_impl(lambda *args, **params: _run(*args, prim=prim, params=tuple(params.items())))
-    mlir.register_lowering(prim, mlir.lower_fun(plain, multiple_results=False))
+    prim.def_impl(impl)
+    mlir.register_lowering(prim, _lowering(plain))
     if cpu:
         mlir.register_lowering(prim, _cpu_lowering(_for_models(cpu, cpu_models)), platform="cpu")
     batching.primitive_batchers[prim] = batch
     return prim
 
 
-def _cpu_lowering(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
+def _lowering(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
     lower = mlir.lower_fun(fun, multiple_results=False)
+
+    def run(ctx, *args, **params):
+        # In `jax.shard_map`, the operations in `fun` would otherwise have to vary over the same axes, too.
+        return lower(ctx.replace(avals_in=[*map(on_one_device, ctx.avals_in)]), *args, **params)
+
+    return run
+
+
+def _cpu_lowering(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
+    lower = _lowering(fun)
 
     def run(ctx, *args, **params):
         exported = ctx.module_context.lowering_parameters.for_export

@@ -153,7 +153,9 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
     dim = params["dim"]
     layout = channels_first(len(x.shape))
     name = arranged(graph, x, layout)
-    if params["transposed"] or axis.scale is not None or taps.method not in ("linear", "cubic"):
+    # onnxruntime has a cubic Resize only for images.
+    has_operator = taps.method == "linear" or (taps.method == "cubic" and len(x.shape) == 4)
+    if params["transposed"] or axis.scale is not None or not has_operator:
         matrix = weight_matrix(axis, taps).astype(x.dtype)
         matrix = matrix.T if params["transposed"] else matrix
         letters = "abcde"[: len(x.shape)]
@@ -163,9 +165,12 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
         )
         return tensor(name, layout, result)
     attributes: dict[str, Any] = {"mode": taps.method, "coordinate_transformation_mode": taps.coordinates}
+    antialias = taps.antialias and axis.size < axis.spatial
     if taps.method == "cubic":
-        attributes |= {"cubic_coeff_a": taps.a, "exclude_outside": int(taps.exclude_outside)}
-    if taps.antialias and axis.size < axis.spatial:
+        attributes["cubic_coeff_a"] = taps.a
+    if taps.method == "cubic" or antialias:
+        attributes["exclude_outside"] = int(taps.exclude_outside)
+    if antialias:
         attributes["antialias"] = 1
     scales = np.ones(len(layout), np.float32)
     scales[layout.index(dim)] = _scale(axis)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._layer import short_repr
+from jaxcnn._window import check_integer
 from jaxcnn.data._error import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
@@ -26,6 +28,15 @@ OTHER_FORMATS = {  # by their first bytes
     rb"\Z": "an empty file",
 }
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
+_UPRIGHT = {  # EXIF orientation -> the operation of Pillow that undoes it
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
@@ -48,6 +59,10 @@ def sized_reader(
 ) -> Callable[[pathlib.Path], tuple[np.ndarray, tuple[int, int]]]:
     """As `reader`; the function also returns (height, width) of the file's image, which None does not change."""
     Image, ImageOps = pillow()
+    if size is not None:
+        if isinstance(size, int) or len(size) != 2:
+            raise TypeError(f"size must be (height, width), got {short_repr(size)}")
+        size = (check_integer("size", "height", size[0]), check_integer("size", "width", size[1]))
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     mode = "RGB" if channels == 3 else "L"
@@ -56,7 +71,7 @@ def sized_reader(
         """(width, height) in the file, which becomes `size` once the EXIF orientation is applied."""
         if size is None:
             return image.size
-        return size if is_sideways(image) else (size[1], size[0])
+        return size if orientation(image) in _SIDEWAYS else (size[1], size[0])
 
     def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path, formats=FORMATS) as image:
@@ -69,21 +84,22 @@ def sized_reader(
             reserve(pixels)
             stored = stored_size(image)  # after `reserve`, because it decodes all of a PNG
             fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
-            fitted = _composited_on_white(ImageOps.exif_transpose(fitted), Image).convert(mode)
+            turn = orientation(image)
+            fitted = _composited_on_white(upright(fitted, turn, Image), Image).convert(mode)
             values = np.asarray(fitted, np.uint8)
-            upright = full_size if is_sideways(image) else full_size[::-1]
-            return values.reshape(*values.shape[:2], channels), upright
+            upright_size = full_size if turn in _SIDEWAYS else full_size[::-1]
+            return values.reshape(*values.shape[:2], channels), upright_size
 
     return with_budget(decode)
 
 
 def upright_rgb(image: Any) -> Any:
     """A Pillow image in RGB: its EXIF orientation applied, transparent pixels white, 16 bits reduced to 8."""
-    Image, ImageOps = pillow()
+    Image, _ = pillow()
     raw = image.tile[0].args if getattr(image, "tile", None) else None
     image.load()  # some PNGs have their transparency after the pixels
-    upright = ImageOps.exif_transpose(_converted(image, "RGB", raw, Image))
-    return _composited_on_white(upright, Image).convert("RGB")
+    rgb = upright(_converted(image, "RGB", raw, Image), orientation(image), Image)
+    return _composited_on_white(rgb, Image).convert("RGB")
 
 
 def with_budget(decode: Callable[[pathlib.Path, Callable[[int], None]], Any]) -> Callable[[pathlib.Path], Any]:
@@ -132,9 +148,18 @@ def _reason(path: Any, error: Exception) -> str:
     return f"expected JPEG, PNG, WebP or BMP, found {next(found, 'other or damaged content')}"
 
 
-def is_sideways(image: Any) -> bool:
-    """Whether the EXIF orientation exchanges width and height."""
-    return image.getexif().get(_ORIENTATION) in _SIDEWAYS
+def orientation(image: Any) -> int:
+    """The EXIF orientation, from 1 (upright) to 8; 1 if the EXIF data are missing or damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # pillow raises many types of errors for damaged EXIF data; the pixels may be good
+        return 1
+
+
+def upright(image: Any, orientation: int, image_module: Any) -> Any:
+    """The image without the rotation and reflection of its EXIF orientation."""
+    name = _UPRIGHT.get(orientation)
+    return image if name is None else image.transpose(getattr(image_module.Transpose, name))
 
 
 class PixelBudget:

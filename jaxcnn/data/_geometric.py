@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._layer import check_number
+from jaxcnn._window import check_choice, check_integer
 from jaxcnn.data._augmentation import Augment, Geometric, check_spatial, in_float32, uniform
 from jaxcnn.data._pixels import nearest, rotation, select, source_positions, warped
 
@@ -23,14 +24,21 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
 
     Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros for CIFAR).
     """
-    check_number("random_crop: padding", padding, 0)
-    if mode not in ("reflect", "constant", "edge", "wrap"):
-        raise ValueError(f"random_crop: mode must be 'reflect', 'constant', 'edge' or 'wrap', got {mode!r}")
+    check_integer("random_crop", "padding", padding, 0)
+    check_choice("random_crop", "mode", mode, ("reflect", "constant", "edge", "wrap"))
+    return _crop("random_crop", padding, mode)
 
+
+def translate(pixels: int) -> Augment:
+    """Shift the image by up to `pixels` in each direction and fill with zeros: `random_crop` with zero padding."""
+    return _crop("translate", check_integer("translate", "pixels", pixels, 0), "constant")
+
+
+def _crop(name: str, padding: int, mode: str) -> Augment:
     def crop(key, x, fill):
-        spatial = check_spatial("random_crop", x, _ALL)
+        spatial = check_spatial(name, x, _ALL)
         if mode == "reflect" and padding >= min(spatial):
-            raise ValueError(f"random_crop: an image {x.shape} cannot be reflected by {padding} pixels")
+            raise ValueError(f"{name}: an image {x.shape} cannot be reflected by {padding} pixels")
         shifts = jax.random.randint(key, (len(spatial),), 0, 2 * padding + 1, jnp.int32) - padding
         for axis, n in enumerate(spatial):
             positions = source_positions(jnp.arange(n, dtype=jnp.int32) + shifts[axis], n, mode)
@@ -38,21 +46,14 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
         return x
 
     def on_label(key, label, when, fill):
-        return crop(
-            key, label, fill_or_error("random_crop", fill) if mode == "constant" else jnp.zeros((), label.dtype)
-        )
+        return crop(key, label, fill_or_error(name, fill) if mode == "constant" else jnp.zeros((), label.dtype))
 
     return Geometric(lambda key, image, when: crop(key, image, jnp.zeros((), image.dtype)), on_label)
 
 
-def translate(pixels: int) -> Augment:
-    """Shift the image by up to `pixels` in each direction and fill with zeros: `random_crop` with zero padding."""
-    return random_crop(pixels, mode="constant")
-
-
 def flip(rate: float = 0.5) -> Augment:
     """Flip the image, or volume (D, H, W, C), horizontally, with probability `rate`."""
-    check_number("flip: rate", rate, 0, 1, closed=True)
+    rate = check_number("flip: rate", rate, 0, 1, closed=True)
 
     def augment(key, image, when, fill=None):
         check_spatial("flip", image, (2, 3))
@@ -80,7 +81,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """Rotate the image around its center by an angle uniform in [-degrees, degrees], and fill with zeros."""
-    check_number("rotate: degrees", degrees, 0)
+    degrees = check_number("rotate: degrees", degrees, 0)
     return _warping("rotate", lambda key: (rotation(jnp.deg2rad(uniform(key, -degrees, degrees))), 0.0))
 
 
@@ -95,8 +96,8 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
         zoom: log z is uniform in [-log(1 + zoom), log(1 + zoom)].
         shear: s is uniform in [-shear, shear].
     """
-    for name, value in {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}.items():
-        check_number(f"affine: {name}", value, 0)
+    options = {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}
+    degrees, pixels, zoom, shear = (check_number(f"affine: {name}", value, 0) for name, value in options.items())
 
     def draw(key):
         angle, slope, size, *shifts = uniform(key, -1.0, 1.0, (5,))

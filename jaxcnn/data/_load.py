@@ -74,7 +74,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
             raise DataError(f"unknown {kind} {value!r}; {expected_one_of(value, choices)}")
     if name == "mnist_small":
         if root is not None:
-            raise DataError(f"mnist_small is included in the package; remove the argument root={str(root)!r}")
+            raise DataError(f"mnist_small is included in the package; do not set root={str(root)!r}")
         folder = pathlib.Path(__file__).parent / "mnist_small"
         images, labels = (folder / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         return _digits(images, labels, SOURCES["mnist"].classes)

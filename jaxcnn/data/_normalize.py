@@ -1,5 +1,6 @@
 """Normalization of images to mean 0 and standard deviation 1 per channel."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -65,6 +66,14 @@ def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     else:
         means = [float(values.mean(dtype=np.float64)) for values in channels]
         variances = [float(values.var(dtype=np.float64)) for values in channels]
-    # Rounded, so that all machines compile the same program and share a compilation cache.
-    rounded = lambda values: [float(f"{value:.6g}") for value in values]
-    return rounded(means), rounded(max(v, 1e-12) ** 0.5 for v in variances)
+    stds = [max(variance, 1e-12) ** 0.5 for variance in variances]
+    return [_rounded(m, std) for m, std in zip(means, stds, strict=True)], [_rounded(std, std) for std in stds]
+
+
+def _rounded(value: float, std: float) -> float:
+    """Rounded to six digits, or more if the value is larger than `std`, so that the error is at most std / 10^6.
+
+    All machines then compile the same program and share a compilation cache.
+    """
+    extra = max(0, math.ceil(math.log10(max(abs(value), std) / std)))
+    return float(f"{value:.{6 + extra}g}")

@@ -1,6 +1,7 @@
 """Images with a class for each pixel: a folder of images and a folder of masks."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import warnings
@@ -13,7 +14,16 @@ from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import first_true
 from jaxcnn._window import check_choice
-from jaxcnn.data._decode import FORMATS, MAX_PIXELS, checked_pixels, pillow, sized_reader, with_budget
+from jaxcnn.data._decode import (
+    FORMATS,
+    MAX_PIXELS,
+    checked_pixels,
+    orientation,
+    pillow,
+    sized_reader,
+    upright,
+    with_budget,
+)
 from jaxcnn.data._error import DataError, LabelError
 from jaxcnn.data._folder import counts_text, fill_rows, images_below
 from jaxcnn.data._load import Dataset
@@ -86,7 +96,7 @@ def segmentation_folder(
     pairs = _pairs(pathlib.Path(images).expanduser(), pathlib.Path(masks).expanduser(), skip)
     read_image = sized_reader(size, channels, max_pixels)
     read_mask = _mask_reader(size, len(names), colors, ignore, max_pixels)
-    expected = size or read_image(pairs[0][0])[1]
+    expected = size or _first_size(read_image, pairs, skip)
 
     def read(pair: tuple[pathlib.Path, pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
         (image, image_size), (mask, mask_size) = read_image(pair[0]), read_mask(pair[1])
@@ -125,6 +135,14 @@ def _pairs(images: pathlib.Path, masks: pathlib.Path, skip: bool) -> list[tuple[
     return [(found[0][stem], found[1][stem]) for stem in common]
 
 
+def _first_size(read_image: Callable[..., Any], pairs: Sequence[tuple[Any, Any]], skip: bool) -> tuple[int, int]:
+    """(height, width) of the first image; with `skip`, of the first one that can be read."""
+    for image, _ in pairs[:-1] if skip else ():
+        with contextlib.suppress(DataError):
+            return read_image(image)[1]
+    return read_image(pairs[-1 if skip else 0][0])[1]
+
+
 def _by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Relative path without suffix -> path of each image file of the folder."""
     skipped: collections.Counter[str] = collections.Counter()
@@ -153,16 +171,16 @@ def _mask_reader(
                 raise DataError(f"{path}: expected a mask in PNG format, found {image.format}{reason}")
             pixels, raw = checked_pixels(path, image, max_pixels), image.tile[0].args if image.tile else None
             reserve(pixels * (1 if colors is None else 4))
-            upright = ImageOps.exif_transpose(image)
+            mask = upright(image, orientation(image), Image)
             if colors is None:
-                label = _indices(path, upright, raw)
+                label = _indices(path, mask, raw)
                 unknown = (label >= classes) if ignore is None else (label >= classes) & (label != ignore)
                 if unknown.any():
                     at, _ = first_true(unknown)
                     expected = f"0 to {classes - 1}" + ("" if ignore is None else f", or {ignore} to ignore")
                     raise LabelError(f"{path}: class {label[at]} at {at}; expected {expected}")
             else:
-                rgb = _rgb(path, upright)
+                rgb = _rgb(path, mask)
                 codes = (rgb[..., 0].astype(np.int32) << 16) | (rgb[..., 1].astype(np.int32) << 8) | rgb[..., 2]
                 position = np.searchsorted(color_codes, codes).clip(max=len(color_codes) - 1)
                 unknown = color_codes[position] != codes

@@ -11,6 +11,8 @@ import numpy as np
 from jaxcnn._key import child_key
 from jaxcnn._layer import short_repr, spec_of
 from jaxcnn._validate import check_batch
+from jaxcnn._window import check_integer
+from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 from jaxcnn.data._stream import Stream
 
@@ -46,7 +48,7 @@ class Source(NamedTuple):
         if self.arrays is None:
             image = self.spec["image"]
             return f"{self.steps} batches {_shape_text(image.shape)} {image.dtype} {self.description}".rstrip()
-        return " ".join(_array_fingerprint(name, self.arrays[name]) for name in sorted(self.arrays))
+        return " ".join(array_fingerprint(name, self.arrays[name]) for name in sorted(self.arrays))
 
     def batches(self, step: int = 0, key: jax.Array | None = None) -> Iterator[Batch]:
         """Yield the batches from a step on, forever.
@@ -54,7 +56,7 @@ class Source(NamedTuple):
         key: determines the order of shuffled data in memory; `jax.random.key(0)` by default.
         """
         if self.stream is not None:
-            batches = map(as_batch, self.stream(step))
+            batches = map(as_batch, _unending(self.stream, step))
             return batches if self.shuffle else map(_weighted, batches)
         return self._shuffled(step, key) if self.shuffle else self._in_order(step)
 
@@ -97,7 +99,8 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
         name: the name of the data in messages.
 
     Raises:
-        TypeError, ValueError: for data of other types, entries of different lengths, or negative weights.
+        TypeError, ValueError: for data of other types, entries of different lengths, negative weights, or a batch_size
+            below 1.
 
     Example:
         >>> train = jaxcnn.data.source((jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int)), 2)
@@ -118,6 +121,7 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
             f'{name}: fit needs a Dataset, a Stream, or a dict with "image", or a pair (image, label), '
             f"got {short_repr(data)}"
         )
+    check_integer("source", "batch_size", batch_size)
     check_batch(name, data, required=("image",))
     if np.size(data["image"]) == 0:
         raise ValueError(f"{name}: images of shape {np.shape(data['image'])} are empty")
@@ -136,6 +140,14 @@ def as_batch(batch: Any) -> Any:
     return {"image": batch[0], "label": batch[1]} if isinstance(batch, tuple) and len(batch) == 2 else batch
 
 
+def _unending(stream: Callable[[int], Iterator[Batch]], step: int) -> Iterator[Batch]:
+    """The batches of a stream from a step on. Raises DataError when it ends, where training would wait forever."""
+    for batch in stream(step):
+        yield batch
+        step += 1
+    raise DataError(f"the stream has no batch for step {step}; its `batches` must continue, epoch after epoch")
+
+
 def _weighted(batch: Batch) -> Batch:
     """Add a weight of 1 for each row, unless the batch has weights."""
     return {"weight": np.ones(len(next(iter(batch.values()))), np.float32)} | batch
@@ -145,6 +157,6 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _array_fingerprint(name: str, array: Any) -> str:
+def array_fingerprint(name: str, array: Any) -> str:
     array = np.ascontiguousarray(array)
     return f"{name} {array.dtype} {_shape_text(array.shape)} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"

@@ -20,7 +20,8 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
         seed: the same seed gives the same split.
 
     Raises:
-        DataError: if a class, or a data set without classes, has fewer than two examples.
+        DataError: if a class, or a data set without classes, has fewer than two examples, or the numbers of images and
+            labels differ.
 
     Example:
         >>> digits = jaxcnn.data.load("mnist_small", "train")
@@ -31,6 +32,10 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
     check_positive("test_fraction", check_number("test_fraction", test_fraction, 0, 1))
     check_integer("train_test_split", "seed", seed, 0)
     labels = np.asarray(dataset.labels)
+    if labels.shape[:1] != (len(dataset.images),):
+        raise DataError(
+            f"train_test_split needs one label per image, got {len(dataset.images)} images and labels {labels.shape}"
+        )
     stratified = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     groups = labels if stratified else np.zeros(len(dataset.images), int)
     rng = np.random.default_rng(seed)
@@ -39,7 +44,8 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
     for group in np.unique(groups):
         members = order[groups[order] == group]
         if len(members) < 2:
-            of_class = f" of class {dataset.classes[group] if dataset.classes else group}" if stratified else ""
+            named = 0 <= group < len(dataset.classes)
+            of_class = f" of class {dataset.classes[group] if named else group}" if stratified else ""
             raise DataError(f"train_test_split needs at least 2 examples{of_class}, got {len(members)}")
         is_test[members[: min(len(members) - 1, max(1, round(test_fraction * len(members))))]] = True
     select = lambda at: Dataset(dataset.images[at], labels[at], dataset.classes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
+from jaxcnn._window import check_integer
 from jaxcnn.data._decode import MAX_PIXELS, reader
 from jaxcnn.data._folder import Files, list_images
 
@@ -79,6 +80,9 @@ def image_stream(
         import grain
     except ImportError as error:
         raise MissingExtraError("streaming images needs grain", "grain") from error
+    check_integer("image_stream", "batch_size", batch_size)
+    check_integer("image_stream", "seed", seed, 0)
+    check_integer("image_stream", "threads", threads)
     files = list_images(path, classes)
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(
@@ -96,7 +100,7 @@ def image_stream(
         return {"image": read(files.paths[index]), "label": files.labels[index], "weight": weight}
 
     rows = grain.MapDataset.range(np.iinfo(np.int64).max // 2).map(row)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * local_batch_size)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * local_batch_size))
     batches = lambda step: iter(rows[step * local_batch_size :].to_iter_dataset(options).batch(local_batch_size))
     image = jax.ShapeDtypeStruct((batch_size, *size, channels), np.uint8)
     return Stream(batches, order.steps, image, files.classes, _fingerprint(path, files, seed if shuffle else None))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import check_number
+from jaxcnn._window import check_integer
 from jaxcnn.data._augmentation import Augment as Augment
 from jaxcnn.data._augmentation import Geometric as Geometric
 from jaxcnn.data._augmentation import When as When
@@ -70,7 +71,7 @@ def cutout(size: int) -> Augment:
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
     """
-    check_number("cutout: size", size, 0)
+    check_integer("cutout", "size", size, 0)
 
     def augment(key, image, when):
         spatial = check_spatial("cutout", image, (1, 2, 3))
@@ -97,7 +98,7 @@ def random_erasing(
 
     Source: Zhong et al., "Random erasing data augmentation", 2020.
     """
-    check_number("random_erasing: rate", rate, 0, 1, closed=True)
+    rate = check_number("random_erasing: rate", rate, 0, 1, closed=True)
 
     def augment(key, image, when):
         height, width = check_spatial("random_erasing", image, (2,))
@@ -140,7 +141,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
 
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """
-    check_number("rand_augment: count", count, 0)
+    check_integer("rand_augment", "count", count, 0)
     strength = check_number("rand_augment: magnitude", magnitude, 0, 30, closed=True) / 30
 
     def apply_random(key, x, operations):
@@ -210,7 +211,7 @@ def _rand_augment_operations(
 
 
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:
-    check_number(f"{name}: amount", amount, 0)
+    amount = check_number(f"{name}: amount", amount, 0)
 
     def augment(key, image, when):
         check_spatial(name, image, (2, 3))

@@ -76,8 +76,8 @@ def feature_visualization(
     x = as_floating(x, name)
     check_integer(name, "steps", steps)
     check_integer(name, "jitter", jitter, 0)
-    for option, value in {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}.items():
-        check_number(f"{name}: {option}", value)
+    options = {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}
+    learning_rate, l2, total_variation = (check_number(f"{name}: {option}", options[option]) for option in options)
     low, high = bounds or (-math.inf, math.inf)
     if not low < high:
         raise ValueError(f"{name}: bounds must be (smallest, largest) with smallest < largest, got {bounds}")

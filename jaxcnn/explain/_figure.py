@@ -114,7 +114,7 @@ def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed
     colors = fading(signed)
     for i, (top, bottom) in enumerate(axes.T):
         show(top, x[i])
-        top.set_title(str(i) if titles is None else titles[i], parse_math=False)
+        top.set_title(f"example {i}" if titles is None else titles[i], parse_math=False)
         show(bottom, x[i].mean(-1, keepdims=True), 0.35, 0.75)
         relative = values[i] / (np.abs(values[i]).max() or 1)
         drawn = bottom.imshow(relative, cmap=colors, vmin=-1 if signed else 0, vmax=1)

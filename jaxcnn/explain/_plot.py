@@ -123,7 +123,7 @@ def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
 
     Args:
         x: images with 1 or 3 channels.
-        titles: one title per image; the default is its index.
+        titles: one title per image; default: "example 0", ..
 
     Raises:
         ValueError: if the images have another shape, or if N is 0.
@@ -141,7 +141,7 @@ def plot_images(x: Any, titles: Sequence[str] | None = None) -> "Figure":
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, x, strict=False)):
         show(ax, image)
-        ax.set_title(str(i) if titles is None else titles[i], parse_math=False)
+        ax.set_title(f"example {i}" if titles is None else titles[i], parse_math=False)
     return figure
 
 
@@ -154,7 +154,7 @@ def plot_saliency(x: Any, attributions: Any, titles: Sequence[str] | None = None
     Args:
         x: images with 1 or 3 channels.
         attributions: attributions with the same shape as x.
-        titles: one title per image; the default is its index.
+        titles: one title per image; default: "example 0", ..
 
     Raises:
         ValueError: if a shape is wrong.
@@ -178,7 +178,7 @@ def plot_grad_cam(x: Any, maps: Any, titles: Sequence[str] | None = None) -> "Fi
     Args:
         x: images with 1 or 3 channels.
         maps: one map per image, of any size.
-        titles: one title per image; the default is its index.
+        titles: one title per image; default: "example 0", ..
 
     Raises:
         ValueError: if a shape is wrong.

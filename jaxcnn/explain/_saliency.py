@@ -85,7 +85,7 @@ def smooth_grad(
     """
     x = as_floating(x, "smooth_grad")
     check_key(key)
-    check_number("smooth_grad: noise", noise)
+    noise = check_number("smooth_grad: noise", noise)
     check_integer("smooth_grad", "samples", samples)
     label = _class_labels(_logits(model, params, state, x), label)
     axes = tuple(range(1, x.ndim))

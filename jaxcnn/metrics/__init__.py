@@ -3,6 +3,9 @@
 Larger is better for all but `mean_absolute_error` and `expected_calibration_error`: to select the best epoch by them,
 `fit` needs a minus sign before the name under which they are in `metrics`, as in {"watch": "-error"}.
 `confusion_matrix` is an array, which cannot be watched.
+
+`update` raises a ValueError for labels whose shape does not fit the output. The value is NaN if an output is NaN or a
+label invalid, as a class out of range, where the weight is not 0; and if all weights are 0.
 """
 
 from jaxcnn.metrics._calibration import expected_calibration_error as expected_calibration_error

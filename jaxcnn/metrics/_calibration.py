@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from jaxcnn._layer import at_least_float32
 from jaxcnn._window import check_integer
-from jaxcnn.metrics._metric import Metric, row_weights
+from jaxcnn.metrics._labels import class_examples
+from jaxcnn.metrics._metric import Metric
+from jaxcnn.metrics._sums import bincount
 
 
 class BinSums(NamedTuple):
@@ -23,7 +25,7 @@ def expected_calibration_error(bins: int = 15, ignore_label: int | None = None) 
 
     ECE = sum_b weight_b / weight |accuracy_b - confidence_b|,  bin b: confidence in (b / bins, (b + 1) / bins]
 
-    The confidence is the largest probability of the softmax. Labels are integer classes (N, *spatial).
+    The confidence is the largest probability of the softmax. Labels are as for `accuracy`.
 
     Args:
         bins: number of bins of equal width.
@@ -41,9 +43,8 @@ def expected_calibration_error(bins: int = 15, ignore_label: int | None = None) 
     bins = check_integer("expected_calibration_error", "bins", bins)
 
     def update(output: jax.Array, batch: dict[str, Any]) -> BinSums:
-        label = jnp.asarray(batch["label"])
-        weight = row_weights(label, batch["weight"], ignore_label)
-        return bin_sums(jax.nn.softmax(at_least_float32(output)), label, weight, bins)
+        logits, label, weight, _ = found = class_examples("expected_calibration_error", output, batch, ignore_label)
+        return found.sums(bin_sums(jax.nn.softmax(at_least_float32(logits)), label, weight, bins))
 
     return Metric(update, calibration_error)
 
@@ -56,9 +57,8 @@ def bin_sums(probs: jax.Array, label: jax.Array, weight: jax.Array, bins: int) -
     index = jnp.searchsorted(edges, confidence.ravel())
     weight = weight.astype(confidence.dtype)
     hits = jnp.where(counts & (probs.argmax(-1) == label.astype(jnp.int32)), weight, 0)
-    add = lambda values: jnp.zeros(bins, confidence.dtype).at[index].add(values.ravel())
-    return BinSums(add(weight), add(weight * confidence), add(hits))
+    return BinSums(*(bincount(index, values.ravel(), bins) for values in (weight, weight * confidence, hits)))
 
 
 def calibration_error(sums: BinSums) -> jax.Array:
-    return jnp.abs(sums.hits - sums.confidence).sum() / jnp.maximum(sums.weight.sum(), 1e-30)
+    return jnp.abs(sums.hits - sums.confidence).sum() / sums.weight.sum()

@@ -2,7 +2,8 @@
 
 For K classes, `output` holds logits (N, *spatial, K). Labels with the shape of the output are multi-label: class k is
 predicted where its logit is positive. Other labels are integer classes (N, *spatial), and the class with the largest
-logit is predicted. All metrics follow from three counts for each class k, weighted by `batch["weight"]`:
+logit is predicted, the first of equal ones. K = 1 is multi-label, of one label (N, *spatial) or (N, *spatial, 1): the
+class of positive examples. All metrics follow from three counts for each class k, weighted by `batch["weight"]`:
 
     hits_k: label and prediction are k     predicted_k: the prediction is k     actual_k: the label is k
 """
@@ -12,9 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn._window import check_choice, check_integer
-from jaxcnn.metrics._metric import Metric, row_weights
+from jaxcnn.metrics._labels import Examples, class_examples, examples
+from jaxcnn.metrics._metric import Metric, ratio
+from jaxcnn.metrics._sums import bincount
 
 Counts = dict[str, jax.Array]
 
@@ -25,7 +29,8 @@ def accuracy(ignore_label: int | None = None) -> Metric:
     Args:
         ignore_label: positions with this label do not count.
 
-    Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K), whose largest entry counts.
+    Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K), whose largest entry counts. A
+    single output, K = 1, is the logit of class 1 against class 0, and labels are 0 or 1.
 
     Example:
         >>> metric = jaxcnn.metrics.accuracy()
@@ -35,12 +40,10 @@ def accuracy(ignore_label: int | None = None) -> Metric:
     """
 
     def update(output: jax.Array, batch: dict[str, Any]) -> Counts:
-        label = jnp.asarray(batch["label"])
-        label = label.argmax(-1) if label.ndim == output.ndim else label
-        weight = row_weights(label, batch["weight"], ignore_label)
-        return {"hits": jnp.where(output.argmax(-1) == label, weight, 0).sum(), "weight": weight.sum()}
+        found = class_examples("accuracy", output, batch, ignore_label)
+        return _hits(found, found.output.argmax(-1) == found.label)
 
-    return Metric(update, lambda sums: _ratio(sums["hits"], sums["weight"]))
+    return Metric(update, _hit_rate)
 
 
 def pixel_accuracy(ignore_label: int | None = None) -> Metric:
@@ -62,7 +65,9 @@ def top_k(k: int = 5) -> Metric:
     """The fraction of examples whose label has one of the k largest logits.
 
     Args:
-        k: at least 1.
+        k: at least 1; of equal logits the first are larger, so that `top_k(1)` is `accuracy`.
+
+    Labels are as for `accuracy`.
 
     Example:
         >>> metric = jaxcnn.metrics.top_k(2)
@@ -73,13 +78,14 @@ def top_k(k: int = 5) -> Metric:
     k = check_integer("top_k", "k", k, 1)
 
     def update(output: jax.Array, batch: dict[str, Any]) -> Counts:
-        label = jnp.asarray(batch["label"])
-        weight = row_weights(label, batch["weight"], None)
-        of_label = jnp.take_along_axis(output, label[..., None].astype(jnp.int32), -1)
-        rank = (output > of_label).sum(-1)
-        return {"hits": jnp.where(rank < k, weight, 0).sum(), "weight": weight.sum()}
+        found = class_examples("top_k", output, batch)
+        logits, label = found.output, found.label[..., None]
+        of_label = jnp.take_along_axis(logits, label, -1)
+        before = lax.broadcasted_iota(label.dtype, logits.shape, logits.ndim - 1) < label
+        rank = ((logits > of_label) | (logits == of_label) & before).sum(-1)
+        return _hits(found, rank < k)
 
-    return Metric(update, lambda sums: _ratio(sums["hits"], sums["weight"]))
+    return Metric(update, _hit_rate)
 
 
 def precision(average: str = "macro", ignore_label: int | None = None) -> Metric:
@@ -89,7 +95,8 @@ def precision(average: str = "macro", ignore_label: int | None = None) -> Metric
         average: "macro": the mean over classes; "micro": one ratio of the counts summed over classes.
         ignore_label: positions with this label do not count.
 
-    A macro average is over the classes that occur as a label or a prediction; for multi-label over all classes.
+    A macro average is over the classes that occur as a label or a prediction; for multi-label over
+    all classes, unless all labels of a class are ignored.
 
     Example:
         >>> metric = jaxcnn.metrics.precision()
@@ -171,6 +178,8 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
     Args:
         ignore_label: positions with this label do not count.
 
+    Labels are as for `accuracy`; a single output gives (2, 2).
+
     Example:
         >>> metric = jaxcnn.metrics.confusion_matrix()
         >>> batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.ones(3)}
@@ -179,54 +188,49 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
     """
 
     def update(output: jax.Array, batch: dict[str, Any]) -> jax.Array:
-        classes, label = output.shape[-1], jnp.asarray(batch["label"])
-        weight = row_weights(label, batch["weight"], ignore_label)
-        pairs = _class_index(label, weight) * classes + output.argmax(-1)
-        return _bincount(pairs, weight, classes * classes).reshape(classes, classes)
+        logits, label, weight, _ = found = class_examples("confusion_matrix", output, batch, ignore_label)
+        classes = logits.shape[-1]
+        matrix = bincount(label * classes + logits.argmax(-1), weight, classes * classes)
+        return found.sums(matrix.reshape(classes, classes))
 
     return Metric(update, lambda matrix: matrix)
 
 
+def _hits(found: Examples, hit: jax.Array) -> Counts:
+    return found.sums({"hits": jnp.where(hit, found.weight, 0).sum(), "weight": found.weight.sum()})
+
+
+def _hit_rate(sums: Counts) -> jax.Array:
+    return sums["hits"] / sums["weight"]
+
+
 def _averaged(
-    name: str, average: str, ignore_label: int | None, ratio: Callable[..., tuple[jax.Array, jax.Array]]
+    name: str, average: str, ignore_label: int | None, parts: Callable[..., tuple[jax.Array, jax.Array]]
 ) -> Metric:
     """The ratio of two combinations of (hits, predicted, actual), averaged over classes."""
     check_choice(name, "average", average, ("macro", "micro"))
 
     def compute(sums: Counts) -> jax.Array:
-        counts = sums["hits"], sums["predicted"], sums["actual"]
+        counts, occurs = (sums["hits"], sums["predicted"], sums["actual"]), sums["occurs"] > 0
         if average == "micro":
-            return _ratio(*ratio(*(count.sum() for count in counts)))
-        occurs = sums["occurs"] > 0
-        return _ratio(jnp.where(occurs, _ratio(*ratio(*counts)), 0).sum(), occurs.sum(dtype=jnp.float32))
+            value = ratio(*parts(*(count.sum() for count in counts)))
+        else:
+            value = ratio(jnp.where(occurs, ratio(*parts(*counts)), 0).sum(), occurs.sum(dtype=jnp.float32))
+        return jnp.where(occurs.any(), value, jnp.nan)
 
-    return Metric(lambda output, batch: _class_counts(output, batch, ignore_label), compute)
+    return Metric(lambda output, batch: _class_counts(name, output, batch, ignore_label), compute)
 
 
-def _class_counts(output: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> Counts:
+def _class_counts(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> Counts:
     """Weighted counts (K,), and "occurs": positive for classes that a macro average includes."""
-    classes, label = output.shape[-1], jnp.asarray(batch["label"])
-    weight = row_weights(label, batch["weight"], ignore_label)
-    if label.shape == output.shape:
-        predicted, actual = jnp.where(output > 0, weight, 0), jnp.where(label > 0.5, weight, 0)
-        counts = {"hits": jnp.where(label > 0.5, predicted, 0), "predicted": predicted, "actual": actual}
-        sums = {name: values.reshape(-1, classes).sum(0) for name, values in counts.items()}
-        return sums | {"occurs": jnp.ones(classes, weight.dtype)}
-    index, prediction = _class_index(label, weight), output.argmax(-1)
-    hits = _bincount(index, jnp.where(index == prediction, weight, 0), classes)
-    predicted, actual = _bincount(prediction, weight, classes), _bincount(index, weight, classes)
-    return {"hits": hits, "predicted": predicted, "actual": actual, "occurs": predicted + actual}
-
-
-def _class_index(label: jax.Array, weight: jax.Array) -> jax.Array:
-    """The labels, 0 where they do not count: an ignored label may be any integer."""
-    return jnp.where(weight > 0, label, 0).astype(jnp.int32)
-
-
-def _bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:
-    return jnp.zeros(length, weight.dtype).at[index.ravel()].add(weight.ravel())
-
-
-def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """numerator / denominator; 0 where the denominator is 0."""
-    return numerator / jnp.where(denominator > 0, denominator, 1)
+    logits, label, weight, _ = found = examples(name, output, batch, ignore_label)
+    classes = logits.shape[-1]
+    if found.multi_label:
+        predicted, actual = logits > 0, label > 0.5
+        count = lambda chosen: jnp.where(chosen, weight, 0).reshape(-1, classes).sum(0)
+        sums = {"hits": count(predicted & actual), "predicted": count(predicted), "actual": count(actual)}
+        return found.sums(sums | {"occurs": count(True)})
+    index, prediction = label.astype(jnp.int32), logits.argmax(-1)
+    hits = bincount(index, jnp.where(index == prediction, weight, 0), classes)
+    predicted, actual = bincount(prediction, weight, classes), bincount(index, weight, classes)
+    return found.sums({"hits": hits, "predicted": predicted, "actual": actual, "occurs": predicted + actual})

@@ -27,7 +27,17 @@ class Metric(NamedTuple):
     compute: Callable[[Any], Any]
 
 
-def row_weights(label: jax.Array, weight: jax.Array, ignore_label: int | None) -> jax.Array:
+def float_entry(batch: dict[str, Any], name: str) -> jax.Array:
+    """An entry as float32. JAX's own conversion would wrap wide integers of NumPy, and add up narrow dtypes as such."""
+    return jnp.asarray(batch[name], jnp.float32)
+
+
+def row_weights(label: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> jax.Array:
     """(N, *spatial), (N,) -> (N, *spatial): the weight of each position, 0 where the label is `ignore_label`."""
-    weight = jnp.broadcast_to(weight.reshape(-1, *(1,) * (label.ndim - 1)), label.shape)
+    weight = jnp.broadcast_to(float_entry(batch, "weight").reshape(-1, *(1,) * (label.ndim - 1)), label.shape)
     return weight if ignore_label is None else jnp.where(label == ignore_label, 0, weight)
+
+
+def ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """numerator / denominator; the numerator where the denominator is 0."""
+    return numerator / jnp.where(denominator == 0, 1, denominator)

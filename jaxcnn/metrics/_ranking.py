@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._window import check_integer
-from jaxcnn.metrics._metric import Metric, row_weights
-from jaxcnn.metrics._sums import Rows
+from jaxcnn.metrics._labels import Examples, examples
+from jaxcnn.metrics._metric import Metric, ratio
+from jaxcnn.metrics._sums import Rows, bincount
 
 
 def auroc(bins: int = 0) -> Metric:
@@ -60,15 +61,16 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
     bins = check_integer(name, "bins", bins, 0)
 
     def update(output: jax.Array, batch: dict[str, Any]) -> Any:
-        scores, probabilities, positive, weight = _problems(output, batch)
-        weights = positive * weight, (1 - positive) * weight
+        scores, probabilities, positive, found = _problems(name, output, batch)
+        weight = found.weight.reshape(len(scores), -1)
+        weights = jnp.where(positive, weight, 0), jnp.where(positive, 0, weight)
+        undefined = (jnp.isnan(scores) & (weight != 0)).any()  # an output is NaN, or a difference inf - inf
+        found = found._replace(valid=found.valid & ~undefined)
         if not bins:
-            return Rows(scores, *weights)
+            return found.sums(Rows(scores, *weights))
         index = jnp.clip((probabilities * bins).astype(jnp.int32), 0, bins - 1)
-        count = jax.vmap(
-            lambda index, weight: jnp.zeros(bins, weight.dtype).at[index].add(weight), in_axes=1, out_axes=1
-        )
-        return tuple(count(index, part) for part in weights)
+        count = jax.vmap(lambda index, weight: bincount(index, weight, bins), in_axes=1, out_axes=1)
+        return found.sums(tuple(count(index, part) for part in weights))
 
     def compute(sums: Any) -> jax.Array:
         if isinstance(sums, Rows):
@@ -83,23 +85,20 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
     return Metric(update, compute)
 
 
-def _problems(output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Scores, probabilities and 0 or 1 for negative or positive, each (M, problems), and the weights (M, 1)."""
-    label, classes = jnp.asarray(batch["label"]), output.shape[-1]
-    if label.shape == output.shape:
-        weight = row_weights(label[..., 0], batch["weight"], None)
-        scores, positive = output, label > 0.5
-        probabilities = jax.nn.sigmoid(scores)
+def _problems(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array, Examples]:
+    """Scores, probabilities, and whether an example is positive, each (M, problems), and the examples."""
+    found = examples(name, output, batch)
+    scores, label, classes = found.output.astype(jnp.float32), found.label, found.output.shape[-1]
+    if found.multi_label:
+        probabilities, positive = jax.nn.sigmoid(scores), label > 0.5
+    elif classes == 2:
+        scores = scores[..., 1:] - scores[..., :1]
+        probabilities, positive = jax.nn.sigmoid(scores), label[..., None] == 1
     else:
-        weight = row_weights(label, batch["weight"], None)
-        if classes <= 2:
-            scores = output if classes == 1 else output[..., 1:] - output[..., :1]
-            probabilities, positive = jax.nn.sigmoid(scores), label[..., None] == 1
-        else:
-            scores = jax.nn.log_softmax(output)
-            probabilities, positive = jnp.exp(scores), jax.nn.one_hot(label, classes)
-    flat = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    return flat(scores), flat(probabilities), flat(positive), weight.reshape(-1, 1)
+        scores = jax.nn.log_softmax(scores)
+        probabilities, positive = jnp.exp(scores), jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=bool)
+    flat = lambda x: x.reshape(-1, x.shape[-1])
+    return flat(scores), flat(probabilities), flat(positive), found
 
 
 def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -112,7 +111,7 @@ def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def _auroc(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
-    positive, negative = positive / positive.sum(), negative / negative.sum()
+    positive, negative = ratio(positive, positive.sum()), ratio(negative, negative.sum())
     smaller, up_to = _sums_below(scores, negative)
     return positive @ (smaller + up_to) / 2
 
@@ -121,4 +120,4 @@ def _average_precision(scores: jax.Array, positive: jax.Array, negative: jax.Arr
     hits = positive.sum() - _sums_below(scores, positive)[0]
     false_alarms = negative.sum() - _sums_below(scores, negative)[0]
     precision = hits / jnp.maximum(hits + false_alarms, 1e-30)
-    return positive @ precision / positive.sum()
+    return ratio(positive @ precision, positive.sum())

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.metrics._metric import Metric
+from jaxcnn.metrics._metric import Metric, float_entry, ratio
 from jaxcnn.metrics._sums import moments
 
 
@@ -20,11 +20,10 @@ def mean_absolute_error() -> Metric:
     """
 
     def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        output, label = _rows("mean_absolute_error", output, batch)
-        weight = batch["weight"]
+        output, label, weight = _rows("mean_absolute_error", output, batch)
         return {"error": weight @ jnp.abs(output - label).mean(1), "weight": weight.sum()}
 
-    return Metric(update, lambda sums: sums["error"] / jnp.maximum(sums["weight"], 1e-30))
+    return Metric(update, lambda sums: sums["error"] / sums["weight"])
 
 
 def r2() -> Metric:
@@ -40,22 +39,22 @@ def r2() -> Metric:
     """
 
     def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
-        output, label = _rows("r2", output, batch)
-        return {"residual": batch["weight"] @ jnp.square(output - label), "label": moments(label, batch["weight"])}
+        output, label, weight = _rows("r2", output, batch)
+        return {"residual": weight @ jnp.square(output - label), "label": moments(label, weight)}
 
     def compute(sums: dict[str, Any]) -> jax.Array:
         residual, squares = sums["residual"], sums["label"].squares
-        ratio = residual / jnp.where(squares > 0, squares, 1)
-        return jnp.where(squares > 0, 1 - ratio, (residual == 0).astype(ratio.dtype)).mean()
+        unexplained = jnp.where(squares == 0, jnp.sign(residual), ratio(residual, squares))
+        return jnp.where(sums["label"].weight == 0, jnp.nan, (1 - unexplained).mean())
 
     return Metric(update, compute)
 
 
-def _rows(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-    """Output and labels as float32 (N, dimensions)."""
-    label = jnp.asarray(batch["label"])
+def _rows(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Output and labels (N, dimensions), and weights (N,), as float32."""
+    label, weight = float_entry(batch, "label"), float_entry(batch, "weight")
     if output.shape != label.shape:
         raise ValueError(f"{name}: the output {output.shape} and the labels {label.shape} differ in shape")
     output, label = (x.reshape(len(x), -1).astype(jnp.float32) for x in (output, label))
-    counts = (batch["weight"] != 0)[:, None]  # a row of weight 0 may hold NaN
-    return jnp.where(counts, output, 0), jnp.where(counts, label, 0)
+    counts = (weight != 0)[:, None]  # a row of weight 0 may hold NaN
+    return jnp.where(counts, output, 0), jnp.where(counts, label, 0), weight

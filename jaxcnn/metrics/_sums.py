@@ -55,3 +55,15 @@ def moments(x: jax.Array, weight: jax.Array) -> Moments:
     total = weight.sum()
     mean = (weight @ x) / jnp.maximum(total, 1e-30)
     return Moments(total, mean, weight @ jnp.square(x - mean[None]))
+
+
+def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:
+    """(*shape), (*shape) -> (length,): the sum of the weights for each index in [0, length).
+
+    One scatter adds weights one by one, which has no effect on a sum of 2^24. So it adds parts, then their sums.
+    """
+    size = max(1 << 16, length)  # so that the sums of all parts take no more memory than the input and the result
+    part = jnp.arange(index.size) // size
+    parts = -(-index.size // size)
+    sums = jnp.zeros(parts * length, weight.dtype).at[part * length + index.ravel()].add(weight.ravel())
+    return sums.reshape(parts, length).sum(0)

@@ -21,7 +21,8 @@ def class_color(k: int) -> tuple[int, int, int]:
     if k < len(_COLORS):
         red, green, blue = bytes.fromhex(_COLORS[k])
     else:
-        red, green, blue = (round(255 * x) for x in colorsys.hsv_to_rgb(k * 0.618 % 1, 0.75, 0.9))
+        # Pale colors, which differ from the first eight and for up to 21 classes from each other.
+        red, green, blue = (round(255 * x) for x in colorsys.hsv_to_rgb((k * 0.618 + 0.7) % 1, 0.6, 1))
     return red, green, blue
 
 

@@ -84,8 +84,9 @@ def _calibration(count: np.ndarray, confidence: np.ndarray, hits: np.ndarray) ->
     filled = np.maximum(count, 1)
     text = (
         "The confidence of a prediction is its probability. Among predictions with a confidence of 80%, 80% should be "
-        f"correct. The mean difference between confidence and accuracy, over {len(count)} bins of the confidence, is "
-        f"the expected calibration error: {percentage(error)}. A bar below the diagonal means overconfidence; a line "
+        f"correct. The mean absolute difference between confidence and accuracy over {len(count)} bins of the "
+        f"confidence, weighted by their predictions, is the expected calibration error: {percentage(error)}. "
+        "A bar below the diagonal means overconfidence; a line "
         "marks the gap to the mean confidence of the bin."
     )
     return joined([tag("p", text), reliability(confidence / filled, hits / filled, count)])

@@ -188,7 +188,7 @@ th, td { padding: .3rem .75rem .3rem 0; text-align: right; white-space: nowrap; 
 th { font-weight: 600; }
 th:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
-.compared thead th { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; vertical-align: bottom; }
+.compared thead th { white-space: normal; overflow-wrap: break-word; min-width: 5rem; vertical-align: bottom; }
 .tree tbody th { white-space: pre; font-weight: 400; }
 .tree tbody tr:last-child > * { font-weight: 600; }
 .grid th, .counts thead th { font-weight: 400; color: var(--soft); }

@@ -10,6 +10,10 @@ from jaxcnn.report._page import Html, joined, table, tag
 
 _EPOCHS = 200  # maximum number shown
 _ENTRIES = 20  # maximum length of a row or column of a metric that is an array
+_MEANING = (
+    "Training values are means over the steps of an epoch, with dropout and augmentation, so they may be worse than "
+    "test values."
+)
 _NOTES = {"penalty": "The l1 and l2 penalties on the weights. Training minimizes the sum of loss and penalty."}
 
 
@@ -49,6 +53,7 @@ def training(records: list[dict[str, Any]]) -> Html:
     return joined(
         [
             tag("p", f"Hover over an epoch, or focus it with the Tab key, to see its values.{skipped}{_pace(records)}"),
+            tag("p", _MEANING),
             tag("div", *charts, class_="charts"),
             tag(
                 "details",

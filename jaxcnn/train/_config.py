@@ -77,7 +77,8 @@ def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
     similar = difflib.get_close_matches(path, keys, 1, cutoff=0.8) or [
         by_last_component[name] for name in difflib.get_close_matches(path.rpartition(".")[2], by_last_component, 1)
     ]
-    return ConfigError(f"unknown key {path!r}; {expected_one_of(similar[0] if similar else path, keys)}")
+    closest = similar[0] if similar else ""
+    return ConfigError(f"unknown key {path!r}; {expected_one_of(closest, keys)}")
 
 
 def flat_entries(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -126,4 +127,9 @@ def _parse(path: str, text: str, old: Any) -> Any:
             return [new]
     except (ValueError, KeyError, RecursionError):
         pass
-    raise ConfigError(f"{path} must be of type {kind.__name__}, such as {old!r}, got {short_repr(text)}")
+    raise ConfigError(f"{path} must be of type {kind.__name__}, such as {as_argument(old)}, got {short_repr(text)}")
+
+
+def as_argument(value: Any) -> str:
+    """The value as `override` reads it from the command line."""
+    return json.dumps(value) if isinstance(value, list) else str(value)

@@ -16,6 +16,7 @@ from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
+from jaxcnn._window import check_integer
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric, add_sums
@@ -63,8 +64,7 @@ def evaluate(
         0.6667
     """
     check_loss("evaluate", loss_fn)
-    if batch_size < 1:
-        raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
+    check_integer("evaluate", "batch_size", batch_size)
     if isinstance(data, Dataset):
         raise TypeError("evaluate: images are not scaled here; pass (data.images / 255, data.labels) of the Dataset")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
@@ -87,7 +87,13 @@ def evaluate(
         return mean_metrics(_compiled(*functions), metrics, params, state, batches)
     # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
     compiled = jit(loss_fn, static_argnames="train")
-    return mean_metrics(lambda *args: (compiled(*args, train=False)[1][1], {}), {}, params, state, batches)
+
+    def measure(*args):
+        _, (_, means) = compiled(*args, train=False)
+        check_scalars("evaluate", means)
+        return means, {}
+
+    return mean_metrics(measure, {}, params, state, batches)
 
 
 @functools.lru_cache(maxsize=4)
@@ -117,6 +123,7 @@ def measurement(
     def measure(params, state, batch):
         batch = prepare(batch)
         _, (_, means) = loss_fn(params, state, batch, train=False)
+        check_scalars("evaluate", means)
         if not metrics:
             return means, {}
         if both := metrics.keys() & means.keys():
@@ -158,10 +165,22 @@ def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[d
     return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums
 
 
+def check_scalars(name: str, metrics: Any) -> None:
+    """Raises TypeError if the metrics of a loss are not a dict of scalars."""
+    if not isinstance(metrics, dict):
+        raise TypeError(f"{name}: the metrics of a LossFn must be a dict of scalars, got {short_repr(metrics)}")
+    for key, value in metrics.items():
+        if np.ndim(value):
+            raise TypeError(
+                f"{name}: the metric {key!r} of the loss must be a scalar, got {short_repr(value)}; arrays can be "
+                "computed by a Metric: fit(metrics=)"
+            )
+
+
 def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any], sums: dict[str, Any]) -> None:
     """Raises ConfigError if the setting "watch" is not a scalar that is evaluated: `means` and `sums` are shapes."""
-    watch, names = watch.removeprefix("-"), [*means, *metrics]
-    if watch and watch not in names:
+    names = [*means, *metrics]
+    if watch and (watch := watch.removeprefix("-")) not in names:
         raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
     if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
         raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
@@ -186,4 +205,4 @@ def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]
     return data._replace(stream=lambda step: map(checked, data.batches(step)))
 
 
-_sum = jit(jnp.sum)
+_sum = jit(lambda weight: jnp.sum(weight, dtype=jnp.float32))

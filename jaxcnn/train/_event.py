@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -26,7 +27,7 @@ class Carry(NamedTuple):
 
 
 def format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
-    """Metrics as text: the accuracy in percent; "n/a" for a value that is not finite; no arrays."""
+    """Metrics as text: the accuracy in percent; "n/a" for a value that is not finite; only numbers."""
     digits = 2 if precise else 1
 
     def formatted(name, value):
@@ -34,7 +35,7 @@ def format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
             return f"{name} n/a"
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
-    return ", ".join(formatted(*item) for item in metrics.items() if not isinstance(item[1], list))
+    return ", ".join(formatted(*item) for item in metrics.items() if isinstance(item[1], numbers.Real | None))
 
 
 @dataclasses.dataclass

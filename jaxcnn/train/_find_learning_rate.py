@@ -68,7 +68,7 @@ def find_learning_rate(
         steps: number of steps, at least 10.
 
     Raises:
-        ValueError: for invalid arguments, or if the loss is not finite at the first steps.
+        ValueError: for invalid arguments, or if the loss is not finite at the first steps or does not fall.
 
     Example:
         >>> digits = jaxcnn.data.load("mnist_small", "test")
@@ -79,8 +79,8 @@ def find_learning_rate(
 
     Source: Smith, "Cyclical learning rates for training neural networks", 2017.
     """
-    check_positive("find_learning_rate: low", low)
-    check_number("find_learning_rate: high", high)
+    low = check_positive("find_learning_rate: low", low)
+    high = check_number("find_learning_rate: high", high)
     if not low < high:
         raise ValueError(f"find_learning_rate: high must be above low, got {low} and {high}")
     check_integer("find_learning_rate", "steps", steps, 10)
@@ -138,6 +138,12 @@ def _moving_average(losses: np.ndarray) -> np.ndarray:
 
 
 def _steepest(rates: np.ndarray, smoothed: np.ndarray) -> float:
-    """The rate before the smallest smoothed loss where its derivative by the logarithm of the rate is smallest."""
-    end = max(2, int(smoothed.argmin()) + 1)
-    return float(rates[np.gradient(smoothed[:end]).argmin()])
+    """The rate before the smallest smoothed loss where its derivative by the logarithm of the rate is smallest.
+
+    The derivative is a difference over a fifth of these rates. That of neighbors would be noise for small batches.
+    """
+    end = int(smoothed.argmin()) + 1
+    if end < 3:
+        raise ValueError("find_learning_rate: the loss does not fall; try a smaller low, or a larger batch_size")
+    half = max(1, end // 10)
+    return float(rates[half + (smoothed[2 * half : end] - smoothed[: end - 2 * half]).argmin()])

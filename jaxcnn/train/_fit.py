@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
-from jaxcnn._layer import Layer, Params, State, as_layer
-from jaxcnn._loss import Batch
+from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._loss import Batch, inputs
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._transform import cast
 from jaxcnn.data._source import as_batch
@@ -19,7 +19,7 @@ from jaxcnn.train import callbacks as cb
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
-from jaxcnn.train._identity import program_identity, reject_different_run
+from jaxcnn.train._identity import program_identity, reject_different_run, start_identity
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
@@ -120,7 +120,8 @@ def fit(
             `SweepResult`: short for `sweep(.., over={"seed": range(seeds)})`, which describes what a sweep supports.
 
     Raises:
-        TypeError: if the loss or a callback is not callable, or a metric is not a `Metric`.
+        TypeError: if the loss or a callback is not callable, a metric is not a `Metric`, or `run` or `start` is of
+            another type.
         ConfigError: for an unknown or invalid setting, or if the checkpoints in the folder have a different config,
             model or data.
         ValueError: for seeds below 1, or seeds together with callbacks or start.
@@ -161,9 +162,15 @@ def fit(
     """
     reuse_memory_by_default()
     check_functions(loss, metrics, eval_data)
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks must be a list of functions, got {callbacks!r}; pass [..]")
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be callable, got {callback!r}")
+    if run is not None and not isinstance(run, Run):
+        raise TypeError(f"run must be a train.Run, such as train.Run('name', config, folder='runs/name'), got {run!r}")
+    if start is not None and not (isinstance(start, tuple | list) and len(start) == 2):
+        raise TypeError(f"start must be a pair (params, state), got {short_repr(start)}")
     config = resolve(config or {})
     if seeds is not None:
         _check_seeds(seeds, callbacks, start)
@@ -188,7 +195,9 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     augment_batch = augmentation(config)
     if augment_batch:
         jax.eval_shape(augment_batch, key, batch)  # raises outside of the compiled function, with a short traceback
-    identity = _identity(loss_fn, (params, state, batch), train_source, eval_source, config, run)
+    watched = metrics.get(config["watch"].removeprefix("-"))
+    identity = _identity(loss_fn, model, watched, (params, state, batch), train_source, eval_source, config, run)
+    identity["start"] = start_identity(start)
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params)
     for tree, part in zip((params, state), start or (), strict=False):
         transplant(tree, part)  # raises outside of the compiled function, with a short traceback
@@ -248,12 +257,29 @@ def _with_initial_values(model: Layer, start: tuple[Params, State] | None) -> La
 
 
 def _identity(
-    loss_fn, specs: tuple[Params, State, Batch], train_source, eval_source, config: Config, run: Run
+    loss_fn,
+    model: Layer,
+    watched: Metric | None,
+    specs: tuple[Params, State, Batch],
+    train_source,
+    eval_source,
+    config: Config,
+    run: Run,
 ) -> Config:
-    """The settings, data and programs that must match between a checkpoint and the run that resumes from it."""
+    """The settings, data and programs that must match between a checkpoint and the run that resumes from it.
+
+    They include the metric that selects the best epoch, because a checkpoint holds its best value.
+    """
 
     def program(train: bool):
-        fn = lambda params, state, batch, key: loss_fn(params, state, batch, train=train, key=key)
+        def fn(params, state, batch, key):
+            loss = loss_fn(params, state, batch, train=train, key=key)
+            if train or watched is None:
+                return loss
+            output, _ = model.apply(params, state, inputs(batch)[0], train=False)
+            weighted = {"weight": jnp.ones(len(batch["image"]), jnp.float32)} | batch
+            return loss, watched.compute(watched.update(output, weighted))
+
         return program_identity(fn, *specs, jax.eval_shape(lambda: jax.random.key(0)))
 
     eval_fingerprint = "none" if eval_source is None else eval_source.fingerprint

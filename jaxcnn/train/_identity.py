@@ -10,10 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._path import paths
 from jaxcnn._program import listing
+from jaxcnn.data._source import array_fingerprint
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train.checkpoint import versions
 
+_NO_START = "none"
 _IGNORED = ("runs", "folder", "report", "tensorboard", "restore_best")  # settings that do not affect training
 
 
@@ -30,6 +33,14 @@ def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:
     return {"hash": hashlib.sha256(text).hexdigest()[:16], "operations": dict(sorted(counts.items()))}
 
 
+def start_identity(start: Any) -> str:
+    """A hash of the names, shapes and values of the initial params and state that the caller passes."""
+    if start is None:
+        return _NO_START
+    lines = map(array_fingerprint, paths(tuple(start)), jax.tree.leaves(tuple(start)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
 def difference(saved: Config, current: Config, defaults: Config) -> str:
     """One line per setting or data set that differs; "" if training can resume.
 
@@ -42,9 +53,10 @@ def difference(saved: Config, current: Config, defaults: Config) -> str:
             reported = any(other == path or other.endswith(f".{path}") for other in lines)
             if path.split(".")[-1] not in _IGNORED and not reported:
                 lines[path] = line
-    for part in ("data", "eval_data"):
-        if saved.get(part) != current[part]:
-            lines[part] = f"  {part}: was {saved.get(part)}, now {current[part]}"
+    for part in ("data", "eval_data", "start"):
+        before = saved.get(part, _NO_START if part == "start" else None)
+        if before != (now := current.get(part, _NO_START)):
+            lines[part] = f"  {part}: was {before}, now {now}"
     return first_lines(lines.values())
 
 

@@ -1,5 +1,6 @@
 """The data sources of `fit`, and their validation on the host before training."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxcnn._loss import Batch, LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.metrics import Metric
-from jaxcnn.train._config import Config, ConfigError, require
+from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._evaluate import with_checked_batches
 from jaxcnn.train._recipe import Loss, augments_color
 
@@ -21,12 +22,13 @@ Data = Dataset | Batch | tuple[Any, Any] | Stream
 def check_functions(loss: Loss, metrics: Mapping[str, Metric] | None, eval_data: Data | None) -> None:
     """Raises TypeError or ConfigError for a loss and metrics that cannot be computed."""
     if not callable(loss):
-        raise TypeError(f"loss must be callable, got {loss!r}")
+        raise TypeError(f"loss must be callable, such as jaxcnn.cross_entropy, got {loss!r}")
     if metrics is not None and not isinstance(metrics, Mapping):
         raise TypeError(f"metrics must be a dict of names and metrics, got {metrics!r}")
     for name, metric in (metrics or {}).items():
         if not isinstance(metric, Metric):
-            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}")
+            hint = f"; call it: metrics.{metric.__name__}()" if inspect.isfunction(metric) else ""
+            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}{hint}")
     if metrics and eval_data is None:
         raise ConfigError("metrics need eval_data: pass eval_data, or remove metrics")
 
@@ -42,7 +44,11 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
     if eval_data is not None:
         eval_source = source(eval_data, config["evaluate"]["batch_size"], shuffle=False, name="eval_data")
     if train_source.arrays is not None:
-        require(config, {"batch_size": (1, len(train_source.arrays["image"]) + 1)})
+        count = len(train_source.arrays["image"])
+        if config["batch_size"] > count:
+            raise ConfigError(
+                f"batch_size must be at most {count}, the examples of train_data, got {config['batch_size']}"
+            )
     devices, batch_size, steps = jax.device_count(), train_source.batch_size, train_source.steps
     if batch_size % devices:
         raise ConfigError(f"batch_size must be a multiple of the number of devices, {devices}, got {batch_size}")

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jax import lax
 
 from jaxcnn._layer import Params, short_repr
 from jaxcnn._number import is_traced_number, is_zero
-from jaxcnn._path import expected_one_of, mask
+from jaxcnn._path import compile_pattern, expected_one_of, mask
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._step import TrainState
 
@@ -122,20 +123,14 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
         >>> config = jaxcnn.train.FIT | {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}
         >>> optimizer = jaxcnn.train.make_optimizer(config, 100, {"kernel": jnp.ones(2)})
     """
+    check_optimizer(config)
     options = dict(config["optimizer"])
-    name, rate = options.pop("name"), options.pop("learning_rate")
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"optimizer.name: unknown {name!r}; {expected_one_of(name, OPTIMIZERS)}")
-    make = OPTIMIZERS[name]
-    arguments = [p for p in inspect.signature(make).parameters if p not in ("learning_rate", "weight_decay", "mask")]
-    for option, value in options.items():
-        if option not in arguments:
-            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, arguments)}")
-        if callable(value) or isinstance(value, dict):
-            raise ConfigError(f"optimizer.{option} must be a number, bool or string, got {short_repr(value)}")
+    make, rate = OPTIMIZERS[options.pop("name")], options.pop("learning_rate")
     parts = []
-    if not is_zero(config["clip_norm"]):
-        parts.append(optax.clip_by_global_norm(config["clip_norm"]))
+    if not is_zero(limit := config["clip_norm"]):
+        if is_traced_number(limit):
+            limit = jnp.where(limit == 0, jnp.inf, limit)
+        parts.append(optax.clip_by_global_norm(limit))
     decay, where = config["weight_decay"]["rate"], config["weight_decay"]["where"]
     if {"weight_decay", "mask"} <= {*inspect.signature(make).parameters}:
         options |= {"weight_decay": decay, "mask": None if is_zero(decay) else mask(params, where)}
@@ -150,6 +145,29 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     if every > 1:
         optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()
     return optimizer
+
+
+def check_optimizer(config: Config) -> None:
+    """Raises ConfigError for settings that `make_optimizer` cannot use."""
+    for path, name, known in (
+        ("optimizer.name", config["optimizer"]["name"], OPTIMIZERS),
+        ("schedule.name", config["schedule"]["name"], SCHEDULES),
+    ):
+        if name not in known:
+            raise ConfigError(f"{path}: unknown {name!r}; {expected_one_of(name, known)}")
+    options = dict(config["optimizer"])
+    name = options.pop("name")
+    allowed = [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in ("weight_decay", "mask")]
+    for option, value in options.items():
+        if option not in allowed:
+            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, allowed)}")
+        is_dtype = isinstance(value, str) and option.endswith("dtype")
+        if not (is_dtype or is_traced_number(value) or (isinstance(value, numbers.Real) and math.isfinite(value))):
+            raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
+    try:
+        compile_pattern(config["weight_decay"]["where"])
+    except ValueError as error:
+        raise ConfigError(f"weight_decay.where: {error}") from error
 
 
 def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:
@@ -167,8 +185,10 @@ def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train
         accumulated = train_state.opt_state
         # Passing the mean gradient as the last of the `every` gradients leaves the mean unchanged.
         last_step = accumulated._replace(mini_step=jnp.full_like(accumulated.mini_step, every - 1))
-        updates, opt_state = optimizer.update(accumulated.acc_grads, last_step, train_state.params)
-        return train_state._replace(params=optax.apply_updates(train_state.params, updates), opt_state=opt_state)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            updates, opt_state = optimizer.update(accumulated.acc_grads, last_step, train_state.params)
+            params = optax.apply_updates(train_state.params, updates)
+        return train_state._replace(params=params, opt_state=opt_state)
 
     return lax.cond(train_state.opt_state.mini_step > 0, update, lambda train_state: train_state, train_state)
 

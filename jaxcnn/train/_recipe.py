@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxcnn._layer import Layer, short_repr
@@ -21,6 +20,8 @@ from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError, flat_entries, require, unknown_key
 from jaxcnn.train._devices import batch_sharding
+from jaxcnn.train._evaluate import check_scalars
+from jaxcnn.train._optimizer import check_optimizer
 from jaxcnn.train._tta import TTA
 
 FIT: Config = {  # `resolve` explains the settings
@@ -111,6 +112,7 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
         loss, (state, metrics) = result
+        check_scalars("fit", metrics)
         return loss, (state, {"loss": loss} | metrics)
 
     return with_loss
@@ -126,7 +128,7 @@ def evaluation_batch(batch: Batch) -> Batch:
 def scale_bytes(batch: Batch) -> Batch:
     """The batch with uint8 images divided by 255; other images are unchanged."""
     image = batch["image"]
-    return batch | {"image": image / np.float32(255)} if image.dtype == jnp.uint8 else batch
+    return batch | {"image": image.astype(jnp.float32) / 255} if image.dtype == jnp.uint8 else batch
 
 
 def augmentation(config: Config) -> Callable[..., Batch] | None:
@@ -143,7 +145,7 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"augment[{i}]: {error}") from error
     fill = config["label_fill"]
-    if not all(isinstance(value, int | float) for value in fill):
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in fill):
         raise ConfigError(f"label_fill must be a number, such as 255, or a list of numbers, got {short_repr(fill)}")
     labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
     return augment.compose(*parts, **labels) if parts else None
@@ -249,6 +251,7 @@ def resolve(config: Config) -> Config:
 def check(config: Config) -> None:
     """Raise ConfigError for a value outside its limits, or settings that exclude each other."""
     require(config, _LIMITS)
+    check_optimizer(config)
     for path, known in (
         ("dtype", ("float32", "bfloat16")),
         ("on_nonfinite", ("raise", "skip", "rollback")),
@@ -257,6 +260,8 @@ def check(config: Config) -> None:
         value = dict(flat_entries(config))[path]
         if value not in known:
             raise ConfigError(f"{path}: unknown {value!r}; {expected_one_of(value, known)}")
+    if config["watch"] == "-":
+        raise ConfigError('watch: "-" needs the name of a metric, such as "-loss"')
     if config["watch"] == "loss":
         raise ConfigError('watch: "loss" would select the epoch with the largest loss; use "-loss" to minimize it')
     if config["mixup"] and config["cutmix"]:

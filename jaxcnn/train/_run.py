@@ -20,7 +20,7 @@ from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
-from jaxcnn.train._config import Config, ConfigError, flat_entries, override
+from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries, override
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, read_log, write_csv, write_log
 from jaxcnn.train._output import Output
@@ -45,7 +45,7 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
     if "-h" in arguments or "--help" in arguments:
         print(description.strip() + "\n\nSettings (override with key.path=value) and their defaults:\n")
         for key, value in flat_entries(config):
-            print(f"  {key}={value}")
+            print(f"  {key}={as_argument(value)}")
         return
     reuse_memory_by_default()
     if "--distributed" in arguments:
@@ -127,7 +127,7 @@ class Run:
         """Print a permanent line."""
         self._output.say(line)
 
-    def log(self, line: str, **record: Any) -> None:
+    def log(self, line: str, /, **record: Any) -> None:
         """Print a permanent line, and add the record to the log files.
 
         Arrays are written as lists, and non-finite numbers as null. If the files cannot be written, the error is

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._memory import reuse_memory_by_default
+from jaxcnn._window import check_integer
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
@@ -104,6 +105,7 @@ def sweep(
     check_functions(loss, metrics, eval_data)
     config = resolve(config or {})
     reject_unsupported(config)
+    check_integer("sweep", "chunk", chunk, 0)
     if config["checkpoint"]["keep"]:
         check_installed()
     if jax.process_count() > 1:
@@ -142,7 +144,8 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     trained = restored(folder, carry, identity, run)
     run.forget_after(0)  # all runs are logged below, also the saved ones
     train = trainer(of_run, carry, metrics, to_devices(train_source), eval_source, run)
-    run.say(f"{len(settings)} runs of {config['epochs']} epochs, {chunk_size(len(settings), limit)} at a time")
+    epochs = "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs"
+    run.say(f"{len(settings)} runs of {epochs}, {chunk_size(len(settings), limit)} at a time")
     done: dict[int, SweepRun] = {}
 
     def end(ended, epoch):

@@ -13,7 +13,7 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn.train._config import Config, ConfigError, flat_entries
-from jaxcnn.train._recipe import FIT, resolve
+from jaxcnn.train._recipe import AUGMENTS, FIT, resolve
 
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
 
@@ -42,7 +42,7 @@ class Space:
         parameters = {} if isinstance(model, Layer) else dict(inspect.signature(model).parameters)  # type: ignore[arg-type]
         self._arguments = [name for name in over if name in parameters and "." not in name]
         numbers = dict(_numbers(config))
-        varying = [name for name in numbers if name in _VARYING or name.startswith(tuple(f"{v}." for v in _VARYING))]
+        varying = [name for name in numbers if _can_vary(name, config)]
         for name, values in over.items():
             if name in self._arguments:
                 pass
@@ -95,6 +95,16 @@ def stacked_values(runs: Sequence[Values], size: int) -> dict[str, jax.Array]:
     padded = [*runs, *[runs[-1]] * (size - len(runs))]
     dtype = lambda name: np.uint32 if name == "seed" else np.float32
     return {name: jnp.array([values[name] for values in padded], dtype(name)) for name in runs[0]}
+
+
+def _can_vary(name: str, config: Config) -> bool:
+    """Whether a number may be an input of the program. Integers of augmentations, such as pixels, are array sizes."""
+    group, *path = name.split(".")
+    if group != "augment" or len(path) != 2:
+        return name in _VARYING or name.startswith(tuple(f"{v}." for v in _VARYING))
+    entry, argument = map(int, path)
+    parameters = [*inspect.signature(AUGMENTS[config["augment"][entry][0]]).parameters.values()]
+    return parameters[argument - 1].annotation is not int
 
 
 def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from jaxcnn.weights._uses import Leaf, Use, leaf_uses
 COUNTER = "num_batches_tracked"  # an entry of every PyTorch batch norm, which jaxcnn does not need
 TREES = ("params", "state")  # the first part of every name in a jaxcnn file
 # added by DataParallel, torch.compile, training wrappers and networks with a backbone
+_AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel, beside the entries of the model
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 FLATTEN_ORDERS = ("CHW", "HWC")
 Names = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -251,6 +252,7 @@ def _own_table(names: Names) -> Table:
 
 def _without_prefixes(given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Return the arrays under their names, and without each prefix that all names have."""
+    given = {name: value for name, value in given.items() if name != _AVERAGED}
     choices = [given]
     while prefix := next((p for p in PREFIXES if given and all(name.startswith(p) for name in given)), None):
         given = {name.removeprefix(prefix): value for name, value in given.items()}

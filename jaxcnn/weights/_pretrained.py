@@ -195,7 +195,7 @@ def _row(name: str) -> tuple[str, dict[str, Any]]:
     """The full name, and its row of the table."""
     full = name if "/" in name else f"timm/{name}"
     if full not in _table():
-        raise WeightsError(f"unknown weights {name!r}; {expected_one_of(full, _table())}. `available` lists them")
+        raise WeightsError(f"unknown weights {name!r}; `available` lists all names; {expected_one_of(full, _table())}")
     return full, _table()[full]
 
 

@@ -138,20 +138,26 @@ def _state_dict(root: Any, depth: int = 0) -> dict[str, Tensor]:
     """Return the tensors of the state dict in a checkpoint."""
     if not isinstance(root, dict):
         raise WeightsError(f"it contains {_kind(root)}, expected a dict of tensors by name")
+    dicts = {name: value for name, value in root.items() if isinstance(value, dict)}
+    name = next((name for name in NESTED if _has_tensors(dicts.get(name))), None)
     tensors = {name: value for name, value in root.items() if isinstance(value, Tensor)}
-    if tensors:
+    if tensors and name is None:  # besides a nested state dict, a tensor is a record such as an accuracy
         for name, value in root.items():
             if isinstance(value, Opaque) or not isinstance(name, str):
                 raise WeightsError(f"the entry {short_repr(name)} of the state dict is {_kind(value)}")
         return tensors
-    dicts = {name: value for name, value in root.items() if isinstance(value, dict)}
-    name = next((name for name in NESTED if name in dicts), None)
     if name is None and len(dicts) == 1:
         (name,) = dicts
     if name is None or depth == MAX_DEPTH:
         names = ", ".join(map(short_repr, list(root)[:MAX_SHOWN]))
         raise WeightsError(f"it contains no state dict; the names are {names or 'none'}")
     return _state_dict(dicts[name], depth + 1)
+
+
+def _has_tensors(tree: Any, depth: int = 0) -> bool:
+    if not isinstance(tree, dict) or depth > MAX_DEPTH:
+        return False
+    return any(isinstance(value, Tensor) or _has_tensors(value, depth + 1) for value in tree.values())
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,86 @@
+"""Labels of the classification metrics: which shapes fit the output, which values are valid, and which count."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn._validate import fraction_tolerance
+from jaxcnn.metrics._metric import float_entry, row_weights
+
+
+class Examples(NamedTuple):
+    """Logits and float32 labels, 0 where the weight is 0, and weights with the shape of the labels.
+
+    valid: False if a label or an output that counts is invalid.
+    """
+
+    output: jax.Array
+    label: jax.Array
+    weight: jax.Array
+    valid: jax.Array
+
+    @property
+    def multi_label(self) -> bool:
+        return self.label.ndim == self.output.ndim
+
+    def sums(self, sums: Any) -> Any:
+        """A tree of sums; NaN if the examples are not valid."""
+        return jax.tree.map(lambda x: jnp.where(self.valid, x, jnp.nan), sums)
+
+
+def examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None = None) -> Examples:
+    """Logits (N, *spatial, K) with labels of the same shape (multi-label), or with integer classes (N, *spatial).
+
+    For K = 1 both are labels 0 or 1, and get the shape of the logits.
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    return _counted(*_fitting(name, output, batch), batch, ignore_label)
+
+
+def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None = None) -> Examples:
+    """Logits (N, *spatial, K) of at least two classes, with integer classes (N, *spatial).
+
+    Class probabilities become the class with the largest one. A single logit z becomes the logits (0, z).
+
+    Raises:
+        ValueError: as for `examples`.
+    """
+    output, label, valid = _fitting(name, output, batch)
+    if label.ndim == output.ndim and output.shape[-1] == 1:
+        output = jnp.concatenate([jnp.zeros_like(output), output], -1)
+        label, valid = label[..., 0], valid[..., 0]
+    elif label.ndim == output.ndim:
+        # The labels are float32 by now, but may have had as few digits as this dtype.
+        valid = valid.all(-1) & (jnp.abs(label.sum(-1) - 1) <= fraction_tolerance(jnp.bfloat16))
+        label = label.argmax(-1).astype(jnp.float32)
+    result = _counted(output, label, valid, batch, ignore_label)
+    return result._replace(label=jnp.round(result.label).astype(jnp.int32))
+
+
+def _fitting(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Output and labels whose shapes fit, and which labels are valid, not yet regarding `ignore_label`."""
+    output, label = jnp.asarray(output), float_entry(batch, "label")
+    shape = output.shape
+    if output.ndim < 2 or label.shape not in (shape, shape[:-1]):
+        raise ValueError(
+            f"{name}: labels of shape {label.shape} do not fit outputs of shape {shape}; use outputs "
+            "(N, *spatial, K) with integer classes (N, *spatial), or with labels of the same shape"
+        )
+    if shape[-1] == 1:
+        label = label.reshape(shape)
+    if label.ndim == output.ndim:
+        return output, label, (label >= 0) & (label <= 1)
+    return output, label, (label >= 0) & (label < shape[-1]) & (label == jnp.floor(label))
+
+
+def _counted(
+    output: jax.Array, label: jax.Array, valid: jax.Array, batch: dict[str, Any], ignore_label: int | None
+) -> Examples:
+    weight = row_weights(label, batch, ignore_label)
+    counts, missing = weight != 0, jnp.isnan(output)
+    if label.ndim < output.ndim:
+        missing = missing.any(-1)
+    return Examples(output, jnp.where(counts, label, 0), weight, (valid & ~missing | ~counts).all())
