@@ -209,12 +209,17 @@ def test_skipping(folder):
     assert len(found.labels) == 2
 
 
-def test_skipping_the_first_image(folder):
-    (folder / "images" / "a.png").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="skipped 1 of 2 images"):
-        found = read(folder, on_bad_image="skip")
-    assert found.images.shape == (1, 20, 30, 3)
-    (folder / "images" / "more" / "b.jpg").write_bytes(b"damaged")
+def test_skipping_keeps_the_size_of_the_first_good_image(folder):
+    names = "a.png", "more/b.jpg"
+    good = [(folder / "images" / name).read_bytes() for name in names]
+    for name, content in zip(names, good, strict=True):
+        (folder / "images" / name).write_bytes(b"damaged")
+        with pytest.warns(UserWarning, match="skipped 1 of 2 images"):
+            found = read(folder, on_bad_image="skip")
+        assert found.images.shape == (1, 20, 30, 3)
+        (folder / "images" / name).write_bytes(content)
+    for name in names:
+        (folder / "images" / name).write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"b\.jpg: cannot be read"):
         read(folder, on_bad_image="skip")
 
