@@ -55,7 +55,7 @@ def binary_cross_entropy(
     def compute(output, label, weight, train):
         logits = at_least_float32(output)
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
-        logits = masked(masked(logits, weight), counted)
+        logits = masked(logits, weight, counted)
         correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2
@@ -111,7 +111,7 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
         else:
             target, counted = class_target("dice", label, logits, weight, ignore_label)
             counted, probabilities = counted[..., None], jax.nn.softmax
-        p = probabilities(masked(masked(logits, weight), counted))
+        p = probabilities(masked(logits, weight, counted))
         positions = tuple(range(1, logits.ndim - 1))
         overlap, total = (2 * p * target * counted).sum(positions), ((p + target) * counted).sum(positions)
         return weighted_mean(1 - (overlap + smooth) / (total + smooth), weight), {}

@@ -122,7 +122,7 @@ def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Ca
     def compute(output, label, weight, train):
         logits = class_logits(loss_name, output)
         target, counted = class_target(loss_name, label, logits[0], weight, ignore_label)
-        logits = [masked(masked(y, weight), counted) for y in logits]
+        logits = [masked(y, weight, counted) for y in logits]
         correct = jnp.where(logits[0].argmax(-1) == target.argmax(-1), counted, 0)
         accuracy = weighted_mean(correct, weight, counted)
         return loss(logits, target, counted, weight, train), {"accuracy": accuracy}

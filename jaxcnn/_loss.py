@@ -77,12 +77,13 @@ def inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
     return jax.tree.map(lambda x: masked(jnp.asarray(x), weight), image), weight
 
 
-def masked(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Zeros where the weight is 0; one per example (N,), or also per position. Multiplication by 0 would keep a NaN."""
-    if weight is None:
-        return values
-    nonzero = (weight != 0).reshape(*weight.shape, *(1,) * (values.ndim - weight.ndim))
-    return jnp.where(nonzero, values, jnp.zeros((), values.dtype))
+def masked(values: jax.Array, *weights: jax.Array | None) -> jax.Array:
+    """Zeros where a weight is 0. Weights are per example (N,) or position. Multiplication by 0 would keep a NaN."""
+    for weight in weights:
+        if weight is not None:
+            nonzero = (weight != 0).reshape(*weight.shape, *(1,) * (values.ndim - weight.ndim))
+            values = jnp.where(nonzero, values, jnp.zeros((), values.dtype))
+    return values
 
 
 def loss_of_output(

@@ -361,3 +361,27 @@ def test_mixing_is_for_training(mix):
         call(f, batch, train=False, key=None) for f in (cnn.cross_entropy(model), mix(cnn.cross_entropy(model)))
     )
     assert plain == mixed
+
+
+def mixed_with(mix, alpha, seed=0):
+    """The images and the weights of the labels that `mix` passes to its loss."""
+    seen = lambda params, state, batch, *, train, key=None: (batch["image"], batch["label"].weight)
+    batch = {"image": jax.random.normal(KEY, (4, 5, 5, 2)), "label": jnp.arange(4)}
+    image, lam = mix(seen, alpha)({}, {}, batch, train=True, key=jax.random.key(seed))
+    return batch["image"], image, lam
+
+
+@pytest.mark.parametrize("mix", [cnn.mixup, cnn.cutmix])
+def test_a_traced_alpha_of_0_mixes_nothing(mix):
+    traced = jax.jit(lambda alpha: mixed_with(mix, alpha))
+    original, image, lam = traced(0.0)
+    np.testing.assert_array_equal(image, original)
+    assert lam == 1
+    for got, expected in zip(traced(0.7), jax.jit(lambda: mixed_with(mix, 0.7))(), strict=True):
+        np.testing.assert_allclose(got, expected, 1e-6)
+
+
+def test_cutmix_without_spatial_dimensions():
+    loss_fn = cnn.cutmix(cnn.cross_entropy(cnn.dense(2)))
+    with pytest.raises(ValueError, match=r"cutmix needs \(N, \*spatial, C\) .*got shape \(4, 3\)"):
+        loss_fn({}, {}, {"image": jnp.ones((4, 3)), "label": jnp.zeros(4, int)}, train=True, key=KEY)

@@ -1,4 +1,4 @@
-"""The primitives under transformations of jax that have rules of their own for each, and inputs that are unusual."""
+"""The primitives under transformations of jax that have rules of their own for each, and empty batches."""
 
 import os
 import subprocess
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxcnn as cnn
 from tests import conftest, layers
 
 KEY = jax.random.key(0)
@@ -101,72 +100,3 @@ def test_gradient_of_an_empty_batch_is_zero(case):
             np.testing.assert_array_equal(leaf, 0)
         for leaf in jax.tree.leaves(after):
             assert np.isfinite(leaf).all()
-
-
-RANDOM = [
-    cnn.dropout,
-    cnn.spatial_dropout,
-    cnn.drop_block,
-    cnn.gaussian_dropout,
-    cnn.gaussian_noise,
-    cnn.alpha_dropout,
-]
-
-
-@pytest.mark.parametrize("make", RANDOM, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("amount", [0.1, np.float64(0.1), jnp.float32], ids=["float", "float64", "traced"])
-def test_random_layers_keep_the_dtype(make, amount):
-    x = jnp.ones((2, 8, 8, 3), jnp.bfloat16)
-    apply = lambda amount: make(amount).apply({}, {}, x, train=True, key=KEY)[0]
-    y = jax.eval_shape(apply, jnp.float32(0.1)) if amount is jnp.float32 else apply(amount)
-    assert y.dtype == jnp.bfloat16
-
-
-LAYERS = {
-    "pad": cnn.pad(1),
-    "pad_reflect": cnn.pad(1, mode="reflect"),
-    "pixel_shuffle": cnn.pixel_shuffle(2),
-    "pixel_unshuffle": cnn.pixel_unshuffle(2),
-    "flatten": cnn.as_layer(cnn.flatten),
-    "dropout": cnn.dropout(0.5),
-    "gaussian_noise": cnn.gaussian_noise(0.5),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_float64_from_numpy_becomes_float32(name):
-    y, _ = LAYERS[name].apply({}, {}, np.ones((1, 4, 4, 4)), train=False)
-    assert isinstance(y, jax.Array)
-    assert y.dtype == jnp.float32
-
-
-@pytest.mark.parametrize("transform", [cnn.with_dropout, cnn.with_spatial_dropout, cnn.drop_path])
-def test_dropout_of_an_output_of_two_arrays(transform):
-    layer, x = transform(cnn.max_pool_with_indices(2), 0.5), jnp.ones((1, 4, 4, 1))
-    assert len(layer.apply({}, {}, x, train=False)[0]) == 2
-    with pytest.raises(TypeError, match=rf"{transform.__name__} needs a layer that returns an array, got \(Array"):
-        layer.apply({}, {}, x, train=True, key=KEY)
-
-
-def mixed_with(mix, alpha, seed=0):
-    """The images and the shares of the labels that `mix` passes to its loss."""
-    seen = lambda params, state, batch, *, train, key=None: (batch["image"], batch["label"].weight)
-    batch = {"image": jax.random.normal(KEY, (4, 5, 5, 2)), "label": jnp.arange(4)}
-    image, lam = mix(seen, alpha)({}, {}, batch, train=True, key=jax.random.key(seed))
-    return batch["image"], image, lam
-
-
-@pytest.mark.parametrize("mix", [cnn.mixup, cnn.cutmix])
-def test_a_traced_alpha_of_0_mixes_nothing(mix):
-    traced = jax.jit(lambda alpha: mixed_with(mix, alpha))
-    original, image, lam = traced(0.0)
-    np.testing.assert_array_equal(image, original)
-    assert lam == 1
-    for got, expected in zip(traced(0.7), jax.jit(lambda: mixed_with(mix, 0.7))(), strict=True):
-        np.testing.assert_allclose(got, expected, 1e-6)
-
-
-def test_cutmix_without_spatial_dimensions():
-    loss_fn = cnn.cutmix(cnn.cross_entropy(cnn.dense(2)))
-    with pytest.raises(ValueError, match=r"cutmix needs \(N, \*spatial, C\) .*got shape \(4, 3\)"):
-        loss_fn({}, {}, {"image": jnp.ones((4, 3)), "label": jnp.zeros(4, int)}, train=True, key=KEY)

@@ -137,3 +137,21 @@ def test_precision_holds_for_values_and_gradients():
     assert precisions(lambda layer: jaxcnn.with_precision(layer, "highest"), x) == precise
     with jax.default_matmul_precision("highest"):  # an inner precision overrides that of the surroundings
         assert precisions(lambda layer: jaxcnn.with_precision(layer, "default"), x) == low
+
+
+LAYERS = {
+    "pad": jaxcnn.pad(1),
+    "pad_reflect": jaxcnn.pad(1, mode="reflect"),
+    "pixel_shuffle": jaxcnn.pixel_shuffle(2),
+    "pixel_unshuffle": jaxcnn.pixel_unshuffle(2),
+    "flatten": jaxcnn.as_layer(jaxcnn.flatten),
+    "dropout": jaxcnn.dropout(0.5),
+    "gaussian_noise": jaxcnn.gaussian_noise(0.5),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_float64_from_numpy_becomes_float32(name):
+    y, _ = LAYERS[name].apply({}, {}, np.ones((1, 4, 4, 4)), train=False)
+    assert isinstance(y, jax.Array)
+    assert y.dtype == jnp.float32

@@ -295,3 +295,30 @@ def test_capture_of_nothing_names_the_layers():
         cnn.capture(NET, "stm").apply(*net(), X, train=False)
     with pytest.raises(ValueError, match="no activation for offset 'haed'; expected one of: head; did you mean 'head'"):
         cnn.capture(NET, "head").apply(*net(), X, train=False, offsets={"haed": jnp.zeros(())})
+
+
+RANDOM = [
+    cnn.dropout,
+    cnn.spatial_dropout,
+    cnn.drop_block,
+    cnn.gaussian_dropout,
+    cnn.gaussian_noise,
+    cnn.alpha_dropout,
+]
+
+
+@pytest.mark.parametrize("make", RANDOM, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("amount", [0.1, np.float64(0.1), jnp.float32], ids=["float", "float64", "traced"])
+def test_random_layers_keep_the_dtype(make, amount):
+    x = jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+    apply = lambda amount: make(amount).apply({}, {}, x, train=True, key=KEY)[0]
+    y = jax.eval_shape(apply, jnp.float32(0.1)) if amount is jnp.float32 else apply(amount)
+    assert y.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("transform", [cnn.with_dropout, cnn.with_spatial_dropout, cnn.drop_path])
+def test_dropout_of_an_output_of_two_arrays(transform):
+    layer, x = transform(cnn.max_pool_with_indices(2), 0.5), jnp.ones((1, 4, 4, 1))
+    assert len(layer.apply({}, {}, x, train=False)[0]) == 2
+    with pytest.raises(TypeError, match=rf"{transform.__name__} needs a layer that returns an array, got \(Array"):
+        layer.apply({}, {}, x, train=True, key=KEY)

@@ -71,6 +71,12 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
             raise ConfigError(f"{path} must be at least {minimum} and below {bound}, got {values[path]}")
 
 
+def require_known(path: str, name: Any, known: Iterable[str]) -> None:
+    """Raises ConfigError if the value of a setting is not one of the known names."""
+    if name not in known:
+        raise ConfigError(f"{path}: unknown {name!r}; {expected_one_of(name, known)}")
+
+
 def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
     """The error for an unknown path. It suggests a similar path, or one with a similar last component."""
     by_last_component = {key.rpartition(".")[2]: key for key in reversed(keys)}

@@ -197,7 +197,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
         jax.eval_shape(augment_batch, key, batch)  # raises outside of the compiled function, with a short traceback
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state, batch), train_source, eval_source, config, run)
-    identity["start"] = start_identity(start)
+    identity |= {"start": start_identity(start)}
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params)
     for tree, part in zip((params, state), start or (), strict=False):
         transplant(tree, part)  # raises outside of the compiled function, with a short traceback

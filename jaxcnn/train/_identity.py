@@ -53,9 +53,9 @@ def difference(saved: Config, current: Config, defaults: Config) -> str:
             reported = any(other == path or other.endswith(f".{path}") for other in lines)
             if path.split(".")[-1] not in _IGNORED and not reported:
                 lines[path] = line
-    for part in ("data", "eval_data", "start"):
-        before = saved.get(part, _NO_START if part == "start" else None)
-        if before != (now := current.get(part, _NO_START)):
+    for part, missing in (("data", None), ("eval_data", None), ("start", _NO_START)):
+        before, now = saved.get(part, missing), current.get(part, missing)
+        if before != now:
             lines[part] = f"  {part}: was {before}, now {now}"
     return first_lines(lines.values())
 

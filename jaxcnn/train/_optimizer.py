@@ -14,7 +14,7 @@ from jax import lax
 from jaxcnn._layer import Params, short_repr
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
-from jaxcnn.train._config import Config, ConfigError
+from jaxcnn.train._config import Config, ConfigError, require_known
 from jaxcnn.train._step import TrainState
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -90,8 +90,7 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     name = config["name"]
-    if name not in SCHEDULES:
-        raise ConfigError(f"schedule.name: unknown {name!r}; {expected_one_of(name, SCHEDULES)}")
+    require_known("schedule.name", name, SCHEDULES)
     warmup_steps = round(config["warmup"] * steps)
     decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
     if not warmup_steps:
@@ -149,14 +148,10 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
 
 def check_optimizer(config: Config) -> None:
     """Raises ConfigError for settings that `make_optimizer` cannot use."""
-    for path, name, known in (
-        ("optimizer.name", config["optimizer"]["name"], OPTIMIZERS),
-        ("schedule.name", config["schedule"]["name"], SCHEDULES),
-    ):
-        if name not in known:
-            raise ConfigError(f"{path}: unknown {name!r}; {expected_one_of(name, known)}")
     options = dict(config["optimizer"])
     name = options.pop("name")
+    require_known("optimizer.name", name, OPTIMIZERS)
+    require_known("schedule.name", config["schedule"]["name"], SCHEDULES)
     allowed = [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in ("weight_decay", "mask")]
     for option, value in options.items():
         if option not in allowed:

@@ -15,10 +15,9 @@ from jaxcnn._layer import Layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 from jaxcnn._mix import cutmix, mixup
 from jaxcnn._number import is_zero
-from jaxcnn._path import expected_one_of
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
-from jaxcnn.train._config import Config, ConfigError, flat_entries, require, unknown_key
+from jaxcnn.train._config import Config, ConfigError, flat_entries, require, require_known, unknown_key
 from jaxcnn.train._devices import batch_sharding
 from jaxcnn.train._evaluate import check_scalars
 from jaxcnn.train._optimizer import check_optimizer
@@ -138,8 +137,7 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
         if not isinstance(name, str):
             raise ConfigError(f"augment[{i}] must be a name or a list [name, argument, ...], got {short_repr(entry)}")
-        if name not in AUGMENTS:
-            raise ConfigError(f"augment[{i}]: unknown {name!r}; {expected_one_of(name, AUGMENTS)}")
+        require_known(f"augment[{i}]", name, AUGMENTS)
         try:
             parts.append(AUGMENTS[name](*arguments))
         except (TypeError, ValueError) as error:
@@ -257,9 +255,7 @@ def check(config: Config) -> None:
         ("on_nonfinite", ("raise", "skip", "rollback")),
         ("evaluate.tta", TTA),
     ):
-        value = dict(flat_entries(config))[path]
-        if value not in known:
-            raise ConfigError(f"{path}: unknown {value!r}; {expected_one_of(value, known)}")
+        require_known(path, dict(flat_entries(config))[path], known)
     if config["watch"] == "-":
         raise ConfigError('watch: "-" needs the name of a metric, such as "-loss"')
     if config["watch"] == "loss":
