@@ -116,7 +116,7 @@ def loss_of_output(
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Array | None = None) -> jax.Array:
-    """(N, *rest), (N,) -> the mean over all entries, weighted by example; 0 if all weights are 0, or N is.
+    """(N, *rest), (N,) -> the mean over all entries, weighted by example; 0 if N or all weights are 0.
 
     Args:
         counted: (N, *rest), the weight of each entry in the denominator only; default: 1.

@@ -135,7 +135,7 @@ def _global_norm(tree: Any) -> jax.Array:
 
 
 def _weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """(N, ..) -> (..): the mean over the examples; 0 if all weights are 0, or N is."""
+    """(N, ..) -> (..): the mean over the examples; 0 if N or all weights are 0."""
     if weight is None:
         return values.mean(0) if len(values) else values.sum(0)
     weight = weight.astype(values.dtype)

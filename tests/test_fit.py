@@ -439,7 +439,7 @@ def test_resumes(tmp_path):
         ({"optimizer": {"momentun": 0.9, "name": "sgd"}}, "sgd has no such argument; .*did you mean 'momentum'"),
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch_size": 201}, "batch_size must be at most 200, the examples of train_data, got 201"),
+        ({"batch_size": 201}, "batch_size must be at most 200, the number of examples in train_data, got 201"),
         ({"epochs": 999_999_999}, r"epochs: 999,999,999 epochs of 6 steps exceed the limit of 2\*\*31 - 1 steps"),
         ({"epochs": 999_999_999, "schedule": {"name": "step"}}, "exceed the limit of 2"),
         ({"augment": [[]]}, r"augment\[0\] must be a name or a list \[name, argument, \.\.\.\], got \[\]"),

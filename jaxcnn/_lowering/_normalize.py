@@ -55,7 +55,7 @@ def normalize(
     """(N, *spatial, C) -> the same: (x - mean) / sqrt(var + eps) * scale + bias, for each channel.
 
     The mean is a pair of summands, because a single float32 near 10,000 has a rounding error of up to 5e-4. The
-    subtraction of the first summand is exact for x close to it. Without a second summand, it is zero.
+    subtraction of the first summand is exact for x close to it. The second summand may be None, which means 0.
     """
     # Functions of lax: tracing the operators of jnp for a new shape takes three times as long.
     near, shift = mean

@@ -4,8 +4,8 @@ Larger is better for all but `mean_absolute_error` and `expected_calibration_err
 `fit` needs a minus sign before the name under which they are in `metrics`, as in {"watch": "-error"}.
 `confusion_matrix` is an array, which cannot be watched.
 
-`update` raises a ValueError for labels whose shape does not fit the output. The value is NaN if an output is NaN or a
-label invalid, as a class out of range, where the weight is not 0; and if all weights are 0.
+`update` raises a ValueError for labels whose shape does not fit the output. The value is NaN if all weights are 0, or
+if an example with another weight has a NaN output or an invalid label, such as a class out of range.
 """
 
 from jaxcnn.metrics._calibration import expected_calibration_error as expected_calibration_error

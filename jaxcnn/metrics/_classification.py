@@ -2,8 +2,8 @@
 
 For K classes, `output` holds logits (N, *spatial, K). Labels with the shape of the output are multi-label: class k is
 predicted where its logit is positive. Other labels are integer classes (N, *spatial), and the class with the largest
-logit is predicted, the first of equal ones. K = 1 is multi-label, of one label (N, *spatial) or (N, *spatial, 1): the
-class of positive examples. All metrics follow from three counts for each class k, weighted by `batch["weight"]`:
+logit is predicted, the first of equal ones. K = 1 is multi-label with a single label, of shape (N, *spatial) or
+(N, *spatial, 1). All metrics follow from three counts for each class k, weighted by `batch["weight"]`:
 
     hits_k: label and prediction are k     predicted_k: the prediction is k     actual_k: the label is k
 """

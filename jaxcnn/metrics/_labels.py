@@ -53,7 +53,7 @@ def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_l
         output = jnp.concatenate([jnp.zeros_like(output), output], -1)
         label, valid = label[..., 0], valid[..., 0]
     elif label.ndim == output.ndim:
-        # The labels are float32 by now, but may have had as few digits as this dtype.
+        # The caller may have rounded the probabilities to this dtype.
         valid = valid.all(-1) & (jnp.abs(label.sum(-1) - 1) <= fraction_tolerance(jnp.bfloat16))
         label = label.argmax(-1).astype(jnp.float32)
     result = _counted(output, label, valid, batch, ignore_label)

@@ -60,7 +60,7 @@ def moments(x: jax.Array, weight: jax.Array) -> Moments:
 def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:
     """(*shape), (*shape) -> (length,): the sum of the weights for each index in [0, length).
 
-    One scatter adds weights one by one, which has no effect on a sum of 2^24. So it adds parts, then their sums.
+    A scatter adds weights one by one, and in float32, 2^24 + 1 is 2^24. So the scatter computes sums of parts.
     """
     size = max(1 << 16, length)  # so that the sums of all parts take no more memory than the input and the result
     part = jnp.arange(index.size) // size

@@ -85,7 +85,7 @@ def _calibration(count: np.ndarray, confidence: np.ndarray, hits: np.ndarray) ->
     text = (
         "The confidence of a prediction is its probability. Among predictions with a confidence of 80%, 80% should be "
         f"correct. The mean absolute difference between confidence and accuracy over {len(count)} bins of the "
-        f"confidence, weighted by their predictions, is the expected calibration error: {percentage(error)}. "
+        f"confidence, weighted by the numbers of predictions, is the expected calibration error: {percentage(error)}. "
         "A bar below the diagonal means overconfidence; a line "
         "marks the gap to the mean confidence of the bin."
     )

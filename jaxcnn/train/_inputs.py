@@ -47,7 +47,7 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
         count = len(train_source.arrays["image"])
         if config["batch_size"] > count:
             raise ConfigError(
-                f"batch_size must be at most {count}, the examples of train_data, got {config['batch_size']}"
+                f"batch_size must be at most {count}, the number of examples in train_data, got {config['batch_size']}"
             )
     devices, batch_size, steps = jax.device_count(), train_source.batch_size, train_source.steps
     if batch_size % devices:
