@@ -133,13 +133,16 @@ def installed(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """The name of the processor. platform.processor() is empty on Linux."""
+    """Name, family and model of the processor: the name alone is often the same for several generations."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
-    return f"{fields.get('model name', platform.processor())}, family {fields.get('cpu family', '?')}".strip()
+    # The tabs between a name and its colon depend on the length of the name.
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in fields:
+        return platform.processor()
+    return f"{fields['model name']}, family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
 
 
 def mean_and_std(values: Sequence[float], spec: str) -> str:
