@@ -1,5 +1,6 @@
 """Print the versions, devices, optional packages and folders of this installation: `python -m jaxcnn`."""
 
+import argparse
 import importlib.metadata
 import pathlib
 import platform
@@ -62,4 +63,5 @@ def _installed_version(package: str) -> str | None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m jaxcnn", description=__doc__).parse_args()
     print(environment())

@@ -84,12 +84,19 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 
 
 def constructor(fn: Constructor) -> Constructor:
-    """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults."""
-    parameters = inspect.signature(fn).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults.
+
+    Unknown keyword arguments raise a TypeError that names the known ones.
+    """
+    parameters = inspect.signature(fn).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     @functools.wraps(fn)
     def make(*args, **kwargs):
+        if not takes_any and (unknown := [name for name in kwargs if name not in parameters]):
+            known = ", ".join(name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
+            raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}")
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer

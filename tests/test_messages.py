@@ -47,7 +47,7 @@ from jaxcnn import (
     with_dropout,
 )
 from jaxcnn.explain import summary
-from jaxcnn.models import lenet5
+from jaxcnn.models import lenet5, resnet50
 from jaxcnn.train import TrainState, evaluate, make_step
 
 KEY = jax.random.key(0)
@@ -221,6 +221,19 @@ OPTIONS = table(
     ("stddev", lambda: jaxcnn.gaussian_noise(-1), ValueError, r"stddev .*got -1"),
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
+    (
+        "argument of PyTorch",
+        lambda: conv(3, kernel_size=2),
+        TypeError,
+        r"conv\(\) has no argument 'kernel_size'.*: .*size",
+    ),
+    ("argument of Flax", lambda: max_pool(2, strides=2), TypeError, r"max_pool\(\) .*'strides'; its arguments.*stride"),
+    (
+        "model of torchvision",
+        lambda: resnet50(num_classes=3),
+        TypeError,
+        r"resnet50\(\) .*'num_classes'; .*: classes, ",
+    ),
     ("size first", lambda: conv((3, 3), 16), TypeError, r"conv: features .*got \(3, 3\)"),
     ("size 0", lambda: conv(3, 0), ValueError, r"conv: size must be at least 1, got 0"),
     ("size a string", lambda: max_pool("2"), TypeError, r"max_pool: size .*ints, got '2'"),

@@ -1,5 +1,6 @@
 """Windows as one strided slice of the input per tap, and the transpose of these slices."""
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -93,7 +94,7 @@ def overlap_add(parts: list[jax.Array], window: Window, spatial: tuple[int, ...]
     """
     phases = add_to_phases({}, parts, np.ndindex(*window.size), window, spatial)
     # Without overlap, a phase is a single part, which is cheap to compute: 2x2 max pools take 2.5 -> 1.6 ms.
-    select = len(phases) == window.taps <= _MAX_SELECTED
+    select = len(phases) == window.taps and math.prod(window.stride) <= _MAX_SELECTED
     return interleave_phases(phases, window, spatial, _select if select else interleave)
 
 
