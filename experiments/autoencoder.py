@@ -87,7 +87,7 @@ def gaussian_filter(images, std):
 def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
-    name, root, noise = config["data"].values()
+    name, root, noise = (config["data"][key] for key in ("name", "root", "noise"))
     clean, clean_test = (
         data.load(name, split, root=root or None).images / np.float32(255) for split in ("train", "test")
     )

@@ -57,7 +57,7 @@ def main(config):
     }
     train.resolve(config["train"])
     train.resolve(teacher_config)
-    name, root = config["data"].values()
+    name, root = config["data"]["name"], config["data"]["root"]
     digits, test_digits = (data.load(name, split, root=root or None) for split in ("train", "test"))
     few, teacher_digits = first(digits, config["digits"]), first(digits, config["teacher"]["digits"])
     run = train.Run("distillation", config, root=config["runs"], folder=config["folder"])

@@ -48,7 +48,7 @@ def pgd(
     Args:
         loss_fn: a LossFn, such as the result of `cross_entropy`.
         params, state: of the model.
-        batch: a dict with "image" and the entries that the loss needs. Examples with weight 0 do not change.
+        batch: a dict with "image" and the entries that the loss needs. Examples with weight 0 get no gradient.
         eps: largest distance, in units of the images; 8/255 is common for CIFAR-10.
         steps: number of gradient steps.
         step_size: in units of the images. Default: eps for one step, otherwise 2.5 * eps / steps.

@@ -24,8 +24,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         terms: pairs (weight, loss), with loss: model -> LossFn, such as `cross_entropy`, or `functools.partial` of one.
 
     Returns:
-        a loss, model -> LossFn, for `fit(loss=)`. Its metrics are "loss" and those of the terms; of several with one
-        name, that of the first term.
+        a loss, model -> LossFn, for `fit(loss=)`. Its metrics are "loss" and those of the terms. If terms have a
+        metric of the same name, it is that of the first term.
 
     Raises:
         TypeError: for a term that is not a pair of a number and a function.

@@ -187,7 +187,8 @@ def separable_conv(
         features: number of output channels.
         multiplier: number of depthwise filters per channel.
         size, stride, padding, padding_mode, dilation: of the depthwise part, as in `conv`.
-        bias: whether the pointwise part has a bias; the depthwise part has none. kernel_init, bias_init: as in `conv`.
+        bias: whether the pointwise part has a bias; the depthwise part has none.
+        kernel_init, bias_init: as in `conv`.
 
     Params:
         depthwise/kernel (*size, 1, C * multiplier); pointwise/kernel (1, .., C * multiplier, features);

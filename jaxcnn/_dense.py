@@ -99,7 +99,7 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
         (8, 5, 80)
     """
     rank = len(x.shape)
-    first, last = (dim + rank * (dim < 0) for dim in (start_dim, end_dim))
+    first, last = (dim + rank if dim < 0 else dim for dim in (start_dim, end_dim))
     if not 0 <= first <= last < rank and (first, last, rank) != (1, 0, 1):  # (N,) becomes (N, 1)
         raise ValueError(f"flatten: input {x.shape} has no dimensions from start_dim={start_dim} to end_dim={end_dim}")
     return jnp.asarray(x).reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])

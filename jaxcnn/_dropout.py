@@ -76,7 +76,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
     """(N, *spatial, C) -> the same: in training, sets square blocks of each channel to zero.
 
     y = x * keep * size(keep) / sum(keep),  keep = 0 in every block around a seed,
-    seed ~ Bernoulli(rate * spatial / (block * (spatial - block + 1)), over all dimensions)
+    seed ~ Bernoulli(rate * prod over dimensions d of spatial_d / (block_size * (spatial_d - block_size + 1)))
 
     Args:
         rate: probability of dropping, in [0, 1); approximate, as blocks may overlap.

@@ -18,7 +18,7 @@ from jaxcnn._layer import (
     constructor,
     short_repr,
 )
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import with_sampling
 from jaxcnn._stack import check_stacked, mark_stacked, stacked_init, unmark_stacked
@@ -125,13 +125,14 @@ def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, Stat
     """
     if not members:
         raise ValueError("stack_members needs the params and state of at least one network, got none")
-    shapes = [dict(zip(paths(tree), map(jnp.shape, jax.tree.leaves(tree)), strict=True)) for tree in members]
-    for i, own in enumerate(shapes):
-        for path in shapes[0] | own:
-            if (first := shapes[0].get(path, "missing")) != (other := own.get(path, "missing")):
-                raise ValueError(
-                    f"stack_members: networks 0 and {i} differ: {path.partition('/')[2]} is {first} and {other}"
-                )
+    first, *others = (
+        {name: jnp.shape(leaf) for tree in member for name, leaf in leaves_by_path(tree).items()} for member in members
+    )
+    for i, other in enumerate(others, 1):
+        for name in first | other:
+            shapes = first.get(name, "missing"), other.get(name, "missing")
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"stack_members: networks 0 and {i} differ: {name} is {shapes[0]} and {shapes[1]}")
     params, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(tuple, members))
     return mark_stacked(params), state
 

@@ -14,17 +14,15 @@ from jaxcnn._program import Program, equations
 # Options per backend.
 #
 # cpu, disabled passes: cse_barrier_expander removes optimization barriers before fusion, so they have no effect.
-# Without this pass, gradients of a ResNet-20 are not recomputed while they are transposed: a step 345 -> 240 ms.
+# Without this pass, gradients are not recomputed while they are transposed.
 # small-while-loop-hoisting compiles a small loop into one kernel, and aborts if the loop contains a barrier.
-# cpu, vector width: the full width of the processor; LLVM prefers 256 bits. Zen 5: depthwise 7x7 1.6 -> 1.0 ms,
-# 3x3 max pool forward and backward 1.7 -> 1.1 ms.
-# cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: without page faults, a step
-# of a MobileNet takes 135 -> 95 ms and one of a ResNet-20 345 -> 300 ms. It stays whole if JAX has a compilation cache,
-# because XLA cannot save such programs, and if an array exceeds a block: XLA then prints thousands of warnings, and
-# reuses less memory (training step of a U-Net: 1278 instead of 843 MB).
-# cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions (training step
-# of a VGG with 0.12: 440 -> 300 ms), and in 0.10 some of its reductions are wrong and some crash (openxla/xla#48714,
-# jax-ml/jax#39103, #40412).
+# cpu, vector width: the full width of the processor; LLVM prefers 256 bits.
+# cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: this avoids page faults. It
+# stays whole if JAX has a compilation cache, because XLA cannot save such programs, and if an array exceeds a block,
+# because XLA then prints thousands of warnings and reuses less memory.
+# cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions, and in 0.10
+# some of its reductions are wrong and some crash (openxla/xla#48714, jax-ml/jax#39103, #40412).
+# Measurements of each option are in experiments/benchmarks/results/lowering-notes.json.
 _OPTIONS = {
     "cpu": {
         "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",

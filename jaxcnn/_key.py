@@ -20,6 +20,11 @@ def transform_keys(key: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
     return child_key(key, f"/{name}"), child_key(key, "/inside")
 
 
+def key_spec() -> Any:
+    """The shape and dtype of a random key, for `jax.eval_shape`."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
 def check_key(key: Any) -> jax.Array:
     """Returns `key` if it is a random key, else raises TypeError."""
     dtype = getattr(key, "dtype", None)

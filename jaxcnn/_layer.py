@@ -171,14 +171,14 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
         raise TypeError(f"expected a Layer or a function x -> y, got {short_repr(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
-    uncalled = TypeError(f"{name} creates layers and is not a function x -> y: call it, as in {name}(...)")
+    uncalled = f"{name} creates layers and is not a function x -> y: call it, as in {name}(...)"
     if getattr(layer, "__annotations__", {}).get("return") is Layer:
-        raise uncalled
+        raise TypeError(uncalled)
 
     def checked(x):
         y = layer(x)
         if isinstance(y, Layer):
-            raise uncalled
+            raise TypeError(uncalled)
         return y
 
     fn = keeping_input(checked)

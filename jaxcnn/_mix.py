@@ -90,8 +90,8 @@ def _mixing(
     """Trains on a batch that is mixed with a permutation of itself.
 
     Args:
-        mix: (key, images, partners, lam ~ Beta(alpha, alpha)) -> (mixed images, label weight of `images`, and where the
-            images are those of the partners, if each position is of one of them).
+        mix: (key, images, partners, lam ~ Beta(alpha, alpha)) -> (mixed images, label weight of `images`, mask of the
+            positions that are taken from the partner, or None if values are blended).
     """
     check_loss(name, loss_fn)
     alpha = check_positive(f"{name}: alpha", alpha)

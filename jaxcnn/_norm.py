@@ -63,8 +63,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    if (decay := check_number("batch_norm: decay", decay)) > 1:
-        raise ValueError(f"batch_norm: decay, the weight of the old running statistics, must be at most 1, got {decay}")
+    decay = check_number("batch_norm: decay, the weight of the old running statistics,", decay, 0, 1, closed=True)
 
     def init(key, x):
         shape = _channels(x, "batch_norm")

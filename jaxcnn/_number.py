@@ -11,5 +11,5 @@ def is_traced_number(value: Any) -> bool:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a number is 0, so that what it scales can be left out. A traced number may be 0, but is not known."""
+    """Whether a number is 0, so that what it scales can be left out. False for a traced one: its value is unknown."""
     return not is_traced_number(value) and value == 0

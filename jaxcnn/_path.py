@@ -21,6 +21,11 @@ def paths(tree: Any) -> list[str]:
     return [_join(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """path -> leaf, in the order of `jax.tree.leaves`."""
+    return {_join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def mask(params: Any, pattern: str) -> Any:
     """A tree of bools, True for leaves whose whole path matches the regular expression `pattern`.
 

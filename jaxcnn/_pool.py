@@ -167,13 +167,13 @@ def lp_pool(
         raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
 
     def p_norm(x, window, padding):
-        output = window.output(x.shape[1:-1])
         y = jnp.pad(at_least_float32(as_floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
-        taps = []
-        for out, k, s, d in zip(output, window.size, window.stride, window.dilation, strict=True):
-            taps.append(2 * len(taps) + 2)
-            y = jnp.take(y, s * np.arange(out)[:, None] + d * np.arange(k), taps[-1] - 1, mode="clip")
-        return norm(y, tuple(taps), p).squeeze(taps).astype(x.dtype)  # y: (N, out, taps, .., out, taps, C)
+        tap_axes = range(2, 2 * len(window.size) + 1, 2)  # y becomes (N, outputs, taps, .., outputs, taps, C)
+        for axis, positions, (low, _) in zip(
+            tap_axes, window.positions_along(x.shape[1:-1]), window.padding, strict=True
+        ):
+            y = jnp.take(y, positions + low, axis - 1, mode="clip")
+        return norm(y, tuple(tap_axes), p).squeeze(tap_axes).astype(x.dtype)
 
     return make_pool("lp_pool", p_norm, size, stride, padding, dilation, ceil_mode)
 
@@ -244,13 +244,10 @@ def make_pool(
 
 def _counts(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, int], ...]) -> list[np.ndarray]:
     """Per dimension and output position, the number of window elements inside the input or its `margin`."""
-    counts = []
-    for n, k, s, d, (low, _), _, (before, after), out in zip(
-        spatial, *window, margin, window.output(spatial), strict=True
-    ):
-        at = s * np.arange(out)[:, None] + d * np.arange(k) - low
-        counts.append(((-before <= at) & (at < n + after)).sum(1))
-    return counts
+    return [
+        ((-before <= positions) & (positions < n + after)).sum(1)
+        for n, positions, (before, after) in zip(spatial, window.positions_along(spatial), margin, strict=True)
+    ]
 
 
 def check_real(x: jax.Array, layer: str) -> jax.Array:

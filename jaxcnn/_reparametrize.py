@@ -4,6 +4,7 @@ A kernel is a parameter named `kernel` at any depth of the layer's parameters. T
 transformed independently.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from jaxcnn._numeric import (
 )
 from jaxcnn._path import KERNELS, mask
 from jaxcnn._sampling import is_random
-from jaxcnn._stack import stack_depth, stack_depths, stacked_name, vmap_stacked
+from jaxcnn._stack import key_depth, stack_depth, stack_depths, stacked_name, vmap_stacked
 from jaxcnn._window import check_integer
 
 
@@ -100,9 +101,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
         if "scale" in leaves:
             raise ValueError("weight_norm: the layer already has a 'scale' next to a kernel")
         name = next(name for name in leaves if name == "kernel")  # this key knows its stack depth
-        return leaves | {
-            stacked_name("scale", getattr(name, "depth", 0)): vmap_stacked(_filter_norms, depth)(leaves["kernel"])
-        }
+        return leaves | {stacked_name("scale", key_depth(name)): vmap_stacked(_filter_norms, depth)(leaves["kernel"])}
 
     def apply_scale(leaves, depth):
         kernel = leaves["kernel"]
@@ -192,14 +191,14 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     layer = as_layer(layer)
     check_integer("spectral_norm", "steps", steps)
 
-    def iterate(kernel, u, times):
+    def iterate(u, kernel, steps):
         w = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1]))
-        for _ in range(times):
+        for _ in range(steps):
             new = scale_to_unit_norm(scale_to_unit_norm(w @ u, (0,)) @ w, (0,))
             u = jnp.where(new.any(), new, u)  # a zero kernel must not make u zero forever
         return lax.stop_gradient(u)
 
-    def divide_by_sigma(kernel, u):
+    def divide_by_sigma(u, kernel):
         w = scale_to_unit_max(kernel)
         (sigma,) = norm(w.reshape(-1, w.shape[-1]) @ u, (0,))
         return divide_or_keep(w, sigma)
@@ -214,7 +213,8 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
             stack = w.shape[: stack_depth(path)]
             u_key = child_key(key, f"/spectral_norm/{jax.tree_util.keystr(path)}")
             u = jax.random.normal(u_key, (*stack, w.shape[-1]), jnp.float32)
-            return vmap_stacked(lambda w, u: iterate(w, u, 15), len(stack))(w, u)  # close enough for the first step
+            # 15 iterations come close enough for the first step.
+            return vmap_stacked(functools.partial(iterate, steps=15), len(stack))(u, w)
 
         vectors = jax.tree_util.tree_map_with_path(start, _kernels(params))
         return params, state | {"spectral_norm": vectors}
@@ -227,10 +227,12 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
             )
         vectors, stacks = state["spectral_norm"], _kernels(stack_depths(layer, x))
         if train:
-            advance = lambda u, w, depth: vmap_stacked(lambda w, u: iterate(w, u, steps), depth)(w, u)
-            vectors = jax.tree.map(advance, vectors, _kernels(params), stacks)
+            advance = functools.partial(iterate, steps=steps)
+            vectors = jax.tree.map(
+                lambda u, w, depth: vmap_stacked(advance, depth)(u, w), vectors, _kernels(params), stacks
+            )
         normed = jax.tree.map(
-            lambda u, w, depth: vmap_stacked(divide_by_sigma, depth)(w, u), vectors, _kernels(params), stacks
+            lambda u, w, depth: vmap_stacked(divide_by_sigma, depth)(u, w), vectors, _kernels(params), stacks
         )
         y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}

@@ -115,8 +115,9 @@ def resize(
         raise ValueError("resize needs a size or a scale")
     if size is not None:
         check_window_options("resize", size=size)
-    for factor in scale if isinstance(scale, Sequence) else () if scale is None else (scale,):
-        check_positive("resize: scale", factor)
+    if scale is not None:
+        for factor in scale if isinstance(scale, Sequence) else (scale,):
+            check_positive("resize: scale", factor)
     check_choice("resize", "method", method, _METHODS)
     check_choice("resize", "coordinates", coordinates, _COORDINATES)
     check_choice("resize", "rounding", rounding, _ROUNDING)

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._key import check_key
+from jaxcnn._key import check_key, key_spec
 from jaxcnn._layer import InitFn, Layer, Params
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 
 
 class Stacked(str):
@@ -35,19 +35,24 @@ def stacked_init(layer: Layer, n: int) -> InitFn:
 
 def check_stacked(name: str, params: Params, n: int) -> None:
     """Raises ValueError unless each parameter has a leading dimension n."""
-    for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+    for path, leaf in leaves_by_path(params).items():
         if leaf.shape[:1] != (n,):
             raise ValueError(f"{name}: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")
 
 
 def mark_stacked(params: Params) -> Params:
     """The same tree with each key marked as stacked once more."""
-    return {stacked_name(name, getattr(name, "depth", 0) + 1): child for name, child in params.items()}
+    return {stacked_name(name, key_depth(name) + 1): child for name, child in params.items()}
 
 
 def unmark_stacked(params: Params) -> Params:
     """The same tree with each key marked as stacked once less: the inverse of `mark_stacked`."""
-    return {stacked_name(str(name), max(getattr(name, "depth", 0) - 1, 0)): child for name, child in params.items()}
+    return {stacked_name(str(name), max(key_depth(name) - 1, 0)): child for name, child in params.items()}
+
+
+def key_depth(name: str) -> int:
+    """How often the key of a dict is marked as stacked."""
+    return getattr(name, "depth", 0)
 
 
 def stacked_name(name: str, depth: int) -> str:
@@ -61,13 +66,18 @@ def stacked_name(name: str, depth: int) -> str:
 
 def stack_depths(layer: Layer, x: Any) -> Params:
     """How often each parameter of the layer is stacked, from `init`: trained params may have lost the marks."""
-    params, _ = jax.eval_shape(layer.init, jax.eval_shape(lambda: jax.random.key(0)), x)
+    params, _ = jax.eval_shape(layer.init, key_spec(), x)
+    return marked_depths(params)
+
+
+def marked_depths(params: Params) -> Params:
+    """How often each parameter is stacked, by the marks of its keys."""
     return jax.tree_util.tree_map_with_path(lambda path, _: stack_depth(path), params)
 
 
 def stack_depth(path: tuple) -> int:
     """How often the leaf at this path is stacked."""
-    return sum(getattr(getattr(entry, "key", None), "depth", 0) for entry in path)
+    return sum(key_depth(getattr(entry, "key", "")) for entry in path)
 
 
 def vmap_stacked(f: Callable[..., Any], depth: int) -> Callable[..., Any]:

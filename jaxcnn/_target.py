@@ -69,7 +69,7 @@ def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: An
 
 
 def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
-    """How to make shapes fit that do not."""
+    """A hint on labels that do not fit the logits."""
     if len(logits) == 3 and len(label) == 1 and logits[1:2] == label:
         return "for logits of an ensemble (n, N, classes), use per_member(cross_entropy)"
     if len(logits) == 2 and len(label) <= 2:

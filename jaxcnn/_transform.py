@@ -1,4 +1,4 @@
-"""Layer transforms: each takes a layer and returns a layer whose input and output have the same shapes.
+"""Layer transforms: each takes a layer and returns a layer. All but `capture` keep the shapes of input and output.
 
 Parameters keep their paths, so a checkpoint saved without the transform loads with it, and vice versa. The inner
 transform applies first: `freeze(with_dropout(layer, 0.5))` freezes the layer and disables its dropout.

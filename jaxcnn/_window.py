@@ -65,15 +65,21 @@ class Window(NamedTuple):
             for n, s, span, (low, high) in zip(spatial, self.stride, self.span, self.padding, strict=True)
         )
 
+    def positions_along(self, spatial: Sequence[int]) -> list[np.ndarray]:
+        """Per dimension d (outputs_d, size_d): the position that each output reads at each tap; it may be outside."""
+        return [
+            stride * np.arange(outputs)[:, None] + dilation * np.arange(size) - low
+            for outputs, size, stride, dilation, (low, _) in zip(
+                self.output(spatial), self.size, self.stride, self.dilation, self.padding, strict=True
+            )
+        ]
+
     def tap_positions(self, spatial: Sequence[int]) -> list[np.ndarray]:
         """Per dimension (outputs, taps), both in row-major order: the position of each tap, which may be outside."""
-        output, rank, positions = self.output(spatial), len(spatial), []
-        for dim, (out, k, s, d, (low, _)) in enumerate(
-            zip(output, self.size, self.stride, self.dilation, self.padding, strict=True)
-        ):
-            at = s * np.arange(out)[:, None] + d * np.arange(k) - low
-            at = np.expand_dims(at, [axis for axis in range(2 * rank) if axis % rank != dim])
-            positions.append(np.broadcast_to(at, (*output, *self.size)).reshape(-1, self.taps))
+        shape, rank, positions = (*self.output(spatial), *self.size), len(spatial), []
+        for dim, along in enumerate(self.positions_along(spatial)):
+            along = np.expand_dims(along, [axis for axis in range(2 * rank) if axis % rank != dim])
+            positions.append(np.broadcast_to(along, shape).reshape(-1, self.taps))
         return positions
 
     def with_ceil_mode(self, spatial: Sequence[int]) -> "Window":
@@ -153,7 +159,8 @@ def resolve_padding(
                 )
             return causal
         # An odd total adds one more at the end, for SAME_LOWER at the start.
-        lows = ((max(total, 0) + (name == "SAME_LOWER")) // 2 for total in same)
+        extra = 1 if name == "SAME_LOWER" else 0
+        lows = ((max(total, 0) + extra) // 2 for total in same)
         return tuple((low, total - low) for low, total in zip(lows, same, strict=True))
     if not isinstance(padding, Sequence):
         return (_pair(layer, padding, padding),) * rank

@@ -202,21 +202,21 @@ def test_the_operations_of_rand_augment():
     assert len(operations) == 14
     image = np.asarray(IMAGE)
     expected = {
-        0: image,
-        3: bilinear(image, np.array([[np.cos(a := np.deg2rad(15)), np.sin(a)], [-np.sin(a), np.cos(a)]])),
-        4: bilinear(image, np.array([[1, 0.15], [0, 1]])),
-        5: bilinear(image, np.array([[1, 0], [0.15, 1]])),
-        6: bilinear(image, np.eye(2), (0.225 * 9, 0)),
-        7: bilinear(image, np.eye(2), (0, 0.225 * 12)),
-        8: pillow(ImageEnhance.Brightness(Image.fromarray(BYTES)).enhance(1.45)),
-        9: pillow(ImageEnhance.Contrast(Image.fromarray(BYTES)).enhance(1.45)),
-        10: pillow(ImageEnhance.Color(Image.fromarray(BYTES)).enhance(1.45)),
-        11: pillow(ImageEnhance.Sharpness(Image.fromarray(BYTES)).enhance(1.45)),
-        12: pillow(ImageOps.posterize(Image.fromarray(BYTES), 6)),
-        13: pillow(ImageOps.solarize(Image.fromarray(BYTES), 128)),
+        "identity": image,
+        "rotate": bilinear(image, np.array([[np.cos(a := np.deg2rad(15)), np.sin(a)], [-np.sin(a), np.cos(a)]])),
+        "shear_y": bilinear(image, np.array([[1, 0.15], [0, 1]])),
+        "shear_x": bilinear(image, np.array([[1, 0], [0.15, 1]])),
+        "translate_y": bilinear(image, np.eye(2), (0.225 * 9, 0)),
+        "translate_x": bilinear(image, np.eye(2), (0, 0.225 * 12)),
+        "brightness": pillow(ImageEnhance.Brightness(Image.fromarray(BYTES)).enhance(1.45)),
+        "contrast": pillow(ImageEnhance.Contrast(Image.fromarray(BYTES)).enhance(1.45)),
+        "color": pillow(ImageEnhance.Color(Image.fromarray(BYTES)).enhance(1.45)),
+        "sharpness": pillow(ImageEnhance.Sharpness(Image.fromarray(BYTES)).enhance(1.45)),
+        "posterize": pillow(ImageOps.posterize(Image.fromarray(BYTES), 6)),
+        "solarize": pillow(ImageOps.solarize(Image.fromarray(BYTES), 128)),
     }
-    for i, y in expected.items():
-        np.testing.assert_allclose(operations[i](IMAGE, jnp.float32(1)), y, atol=2.5 / 255, err_msg=str(i))
+    for name, y in expected.items():
+        np.testing.assert_allclose(operations[name](IMAGE, jnp.float32(1)), y, atol=2.5 / 255, err_msg=name)
 
 
 def test_rand_augment_draws_all_and_needs_none():

@@ -254,9 +254,11 @@ def test_a_failure_anywhere_leaves_the_steps_before(two_steps, tmp_path, monkeyp
     pytest.fail("there were more calls than expected")
 
 
-@pytest.mark.parametrize(("step", "keep"), [(-1, 3), (0, 0)])
-def test_refuses(tmp_path, step, keep):
-    with pytest.raises(ValueError, match="step must be at least 0 and keep at least 1"):
+@pytest.mark.parametrize(
+    ("step", "keep", "message"), [(-1, 3, "step must be at least 0"), (0, 0, "keep must be at least 1")]
+)
+def test_refuses(tmp_path, step, keep, message):
+    with pytest.raises(ValueError, match=f"checkpoint.save: {message}"):
         checkpoint.save(tmp_path, step, tree(), keep=keep)
 
 

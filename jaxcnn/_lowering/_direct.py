@@ -24,7 +24,7 @@ from jaxcnn._window import Window
 
 LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
-_PARTIAL_SUMS = 4  # of each loop: kernel gradient 3x3 16->16 takes 8.9 -> 7.9 ms, forward 5x5 6->16 1.4 -> 1.0 ms
+_PARTIAL_SUMS = 4  # of each loop
 _BAND = 64  # maximum number of columns that are added in one expression; more only take longer to compile
 POSITIONS = 48  # of dy per loop iteration, approximately
 
@@ -33,7 +33,7 @@ def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """The equation in the module docstring."""
     features, terms = problem.features, problem.window.taps * problem.channels_per_group
     # XLA computes the last features one by one if they do not fill all lanes. Zeros fill them.
-    pads_lanes = problem.groups == 1 < features and (features > LANES or _loops(terms) > 1)
+    pads_lanes = problem.groups == 1 and features > 1 and (features > LANES or _loops(terms) > 1)
     spare = -features % LANES if pads_lanes else 0
     wide = jnp.pad(at_least_float32(w), ((0, 0),) * (w.ndim - 1) + ((0, spare),))
     products = (

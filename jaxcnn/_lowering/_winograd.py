@@ -26,6 +26,7 @@ from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._channels import partial_abs_sums
 from jaxcnn._lowering._materialize import materialized
+from jaxcnn._lowering._primitive import matmul_precision
 from jaxcnn._lowering._problem import Algorithm, Problem
 from jaxcnn._lowering._taps import padded
 from jaxcnn._window import Window
@@ -63,8 +64,7 @@ def _least_waste(problem: Problem) -> tuple[float, int]:
 
 def is_disabled() -> bool:
     """Whether the user asks for the precision of a sum of products."""
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # jax defines it at import
-    return precision in ("highest", "float32")
+    return matmul_precision() in ("highest", "float32")
 
 
 def is_faster(problem: Problem) -> bool:

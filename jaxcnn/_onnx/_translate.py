@@ -32,7 +32,7 @@ NUMPY: dict[str, Any] = {
 }
 CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2"}
 LOOPS = {"cond", "scan", "while"}
-ELEMENTWISE = {*_elementwise.RULES} | {"rem", "nextafter", "is_finite", "round", "exp2", "log1p", "expm1"}
+ELEMENTWISE = {*_elementwise.RULES, "nextafter"}
 
 
 def translate(graph: Graph, program: Program, inputs: Sequence[Value]) -> list[Value]:

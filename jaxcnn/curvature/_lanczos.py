@@ -24,8 +24,8 @@ def top_eigenvalues(
 ) -> Eigenpairs:
     """The k largest eigenvalues of a symmetric matrix A, with eigenvectors, by the Lanczos method.
 
-    A v_j = beta_j-1 v_j-1 + alpha_j v_j + beta_j v_j+1,  eigenvalues of A ~ those of the tridiagonal matrix of alpha
-    and beta
+    A v_j = beta_{j-1} v_{j-1} + alpha_j v_j + beta_j v_{j+1}
+    eigenvalues of A ~ those of the tridiagonal matrix of alpha and beta
 
     Each step orthogonalizes the new vector against all earlier ones, so no eigenvalue appears twice by rounding. With
     as many steps as parameters, all eigenvalues are exact. The smallest eigenvalues are those of v -> -A v, negated.

@@ -81,9 +81,10 @@ def image_folder(
 def fill_rows(
     arrays: Sequence[np.ndarray], read: Callable[[Any], Any], items: list[Any], path: str | os.PathLike, *, skip: bool
 ) -> np.ndarray | slice:
-    """Fill the rows of the arrays with read(item), one array or one for each of them, and return the good rows.
+    """Read each item into one row of each array. Returns which rows were read.
 
-    With `skip`, rows whose item raises a DataError are left out with a warning, unless it is a LabelError.
+    `read` returns one array, or one for each of `arrays`. With `skip`, items that raise a DataError are left out with a
+    warning, unless it is a LabelError.
     """
 
     def attempt(item):

@@ -149,7 +149,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
             index_key, sign_key = jax.random.split(step_key)
             index = jax.random.randint(index_key, (), 0, len(operations), jnp.int32)
             sign = jax.random.rademacher(sign_key, (), jnp.float32)
-            x = lax.switch(index, operations, x, sign)
+            x = lax.switch(index, list(operations.values()), x, sign)
         return x
 
     def on_image(key, image, when):
@@ -160,19 +160,19 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
         operations = _rand_augment_operations(
             strength, functools.partial(nearest, fill=fill_or_error("rand_augment", fill))
         )
-        identity = operations[0]
-        return apply_random(key, label, [f if i in _MOVING else identity for i, f in enumerate(operations)])
+        moving = {name: f if name in _MOVING else operations["identity"] for name, f in operations.items()}
+        return apply_random(key, label, moving)
 
     return Geometric(in_float32(on_image), on_label)
 
 
-_MOVING = range(3, 8)  # the operations of RandAugment that move pixels
+_MOVING = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}  # operations that move pixels
 
 
 def _rand_augment_operations(
     strength: float, warped: Callable[..., jax.Array] = warped
-) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
-    """Return the 14 operations of RandAugment: (image, -1 or 1) -> image."""
+) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """Return the 14 operations of RandAugment by name: (image, -1 or 1) -> image."""
 
     def away_from(base):  # blends with a factor from 0.1 to 1.9
         return lambda image, sign: blend(base(image), image, 1 + 0.9 * strength * sign)
@@ -192,22 +192,22 @@ def _rand_augment_operations(
         return warped(image, rotation(math.radians(30) * strength * sign))
 
     levels = 2 ** (8 - round(4 * strength))
-    return [
-        lambda image, sign: image,
-        lambda image, sign: stretched(image),
-        lambda image, sign: equalized(image),
-        rotated,
-        shear(1, 0),
-        shear(0, 1),
-        translate_along(0),
-        translate_along(1),
-        away_from(lambda image: jnp.zeros_like(image)),
-        away_from(lambda image: jnp.broadcast_to(gray(image).mean(), image.shape)),
-        away_from(lambda image: jnp.broadcast_to(gray(image), image.shape)),
-        away_from(smoothed),
-        lambda image, sign: jnp.floor(image * 255 / (256 // levels) + 1e-3) * (256 // levels) / 255,
-        lambda image, sign: jnp.where(image < 1 - strength, image, 1 - image),
-    ]
+    return {
+        "identity": lambda image, sign: image,
+        "autocontrast": lambda image, sign: stretched(image),
+        "equalize": lambda image, sign: equalized(image),
+        "rotate": rotated,
+        "shear_y": shear(1, 0),
+        "shear_x": shear(0, 1),
+        "translate_y": translate_along(0),
+        "translate_x": translate_along(1),
+        "brightness": away_from(lambda image: jnp.zeros_like(image)),
+        "contrast": away_from(lambda image: jnp.broadcast_to(gray(image).mean(), image.shape)),
+        "color": away_from(lambda image: jnp.broadcast_to(gray(image), image.shape)),
+        "sharpness": away_from(smoothed),
+        "posterize": lambda image, sign: jnp.floor(image * 255 / (256 // levels) + 1e-3) * (256 // levels) / 255,
+        "solarize": lambda image, sign: jnp.where(image < 1 - strength, image, 1 - image),
+    }
 
 
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Params, State, as_layer
-from jaxcnn._path import expected_one_of, paths
+from jaxcnn._path import expected_one_of, leaves_by_path
+from jaxcnn._stack import marked_depths
 from jaxcnn._transform import capture
 
 
 def filters(params: Params, path: str | None = None) -> jax.Array:
-    """Return the filters (features, *window, C) of a convolution.
+    """Return the filters (features, *window, C) of a convolution, or (n, features, *window, C) for n stacked ones.
 
     Args:
         params: parameters of a model.
@@ -27,12 +28,11 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
         >>> jaxcnn.explain.filters(params, "conv2").shape
         (16, 5, 5, 6)
     """
-    kernels = {
-        layer: leaf
-        for name, leaf in zip(paths(params), jax.tree.leaves(params), strict=True)
-        for layer, _, kind in [name.rpartition("/")]
-        if kind == "kernel" and leaf.ndim > 2
-    }
+    kernels, depths = {}, leaves_by_path(marked_depths(params))
+    for name, leaf in leaves_by_path(params).items():
+        layer, _, kind = name.rpartition("/")
+        if kind == "kernel" and leaf.ndim - depths[name] > 2:
+            kernels[layer] = leaf
     if path is None:
         fewest = min((kernel.shape[-2] for kernel in kernels.values()), default=0)
         candidates = [layer for layer, kernel in kernels.items() if kernel.shape[-2] == fewest]
@@ -41,7 +41,7 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
         path = candidates[0]
     if path not in kernels:
         raise ValueError(f"filters: no convolution {path!r}; {expected_one_of(path, kernels)}")
-    return jnp.moveaxis(kernels[path], -1, 0)
+    return jnp.moveaxis(kernels[path], -1, depths[f"{path}/kernel" if path else "kernel"])
 
 
 def feature_maps(

@@ -155,12 +155,16 @@ def _row(path: str, times: int, eqn: Any, backend: str, measure: bool) -> PlanRo
         gradients = tuple(operation for operation in convolutions if operation != problem.operation)
     else:
         gradients = (f"{problem.operation} gradient",)
-    name = lambda problem: selected(problem, backend).name
+    with jax.default_matmul_precision(problem.precision):  # rules depend on it
+        rule, *gradient_rules = (
+            selected(problem._replace(operation=operation), backend).name
+            for operation in (problem.operation, *gradients)
+        )
     run = lambda *args: eqn.primitive.bind(*args, **eqn.params)
     return PlanRow(
         path,
-        name(problem),
-        tuple(name(problem._replace(operation=operation)) for operation in gradients),
+        rule,
+        tuple(gradient_rules),
         times * problem.multiply_adds if problem.operation in convolutions else 0,
         times * sum(aval.size * aval.dtype.itemsize for aval in (*operands, eqn.outvars[0].aval)),
         times * statistics.median(_milliseconds(run, operands)) if measure else None,

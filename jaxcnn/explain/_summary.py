@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._program import inputs_used
 from jaxcnn._window import check_integer
@@ -117,12 +118,12 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         r.path: Row(r.path, r.output, 0, 0, r.multiply_adds // batch, 0 if r.path in containers else r.output_bytes)
         for r in records
     }
-    leaves = jax.tree.leaves(params)
-    for path, leaf, hit in zip(paths(params), leaves, trainable, strict=True):
+    leaves = leaves_by_path(params)
+    for (path, leaf), is_trainable in zip(leaves.items(), trainable, strict=True):
         while path not in rows:  # attribute it to the innermost enclosing layer
             path = path.rpartition("/")[0]
-        row = rows[path]
-        rows[path] = row._replace(params=row.params + leaf.size, trainable=row.trainable + hit * leaf.size)
+        row, trained = rows[path], leaf.size if is_trainable else 0
+        rows[path] = row._replace(params=row.params + leaf.size, trainable=row.trainable + trained)
     whole, *inner = all_rows = list(rows.values())
     total = _sum(all_rows)
     tree = [total] if whole.params or not inner else []
@@ -133,7 +134,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         params=total.params,
         multiply_adds=total.multiply_adds,
         trainable=total.trainable,
-        param_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        param_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values()),
         activation_bytes=total.activation_bytes,
         tree=tuple(row for row in tree if depth is None or row.path.count("/") < depth),
     )
@@ -144,7 +145,7 @@ def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
     if not all(map(has_spec, jax.tree.leaves(x))):
         raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
     x = spec_of(x)
-    return x, *jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x)
+    return x, *jax.eval_shape(model.init, key_spec(), x)
 
 
 def shapes(tree: Any) -> str:
@@ -202,7 +203,7 @@ def _receives_gradient(model: Layer, params: Params, state: State, x: Any) -> li
         forward = lambda params: model.apply(params, state, x, train=True, key=key)[0]
         return jax.jvp(forward, (params,), (tangents,))[1]
 
-    program = jax.make_jaxpr(tangent)(params, params, state, x, jax.eval_shape(lambda: jax.random.key(0)))
+    program = jax.make_jaxpr(tangent)(params, params, state, x, key_spec())
     return inputs_used(program)[: len(jax.tree.leaves(params))]
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import compose, serial
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, constructor, in_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn.models._variant import MODELS
@@ -99,12 +100,11 @@ def _last_of_each_stride(
     From the shapes of the outputs for a large input. {} for a model whose output is a feature map, too.
     """
     x: Any = jax.ShapeDtypeStruct((1, *(_SIDE,) * (len(input_shape) - 1), input_shape[-1]), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
     result: dict[int, tuple[str, int | None]] = {}
     stride, side = 1, _SIDE
     for name, layer in layers.items():
         with in_layer(name):
-            params, state = jax.eval_shape(layer.init, key, x)
+            params, state = jax.eval_shape(layer.init, key_spec(), x)
             y, _ = jax.eval_shape(functools.partial(layer.apply, train=False), params, state, x)
         maps = y if isinstance(y, tuple) else (y,)
         if any(getattr(map_, "ndim", 0) != len(input_shape) + 1 for map_ in maps):  # the end of the feature maps

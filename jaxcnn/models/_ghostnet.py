@@ -3,14 +3,13 @@
 import jax
 
 from jaxcnn._combine import AnyLayer, concatenate, residual, serial
-from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import dense, identity
 from jaxcnn._layer import Layer, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn.models._inverted_residual import make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, depthwise_norm_act, head
 from jaxcnn.models._variant import input_shape
 
 # (kernel size, hidden channels, features, excite, stride) of the blocks of each stage
@@ -67,8 +66,7 @@ def ghostnet_100(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout
     """
 
     def depthwise(size, stride, act=identity):
-        convolution = depthwise_conv(size, stride=stride, padding=size // 2, bias=False)
-        return serial(conv=convolution, norm=norm(), act=act)
+        return depthwise_norm_act(size, stride=stride, norm=norm, act=act)
 
     def ghost(features, act):
         primary = conv_norm_act(features // 2, 1, norm=norm, act=act)

@@ -5,13 +5,12 @@ from collections.abc import Callable
 import jax
 
 from jaxcnn._combine import AnyLayer, residual, serial
-from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, from_input_shape
 from jaxcnn._squeeze_excite import squeeze_excite
 from jaxcnn._transform import drop_path as with_drop_path
 from jaxcnn._window import Padding
-from jaxcnn.models._unit import Norm, conv_norm_act
+from jaxcnn.models._unit import Norm, conv_norm_act, depthwise_norm_act
 
 
 def inverted_residual(
@@ -49,9 +48,9 @@ def inverted_residual(
         parts: dict[str, AnyLayer] = (
             {} if hidden == shape[-1] else {"expand": conv_norm_act(hidden, 1, norm=norm, act=act)}
         )
-        pads = dilation * (size // 2) if padding is None else padding
-        depthwise = depthwise_conv(size, stride=stride, padding=pads, dilation=dilation, bias=False)
-        parts["depthwise"] = serial(conv=depthwise, norm=norm(), act=act)
+        parts["depthwise"] = depthwise_norm_act(
+            size, stride=stride, padding=padding, dilation=dilation, norm=norm, act=act
+        )
         if squeeze:
             parts["excite"] = squeeze_excite(features=squeeze, activation=squeeze_act, gate=gate)
         parts["project"] = conv_norm_act(features, 1, norm=norm, act=identity)

@@ -5,13 +5,12 @@ import functools
 import jax
 
 from jaxcnn._combine import serial
-from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, depthwise_norm_act, head
 from jaxcnn.models._variant import variant
 
 # (features, kernel size, stride, expansion, blocks) per stage
@@ -56,7 +55,7 @@ def mnasnet(
     channels = make_divisible(16 * width)
     layers = {
         "stem": conv_norm_act(make_divisible(32 * width), 3, stride=2, norm=norm),
-        "depthwise": serial(conv=depthwise_conv(3, padding=1, bias=False), norm=norm(), act=jax.nn.relu),
+        "depthwise": depthwise_norm_act(norm=norm),
         "project": conv_norm_act(channels, 1, norm=norm, act=identity),
     }
     for stage, (features, size, stride, expand, count) in enumerate(PLAN, 1):

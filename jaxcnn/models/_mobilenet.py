@@ -5,13 +5,12 @@ import functools
 import jax
 
 from jaxcnn._combine import AnyLayer, serial
-from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import inverted_residual, make_divisible
-from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head, padding_of
+from jaxcnn.models._unit import Norm, conv_norm_act, depthwise_norm_act, dilation_at, head, padding_of
 from jaxcnn.models._variant import input_shape, variant
 
 # (features, stride) of the 13 blocks of version 1
@@ -81,9 +80,8 @@ def mobilenet_v1(
     """
 
     def block(features, stride):
-        depthwise = depthwise_conv(3, stride=stride, padding=padding_of(padding) or 1, bias=False)
         return serial(
-            depthwise=serial(conv=depthwise, norm=norm(), act=jax.nn.relu6),
+            depthwise=depthwise_norm_act(stride=stride, padding=padding_of(padding), norm=norm, act=jax.nn.relu6),
             pointwise=conv_norm_act(features, 1, norm=norm, act=jax.nn.relu6),
         )
 

@@ -5,13 +5,12 @@ from typing import Any
 import jax
 
 from jaxcnn._combine import AnyLayer, serial
-from jaxcnn._conv import depthwise_conv
 from jaxcnn._dense import dense, identity
 from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn.models._inverted_residual import fused_inverted_residual, with_shortcut
-from jaxcnn.models._unit import Norm, conv_norm_act, head
+from jaxcnn.models._unit import Norm, conv_norm_act, depthwise_norm_act, head
 from jaxcnn.models._variant import variant
 
 # Blocks of each stage as (kind, ..): ("conv", size, stride, features), ("fused", expansion, stride, features), or
@@ -121,7 +120,7 @@ def universal_bottleneck(first: int, second: int, stride: int, expand: int, feat
     """
 
     def depthwise(size: int, stride: int, act: AnyLayer) -> Layer:
-        return serial(conv=depthwise_conv(size, stride=stride, padding=size // 2, bias=False), norm=norm(), act=act)
+        return depthwise_norm_act(size, stride=stride, norm=norm, act=act)
 
     def build(shape: tuple[int, ...]) -> Layer:
         parts: dict[str, AnyLayer] = {}

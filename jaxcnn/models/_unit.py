@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxcnn._combine import AnyLayer, parallel, serial
-from jaxcnn._conv import conv
+from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
@@ -36,6 +36,21 @@ def conv_norm_act(
         padding = dilation * (size // 2) if isinstance(size, int) else tuple(dilation * (n // 2) for n in size)
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     convolution = conv(features, size, **options, bias=False)
+    return serial(conv=convolution, norm=norm(), act=act)
+
+
+def depthwise_norm_act(
+    size: int = 3,
+    *,
+    stride: int = 1,
+    padding: Padding | None = None,
+    dilation: int = 1,
+    norm: Norm = batch_norm,
+    act: AnyLayer = jax.nn.relu,
+) -> Layer:
+    """(N, *spatial, C) -> (N, *spatial / stride, C): depthwise convolution, normalization, activation."""
+    padding = dilation * (size // 2) if padding is None else padding
+    convolution = depthwise_conv(size, stride=stride, padding=padding, dilation=dilation, bias=False)
     return serial(conv=convolution, norm=norm(), act=act)
 
 

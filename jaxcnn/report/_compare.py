@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxcnn.data import DataError
 from jaxcnn.report._chart import curves_chart
-from jaxcnn.report._drawing import class_color, legend, swatch
+from jaxcnn.report._drawing import css_color, legend, swatch
 from jaxcnn.report._page import Html, joined, sections_page, table, tag, write_page
 from jaxcnn.report._run_files import read_run
 from jaxcnn.report._settings import setting_text
@@ -195,7 +195,7 @@ def _curves(runs: Sequence[_Compared]) -> Html:
         return tag("p", "No epoch has been recorded yet.")
     names = [run.name for run in runs]
     indices = _color_indices(runs)
-    colors = ["#{:02x}{:02x}{:02x}".format(*class_color(k)) for k in indices]
+    colors = [css_color(k) for k in indices]
     charts = []
     for part, name in shown:
         curves = [_curve(run.history, part, name) for run in runs]

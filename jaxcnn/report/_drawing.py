@@ -26,9 +26,14 @@ def class_color(k: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def css_color(k: int) -> str:
+    """The color of class k in CSS, such as "#0072b2"."""
+    return "#{:02x}{:02x}{:02x}".format(*class_color(k))
+
+
 def swatch(k: int) -> Html:
     """A square in the color of class k."""
-    fill = "#{:02x}{:02x}{:02x}".format(*class_color(k))
+    fill = css_color(k)
     return tag(
         "svg", tag("rect", width=10, height=10, fill=fill), viewBox="0 0 10 10", class_="swatch", aria_hidden="true"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxcnn.report._chart import curves_chart
-from jaxcnn.report._drawing import class_color, swatch
+from jaxcnn.report._drawing import css_color, swatch
 from jaxcnn.report._page import Html, joined, table, tag
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 
@@ -65,4 +65,4 @@ def _row(rank: int, cells: Iterable[str]) -> list[Any]:
 
 
 def _color(rank: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_color(rank + 1 if rank < _COLORED else 0))
+    return css_color(rank + 1 if rank < _COLORED else 0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 
 
 def disk_name(i: int) -> str:
@@ -14,8 +14,8 @@ def disk_name(i: int) -> str:
 
 def shapes_and_dtypes(tree: Any) -> dict[str, list[Any]]:
     """path -> [shape, dtype] of each array."""
-    leaves = (jax.eval_shape(without_key_type, leaf) for leaf in jax.tree.leaves(tree))
-    return {path: [[*leaf.shape], leaf.dtype.name] for path, leaf in zip(paths(tree), leaves, strict=True)}
+    specs = {path: jax.eval_shape(without_key_type, leaf) for path, leaf in leaves_by_path(tree).items()}
+    return {path: [[*spec.shape], spec.dtype.name] for path, spec in specs.items()}
 
 
 def is_key(leaf: Any) -> bool:

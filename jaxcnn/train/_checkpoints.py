@@ -11,7 +11,7 @@ from jaxcnn.train._interrupt import Interrupted
 
 
 class Checkpoints:
-    """The checkpoints of a training: the callbacks `resume` and `save`, and methods for other callbacks.
+    """The checkpoints of a training run: the callbacks `resume` and `save`, and methods for other callbacks.
 
     Args:
         folder: the folder that contains all steps.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, inputs
 from jaxcnn._memory import reuse_memory_by_default
@@ -124,9 +125,9 @@ def fit(
             another type.
         ConfigError: for an unknown or invalid setting, or if the checkpoints in the folder have a different config,
             model or data.
-        ValueError: for seeds below 1, or seeds together with callbacks or start.
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
-            handles them), or training and evaluation images with different ranges.
+            handles them), or training and evaluation images with different ranges; for seeds below 1, or seeds
+            together with callbacks or start.
         NonFiniteError: for a non-finite loss or parameter, unless "on_nonfinite" handles it.
         CheckpointError: if a checkpoint cannot be written, no existing checkpoint can be read, or another `fit` is
             writing to the folder.
@@ -280,7 +281,7 @@ def _identity(
             weighted = {"weight": jnp.ones(len(batch["image"]), jnp.float32)} | batch
             return loss, watched.compute(watched.update(output, weighted))
 
-        return program_identity(fn, *specs, jax.eval_shape(lambda: jax.random.key(0)))
+        return program_identity(fn, *specs, key_spec())
 
     eval_fingerprint = "none" if eval_source is None else eval_source.fingerprint
     data = {"data": train_source.fingerprint, "eval_data": eval_fingerprint}

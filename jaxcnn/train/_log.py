@@ -75,7 +75,7 @@ def _json_line(record: dict[str, Any]) -> bytes:
 
 def _record(line: bytes) -> dict[str, Any]:
     """The record in a line. Raises ValueError or RecursionError for an invalid line."""
-    record = json.loads(line.decode("utf-8"), parse_constant=_reject_constant, parse_float=_parse_finite)
+    record = json.loads(line.decode("utf-8"), parse_constant=reject_constant, parse_float=_parse_finite)
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, found {line[:40]!r}")
     step = record.get("step", 0)
@@ -93,7 +93,8 @@ def _children(node: Any) -> list[Any]:
     return [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
-def _reject_constant(constant: str) -> Any:
+def reject_constant(constant: str) -> Any:
+    """For `json.loads(parse_constant=)`: NaN and Infinity, which Python reads, are not JSON."""
     raise ValueError(f"{constant} is not valid JSON")
 
 

@@ -72,8 +72,9 @@ def loop(
     call_steps, activity = 1, "compiling"  # one step per call until the duration of a step is known
     timed_steps, seconds = 0, 0.0  # of this epoch, without the call that compiles
     while event.step < epochs * source.steps and not event.stop:
-        remaining = min(source.steps - event.step % source.steps, every - event.step % every if every else source.steps)
-        count = all_gather(min(call_steps, remaining))[0]  # the same in all processes
+        to_epoch_end = source.steps - event.step % source.steps
+        to_checkpoint = every - event.step % every if every else to_epoch_end
+        count = all_gather(min(call_steps, to_epoch_end, to_checkpoint))[0]  # the same in all processes
         call_start = time.monotonic()
         with run.busy(activity) if run else contextlib.nullcontext():
             for batches, steps in feed(event.carry, event.step, count):

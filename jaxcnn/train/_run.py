@@ -155,8 +155,12 @@ class Run:
         own = [record for record in self.records if "step" not in record]
         logged, problem = read_log(self._metrics)
         later_steps = (i for i, record in enumerate(logged) if record.get("step", 0) > step)
-        later = next(later_steps, len(logged)) if step >= 0 else -1
-        kept = [record for i, record in enumerate(logged) if record.get("step", step + (i > later)) <= step]
+        first_later = next(later_steps, len(logged)) if step >= 0 else 0
+
+        def is_kept(i, record):
+            return record["step"] <= step if "step" in record else i < first_later
+
+        kept = [record for i, record in enumerate(logged) if is_kept(i, record)]
         if records is not None:
             if problem is None and [record for record in kept if "step" in record] != [
                 record for record in records if "step" in record

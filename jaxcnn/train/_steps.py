@@ -17,6 +17,8 @@ import pathlib
 import shutil
 from typing import Any
 
+from jaxcnn.train._log import reject_constant
+
 FORMAT = 1
 ABOUT, MANIFEST = "about.json", "manifest.json"
 PARTIAL, REMOVED = ".partial", ".removed"
@@ -143,7 +145,7 @@ def read_json(path: pathlib.Path) -> Any:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is not a file")  # reading a pipe would block
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=reject_constant)
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply") from error
 
@@ -157,10 +159,6 @@ def sha256(path: pathlib.Path, *, flush: bool = False) -> str:
 
 def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit() and name == str(int(name))
-
-
-def _reject_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _rename_removed(path: pathlib.Path) -> pathlib.Path:

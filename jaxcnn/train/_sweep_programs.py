@@ -26,8 +26,7 @@ from jaxcnn.train._sweep_space import Space, Values
 from jaxcnn.train._tta import with_tta
 
 _MEMORY = 0.4  # the fraction of the free memory that the runs of a chunk may use
-# On a CPU, fewer runs at a time keep more in the cache. 150 small networks: 15 at a time 103 s, all together 124 s. The
-# steps of eight ResNet-20 with 32 images take 1.4 times as long together as one after the other.
+# On a CPU, fewer runs at a time keep more in the cache.
 _CPU_RUNS, _CPU_BYTES = 16, 4e8
 _DEFAULT_MEMORY = 4e9  # bytes, if the system does not tell
 

@@ -59,7 +59,9 @@ class SweepResult(NamedTuple):
 
     @property
     def best(self) -> SweepRun:
-        """The run with the best metric after its last epoch, of those with the most epochs; of seeds, a single one.
+        """The run with the best metric after its last epoch. Seeds are not averaged.
+
+        Only the runs with the most epochs count, as with `halving` others ended earlier.
 
         Raises:
             ValueError: if no run ended with a finite metric.

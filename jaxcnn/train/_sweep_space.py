@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._combine import AnyLayer
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn.train._config import Config, ConfigError, flat_entries
@@ -79,7 +80,7 @@ class Space:
 
     def check_models(self, image: jax.ShapeDtypeStruct) -> tuple[Params, State]:
         """The shapes of params and state, which must be the same in all runs."""
-        shapes = lambda values: jax.eval_shape(self(values)[0].init, jax.eval_shape(lambda: jax.random.key(0)), image)
+        shapes = lambda values: jax.eval_shape(self(values)[0].init, key_spec(), image)
         first = shapes(self.runs[0])
         for values in self.runs[1:] if self._arguments else []:
             if shapes(values) != first:

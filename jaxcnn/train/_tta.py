@@ -35,7 +35,7 @@ TTA: dict[str, tuple[tuple[float, Callable[[jax.Array], jax.Array]], ...]] = {  
     "flip_and_shift": (
         (1 / 4, _identity),
         (1 / 4, _flip),
-        *((1 / 8, lambda x, shift=_shift(pixels): shift(x)) for pixels in (-1, 1)),
+        *((1 / 8, _shift(pixels)) for pixels in (-1, 1)),
         *((1 / 8, lambda x, shift=_shift(pixels): _flip(shift(x))) for pixels in (-1, 1)),
     ),
 }

@@ -16,7 +16,7 @@ The order matters. `fit` calls its own callbacks and the user's in this order:
     resume           restores the latest checkpoint; later callbacks see the restored state
     nonfinite        after a non-finite step, rolls back or raises
     user callbacks   receive the evaluation metrics; what they add is logged and saved
-    early_stopping   ends training; a training that ended early also ends at once if it is resumed
+    early_stopping   ends training early; a run that ended early and is resumed ends at once
     log, tensorboard add the time and speed to the epoch's record, and write it
     save             saves a checkpoint with all of the above
     progress         prints the progress

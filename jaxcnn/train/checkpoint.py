@@ -16,7 +16,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import operator
 import os
 import pathlib
 import platform
@@ -30,6 +29,7 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
+from jaxcnn._window import check_integer
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import disk_name, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
@@ -90,9 +90,7 @@ def save(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, keep = _integer("step", step), _integer("keep", keep)
-    if step < 0 or keep < 1:
-        raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
+    step, keep = check_integer("checkpoint.save", "step", step, 0), check_integer("checkpoint.save", "keep", keep)
     leaves = [without_key_type(leaf) for leaf in jax.tree.leaves(tree)]
     about = _as_json(step, tree, config, metric, note)
     partial = folder / f"{step}{_steps.PARTIAL}"
@@ -222,13 +220,6 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"checkpoint.save: config and note must be JSON-serializable: {error}") from error
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}") from None
 
 
 def recovered_steps(folder: pathlib.Path) -> list[int]:

@@ -68,7 +68,7 @@ def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.A
 
     set[n] = {k: score[n, k] <= threshold}
 
-    A set may be empty: no class is as probable as labels of calibration examples are.
+    A set is empty if the scores of all classes are above the threshold.
 
     Args:
         probs: class probabilities.

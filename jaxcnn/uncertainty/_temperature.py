@@ -21,8 +21,8 @@ def temperature(logits: Any, labels: Any) -> jax.Array:
     T = argmin -mean_n log softmax(logits[n] / T)[labels[n]]
 
     Fit T on data that were not used for training, and apply it by `with_temperature`. T > 1 means that the network is
-    overconfident. The cross-entropy is convex in 1 / T. T is between 0.01, which it is if all predictions are right,
-    and 100, which it is if the network is not better than chance.
+    overconfident. The cross-entropy is convex in 1 / T. T is limited to [0.01, 100]: it is 0.01 if all predictions are
+    right, and 100 if the network is no better than chance.
 
     Args:
         logits: outputs of the model.

@@ -1,6 +1,5 @@
 """Conversion between the parameters of a jaxcnn model and a PyTorch state dict."""
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, short_repr, spec_of
-from jaxcnn._path import compile_pattern, expected_one_of, paths
+from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
 from jaxcnn.weights._layout import Layout, layout, torch_name, without_ones
@@ -20,8 +20,8 @@ from jaxcnn.weights._uses import Leaf, Use, leaf_uses
 
 COUNTER = "num_batches_tracked"  # an entry of every PyTorch batch norm, which jaxcnn does not need
 TREES = ("params", "state")  # the first part of every name in a jaxcnn file
-# added by DataParallel, torch.compile, training wrappers and networks with a backbone
 _AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel, beside the entries of the model
+# added by DataParallel, torch.compile, training wrappers and networks with a backbone
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 FLATTEN_ORDERS = ("CHW", "HWC")
 Names = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -90,11 +90,11 @@ def from_torch(
     if isinstance(model, str) and not names:
         choices = [*((table, _targets(trees, table)) for table in tables(model)), (None, _jaxcnn_targets(trees))]
     else:
-        table = _own_table(names)
-        choices = [(table, _targets(trees, table, uses(model, trees, options, x, flatten)))]
-    given, (table, targets) = max(
-        itertools.product(_without_prefixes(given), choices), key=lambda pair: len(pair[0].keys() & pair[1][1].keys())
-    )
+        own = _own_table(names)
+        choices = [(own, _targets(trees, own, uses(model, trees, options, x, flatten)))]
+    candidates = [(arrays, table, targets) for arrays in _without_prefixes(given) for table, targets in choices]
+    common_names = [len(arrays.keys() & targets.keys()) for arrays, _, targets in candidates]
+    given, table, targets = candidates[common_names.index(max(common_names))]
     if table is not None and table.optional:
         given = {name: x for name, x in given.items() if name in targets or not re.fullmatch(table.optional, name)}
     if options.get("classes", 0) is None:
@@ -140,9 +140,7 @@ def to_torch(
         shapes = jax.eval_shape(lambda: trees)
         targets = _targets(trees, _own_table(names), uses(model, shapes, {}, x, flatten))
     leaves = {
-        (i, path): np.asarray(leaf)
-        for i, tree in enumerate(trees)
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+        (i, path): np.asarray(leaf) for i, tree in enumerate(trees) for path, leaf in leaves_by_path(tree).items()
     }
     result = {name: target.layout.apply(leaves[target.leaf]) for name, target in targets.items()}
     return result | {name: np.zeros((), np.int64) for name in _counters(result)}
@@ -154,7 +152,7 @@ def uses(
     """Return the first use of each leaf in the network, in order of execution."""
     check_choice("from_torch", "flatten", flatten, FLATTEN_ORDERS)
     layer, spec = _layer(model, options, x)
-    found = leaf_uses(layer[1], trees, spec)
+    found = leaf_uses(layer.apply, trees, spec)
     return found if flatten == "CHW" else {leaf: use._replace(flattened=()) for leaf, use in found.items()}
 
 
@@ -171,7 +169,7 @@ def _targets(
     """Return the leaf and layout of each PyTorch name."""
     targets: dict[str, Target] = {}
     for i, tree in enumerate(trees):
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
+        for path, leaf in leaves_by_path(tree).items():
             name = torch_name(path, table)
             if name in targets:
                 raise WeightsError(f"names gives {targets[name].leaf[1]!r} and {path!r} the same name, {name!r}")
@@ -184,7 +182,7 @@ def _jaxcnn_targets(trees: tuple[Params, State]) -> dict[str, Target]:
     return {
         f"{kind}/{path}": Target((i, path), Layout(leaf.shape, leaf.shape, tuple(range(len(leaf.shape))), leaf.shape))
         for i, (kind, tree) in enumerate(zip(TREES, trees, strict=True))
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+        for path, leaf in leaves_by_path(tree).items()
     }
 
 
@@ -215,7 +213,7 @@ def _counters(names: Iterable[str]) -> list[str]:
 
 def _shapes(model: str | Layer, options: dict[str, Any], x: Any = None) -> tuple[Params, State]:
     layer, spec = _layer(model, options, x)
-    return jax.eval_shape(layer[0], jax.eval_shape(lambda: jax.random.key(0)), spec)
+    return jax.eval_shape(layer.init, key_spec(), spec)
 
 
 def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, Any]:
@@ -224,7 +222,7 @@ def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, 
     if isinstance(model, str):
         build = _builder(model)
         return build(**options), jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32) if x is None else spec
-    if not (isinstance(model, tuple) and len(model) >= 2 and all(map(callable, model[:2]))):
+    if not isinstance(model, Layer):
         raise TypeError(f"model must be a name in MODELS or a layer, got {short_repr(model)}")
     if options:
         raise TypeError(f"options such as {min(options)} are those of a name in MODELS; set them in the layer")

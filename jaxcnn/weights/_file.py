@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import Params, State
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
-from jaxcnn._stack import stack_depth, stacked_name
+from jaxcnn._stack import marked_depths, stacked_name
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors, is_torch
 from jaxcnn.weights._torch_file import read_torch
@@ -77,7 +77,7 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         arrays = {
             f"{kind}/{leaf_path}": leaf
             for kind, tree in zip(TREES, (params, state), strict=True)
-            for leaf_path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+            for leaf_path, leaf in leaves_by_path(tree).items()
         }
     else:
         metadata = {"format": "pt", "model": model}
@@ -191,9 +191,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _depths(params: Params) -> dict[str, int]:
     """Return the number of stacked axes of each stacked leaf, by its path in the file."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    depths = {f"params/{name}": stack_depth(path) for name, (path, _) in zip(paths(params), leaves, strict=True)}
-    return {name: count for name, count in depths.items() if count}
+    return {f"params/{name}": depth for name, depth in leaves_by_path(marked_depths(params)).items() if depth}
 
 
 def _stacked(path: pathlib.Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:

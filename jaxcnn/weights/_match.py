@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxcnn._layer import Layer
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 from jaxcnn.weights._convert import _shapes, as_array, uses
 from jaxcnn.weights._layout import LEAF_NAMES, layout, without_ones
 from jaxcnn.weights._tables import PLAIN
+from jaxcnn.weights._uses import Leaf
 
 # PyTorch's names of the arrays of a module, and what other libraries call them
 KINDS = {
@@ -53,8 +53,8 @@ class _Module(NamedTuple):
 
     name: str
     arrays: dict[str, tuple[str, tuple[int, ...]]]
-    bits: int = 0  # of the leaves, as in `Use`
-    sources: int = 0
+    leaves: frozenset[Leaf] = frozenset()  # those that the network uses
+    sources: frozenset[Leaf] = frozenset()  # the leaves on which its input depends
     alphabetical: bool = False  # the order of the file is that of the names
 
 
@@ -128,11 +128,7 @@ def _paired(
 def _modules_of_network(model: str | Layer, x: Any, options: dict[str, Any]) -> list[_Module]:
     """Return the modules in order of execution; those that evaluation does not use are last."""
     trees = _shapes(model, options, x)
-    leaf_shapes = {
-        (i, path): leaf.shape
-        for i, tree in enumerate(trees)
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
-    }
+    leaf_shapes = {(i, path): leaf.shape for i, tree in enumerate(trees) for path, leaf in leaves_by_path(tree).items()}
     found = uses(model, trees, options, x)
     modules: dict[str, _Module] = {}
     for i, path in [*found, *(leaf for leaf in leaf_shapes if leaf not in found)]:
@@ -143,7 +139,7 @@ def _modules_of_network(model: str | Layer, x: Any, options: dict[str, Any]) -> 
         module.arrays[LEAF_NAMES.get(leaf, leaf)] = path, without_ones(shape)
         if use:
             modules["/".join(parents)] = module._replace(
-                bits=module.bits | use.bit, sources=module.sources | use.sources
+                leaves=module.leaves | {(i, path)}, sources=module.sources | use.sources
             )
     return list(modules.values())
 
@@ -205,7 +201,7 @@ def _ambiguities(here: list[_Module], there: list[_Module]) -> Iterator[tuple[_M
 
 def _is_parallel(one: _Module, other: _Module) -> bool:
     """Neither module depends on the other."""
-    return one is not other and not (one.sources & other.bits or other.sources & one.bits)
+    return one is not other and not (one.sources & other.leaves or other.sources & one.leaves)
 
 
 def _is_ordered(one: _Module, other: _Module) -> bool:
