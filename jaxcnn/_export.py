@@ -116,6 +116,8 @@ def export(
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x
         return model.apply(params, state, x, train=False)[0]
 
+    if isinstance(classes, str):
+        raise TypeError(f"export: classes must be a list of names, one per output, got {classes!r}")
     if classes:
         shapes = [output.shape for output in jax.tree.leaves(jax.eval_shape(evaluate, x))]
         if len(shapes) != 1 or shapes[0][-1:] != (len(classes),):

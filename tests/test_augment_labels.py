@@ -115,6 +115,7 @@ def test_what_leaves_labels_unchanged():
         (compose(augment.rand_augment()), INDICES, "rand_augment moves label maps: set label_fill"),
         (compose(augment.flip()), INDICES[:, 1:], r"labels of shape \(24, 8, 12\) do not have the size of images"),
         (compose(augment.flip()), np.zeros((N, 5, 4)), r"or set augment_labels to False"),
+        (compose(augment.flip()), INDICES[:5], "one label map per image, got 24 images, 5 maps"),
         (compose(augment.rotate(9), label_fill=300), INDICES.astype(np.uint8), "label_fill 300 does not fit .* uint8"),
         (compose(augment.rotate(9), label_fill=[1, 2]), INDICES, "label_fill must be a number, or 1 numbers"),
     ],

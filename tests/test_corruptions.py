@@ -368,6 +368,12 @@ def test_jpeg_of_the_best_quality_is_almost_the_identity():
             ValueError,
             r"values from 0.\d+ to \d.\d+; give floats from 0 to 1",
         ),
+        (
+            lambda: corrupt(np.where(np.arange(3) == 1, np.nan, NOISE), "contrast", 1, KEY),
+            ValueError,
+            r"images\[0, 0, 0, 1\] is nan; all values must be finite",
+        ),
+        (lambda: corrupt(jnp.full((1, 8, 8, 1), jnp.inf), "fog", 1, KEY), ValueError, "is inf; all values must be fin"),
         (lambda: corrupt(NOISE.astype(int), "fog", 1, KEY), TypeError, "needs floating-point input, got int"),
         (lambda: corrupt(NOISE[:, :7], "contrast", 1, KEY), ValueError, r"at least 8 x 8 .* got \(7, 24, 3\)"),
         (lambda: corrupt(NOISE[..., :2], "contrast", 1, KEY), ValueError, r"1 or 3 channels, got \(16, 24, 2\)"),

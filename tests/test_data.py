@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxcnn.data
-from jaxcnn.data import DataError, load
+from jaxcnn.data import DataError, Dataset, load, normalize
 
 PACKAGED = pathlib.Path(jaxcnn.data.__file__).parent / "mnist_small"
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -386,3 +386,35 @@ def test_plain_file_wins_over_a_compressed_one(folder):
 def test_unknown(name, split, message):
     with pytest.raises(DataError, match=message):
         load(name, split)
+
+
+def of_images(images):
+    return Dataset(images, np.zeros(len(images), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "error", "message"),
+    [
+        (of_images(np.zeros((0, 8, 8, 1), np.uint8)), None, ValueError, r"needs a data set with images, got uint8 of"),
+        (
+            of_images(np.full((2, 4, 4, 1), np.nan)),
+            None,
+            ValueError,
+            r"images\[0, 0, 0, 0\] is nan; all values must be",
+        ),
+        (
+            of_images(np.zeros((2, 4, 4, 1), np.int32)),
+            None,
+            TypeError,
+            "needs floating-point input, got int32 of shape",
+        ),
+        (of_images(np.zeros((2, 4, 4, 1))), [1.0], TypeError, r"computes std from the data set; leave out std=\[1.0\]"),
+        ([0.5], [1e-50], ValueError, r"a positive standard deviation for each channel, both in float32, got \[0.5\]"),
+        ([0.5], [1e-40], ValueError, "a finite mean and a positive standard deviation"),  # XLA rounds it to 0
+        ([1e300], [1.0], ValueError, "a finite mean and a positive standard deviation"),
+        ([0.5], [1e300], ValueError, "a finite mean and a positive standard deviation"),
+    ],
+)
+def test_statistics_that_cannot_normalize(mean, std, error, message):
+    with pytest.raises(error, match=f"normalize.*{message}"):
+        normalize(mean, std)

@@ -81,7 +81,13 @@ def test_class_names_of_all_kinds_come_back(name):
     np.testing.assert_allclose(loaded.call(jnp.ones((3, 2), jnp.float32)), np.sin(np.ones((3, 2))), rtol=1e-6)
 
 
-@pytest.mark.parametrize("classes", [("a",), "abc"])
-def test_as_many_class_names_as_outputs(classes):
-    with pytest.raises(ValueError, match=r"class names for outputs of shapes \[\(batch, 2\)\]"):
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (("a",), ValueError, r"class names for outputs of shapes \[\(batch, 2\)\]"),
+        ("ab", TypeError, "classes must be a list of names, one per output, got 'ab'"),
+    ],
+)
+def test_as_many_class_names_as_outputs(classes, error, message):
+    with pytest.raises(error, match=message):
         jaxcnn.export(serial(jnp.sin), {}, {}, jax.ShapeDtypeStruct((1, 2), jnp.float32), classes=classes)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxcnn.data import DataError, _decode, image_folder, read_image
+from jaxcnn.data import DataError, _decode, image_folder, image_stream, read_image
 from jaxcnn.data._folder import list_images
 
 TURNS = {
@@ -72,12 +72,41 @@ def test_damaged_exif_data_are_ignored(tmp_path, exif):
 
 
 @pytest.mark.parametrize(
-    ("size", "error"), [(8, TypeError), ((8,), TypeError), ((0, 1), ValueError), ((2.5, 2), TypeError)]
+    ("size", "channels", "error", "message"),
+    [
+        (8, 3, TypeError, r"size must be \(height, width\), got 8"),
+        (None, 3, TypeError, r"size must be \(height, width\), got None"),
+        ("ab", 3, TypeError, r"size must be \(height, width\), got 'ab'"),
+        ((8,), 3, TypeError, r"size must be \(height, width\), got \(8,\)"),
+        ((0, 1), 3, ValueError, "size must be at least 1, got 0"),
+        ((-1, 24), 3, ValueError, "size must be at least 1, got -1"),
+        ((2.5, 2), 3, TypeError, "size must be an int or ints, got 2.5"),
+        ((8, 8), "3", TypeError, "channels must be an int or ints, got '3'"),
+        ((8, 8), 3.0, TypeError, "channels must be an int or ints, got 3.0"),
+        ((8, 8), 4, ValueError, "channels must be 1 or 3, got 4"),
+    ],
 )
-def test_size_is_checked(tmp_path, size, error):
-    Image.new("RGB", (9, 6)).save(tmp_path / "x.png")
-    with pytest.raises(error, match="size"):
-        read_image(tmp_path / "x.png", size)
+def test_size_and_channels_are_checked(tmp_path, size, channels, error, message):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (9, 6)).save(tmp_path / "cat" / "x.png")
+    readers = {
+        "read_image": lambda: read_image(tmp_path / "cat" / "x.png", size, channels=channels),
+        "image_folder": lambda: image_folder(tmp_path, size, channels=channels),
+        "image_stream": lambda: image_stream(tmp_path, size, channels=channels, batch_size=1),
+    }
+    for name, read in readers.items():
+        with pytest.raises(error, match=f"^{name}: {message}"):
+            read()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_orientation_is_asked_once(tmp_path, monkeypatch, suffix):
+    Image.new("RGB", (9, 6)).save(tmp_path / f"x.{suffix}", exif=turned(6))
+    asked = []
+    known = _decode.orientation
+    monkeypatch.setattr(_decode, "orientation", lambda image: asked.append(image) or known(image))
+    assert read_image(tmp_path / f"x.{suffix}", (9, 6)).shape == (9, 6, 3)
+    assert len(asked) == 1
 
 
 # Transparency

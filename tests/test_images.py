@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import struct
 import time
 import tracemalloc
@@ -57,8 +58,19 @@ def test_reads_every_image_with_its_class(folder):
 def test_classes_in_a_given_order(folder):
     pets = image_folder(folder, (8, 8), classes=("eel", "dog", "cat", "fox"))
     np.testing.assert_array_equal(pets.labels, [0] * 3 + [1] * 3 + [2] * 3)
+    assert image_folder(folder, (8, 8), classes=["eel", "dog", "cat"]).classes == ("eel", "dog", "cat")
     with pytest.raises(DataError, match="unknown class 'dog'; expected one of: cat, eel"):
         image_folder(folder, (8, 8), classes=("cat", "eel"))
+
+
+@pytest.mark.parametrize("classes", ["ab", {"cat"}, {"cat": 0}, [0, 1]])
+def test_classes_are_an_ordered_list(folder, classes):
+    """The order of a set changes from process to process, and with it the labels."""
+    message = re.escape(f"classes must be a list or tuple of class names, got {classes!r}")
+    with pytest.raises(TypeError, match=f"^image_folder: {message}"):
+        image_folder(folder, (8, 8), classes=classes)
+    with pytest.raises(TypeError, match=f"^image_stream: {message}"):
+        image_stream(folder, (8, 8), classes=classes, batch_size=1)
 
 
 def test_scales_until_it_covers_and_cuts_around_the_middle(tmp_path):
@@ -111,6 +123,13 @@ def test_bad_images(folder):
         pets = image_folder(folder, (8, 8), on_bad_image="skip")
     np.testing.assert_array_equal(pets.images[:, 0, 0, 0], [0, 2, 20, 21, 22, 40, 41])
     np.testing.assert_array_equal(pets.labels, [0, 0, 1, 1, 1, 2, 2])
+    for path in folder.glob("dog/*.png"):
+        path.write_bytes(b"none")
+    with (
+        pytest.warns(UserWarning, match="skipped 5 of 9 images"),
+        pytest.raises(DataError, match=r"no image of dog can be read"),
+    ):
+        image_folder(folder, (8, 8), on_bad_image="skip")
     for path in folder.rglob("*.png"):
         path.write_bytes(b"none")
     with pytest.raises(DataError, match="none of 9 images can be read"):
@@ -171,6 +190,17 @@ def test_the_limit_is_ours_to_set(tmp_path):
     assert len(image_folder(tmp_path, (8, 8), max_pixels=2400).images) == 1
     with pytest.raises(DataError, match="expected at most 2,399 pixels, found 60 x 40"):
         image_folder(tmp_path, (8, 8), max_pixels=2399)
+    with pytest.raises(TypeError, match="image_folder: max_pixels must be a number, got None"):
+        image_folder(tmp_path, (8, 8), max_pixels=None)
+    with pytest.raises(ValueError, match="image_folder: max_pixels must be above 0, got 0"):
+        image_folder(tmp_path, (8, 8), max_pixels=0)
+
+
+def test_the_limit_of_pillow_is_named(tmp_path):
+    (tmp_path / "large.png").write_bytes(png(15_000, 12_500, b""))
+    limit = "more than 178,956,970 pixels, the limit of Pillow, which is twice PIL.Image.MAX_IMAGE_PIXELS"
+    with pytest.raises(DataError, match=rf"large\.png: cannot be read as an image: {limit}"):
+        reader((8, 8), 3, 400_000_000)(tmp_path / "large.png")
 
 
 def test_other_formats_are_refused_by_any_name(tmp_path):

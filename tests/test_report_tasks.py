@@ -374,8 +374,10 @@ def test_added_images(tmp_path):
 def test_added_images_with_the_title_of_another_section(tmp_path):
     new_run(tmp_path)
     report.add_images(tmp_path, "Training", np.zeros((1, 2, 2, 1)))
+    report.add_images(tmp_path, "Settings", np.zeros((1, 2, 2, 1)))
     page = Page(report.report(tmp_path))
     assert "Training (added)" in page.text
+    assert "Settings (added)" in page.text
     assert "Metrics after each epoch" in page.tables
 
 
@@ -395,6 +397,7 @@ def test_large_images_are_resized(tmp_path):
         ("a", np.zeros((0, 2, 2, 1)), (), r"images must have shape \(N, H, W, C\), got \(0, 2, 2, 1\)"),
         ("a", np.zeros((2, 2, 2, 1)), ["one"], r"captions must be one text per image, 2, got \['one'\]"),
         ("a", np.zeros((3, 2, 2, 1)), "one", "captions must be one text per image, 3, got 'one'"),
+        ("a", np.zeros((3, 2, 2, 1)), None, "captions must be one text per image, 3, got None"),
     ],
 )
 def test_images_that_are_refused(tmp_path, title, images, captions, message):

@@ -224,6 +224,15 @@ def test_skipping_keeps_the_size_of_the_first_good_image(folder):
         read(folder, on_bad_image="skip")
 
 
+@pytest.mark.parametrize("mask", [b"junk", encoded(LABEL[:9, :9], "PNG")], ids=["damaged", "another size"])
+def test_the_image_of_a_skipped_mask_does_not_decide_the_size(folder, mask):
+    write(folder / "images", "0.png", IMAGE[:10, :10])
+    (folder / "masks" / "0.png").write_bytes(mask)
+    with pytest.warns(UserWarning, match="skipped 1 of 3 images; first error: .*0.png"):
+        found = read(folder, on_bad_image="skip")
+    np.testing.assert_array_equal(found.labels, [LABEL, LABEL[::-1]])
+
+
 def test_images_of_several_sizes_need_a_size(folder):
     write(folder / "images", "c.png", IMAGE[:9])
     write(folder / "masks", "c.png", LABEL[:9])
@@ -235,22 +244,36 @@ def test_images_of_several_sizes_need_a_size(folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"classes": "sky"}, "classes must be different class names, got 'sky'"),
-        ({"classes": ()}, "classes must be different class names"),
-        ({"classes": ("a", "a")}, "classes must be different class names"),
-        ({"ignore": 1}, "ignore must not be one of the 3 classes, got 1"),
-        ({"colors": {(1, 2, 3): 7}}, r"color \(1, 2, 3\) has class 7; expected 0 to 2"),
-        ({"colors": {(1, 2): 0}}, r"a color must be three integers from 0 to 255, got \(1, 2\)"),
-        ({"colors": {}}, "colors is empty"),
-        ({"on_bad_image": "ignore"}, "unknown on_bad_image 'ignore'; expected one of: raise, skip"),
-        ({"channels": 4}, "channels must be 1 or 3, got 4"),
+        ({"classes": "sky"}, TypeError, "classes must be a list or tuple of class names, got 'sky'"),
+        ({"classes": {"sky"}}, TypeError, "classes must be a list or tuple of class names, got {'sky'}"),
+        ({"classes": ()}, ValueError, "classes must be different class names"),
+        ({"classes": ("a", "a")}, ValueError, "classes must be different class names"),
+        ({"ignore": 1}, ValueError, "ignore must not be one of the 3 classes, got 1"),
+        ({"ignore": "x"}, TypeError, "segmentation_folder: ignore must be an int or ints, got 'x'"),
+        ({"colors": {(1, 2, 3): 7}}, ValueError, r"color \(1, 2, 3\) has class 7; expected 0 to 2"),
+        ({"colors": {(1, 2, 3): None}, "ignore": None}, ValueError, r"color \(1, 2, 3\) has class None"),
+        ({"colors": {(1, 2): 0}}, ValueError, r"a color must be three integers from 0 to 255, got \(1, 2\)"),
+        ({"colors": {(0.5, 0, 0): 0}}, ValueError, r"three integers from 0 to 255, got \(0\.5, 0, 0\)"),
+        ({"colors": [(0, 0, 0)]}, TypeError, r"colors must be a dict from colors to classes, got \[\(0, 0, 0\)\]"),
+        ({"colors": {}}, ValueError, "colors is empty"),
+        ({"on_bad_image": "ignore"}, ValueError, "unknown on_bad_image 'ignore'; expected one of: raise, skip"),
+        ({"channels": 4}, ValueError, "segmentation_folder: channels must be 1 or 3, got 4"),
+        ({"size": 24}, TypeError, r"segmentation_folder: size must be \(height, width\), got 24"),
+        ({"max_pixels": None}, TypeError, "segmentation_folder: max_pixels must be a number, got None"),
     ],
 )
-def test_wrong_arguments(folder, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_arguments(folder, options, error, message):
+    with pytest.raises(error, match=message):
         read(folder, **options)
+
+
+def test_colors_of_numpy_bytes(folder):
+    for name, label in (("a", LABEL), ("more/b", LABEL[::-1])):
+        write(folder / "masks", f"{name}.png", colored(label))
+    colors = {tuple(np.array(color, np.uint8)): number for color, number in COLORS.items()}
+    np.testing.assert_array_equal(read(folder, colors=colors).labels, [LABEL, LABEL[::-1]])
 
 
 def test_folders_without_pairs(folder):

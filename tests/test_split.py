@@ -46,6 +46,7 @@ def test_other_labels_are_split_as_a_whole(labels):
     [
         ([0, 0, 1], 0.5, "needs at least 2 examples of class dog, got 1"),
         ([0.5], 0.5, "needs at least 2 examples, got 1"),
+        (np.zeros(0, np.int32), 0.5, "needs at least 2 examples, got 0"),
         ([0, 0, 1, 1], 0, "test_fraction must be above 0, got 0"),
         ([0, 0, 1, 1], 1.0, "test_fraction must be at least 0 and below 1, got 1.0"),
     ],
@@ -59,6 +60,12 @@ def test_lengths_must_match():
     for images in (8, 12):
         with pytest.raises(DataError, match=rf"one label per image, got {images} images and labels \(10,\)"):
             data.train_test_split(data.Dataset(np.zeros((images, 2)), np.arange(10) % 2, ()), 0.5)
+
+
+@pytest.mark.parametrize("pairs", [(np.zeros((4, 2)), np.zeros(4)), {"image": np.zeros((4, 2)), "label": np.zeros(4)}])
+def test_other_kinds_of_data_are_named(pairs):
+    with pytest.raises(TypeError, match=r"train_test_split needs a Dataset, got .*; make one by data\.Dataset\("):
+        data.train_test_split(pairs, 0.5)
 
 
 def test_a_class_without_name_is_named_by_its_number():

@@ -343,12 +343,14 @@ def test_what_is_no_state_dict():
         {"k": 1j},
         {"k": "s"},
         {"k": jax.random.key(0)},
+        {"k": 1.0, "none": None},
+        {"k": 1.0, "empty": {"a": {}}},
     ],
     ids=str,
 )
 def test_trees_that_would_come_back_otherwise_are_refused(path, tree):
     for trees in ((tree, {}), ({}, tree)):
-        with pytest.raises(weights.WeightsError, match=r"nested dicts|has dtype|cannot be read as an array"):
+        with pytest.raises(weights.WeightsError, match=r"nested dicts|has dtype|cannot be read as an array|cannot hold"):
             weights.save(path, *trees)
     assert not path.exists()
 

@@ -103,6 +103,16 @@ def test_unknown_model():
         weights.to_torch("resnet19", {}, {})
 
 
+def test_parameters_of_another_model(resnet, tmp_path):
+    with pytest.raises(weights.WeightsError, match="do not fit lenet5: no conv1, conv2, .* in params, which has head"):
+        weights.save(tmp_path / "w.safetensors", *resnet, model="lenet5")
+    params = {name: child for name, child in resnet[0].items() if name != "stage2"}
+    with pytest.raises(weights.WeightsError, match="do not fit resnet18: no stage2 in params") as caught:
+        weights.to_torch("resnet18", params, resnet[1])
+    assert caught.value.missing == ["stage2"]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("model", [None, "resnet18"])
 def test_files(resnet, model, tmp_path):
     path = tmp_path / "w.safetensors"

@@ -59,13 +59,21 @@ def compose(
         label_fill: the label of positions outside of the map, such as the `ignore_label` of the loss; or K numbers.
 
     Raises:
-        ValueError: for a label map that has to be moved, but has another size than the image, or no `label_fill`.
+        TypeError: for an augmentation that is not a function.
+        ValueError: for a label map that has to be moved, but has another size than the image, or no `label_fill`; for
+            other numbers of images and label maps.
 
     Example:
         >>> change = jaxcnn.data.augment.compose(jaxcnn.data.augment.flip(), jaxcnn.data.augment.random_crop(2))
         >>> change(jax.random.key(0), jnp.zeros((4, 8, 8, 3))).shape
         (4, 8, 8, 3)
     """
+    for augment in augments:
+        if not callable(augment):
+            raise TypeError(
+                f"compose needs augmentations, such as flip(), one per argument, got {short_repr(augment)}; "
+                "pass a list as *list"
+            )
 
     def augment_example(key, image, label, when):
         for i, augment in enumerate(augments):
@@ -85,6 +93,8 @@ def compose(
         moves = augment_labels and any(isinstance(augment, Geometric) for augment in augments)
         if label is not None and moves and _is_map(label, image):
             planes = label[..., None] if label.ndim < image.ndim else label
+            if len(planes) != len(image):
+                raise ValueError(f"compose needs one label map per image, got {len(image)} images, {len(planes)} maps")
         when = When(*(jnp.broadcast_to(field, len(image)) for field in when))
         image, planes = jax.vmap(augment_example)(jax.random.split(key, len(image)), image, planes, when)
         if not isinstance(images, dict):

@@ -4,19 +4,20 @@ import contextlib
 import pathlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
-from jaxcnn._window import check_integer
+from jaxcnn._window import check_integer, check_positive, per_dimension
 from jaxcnn.data._error import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested
 MAX_PIXELS = 64_000_000
 DECODED_PIXELS = 64_000_000  # at the same time, in all threads together
+GRAY_STEP = {"L;2": 85, "L;4": 17}  # Pillow multiplies gray values of 2 and 4 bits by these
 OTHER_FORMATS = {  # by their first bytes
     rb"GIF8": "GIF",
     rb"II[*+]\0|MM\0[*+]": "TIFF",
@@ -39,6 +40,21 @@ _UPRIGHT = {  # EXIF orientation -> the operation of Pillow that undoes it
 }
 
 
+def check_size(name: str, size: Any) -> tuple[int, int]:
+    """Returns `size` as (height, width), or raises an error that names the function if it is not that."""
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+        raise TypeError(f"{name}: size must be (height, width), got {short_repr(size)}")
+    height, width = per_dimension(name, "size", size, 2)
+    return height, width
+
+
+def check_limits(name: str, channels: Any, max_pixels: Any) -> None:
+    """Raises an error that names the function unless channels is 1 or 3 and max_pixels a positive number."""
+    if check_integer(name, "channels", channels, 0) not in (1, 3):
+        raise ValueError(f"{name}: channels must be 1 or 3, got {channels}")
+    check_positive(f"{name}: max_pixels", max_pixels)
+
+
 def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:
     """Return a thread-safe function from an image path to a uint8 array (height, width, channels)."""
     read = sized_reader(size, channels, max_pixels)
@@ -59,32 +75,28 @@ def sized_reader(
 ) -> Callable[[pathlib.Path], tuple[np.ndarray, tuple[int, int]]]:
     """As `reader`; the function also returns (height, width) of the file's image, which None does not change."""
     Image, ImageOps = pillow()
-    if size is not None:
-        if isinstance(size, int) or len(size) != 2:
-            raise TypeError(f"size must be (height, width), got {short_repr(size)}")
-        size = (check_integer("size", "height", size[0]), check_integer("size", "width", size[1]))
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, got {channels}")
     mode = "RGB" if channels == 3 else "L"
 
-    def stored_size(image: Any) -> tuple[int, int]:
+    def stored_size(image: Any, turn: int) -> tuple[int, int]:
         """(width, height) in the file, which becomes `size` once the EXIF orientation is applied."""
         if size is None:
             return image.size
-        return size if orientation(image) in _SIDEWAYS else (size[1], size[0])
+        return size if turn in _SIDEWAYS else (size[1], size[0])
 
     def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path, formats=FORMATS) as image:
-            pixels, full_size = checked_pixels(path, image, max_pixels), image.size
-            raw = image.tile[0].args if image.tile else None
-            if image.format in ("JPEG", "MPO") and size is not None:
-                image.draft(mode, stored_size(image))  # decode at a reduced size if possible
-            if not image.info.get("progressive"):  # a progressive JPEG is always decoded at full size
-                pixels = image.width * image.height
-            reserve(pixels)
-            stored = stored_size(image)  # after `reserve`, because it decodes all of a PNG
-            fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
+            pixels, full_size, raw = checked_pixels(path, image, max_pixels), image.size, stored_format(image)
+            is_jpeg = image.format in ("JPEG", "MPO")
+            if not is_jpeg:
+                reserve(pixels)  # before `orientation`, which decodes all of a PNG
             turn = orientation(image)
+            stored = stored_size(image, turn)
+            if is_jpeg:
+                if size is not None:
+                    image.draft(mode, stored)  # decode at a reduced size if possible
+                # A progressive JPEG is always decoded at full size.
+                reserve(pixels if image.info.get("progressive") else image.width * image.height)
+            fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)
             fitted = _composited_on_white(upright(fitted, turn, Image), Image).convert(mode)
             values = np.asarray(fitted, np.uint8)
             upright_size = full_size if turn in _SIDEWAYS else full_size[::-1]
@@ -96,7 +108,7 @@ def sized_reader(
 def upright_rgb(image: Any) -> Any:
     """A Pillow image in RGB: its EXIF orientation applied, transparent pixels white, 16 bits reduced to 8."""
     Image, _ = pillow()
-    raw = image.tile[0].args if getattr(image, "tile", None) else None
+    raw = stored_format(image)
     image.load()  # some PNGs have their transparency after the pixels
     rgb = upright(_converted(image, "RGB", raw, Image), orientation(image), Image)
     return _composited_on_white(rgb, Image).convert("RGB")
@@ -129,6 +141,11 @@ def checked_pixels(path: pathlib.Path, image: Any, max_pixels: int) -> int:
     return pixels
 
 
+def stored_format(image: Any) -> Any:
+    """The pixel format in the file of an image that is not decoded yet, such as "L;2"; None if it has no file."""
+    return image.tile[0].args if getattr(image, "tile", None) else None
+
+
 def _name(path: Any) -> str:
     """The path, for messages. An open file may have none."""
     return "image" if hasattr(path, "read") else str(path)
@@ -136,8 +153,11 @@ def _name(path: Any) -> str:
 
 def _reason(path: Any, error: Exception) -> str:
     """Why a file cannot be read: its format if that is another one, else the error."""
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"more than {limit:,} pixels, the limit of Pillow, which is twice PIL.Image.MAX_IMAGE_PIXELS"
     if not isinstance(error, UnidentifiedImageError):
         return str(error)
     with contextlib.ExitStack() as stack:
@@ -193,7 +213,7 @@ class PixelBudget:
 def _converted(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
     """Convert to 8 bits per channel: RGBA if the image has transparency, else `mode`.
 
-    `raw` is the pixel format in a PNG file. The transparent value of a PNG has the bit depth of that format.
+    `raw` is the `stored_format` of a PNG file. The transparent value of a PNG has the bit depth of that format.
     """
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):
@@ -203,8 +223,8 @@ def _converted(image: Any, mode: str, raw: Any, image_module: Any) -> Any:
         if transparent is not None:
             gray.putalpha(image_module.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
         return gray.convert(mode if transparent is None else "RGBA")
-    if transparent is not None and raw in ("L;2", "L;4"):
-        image.info["transparency"] = transparent * {"L;2": 85, "L;4": 17}[raw]
+    if transparent is not None and raw in GRAY_STEP:
+        image.info["transparency"] = transparent * GRAY_STEP[raw]
     elif transparent is not None and raw == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if image.mode in ("RGBA", "LA", "PA") or transparent is not None:

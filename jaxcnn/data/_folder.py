@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._window import check_choice
-from jaxcnn.data._decode import MAX_PIXELS, reader
+from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
 from jaxcnn.data._error import DataError, LabelError
 from jaxcnn.data._load import Dataset
 
@@ -35,7 +36,7 @@ def image_folder(
     size: tuple[int, int],
     *,
     channels: int = 3,
-    classes: tuple[str, ...] | None = None,
+    classes: Sequence[str] | None = None,
     on_bad_image: str = "raise",
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
@@ -50,14 +51,16 @@ def image_folder(
             skipped with a warning.
         size: (height, width) in pixels.
         channels: 3 for color, 1 for gray.
-        classes: the class names in label order, for example those of the training images. By default, all
-            subfolders, sorted by name.
+        classes: a list or tuple of the class names in label order, for example those of the training images. By
+            default, all subfolders, sorted by name.
         on_bad_image: "raise", or "skip" to skip images that cannot be read, with a warning.
-        max_pixels: an image with more pixels counts as unreadable and is not decoded.
+        max_pixels: an image with more pixels counts as unreadable and is not decoded. Pillow has a limit of its own:
+            it warns above PIL.Image.MAX_IMAGE_PIXELS, 89 million, and refuses twice as many.
 
     Raises:
-        DataError: if the folder has no class folders, a class has no images, a class is unknown, or an image cannot be
-            read.
+        DataError: if the folder has no class folders, a class has no images or none that can be read, a class is
+            unknown, or an image cannot be read.
+        TypeError, ValueError: for a size, channels, classes, on_bad_image or max_pixels other than these.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -72,10 +75,28 @@ def image_folder(
         ((2, 24, 24, 3), array([0, 1], dtype=int32), ('cat', 'dog'))
     """
     check_choice("image_folder", "on_bad_image", on_bad_image, ("raise", "skip"))
-    files = list_images(path, classes)
+    size = check_size("image_folder", size)
+    check_limits("image_folder", channels, max_pixels)
+    files = list_images(path, check_classes("image_folder", classes))
     images = np.empty((len(files.paths), *size, channels), np.uint8)
     good = fill_rows([images], reader(size, channels, max_pixels), files.paths, path, skip=on_bad_image == "skip")
-    return Dataset(images[good], files.labels[good], files.classes)
+    labels = files.labels[good]
+    unread = np.setdiff1d(files.labels, labels)
+    if len(unread):
+        raise DataError(f"{path}: no image of {', '.join(files.classes[label] for label in unread)} can be read")
+    return Dataset(images[good], labels, files.classes)
+
+
+def check_classes(name: str, classes: Any) -> tuple[str, ...] | None:
+    """Returns `classes` as a tuple, or raises TypeError if it is neither None nor a list or tuple of names.
+
+    A set is refused because its order, which gives the labels, changes from process to process.
+    """
+    if classes is None:
+        return None
+    if not isinstance(classes, list | tuple) or not all(isinstance(label, str) for label in classes):
+        raise TypeError(f"{name}: classes must be a list or tuple of class names, got {short_repr(classes)}")
+    return tuple(classes)
 
 
 def fill_rows(
@@ -123,10 +144,13 @@ def read_image(path: Any, size: tuple[int, int], *, channels: int = 3) -> np.nda
 
     Raises:
         DataError: if the file is not an image of these formats, is damaged, or has more than 64 million pixels.
+        TypeError, ValueError: for a size other than two positive integers, or channels other than 1 or 3.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]` is the center crop of ImageNet evaluation.
     """
+    size = check_size("read_image", size)
+    check_limits("read_image", channels, MAX_PIXELS)
     return reader(size, channels, MAX_PIXELS)(path if hasattr(path, "read") else pathlib.Path(path))
 
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_floating, as_layer, constructor
+from jaxcnn._layer import Layer, as_floating, as_layer, constructor, short_repr
+from jaxcnn._validate import check_finite
 from jaxcnn.data._load import Dataset
 
 
@@ -19,11 +21,12 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
 
     Args:
         mean: the mean of each channel, or a data set from which both statistics are computed.
-        std: the standard deviation of each channel.
+        std: the standard deviation of each channel; not together with a data set.
 
     Raises:
-        TypeError: if the images are neither floating-point nor uint8.
-        ValueError: if a value is not finite, a std is not positive, or the number of channels does not match.
+        TypeError: if the images are neither floating-point nor uint8, or a std is given with a data set.
+        ValueError: if a data set has no images, a value is not finite, a std is not positive, both in float32, or the
+            number of channels does not match.
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.data.normalize([0.5], [0.25]), jaxcnn.flatten)
@@ -31,13 +34,18 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
         [[2.0]]
     """
     if isinstance(mean, Dataset):
+        if std is not None:
+            raise TypeError(f"normalize computes std from the data set; leave out std={short_repr(std)}")
         mean, std = _statistics(mean.images)
     if std is None:
         raise TypeError("normalize needs a mean and a standard deviation for each channel, or a data set")
     means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, std))
-    if len(means) != len(stds) or not np.isfinite([*means, *stds]).all() or not (stds > 0).all():
+    float32 = np.finfo(np.float32)
+    in_range = (np.abs([*means, *stds]) <= float32.max).all() and (stds >= float32.tiny).all()
+    if len(means) != len(stds) or not in_range:
         raise ValueError(
-            f"normalize needs a finite mean and a positive standard deviation for each channel, got {mean} and {std}"
+            "normalize needs a finite mean and a positive standard deviation for each channel, both in float32, "
+            f"got {mean} and {std}"
         )
 
     def apply(x):
@@ -57,6 +65,12 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Return mean and std of each channel. uint8 is divided by 255, and counted in histograms."""
+    images = np.asarray(images)
+    if not images.size:
+        raise ValueError(f"normalize needs a data set with images, got {short_repr(images)}")
+    if images.dtype != np.uint8:
+        as_floating(jax.ShapeDtypeStruct(images.shape, images.dtype), "normalize")
+        check_finite("normalize: images", images)
     channels = [images[..., channel].ravel() for channel in range(images.shape[-1])]
     if images.dtype == np.uint8:
         levels = np.arange(256) / 255

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import numbers
 import os
 import pathlib
 import warnings
@@ -13,22 +14,24 @@ import numpy as np
 from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import first_true
-from jaxcnn._window import check_choice
+from jaxcnn._window import check_choice, check_integer
 from jaxcnn.data._decode import (
     FORMATS,
+    GRAY_STEP,
     MAX_PIXELS,
+    check_limits,
+    check_size,
     checked_pixels,
     orientation,
     pillow,
     sized_reader,
+    stored_format,
     upright,
     with_budget,
 )
 from jaxcnn.data._error import DataError, LabelError
-from jaxcnn.data._folder import counts_text, fill_rows, images_below
+from jaxcnn.data._folder import check_classes, counts_text, fill_rows, images_below
 from jaxcnn.data._load import Dataset
-
-_GRAY_STEP = {"L;2": 85, "L;4": 17}  # Pillow multiplies gray values of 2 and 4 bits by these
 
 Color = tuple[int, int, int]
 
@@ -57,18 +60,21 @@ def segmentation_folder(
         images: a folder of images (.jpg, .png, .webp, .bmp), at any depth. Other files are treated as in
             `image_folder`.
         masks: a folder of PNG files with the same relative paths as the images, apart from the suffix.
-        size: (height, width) in pixels. None keeps the size, which must be that of the first image.
-        classes: the class names, in the order of the class numbers.
+        size: (height, width) in pixels. None keeps the size, which must be that of the first image, or with "skip" of
+            the first pair that can be read.
+        classes: a list or tuple of the class names, in the order of the class numbers.
         colors: (red, green, blue) -> class number or `ignore`, for masks in color.
         ignore: an additional class number, for pixels that do not count: the `ignore_label` of the loss; or None.
         channels: 3 for color images, 1 for gray.
         on_bad_image: "raise", or "skip" to skip files that cannot be read or have no partner, with a warning. Unknown
             class numbers and colors are always errors.
-        max_pixels: a file with more pixels counts as unreadable and is not decoded.
+        max_pixels: a file with more pixels counts as unreadable and is not decoded. As in `image_folder`, Pillow has a
+            limit of its own.
 
     Raises:
         DataError: for an image or mask without partner or with another size than its partner, a mask that is not a PNG,
             a file that cannot be read, and an unknown class number or color.
+        TypeError, ValueError: for arguments other than these, such as an `ignore` that is one of the classes.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -87,28 +93,28 @@ def segmentation_folder(
     Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010 (palette masks, 255 at borders).
     """
     check_choice("segmentation_folder", "on_bad_image", on_bad_image, ("raise", "skip"))
-    names = tuple(classes)
-    if isinstance(classes, str) or len(set(names)) < max(len(names), 1):
+    names = check_classes("segmentation_folder", classes) or ()
+    if len(set(names)) < max(len(names), 1):
         raise ValueError(f"segmentation_folder: classes must be different class names, got {short_repr(classes)}")
-    if ignore is not None and 0 <= ignore < len(names):
-        raise ValueError(f"segmentation_folder: ignore must not be one of the {len(names)} classes, got {ignore}")
+    if ignore is not None:
+        check_integer("segmentation_folder", "ignore", ignore, np.iinfo(np.int32).min)
+        if 0 <= ignore < len(names):
+            raise ValueError(f"segmentation_folder: ignore must not be one of the {len(names)} classes, got {ignore}")
+    if size is not None:
+        size = check_size("segmentation_folder", size)
+    check_limits("segmentation_folder", channels, max_pixels)
     skip = on_bad_image == "skip"
-    pairs = _pairs(pathlib.Path(images).expanduser(), pathlib.Path(masks).expanduser(), skip)
     read_image = sized_reader(size, channels, max_pixels)
     read_mask = _mask_reader(size, len(names), colors, ignore, max_pixels)
-    expected = size or _first_size(read_image, pairs, skip)
+    pairs = _pairs(pathlib.Path(images).expanduser(), pathlib.Path(masks).expanduser(), skip)
+
+    read_pair = _pair_reader(read_image, read_mask)
+    expected = size or _first_size(read_pair, pairs, skip)
 
     def read(pair: tuple[pathlib.Path, pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
-        (image, image_size), (mask, mask_size) = read_image(pair[0]), read_mask(pair[1])
-        if mask_size != image_size:
-            hint = ""
-            if mask_size == image_size[::-1]:
-                hint = "; if the EXIF orientation rotates the image, rotate the mask too, or remove the orientation"
-            raise DataError(
-                f"{pair[1]}: expected the size of its image, {_by(image_size)}, found {_by(mask_size)}{hint}"
-            )
-        if image.shape[:2] != tuple(expected):
-            found = f"found {_by(image_size)}; pass size=(height, width) to resize all"
+        image, mask = read_pair(pair)
+        if image.shape[:2] != expected:
+            found = f"found {_by(image.shape)}; pass size=(height, width) to resize all"
             raise DataError(f"{pair[0]}: expected the size of the first image, {_by(expected)}, {found}")
         return image, mask
 
@@ -135,12 +141,29 @@ def _pairs(images: pathlib.Path, masks: pathlib.Path, skip: bool) -> list[tuple[
     return [(found[0][stem], found[1][stem]) for stem in common]
 
 
-def _first_size(read_image: Callable[..., Any], pairs: Sequence[tuple[Any, Any]], skip: bool) -> tuple[int, int]:
-    """(height, width) of the first image; with `skip`, of the first one that can be read."""
-    for image, _ in pairs[:-1] if skip else ():
+def _pair_reader(read_image: Callable[..., Any], read_mask: Callable[..., Any]) -> Callable[..., Any]:
+    """A function from the paths of an image and its mask to both, after checking that they have the same size."""
+
+    def read_pair(pair: tuple[pathlib.Path, pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
+        (image, image_size), (mask, mask_size) = read_image(pair[0]), read_mask(pair[1])
+        if mask_size != image_size:
+            hint = ""
+            if mask_size == image_size[::-1]:
+                hint = "; if the EXIF orientation rotates the image, rotate the mask too, or remove the orientation"
+            raise DataError(
+                f"{pair[1]}: expected the size of its image, {_by(image_size)}, found {_by(mask_size)}{hint}"
+            )
+        return image, mask
+
+    return read_pair
+
+
+def _first_size(read_pair: Callable[..., Any], pairs: Sequence[tuple[Any, Any]], skip: bool) -> tuple[int, ...]:
+    """(height, width) of the first pair; with `skip`, of the first one that can be read."""
+    for pair in pairs[:-1] if skip else ():
         with contextlib.suppress(DataError):
-            return read_image(image)[1]
-    return read_image(pairs[-1 if skip else 0][0])[1]
+            return read_pair(pair)[0].shape[:2]
+    return read_pair(pairs[-1 if skip else 0])[0].shape[:2]
 
 
 def _by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -169,7 +192,7 @@ def _mask_reader(
             if image.format != "PNG":
                 reason = "; JPEG compression changes class numbers" if image.format in ("JPEG", "MPO") else ""
                 raise DataError(f"{path}: expected a mask in PNG format, found {image.format}{reason}")
-            pixels, raw = checked_pixels(path, image, max_pixels), image.tile[0].args if image.tile else None
+            pixels, raw = checked_pixels(path, image, max_pixels), stored_format(image)
             reserve(pixels * (1 if colors is None else 4))
             mask = upright(image, orientation(image), Image)
             if colors is None:
@@ -201,17 +224,25 @@ def _mask_reader(
 
 def _color_table(colors: Mapping[Color, int] | None, classes: int, ignore: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Class numbers and color codes (red * 2^16 + green * 2^8 + blue), sorted by code."""
+    if colors is not None and not isinstance(colors, Mapping):
+        raise TypeError(f"segmentation_folder: colors must be a dict from colors to classes, got {short_repr(colors)}")
     table = {}
     for color, number in (colors or {}).items():
-        if not (isinstance(color, tuple) and len(color) == 3 and all(0 <= value <= 255 for value in color)):
+        if not _is_color(color):
             raise ValueError(f"segmentation_folder: a color must be three integers from 0 to 255, got {color!r}")
-        if number != ignore and number not in range(classes):
+        if number not in range(classes) and (ignore is None or number != ignore):
             raise ValueError(f"segmentation_folder: color {color} has class {number}; expected 0 to {classes - 1}")
-        table[color[0] << 16 | color[1] << 8 | color[2]] = number
+        red, green, blue = map(int, color)  # a NumPy byte would overflow
+        table[red << 16 | green << 8 | blue] = number
     if colors is not None and not table:
         raise ValueError("segmentation_folder: colors is empty; pass None for masks whose values are class numbers")
     codes = np.array(sorted(table), np.int32)
     return np.array([table[code] for code in codes.tolist()], np.int32), codes
+
+
+def _is_color(color: Any) -> bool:
+    is_byte = lambda value: isinstance(value, numbers.Integral) and 0 <= int(value) <= 255
+    return isinstance(color, tuple) and len(color) == 3 and all(map(is_byte, color))
 
 
 def _indices(path: pathlib.Path, image: Any, raw: Any) -> np.ndarray:
@@ -221,7 +252,7 @@ def _indices(path: pathlib.Path, image: Any, raw: Any) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == "1":
         return values.astype(np.uint8)
-    return values // _GRAY_STEP[raw] if image.mode == "L" and raw in _GRAY_STEP else values
+    return values // GRAY_STEP[raw] if image.mode == "L" and raw in GRAY_STEP else values
 
 
 def _rgb(path: pathlib.Path, image: Any) -> np.ndarray:

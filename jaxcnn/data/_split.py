@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcnn._layer import check_number
+from jaxcnn._layer import check_number, short_repr
 from jaxcnn._window import check_integer, check_positive
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
@@ -16,12 +16,14 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
 
     Args:
         dataset: images and labels in memory.
-        test_fraction: of the examples, between 0 and 1.
+        test_fraction: of the examples, above 0 and below 1.
         seed: the same seed gives the same split.
 
     Raises:
         DataError: if a class, or a data set without classes, has fewer than two examples, or the numbers of images and
             labels differ.
+        TypeError: for data other than a `Dataset`.
+        ValueError: for a test_fraction outside (0, 1), or a negative seed.
 
     Example:
         >>> digits = jaxcnn.data.load("mnist_small", "train")
@@ -31,11 +33,17 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
     """
     check_positive("test_fraction", check_number("test_fraction", test_fraction, 0, 1))
     check_integer("train_test_split", "seed", seed, 0)
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"train_test_split needs a Dataset, got {short_repr(dataset)}; make one by data.Dataset(images, labels)"
+        )
     labels = np.asarray(dataset.labels)
     if labels.shape[:1] != (len(dataset.images),):
         raise DataError(
             f"train_test_split needs one label per image, got {len(dataset.images)} images and labels {labels.shape}"
         )
+    if not len(labels):
+        raise DataError("train_test_split needs at least 2 examples, got 0")
     stratified = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     groups = labels if stratified else np.zeros(len(dataset.images), int)
     rng = np.random.default_rng(seed)

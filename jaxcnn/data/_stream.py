@@ -3,7 +3,7 @@
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,8 @@ import numpy as np
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn._window import check_integer
-from jaxcnn.data._decode import MAX_PIXELS, reader
-from jaxcnn.data._folder import Files, list_images
+from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
+from jaxcnn.data._folder import Files, check_classes, list_images
 
 
 class Stream(NamedTuple):
@@ -50,7 +50,7 @@ def image_stream(
     batch_size: int,
     seed: int = 0,
     channels: int = 3,
-    classes: tuple[str, ...] | None = None,
+    classes: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     shuffle: bool = True,
     threads: int = 16,
@@ -70,6 +70,8 @@ def image_stream(
 
     Raises:
         DataError: as for `image_folder`. An image that cannot be read stops the training.
+        TypeError, ValueError: as for `image_folder`, and for a batch_size that is not a multiple of the number of
+            processes or is larger than the number of images, a negative seed, or no threads.
         ImportError: without grain, `pip install 'jaxcnn[grain]'`.
 
     Example:
@@ -83,7 +85,9 @@ def image_stream(
     check_integer("image_stream", "batch_size", batch_size)
     check_integer("image_stream", "seed", seed, 0)
     check_integer("image_stream", "threads", threads)
-    files = list_images(path, classes)
+    size = check_size("image_stream", size)
+    check_limits("image_stream", channels, max_pixels)
+    files = list_images(path, check_classes("image_stream", classes))
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(
             f"image_stream: batch_size must be a multiple of {jax.process_count()} (processes), from 1 to "

@@ -16,14 +16,15 @@ contrast and saturation. The others raise an error.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import check_number
-from jaxcnn._window import check_integer
+from jaxcnn._layer import check_number, short_repr
+from jaxcnn._window import check_integer, check_positive
 from jaxcnn.data._augmentation import Augment as Augment
 from jaxcnn.data._augmentation import Geometric as Geometric
 from jaxcnn.data._augmentation import When as When
@@ -69,6 +70,18 @@ def cutout(size: int) -> Augment:
 
     In a signal, it is an interval; in a volume, a cube.
 
+    Args:
+        size: the side of the square, in pixels.
+
+    Raises:
+        TypeError, ValueError: for a size that is not an integer of at least 0.
+
+    Example:
+        >>> change = jaxcnn.data.augment.cutout(4)
+        >>> y = change(jax.random.key(0), jnp.ones((16, 16, 1)), jaxcnn.data.augment.When())
+        >>> 4 <= int((y == 0).sum()) <= 16
+        True
+
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
     """
     check_integer("cutout", "size", size, 0)
@@ -92,13 +105,24 @@ def random_erasing(
     """Replace a random rectangle inside the image by uniform noise, with probability `rate`.
 
     Args:
-        rate: the probability.
-        area: (low, high) of the erased fraction of the image area, which is uniform.
-        ratio: (low, high) of height / width. Its logarithm is uniform.
+        rate: the probability, in [0, 1].
+        area: (low, high) of the erased fraction of the image area, which is uniform; both in [0, 1].
+        ratio: (low, high) of height / width, both above 0. Its logarithm is uniform.
+
+    Raises:
+        TypeError, ValueError: for arguments other than these, or a low above its high.
+
+    Example:
+        >>> change = jaxcnn.data.augment.random_erasing(1.0, area=(0.25, 0.25), ratio=(1, 1))
+        >>> y = change(jax.random.key(0), jnp.zeros((16, 16, 1)), jaxcnn.data.augment.When())
+        >>> int((y > 0).sum())
+        64
 
     Source: Zhong et al., "Random erasing data augmentation", 2020.
     """
     rate = check_number("random_erasing: rate", rate, 0, 1, closed=True)
+    area = _checked_range("random_erasing: area", area, functools.partial(check_number, below=1, closed=True))
+    ratio = _checked_range("random_erasing: ratio", ratio, check_positive)
 
     def augment(key, image, when):
         height, width = check_spatial("random_erasing", image, (2,))
@@ -117,18 +141,67 @@ def random_erasing(
     return in_float32(augment)
 
 
+def _checked_range(name: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[float, float]:
+    """Returns `values` as (low, high), two numbers that `check` accepts, or raises an error that names the argument."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
+        raise TypeError(f"{name} must be two numbers, (low, high), got {short_repr(values)}")
+    low, high = (check(name, value) for value in values)
+    if low > high:
+        raise ValueError(f"{name} must be (low, high) with low <= high, got {values}")
+    return low, high
+
+
 def brightness(amount: float) -> Augment:
-    """Multiply the image by a factor uniform in [1 - amount, 1 + amount], and clip to [0, 1]."""
+    """Multiply the image by a factor uniform in [1 - amount, 1 + amount], and clip to [0, 1].
+
+    Args:
+        amount: the largest relative change of the brightness: 0.2 for factors from 0.8 to 1.2.
+
+    Raises:
+        TypeError, ValueError: for an amount that is not a finite number of at least 0.
+
+    Example:
+        >>> change = jaxcnn.data.augment.brightness(0.2)
+        >>> y = change(jax.random.key(0), jnp.full((8, 8, 3), 0.5), jaxcnn.data.augment.When())
+        >>> bool((y >= 0.4).all() and (y <= 0.6).all())
+        True
+    """
     return _jitter("brightness", amount, lambda image: jnp.zeros_like(image))
 
 
 def contrast(amount: float) -> Augment:
-    """Scale the difference from the mean brightness by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1]."""
+    """Scale the difference from the mean brightness by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1].
+
+    Args:
+        amount: the largest relative change of the difference: 0.2 for factors from 0.8 to 1.2.
+
+    Raises:
+        TypeError, ValueError: for an amount that is not a finite number of at least 0.
+
+    Example:
+        >>> change = jaxcnn.data.augment.contrast(0.2)
+        >>> y = change(jax.random.key(0), jnp.full((8, 8, 3), 0.5), jaxcnn.data.augment.When())
+        >>> bool(jnp.allclose(y, 0.5))  # no difference from the mean
+        True
+    """
     return _jitter("contrast", amount, lambda image: jnp.broadcast_to(gray(image).mean(), image.shape))
 
 
 def saturation(amount: float) -> Augment:
-    """Scale the difference from the gray image by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1]."""
+    """Scale the difference from the gray image by a factor uniform in [1 - amount, 1 + amount]; clip to [0, 1].
+
+    Args:
+        amount: the largest relative change of the difference: 0.2 for factors from 0.8 to 1.2.
+
+    Raises:
+        TypeError, ValueError: for an amount that is not a finite number of at least 0.
+
+    Example:
+        >>> change = jaxcnn.data.augment.saturation(0.2)
+        >>> y = change(jax.random.key(0), jnp.full((8, 8, 3), 0.5), jaxcnn.data.augment.When())
+        >>> bool(jnp.allclose(y, 0.5))  # gray stays gray
+        True
+    """
     return _jitter("saturation", amount, lambda image: jnp.broadcast_to(gray(image), image.shape))
 
 
@@ -138,6 +211,18 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
     The operations: identity, autocontrast, equalize, rotate, shear (x, y), translate (x, y), brightness, contrast,
     color, sharpness, posterize, solarize. The direction of an operation is random. All 14 are computed for every
     image, so this costs about as much as a small network.
+
+    Args:
+        count: the number of operations, one after the other.
+        magnitude: their strength, in [0, 30]. At 30, the image is rotated by 30 degrees or shifted by 45% of its side.
+
+    Raises:
+        TypeError, ValueError: for a count that is not an integer of at least 0, or a magnitude outside [0, 30].
+
+    Example:
+        >>> change = jaxcnn.data.augment.rand_augment(1, 9)
+        >>> change(jax.random.key(0), jnp.ones((8, 8, 3)), jaxcnn.data.augment.When()).shape
+        (8, 8, 3)
 
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """

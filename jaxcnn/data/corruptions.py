@@ -30,7 +30,7 @@ from jax.scipy.ndimage import map_coordinates
 from jaxcnn._key import check_key
 from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
-from jaxcnn._validate import is_concrete, values_between
+from jaxcnn._validate import check_finite, is_concrete, values_between
 from jaxcnn.data._augmentation import Augment, compose, uniform
 from jaxcnn.data._corruption import at_severity
 from jaxcnn.data._filters import block_means, disk, gaussian_matrix, plasma, separable
@@ -48,7 +48,9 @@ def corrupt(images: Any, name: str, severity: int, key: jax.Array) -> jax.Array:
         key: the same key gives the same images.
 
     Raises:
-        ValueError: for an unknown name, a severity outside of 1 to 5, images of another shape or range.
+        TypeError: for integers other than uint8, a severity that is not an integer, or no random key.
+        ValueError: for an unknown name, a severity outside of 1 to 5, images of another shape or range, or that are not
+            finite.
 
     Example:
         >>> from jaxcnn.data.corruptions import CORRUPTIONS, corrupt
@@ -61,11 +63,13 @@ def corrupt(images: Any, name: str, severity: int, key: jax.Array) -> jax.Array:
         raise ValueError(f"corrupt: unknown corruption {name!r}; {expected_one_of(name, CORRUPTIONS)}")
     if np.ndim(images) != 4:
         raise ValueError(f"corrupt needs images (N, H, W, C), got {short_repr(images)}; add the missing dimension")
-    if is_concrete(images) and np.size(images) and not values_between(images, 0, 1):
-        raise ValueError(
-            f"corrupt: images have values from {np.min(images):.4g} to {np.max(images):.4g}; give floats from 0 to 1 "
-            "or uint8, and make data.normalize a layer of the model"
-        )
+    if is_concrete(images) and np.size(images):
+        check_finite("corrupt: images", images)
+        if not values_between(images, 0, 1):
+            raise ValueError(
+                f"corrupt: images have values from {np.min(images):.4g} to {np.max(images):.4g}; give floats from 0 "
+                "to 1 or uint8, and make data.normalize a layer of the model"
+            )
     return compose(CORRUPTIONS[name](severity))(check_key(key), jnp.asarray(images))
 
 
@@ -73,7 +77,20 @@ def corrupt(images: Any, name: str, severity: int, key: jax.Array) -> jax.Array:
 
 
 def gaussian_noise(severity: int) -> Augment:
-    """y = x + std * n,  n normal: the noise of a sensor in low light."""
+    """y = x + std * n,  n normal: the noise of a sensor in low light.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.gaussian_noise(3)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> round(float(y.std()), 2)
+        0.08
+    """
 
     def noisy(key, image, std):
         return image + std * jax.random.normal(key, image.shape, jnp.float32)
@@ -82,7 +99,20 @@ def gaussian_noise(severity: int) -> Augment:
 
 
 def shot_noise(severity: int) -> Augment:
-    """y = k / count,  k ~ Poisson(count * x): `count` photons for a value of 1."""
+    """y = k / count,  k ~ Poisson(count * x): `count` photons for a value of 1.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.shot_noise(5)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> round(float(y.std()), 1)
+        0.1
+    """
 
     def noisy(key, image, count):
         return jax.random.poisson(key, count * image, dtype=jnp.int32).astype(image.dtype) / count
@@ -91,7 +121,20 @@ def shot_noise(severity: int) -> Augment:
 
 
 def impulse_noise(severity: int) -> Augment:
-    """Set a fraction of the values, in each channel, to 0 or 1: salt and pepper, as from wrong bits."""
+    """Set a fraction of the values, in each channel, to 0 or 1: salt and pepper, as from wrong bits.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.impulse_noise(5)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> bool(0.05 < (y != 0.5).mean() < 0.1)
+        True
+    """
 
     def noisy(key, image, fraction):
         u = uniform(key, 0.0, 1.0, image.shape)
@@ -107,6 +150,18 @@ def defocus_blur(severity: int) -> Augment:
     """The mean over a disk, smoothed by a Gaussian: a lens out of focus. The border is reflected.
 
     Parameters: the radius of the disk and the std of the Gaussian, in pixels.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.defocus_blur(3)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> bool(y.std() < checks.std())
+        True
     """
 
     def blurred(key, image, radius, std):
@@ -128,6 +183,18 @@ def motion_blur(severity: int) -> Augment:
 
     A moving camera. The angle of the direction is uniform in [-45, 45] degrees. Edge pixels are repeated outside.
     Parameters: radius and std, in pixels.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.motion_blur(3)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> bool(y.std() < checks.std())
+        True
     """
 
     def blurred(key, image, radius, std):
@@ -154,6 +221,18 @@ def zoom_blur(severity: int) -> Augment:
     """The mean of the image and of the image enlarged by 1, 1 + step, .., largest: a camera that moves forward.
 
     Parameters: the largest factor, and the step.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.zoom_blur(3)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> bool(y.std() < checks.std())
+        True
     """
 
     def blurred(key, image, largest, step):
@@ -173,6 +252,18 @@ def fog(severity: int) -> Augment:
     """y = (x + thickness * f) * max(x) / (max(x) + thickness),  with a plasma fractal f from 0 to 1.
 
     Parameters: the thickness, and the decay of the fractal from one scale to the next: a small one gives finer fog.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.fog(3)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> bool(y.std() > 0)
+        True
     """
 
     def foggy(key, image, thickness, decay):
@@ -186,7 +277,20 @@ def fog(severity: int) -> Augment:
 
 
 def brightness(severity: int) -> Augment:
-    """v' = min(v + amount, 1): raise the value v of HSV, the largest channel of a pixel; keep hue and saturation."""
+    """v' = min(v + amount, 1): raise the value v of HSV, the largest channel of a pixel; keep hue and saturation.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.brightness(5)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> round(float(y.mean()), 2)
+        0.8
+    """
 
     def brighter(key, image, amount):
         value = image.max(-1, keepdims=True)
@@ -200,7 +304,20 @@ def brightness(severity: int) -> Augment:
 
 
 def contrast(severity: int) -> Augment:
-    """y = m + factor * (x - m),  with the mean m of each channel of the image."""
+    """y = m + factor * (x - m),  with the mean m of each channel of the image.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.contrast(5)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> round(float(y.max() - y.min()), 2)
+        0.15
+    """
 
     def flatter(key, image, factor):
         mean = image.mean((0, 1), keepdims=True)
@@ -216,6 +333,18 @@ def elastic_transform(severity: int) -> Augment:
     `shift` in each direction. Interpolation is bilinear, and the border is reflected. Parameters: amount, the std of
     the Gaussian in pixels, and shift in pixels. In their order, the severities go from affine to local distortions: the
     distance to the image does not grow with them, as the shift becomes smaller.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.elastic_transform(3)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> bool((y != checks).any())
+        True
     """
 
     def distorted(key, image, amount, std, shift):
@@ -241,7 +370,20 @@ def elastic_transform(severity: int) -> Augment:
 
 
 def pixelate(severity: int) -> Augment:
-    """Replace blocks of pixels by their means: as if resized to `fraction` of the size and back."""
+    """Replace blocks of pixels by their means: as if resized to `fraction` of the size and back.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> checks = jnp.indices((32, 32)).sum(0)[..., None] % 2.0  # 0 and 1
+        >>> y = jaxcnn.data.corruptions.pixelate(5)(jax.random.key(0), checks, jaxcnn.data.augment.When())
+        >>> bool(y.std() < checks.std())
+        True
+    """
 
     def pixelated(key, image, fraction):
         rows, columns = (block_means(n, int(n * fraction)) for n in image.shape[:2])
@@ -251,7 +393,20 @@ def pixelate(severity: int) -> Augment:
 
 
 def jpeg_compression(severity: int) -> Augment:
-    """Round the coefficients of the discrete cosine transform of 8 x 8 blocks, as JPEG does at a quality."""
+    """Round the coefficients of the discrete cosine transform of 8 x 8 blocks, as JPEG does at a quality.
+
+    Args:
+        severity: from 1 to 5.
+
+    Raises:
+        TypeError, ValueError: for another severity.
+
+    Example:
+        >>> gray = jnp.full((32, 32, 3), 0.5)
+        >>> y = jaxcnn.data.corruptions.jpeg_compression(3)(jax.random.key(0), gray, jaxcnn.data.augment.When())
+        >>> bool(jnp.allclose(y, 0.5, atol=0.01))  # flat areas do not change
+        True
+    """
 
     def compressed(key, image, quality):
         return jpeg(image, quality)

@@ -61,6 +61,7 @@ def compare(folders: Sequence[str | os.PathLike], path: str | os.PathLike = "com
     """
     if isinstance(folders, str | os.PathLike):
         raise TypeError(f"compare: folders must be a list of run folders, got {str(folders)!r}; use report.report")
+    folders = list(folders)
     if len(folders) < 2:
         raise ValueError(
             f"compare: folders must be at least two run folders, got {len(folders)}; report.report writes the page "

@@ -56,7 +56,7 @@ def add_images(run_folder: str | os.PathLike, title: str, images: Any, captions:
     images = np.asarray(images)
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"add_images: images must have shape (N, H, W, C), got {images.shape}")
-    if isinstance(captions, str) or len(captions) not in (0, len(images)):
+    if captions is None or isinstance(captions, str) or len(captions) not in (0, len(images)):
         raise ValueError(f"add_images: captions must be one text per image, {len(images)}, got {short_repr(captions)}")
     if jax.process_index():
         return

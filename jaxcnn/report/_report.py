@@ -60,7 +60,7 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
                 "call report.gather again"
             ) from error
     for title, inside in image_sections(folder).items():
-        sections[title if title not in sections else f"{title} (added)"] = inside
+        sections[f"{title} (added)" if title in (*sections, "Settings") else title] = inside
     sections["Settings"] = settings(about)
     page = sections_page(
         f"{about['experiment']}: training report",

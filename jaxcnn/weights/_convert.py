@@ -127,6 +127,9 @@ def to_torch(
         params, state: the model's parameters and state.
         x, names, flatten: as in `from_torch`.
 
+    Raises:
+        WeightsError: if the name is not in `MODELS`, or a layer of that model is missing in `params`.
+
     Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
         >>> params, state = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         >>> list(jaxcnn.weights.to_torch("lenet5", params, state))[:2]
@@ -134,7 +137,7 @@ def to_torch(
     """
     trees = params, state
     if isinstance(model, str) and not names:
-        _builder(model)
+        _require_layers(model, trees)
         targets = _targets(trees, tables(model)[0])
     else:
         shapes = jax.eval_shape(lambda: trees)
@@ -144,6 +147,19 @@ def to_torch(
     }
     result = {name: target.layout.apply(leaves[target.leaf]) for name, target in targets.items()}
     return result | {name: np.zeros((), np.int64) for name in _counters(result)}
+
+
+def _require_layers(model: str, trees: tuple[Params, State]) -> None:
+    """Raise WeightsError unless the trees have all layers of the model except its head, which `classes` may remove.
+
+    Shapes are not compared, because they depend on the options of the model.
+    """
+    expected, _ = _shapes(model, {"classes": None})
+    if missing := [name for name in expected if name not in trees[0]]:
+        raise WeightsError(
+            f"these parameters do not fit {model}: no {', '.join(missing)} in params, which has {', '.join(trees[0])}",
+            missing=missing,
+        )
 
 
 def uses(

@@ -223,11 +223,15 @@ def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray], depths: dict[str,
 
 def _require_storable(kind: str, tree: Any) -> None:
     """Raise WeightsError for a tree that cannot be saved and loaded without loss."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    is_empty = lambda node: node is None or (isinstance(node, dict) and not node)
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_empty) if tree else []
+    for path, leaf in leaves:
         keys: list[Any] = [getattr(entry, "key", None) for entry in path]
         if not keys or not all(isinstance(key, str) and key and "/" not in key for key in keys):
             where = kind + jax.tree_util.keystr(path)
             raise WeightsError(f"{where}: weights must be nested dicts whose keys are non-empty strings without '/'")
+        if is_empty(leaf):
+            raise WeightsError(f"{kind}/{'/'.join(keys)} is {leaf}, which the file cannot hold; remove it")
         try:
             dtype = np.asarray(leaf).dtype.newbyteorder("=")
         except Exception as error:  # for example a random key

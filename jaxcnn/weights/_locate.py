@@ -1,5 +1,6 @@
 """Where the file of published weights is: in a folder, in the cache of huggingface_hub or PyTorch, or downloaded."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -41,7 +42,10 @@ def in_hub(repo: str, root: str | os.PathLike | None, revision: str | None, sha2
             found = hub.hf_hub_download(repo, FILE, revision=revision)
             config = hub.hf_hub_download(repo, "config.json", revision=pathlib.Path(found).parent.name)
         except Exception as error:  # the errors of the client and of its network library share no base class
-            raise WeightsError(_unavailable(url, error, f"{short}.safetensors")) from error
+            raise WeightsError(_unavailable(url, error, f"{short}.safetensors", revision)) from error
+    elif config is None:  # an earlier download ended between the two files
+        with contextlib.suppress(Exception):  # without a network, the values of the table in this package are used
+            config = hub.hf_hub_download(repo, "config.json", revision=pathlib.Path(found).parent.name)
     path = pathlib.Path(found)
     # a snapshot links to a blob, whose name is the SHA-256 that the hub published
     stored = path.resolve().name
@@ -107,11 +111,12 @@ def _verified(path: pathlib.Path, *expected: str | None) -> str:
     return found
 
 
-def _unavailable(url: str, error: Exception, name: str) -> str:
+def _unavailable(url: str, error: Exception, name: str, revision: str | None = None) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
+    without = "" if revision is None else ", without revision, for which folders are not searched"
     return (
         f"{url} is not in the cache and cannot be downloaded. Download it elsewhere, save it as {name} in a folder, "
-        f"and pass root=folder or set JAXCNN_DATA to it. The error was: {reason}"
+        f"and pass root=folder or set JAXCNN_DATA to it{without}. The error was: {reason}"
     )
 
 

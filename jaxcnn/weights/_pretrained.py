@@ -224,8 +224,11 @@ def _configured(row: dict[str, Any], located: Located) -> dict[str, Any]:
         labels = config.get("label_descriptions") or config.get("label_names") or values.get("label_names")
         if isinstance(labels, dict):
             labels = [labels[key] for key in config["label_names"]]
+        classes = config.get("num_classes", values.get("num_classes", row["classes"]))
+        if labels and len(labels) != classes:
+            raise ValueError(f"{len(labels)} label names for {classes} classes")
         return row | {
-            "classes": config.get("num_classes", values.get("num_classes", row["classes"])),
+            "classes": classes,
             "mean": values["mean"],
             "std": values["std"],
             "license": values.get("license", row["license"]),
