@@ -602,3 +602,24 @@ def test_memory_and_files_stay_the_same(tmp_path):
     print(f"peak memory {sizes[4]:.0f} to {sizes[-1]:.0f} MB, open files {opened[4]} to {opened[-1]}")
     assert max(opened[4:]) <= opened[4] + 2
     assert sizes[-1] - sizes[4] < 20
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"optimizer": {"name": "adamw", "learning_rate": 0.1}, "weight_decay": {"rate": 0.1}},
+        {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "weight_decay": {"rate": 0.1}, "accumulate": 2},
+        {"optimizer": {"name": "adam", "learning_rate": 0.1}, "regularize": {"l1": 0.01, "l2": 0.1}, "ema": 0.9},
+    ],
+    ids=["decoupled decay", "decay in the gradient", "penalties"],
+)
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_frozen_parameters_stay_constant(config, seeds, tmp_path):
+    net = cnn.serial(body=cnn.freeze(cnn.dense(5)), act=jax.nn.relu, head=cnn.dense(3))
+    digits = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32), np.arange(12) % 3
+    run = train.Run("frozen", {}, folder=tmp_path)
+    result = train.fit(net, digits, config={"epochs": 2, "batch_size": 4} | config, run=run, seeds=seeds)
+    for seed, trained in enumerate(result.runs if seeds else [result]):
+        params = train.TrainState.create(net, optax.sgd(0.1), jax.random.key(seed), digits[0][:1]).params
+        np.testing.assert_array_equal(trained.params["body"]["kernel"], params["body"]["kernel"])
+        assert (trained.params["head"]["kernel"] != params["head"]["kernel"]).all()

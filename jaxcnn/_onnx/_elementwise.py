@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn._onnx._graph import SECOND, Graph, element_type
+from jaxcnn._onnx._rounding import reciprocal
 from jaxcnn._onnx._value import Constant, Tensor, Value, aligned, common_layout
 
 Rule = Callable[..., Any]  # (graph, params, result, *operands); the result has the shape and dtype
@@ -16,7 +17,6 @@ OPERATORS = {
     "abs": "Abs",
     "acos": "Acos",
     "acosh": "Acosh",
-    "and": "And",
     "asin": "Asin",
     "asinh": "Asinh",
     "atan": "Atan",
@@ -33,8 +33,6 @@ OPERATORS = {
     "le": "LessOrEqual",
     "log": "Log",
     "logistic": "Sigmoid",
-    "not": "Not",
-    "or": "Or",
     "pow": "Pow",
     "sign": "Sign",
     "sin": "Sin",
@@ -42,7 +40,6 @@ OPERATORS = {
     "sqrt": "Sqrt",
     "tan": "Tan",
     "tanh": "Tanh",
-    "xor": "Xor",
 }
 
 
@@ -58,14 +55,26 @@ def operator(op: str) -> Rule:
     return lambda graph, params, result, *operands: emit(graph, op, result, *operands)
 
 
+def bitwise(op: str) -> Rule:
+    """A logical operator for booleans, the bitwise one for integers."""
+    return lambda graph, params, result, *operands: emit(
+        graph, op if result.dtype == np.bool_ else f"Bitwise{op}", result, *operands
+    )
+
+
+def computed_from(x: Tensor, name: str, result: Any) -> Tensor:
+    """The tensor of this name, which has the layout of x. The result may repeat it, as in scalar * vector."""
+    return x._replace(name=name, shape=result.shape)
+
+
 def constant_of(value: Any, like: Any) -> Constant:
     """A scalar of this dtype, broadcast to the shape."""
     return Constant(np.asarray(value, like.dtype).reshape((1,) * len(like.shape)), like.shape)
 
 
-def add(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
+def add(graph: Graph, params: Any, result: Any, x: Any, y: Any) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
-    return x if _is_integer(y, 0) else emit(graph, "Add", result, x, y)
+    return computed_from(x, x.name, result) if _is_integer(y, 0) else emit(graph, "Add", result, x, y)
 
 
 def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
@@ -77,40 +86,41 @@ def sub(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
 def mul(graph: Graph, params: Any, result: Any, x: Any, y: Any) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
     if _is_integer(y, 1):
-        return x
+        return computed_from(x, x.name, result)
     if isinstance(y, Constant):
         return mean_of(graph, result, x, y.array) or emit(graph, "Mul", result, x, y)
     for left, right in ((x, y), (y, x)):
         gate = graph.producer(right.name, "HardSigmoid")
-        if gate and gate.inputs == (left.name,):
-            return left._replace(name=graph.add("HardSwish", left.name))
+        if gate and gate.inputs == (left.name,) and left.layout == right.layout:
+            return computed_from(left, graph.add("HardSwish", left.name), result)
     return emit(graph, "Mul", result, x, y)
 
 
 def div(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     if isinstance(y, Constant) and _is_float(y):
         if y.scalar == 6 and isinstance(x, Tensor) and (base := _relu6_of_plus_3(graph, x.name)):
-            return x._replace(name=graph.add("HardSigmoid", base, alpha=1 / 6, beta=0.5))
-        with np.errstate(divide="ignore"):
-            return mul(graph, params, result, x, y._replace(array=(1 / y.array).astype(y.dtype)))
+            return computed_from(x, graph.add("HardSigmoid", base, alpha=1 / 6, beta=0.5), result)
+        if (factor := reciprocal(y.array)) is not None:
+            return mul(graph, params, result, x, y._replace(array=factor))
     return emit(graph, "Div", result, x, y)
 
 
 def mean_of(graph: Graph, result: Any, x: Tensor, factor: np.ndarray) -> Tensor | None:
     """The mean, if x is a sum and the factor divides it by its number of terms."""
     node = graph.producer(x.name, "ReduceSum")
-    if not node or factor.size != 1 or not np.isclose(1 / factor.item(), graph.terms[node.output], rtol=1e-6):
+    terms = graph.terms.get(node.output) if node else None
+    if not node or not terms or factor.size != 1 or not np.isclose(factor.item() * terms, 1, rtol=1e-6):
         return None
     axes = graph.constants[node.inputs[1]].tolist()
     if len(x.layout) > 2 and axes == [*range(2, len(x.layout))]:
-        return x._replace(name=graph.add("GlobalAveragePool", node.inputs[0]))
-    return x._replace(name=graph.add("ReduceMean", *node.inputs, keepdims=1))
+        return computed_from(x, graph.add("GlobalAveragePool", node.inputs[0]), result)
+    return computed_from(x, graph.add("ReduceMean", *node.inputs, keepdims=1), result)
 
 
 def maximum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     x, y = (y, x) if isinstance(x, Constant) else (x, y)
     if isinstance(y, Constant) and y.scalar == 0 and _is_float(y) and isinstance(x, Tensor):
-        return x._replace(name=graph.add("Relu", x.name))
+        return computed_from(x, graph.add("Relu", x.name), result)
     return emit(graph, "Max", result, x, y)
 
 
@@ -119,7 +129,7 @@ def minimum(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value
     node = graph.producer(x.name, "Relu") if isinstance(x, Tensor) else None
     if isinstance(x, Tensor) and isinstance(y, Constant) and y.scalar is not None and node:
         low, high = graph.constant(np.zeros((), x.dtype)), graph.constant(y.array.reshape(()))
-        return x._replace(name=graph.add("Clip", node.inputs[0], low, high))
+        return computed_from(x, graph.add("Clip", node.inputs[0], low, high), result)
     return emit(graph, "Min", result, x, y)
 
 
@@ -223,6 +233,7 @@ def _relu6_of_plus_3(graph: Graph, name: str) -> str | None:
 RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} | {
     "add": add,
     "add_any": add,
+    "and": bitwise("And"),
     "clamp": clamp,
     "convert_element_type": cast,
     "copy": identity,
@@ -241,6 +252,8 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "mul": mul,
     "name": identity,
     "ne": lambda graph, params, result, x, y: emit(graph, "Not", result, emit(graph, "Equal", result, x, y)),
+    "not": bitwise("Not"),
+    "or": bitwise("Or"),
     "neg": lambda graph, params, result, x: emit(graph, "Mul", result, x, constant_of(-1, result)),
     "rem": lambda graph, params, result, x, y: emit(graph, "Mod", result, x, y, fmod=1),
     "round": round_,
@@ -249,4 +262,5 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "square": square,
     "stop_gradient": identity,
     "sub": sub,
+    "xor": bitwise("Xor"),
 }

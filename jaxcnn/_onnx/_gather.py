@@ -11,7 +11,7 @@ from jaxcnn._grid_sample import program_name
 from jaxcnn._onnx._elementwise import Rule, cast, clamp, constant_of, emit
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._shape import RULES as RULES_OF_ARRAYS
-from jaxcnn._onnx._shape import cut, relabeled, squeeze, tensor
+from jaxcnn._onnx._shape import cut, from_end, relabeled, squeeze, tensor
 from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, channels_first, whole
 from jaxcnn._sample import BOUNDARIES
 
@@ -44,7 +44,8 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
             continue
         if not varies:
             start = int(column.flat[0])
-            x = cut(graph, x, {dim: (start, start + sizes[dim], 1)}, x)
+            end = from_end(start + sizes[dim], x.shape[dim])
+            x = cut(graph, x, {dim: (start, end, 1)}, x)
         elif dim in kept:
             raise NotImplementedError("several slices")
         elif len(varies) == 1 and (values := _progression(np.moveaxis(column, varies[0], 0))):
@@ -86,7 +87,8 @@ def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Any, dim: in
 def _largest(graph: Graph, result: Any, x: Tensor, dim: int) -> Value:
     """The maximum along a dimension, which remains with size 1; of all positions, if they were one dimension before."""
     x, dims, kept = whole(graph, x), [dim], {at: at for at in range(len(x.shape)) if at != dim}
-    if dim == 1 and (source := graph.merged.get(x.name)):
+    source, layout = graph.merged.get(x.name, (None, None))
+    if dim == 1 and source and x.layout == layout:  # not a transposed view
         last = len(source.shape) - 1
         x, dims, kept = source, [*range(1, last)], {0: 0, last: 2}
     axes = [at for at, dim in enumerate(x.layout) if dim in dims]

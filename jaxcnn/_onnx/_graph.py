@@ -33,7 +33,7 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
         self.terms: dict[str, int] = {}  # the number of terms of each sum
         self.flattened: dict[str, Any] = {}  # the tensor (N, ..) of each matrix (N, elements)
-        self.merged: dict[str, Any] = {}  # the tensor (N, *spatial, C) of each array (N, positions, C)
+        self.merged: dict[str, Any] = {}  # the tensor (N, *spatial, C) of each array (N, positions, C), and its layout
         self.scope = ""
         self._names: dict[Any, str] = {}
         self._numbers = Counter(["x", "y"])
@@ -113,8 +113,18 @@ def proto(graph: Graph, inputs: dict[str, Any], outputs: dict[str, Any], metadat
     if (
         sum(graph.constants[name].nbytes for name in used & graph.constants.keys()) < 2**31 - 2**24
     ):  # the checker's limit
-        onnx.checker.check_model(model, full_check=True)
+        _check(onnx, model)
     return model
+
+
+def _check(onnx: Any, model: Any) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ValueError(
+            f"export: an operation has no ONNX operator for its dtype: {error}; convert its operands to float32, apply "
+            "it outside the exported model, or use format='stablehlo', which exports all models"
+        ) from error
 
 
 def element_type(dtype: Any) -> int:

@@ -28,7 +28,12 @@ def onnx_model(fn: Callable[[Any], Any], x: jax.ShapeDtypeStruct, metadata: dict
         )
     graph = Graph()
     values = translate(graph, program, [Tensor("x", tuple(range(len(x.shape))), x.shape, np.dtype(x.dtype))])
-    names = [output(graph, value) for value in values]
+    names: list[str] = []
+    for value in values:
+        name = output(graph, value)
+        while name in names:  # each output has a node of its own
+            name = graph.add("Identity", name)
+        names.append(name)
     simplify(graph, names)
     outputs = ["y"] if len(names) == 1 else [f"y{number}" for number in range(len(names))]
     for name, new in zip(names, outputs, strict=True):

@@ -48,10 +48,11 @@ def _layer_norm(graph: Graph, node: Node) -> _LayerNorm | None:
             continue
         x1, shift = outer.inputs
         inner, mean = graph.producer(x1, "Sub"), graph.producer(shift, "ReduceMean")
-        second = _chain(graph, relu.inputs[0], "ReduceMean", "Mul")
+        squares = graph.producer(relu.inputs[0], "ReduceMean")
+        second = squares and graph.producer(squares.inputs[0], "Mul")
         first = inner and graph.producer(inner.inputs[1], "ReduceMean")
         shifted = graph.producer(relu.inputs[1], "Mul")
-        if not (inner and mean and second and first and shifted and scale is not None):
+        if not (inner and mean and squares and second and first and shifted and scale is not None):
             continue
         axes = graph.constants[first.inputs[1]]
         same = (
@@ -59,9 +60,11 @@ def _layer_norm(graph: Graph, node: Node) -> _LayerNorm | None:
             and mean.inputs[0] == x1
             and second.inputs == (x1, x1)
             and shifted.inputs == (shift, shift)
+            and first.inputs[1] == mean.inputs[1] == squares.inputs[1]
         )
-        if same and axes.size == 1 and scale.ndim >= 1:
-            return _LayerNorm(inner.inputs[0], int(axes[0]), scale.ndim, graph.constants[root.inputs[1]].item(), scale)
+        eps = graph.constants[root.inputs[1]]
+        if same and axes.size == eps.size == 1 and scale.ndim >= 1 and scale.shape[axes.item()] == scale.size:
+            return _LayerNorm(inner.inputs[0], axes.item(), scale.ndim, eps.item(), scale)
     return None
 
 
@@ -88,13 +91,13 @@ def _channels(graph: Graph, name: str, found: _LayerNorm) -> np.ndarray | None:
 
 def _response_norm(graph: Graph, node: Node) -> dict[str, Any] | None:
     """The attributes of y = x / (bias + alpha * sum)^beta, with a sum of squares over neighboring channels."""
-    x, power = node.inputs[0], graph.producer(node.inputs[1], "Transpose")
-    power = power and graph.producer(power.inputs[0], "Pow")
+    x, back = node.inputs[0], graph.producer(node.inputs[1], "Transpose")
+    power = back and graph.producer(back.inputs[0], "Pow")
     plus = power and graph.producer(power.inputs[0], "Add")
     pool = plus and _chain(graph, plus.inputs[0], "Mul", "Mul", "AveragePool")
     moved = pool and graph.producer(pool.inputs[0], "Transpose")
     squares = moved and graph.producer(moved.inputs[0], "Mul")
-    if not (power and plus and pool and moved and squares and squares.inputs == (x, x)):
+    if not (back and power and plus and pool and moved and squares and squares.inputs == (x, x)):
         return None
     scaled = graph.nodes[plus.inputs[0]]
     values = [graph.constants.get(name) for name in (scaled.inputs[1], plus.inputs[1], power.inputs[1])]
@@ -106,6 +109,7 @@ def _response_norm(graph: Graph, node: Node) -> dict[str, Any] | None:
         or {*others, *pool.attributes["strides"]} - {1}
         or pool.attributes["pads"] != pads
         or moved.attributes["perm"][-1] != 1
+        or [moved.attributes["perm"][at] for at in back.attributes["perm"]] != [*range(len(pads) // 2)]
     ):
         return None
     alpha, bias, beta = (value.item() for value in values if value is not None)

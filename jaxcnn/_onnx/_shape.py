@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxcnn._onnx._elementwise import Rule, cast
-from jaxcnn._onnx._graph import Graph
+from jaxcnn._onnx._graph import Graph, element_type
 from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, channels_first, common_layout, whole
 
 
@@ -52,10 +52,11 @@ def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     sizes = [result.shape[dim] if isinstance(result.shape[dim], int) else -1 for dim in after]
     name = arranged(graph, x, [*before, *(dim for dim in range(len(x.shape)) if dim not in before)])
     y = tensor(graph.add("Reshape", name, graph.integers(sizes)), after, result)
-    if y.layout == (0, 1) and x.layout[0] == 0 and None not in x.layout:
+    complete = x.layout[0] == 0 and sorted(x.dims) == [*range(len(x.layout))] == [*range(len(x.shape))]
+    if groups and groups[0] == ([0], [0]) and y.layout == (0, 1) and complete:
         graph.flattened[y.name] = x
     if groups and [old for old, _ in sorted(groups)] == [[0], [*range(1, len(x.shape) - 1)], [len(x.shape) - 1]]:
-        graph.merged[y.name] = x
+        graph.merged[y.name] = x, y.layout
     return y
 
 
@@ -132,18 +133,20 @@ def slice_(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     steps = params["strides"] or [1] * len(x.shape)
     bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
     ranges = {
-        dim: (_from_end(low, size), _from_end(high, size), step)
+        dim: (from_end(low, size), from_end(high, size), step)
         for dim, ((low, high, step), size) in enumerate(zip(bounds, x.shape, strict=True))
         if not _same(size, result.shape[dim])
     }
     return cut(graph, x, ranges, result)
 
 
-def _from_end(bound: Any, size: Any) -> int:
+def from_end(bound: Any, size: Any) -> int:
     """A bound that depends on the batch size, as a negative number."""
     if isinstance(bound, int):
         return bound
-    return -int(size - bound) or 2**31 - 1
+    if not isinstance(distance := size - bound, int):
+        raise NotImplementedError(f"the position {bound} in {size} elements, which depends on the batch size")
+    return -distance or 2**31 - 1
 
 
 def dynamic_slice(graph: Graph, params: Any, result: Any, x: Tensor, *starts: Value) -> Value:
@@ -160,12 +163,21 @@ def dynamic_slice(graph: Graph, params: Any, result: Any, x: Tensor, *starts: Va
 
 def _moving_slice(graph: Graph, x: Tensor, dim: int, size: int, start: Tensor) -> Tensor:
     """The slice at a position that depends on the input, moved to the inside as in jax."""
-    low, high = (graph.constant(bound, start.dtype) for bound in (0, x.shape[dim] - size))
-    at = graph.add("Min", graph.add("Max", arranged(graph, start, ()), low), high)
     x = whole(graph, x)
+    low, high = graph.constant(0, start.dtype), _last_start(graph, x, dim, size, start.dtype)
+    at = graph.add("Min", graph.add("Max", arranged(graph, start, ()), low), high)
     index = graph.add("Add", at, graph.constant(np.arange(size), start.dtype))
     name = graph.add("Gather", x.name, index, axis=x.layout.index(dim))
     return x._replace(name=name, shape=(*x.shape[:dim], size, *x.shape[dim + 1 :]))
+
+
+def _last_start(graph: Graph, x: Tensor, dim: int, size: int, dtype: np.dtype) -> str:
+    """The last position at which a slice is inside."""
+    if isinstance(last := x.shape[dim] - size, int):
+        return graph.constant(last, dtype)
+    axis = x.layout.index(dim)
+    whole_size = graph.add("Squeeze", graph.add("Shape", x.name, start=axis, end=axis + 1))
+    return graph.add("Sub", graph.add("Cast", whole_size, to=element_type(dtype)), graph.constant(size, dtype))
 
 
 def split(graph: Graph, params: Any, result: Any, x: Tensor) -> Any:
@@ -199,7 +211,13 @@ def padded(graph: Graph, x: Tensor, pads: dict[int, tuple[int, int]], value: Con
 
 
 def reduction(op: str) -> Rule:
-    def reduce(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    """Booleans and small integers are reduced as int32."""
+
+    def reduce(graph: Graph, params: Any, result: Any, x: Any) -> Value:
+        if x.dtype.kind in "biu" and x.dtype.itemsize < 4:
+            integers = cast(graph, {}, jax.ShapeDtypeStruct(x.shape, np.int32), x)
+            reduced = reduce(graph, params, jax.ShapeDtypeStruct(result.shape, np.int32), integers)
+            return cast(graph, {}, result, reduced)
         x, dims = whole(graph, x), params["axes"]
         axes = [at for at, dim in enumerate(x.layout) if dim in dims]
         kept = [dim for dim in range(len(x.shape)) if dim not in dims]
@@ -210,17 +228,6 @@ def reduction(op: str) -> Rule:
         if op == "ReduceSum" and all(isinstance(size, int) for size in sizes):
             graph.terms[name] = math.prod(sizes)
         return relabeled(x._replace(name=name), {old: new for new, old in enumerate(kept)}, result)
-
-    return reduce
-
-
-def logical(op: str) -> Rule:
-    """A reduction of booleans, as integers."""
-
-    def reduce(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
-        integers = cast(graph, {}, jax.ShapeDtypeStruct(x.shape, np.int32), x)
-        reduced = reduction(op)(graph, params, jax.ShapeDtypeStruct(result.shape, np.int32), integers)
-        return cast(graph, {}, result, reduced)
 
     return reduce
 
@@ -280,10 +287,10 @@ RULES: dict[str, Rule] = {
         graph, {"axes": tuple(range(len(x.shape) - 1))}, result, x
     ),
     "pad": pad,
-    "reduce_and": logical("ReduceMin"),
+    "reduce_and": reduction("ReduceMin"),
     "reduce_max": reduction("ReduceMax"),
     "reduce_min": reduction("ReduceMin"),
-    "reduce_or": logical("ReduceMax"),
+    "reduce_or": reduction("ReduceMax"),
     "reduce_prod": reduction("ReduceProd"),
     "reduce_sum": reduction("ReduceSum"),
     "reshape": reshape,

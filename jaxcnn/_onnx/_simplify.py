@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcnn._onnx._graph import Graph, Node
 from jaxcnn._onnx._patterns import recognize
+from jaxcnn._onnx._rounding import offset_product, offset_sum, product
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
@@ -74,14 +75,20 @@ def _chain(graph: Graph, before: Node, node: Node, value: np.ndarray) -> bool:
     """(x * a) * b, (x + a) + b; and (x + a) * b as x * b + a * b."""
     first = graph.constants[before.inputs[1]]
     if before.op == node.op:
-        both = first * value if node.op == "Mul" else first + value
+        both = product(first, value) if node.op == "Mul" else offset_sum(first, value)
+        if both is None:
+            return False
         graph.nodes[node.output] = node._replace(inputs=(before.inputs[0], graph.constant(both)))
         del graph.nodes[before.output]
         return True
-    if before.op == "Add" and node.op == "Mul":
+    # x + a is exact if x is close to -a, unlike x * b + a * b: x should be a rounded result, or a be trained.
+    source = graph.nodes.get(before.inputs[0])
+    inexact = first.size > 1 or (source is not None and source.op in (*LINEAR, "Mul"))
+    offset = offset_product(first, value)
+    if before.op == "Add" and node.op == "Mul" and inexact and offset is not None:
         scaled = before._replace(op="Mul", inputs=(before.inputs[0], node.inputs[1]))
         graph.nodes[before.output] = scaled
-        graph.nodes[node.output] = node._replace(op="Add", inputs=(before.output, graph.constant(first * value)))
+        graph.nodes[node.output] = node._replace(op="Add", inputs=(before.output, graph.constant(offset)))
         return True
     return False
 
@@ -99,12 +106,17 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
     rank = kernel.ndim
     at = rank - 1 if node.op == "Gemm" else 1
     sizes = (1,) * (rank - value.ndim) + value.shape
-    if len(sizes) != rank or any(size != 1 for dim, size in enumerate(sizes) if dim != at):
+    others = [size for dim, size in enumerate(sizes) if dim != at]
+    if len(sizes) != rank or set(others) - {1} or value.size not in (1, features):
         return None
-    vector = np.broadcast_to(value.reshape(-1), (features,))
     bias = graph.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(features, kernel.dtype)
     if op == "Add":
-        return (*node.inputs[:2], graph.constant(bias + vector))
+        total = offset_sum(bias, value.reshape(-1))
+        return None if total is None else (x, kernel_name, graph.constant(total))
+    vector = np.broadcast_to(value.reshape(-1), (features,))
+    offset = offset_product(bias, vector)
+    if product(np.max(np.abs(kernel), initial=0), vector) is None or offset is None:
+        return None
     if node.op == "Conv":
         scaled = kernel * vector.reshape(-1, *[1] * (rank - 1))
     elif node.op == "ConvTranspose":
@@ -113,7 +125,7 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
     else:
         scaled = kernel * vector
     inputs = (x, graph.constant(scaled))
-    return (*inputs, graph.constant(bias * vector)) if len(node.inputs) > 2 else inputs
+    return (*inputs, graph.constant(offset)) if len(node.inputs) > 2 else inputs
 
 
 def _rename(graph: Graph, old: str, new: str, uses: Counter[str]) -> None:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._jax import scan_counts
+from jaxcnn._jax import Literal, scan_counts
 from jaxcnn._onnx import _elementwise, _gather, _order, _shape, _window
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._value import Constant, Tensor, Value, arranged, batch_size
-from jaxcnn._program import Program, inner_programs, interpret
+from jaxcnn._program import Program, inner_programs, interpret, jaxpr_of
 
 RULES = _elementwise.RULES | _shape.RULES | _gather.RULES | _order.RULES | _window.RULES
 # Element-wise functions of NumPy, which does not compile a program per shape.
@@ -37,7 +37,8 @@ ELEMENTWISE = {*_elementwise.RULES, "nextafter"}
 
 def translate(graph: Graph, program: Program, inputs: Sequence[Value]) -> list[Value]:
     """The results of the program."""
-    return interpret(program, inputs, functools.partial(_translated, graph), _constant)
+    values = interpret(program, inputs, functools.partial(_translated, graph), _constant)
+    return [*map(_with_dtype, values, jaxpr_of(program).outvars)]
 
 
 def output(graph: Graph, value: Value) -> str:
@@ -51,17 +52,26 @@ def _constant(value: Any) -> Constant:
     return Constant(array, array.shape)
 
 
+def _with_dtype(value: Value, var: Any) -> Value:
+    """Literals are Python numbers, whose dtype only the variable knows."""
+    if isinstance(var, Literal) and isinstance(value, Constant):
+        return value._replace(array=value.array.astype(var.aval.dtype))
+    return value
+
+
 def _translated(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[Value]:
     scope = graph.scope
     stack = str(equation.source_info.name_stack)
     graph.scope = "/".join(filter(None, (scope, stack)))
     name = equation.primitive.name
+    operands = [*map(_with_dtype, operands, equation.invars)]
     try:
         try:
             return _results(graph, equation, operands)
-        except NotImplementedError as error:
+        except (NotImplementedError, jax.errors.InconclusiveDimensionOperation) as error:
             layer = f" in layer '{graph.scope}'" if graph.scope else ""
-            reason = f": {error}" if str(error) else ""
+            first, *_ = str(error).split("\n")
+            reason = f": {first}" if first else ""
             raise ValueError(
                 f"export: ONNX has no translation of the operation {name!r}{layer}{reason}; apply it outside the "
                 "exported model, or use format='stablehlo', which exports all models"

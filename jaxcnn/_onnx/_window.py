@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxcnn._lowering._resample import Axis, Filter, weight_matrix
-from jaxcnn._onnx._elementwise import Rule, constant_of, emit
+from jaxcnn._onnx._elementwise import Rule, cast, constant_of, emit
 from jaxcnn._onnx._graph import Graph
 from jaxcnn._onnx._shape import padded, tensor
 from jaxcnn._onnx._value import Constant, Order, Tensor, Value, arranged, channels_first
@@ -106,7 +106,13 @@ def jaxcnn_window_sum(graph: Graph, params: Any, result: Any, x: Tensor) -> Valu
     return _sum(graph, result, x, params["window"], channels_first(len(x.shape)))
 
 
-def _extreme(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order, largest: bool) -> Tensor:
+def _extreme(graph: Graph, result: Any, x: Any, window: Window, layout: Order, largest: bool) -> Value:
+    if x.dtype.kind in "biu":
+        if x.dtype.itemsize > 4:
+            raise NotImplementedError(f"a pool of {x.dtype}; convert it to int32")
+        wide = lambda spec: jax.ShapeDtypeStruct(spec.shape, np.float64)  # holds these integers exactly
+        y = _extreme(graph, wide(result), cast(graph, {}, wide(x), x), window, layout, largest)
+        return cast(graph, {}, result, y)
     attributes = _attributes(window) | {"dilations": [*window.dilation]}
     name = arranged(graph, x, layout)
     minus = graph.constant(np.array(-1, x.dtype))
@@ -116,6 +122,8 @@ def _extreme(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order
 
 
 def _sum(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order) -> Tensor:
+    if x.dtype.kind in "biu":
+        raise NotImplementedError(f"a sum of {x.dtype} over windows; convert it to float32")
     name = arranged(graph, x, layout)
     if set(window.dilation) != {1}:
         channels = x.shape[layout[1]]
@@ -174,9 +182,9 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
         attributes["antialias"] = 1
     scales = np.ones(len(layout), np.float32)
     scales[layout.index(dim)] = _scale(axis)
-    # One operator for this dimension and the previous one, if that is resized in the same way.
+    # One operator for this dimension and others before it that are resized in the same way.
     before = graph.producer(name, "Resize")
-    if before and before.attributes == attributes:
+    if before and before.attributes == attributes and graph.constants[before.inputs[2]][layout.index(dim)] == 1:
         scales *= graph.constants[before.inputs[2]]
         name = before.inputs[0]
     return tensor(graph.add("Resize", name, "", graph.constant(scales), **attributes), layout, result)

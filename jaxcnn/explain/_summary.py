@@ -11,7 +11,7 @@ from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT, Probe, Record, record
-from jaxcnn._program import inputs_used
+from jaxcnn._trainable import trainable_params
 from jaxcnn._window import check_integer
 
 Line = Sequence[str] | None  # cells of a table; None is a horizontal rule
@@ -111,7 +111,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         check_integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
-    records, trainable = _records(model, params, state, x), _receives_gradient(model, params, state, x)
+    records, trainable = _records(model, params, state, x), jax.tree.leaves(trainable_params(model, params, state, x))
     batch = jax.tree.leaves(x)[0].shape[0]
     containers = {r.path.rpartition("/")[0] for r in records if r.path}
     rows = {
@@ -194,17 +194,6 @@ def _records(model: Layer, params: Params, state: State, x: Any) -> list[Record]
 
     y, probe = jax.eval_shape(forward, params, state, x)
     return [record("", params, x, y), *(probe.records if probe else ())]
-
-
-def _receives_gradient(model: Layer, params: Params, state: State, x: Any) -> list[bool]:
-    """For each leaf of `params`, whether an output in training mode (main or auxiliary) depends on it."""
-
-    def tangent(tangents, params, state, x, key):
-        forward = lambda params: model.apply(params, state, x, train=True, key=key)[0]
-        return jax.jvp(forward, (params,), (tangents,))[1]
-
-    program = jax.make_jaxpr(tangent)(params, params, state, x, key_spec())
-    return inputs_used(program)[: len(jax.tree.leaves(params))]
 
 
 def _with_inner(row: Row, following: Sequence[Row]) -> Row:

@@ -94,7 +94,7 @@ def find_learning_rate(
     params, state = space.check_models(jax.eval_shape(scale_bytes, source.spec)["image"])
     loss_fn = training_loss(loss, *space({name: low}))
     source, _ = checked_sources(source, None, loss_fn, params, state, config, print)
-    of_run = programs(space, source, params, loss, {})
+    of_run = programs(space, source, params, state, loss, {})
     rates = np.geomspace(low, high, steps).astype(np.float32)
     augment_batch = augmentation(config)
 

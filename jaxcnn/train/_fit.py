@@ -13,6 +13,7 @@ from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, inputs
 from jaxcnn._memory import reuse_memory_by_default
+from jaxcnn._trainable import trainable_params
 from jaxcnn._transform import cast
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
@@ -31,6 +32,7 @@ from jaxcnn.train._recipe import (
     augmentation,
     evaluation_batch,
     loss_of,
+    moves_constant_parameters,
     resolve,
     scale_bytes,
     training_loss,
@@ -199,7 +201,9 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state, batch), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
-    optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params)
+    constant = moves_constant_parameters(config)
+    trainable = trainable_params(model, params, state, batch["image"]) if constant else None
+    optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable)
     for tree, part in zip((params, state), start or (), strict=False):
         transplant(tree, part)  # raises outside of the compiled function, with a short traceback
     train_state = TrainState.create(_with_initial_values(model, start), optimizer, key, batch["image"])

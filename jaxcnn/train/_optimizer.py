@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,7 +99,9 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
 
 
-def make_optimizer(config: Config, steps: int, params: Params) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Config, steps: int, params: Params, trainable: Params | None = None
+) -> optax.GradientTransformation:
     """gradient -> (mean over `accumulate` steps) -> (clip) -> (+ decay * w) -> optax optimizer -> (EMA)
 
     All stages after the mean run once per update. So the EMA of the parameters also changes once per update.
@@ -114,6 +117,7 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
             `with_ema`.
         steps: total number of steps.
         params: of the model; "where" selects from their paths.
+        trainable: a tree of bools; the other parameters stay constant, without weight decay. Default: all are trained.
 
     Raises:
         ConfigError: for an unknown name or argument.
@@ -125,16 +129,21 @@ def make_optimizer(config: Config, steps: int, params: Params) -> optax.Gradient
     check_optimizer(config)
     options = dict(config["optimizer"])
     make, rate = OPTIMIZERS[options.pop("name")], options.pop("learning_rate")
+    decay = config["weight_decay"]["rate"]
+    decayed = None if is_zero(decay) else mask(params, config["weight_decay"]["where"])
     parts = []
+    if trainable is not None and not all(jax.tree.leaves(trainable)):
+        decayed = decayed and jax.tree.map(operator.and_, decayed, trainable)
+        # Penalties have gradients for constant parameters, too.
+        parts.append(optax.masked(optax.set_to_zero(), jax.tree.map(operator.not_, trainable)))
     if not is_zero(limit := config["clip_norm"]):
         if is_traced_number(limit):
             limit = jnp.where(limit == 0, jnp.inf, limit)
         parts.append(optax.clip_by_global_norm(limit))
-    decay, where = config["weight_decay"]["rate"], config["weight_decay"]["where"]
     if {"weight_decay", "mask"} <= {*inspect.signature(make).parameters}:
-        options |= {"weight_decay": decay, "mask": None if is_zero(decay) else mask(params, where)}
+        options |= {"weight_decay": decay, "mask": decayed}
     elif not is_zero(decay):
-        parts.append(optax.add_decayed_weights(decay, mask(params, where)))
+        parts.append(optax.add_decayed_weights(decay, decayed))
     epochs, every = config["epochs"], config["accumulate"]
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
     parts.append(make(make_schedule(config["schedule"], rate, updates), **options))

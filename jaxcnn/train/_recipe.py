@@ -76,6 +76,11 @@ _LIMITS = {
 Loss = Callable[..., LossFn]  # model -> LossFn
 
 
+def moves_constant_parameters(config: Config) -> bool:
+    """Whether weight decay or a penalty would change parameters that get no gradient, such as those of `freeze`."""
+    return not all(map(is_zero, (config["weight_decay"]["rate"], *config["regularize"].values())))
+
+
 def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
     """The model's loss with the label smoothing, regularization, mixup and cutmix of the config."""
     if not is_zero(smoothing := config["label_smoothing"]):

@@ -125,7 +125,7 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     params, state = space.check_models(jax.eval_shape(scale_bytes, train_source.spec)["image"])
     loss_fn = training_loss(loss, *space(settings[0]))
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
-    of_run = programs(space, train_source, params, loss, metrics)
+    of_run = programs(space, train_source, params, state, loss, metrics)
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(settings[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)
     batch = jax.eval_shape(scale_bytes, train_source.spec)

@@ -46,15 +46,18 @@ class Programs(NamedTuple):
     step: Callable[[Values, TrainState, Any], Any]
 
 
-def programs(space: Space, source: Source, params: Params, loss: Loss, metrics: Mapping[str, Metric]) -> Programs:
-    """The programs for training data in memory; `params` are the shapes of the parameters."""
+def programs(
+    space: Space, source: Source, params: Params, state: State, loss: Loss, metrics: Mapping[str, Metric]
+) -> Programs:
+    """The programs for training data in memory; `params` and `state` are shapes."""
     spec = jax.eval_shape(scale_bytes, source.spec)
+    trainable = space.trainable(params, state, spec["image"])
     steps, every = space.config["epochs"] * source.steps, space.config["accumulate"]
 
     def parts(values):
         model, config = space(values)
         model = cast(model, jnp.bfloat16) if config["dtype"] == "bfloat16" else model
-        return model, config, make_optimizer(config, steps, params)
+        return model, config, make_optimizer(config, steps, params, trainable)
 
     def step(values, train_state, batch):
         model, config, optimizer = parts(values)

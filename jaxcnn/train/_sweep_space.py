@@ -13,8 +13,9 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import expected_one_of
+from jaxcnn._trainable import trainable_params
 from jaxcnn.train._config import Config, ConfigError, flat_entries
-from jaxcnn.train._recipe import AUGMENTS, FIT, resolve
+from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resolve
 
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
 
@@ -89,6 +90,13 @@ class Space:
                     f"over: {names} gives parameters of other shapes than the first run; call sweep once for each shape"
                 )
         return first
+
+    def trainable(self, params: Params, state: State, image: jax.ShapeDtypeStruct) -> Params | None:
+        """Which parameters are trained, for `make_optimizer`; None if nothing changes the others."""
+        runs = list(map(self, self.runs))
+        if not any(moves_constant_parameters(config) for _, config in runs):
+            return None
+        return trainable_params(runs[0][0], params, state, image)
 
 
 def stacked_values(runs: Sequence[Values], size: int) -> dict[str, jax.Array]:
