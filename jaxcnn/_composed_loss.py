@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
-from jaxcnn._loss import LossFn, inputs, masked, output_shape, weighted_mean
+from jaxcnn._loss import LossFn, check_loss_of_models, inputs, masked, output_shape, weighted_mean
 from jaxcnn._numeric import times_log
 from jaxcnn._validate import check_for_loss, with_check
 from jaxcnn._window import check_positive
@@ -41,6 +41,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     for term in terms:
         if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
             raise TypeError(f"weighted_sum needs pairs (weight, loss), got {short_repr(term)}")
+        check_loss_of_models("weighted_sum", term[1])
         pairs.append((check_number("weighted_sum: weight", term[0]), term[1]))
 
     def loss(model: Layer) -> LossFn:
@@ -93,6 +94,7 @@ def distillation(
 
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
+    check_loss_of_models("distillation", loss)
     weight = check_number("distillation: weight", weight, 0, 1, closed=True)
     temperature = check_positive("distillation: temperature", temperature)
 
@@ -155,6 +157,8 @@ def per_member(loss: Loss) -> Loss:
     Source: Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
     ensembles", 2017; Breiman, "Bagging predictors", 1996 (bootstrap).
     """
+
+    check_loss_of_models("per_member", loss)
 
     def ensemble_loss(model: Layer) -> LossFn:
         model = as_layer(model)

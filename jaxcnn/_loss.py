@@ -8,6 +8,7 @@ metrics are (weighted) means over the batch.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, with_check
 
 Batch = dict[str, Any]
+_TRANSFORMS = {"regularized", "mixup", "cutmix", "adversarial", "sharpness_aware", "clip_per_example"}
 
 
 class LossFn(Protocol):
@@ -46,9 +48,36 @@ def unmix(label: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def check_loss(name: str, loss_fn: Any) -> None:
-    """Raises a TypeError if `loss_fn` is not a LossFn, for example a model."""
+    """Raises a TypeError if `loss_fn` is not a LossFn, for example a model, or `cross_entropy` without its model."""
     if isinstance(loss_fn, Layer) or not callable(loss_fn):
         raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
+    if not _accepts(loss_fn, {}, {}, {}, train=True):
+        loss = getattr(loss_fn, "__name__", "loss")
+        in_fit = f"; for fit, loss=lambda model: {name}({loss}(model), ..)" if name in _TRANSFORMS else ""
+        raise TypeError(
+            f"{name} needs the loss of a model, (params, state, batch, *, train, key=None) -> (loss, (state, metrics)): "
+            f"pass {loss}(model), not {loss}{in_fit}"
+        )
+
+
+def check_loss_of_models(name: str, loss: Any) -> None:
+    """Raises a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
+    if isinstance(loss, Layer) or not callable(loss) or not _accepts(loss, loss):
+        raise TypeError(
+            f"{name}: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model); "
+            f"got {short_repr(loss)}"
+        )
+
+
+def _accepts(f: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Whether f can be called with these arguments, as far as its signature tells."""
+    try:
+        inspect.signature(f).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # some functions of C have no signature
+        return True
+    return True
 
 
 def batch_entry(batch: Batch, name: str) -> Any:

@@ -98,8 +98,8 @@ def freeze(layer: AnyLayer) -> Layer:
     """Runs a layer in evaluation mode, with constant parameters.
 
     The parameters receive no gradient, running statistics do not change, and dropout is off. Gradients still flow
-    to the input. `train.fit` and `train.sweep` exclude the parameters from weight decay and penalties. In your own loop,
-    mask them there, because weight decay shrinks parameters without a gradient, too.
+    to the input. `train.fit` and `train.sweep` exclude the parameters from weight decay and penalties. In your own
+    loop, mask them there, because weight decay shrinks parameters without a gradient, too.
 
     Args:
         layer: a layer, such as a pretrained backbone.

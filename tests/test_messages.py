@@ -222,6 +222,31 @@ OPTIONS = table(
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
     (
+        "loss without its model",
+        lambda: regularized(cross_entropy),
+        TypeError,
+        r"pass cross_entropy\(model\), not cross_entropy; for fit, loss=lambda model: regularized",
+    ),
+    (
+        "step without a model",
+        lambda: make_step(cross_entropy, optax.sgd(0.1)),
+        TypeError,
+        r"make_step .* pass cross_entropy\(model\), not cross_entropy$",
+    ),
+    *(
+        (
+            "loss of a model",
+            functools.partial(make, cross_entropy(NET)),
+            TypeError,
+            r"loss must map a model to a LossFn: pass cross_entropy, not cross_entropy\(model\)",
+        )
+        for make in (
+            functools.partial(jaxcnn.distillation, teacher=identity),
+            lambda loss: jaxcnn.weighted_sum((1.0, loss)),
+            jaxcnn.per_member,
+        )
+    ),
+    (
         "argument of PyTorch",
         lambda: conv(3, kernel_size=2),
         TypeError,

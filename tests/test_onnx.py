@@ -201,6 +201,11 @@ def test_names_and_opset():
     assert any(node.name.startswith("block/") for node in model.graph.node)
 
 
+@pytest.mark.parametrize("fn", [lambda x: (2 * x,) * 3, lambda x: (x, x), lambda x: (2 * x, x, 2 * x, x)])
+def test_one_value_as_several_outputs(fn):
+    assert_same_function(fn)
+
+
 def test_several_outputs():
     spec = jax.ShapeDtypeStruct((1, 3), jnp.float32)
     model = jaxcnn.export(serial(lambda x: {"a": x, "b": (2 * x, jnp.ones(2))}), {}, {}, spec, format="onnx")
@@ -245,6 +250,212 @@ def test_several_outputs():
 )
 def test_functions(fn):
     assert_same_function(fn)
+
+
+def gated_by_a_broadcast_view(x):
+    means = x.mean((1, 2))
+    return means[:, :, None] * jax.nn.hard_sigmoid(means)[:, None, :]
+
+
+def largest_channel(x):
+    """Of an array (N, C, positions), so that no position is in dimension 1."""
+    y = jnp.swapaxes(x.reshape(-1, 16, 6), 1, 2)
+    return jnp.take_along_axis(y, jnp.argmax(y, 1, keepdims=True), 1)
+
+
+def layer_norm_of(x, axes=(3, 3, 3), scale=1 + jnp.arange(6.0), eps=1e-5):
+    """The program that becomes LayerNormalization, if all axes and the dimension of the scale are the same."""
+    mean = lambda values, axis: values.mean(axis, keepdims=True)
+    centered = x - mean(x, axes[0])
+    shift = mean(centered, axes[1])
+    var = jax.nn.relu(mean(centered * centered, axes[2]) - shift * shift)
+    return (centered - shift) * (jax.lax.rsqrt(var + eps) * scale)
+
+
+def response_norm_of(x, view):
+    """The program that becomes LRN, with another view of the denominator."""
+    squares = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 1, 1, 3), (1, 1, 1, 1), "SAME")
+    return x / view((1 + 0.1 * squares) ** 0.75)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x * jax.nn.hard_sigmoid(jnp.swapaxes(x, 1, 2)),
+        gated_by_a_broadcast_view,
+        largest_channel,
+    ],
+)
+def test_other_views_of_a_value_are_not_fused(fn):
+    """Views that transpose or repeat a value have its name."""
+    assert_same_function(fn)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: layer_norm_of(x, axes=(3, 2, 3)),
+        lambda x: layer_norm_of(x, axes=(3, 3, 2)),
+        lambda x: layer_norm_of(x, scale=1 + jnp.arange(4.0)[:, None]),
+        lambda x: layer_norm_of(x, eps=1e-5 * (1 + jnp.arange(4.0)[:, None])),
+        lambda x: response_norm_of(x, lambda y: jnp.swapaxes(y, 1, 2)),
+    ],
+)
+def test_other_programs_are_not_norms(fn):
+    nodes = operators(assert_same_layer(conv(6), fn))
+    assert not {"LayerNormalization", "LRN"} & {*nodes}
+
+
+def test_fusions():
+    assert operators(assert_same_function(lambda x: x * jax.nn.hard_sigmoid(x))) == ["HardSwish"]
+    swapped = lambda x: jnp.swapaxes(x, 1, 2) * jax.nn.hard_sigmoid(jnp.swapaxes(x, 1, 2))
+    assert operators(assert_same_function(swapped)) == ["HardSwish", "Transpose"]
+    assert "LayerNormalization" in operators(assert_same_layer(conv(6), layer_norm_of))
+    assert "LRN" in operators(assert_same_layer(conv(6), lambda x: response_norm_of(x, lambda y: y)))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.maximum(x.sum(), jnp.zeros(5)),
+        lambda x: AT(x.sum()) + jnp.zeros(5, int),
+        lambda x: AT(x.sum()) * jnp.ones(5, int),
+        lambda x: x[0].sum() * jnp.full(5, 1 / 6),
+        lambda x: x.sum(0) * 0.5,
+    ],
+)
+def test_sums_over_the_batch_and_repeated_numbers(fn):
+    x = np.random.default_rng(0).random((3, 6), np.float32)
+    (y,) = run(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), x)
+    np.testing.assert_allclose(y, fn(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+def test_two_resizes_of_a_dimension_are_two_operators(method):
+    assert_same_layer(jaxcnn.resize((8, 4), method=method), jaxcnn.resize((16, 12), method=method))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.where(x > 0, 1.0, 0.0),
+        lambda x: x + jnp.where(x > 0, 1.0, 0.0),
+        lambda x: jnp.where(x > 0, 1, 0),
+    ],
+)
+def test_literals_have_the_dtype_of_the_program(fn):
+    assert_same_function(fn)
+
+
+def test_a_literal_as_output_has_the_dtype_of_the_program():
+    x = np.ones((2, 3), np.float32)
+    model = jaxcnn.export(serial(lambda x: (x, jax.jit(lambda y: 1.0)(x))), {}, {}, x, format="onnx")
+    assert run(model, x)[1].dtype == np.float32
+
+
+def test_sums_times_zero():
+    assert_same_function(lambda x: x.sum((1, 2)) * 0.0)
+    assert_same_function(lambda x: x.astype(jnp.int32).sum((1, 2)) * 0)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (conv(1), lambda x: x * jnp.arange(4.0)),
+        (conv(1), lambda x: x + jnp.arange(4.0)),
+        (flatten, dense(1), lambda x: x * jnp.arange(4.0) + jnp.arange(4.0)),
+        (jaxcnn.conv_transpose(1, 3), lambda x: x * jnp.arange(4.0)),
+    ],
+)
+def test_vectors_that_repeat_a_single_feature(layers):
+    assert_same_layer(*layers)
+
+
+def test_dense_layer_on_rows_that_are_no_examples():
+    assert_same_layer(lambda x: x.reshape(-1, 24), dense(3), lambda x: x.reshape(-1, 12))
+
+
+def test_dense_layer_on_a_flattened_array_with_a_new_dimension():
+    assert_same_layer(lambda x: x[:, :, None], flatten, dense(3))
+
+
+INTEGERS = lambda x: (9 * x).astype(jnp.int32)
+WINDOW = (1, 2, 2, 1), (1, 1, 1, 1), "VALID"
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: (INTEGERS(x) & 3, INTEGERS(x) | 3, INTEGERS(x) ^ 3, ~INTEGERS(x)),
+        lambda x: (x > 0) & (x < 1) | ~(x > -1) ^ (x > 0.5),
+        lambda x: ((x > 0).max(1), (x > 0).min((1, 2))),
+        lambda x: INTEGERS(x).astype(jnp.int8).sum(1, dtype=jnp.int8),
+        lambda x: INTEGERS(x).astype(jnp.int16).max(1),
+        lambda x: jax.lax.reduce_window(INTEGERS(x) + 2**28, -(2**31), jax.lax.max, *WINDOW),
+        lambda x: jax.lax.reduce_window(INTEGERS(x) + 2**28, 2**31 - 1, jax.lax.min, *WINDOW),
+        lambda x: jax.lax.reduce_window(jnp.abs(INTEGERS(x)).astype(jnp.uint8), np.uint8(0), jax.lax.max, *WINDOW),
+        lambda x: INTEGERS(x) @ jnp.ones((6, 2), jnp.int32),
+    ],
+)
+def test_integers_and_booleans(fn):
+    assert_same_function(fn)
+
+
+def test_max_pool_of_integers():
+    assert_same_layer(INTEGERS, jaxcnn.max_pool(2))
+
+
+@pytest.mark.parametrize("fn", [lambda x: x[-1], lambda x: x[1:], lambda x: x[:-1], lambda x: x[-2] + x[0]])
+def test_slices_of_the_batch(fn):
+    session_of = session(jaxcnn.export(serial(fn), {}, {}, jax.ShapeDtypeStruct((1, 4), jnp.float32), format="onnx"))
+    for size in (2, 5):
+        x = np.random.default_rng(0).standard_normal((size, 4), np.float32)
+        np.testing.assert_array_equal(session_of.run(None, {"x": x})[0], fn(x))
+
+
+LARGE = np.float32(1.5 * 2**23)  # x + LARGE is rounded to an integer
+
+
+@pytest.mark.parametrize(
+    ("fn", "scale"),
+    [
+        (lambda x: (x + LARGE) - LARGE, 1),
+        (lambda x: (x + np.float32(0.4)) + LARGE - LARGE, 1),
+        (lambda x: (x * np.float32(1e30)) * np.float32(1e30), 1e-35),
+        (lambda x: (x * np.float32(1e-30)) * np.float32(1e-30) * np.float32(1e30), 1e30),
+        (lambda x: (x + np.float32(1e30)) * np.float32(1e20), 1e30),
+        (lambda x: (x - np.float32(1e6)) * np.float32(1e3), 1e6),
+        (lambda x: x / np.float32(1e-39), 1e-20),
+    ],
+)
+def test_numbers_are_merged_only_if_that_changes_rounding_errors(fn, scale):
+    """Compared with NumPy, because XLA merges them."""
+    x = (1 + np.random.default_rng(0).random((3, 4), np.float32)) * np.float32(scale)
+    with np.errstate(over="ignore"):
+        expected = fn(x)
+    np.testing.assert_allclose(run(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), x)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [(conv(4), lambda x: x), (flatten, dense(4))])
+def test_numbers_are_merged_into_a_layer_only_if_that_changes_rounding_errors(layers):
+    layer, rounded = serial(*layers), serial(*layers, lambda x: (x + LARGE) - LARGE)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3), np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: leaf + np.float32(0.3), params)
+    (y,) = run(jaxcnn.export(layer, params, state, x, format="onnx"), x)
+    (integers,) = run(jaxcnn.export(rounded, params, state, x, format="onnx"), x)
+    np.testing.assert_array_equal(integers, np.round(y))
+
+
+def test_scales_and_offsets_of_several_layers_are_merged():
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 6), np.float32)
+    layer = serial(batch_norm(), batch_norm())
+    params, state = layer.init(jax.random.key(0), x)
+    params, state = (jax.tree.map(lambda leaf: leaf + 0.1 * jnp.arange(6.0), tree) for tree in (params, state))
+    model = jaxcnn.export(layer, params, state, x, format="onnx")
+    assert operators(model) == ["Mul", "Add"]
+    assert_equal(model, layer, params, state, x)
+    assert operators(assert_same_function(lambda x: (3 * x * 0.5 + 1) + 2)) == ["Mul", "Add"]
 
 
 @pytest.mark.sample(4)
@@ -305,9 +516,15 @@ def test_grid_sample_is_a_single_operator(method, boundary, align):
 
 
 def assert_same_function(fn, seed=0):
+    return assert_same_layer(fn, seed=seed)
+
+
+def assert_same_layer(*layers, seed=0):
+    layer = serial(*layers)
     x = np.random.default_rng(seed).standard_normal((3, 4, 4, 6), np.float32)
-    model = jaxcnn.export(serial(fn), {}, {}, x, format="onnx")
-    assert_equal(model, serial(fn), {}, {}, x)
+    params, state = layer.init(jax.random.key(0), x)
+    model = jaxcnn.export(layer, params, state, x, format="onnx")
+    assert_equal(model, layer, params, state, x)
     return model
 
 
@@ -339,6 +556,19 @@ def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
         ),
         (lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x), r"'cond' .* a branch that depends on the input"),
         (lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO), r"'round' .*; jnp.round has a translation"),
+        (
+            lambda x: jax.lax.reduce_window(AT(x)[..., None], 0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID"),
+            r"'reduce_window_sum' .* a sum of int32 over windows; convert it to float32",
+        ),
+        (lambda x: x[1:-1], r"'gather' in layer 'body/part': the position .* depends on the batch size"),
+        (
+            lambda x: jax.lax.dynamic_slice_in_dim(x, 1, 1, 0),
+            r"'dynamic_slice' in layer 'body/part': Symbolic dimension .* inconclusive",
+        ),
+        (
+            lambda x: jax.lax.conv(AT(x), jnp.ones((2, 4, 2), int)[..., :2], (1,), "VALID"),
+            r"no ONNX operator for its dtype: .*Conv.*int32.*; convert its operands to float32, .*stablehlo",
+        ),
     ],
 )
 def test_operation_without_translation(fn, match):

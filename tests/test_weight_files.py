@@ -350,7 +350,7 @@ def test_what_is_no_state_dict():
 )
 def test_trees_that_would_come_back_otherwise_are_refused(path, tree):
     for trees in ((tree, {}), ({}, tree)):
-        with pytest.raises(weights.WeightsError, match=r"nested dicts|has dtype|cannot be read as an array|cannot hold"):
+        with pytest.raises(weights.WeightsError, match=r"nested dicts|has dtype|cannot be read|cannot hold"):
             weights.save(path, *trees)
     assert not path.exists()
 

@@ -104,7 +104,7 @@ def test_unknown_model():
 
 
 def test_parameters_of_another_model(resnet, tmp_path):
-    with pytest.raises(weights.WeightsError, match="do not fit lenet5: no conv1, conv2, .* in params, which has head"):
+    with pytest.raises(weights.WeightsError, match=r"do not fit lenet5: no conv1, conv2, .* in params, which has head"):
         weights.save(tmp_path / "w.safetensors", *resnet, model="lenet5")
     params = {name: child for name, child in resnet[0].items() if name != "stage2"}
     with pytest.raises(weights.WeightsError, match="do not fit resnet18: no stage2 in params") as caught:

@@ -109,7 +109,7 @@ def _response_norm(graph: Graph, node: Node) -> dict[str, Any] | None:
         or {*others, *pool.attributes["strides"]} - {1}
         or pool.attributes["pads"] != pads
         or moved.attributes["perm"][-1] != 1
-        or [moved.attributes["perm"][at] for at in back.attributes["perm"]] != [*range(len(pads) // 2)]
+        or [moved.attributes["perm"][at] for at in back.attributes["perm"]] != [*range(len(back.attributes["perm"]))]
     ):
         return None
     alpha, bias, beta = (value.item() for value in values if value is not None)

@@ -6,17 +6,19 @@ import numpy as np
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """a * b, for (x * a) * b."""
     with np.errstate(all="ignore"):
-        return _if_normal(np.asarray(a * b), (a == 0) | (b == 0))
+        result = np.asarray(a * b)
+    return result if moderate(a) and moderate(b) and _normal(result, (a == 0) | (b == 0)) else None
 
 
 def reciprocal(a: np.ndarray) -> np.ndarray | None:
     """1 / a, for x / a."""
     with np.errstate(all="ignore"):
-        return _if_normal(np.asarray(1 / a), np.isinf(a))
+        result = np.asarray(1 / a)
+    return result if _normal(result, np.isinf(a)) else None
 
 
-def offset_product(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """a * b, for (x + a) * b = x * b + a * b, which may underflow as (x + a) * b does."""
+def finite_product(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """a * b for an offset, (x + a) * b = x * b + a * b, where a small one may underflow."""
     with np.errstate(all="ignore"):
         result = np.asarray(a * b)
     return result if np.isfinite(result).all() else None
@@ -36,7 +38,13 @@ def offset_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     return total if trained or np.all(exact & larger) else None
 
 
-def _if_normal(result: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
-    """The result if none of it overflows, or underflows except to a true zero."""
-    normal = np.isfinite(result) & (zero | (np.abs(result) >= np.finfo(result.dtype).tiny))
-    return result if normal.all() else None
+def moderate(factor: np.ndarray) -> bool:
+    """Whether x * factor is between the smallest and largest numbers for ordinary x; trained vectors count as such."""
+    limits = np.finfo(factor.dtype)
+    size = np.abs(factor)
+    return factor.size > 1 or bool(np.all((size == 0) | ((size >= limits.tiny**0.5) & (size <= limits.max**0.5))))
+
+
+def _normal(result: np.ndarray, zero: np.ndarray) -> bool:
+    """Whether no element overflows, or underflows except to a true zero."""
+    return bool(np.all(np.isfinite(result) & (zero | (np.abs(result) >= np.finfo(result.dtype).tiny))))

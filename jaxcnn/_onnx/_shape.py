@@ -249,7 +249,8 @@ def arg_reduction(op: str) -> Rule:
 def dot_general(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
     (left, right), (left_batch, right_batch) = params["dimension_numbers"]
     rank = len(x.shape)
-    if isinstance(y, Constant) and len(y.shape) == 2 and len(right) == 1 and not right_batch and rank >= 2:
+    single = len(y.shape) == 2 and len(right) == 1 and not right_batch and rank >= 2
+    if isinstance(y, Constant) and single and result.dtype.kind == "f":  # integers have Einsum only
         kernel = y.full() if right == (0,) else y.full().T
         if rank == 2:
             name = arranged(graph, x, (1 - left[0], left[0]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn._onnx._graph import Graph, Node
 from jaxcnn._onnx._patterns import recognize
-from jaxcnn._onnx._rounding import offset_product, offset_sum, product
+from jaxcnn._onnx._rounding import finite_product, moderate, offset_sum, product
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
@@ -84,7 +84,7 @@ def _chain(graph: Graph, before: Node, node: Node, value: np.ndarray) -> bool:
     # x + a is exact if x is close to -a, unlike x * b + a * b: x should be a rounded result, or a be trained.
     source = graph.nodes.get(before.inputs[0])
     inexact = first.size > 1 or (source is not None and source.op in (*LINEAR, "Mul"))
-    offset = offset_product(first, value)
+    offset = finite_product(first, value)
     if before.op == "Add" and node.op == "Mul" and inexact and offset is not None:
         scaled = before._replace(op="Mul", inputs=(before.inputs[0], node.inputs[1]))
         graph.nodes[before.output] = scaled
@@ -114,17 +114,18 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
         total = offset_sum(bias, value.reshape(-1))
         return None if total is None else (x, kernel_name, graph.constant(total))
     vector = np.broadcast_to(value.reshape(-1), (features,))
-    offset = offset_product(bias, vector)
-    if product(np.max(np.abs(kernel), initial=0), vector) is None or offset is None:
-        return None
+    parts = kernel
     if node.op == "Conv":
-        scaled = kernel * vector.reshape(-1, *[1] * (rank - 1))
+        factor = vector.reshape(-1, *[1] * (rank - 1))
     elif node.op == "ConvTranspose":
         parts = kernel.reshape(groups, -1, *kernel.shape[1:])
-        scaled = (parts * vector.reshape(groups, 1, -1, *[1] * (rank - 2))).reshape(kernel.shape)
+        factor = vector.reshape(groups, 1, -1, *[1] * (rank - 2))
     else:
-        scaled = kernel * vector
-    inputs = (x, graph.constant(scaled))
+        factor = vector
+    scaled, offset = finite_product(parts, factor), finite_product(bias, vector)
+    if scaled is None or offset is None or not moderate(value):
+        return None
+    inputs = (x, graph.constant(scaled.reshape(kernel.shape)))
     return (*inputs, graph.constant(offset)) if len(node.inputs) > 2 else inputs
 
 

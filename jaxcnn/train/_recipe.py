@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import Layer, short_repr
-from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models
 from jaxcnn._mix import cutmix, mixup
 from jaxcnn._number import is_zero
 from jaxcnn._regularize import l1, l2, regularized
@@ -101,8 +101,7 @@ def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
 
 def loss_of(loss: Loss, model: Layer) -> LossFn:
     """loss(model)."""
-    if {"params", "state", "batch"} <= inspect.signature(loss).parameters.keys():
-        raise TypeError("fit: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model)")
+    check_loss_of_models("fit", loss)
     return loss(model)
 
 
