@@ -1,7 +1,7 @@
 """Five percent of the training labels are changed at random: the loss and the self-influence of examples find them.
 
     python -m experiments.mislabelled       fraction of the changed labels among the tenth of the digits with the
-                                            largest loss or self-influence; a random tenth contains 0.1 of them
+                                            largest loss or self-influence; a random choice would find a tenth
 
 LeNet-5 is trained on digits, 5 % of them with a wrong label. The self-influence of an example is how much its loss
 would grow if the model had been trained without it: large where the model had to memorize the label. It is computed

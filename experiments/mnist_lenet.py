@@ -3,7 +3,7 @@
     python -m experiments.mnist_lenet                    98.3 % on the digits in the package, 20 s on 2 cores
     python -m experiments.mnist_lenet data.name=mnist    99.3 % on all of MNIST, 2 minutes
 
-All of MNIST is read from data.root. If that is empty, it is read from JAXCNN_DATA or ~/.cache/jaxcnn.
+All of MNIST is read from data.root. If that is empty, it is read from JAXCNN_DATA or ~/.cache/jaxcnn, or downloaded.
 With train.report=true, the run's folder contains a page, report.html, that is updated after each epoch.
 """
 

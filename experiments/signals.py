@@ -7,9 +7,9 @@
 ucr.npz must be in data.root or JAXCNN_DATA. It holds the published training and test sets as NumPy arrays: NAME/train/x
 (N, steps, channels), NAME/train/y (N,), the same for test, and NAME/classes.
 
-The papers train for 1500 or 2000 epochs, and lower the learning rate when the training loss stops to improve. This
+The papers train for 1500 or 2000 epochs, and lower the learning rate when the training loss stops improving. This
 takes 100 epochs with a cosine schedule. The batch size is at most a tenth of the training set, as in the papers.
-`experiments/README.md` has more test errors. The data sets are small, so that they vary with the seed.
+`experiments/README.md` has more test errors. The data sets are small, so the errors vary with the seed.
 """
 
 import os

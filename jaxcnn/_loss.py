@@ -55,7 +55,7 @@ def check_loss(name: str, loss_fn: Any) -> None:
         loss = getattr(loss_fn, "__name__", "loss")
         in_fit = f"; for fit, loss=lambda model: {name}({loss}(model), ..)" if name in _TRANSFORMS else ""
         raise TypeError(
-            f"{name} needs the loss of a model, (params, state, batch, *, train, key=None) -> (loss, (state, metrics)): "
+            f"{name} needs the loss of a model, loss_fn(params, state, batch, train=, key=): "
             f"pass {loss}(model), not {loss}{in_fit}"
         )
 

@@ -98,7 +98,8 @@ class Window(NamedTuple):
             dilated = f" (size {self.size} dilated by {self.dilation})" if self.span != self.size else ""
             raise ValueError(
                 f"{layer}: the window {self.span}{dilated} is larger than the input with its padding {self.padding}; "
-                f"the input has shape {tuple(shape)}, read as (N, *spatial, C): are the channels last?"
+                f"the input has shape {tuple(shape)}, read as (N, *spatial, C): are the channels last, and is it "
+                "large enough for this network?"
             )
         return self
 

@@ -417,34 +417,40 @@ LARGE = np.float32(1.5 * 2**23)  # x + LARGE is rounded to an integer
 
 
 @pytest.mark.parametrize(
-    ("fn", "scale"),
+    ("fn", "values"),
     [
-        (lambda x: (x + LARGE) - LARGE, 1),
-        (lambda x: (x + np.float32(0.4)) + LARGE - LARGE, 1),
-        (lambda x: (x * np.float32(1e30)) * np.float32(1e30), 1e-35),
-        (lambda x: (x * np.float32(1e-30)) * np.float32(1e-30) * np.float32(1e30), 1e30),
-        (lambda x: (x + np.float32(1e30)) * np.float32(1e20), 1e30),
-        (lambda x: (x - np.float32(1e6)) * np.float32(1e3), 1e6),
-        (lambda x: x / np.float32(1e-39), 1e-20),
+        (lambda x: (x + LARGE) - LARGE, [0.3, 1.7]),
+        (lambda x: (x + np.float32(0.4)) + LARGE - LARGE, [0.3, 1.7]),
+        (lambda x: (x * np.float32(1e30)) * np.float32(1e30), [1e-35, 2e-35]),
+        (lambda x: (x * np.float32(1e-30)) * np.float32(1e30), [1e-15, 1e30]),
+        (lambda x: (2 * x + np.float32(1e30)) * np.float32(1e20), [-5e29, -6e29]),
+        (lambda x: (x - np.float32(1e6)) * np.float32(1e3), [1000001, 1000003]),
+        (lambda x: x / np.float32(1e-39), [1e-20, 2e-20]),
     ],
 )
-def test_numbers_are_merged_only_if_that_changes_rounding_errors(fn, scale):
+def test_numbers_are_merged_only_up_to_rounding(fn, values):
     """Compared with NumPy, because XLA merges them."""
-    x = (1 + np.random.default_rng(0).random((3, 4), np.float32)) * np.float32(scale)
-    with np.errstate(over="ignore"):
+    x = np.array(values, np.float32)[:, None]
+    with np.errstate(over="ignore", under="ignore"):
         expected = fn(x)
     np.testing.assert_allclose(run(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), x)[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layers", [(conv(4), lambda x: x), (flatten, dense(4))])
-def test_numbers_are_merged_into_a_layer_only_if_that_changes_rounding_errors(layers):
-    layer, rounded = serial(*layers), serial(*layers, lambda x: (x + LARGE) - LARGE)
-    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3), np.float32)
-    params, state = layer.init(jax.random.key(0), x)
+@pytest.mark.parametrize(
+    ("layers", "fn", "scale"),
+    [
+        ((conv(4), lambda x: x), lambda x: (x + LARGE) - LARGE, 1),
+        ((flatten, dense(4)), lambda x: (x + LARGE) - LARGE, 1),
+        ((flatten, dense(4)), lambda x: x * np.float32(1e-43) * np.float32(1e30), 1e10),
+    ],
+)
+def test_numbers_are_merged_into_a_layer_only_up_to_rounding(layers, fn, scale):
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3), np.float32) * np.float32(scale)
+    params, state = serial(*layers).init(jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: leaf + np.float32(0.3), params)
-    (y,) = run(jaxcnn.export(layer, params, state, x, format="onnx"), x)
-    (integers,) = run(jaxcnn.export(rounded, params, state, x, format="onnx"), x)
-    np.testing.assert_array_equal(integers, np.round(y))
+    (y,) = run(jaxcnn.export(serial(*layers), params, state, x, format="onnx"), x)
+    (z,) = run(jaxcnn.export(serial(*layers, fn), params, state, x, format="onnx"), x)
+    np.testing.assert_allclose(z, fn(y), rtol=1e-6)
 
 
 def test_scales_and_offsets_of_several_layers_are_merged():

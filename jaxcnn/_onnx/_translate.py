@@ -55,7 +55,8 @@ def _constant(value: Any) -> Constant:
 def _with_dtype(value: Value, var: Any) -> Value:
     """Literals are Python numbers, whose dtype only the variable knows."""
     if isinstance(var, Literal) and isinstance(value, Constant):
-        return value._replace(array=value.array.astype(var.aval.dtype))
+        aval: Any = var.aval
+        return value._replace(array=value.array.astype(aval.dtype))
     return value
 
 

@@ -130,7 +130,7 @@ def _fetched(
     missing = f"{file_names}: not found in {', '.join(map(str, searched))}"
     hint = "copy it there, or set JAXCNN_DATA to its folder"
     if root is not None:
-        raise DataError(f"{missing}; {hint}")
+        raise DataError(f"{missing}, which root selects; copy it there, or leave out root to search JAXCNN_DATA")
     try:
         return fetch(remote, _cache() / name)
     except DataError as error:

@@ -12,6 +12,7 @@ from jaxcnn._path import expected_one_of
 Config = dict[str, Any]
 
 _MISSING = "(none)"
+_ABBREVIATIONS = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay"}
 
 
 class ConfigError(ValueError):
@@ -80,8 +81,9 @@ def require_known(path: str, name: Any, known: Iterable[str]) -> None:
 def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
     """The error for an unknown path. It suggests a similar path, or one with a similar last component."""
     by_last_component = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    last = _ABBREVIATIONS.get(path.rpartition(".")[2], path.rpartition(".")[2])
     similar = difflib.get_close_matches(path, keys, 1, cutoff=0.8) or [
-        by_last_component[name] for name in difflib.get_close_matches(path.rpartition(".")[2], by_last_component, 1)
+        by_last_component[name] for name in difflib.get_close_matches(last, by_last_component, 1)
     ]
     closest = similar[0] if similar else ""
     return ConfigError(f"unknown key {path!r}; {expected_one_of(closest, keys)}")
