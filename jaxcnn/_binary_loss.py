@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn._layer import Layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._numeric import times_log
-from jaxcnn._target import binary_target, check_binary_label, check_class_label, class_target
+from jaxcnn._target import binary_target, check_binary_label, check_class_label, check_ignore_label, class_target
 from jaxcnn._window import check_positive
 
 
@@ -48,6 +48,7 @@ def binary_cross_entropy(
         0.6931
     """
     label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+    ignore_label = check_ignore_label("binary_cross_entropy", ignore_label)
     weights = np.asarray(pos_weight, np.float32)
     if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"pos_weight must be a finite number >= 0, or one per label, got {short_repr(pos_weight)}")
@@ -102,6 +103,7 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     segmentation", 2016.
     """
     smooth = check_positive("smooth", smooth)
+    ignore_label = check_ignore_label("dice", ignore_label)
 
     def compute(output, label, weight, train):
         logits = at_least_float32(output)

@@ -95,6 +95,11 @@ def distillation(
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     check_loss_of_models("distillation", loss)
+    if isinstance(teacher, Layer) or not callable(teacher):
+        raise TypeError(
+            "distillation: teacher must be a function images -> logits, such as lambda x: net.apply(params, state, x, "
+            f"train=False)[0], got {short_repr(teacher)}"
+        )
     weight = check_number("distillation: weight", weight, 0, 1, closed=True)
     temperature = check_positive("distillation: temperature", temperature)
 

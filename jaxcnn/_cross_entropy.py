@@ -10,7 +10,7 @@ from jaxcnn._layer import Layer, check_number
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import times_log
-from jaxcnn._target import check_class_label, class_logits, class_target
+from jaxcnn._target import check_class_label, check_ignore_label, class_logits, class_target
 
 
 def cross_entropy(
@@ -118,6 +118,7 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
 
 def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Callable[..., jax.Array]) -> LossFn:
     """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy."""
+    ignore_label = check_ignore_label(loss_name, ignore_label)
 
     def compute(output, label, weight, train):
         logits = class_logits(loss_name, output)

@@ -97,6 +97,11 @@ def constructor(fn: Constructor) -> Constructor:
         if not takes_any and (unknown := [name for name in kwargs if name not in parameters]):
             known = ", ".join(name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
             raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}")
+        if "norm" in parameters and isinstance(norm := kwargs.get("norm"), Layer):
+            raise TypeError(
+                f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
+                f"functools.partial(batch_norm, eps=1e-3), not a layer; got {norm!r}"
+            )
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr, spec_of
 from jaxcnn._path import expected_one_of
@@ -81,12 +82,13 @@ def _accepts(f: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
 
 
 def batch_entry(batch: Batch, name: str) -> Any:
-    """`batch[name]`; the error for a missing entry explains the format of a batch."""
+    """`batch[name]`, a list as an array; the error for a missing entry explains the format of a batch."""
     if not isinstance(batch, dict):
         raise TypeError(f'a batch must be a dict with "image" and "label", got {short_repr(batch)}')
     if name not in batch:
         raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
-    return batch[name]
+    entry = batch[name]
+    return np.asarray(entry) if isinstance(entry, list) else entry
 
 
 def is_label_map(label: Any, image: Any) -> bool:

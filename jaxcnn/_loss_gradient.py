@@ -97,6 +97,7 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
     def clipped_loss(params, state, batch, *, train, key=None):
         if not train:
             return loss_fn(params, state, batch, train=False, key=key)
+        batch = {name: batch_entry(batch, name) for name in batch}
         count = len(jax.tree.leaves(batch_entry(batch, "image"))[0])
         fixed = lax.stop_gradient(params)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxcnn._layer import at_least_float32, short_repr
 from jaxcnn._loss import masked, unmix
 from jaxcnn._validate import check_labels, check_probabilities, fraction_tolerance, is_concrete
+from jaxcnn._window import check_integer
 
 
 def class_logits(name: str, output: Any) -> list[Any]:
@@ -42,7 +43,7 @@ def class_target(
         counted = jnp.ones(logits.shape[:-1], logits.dtype)
         if jnp.issubdtype(label.dtype, jnp.integer):
             if ignore_label is not None:
-                counted = (label != ignore_label).astype(logits.dtype)
+                counted = differs(label, ignore_label).astype(logits.dtype)
             last_class = min(classes - 1, jnp.iinfo(label.dtype).max)  # must not overflow a small dtype
             valid = (label >= 0) & (label <= last_class) | (counted == 0)
             fractions = jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=logits.dtype) * counted[..., None]
@@ -54,6 +55,24 @@ def class_target(
         return masked(fractions, weight), counted
 
     return unmix(label, convert)
+
+
+def check_ignore_label(name: str, ignore_label: Any) -> int | None:
+    """Returns the label as an int, or None; raises unless it is an integer or None."""
+    if ignore_label is None:
+        return None
+    if isinstance(ignore_label, bool | np.bool_):
+        raise TypeError(f"{name}: ignore_label must be an integer or None, got {ignore_label}")
+    return check_integer(name, "ignore_label", ignore_label, -(2**31))
+
+
+def differs(label: jax.Array, ignore_label: int) -> jax.Array:
+    """label != ignore_label, also if the dtype of the labels does not hold this number, where JAX would wrap it."""
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        info = jnp.iinfo(label.dtype)
+        if not info.min <= ignore_label <= info.max:
+            return jnp.ones(label.shape, bool)
+    return label != ignore_label
 
 
 def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: Any, ignore_label: int | None) -> None:
@@ -94,7 +113,7 @@ def binary_target(
         label = jnp.asarray(label).reshape(logits.shape)
         counted = jnp.ones(logits.shape, logits.dtype)
         if ignore_label is not None:
-            counted = (label != ignore_label).astype(logits.dtype)
+            counted = differs(label, ignore_label).astype(logits.dtype)
         values = jnp.where(counted == 0, 0, label.astype(logits.dtype))
         valid = (values >= 0) & (values <= 1)
         return masked(jnp.where(valid, values, jnp.full((), jnp.nan, logits.dtype)), weight), counted

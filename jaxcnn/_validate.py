@@ -36,7 +36,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
             raise TypeError(f"{name}: {entry!r} must be an array with one row per example, got {short_repr(value)}")
         if not _is_numeric(value):
             raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
-        _check_wide_integers(f"{name}: {entry}", value)
+        check_wide_integers(f"{name}: {entry}", value)
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
         raise ValueError(f"{name} needs entries of the same length, at least 1, got lengths {lengths}")
@@ -186,7 +186,7 @@ def _check_weights(name: str, weight: Any) -> None:
         raise ValueError(f"{name}: weight[{i}] is {weight[i]}; weights must be finite and at least 0")
 
 
-def _check_wide_integers(name: str, values: Any) -> None:
+def check_wide_integers(name: str, values: Any) -> None:
     """Raises ValueError for integers that JAX would wrap when it reduces them to 32 bits."""
     if isinstance(values, jax.Array):
         return  # reduced already; a copy to the host would be for nothing

@@ -193,3 +193,9 @@ def test_fit_moves_label_maps(tmp_path, spatial):
         moved("3", augment=chain)
     with pytest.raises(train.ConfigError, match=r"label_fill must be a number, such as 255, or a list of numbers, got"):
         moved("4", augment=chain, label_fill=["a"])
+
+
+def test_label_maps_that_do_not_fit_into_32_bits():
+    batch = {"image": IMAGES, "label": np.full(IMAGES.shape[:3], 2**32 + 5)}
+    with pytest.raises(ValueError, match=r"compose: label\[0, 0, 0, 0\] is 4294967301, which does not fit into int32"):
+        augment.compose(augment.flip())(jax.random.key(0), batch)

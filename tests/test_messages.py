@@ -115,7 +115,7 @@ SHAPES = table(
         ValueError,
         r"(?s)kernel .*channels-last.*\(3, 3, 8, 4\).*in layer 'conv'",
     ),
-    ("NCHW, LeNet", lambda: use(lenet5(), (1, 1, 28, 28)), ValueError, r"are the channels last\?"),
+    ("NCHW, LeNet", lambda: use(lenet5(), (1, 1, 28, 28)), ValueError, "are the channels last, and is it large enough"),
     (
         "NCHW, depthwise",
         lambda: use(serial(dw=depthwise_conv(3)), (1, 8, 8, 3), (1, 3, 8, 8)),
@@ -221,6 +221,23 @@ OPTIONS = table(
     ("stddev", lambda: jaxcnn.gaussian_noise(-1), ValueError, r"stddev .*got -1"),
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
+    *(
+        ("ignore_label", functools.partial(loss, NET, ignore_label=value), TypeError, "ignore_label must be an int")
+        for loss in (cross_entropy, jaxcnn.focal, jaxcnn.dice, jaxcnn.binary_cross_entropy)
+        for value in (True, 0.5, "255", [1])
+    ),
+    (
+        "norm with a call",
+        lambda: resnet50(norm=batch_norm()),
+        TypeError,
+        r"resnet50: norm must be a function that makes a layer, such as batch_norm .* got batch_norm\(\)",
+    ),
+    (
+        "teacher a layer",
+        lambda: jaxcnn.distillation(cross_entropy, NET),
+        TypeError,
+        "teacher must be a function images -> logits",
+    ),
     (
         "loss without its model",
         lambda: regularized(cross_entropy),

@@ -372,3 +372,19 @@ def test_a_batch_without_examples(name, weighted):
         result, (_, metrics) = value(loss, Z[:0], label[:0], train=train, **batch)
         assert result == 0
         assert all(metric == 0 for metric in metrics.values())
+
+
+@pytest.mark.parametrize("loss", [cnn.cross_entropy, cnn.focal])
+def test_ignore_label_that_the_dtype_of_labels_does_not_hold(loss):
+    """JAX would wrap 255 to -1 for int8."""
+    loss_fn = loss(cnn.as_layer(cnn.identity), ignore_label=255)
+    compute = jax.jit(lambda label: loss_fn({}, {}, {"image": 3 * jnp.eye(2), "label": label}, train=True)[0])
+    assert jnp.isnan(compute(jnp.array([0, -1], jnp.int8)))
+    assert compute(jnp.array([0, 255], jnp.uint8)) == compute(jnp.array([0, 255]))
+
+
+@pytest.mark.parametrize("transform", [cnn.mixup, cnn.clip_per_example], ids=lambda f: f.__name__)
+def test_labels_in_a_list(transform):
+    loss_fn = transform(cnn.cross_entropy(cnn.as_layer(cnn.identity)), 1.0)
+    of = lambda label: loss_fn({}, {}, {"image": 5 * jnp.eye(4), "label": label}, train=True, key=jax.random.key(3))[0]
+    assert of([0, 1, 2, 3]) == of(np.arange(4))

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxcnn._layer import as_floating, at_least_float32, short_repr
 from jaxcnn._loss import is_label_map
+from jaxcnn._validate import check_wide_integers
 
 
 class When(NamedTuple):
@@ -95,6 +96,7 @@ def compose(
             planes = label[..., None] if label.ndim < image.ndim else label
             if len(planes) != len(image):
                 raise ValueError(f"compose needs one label map per image, got {len(image)} images, {len(planes)} maps")
+            check_wide_integers("compose: label", planes)
         when = When(*(jnp.broadcast_to(field, len(image)) for field in when))
         image, planes = jax.vmap(augment_example)(jax.random.split(key, len(image)), image, planes, when)
         if not isinstance(images, dict):

@@ -71,8 +71,8 @@ def evaluate(
     if isinstance(data, tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
-        arrays: Any = data
-        check_batch("evaluate", arrays, required=())
+        check_batch("evaluate", data, required=())
+        arrays = {name: np.asarray(value) if isinstance(value, list) else value for name, value in data.items()}
         batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
         batches = to_devices(with_checked_batches("evaluate", batches, check))
