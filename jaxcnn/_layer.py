@@ -266,10 +266,15 @@ def in_layer(name: str) -> Iterator[None]:
         raise
 
 
+def check_array(x: Any, layer: str) -> None:
+    """Raises TypeError for anything but an array or a ShapeDtypeStruct: jnp.asarray would stack the arrays of a tuple."""
+    if not has_spec(x):
+        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
+
+
 def as_floating(x: Any, layer: str) -> Any:
     """Returns `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
-    if not hasattr(x, "dtype"):
-        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
+    check_array(x, layer)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         integers = jnp.issubdtype(x.dtype, jnp.integer)
         hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if integers else ""
@@ -283,14 +288,24 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 
 
 def spatial_rank(x: Any, layer: str) -> int:
-    """The number of spatial dimensions of x (N, *spatial, C), which must be 1 to 3."""
+    """The number of spatial dimensions of x (N, *spatial, C), which must be 1 to 3, and not empty."""
+    check_array(x, layer)
     rank = len(x.shape) - 2
     if not 1 <= rank <= 3:
         raise ValueError(
             f"{layer} needs (N, *spatial, C) with 1 to 3 spatial dimensions, such as images (N, H, W, C), "
             f"got shape {x.shape}"
         )
+    if 0 in x.shape[1:-1]:
+        raise ValueError(f"{layer} needs at least one position in each spatial dimension, got shape {x.shape}")
     return rank
+
+
+def check_train(train: Any) -> bool:
+    """Returns `train` if it is a bool: any other value, such as "no", would count as True or False unnoticed."""
+    if not isinstance(train, bool):
+        raise TypeError(f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}")
+    return train
 
 
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:

@@ -71,6 +71,34 @@ def test_shard_map_on_two_devices(cases):
     assert result.stdout == "equal\n", result.stderr
 
 
+BATCHES = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxcnn import batch_norm, dense, serial
+mesh = jax.make_mesh((4,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+layer = serial(dense(3), batch_norm())
+for examples in (4, 8, 16, 32):
+    x = np.random.default_rng(examples).normal(size=(examples, 2)).astype(np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    def loss(params, x):
+        y, after = layer.apply(params, state, x, train=True)
+        return (y * x[:, :1]).sum(), after
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    sharded = step(params, jax.device_put(x, NamedSharding(mesh, PartitionSpec("devices"))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), sharded, step(params, x))
+print("equal")
+"""
+
+
+def test_small_batches_on_four_devices():
+    """With four devices, XLA takes the wrong rows of a sharded array for slices of one row: one in 16 of 16 rows."""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    result = subprocess.run(
+        [sys.executable, "-c", BATCHES], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert result.stdout == "equal\n", result.stderr
+
+
 @pytest.mark.parametrize("name", ["conv_strided", "dense", "max_pool", "avg_pool", "upsample_linear", "batch_norm"])
 def test_without_jit(name):
     case = layers.BY_NAME[name]
