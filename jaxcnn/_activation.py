@@ -1,9 +1,11 @@
 """Activations with parameters. For all others, use the functions of `jax.nn`."""
 
+import math
+
 import jax.numpy as jnp
 
 from jaxcnn._initial import filled
-from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
+from jaxcnn._layer import Layer, as_floating, check_number, constructor, get_param, stateless
 from jaxcnn._lowering import broadcast
 
 
@@ -30,6 +32,7 @@ def prelu(*, slope: float = 0.25) -> Layer:
 
     Source: He et al., "Delving deep into rectifiers", 2015.
     """
+    slope = check_number("prelu: slope", slope, -math.inf)
 
     def init(key, x):
         return {"scale": filled(as_floating(x, "prelu").shape[-1:], slope)}

@@ -84,8 +84,8 @@ def _adaptive(name: str, output_size: Any, reduce: Callable, even_pool: Callable
             check_integer(name, "output_size", entry)
 
     def fn(x):
-        x = check_real(jnp.asarray(x), name) if even_pool is max_pool else as_floating(x, name)
         rank = spatial_rank(x, name)
+        x = check_real(jnp.asarray(x), name) if even_pool is max_pool else as_floating(x, name)
         spatial = x.shape[1:-1]
         sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
         if len(sizes) != rank:

@@ -18,7 +18,19 @@ from jax import lax
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
-from jaxcnn._layer import Layer, Params, State, as_layer, constructor, has_spec, in_layer, short_repr, spec_of
+from jaxcnn._layer import (
+    Layer,
+    Params,
+    State,
+    as_layer,
+    check_array,
+    check_train,
+    constructor,
+    has_spec,
+    in_layer,
+    short_repr,
+    spec_of,
+)
 from jaxcnn._lowering import stored
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
@@ -175,6 +187,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
     check_integer("repeat", "n", n)
 
     def apply(params, state, x, *, train, key=None):
+        check_array(x, "repeat")
         check_stacked("repeat", params, n)
 
         def step(x, inputs):
@@ -228,10 +241,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
             return _init_layers(composition, key, _inputs(composition, check_key(key), spec_of(x), found))
 
     def apply(params, state, x, *, train, key=None):
-        if not isinstance(train, bool):
-            raise TypeError(
-                f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}"
-            )
+        check_train(train)
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)

@@ -24,7 +24,7 @@ def crop_and_resize(size: int | Sequence[int], method: str = "linear", *, extrap
 
     The input is a pair (x, boxes). As in TensorFlow, a box is (y1, x1, y2, x2), the low and then the high ends of all
     dimensions, in fractions of the image from the center of its first pixel to that of its last. A box with low > high
-    is flipped. For size 1, p is the center of the box.
+    is flipped. For size 1, p is the center of the box. A box with a NaN gives NaN.
 
     Args:
         size: size of all crops, one int for all spatial dimensions or one per dimension.
@@ -51,14 +51,14 @@ def crop_and_resize(size: int | Sequence[int], method: str = "linear", *, extrap
 
     def fn(pair):
         x, boxes, sizes = _inputs("crop_and_resize", pair, size)
-        at, inside = [], []
+        at, outside = [], []
         for dim, (n, m) in enumerate(zip(x.shape[1:-1], sizes, strict=True)):
             low, high = boxes[..., dim, None], boxes[..., len(sizes) + dim, None]
             fraction = np.linspace(0, 1, m) if m > 1 else np.array([0.5])
             position = (low + (high - low) * jnp.asarray(fraction, boxes.dtype)[None, None]) * (n - 1)
-            inside.append((position >= 0) & (position <= n - 1))
+            outside.append((position < 0) | (position > n - 1))
             at.append(jnp.floor(position + 0.5) if method == "nearest" else position)  # ties up, as in TensorFlow
-        return _sample_lattice(x, at, inside, method, extrapolation_value)
+        return _sample_lattice(x, at, outside, method, extrapolation_value)
 
     return as_layer(fn)
 
@@ -75,7 +75,7 @@ def roi_align(
 
     The input is a pair (x, boxes). As in torchvision, a box is (x1, y1, x2, y2), the low and then the high ends of all
     dimensions, the last one first, in pixels of an image that is 1 / spatial_scale times as large as x. Positions more
-    than one pixel outside give 0, others the nearest value.
+    than one pixel outside give 0, others the nearest value. A box with a NaN gives NaN.
 
     Args:
         size: number of bins, one int for all spatial dimensions or one per dimension.
@@ -104,15 +104,15 @@ def roi_align(
     def fn(pair):
         x, boxes, sizes = _inputs("roi_align", pair, size)
         rank = len(sizes)
-        at, inside = [], []
+        at, outside = [], []
         for dim, (n, m) in enumerate(zip(x.shape[1:-1], sizes, strict=True)):
             low, high = (boxes[..., end, None] * spatial_scale for end in (rank - 1 - dim, 2 * rank - 1 - dim))
             extent = high - low if aligned else jnp.maximum(high - low, 1)
             fraction = (np.arange(m * sampling_ratio) + 0.5) / (m * sampling_ratio)
             position = low + extent * jnp.asarray(fraction, boxes.dtype)[None, None] - (0.5 if aligned else 0)
-            inside.append((position >= -1) & (position <= n))
+            outside.append((position < -1) | (position > n))
             at.append(position)
-        y = _sample_lattice(x, at, inside, "linear", 0.0)
+        y = _sample_lattice(x, at, outside, "linear", 0.0)
         bins = [part for m in sizes for part in (m, sampling_ratio)]
         y = at_least_float32(y).reshape(*boxes.shape[:2], *bins, x.shape[-1])
         return y.mean(tuple(range(3, 3 + 2 * rank, 2))).astype(x.dtype)
@@ -130,7 +130,7 @@ def _inputs(name: str, pair: Any, size: int | Sequence[int]) -> tuple[jax.Array,
 
 
 def _sample_lattice(
-    x: jax.Array, at: Sequence[jax.Array], inside: Sequence[jax.Array], method: str, outside_value: float
+    x: jax.Array, at: Sequence[jax.Array], outside: Sequence[jax.Array], method: str, outside_value: float
 ) -> jax.Array:
     """(N, *spatial, C), per dimension (N, boxes, m) -> (N, boxes, *m, C): x at all combinations of the positions."""
     shape = (*at[0].shape[:2], *(position.shape[2] for position in at))
@@ -140,5 +140,5 @@ def _sample_lattice(
 
     flat = [combine(position, dim).reshape(shape[0], math.prod(shape[1:])) for dim, position in enumerate(at)]
     y = sample(x, flat, method, "border").reshape(*shape, x.shape[-1])
-    is_inside = functools.reduce(operator.and_, (combine(mask, dim) for dim, mask in enumerate(inside)))
-    return jnp.where(is_inside[..., None], y, jnp.asarray(outside_value, y.dtype))
+    is_outside = functools.reduce(operator.or_, (combine(mask, dim) for dim, mask in enumerate(outside)))
+    return jnp.where(is_outside[..., None], jnp.asarray(outside_value, y.dtype), y)

@@ -40,7 +40,7 @@ def deform_conv(
     """((N, *spatial, C), offset, mask) -> (N, *spatial', features): a deformable convolution.
 
     y[n, i, f] = bias[f] + sum_k sum_c mask[n, i, k] * x[n, stride * i + dilation * k - low + offset[n, i, k], c]
-        * kernel[k, c, f],  with x interpolated linearly, and 0 outside
+        * kernel[k, c, f],  with x interpolated linearly, 0 outside, and NaN where the offset is NaN
 
     The input is a pair (x, offset), or with a mask (version 2) a triple. For K kernel elements, the offset has shape
     (N, *spatial', G * K * rank) and the mask (N, *spatial', G * K); each of G groups of channels of x has its own. The

@@ -12,6 +12,7 @@ from jaxcnn._layer import (
     Layer,
     as_floating,
     as_layer,
+    check_array,
     check_number,
     constructor,
     get_param,
@@ -98,6 +99,7 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
         >>> jaxcnn.flatten(jnp.zeros((8, 5, 5, 16)), start_dim=2).shape
         (8, 5, 80)
     """
+    check_array(x, "flatten")
     rank = len(x.shape)
     first, last = (dim + rank if dim < 0 else dim for dim in (start_dim, end_dim))
     if not 0 <= first <= last < rank and (first, last, rank) != (1, 0, 1):  # (N,) becomes (N, 1)

@@ -4,8 +4,18 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, short_repr, spatial_rank
+from jaxcnn._layer import (
+    Layer,
+    as_floating,
+    as_layer,
+    at_least_float32,
+    check_array,
+    constructor,
+    short_repr,
+    spatial_rank,
+)
 from jaxcnn._sample import BOUNDARIES, SAMPLE_METHODS, sample
 from jaxcnn._window import check_choice
 
@@ -18,7 +28,7 @@ def grid_sample(method: str = "linear", *, padding_mode: str = "zeros", align_co
 
     The input is a pair (x, grid). As in PyTorch, the grid has the last spatial dimension first, (x, y) for images, and
     -1 and 1 are the ends of the image. With align_corners, they are the centers of the outer pixels:
-    p = (grid[n, i] + 1) / 2 * (spatial - 1).
+    p = (grid[n, i] + 1) / 2 * (spatial - 1). At a position that is NaN, the output is NaN.
 
     Args:
         method: "linear" (bilinear for images), "nearest" or "cubic".
@@ -73,4 +83,10 @@ def floating_inputs(name: str, inputs: Any, expected: str) -> tuple[jax.Array, .
     """The arrays of a layer with several inputs."""
     if not isinstance(inputs, tuple | list) or len(inputs) != expected.count(",") + 1:
         raise TypeError(f"{name} needs the inputs {expected}, got {short_repr(inputs)}")
+    for value, part in zip(inputs[1:], expected.strip("()").split(", ")[1:], strict=True):
+        check_array(value, name)
+        if not jnp.issubdtype(value.dtype, jnp.floating):  # `as_floating` would advise to scale it like an image
+            raise TypeError(
+                f"{name}: {part} must be floating-point, got {short_repr(value)}: use {part}.astype(jnp.float32)"
+            )
     return tuple(as_floating(value, name) for value in inputs)

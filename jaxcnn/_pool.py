@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, short_repr, spatial_rank
+from jaxcnn._layer import (
+    Layer,
+    as_floating,
+    as_layer,
+    at_least_float32,
+    check_number,
+    constructor,
+    short_repr,
+    spatial_rank,
+)
 from jaxcnn._lowering import window_max, window_min, window_sum
 from jaxcnn._numeric import norm
 from jaxcnn._window import Padding, Window, check_window_options, make_window
@@ -163,8 +172,9 @@ def lp_pool(
 
     Source: Gulcehre et al., "Learned-norm pooling for deep feedforward and recurrent neural networks", 2014.
     """
-    if not 1 <= p < math.inf:
-        raise ValueError(f"lp_pool: p must be at least 1 and finite, got {p}; for infinity, use max_pool of |x|")
+    p = check_number("lp_pool: p", p, 1, closed=True)
+    if p == math.inf:
+        raise ValueError("lp_pool: p must be finite, got inf; use max_pool of |x|")
 
     def p_norm(x, window, padding):
         y = jnp.pad(at_least_float32(as_floating(x, "lp_pool")), ((0, 0), *window.padding, (0, 0)))
@@ -204,7 +214,8 @@ def global_max_pool(x: jax.Array) -> jax.Array:
         Array([[3.]], dtype=float32)
     """
     spatial_rank(x, "global_max_pool")
-    return first_max(jnp.asarray(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
+    x = check_real(jnp.asarray(x), "global_max_pool")
+    return first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
 def first_max(x: jax.Array, axis: int) -> jax.Array:
@@ -227,8 +238,8 @@ def make_pool(
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
 
     def fn(x):
-        x = jnp.asarray(x)
         spatial_rank(x, name)
+        x = jnp.asarray(x)
         requested = make_window(name, x.shape, size, stride, dilation, padding)
         window = (requested.with_ceil_mode(x.shape[1:-1]) if ceil_mode else requested).check_fits(name, x.shape)
         no_padding = ((0, 0),) * len(window.padding)

@@ -15,7 +15,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import Layer, Params, as_layer, constructor, get_param
+from jaxcnn._layer import Layer, Params, as_layer, check_number, constructor, get_param
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import (
     align_trailing,
@@ -135,7 +135,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
         eps: added to the variance.
 
     Raises:
-        ValueError: if the layer has no kernel.
+        ValueError: if the layer has no kernel, or for a negative eps.
 
     Example:
         >>> layer = jaxcnn.weight_standardized(jaxcnn.dense(1, bias=False), eps=0.0)
@@ -145,6 +145,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
     """
     layer = as_layer(layer)
+    eps = check_number("weight_standardized: eps", eps)
 
     def standardize(kernel):
         centered, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))

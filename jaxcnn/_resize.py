@@ -124,8 +124,8 @@ def resize(
     a = check_number("resize: a", a, -np.inf)
 
     def fn(x):
-        x = jnp.asarray(x) if method == "nearest" else as_floating(x, "resize")
         spatial_rank(x, "resize")
+        x = jnp.asarray(x) if method == "nearest" else as_floating(x, "resize")
         axes = _axes(x, size, scale)
         if method == "nearest":
             return _nearest(x, axes, coordinates, rounding)

@@ -9,6 +9,7 @@ from jaxcnn._layer import (
     as_floating,
     as_layer,
     at_least_float32,
+    check_number,
     constructor,
     get_param,
     spatial_rank,
@@ -28,7 +29,8 @@ def local_response_norm(
 
     y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
 
-    For padding="SAME", j is from c - (size - 1) // 2 to c + size // 2. Only an even size makes a difference.
+    For padding="SAME", j is from c - (size - 1) // 2 to c + size // 2. Only an even size makes a difference. Where a
+    sum of squares exceeds the largest float32, 3e38, y is 0.
 
     Args:
         size: number of channels in the sum.
@@ -38,7 +40,7 @@ def local_response_norm(
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for another padding.
+        ValueError: for another padding, or an option below 0.
 
     Example:
         >>> layer = jaxcnn.local_response_norm(3, alpha=3.0, beta=1.0)
@@ -49,6 +51,10 @@ def local_response_norm(
     """
     check_integer("local_response_norm", "size", size)
     check_choice("local_response_norm", "padding", padding, ("SAME_LOWER", "SAME"))
+    alpha, beta, k = (
+        check_number(f"local_response_norm: {name}", value)
+        for name, value in (("alpha", alpha), ("beta", beta), ("k", k))
+    )
     low, high = size // 2, (size - 1) // 2
     if padding == "SAME":
         low, high = high, low
@@ -84,7 +90,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without spatial dimensions.
+        ValueError: for input without spatial dimensions, or a negative eps.
 
     Example:
         >>> x = jnp.ones((1, 4, 2))
@@ -95,6 +101,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     Source: Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders", 2023.
     """
     name = "global_response_norm"
+    eps = check_number(f"{name}: eps", eps)
 
     def init(key, x):
         spatial_rank(as_floating(x, name), name)

@@ -23,7 +23,7 @@ def sample(
     """(N, *spatial, C), rank arrays (N, P) of pixel positions -> (N, P, C).
 
     Outside, x is 0 ("zeros"), its nearest value ("border"), or its mirror image ("reflection"), around the centers of
-    the outer pixels with align_corners, else around their edges.
+    the outer pixels with align_corners, else around their edges. At a position that is NaN, the result is NaN.
     """
     spatial = x.shape[1:-1]
     wide = at_least_float32(x)
@@ -46,7 +46,7 @@ def sample(
     for corner in itertools.product(*taps):
         index, weight = jnp.zeros(at[0].shape, jnp.int32), jnp.ones(at[0].shape, wide.dtype)
         for (position, part), n in zip(corner, spatial, strict=True):
-            weight = weight * jnp.where((position >= 0) & (position <= n - 1), part, 0)
+            weight = weight * jnp.where((position < 0) | (position > n - 1), 0, part)  # NaN keeps its weight, NaN
             index = index * n + _clip(position, n).astype(jnp.int32)
         values = jax.vmap(lambda values, index: jnp.take(values, index, 0, mode="clip"))(flat, index)
         weight = weight[..., None]
@@ -58,7 +58,7 @@ def sample(
 def _taps(at: jax.Array, method: str) -> list[tuple[jax.Array, jax.Array]]:
     """Integer positions and their weights."""
     if method == "nearest":
-        return [(jnp.round(at), jnp.ones_like(at))]
+        return [(jnp.round(at), jnp.where(jnp.isnan(at), at, 1))]
     low = jnp.floor(at)
     t = at - low
     if method == "linear":
@@ -74,7 +74,7 @@ def _clip(at: jax.Array, n: int) -> jax.Array:
 def _reflect(at: jax.Array, n: int, align_corners: bool) -> jax.Array:
     low, span = (0.0, n - 1) if align_corners else (-0.5, n)
     if span == 0:
-        return jnp.zeros_like(at)
-    distance = jnp.where(at < low, low - at, at - low)
-    distance = distance - 2 * span * jnp.floor(distance / (2 * span))
+        return jnp.where(jnp.isnan(at), at, 0)
+    distance = jnp.where(jnp.isinf(at), 0, jnp.abs(at - low))  # an infinite position has the value of the first pixel
+    distance = lax.rem(distance, jnp.full_like(distance, 2 * span))
     return jnp.where(distance > span, 2 * span - distance, distance) + low

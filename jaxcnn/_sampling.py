@@ -4,7 +4,7 @@ The request is an entry of `state` without arrays, under a key that no layer can
 children, as they do with a probe. It is an argument, so jax traces a jitted layer again for it.
 """
 
-from jaxcnn._layer import State
+from jaxcnn._layer import State, check_train
 
 SAMPLING = "/sampling"  # layer names contain no slash
 
@@ -26,4 +26,4 @@ def without_sampling(state: State) -> State:
 
 def is_random(state: State, train: bool) -> bool:
     """Whether a random layer draws values: in training, or on request."""
-    return train or SAMPLING in state
+    return check_train(train) or SAMPLING in state

@@ -34,6 +34,7 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
         rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
+        TypeError: in training, for a layer whose output is not one floating-point array.
         ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
@@ -57,6 +58,7 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
         rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
+        TypeError: in training, for a layer whose output is not one floating-point array.
         ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
@@ -80,6 +82,7 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
         rate: drop probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
+        TypeError: in training, for a layer whose output is not one floating-point array.
         ValueError: if `rate` is outside [0, 1), or in training without a key.
 
     Example:
@@ -141,6 +144,8 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """
     layer = as_layer(layer)
     try:
+        if dtype is None:
+            raise TypeError("NumPy would read None as float64")
         dtype = jnp.dtype(dtype)
     except TypeError as error:
         raise TypeError(f"cast: {dtype!r} is not a dtype; use one such as jnp.bfloat16") from error
@@ -273,6 +278,8 @@ def _drop_output(
         y, state = layer.apply(params, state, x, train=train, key=key)
         if not has_spec(y):
             raise TypeError(f"{name} needs a layer that returns an array, got {short_repr(y)}")
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise TypeError(f"{name} needs a layer with floating-point output, got {short_repr(y)}")
         return dropout(drop_key, rate, y), state
 
     return Layer(layer.init, apply)

@@ -114,7 +114,8 @@ def max_unpool(
             spatial = per_dimension(name, "output_size", output_size, rank)
         n, channels = y.shape[0], y.shape[-1]
         positions = (int(np.prod(y.shape[1:-1])), int(np.prod(spatial)))
-        put = lambda values, at: jnp.zeros(positions[1], y.dtype).at[at].set(values, mode="drop")
+        outside = {"mode": "drop", "wrap_negative_indices": False}
+        put = lambda values, at: jnp.zeros(positions[1], y.dtype).at[at].set(values, **outside)
         flat = (array.reshape(n, positions[0], channels) for array in (y, indices))
         x = jax.vmap(jax.vmap(put, 1, 1))(*flat)
         return x.reshape(n, *spatial, channels)

@@ -255,6 +255,20 @@ def test_a_failure_anywhere_leaves_the_steps_before(two_steps, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"n": np.array([0, 2**40])}, r"checkpoint.save: n\[1\] is 1099511627776, which does not fit into int32"),
+        ({"n": np.zeros((0, 3))}, "no array with values"),
+        ({}, "no array with values"),
+    ],
+)
+def test_arrays_that_are_refused(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.save(tmp_path, 1, arrays)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("step", "keep", "message"), [(-1, 3, "step must be at least 0"), (0, 0, "keep must be at least 1")]
 )
 def test_refuses(tmp_path, step, keep, message):

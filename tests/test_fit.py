@@ -623,3 +623,83 @@ def test_frozen_parameters_stay_constant(config, seeds, tmp_path):
         params = train.TrainState.create(net, optax.sgd(0.1), jax.random.key(seed), digits[0][:1]).params
         np.testing.assert_array_equal(trained.params["body"]["kernel"], params["body"]["kernel"])
         assert (trained.params["head"]["kernel"] != params["head"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_update_at_the_end_of_an_epoch_that_is_not_finite(seeds, tmp_path):
+    net, rng = cnn.serial(cnn.flatten, cnn.dense(3)), np.random.default_rng(0)
+    images, labels = 1000 * rng.random((24, 4, 4, 1), np.float32), rng.integers(0, 3, 24)
+    optimizer = {"optimizer": {"name": "sgd", "learning_rate": 3e38}, "schedule": {"name": "constant"}}
+    config = {"epochs": 1, "batch_size": 8, "accumulate": 8} | optimizer
+    start = functools.partial(
+        train.fit, net, (images, labels), run=train.Run("fit", {}, folder=tmp_path), config=config
+    )
+    if seeds:
+        result = start(seeds=seeds)
+        assert all(run.nonfinite_step is not None for run in result.runs)
+    else:
+        with pytest.raises(train.NonFiniteError, match="kernel is not finite after the update at the end of the epoch"):
+            start()
+        assert not checkpoint.steps(tmp_path / "checkpoints")
+
+
+def test_muon_has_decoupled_weight_decay():
+    params = {"kernel": 2 * jnp.eye(3), "bias": jnp.ones(3)}
+    decay = {"rate": 0.01, "where": ".*"}
+    config = train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1}, "weight_decay": decay})
+    ours = train.make_optimizer(config | {"schedule": {"name": "constant", "warmup": 0, "end": 0}}, 10, params)
+    theirs = optax.contrib.muon(0.1, weight_decay=0.01)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    update = lambda optimizer: optimizer.update(gradient, optimizer.init(params), params)[0]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), update(ours), update(theirs))
+    with pytest.raises(train.ConfigError, match="muon has no such argument"):
+        train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1, "weight_decay_mask": False}})
+
+
+@pytest.mark.parametrize("end", [0.0, 0.2])
+def test_end_of_an_exponential_schedule(end):
+    config = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "exponential", "end": end}}
+    with pytest.raises(train.ConfigError, match=r"schedule.end must be above 0 and at most 0.1 for an exponential"):
+        train.resolve(config)
+
+
+def test_loss_without_a_metric_of_its_name():
+    def loss_fn(params, state, batch, *, train, key=None):
+        return jnp.square(params["w"] - batch["image"]).mean(), (state, {"error": params["w"]})
+
+    net = cnn.Layer(lambda key, x: ({"w": jnp.ones(())}, {}), lambda params, state, x, *, train, key=None: (x, state))
+    data_source = data.source((np.zeros((4, 2), np.float32), np.zeros(4, int)), 2)
+    optimizer = optax.sgd(0.1)
+    state = train.TrainState.create(net, optimizer, jax.random.key(0), data_source.spec["image"])
+    *_, last = train.loop(train.make_step(loss_fn, optimizer), state, data_source, epochs=1)
+    assert set(last.metrics) == {"loss", "error"}
+    assert last.metrics["loss"] == pytest.approx((1 + 0.64) / 2)
+
+
+def test_evaluation_skips_batches_of_padding():
+    def loss_fn(params, state, batch, *, train, key=None):
+        mean = (batch["image"][:, 0] * batch["weight"]).sum() / batch["weight"].sum()
+        return mean, (state, {"mean": mean})
+
+    examples = {"image": np.arange(8, dtype=np.float32)[:, None], "weight": (np.arange(8) < 2).astype(np.float32)}
+    assert train.evaluate(loss_fn, {}, {}, examples, batch_size=4)["mean"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epochs": 1.5}, TypeError, "loop: epochs must be an int"),
+        ({"epochs": -1}, ValueError, "loop: epochs must be at least 0, got -1"),
+        ({"epochs": 1, "every": -2}, ValueError, "loop: every must be at least 0, got -2"),
+        ({"epochs": 1, "skip": -1}, ValueError, "loop: skip must be at least 0, got -1"),
+        (
+            {"epochs": 1, "source": (np.zeros((4, 2)), np.zeros(4))},
+            TypeError,
+            "loop: source must be that of data.source",
+        ),
+    ],
+)
+def test_arguments_of_loop(options, error, message):
+    examples = data.source((np.zeros((4, 2), np.float32), np.zeros(4, int)), 2)
+    with pytest.raises(error, match=message):
+        next(train.loop(None, None, **({"source": examples} | options)))

@@ -375,8 +375,9 @@ def test_dense_layer_on_rows_that_are_no_examples():
     assert_same_layer(lambda x: x.reshape(-1, 24), dense(3), lambda x: x.reshape(-1, 12))
 
 
-def test_dense_layer_on_a_flattened_array_with_a_new_dimension():
-    assert_same_layer(lambda x: x[:, :, None], flatten, dense(3))
+@pytest.mark.parametrize("first", [lambda x: x[:, :, None], lambda x: x[..., None]])
+def test_dense_layer_on_a_flattened_array_with_a_new_dimension(first):
+    assert_same_layer(first, flatten, dense(3))
 
 
 INTEGERS = lambda x: (9 * x).astype(jnp.int32)

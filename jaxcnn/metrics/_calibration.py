@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxcnn._layer import at_least_float32
 from jaxcnn._window import check_integer
-from jaxcnn.metrics._labels import class_examples
+from jaxcnn.metrics._labels import check_ignore_label, class_examples
 from jaxcnn.metrics._metric import Metric
 from jaxcnn.metrics._sums import bincount
 
@@ -31,6 +31,10 @@ def expected_calibration_error(bins: int = 15, ignore_label: int | None = None) 
         bins: number of bins of equal width.
         ignore_label: positions with this label do not count.
 
+    Raises:
+        TypeError, ValueError: if bins is not an integer of at least 1, ignore_label not None or an int, or, from
+            `update`, if labels do not fit the output.
+
     Example:
         >>> metric = jaxcnn.metrics.expected_calibration_error()
         >>> batch = {"label": jnp.array([0, 1]), "weight": jnp.ones(2)}
@@ -40,10 +44,11 @@ def expected_calibration_error(bins: int = 15, ignore_label: int | None = None) 
 
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
-    bins = check_integer("expected_calibration_error", "bins", bins)
+    name = "expected_calibration_error"
+    bins, ignore_label = check_integer(name, "bins", bins), check_ignore_label(name, ignore_label)
 
     def update(output: jax.Array, batch: dict[str, Any]) -> BinSums:
-        logits, label, weight, _ = found = class_examples("expected_calibration_error", output, batch, ignore_label)
+        logits, label, weight, _ = found = class_examples(name, output, batch, ignore_label)
         return found.sums(bin_sums(jax.nn.softmax(at_least_float32(logits)), label, weight, bins))
 
     return Metric(update, calibration_error)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._window import check_choice, check_integer
-from jaxcnn.metrics._labels import Examples, class_examples, examples
+from jaxcnn.metrics._labels import Examples, check_ignore_label, class_examples, examples
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import bincount
 
@@ -26,11 +26,15 @@ Counts = dict[str, jax.Array]
 def accuracy(ignore_label: int | None = None) -> Metric:
     """The fraction of examples, or positions, whose largest logit is that of the label.
 
+    Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K), whose largest entry counts. A
+    single output, K = 1, is the logit of class 1 against class 0, and labels are 0 or 1.
+
     Args:
         ignore_label: positions with this label do not count.
 
-    Labels are integer classes (N, *spatial), or class probabilities (N, *spatial, K), whose largest entry counts. A
-    single output, K = 1, is the logit of class 1 against class 0, and labels are 0 or 1.
+    Raises:
+        TypeError: if ignore_label is not None or an int.
+        ValueError: from `update`, if labels do not fit the output.
 
     Example:
         >>> metric = jaxcnn.metrics.accuracy()
@@ -38,12 +42,7 @@ def accuracy(ignore_label: int | None = None) -> Metric:
         >>> round(float(metric.compute(metric.update(jnp.eye(3), batch))), 4)
         0.6667
     """
-
-    def update(output: jax.Array, batch: dict[str, Any]) -> Counts:
-        found = class_examples("accuracy", output, batch, ignore_label)
-        return _hits(found, found.output.argmax(-1) == found.label)
-
-    return Metric(update, _hit_rate)
+    return _accuracy("accuracy", ignore_label)
 
 
 def pixel_accuracy(ignore_label: int | None = None) -> Metric:
@@ -52,22 +51,28 @@ def pixel_accuracy(ignore_label: int | None = None) -> Metric:
     Args:
         ignore_label: positions with this label do not count.
 
+    Raises:
+        TypeError, ValueError: as in `accuracy`.
+
     Example:
         >>> metric = jaxcnn.metrics.pixel_accuracy(ignore_label=255)
         >>> batch = {"label": jnp.array([[0, 1, 255]]), "weight": jnp.ones(1)}
         >>> float(metric.compute(metric.update(jnp.eye(3)[None, :, :2], batch)))
         1.0
     """
-    return accuracy(ignore_label)
+    return _accuracy("pixel_accuracy", ignore_label)
 
 
 def top_k(k: int = 5) -> Metric:
     """The fraction of examples whose label has one of the k largest logits.
 
+    Labels are as for `accuracy`.
+
     Args:
         k: at least 1; of equal logits the first are larger, so that `top_k(1)` is `accuracy`.
 
-    Labels are as for `accuracy`.
+    Raises:
+        TypeError, ValueError: if k is not an integer of at least 1; from `update`, if labels do not fit the output.
 
     Example:
         >>> metric = jaxcnn.metrics.top_k(2)
@@ -91,12 +96,16 @@ def top_k(k: int = 5) -> Metric:
 def precision(average: str = "macro", ignore_label: int | None = None) -> Metric:
     """hits_k / predicted_k: which fraction of the predictions of a class is right; 0 without predictions.
 
+    A macro average is over the classes that occur as a label or a prediction; for multi-label over
+    all classes, unless all labels of a class are ignored.
+
     Args:
         average: "macro": the mean over classes; "micro": one ratio of the counts summed over classes.
         ignore_label: positions with this label do not count.
 
-    A macro average is over the classes that occur as a label or a prediction; for multi-label over
-    all classes, unless all labels of a class are ignored.
+    Raises:
+        TypeError: if ignore_label is not None or an int.
+        ValueError: for another average; from `update`, if labels do not fit the output.
 
     Example:
         >>> metric = jaxcnn.metrics.precision()
@@ -113,6 +122,9 @@ def recall(average: str = "macro", ignore_label: int | None = None) -> Metric:
     Args:
         average, ignore_label: as for `precision`.
 
+    Raises:
+        TypeError, ValueError: as in `precision`.
+
     Example:
         >>> metric = jaxcnn.metrics.recall()
         >>> batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.ones(3)}
@@ -128,13 +140,16 @@ def f1(average: str = "macro", ignore_label: int | None = None) -> Metric:
     Args:
         average, ignore_label: as for `precision`.
 
+    Raises:
+        TypeError, ValueError: as in `precision`.
+
     Example:
         >>> metric = jaxcnn.metrics.f1("micro")
         >>> batch = {"label": jnp.array([[1, 0], [1, 1]]), "weight": jnp.ones(2)}
         >>> round(float(metric.compute(metric.update(jnp.array([[2.0, -1.0], [1.0, -1.0]]), batch))), 4)
         0.8
     """
-    return _averaged("f1", average, ignore_label, lambda hits, predicted, actual: (2 * hits, predicted + actual))
+    return _averaged("f1", average, ignore_label, _harmonic_mean)
 
 
 def dice(ignore_label: int | None = None) -> Metric:
@@ -142,6 +157,9 @@ def dice(ignore_label: int | None = None) -> Metric:
 
     Args:
         ignore_label: positions with this label do not count.
+
+    Raises:
+        TypeError, ValueError: as in `accuracy`.
 
     Example:
         >>> metric = jaxcnn.metrics.dice()
@@ -151,7 +169,7 @@ def dice(ignore_label: int | None = None) -> Metric:
 
     Source: Dice, "Measures of the amount of ecologic association between species", 1945.
     """
-    return f1("macro", ignore_label)
+    return _averaged("dice", "macro", ignore_label, _harmonic_mean)
 
 
 def mean_iou(ignore_label: int | None = None) -> Metric:
@@ -159,6 +177,9 @@ def mean_iou(ignore_label: int | None = None) -> Metric:
 
     Args:
         ignore_label: positions with this label do not count.
+
+    Raises:
+        TypeError, ValueError: as in `accuracy`.
 
     Example:
         >>> metric = jaxcnn.metrics.mean_iou()
@@ -175,10 +196,13 @@ def mean_iou(ignore_label: int | None = None) -> Metric:
 def confusion_matrix(ignore_label: int | None = None) -> Metric:
     """(K, K): how often each class, a row, is predicted as each class, a column.
 
+    Labels are as for `accuracy`; a single output gives (2, 2).
+
     Args:
         ignore_label: positions with this label do not count.
 
-    Labels are as for `accuracy`; a single output gives (2, 2).
+    Raises:
+        TypeError, ValueError: as in `accuracy`.
 
     Example:
         >>> metric = jaxcnn.metrics.confusion_matrix()
@@ -186,6 +210,7 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
         >>> metric.compute(metric.update(jnp.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]]), batch)).tolist()
         [[1.0, 0.0], [1.0, 1.0]]
     """
+    ignore_label = check_ignore_label("confusion_matrix", ignore_label)
 
     def update(output: jax.Array, batch: dict[str, Any]) -> jax.Array:
         logits, label, weight, _ = found = class_examples("confusion_matrix", output, batch, ignore_label)
@@ -196,6 +221,16 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
     return Metric(update, lambda matrix: matrix)
 
 
+def _accuracy(name: str, ignore_label: int | None) -> Metric:
+    ignore_label = check_ignore_label(name, ignore_label)
+
+    def update(output: jax.Array, batch: dict[str, Any]) -> Counts:
+        found = class_examples(name, output, batch, ignore_label)
+        return _hits(found, found.output.argmax(-1) == found.label)
+
+    return Metric(update, _hit_rate)
+
+
 def _hits(found: Examples, hit: jax.Array) -> Counts:
     return found.sums({"hits": jnp.where(hit, found.weight, 0).sum(), "weight": found.weight.sum()})
 
@@ -204,11 +239,16 @@ def _hit_rate(sums: Counts) -> jax.Array:
     return sums["hits"] / sums["weight"]
 
 
+def _harmonic_mean(hits: jax.Array, predicted: jax.Array, actual: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return 2 * hits, predicted + actual
+
+
 def _averaged(
     name: str, average: str, ignore_label: int | None, parts: Callable[..., tuple[jax.Array, jax.Array]]
 ) -> Metric:
     """The ratio of two combinations of (hits, predicted, actual), averaged over classes."""
     check_choice(name, "average", average, ("macro", "micro"))
+    ignore_label = check_ignore_label(name, ignore_label)
 
     def compute(sums: Counts) -> jax.Array:
         counts, occurs = (sums["hits"], sums["predicted"], sums["actual"]), sums["occurs"] > 0

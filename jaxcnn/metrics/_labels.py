@@ -1,18 +1,20 @@
 """Labels of the classification metrics: which shapes fit the output, which values are valid, and which count."""
 
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._layer import short_repr
 from jaxcnn._validate import fraction_tolerance
-from jaxcnn.metrics._metric import float_entry, row_weights
+from jaxcnn.metrics._metric import float_entry, position_weights
 
 
 class Examples(NamedTuple):
     """Logits and float32 labels, 0 where the weight is 0, and weights with the shape of the labels.
 
-    valid: False if a label or an output that counts is invalid.
+    valid: False if a weight is NaN, or if a label or an output that counts is invalid.
     """
 
     output: jax.Array
@@ -29,6 +31,15 @@ class Examples(NamedTuple):
         return jax.tree.map(lambda x: jnp.where(self.valid, x, jnp.nan), sums)
 
 
+def check_ignore_label(name: str, ignore_label: Any) -> int | None:
+    """Returns `ignore_label`, None or an int, or raises TypeError."""
+    if ignore_label is None:
+        return None
+    if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):
+        raise TypeError(f"{name}: ignore_label must be None or an int such as 255, got {short_repr(ignore_label)}")
+    return int(ignore_label)
+
+
 def examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None = None) -> Examples:
     """Logits (N, *spatial, K) with labels of the same shape (multi-label), or with integer classes (N, *spatial).
 
@@ -37,7 +48,7 @@ def examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: 
     Raises:
         ValueError: for other shapes.
     """
-    return _counted(*_fitting(name, output, batch), batch, ignore_label)
+    return _counted(name, *_fitting(name, output, batch), batch, ignore_label)
 
 
 def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None = None) -> Examples:
@@ -56,7 +67,7 @@ def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_l
         # The caller may have rounded the probabilities to this dtype.
         valid = valid.all(-1) & (jnp.abs(label.sum(-1) - 1) <= fraction_tolerance(jnp.bfloat16))
         label = label.argmax(-1).astype(jnp.float32)
-    result = _counted(output, label, valid, batch, ignore_label)
+    result = _counted(name, output, label, valid, batch, ignore_label)
     return result._replace(label=jnp.round(result.label).astype(jnp.int32))
 
 
@@ -77,10 +88,11 @@ def _fitting(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.A
 
 
 def _counted(
-    output: jax.Array, label: jax.Array, valid: jax.Array, batch: dict[str, Any], ignore_label: int | None
+    name: str, output: jax.Array, label: jax.Array, valid: jax.Array, batch: dict[str, Any], ignore_label: int | None
 ) -> Examples:
-    weight = row_weights(label, batch, ignore_label)
+    weight = position_weights(name, label, batch, ignore_label)
     counts, missing = weight != 0, jnp.isnan(output)
     if label.ndim < output.ndim:
         missing = missing.any(-1)
-    return Examples(output, jnp.where(counts, label, 0), weight, (valid & ~missing | ~counts).all())
+    valid = valid & ~missing & ~jnp.isnan(weight) | ~counts
+    return Examples(output, jnp.where(counts, label, 0), weight, valid.all())

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._loss import batch_entry
+
 
 class Metric(NamedTuple):
     """A metric of a whole data set. It need not be a mean over batches.
@@ -29,12 +31,25 @@ class Metric(NamedTuple):
 
 def float_entry(batch: dict[str, Any], name: str) -> jax.Array:
     """An entry as float32. JAX's own conversion would wrap wide integers of NumPy, and add up narrow dtypes as such."""
-    return jnp.asarray(batch[name], jnp.float32)
+    return jnp.asarray(batch_entry(batch, name), jnp.float32)
 
 
-def row_weights(label: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> jax.Array:
-    """(N, *spatial), (N,) -> (N, *spatial): the weight of each position, 0 where the label is `ignore_label`."""
-    weight = jnp.broadcast_to(float_entry(batch, "weight").reshape(-1, *(1,) * (label.ndim - 1)), label.shape)
+def example_weights(name: str, batch: dict[str, Any], count: int) -> jax.Array:
+    """(N,): the weight of each example, 1 without the entry "weight", and NaN where it is negative or not finite."""
+    if "weight" not in batch:
+        return jnp.ones(count, jnp.float32)
+    weight = float_entry(batch, "weight")
+    if weight.shape != (count,):
+        raise ValueError(
+            f"{name}: the weights of a batch must have shape ({count},), one per example, got {weight.shape}"
+        )
+    return jnp.where((weight >= 0) & (weight < jnp.inf), weight, jnp.nan)
+
+
+def position_weights(name: str, label: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> jax.Array:
+    """(N, *spatial): the weight of each position, that of its example, or 0 where the label is `ignore_label`."""
+    weight = example_weights(name, batch, len(label)).reshape(-1, *(1,) * (label.ndim - 1))
+    weight = jnp.broadcast_to(weight, label.shape)
     return weight if ignore_label is None else jnp.where(label == ignore_label, 0, weight)
 
 

@@ -26,6 +26,9 @@ def auroc(bins: int = 0) -> Metric:
         bins: 0 keeps all scores and is exact. n > 0 counts scores in n bins of equal width between probability 0 and 1,
             so that memory does not grow with the data; scores in one bin count as equal.
 
+    Raises:
+        TypeError, ValueError: if bins is not an integer of at least 0; from `update`, if labels do not fit the output.
+
     Example:
         >>> metric = jaxcnn.metrics.auroc()
         >>> batch = {"label": jnp.array([0, 0, 1, 1]), "weight": jnp.ones(4)}
@@ -45,6 +48,9 @@ def average_precision(bins: int = 0) -> Metric:
     Args:
         bins: as for `auroc`.
 
+    Raises:
+        TypeError, ValueError: as in `auroc`.
+
     Example:
         >>> metric = jaxcnn.metrics.average_precision()
         >>> batch = {"label": jnp.array([0, 0, 1, 1]), "weight": jnp.ones(4)}
@@ -62,7 +68,7 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
 
     def update(output: jax.Array, batch: dict[str, Any]) -> Any:
         scores, probabilities, positive, found = _problems(name, output, batch)
-        weight = found.weight.reshape(len(scores), -1)
+        weight = _rows(found.weight if found.multi_label else found.weight[..., None])
         weights = jnp.where(positive, weight, 0), jnp.where(positive, 0, weight)
         undefined = (jnp.isnan(scores) & (weight != 0)).any()  # an output is NaN, or a difference inf - inf
         found = found._replace(valid=found.valid & ~undefined)
@@ -97,8 +103,12 @@ def _problems(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.
     else:
         scores = jax.nn.log_softmax(scores)
         probabilities, positive = jnp.exp(scores), jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=bool)
-    flat = lambda x: x.reshape(-1, x.shape[-1])
-    return flat(scores), flat(probabilities), flat(positive), found
+    return _rows(scores), _rows(probabilities), _rows(positive), found
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """(N, *spatial, K) -> (M, K)."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _sums_below(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,16 +1,20 @@
 """Metrics of outputs that are quantities: both have the shape (N, *dimensions) of the labels."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.metrics._metric import Metric, float_entry, ratio
+from jaxcnn.metrics._metric import Metric, example_weights, float_entry, ratio
 from jaxcnn.metrics._sums import moments
 
 
 def mean_absolute_error() -> Metric:
     """The mean of |output - label| over examples and all other dimensions; smaller is better.
+
+    Raises:
+        ValueError: from `update`, if the shapes of output and labels differ.
 
     Example:
         >>> metric = jaxcnn.metrics.mean_absolute_error()
@@ -30,6 +34,9 @@ def r2() -> Metric:
     """1 - sum (output - label)^2 / sum (label - mean label)^2, the mean over all dimensions but the first.
 
     1 is perfect; 0 is as good as always predicting the mean. Constant labels give 1 if the output equals them, else 0.
+
+    Raises:
+        ValueError: from `update`, if the shapes of output and labels differ.
 
     Example:
         >>> metric = jaxcnn.metrics.r2()
@@ -52,9 +59,12 @@ def r2() -> Metric:
 
 def _rows(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Output and labels (N, dimensions), and weights (N,), as float32."""
-    label, weight = float_entry(batch, "label"), float_entry(batch, "weight")
+    label = float_entry(batch, "label")
     if output.shape != label.shape:
         raise ValueError(f"{name}: the output {output.shape} and the labels {label.shape} differ in shape")
-    output, label = (x.reshape(len(x), -1).astype(jnp.float32) for x in (output, label))
+    if not label.ndim:
+        raise ValueError(f"{name} needs outputs and labels (N, *dimensions), got scalars")
+    weight = example_weights(name, batch, len(label))
+    output, label = (x.reshape(len(x), math.prod(x.shape[1:])).astype(jnp.float32) for x in (output, label))
     counts = (weight != 0)[:, None]  # a row of weight 0 may hold NaN
     return jnp.where(counts, output, 0), jnp.where(counts, label, 0), weight

@@ -33,28 +33,32 @@ class Rows:
 class Moments(NamedTuple):
     """Weight, mean and sum of squared differences from the mean. Adding two gives those of all their values.
 
-    Unlike sum(x^2) - sum(x)^2 / n, this keeps its digits when the mean is much larger than the standard deviation.
+    Unlike sum(x^2) - sum(x)^2 / n, this keeps its digits when the mean is much larger than the standard deviation. The
+    mean is relative to one of the values, the origin: the mean of equal values is then exactly 0, without rounding.
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
 
     weight: jax.Array
-    mean: jax.Array
+    origin: jax.Array
+    mean: jax.Array  # minus the origin
     squares: jax.Array
 
     def __add__(self, other: Any) -> "Moments":  # type: ignore[override]  # adds values, does not concatenate tuples
-        weight = self.weight + other.weight
+        weight, origin = self.weight + other.weight, jnp.where(self.weight > 0, self.origin, other.origin)
         fraction = other.weight / jnp.maximum(weight, 1e-30)
-        difference = other.mean - self.mean
+        difference = other.origin - origin + other.mean - self.mean
         squares = self.squares + other.squares + jnp.square(difference) * self.weight * fraction
-        return Moments(weight, self.mean + difference * fraction, squares)
+        return Moments(weight, origin, self.mean + difference * fraction, squares)
 
 
 def moments(x: jax.Array, weight: jax.Array) -> Moments:
     """(M, K), (M,) -> the moments of each column; rows of weight 0 do not count."""
     total = weight.sum()
+    origin = x[weight.argmax()] if len(x) else jnp.zeros(x.shape[1:], x.dtype)
+    x = x - origin[None]
     mean = (weight @ x) / jnp.maximum(total, 1e-30)
-    return Moments(total, mean, weight @ jnp.square(x - mean[None]))
+    return Moments(total, origin, mean, weight @ jnp.square(x - mean[None]))
 
 
 def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:

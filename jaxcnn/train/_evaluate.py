@@ -67,6 +67,8 @@ def evaluate(
     check_integer("evaluate", "batch_size", batch_size)
     if isinstance(data, Dataset):
         raise TypeError("evaluate: images are not scaled here; pass (data.images / 255, data.labels) of the Dataset")
+    if isinstance(data, Source):
+        raise TypeError("evaluate: pass the arrays or the stream itself, not a Source of them")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
     if isinstance(data, tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")
@@ -155,8 +157,10 @@ def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[d
     metric_sums: Any = None
     total_weight = 0.0
     for batch in itertools.islice(data.batches(), data.steps):
-        means, batch_sums = measure(batch)
         weight = float(_sum(batch["weight"]))
+        if weight == 0:  # its means have no value
+            continue
+        means, batch_sums = measure(batch)
         total_weight += weight
         weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
         metric_sums = batch_sums if metric_sums is None else add_sums(metric_sums, batch_sums)

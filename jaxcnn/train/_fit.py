@@ -6,6 +6,7 @@ from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
@@ -241,7 +242,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
 
 
 def _check_seeds(seeds: int, callbacks: Sequence[cb.Callback], start: tuple[Params, State] | None) -> None:
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"seeds must be an integer of at least 1, the number of networks, got {seeds!r}")
     for name, given in (("callbacks", callbacks), ("start", start)):
         if given:

@@ -52,6 +52,11 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
     devices, batch_size, steps = jax.device_count(), train_source.batch_size, train_source.steps
     if batch_size % devices:
         raise ConfigError(f"batch_size must be a multiple of the number of devices, {devices}, got {batch_size}")
+    if eval_source is not None and eval_source.stream is not None and eval_source.batch_size % devices:
+        raise ConfigError(
+            f"the batch size of eval_data must be a multiple of the number of devices, {devices}, got "
+            f"{eval_source.batch_size}"
+        )
     if config["epochs"] * steps >= 2**31:
         raise ConfigError(f"epochs: {config['epochs']:,} epochs of {steps:,} steps exceed the limit of 2**31 - 1 steps")
     if eval_source is None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._layer import short_repr
 from jaxcnn._loss import Batch
+from jaxcnn._window import check_integer
 from jaxcnn.data import Source
 from jaxcnn.train._devices import all_gather, replicate, to_devices
 from jaxcnn.train._event import Event, nonfinite_message
@@ -63,6 +65,10 @@ def loop(
         2 4 ['accuracy', 'loss']
         3 6 ['accuracy', 'loss']
     """
+    if not isinstance(source, Source):
+        raise TypeError(f"loop: source must be that of data.source(arrays, batch_size), got {short_repr(source)}")
+    for name, number in (("epochs", epochs), ("skip", skip), ("every", every)):
+        check_integer("loop", name, number, 0)
     source = to_devices(source)
     feed, advance = many_steps(step, source, augmentation, skip)
     carry = replicate(first_carry(step, train_state, source))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn._layer import Params, short_repr
+from jaxcnn._layer import Params, check_number, short_repr
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
 from jaxcnn.train._config import Config, ConfigError, require_known
+from jaxcnn.train._guard import Checked, undo_if_nonfinite
 from jaxcnn.train._step import TrainState
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -38,6 +39,9 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
     "yogi": optax.yogi,
 }
+
+
+_DECAY_MASKS = {"mask", "weight_decay_mask"}  # arguments of optimizers with decoupled weight decay
 
 
 def _constant(peak: float, end: float, steps: int) -> optax.Schedule:
@@ -140,8 +144,8 @@ def make_optimizer(
         if is_traced_number(limit):
             limit = jnp.where(limit == 0, jnp.inf, limit)
         parts.append(optax.clip_by_global_norm(limit))
-    if {"weight_decay", "mask"} <= {*inspect.signature(make).parameters}:
-        options |= {"weight_decay": decay, "mask": decayed}
+    if mask_names := _DECAY_MASKS & {*inspect.signature(make).parameters}:
+        options |= {"weight_decay": decay, mask_names.pop(): decayed}
     elif not is_zero(decay):
         parts.append(optax.add_decayed_weights(decay, decayed))
     epochs, every = config["epochs"], config["accumulate"]
@@ -161,13 +165,15 @@ def check_optimizer(config: Config) -> None:
     name = options.pop("name")
     require_known("optimizer.name", name, OPTIMIZERS)
     require_known("schedule.name", config["schedule"]["name"], SCHEDULES)
-    allowed = [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in ("weight_decay", "mask")]
+    allowed = [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in {"weight_decay", *_DECAY_MASKS}]
     for option, value in options.items():
         if option not in allowed:
             raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, allowed)}")
-        is_dtype = isinstance(value, str) and option.endswith("dtype")
+        is_dtype = isinstance(value, str) and option.endswith("dtype") and hasattr(jnp, value)
         if not (is_dtype or is_traced_number(value) or (isinstance(value, numbers.Real) and math.isfinite(value))):
             raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
+    if config["schedule"]["name"] == "exponential":
+        _exponential(options.get("learning_rate", math.inf), config["schedule"]["end"], 1)
     try:
         compile_pattern(config["weight_decay"]["where"])
     except ValueError as error:
@@ -195,6 +201,12 @@ def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train
         return train_state._replace(params=params, opt_state=opt_state)
 
     return lax.cond(train_state.opt_state.mini_step > 0, update, lambda train_state: train_state, train_state)
+
+
+def checked_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> Checked:
+    """`apply_accumulated`, undone if a parameter is not finite after it."""
+    update = lambda train_state, _: (apply_accumulated(optimizer, every, train_state), {"loss": jnp.zeros(())})
+    return undo_if_nonfinite(update)(train_state, None)
 
 
 class EmaState(NamedTuple):
@@ -226,6 +238,8 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
     """
 
+    decay = check_number("with_ema: decay", decay, 0, 1)
+
     def init(params):
         return EmaState(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
 
@@ -240,6 +254,5 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
 
 def ema_params(opt_state: Any) -> Params | None:
     """The EMA of the parameters in the state of an optimizer made by `with_ema`; None if it has none."""
-    if isinstance(opt_state, optax.MultiStepsState):
-        opt_state = opt_state.inner_opt_state
-    return opt_state.ema if isinstance(opt_state, EmaState) else None
+    is_ema = lambda node: isinstance(node, EmaState)
+    return next((node.ema for node in jax.tree.leaves(opt_state, is_leaf=is_ema) if is_ema(node)), None)

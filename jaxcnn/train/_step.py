@@ -85,7 +85,10 @@ def make_step(
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (state, metrics)), gradient = grad_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
+        (loss, (state, metrics)), gradient = grad_fn(
+            params, state, batch, train=True, key=jax.random.fold_in(key, count)
+        )
+        metrics = {"loss": loss} | metrics
         # optax relies on promotion, even if the user has configured JAX to reject it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, opt_state = optimizer.update(gradient, opt_state, params)

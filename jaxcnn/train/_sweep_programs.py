@@ -19,7 +19,7 @@ from jaxcnn.metrics import Metric
 from jaxcnn.train._evaluate import measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
-from jaxcnn.train._optimizer import apply_accumulated, ema_params, make_optimizer
+from jaxcnn.train._optimizer import checked_accumulated, ema_params, make_optimizer
 from jaxcnn.train._recipe import Loss, augmentation, loss_of, scale_bytes, training_loss, with_loss_as_metric
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep_space import Space, Values
@@ -82,7 +82,12 @@ def programs(
         carry = carry._replace(metric_sums=jax.tree.map(jnp.zeros_like, carry.metric_sums))
         carry, _ = lax.scan(body, carry, length=source.steps)
         if every > 1:
-            carry = carry._replace(train_state=apply_accumulated(optimizer, every, carry.train_state))
+            train_state, _, nonfinite_leaf = checked_accumulated(optimizer, every, carry.train_state)
+            ended = carry.nonfinite_leaf >= 0
+            carry = carry._replace(
+                train_state=jax.tree.map(functools.partial(jnp.where, ended), carry.train_state, train_state),
+                nonfinite_leaf=jnp.where(ended, carry.nonfinite_leaf, nonfinite_leaf),
+            )
         return carry
 
     def measure(values, network, batch):

@@ -24,6 +24,7 @@ The order matters. `fit` calls its own callbacks and the user's in this order:
     signals          ends the program after a signal, once everything is saved
 """
 
+import functools
 import math
 import pathlib
 import warnings
@@ -44,7 +45,7 @@ from jaxcnn.train._config import ConfigError, flat_entries
 from jaxcnn.train._devices import replicate
 from jaxcnn.train._event import Event, format_metrics, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
-from jaxcnn.train._optimizer import apply_accumulated
+from jaxcnn.train._optimizer import checked_accumulated
 
 __all__ = [
     "Callback",
@@ -67,12 +68,22 @@ MAX_IN_A_ROW = 10  # consecutive non-finite steps, or rollbacks, at which traini
 
 
 def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback:
-    """At the end of each epoch, apply the gradients accumulated since the last update (fewer than `every` steps)."""
-    apply = jit(lambda train_state: apply_accumulated(optimizer, every, train_state), donate_argnums=0)
+    """At the end of each epoch, apply the gradients accumulated since the last update (fewer than `every` steps).
+
+    Raises:
+        NonFiniteError: if a parameter is not finite after that.
+    """
+    apply = jit(functools.partial(checked_accumulated, optimizer, every), donate_argnums=0)
 
     def callback(event):
         if event.kind == "epoch":
-            event.carry = event.carry._replace(train_state=apply(event.carry.train_state))
+            train_state, _, nonfinite_leaf = apply(event.carry.train_state)
+            event.carry = event.carry._replace(train_state=train_state, nonfinite_leaf=nonfinite_leaf)
+            if int(nonfinite_leaf) >= 0:
+                raise NonFiniteError(
+                    f"{nonfinite_message(event)} after the update at the end of the epoch; try a smaller learning rate "
+                    "or clip_norm"
+                )
 
     return callback
 

@@ -29,9 +29,11 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
+from jaxcnn._path import leaves_by_path
+from jaxcnn._validate import check_wide_integers
 from jaxcnn._window import check_integer
 from jaxcnn.train import _flock, _steps
-from jaxcnn.train._arrays import disk_name, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
+from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
 from jaxcnn.train._steps import best as best
 from jaxcnn.train._steps import steps as steps
@@ -91,7 +93,12 @@ def save(
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
     step, keep = check_integer("checkpoint.save", "step", step, 0), check_integer("checkpoint.save", "keep", keep)
+    for path, leaf in leaves_by_path(tree).items():
+        if not is_key(leaf):
+            check_wide_integers(f"checkpoint.save: {path}", leaf)
     leaves = [without_key_type(leaf) for leaf in jax.tree.leaves(tree)]
+    if not any(leaf.size for leaf in leaves):
+        raise ValueError("checkpoint.save: the tree has no array with values, so there is nothing to save")
     about = _as_json(step, tree, config, metric, note)
     partial = folder / f"{step}{_steps.PARTIAL}"
     first = jax.process_index() == 0
