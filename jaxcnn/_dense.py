@@ -1,6 +1,7 @@
 """Dense layers, and layers that reshape or pad."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import add_bias, matrix_product
+from jaxcnn._number import is_traced_number
 from jaxcnn._window import (
     PAD_MODES,
     Padding,
@@ -128,8 +130,8 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         value: the constant for mode="zeros", such as `-jnp.inf` before a maximum.
 
     Raises:
-        ValueError: for a wrong rank, an unknown mode, a value for another mode than "zeros", or a name such as "SAME",
-            which needs a window.
+        ValueError: for a wrong rank, an unknown mode, a value for another mode than "zeros" or that is not in the range
+            of integer input, or a name such as "SAME", which needs a window.
 
     Example:
         >>> jaxcnn.pad(1).apply({}, {}, jnp.ones((1, 1, 1, 1)), train=False)[0][0, :, :, 0]
@@ -145,9 +147,16 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         raise ValueError(f'pad: value={value} is the constant for mode="zeros", but mode is {mode!r}')
 
     def fn(x):
-        x = jnp.asarray(x)
         pads = ((0, 0), *resolve_padding("pad", padding, spatial_rank(x, "pad")), (0, 0))
+        if jnp.issubdtype(x.dtype, jnp.integer) and not _fits(value, x.dtype):
+            raise ValueError(f"pad: value={value} does not fit into the input's dtype, {x.dtype}")
         constant = {"constant_values": jnp.asarray(value, x.dtype)} if mode == "zeros" else {}
-        return jnp.pad(x, pads, PAD_MODES[mode], **constant)
+        return jnp.pad(jnp.asarray(x), pads, PAD_MODES[mode], **constant)
 
     return as_layer(fn)
+
+
+def _fits(value: Any, dtype: Any) -> bool:
+    """Whether the number is one of this integer dtype. A traced number counts as one: its value is unknown."""
+    limits = jnp.iinfo(dtype)
+    return is_traced_number(value) or (limits.min <= value <= limits.max and value == int(value))

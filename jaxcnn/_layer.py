@@ -192,14 +192,19 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     return result
 
 
-def from_input_shape(build: Callable[[Any], Layer]) -> Layer:
-    """The layer `build(input shape)`, for options that depend on the input. For a dict, build({key: shape})."""
+def from_input_shape(build: Callable[[Any], Layer], name: str = "") -> Layer:
+    """The layer `build(input shape)`, for options that depend on the input. For a dict, build({key: shape}).
+
+    `name` is that of a layer whose input must be an array, for errors.
+    """
 
     @functools.lru_cache
     def built(structure, *shapes):
         return build(jax.tree.unflatten(structure, shapes))
 
     def layer_for(x):
+        if name:
+            check_array(x, name)
         leaves, structure = jax.tree.flatten(x)
         return built(structure, *(leaf.shape for leaf in leaves))
 

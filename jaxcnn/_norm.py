@@ -3,9 +3,14 @@
 They differ in the dimensions over which they compute mean and variance. Statistics are computed in at least float32
 and after subtracting a value close to the mean, because E[x^2] - E[x]^2 is inaccurate when the mean is much larger than
 the standard deviation.
+
+Where a sum of squares exceeds the largest float32, 3e38, the variance is infinite, and values become 0 before the bias.
+Dividing by the largest magnitude would prevent it, but take another pass over x.
 """
 
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +23,10 @@ from jaxcnn._layer import (
     as_floating,
     at_least_float32,
     check_number,
+    check_train,
     constructor,
     get_param,
+    short_repr,
     spatial_rank,
     stateless,
 )
@@ -51,7 +58,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without a batch, a wrong number of channels, or a decay outside [0, 1].
+        ValueError: for input without a batch, a wrong number of channels, a decay outside [0, 1], or a negative eps.
 
     Example:
         >>> layer = jaxcnn.batch_norm(decay=0.9)
@@ -64,6 +71,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
     decay = check_number("batch_norm: decay, the weight of the old running statistics,", decay, 0, 1, closed=True)
+    eps = check_number("batch_norm: eps", eps)
 
     def init(key, x):
         shape = _channels(x, "batch_norm")
@@ -74,7 +82,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         shape = _channels(x := as_floating(x, "batch_norm"), "batch_norm")
         old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = at_least_float32(x)
-        if train and 0 not in x.shape:  # an empty batch has no statistics
+        if check_train(train) and 0 not in x.shape:  # an empty batch has no statistics
             mean, var = batch_moments(wide)  # the mean as a sum of two values, which keeps more digits
             batch = {"mean": mean[0] + mean[1], "var": var}
             state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
@@ -104,8 +112,8 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
         scale, ones, and bias, zeros, both of the sizes of the dimensions normalized over, in increasing order.
 
     Raises:
-        TypeError: for input that is not floating-point.
-        ValueError: for an axis that the input does not have.
+        TypeError: for input that is not floating-point, or an axis that is not an int.
+        ValueError: for an axis that the input does not have, or a negative eps.
 
     Example:
         >>> x = jnp.array([[0.0, 2.0], [5.0, 7.0]])
@@ -116,6 +124,8 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
 
     Source: Ba, Kiros and Hinton, "Layer normalization", 2016.
     """
+    eps = check_number("layer_norm: eps", eps)
+    _check_axis("layer_norm", axis)
 
     def init(key, x):
         axes = _axes(as_floating(x, "layer_norm"), axis, "layer_norm")
@@ -146,7 +156,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for channels not divisible by groups.
+        ValueError: for channels not divisible by groups, or a negative eps.
 
     Example:
         >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
@@ -176,7 +186,7 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without spatial dimensions.
+        ValueError: for input without spatial dimensions, or a negative eps.
 
     Example:
         >>> x = jnp.array([1.0, 3.0]).reshape(1, 2, 1)
@@ -204,8 +214,8 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
         scale, ones: as in `layer_norm`.
 
     Raises:
-        TypeError: for input that is not floating-point.
-        ValueError: for an axis that the input does not have.
+        TypeError: for input that is not floating-point, or an axis that is not an int.
+        ValueError: for an axis that the input does not have, or a negative eps.
 
     Example:
         >>> x = jnp.array([[3.0, 3.0]])
@@ -215,6 +225,8 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
 
     Source: Zhang and Sennrich, "Root mean square layer normalization", 2019.
     """
+    eps = check_number("rms_norm: eps", eps)
+    _check_axis("rms_norm", axis)
 
     def init(key, x):
         axes = _axes(as_floating(x, "rms_norm"), axis, "rms_norm")
@@ -231,6 +243,7 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
 
 def _grouped(name, groups_of, eps, center, scale) -> Layer:
     """A layer that normalizes each of `groups_of(C)` groups of channels of each example."""
+    eps = check_number(f"{name}: eps", eps)
 
     def channels_of(x):
         if name == "instance_norm":
@@ -279,6 +292,12 @@ def _channels(x, name: str) -> tuple[int]:
     if len(x.shape) < 2:
         raise ValueError(f"{name} needs (N, *spatial, C), got shape {x.shape}")
     return x.shape[-1:]
+
+
+def _check_axis(name: str, axis: Any) -> None:
+    given = axis if isinstance(axis, Sequence) else (axis,)
+    if any(isinstance(d, bool) or not isinstance(d, numbers.Integral) for d in given):
+        raise TypeError(f"{name}: axis must be an int or a sequence of ints, got {short_repr(axis)}")
 
 
 def _axes(x, axis: int | Sequence[int], name: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import Layer, Params, as_layer, check_number, constructor, get_param
+from jaxcnn._layer import Layer, Params, as_layer, check_number, check_train, constructor, get_param
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import (
     align_trailing,
@@ -227,7 +227,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
                 f"spectral_norm: no 'spectral_norm' in the state {sorted(state)}; pass the state that init returned"
             )
         vectors, stacks = state["spectral_norm"], _kernels(stack_depths(layer, x))
-        if train:
+        if check_train(train):
             advance = functools.partial(iterate, steps=steps)
             vectors = jax.tree.map(
                 lambda u, w, depth: vmap_stacked(advance, depth)(u, w), vectors, _kernels(params), stacks

@@ -75,6 +75,7 @@ def _reflect(at: jax.Array, n: int, align_corners: bool) -> jax.Array:
     low, span = (0.0, n - 1) if align_corners else (-0.5, n)
     if span == 0:
         return jnp.where(jnp.isnan(at), at, 0)
-    distance = jnp.where(jnp.isinf(at), 0, jnp.abs(at - low))  # an infinite position has the value of the first pixel
+    distance = jnp.where(at < low, low - at, at - low)
+    distance = jnp.where(jnp.isinf(distance), 0, distance)  # as in PyTorch; the remainder of infinity would be NaN
     distance = lax.rem(distance, jnp.full_like(distance, 2 * span))
     return jnp.where(distance > span, 2 * span - distance, distance) + low

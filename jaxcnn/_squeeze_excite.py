@@ -62,4 +62,4 @@ def squeeze_excite(
         )
         return parallel(scale, input=identity, weights=weights)
 
-    return from_input_shape(block)
+    return from_input_shape(block, "squeeze_excite")

@@ -424,6 +424,7 @@ LARGE = np.float32(1.5 * 2**23)  # x + LARGE is rounded to an integer
         (lambda x: (x + np.float32(0.4)) + LARGE - LARGE, [0.3, 1.7]),
         (lambda x: (x * np.float32(1e30)) * np.float32(1e30), [1e-35, 2e-35]),
         (lambda x: (x * np.float32(1e-30)) * np.float32(1e30), [1e-15, 1e30]),
+        (lambda x: (x * np.array([1e30, 2e30], np.float32)) * np.array([1e30, 1], np.float32), [1e-35, 2e-35]),
         (lambda x: (2 * x + np.float32(1e30)) * np.float32(1e20), [-5e29, -6e29]),
         (lambda x: (x - np.float32(1e6)) * np.float32(1e3), [1000001, 1000003]),
         (lambda x: x / np.float32(1e-39), [1e-20, 2e-20]),

@@ -93,10 +93,11 @@ def draw(results):
     for letter, name, exact in (("M", "mean", before.mean(0)), ("S", "std", before.std(0))):
         ax, values = axes[letter], results[f"running {name}"]
         for unit, color in enumerate(shades):
-            ax.plot(steps, values[:, unit], color=color)
+            ax.plot(steps, values[:, unit], color=color, label=f"unit {unit + 1}")
             ax.axhline(exact[unit], color=GRAY, ls=":", lw=0.8)
         error = np.abs(values[-1] - exact).max()
         ax.set(title=f"running {name}\nerror at the end {error:.2f}", xlabel="batch")
+    axes["S"].legend()
     return figure
 
 

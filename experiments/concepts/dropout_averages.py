@@ -1,4 +1,4 @@
-"""Dropout trains an ensemble of networks, and evaluation without dropout averages them, exactly for a linear layer.
+"""Dropout trains an ensemble of networks; without dropout, a linear layer gives exactly the mean of their logits.
 
     python -m experiments.concepts.dropout_averages
 
@@ -97,7 +97,8 @@ def draw(linear, deep):
     )
     top.legend(loc="lower left")
     at = np.arange(CLASSES)
-    bottom.plot(at, linear["thinned"][::8].T, "_", color=GRAY, alpha=0.5, markersize=12)
+    ticks = bottom.plot(at, linear["thinned"][::8].T, "_", color=GRAY, alpha=0.5, markersize=12)
+    ticks[0].set_label("networks")
     for name, side, color in (("evaluation", -0.25, BLUE), ("geometric mean", 0, VERMILLION), ("mean", 0.25, GRAY)):
         bottom.bar(at + side, linear[name], 0.23, color=color, label=name)
     errors = {name: np.abs(linear[name] - linear["evaluation"]).max() for name in ("geometric mean", "mean")}
@@ -106,7 +107,7 @@ def draw(linear, deep):
         "all 256 networks of one linear layer vs. evaluation:\n"
         f"geometric mean differs by {errors['geometric mean']:.0e}, mean by {errors['mean']:.2f}"
     )
-    bottom.legend(loc="upper center", ncols=3, handlelength=1.5, columnspacing=1)
+    bottom.legend(loc="upper center", ncols=4, handlelength=1.2, columnspacing=0.8)
     return figure
 
 

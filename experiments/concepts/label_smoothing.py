@@ -94,7 +94,9 @@ def draw(results):
         ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(labelleft=name == names[0])
         ax.set_title(f"s = {smoothing:g}\nerror {result['calibration error']:.1%}")
-    top.set(title="training digits: logit of the label minus the others", yticks=[], ylim=(0, None))
+    top.set(
+        title="training digits", xlabel="logit of the label minus the others; dashed: best", yticks=[], ylim=(0, None)
+    )
     top.spines["left"].set_visible(False)
     top.legend()
     axes[names[0]].set_ylabel("test accuracy")

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from jaxcnn._layer import check_number
+from jaxcnn._numeric import norm
 from jaxcnn._validate import is_concrete
 from jaxcnn._window import check_integer
 
@@ -117,15 +119,16 @@ def _solver(
     damping = check_number(f"{name}: damping", damping)
     tolerance = check_number(f"{name}: tolerance", tolerance)
     max_steps = check_integer(name, "max_steps", max_steps)
+    scaled = lambda v, factor: jax.tree.map(lambda x: x * factor.astype(x.dtype), v)
     damped = lambda v: jax.tree.map(lambda a, x: a + damping * x, matvec(v), v)
 
     def solve(b):
-        length = jnp.sqrt(_dot(b, b))
-        b = jax.tree.map(lambda x: x / jnp.where(length > 0, length, 1), b)  # the square of a tolerance would underflow
+        length = norm(ravel_pytree(b)[0], (0,))[0]
+        b = scaled(b, 1 / jnp.where(length > 0, length, 1))  # squares of b times the tolerance would underflow
         x, _ = cg(damped, b, tol=tolerance, maxiter=max_steps)
         residual = jax.tree.map(jnp.subtract, damped(x), b)
         solved = _dot(residual, residual) <= (100 * tolerance) ** 2
-        return jax.tree.map(lambda x: x * length, x), solved
+        return scaled(x, length), solved
 
     return solve
 

@@ -9,11 +9,16 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxcnn._key import check_key
+from jaxcnn._layer import at_least_float32, short_repr
+from jaxcnn._numeric import norm
 from jaxcnn._window import check_integer
 
 
 class Eigenpairs(NamedTuple):
-    """values (k,), largest first; vectors: a tree with the structure of the parameters and a first dimension k."""
+    """values (k,), largest first; vectors: a tree with the structure of the parameters and a first dimension k.
+
+    Values are at least float32; vectors have the dtypes of the parameters.
+    """
 
     values: jax.Array
     vectors: Any
@@ -32,13 +37,14 @@ def top_eigenvalues(
 
     Args:
         matvec: v -> A v, such as functools.partial(hessian_vector_product, loss, params).
-        params: a tree with the structure of v; the values are not used.
+        params: a tree of floating-point arrays with the structure of v; the values are not used.
         k: number of eigenvalues.
         steps: products with A, at least k; the memory is `steps` times that of the parameters. Eigenvalues at the end
             of the spectrum converge first; double it to check the others.
         key: draws the first vector; default: jax.random.key(0).
 
     Raises:
+        TypeError: for params that are not floating-point.
         ValueError: if k or steps is out of range.
 
     Example:
@@ -50,13 +56,20 @@ def top_eigenvalues(
     Source: Lanczos, "An iteration method for the solution of the eigenvalue problem", 1950; Paige, "Accuracy and
     effectiveness of the Lanczos algorithm", 1980.
     """
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"top_eigenvalues: params must be floating-point arrays, got {short_repr(leaf)}")
     flat, unravel = ravel_pytree(params)
-    size, dtype = flat.size, flat.dtype
+    size, dtype = flat.size, at_least_float32(flat).dtype
+    as_tree = lambda v: unravel(v.astype(flat.dtype))
     steps = min(check_integer("top_eigenvalues", "steps", steps), size)
     if check_integer("top_eigenvalues", "k", k) > steps:
         raise ValueError(f"top_eigenvalues: k={k} must be at most steps={steps}, which is at most {size} parameters")
     key = jax.random.key(0) if key is None else check_key(key)
-    product = lambda v: ravel_pytree(matvec(unravel(v)))[0]
+    product = lambda v: ravel_pytree(matvec(as_tree(v)))[0].astype(dtype)
+
+    def length(v):
+        return norm(v, (0,))[0]
 
     def normal_to(basis, v):
         """v without its components in the rows of basis; twice, as the first result is not orthogonal if it is small"""
@@ -66,7 +79,7 @@ def top_eigenvalues(
 
     def unit(basis, v):
         v = normal_to(basis, v)
-        return v / jnp.linalg.norm(v)
+        return v / length(v)
 
     def random_unit(basis, j):
         return unit(basis, jax.random.normal(jax.random.fold_in(key, j), (size,), dtype))
@@ -76,9 +89,9 @@ def top_eigenvalues(
         basis = basis.at[j].set(v)
         w = product(v)
         a = v @ w
-        scale = jnp.maximum(scale, jnp.linalg.norm(w))
+        scale = jnp.maximum(scale, length(w))
         w = normal_to(basis, w)
-        b = jnp.linalg.norm(w)
+        b = length(w)
         ended = b <= 10 * jnp.finfo(dtype).eps * scale  # A maps the space of the basis to itself: start in another one
         next_v = lax.cond(ended, lambda: random_unit(basis, j + 1), lambda: unit(basis, w / jnp.where(ended, 1, b)))
         return basis, alpha.at[j].set(a), beta.at[j].set(b), next_v, scale
@@ -90,4 +103,4 @@ def top_eigenvalues(
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     values, coefficients = jnp.linalg.eigh(tridiagonal)
     vectors = coefficients[:, ::-1][:, :k].T @ basis
-    return Eigenpairs(values[::-1][:k], jax.vmap(unravel)(vectors))
+    return Eigenpairs(values[::-1][:k], jax.vmap(as_tree)(vectors))
