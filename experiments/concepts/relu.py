@@ -101,7 +101,7 @@ def draw(results):
         above.spines[:].set_visible(False)
         below.axline((0, 0), slope=1, color=GRAY, lw=0.8)
         below.plot(result["logits"][:, 0], result["collapsed"][:, 0], "o", color=BLUE, markersize=3)
-        below.set(title=f"differ by {result['difference']:.0e} of the largest", xlabel="logit of three layers")
+        below.set(title=f"difference / largest logit: {result['difference']:.1g}", xlabel="logit of three layers")
     axes[1, 0].set_ylabel("logit of one layer")
     return figure
 

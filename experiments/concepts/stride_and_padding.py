@@ -43,8 +43,7 @@ def draw(results):
     for (i, s), (j, p) in itertools.product(enumerate(STRIDES), enumerate(PADDINGS)):
         ax, out = axes[i, j], results[k, s, p]
         covered = s * (out - 1) + k
-        terms = f"{POSITIONS} + {2 * p} \N{MINUS SIGN} {k}" if p else f"{POSITIONS} \N{MINUS SIGN} {k}"
-        steps = f"\N{LEFT FLOOR}({terms}) / {s}\N{RIGHT FLOOR}"
+        steps = f"\N{LEFT FLOOR}{POSITIONS + 2 * p - k} / {s}\N{RIGHT FLOOR}"
         for at in range(-p, POSITIONS + p):
             inside, unused = 0 <= at < POSITIONS, at + p >= covered
             ax.bar(at, 1, 0.9, 0, color="none" if not inside else GRAY if unused else BLUE, ec=GRAY, lw=0.8)
@@ -56,11 +55,11 @@ def draw(results):
             ylim=(1.2 - 0.75 * depth[i], 1.2),
             xticks=[],
             yticks=[],
-            title=f"{POSITIONS} in, {out} out\n{steps} + 1 = {formula(POSITIONS, k, s, p)}",
+            title=f"{POSITIONS} in, window {k}: {out} out\n{steps} + 1 = {formula(POSITIONS, k, s, p)}",
         )
         ax.spines[:].set_visible(False)
     for ax, s in zip(axes[:, 0], STRIDES, strict=True):
-        ax.set_ylabel(f"window {k}, stride {s}")
+        ax.set_ylabel(f"stride {s}")
     for ax, p in zip(axes[-1], PADDINGS, strict=True):
         ax.set_xlabel(f"padding {p}" + ("" if p else "; gray: not used"))
     return figure

@@ -119,16 +119,16 @@ def _solver(
     damping = check_number(f"{name}: damping", damping)
     tolerance = check_number(f"{name}: tolerance", tolerance)
     max_steps = check_integer(name, "max_steps", max_steps)
-    scaled = lambda v, factor: jax.tree.map(lambda x: x * factor.astype(x.dtype), v)
     damped = lambda v: jax.tree.map(lambda a, x: a + damping * x, matvec(v), v)
 
     def solve(b):
         length = norm(ravel_pytree(b)[0], (0,))[0]
-        b = scaled(b, 1 / jnp.where(length > 0, length, 1))  # squares of b times the tolerance would underflow
+        divisor = jnp.where(length > 0, length, 1)
+        b = jax.tree.map(lambda x: x / divisor.astype(x.dtype), b)  # the square of a tolerance would underflow
         x, _ = cg(damped, b, tol=tolerance, maxiter=max_steps)
         residual = jax.tree.map(jnp.subtract, damped(x), b)
         solved = _dot(residual, residual) <= (100 * tolerance) ** 2
-        return scaled(x, length), solved
+        return jax.tree.map(lambda x: x * length.astype(x.dtype), x), solved
 
     return solve
 

@@ -45,6 +45,12 @@ def checked_labels(name: str, labels: Any, probs: jax.Array) -> jax.Array:
     return array.astype(jnp.int32)
 
 
+def as_number(value: Any) -> Any:
+    """A scalar array with a known value as a Python number, for `check_number`; anything else unchanged."""
+    is_scalar = isinstance(value, jax.Array | np.ndarray) and value.ndim == 0
+    return value.item() if is_scalar and is_concrete(value) else value
+
+
 def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     """(N, *spatial, K), (N, *spatial) -> (N, *spatial): the value of the class in `labels`."""
     return jnp.take_along_axis(values, labels[..., None], -1)[..., 0]

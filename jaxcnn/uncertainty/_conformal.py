@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxcnn._key import check_key
 from jaxcnn._layer import check_number
 from jaxcnn._window import check_choice
-from jaxcnn.uncertainty._check import checked_labels, checked_probs, of_label
+from jaxcnn.uncertainty._check import as_number, checked_labels, checked_probs, of_label
 
 _SCORES = ("lac", "aps")
 
@@ -72,12 +72,13 @@ def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.A
 
     Args:
         probs: class probabilities.
-        threshold: from `conformal_threshold` with the same score.
+        threshold: a number, from `conformal_threshold` with the same score.
         score: as for `conformal_threshold`.
         key: draws u of "aps", if the threshold was computed with a key. Use a different key.
 
     Raises:
-        ValueError: for an unknown score, or another shape.
+        TypeError: if threshold is not a number.
+        ValueError: for an unknown score, a threshold that is NaN, or another shape.
 
     Example:
         >>> jaxcnn.uncertainty.conformal_sets(jnp.array([[0.7, 0.3], [0.5, 0.5]]), 0.5).tolist()
@@ -85,7 +86,9 @@ def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.A
 
     Source: as for `conformal_threshold`.
     """
-    scores = _scores("conformal_sets", probs, score, key)
+    name = "conformal_sets"
+    threshold = check_number(f"{name}: threshold", as_number(threshold), -math.inf, math.inf, closed=True)
+    scores = _scores(name, probs, score, key)
     return scores <= jnp.asarray(threshold, scores.dtype)
 
 

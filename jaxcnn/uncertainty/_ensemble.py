@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import entr, rel_entr
+from jax.scipy.special import rel_entr
 
 from jaxcnn.uncertainty._check import checked_probs
 
@@ -33,7 +33,7 @@ def predictive_entropy(probs: Any) -> jax.Array:
 
     Source: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", 2017.
     """
-    return entr(_members("predictive_entropy", probs).mean(0)).sum(-1)
+    return _entropy(_members("predictive_entropy", probs).mean(0))
 
 
 def expected_entropy(probs: Any) -> jax.Array:
@@ -54,7 +54,7 @@ def expected_entropy(probs: Any) -> jax.Array:
 
     Source: Depeweg et al., "Decomposition of uncertainty in Bayesian deep learning", 2018.
     """
-    return entr(_members("expected_entropy", probs)).sum(-1).mean(0)
+    return _entropy(_members("expected_entropy", probs)).mean(0)
 
 
 def mutual_information(probs: Any) -> jax.Array:
@@ -78,6 +78,12 @@ def mutual_information(probs: Any) -> jax.Array:
     members = _members("mutual_information", probs)
     divergence = rel_entr(members, jnp.broadcast_to(members.mean(0, keepdims=True), members.shape))
     return jnp.maximum(divergence.sum(-1).mean(0), 0)  # rounding may make it negative
+
+
+def _entropy(p: jax.Array) -> jax.Array:
+    """-sum_k p[k] log p[k], with 0 log 0 = 0 and gradient 0 there: an infinite one, times that of softmax, is NaN."""
+    log_p = jnp.log(jnp.where(p < jnp.finfo(p.dtype).tiny, 1, p))
+    return -(p * log_p).sum(-1)
 
 
 def _members(name: str, probs: Any) -> jax.Array:

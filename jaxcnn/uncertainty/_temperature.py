@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, as_layer, constructor
+from jaxcnn._layer import Layer, as_floating, as_layer, constructor
 from jaxcnn._validate import check_finite, is_concrete
-from jaxcnn.uncertainty._check import checked_labels, checked_logits, of_label
+from jaxcnn._window import check_positive
+from jaxcnn.uncertainty._check import as_number, checked_labels, checked_logits, of_label
 
 _LOWEST, _HIGHEST = 0.01, 100.0
 _STEPS = 40  # halvings of log(_HIGHEST / _LOWEST): down to the rounding of float32
@@ -67,7 +68,11 @@ def with_temperature(model: AnyLayer, T: Any) -> Layer:
 
     Args:
         model: a layer from images to logits, or to a tuple of logits.
-        T: from `temperature`.
+        T: a number above 0, from `temperature`.
+
+    Raises:
+        TypeError: if T is not a number, or the logits are not floating-point.
+        ValueError: if T is not finite and above 0.
 
     Example:
         >>> model = jaxcnn.uncertainty.with_temperature(jaxcnn.identity, 2.0)
@@ -76,10 +81,14 @@ def with_temperature(model: AnyLayer, T: Any) -> Layer:
 
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
-    model = as_layer(model)
+    model, T = as_layer(model), check_positive("with_temperature: T", as_number(T))
+
+    def scaled(logits):
+        logits = as_floating(logits, "with_temperature")
+        return logits / jnp.asarray(T, logits.dtype)
 
     def apply(params, state, x, *, train, key=None):
         y, state = model.apply(params, state, x, train=train, key=key)
-        return y if train else jax.tree.map(lambda logits: logits / jnp.asarray(T, logits.dtype), y), state
+        return y if train else jax.tree.map(scaled, y), state
 
     return Layer(model.init, apply)
