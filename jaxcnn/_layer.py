@@ -272,7 +272,7 @@ def in_layer(name: str) -> Iterator[None]:
 
 
 def check_array(x: Any, layer: str) -> None:
-    """Raises TypeError for anything but an array or a ShapeDtypeStruct: jnp.asarray would stack the arrays of a tuple."""
+    """Raises TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
     if not has_spec(x):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
 

@@ -4,8 +4,8 @@ They differ in the dimensions over which they compute mean and variance. Statist
 and after subtracting a value close to the mean, because E[x^2] - E[x]^2 is inaccurate when the mean is much larger than
 the standard deviation.
 
-Where a sum of squares exceeds the largest float32, 3e38, the variance is infinite, and values become 0 before the bias.
-Dividing by the largest magnitude would prevent it, but take another pass over x.
+Squares of values above about 1e19 overflow. Dividing by the largest magnitude would prevent it, but take another pass
+over x.
 """
 
 import numbers
@@ -43,7 +43,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Training uses the statistics of the batch and updates the running statistics:
     running = decay * running + (1 - decay) * batch. Evaluation uses the running statistics. An empty batch leaves them
-    unchanged.
+    unchanged. The sum of the squares of x - mean must be below the largest float32, 3e38.
 
     Args:
         decay: weight of the old running statistics; PyTorch's momentum is 1 - decay.
@@ -101,6 +101,8 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions `axis` to -1
 
+    The sum of the squares of x - mean must be below the largest float32, 3e38.
+
     Args:
         axis: first dimension to normalize over, or a sequence of exactly the axes to normalize over, such as (1, 2).
             Cannot include the batch dimension 0.
@@ -145,6 +147,8 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial, C / groups)
 
+    The sum of the squares of x - mean must be below the largest float32, 3e38.
+
     Args:
         groups: number of groups; each has C / groups consecutive channels.
         eps: added to the variance, in units of x^2.
@@ -176,6 +180,8 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial,)
 
+    The sum of the squares of x - mean must be below the largest float32, 3e38.
+
     Args:
         eps: added to the variance, in units of x^2.
         center: whether to learn a bias.
@@ -204,6 +210,8 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
     """(N, ..., C) -> the same: `layer_norm` without subtracting the mean.
 
     y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions `axis` to -1
+
+    The sum of the squares of x must be below the largest float32, 3e38.
 
     Args:
         axis: as in `layer_norm`.

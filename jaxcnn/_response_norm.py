@@ -29,8 +29,8 @@ def local_response_norm(
 
     y[c] = x[c] / (k + alpha / size * sum_j x[j]^2)^beta,  j from c - size // 2 to c + (size - 1) // 2
 
-    For padding="SAME", j is from c - (size - 1) // 2 to c + size // 2. Only an even size makes a difference. Where a
-    sum of squares exceeds the largest float32, 3e38, y is 0.
+    For padding="SAME", j is from c - (size - 1) // 2 to c + size // 2. Only an even size makes a difference. The
+    sum of the squares must be below the largest float32, 3e38.
 
     Args:
         size: number of channels in the sum.

@@ -110,6 +110,22 @@ def test_roi_align_in_other_dimensions():
     np.testing.assert_allclose(y.ravel(), [(2 - 0.5) + 10 * (2.5 - 0.5) + 100 * (3 - 0.5)], 1e-6)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(jaxcnn.crop_and_resize(2, method, extrapolation_value=7.0) for method in ("linear", "nearest", "cubic")),
+        *(jaxcnn.roi_align(2, aligned=aligned) for aligned in (True, False)),
+    ],
+    ids=str,
+)
+def test_nan_boxes_give_nan(layer):
+    x, boxes = draw(1, 4, 4, 1), np.array([[[0, 0, 1, 1], [0, 0, 1, 1]]], np.float32)
+    boxes[0, 1] = np.nan
+    y = run(layer, x, boxes)[0]
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_gradients_of_roi_align():
@@ -125,6 +141,11 @@ MISTAKES = [
     (lambda: jaxcnn.crop_and_resize(2, "area"), ValueError, r"crop_and_resize: unknown method 'area'"),
     (lambda: run(jaxcnn.crop_and_resize(2), IMAGE, IMAGE[:, 0]), ValueError, r"needs boxes \(N, boxes, 4\), got"),
     (lambda: run(jaxcnn.crop_and_resize(2), IMAGE), TypeError, r"crop_and_resize needs the inputs \(x, boxes\)"),
+    (
+        lambda: run(jaxcnn.roi_align(2), IMAGE, np.zeros((2, 1, 4), int)),
+        TypeError,
+        r"roi_align: boxes must be floating-point, got int\d+ of shape \(2, 1, 4\): use boxes.astype\(jnp.float32\)$",
+    ),
     (
         lambda: run(jaxcnn.roi_align(2), IMAGE, IMAGE[:1, 0]),
         ValueError,

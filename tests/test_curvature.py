@@ -135,6 +135,24 @@ def test_eigenvalues_of_low_rank_and_of_zero():
     np.testing.assert_array_equal(nothing, 0)
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1e25, 1e35])
+def test_eigenvalues_whose_squares_overflow_or_underflow(scale):
+    diagonal = jnp.array([1.0, 2.0, 3.0]) * scale
+    values, vectors = top_eigenvalues(lambda v: diagonal * v, jnp.ones(3), 3)
+    np.testing.assert_allclose(values, diagonal[::-1], rtol=1e-5)
+    np.testing.assert_allclose(abs(vectors), np.eye(3)[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_eigenvalues_in_half_precision(dtype):
+    """Only the products are in half precision."""
+    diagonal = jnp.array([1, 2, 3, 8], dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        values, vectors = top_eigenvalues(lambda v: diagonal * v, diagonal, 4)
+    np.testing.assert_allclose(values, [8, 3, 2, 1], rtol=0.02)
+    assert (values.dtype, vectors.dtype) == (jnp.float32, dtype)
+
+
 # ------------------------------------------------------------------------------------------------------------ influence
 
 N = 120
@@ -214,6 +232,15 @@ def test_damping_is_added_to_the_eigenvalues():
     np.testing.assert_allclose(values, [3 / 2.5 / 2, -3 / 2.5 / 2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1e25, 1e35])
+def test_influence_on_a_tiny_or_huge_target(scale):
+    points = jnp.array([1.0, 2.0, 6.0])
+    values = curvature.influence(
+        lambda v: 2 * v, lambda p, x: (p - x) ** 2, lambda p: scale * p, jnp.array(3.0), points
+    )
+    np.testing.assert_allclose(values, scale * np.array([2 / 3, 1 / 3, -1]), rtol=1e-5)
+
+
 def test_self_influence_of_tiny_gradients():
     """Squares of 1e-18 times the tolerance are below the range of float32."""
     scale, diagonal = jnp.array([1.0, 2e-18, 0.0]), jnp.linspace(1, 30, 50)
@@ -263,6 +290,11 @@ def test_network_in_float32_and_strict_modes():
         (lambda: top_eigenvalues(lambda v: v, jnp.ones(3), 4), ValueError, "k=4 must be at most steps=3, .* 3 para"),
         (lambda: top_eigenvalues(lambda v: v, jnp.ones(3), 0), ValueError, "top_eigenvalues: k must be at least 1"),
         (lambda: top_eigenvalues(lambda v: v, jnp.ones(3), key=0), TypeError, "key must be a random key"),
+        (
+            lambda: top_eigenvalues(lambda v: v, {"a": jnp.ones(3), "b": jnp.ones(2, int)}),
+            TypeError,
+            r"top_eigenvalues: params must be floating-point arrays, got int32 of shape \(2,\)",
+        ),
         (lambda: curvature.mean_loss(MODEL, {}, DATA), TypeError, "mean_loss needs a loss, such as cross_entropy"),
         (lambda: curvature.mean_loss(HEAD, {}, {"image": np.ones(3), "label": np.ones(2)}), ValueError, "lengths"),
         (lambda: curvature.example_loss(MODEL, {}), TypeError, "example_loss needs a loss"),

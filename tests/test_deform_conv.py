@@ -110,6 +110,14 @@ def test_derivatives():
         check_grads(f, args, 2, atol=1e-5, rtol=1e-5)
 
 
+def test_nan_offsets_give_nan():
+    """Only where the offset is NaN."""
+    offset = np.zeros((1, 3, 3, 2), np.float32)
+    offset[0, 1, 2, 0] = np.nan
+    y = run(jaxcnn.deform_conv(1, 1, bias=False), {"kernel": np.ones((1, 1, 1, 1))}, np.ones((1, 3, 3, 1)), offset)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(offset[..., :1]))
+
+
 IMAGE, OFFSET = np.zeros((1, 4, 5, 3), np.float32), np.zeros((1, 4, 5, 18), np.float32)
 KERNEL = {"kernel": np.zeros((3, 3, 3, 2), np.float32), "bias": np.zeros(2, np.float32)}
 use = lambda *inputs: run(jaxcnn.deform_conv(2), KERNEL, *inputs)

@@ -72,7 +72,8 @@ def test_smooth_grad_is_a_mean_over_noise_of_the_stated_size():
 def test_integrated_gradients_add_up_to_the_difference(baseline):
     x = draw(2, 6, 6, 1)
     params, state = started(SMOOTH, x)
-    attributions = explain.integrated_gradients(SMOOTH, params, state, x, label=2, baseline=baseline)
+    with jax.numpy_rank_promotion("raise"):
+        attributions = explain.integrated_gradients(SMOOTH, params, state, x, label=2, baseline=baseline)
     logits, at_baseline = (
         SMOOTH.apply(params, state, jnp.asarray(np.broadcast_to(image, x.shape), jnp.float32), train=False)[0]
         for image in (x, baseline)
@@ -388,6 +389,7 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
             ValueError,
             r"baseline .*\(6, 6, 1\) or \(2, 6, 6, 1\), got .*\(6,\)",
         ),
+        (lambda: cam(0), TypeError, r"grad_cam: layer must be the path of a layer, such as 'conv1', got 0"),
         (lambda: cam("convo"), ValueError, r"any layer of the model; expected one of: conv, act.*mean 'conv'"),
         (
             lambda: cam("head"),
@@ -408,6 +410,7 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
             ValueError,
             r"needs \(N, \*spatial, C\).*got shape \(6, 1\)",
         ),
+        (lambda: visualize(None, 0), TypeError, r"feature_visualization: layer must be the path of .*got None"),
         (lambda: visualize("heap", 0), ValueError, r"did you mean 'head'"),
         (lambda: visualize("head", 3), ValueError, r"channel must be from 0 to 2, got 3"),
         (lambda: visualize("head", 0, steps=0), ValueError, r"steps must be at least 1"),

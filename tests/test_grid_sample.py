@@ -60,9 +60,33 @@ def test_far_and_nonfinite_positions():
     x = draw(1, 5, 1)
     grid = np.array([1e30, -1e30, np.inf, np.nan], np.float32).reshape(1, 4, 1)
     y = run(jaxcnn.grid_sample(), x, grid).ravel()
-    np.testing.assert_array_equal(y, np.zeros(4))
+    np.testing.assert_array_equal(y, [0, 0, 0, np.nan])
     border = run(jaxcnn.grid_sample(padding_mode="border"), x, grid).ravel()
-    np.testing.assert_array_equal(border[:3], x.ravel()[[-1, 0, -1]])
+    np.testing.assert_array_equal(border, [*x.ravel()[[-1, 0, -1]], np.nan])
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("method", ["linear", "nearest", "cubic"])
+def test_nan_positions_give_nan(method, padding_mode, align):
+    layer = jaxcnn.grid_sample(method, padding_mode=padding_mode, align_corners=align)
+    grid = np.array([[0, 0], [np.nan, 0], [0, np.nan], [np.nan, 3]], np.float32).reshape(1, 1, 4, 2)
+    for size in (1, 3):
+        y = run(layer, draw(1, size, size, 2), grid)[0, 0]
+        assert np.isfinite(y[0]).all()
+        assert np.isnan(y[1:]).all()
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("method", ["linear", "nearest"])
+def test_reflection_of_far_positions_is_a_pixel(method, align):
+    """As in PyTorch, where an infinite position has the value of the first pixel."""
+    x = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1)
+    grid = np.array([1e9, -1e20, 3e38, -3e38, np.inf, -np.inf], np.float32).reshape(1, 6, 1)
+    layer = jaxcnn.grid_sample(method, padding_mode="reflection", align_corners=align)
+    y = np.asarray(run(layer, x, grid)).ravel()
+    assert set(y) <= {1, 2, 3, 4, 5}
+    np.testing.assert_array_equal(y[-2:], [1, 1])
 
 
 IMAGE = np.zeros((2, 4, 5, 3), np.float32)
@@ -75,6 +99,13 @@ MISTAKES = [
     ),
     (lambda: run(jaxcnn.grid_sample(), IMAGE, IMAGE[:1, ..., :2]), ValueError, r"got \(1, 4, 5, 2\)"),
     (lambda: run(jaxcnn.grid_sample(), IMAGE.astype(int), IMAGE), TypeError, r"grid_sample needs floating-point"),
+    (
+        lambda: run(jaxcnn.grid_sample(), IMAGE, IMAGE[..., :2].astype(int)),
+        TypeError,
+        r"grid must be floating-point, got int\d+ of shape \(2, 4, 5, 2\): use grid.astype\(jnp.float32\)$",
+    ),
+    (lambda: jaxcnn.grid_sample().apply({}, {}, (IMAGE, None), train=False), TypeError, r"needs an array.*got None"),
+    (lambda: run(jaxcnn.grid_sample(), IMAGE[:, :0], IMAGE), ValueError, r"each spatial dimension, got .*\(2, 0, 5"),
     (lambda: jaxcnn.grid_sample("bilinear"), ValueError, r"unknown method 'bilinear'.*did you mean 'linear'"),
     (
         lambda: jaxcnn.grid_sample(padding_mode="reflect"),

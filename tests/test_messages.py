@@ -210,6 +210,58 @@ SHAPES = table(
     ("summary with a shape", lambda: summary(NET, (2, 8, 8, 3)), TypeError, r"ShapeDtypeStruct"),
 )
 
+EMPTY = table(
+    *(
+        (
+            name,
+            lambda layer=layer: as_layer(layer).apply({}, {}, zeros(1, 0, 4, 1), train=True, key=KEY),
+            ValueError,
+            rf"{name} needs at least one position in each spatial dimension, got shape \(1, 0, 4, 1\)",
+        )
+        for name, layer in (
+            ("resize", jaxcnn.resize(3)),
+            ("drop_block", jaxcnn.drop_block(0.3)),
+            ("adaptive_max_pool", jaxcnn.adaptive_max_pool(1)),
+            ("adaptive_avg_pool", jaxcnn.adaptive_avg_pool(3)),
+            ("global_max_pool", jaxcnn.global_max_pool),
+            ("global_avg_pool", jaxcnn.global_avg_pool),
+            ("global_response_norm", jaxcnn.global_response_norm()),
+            ("max_pool", max_pool(1)),
+        )
+    ),
+)
+
+NO_ARRAYS = table(
+    *(
+        (
+            f"{name} of {x}",
+            lambda layer=layer, x=x: as_layer(layer).apply({}, {}, x, train=False),
+            TypeError,
+            rf"{name} needs an array, or for init a jax.ShapeDtypeStruct, got",
+        )
+        for name, layer in (
+            ("flatten", flatten),
+            ("upsample", jaxcnn.upsample(2)),
+            ("pixel_shuffle", pixel_shuffle(2)),
+            ("pixel_unshuffle", jaxcnn.pixel_unshuffle(2)),
+            ("global_max_pool", jaxcnn.global_max_pool),
+            ("max_pool", max_pool(1)),
+            ("adaptive_max_pool", jaxcnn.adaptive_max_pool(1)),
+            ("squeeze_excite", jaxcnn.squeeze_excite(2)),
+            ("pad", jaxcnn.pad(1)),
+            ("resize", jaxcnn.resize(3, "nearest")),
+            ("repeat", repeat(identity, 2)),
+        )
+        for x in (None, [1.0], (np.ones((1, 2, 1)),) * 2)
+    ),
+    (
+        "global_max_pool of bool",
+        lambda: jaxcnn.global_max_pool(zeros(*IMAGE) > 0),
+        TypeError,
+        r"global_max_pool needs integers or real floating-point numbers, got bool",
+    ),
+)
+
 OPTIONS = table(
     ("rate 1.5", lambda: dropout(1.5), ValueError, r"rate, .* at least 0 and below 1, got 1\.5"),
     ("rate 1", lambda: dropout(1), ValueError, r"rate, .* below 1, got 1"),
@@ -313,6 +365,15 @@ OPTIONS = table(
         r"conv: unknown padding_mode .*did you mean 'reflect'",
     ),
     ("pad mode", lambda: jaxcnn.pad(1, mode="edge"), ValueError, r"pad: unknown mode .*'edge'.*replicate"),
+    *(
+        (
+            f"pad {value} of {np.dtype(dtype)}",
+            lambda value=value, dtype=dtype: use(jaxcnn.pad(1, value=value), IMAGE, IMAGE, dtype=dtype),
+            ValueError,
+            rf"pad: value={value} does not fit into the input's dtype, {np.dtype(dtype)}$",
+        )
+        for value, dtype in ((0.5, np.int32), (np.inf, np.int32), (300, np.uint8), (-1, np.uint8), (2**70, np.int32))
+    ),
     ("pad SAME", lambda: jaxcnn.pad("SAME"), ValueError, r"pad: padding='SAME' needs a window; pass an int"),
     ("output_padding", lambda: conv_transpose(3, output_padding=-1), ValueError, r"output_padding .*got -1"),
     (
@@ -329,7 +390,55 @@ OPTIONS = table(
     ),
     ("upsample 1.5", lambda: jaxcnn.upsample(1.5), TypeError, r"upsample: scale .*got 1\.5"),
     ("p 0", lambda: jaxcnn.lp_pool(0, 2), ValueError, r"lp_pool: p must be at least 1 .*got 0"),
+    ("p a string", lambda: jaxcnn.lp_pool("2", 2), TypeError, r"lp_pool: p must be a number, got '2'"),
+    ("p infinite", lambda: jaxcnn.lp_pool(np.inf, 2), ValueError, r"lp_pool: p must be finite, got inf; use max_pool"),
     ("output_size 0", lambda: jaxcnn.adaptive_avg_pool(0), ValueError, r"adaptive_avg_pool: output_size .*got 0"),
+    *(
+        (
+            f"{option} of {name}: {value!r}",
+            lambda make=make, option=option, value=value: make(**{option: value}),
+            error,
+            rf"{name}: {option} must be {message}",
+        )
+        for name, make, option in (
+            ("batch_norm", batch_norm, "eps"),
+            ("layer_norm", layer_norm, "eps"),
+            ("rms_norm", jaxcnn.rms_norm, "eps"),
+            ("instance_norm", jaxcnn.instance_norm, "eps"),
+            ("group_norm", functools.partial(jaxcnn.group_norm, 2), "eps"),
+            ("weight_standardized", functools.partial(jaxcnn.weight_standardized, dense(3)), "eps"),
+            ("global_response_norm", jaxcnn.global_response_norm, "eps"),
+            ("local_response_norm", jaxcnn.local_response_norm, "alpha"),
+            ("local_response_norm", jaxcnn.local_response_norm, "beta"),
+            ("local_response_norm", jaxcnn.local_response_norm, "k"),
+        )
+        for value, error, message in (
+            (-1, ValueError, "at least 0 and finite, got -1"),
+            (np.nan, ValueError, "at least 0 and finite, got nan"),
+            (None, TypeError, "a number, got None"),
+            ("1e-5", TypeError, "a number, got '1e-5'"),
+        )
+    ),
+    *(
+        (f"slope {value}", lambda value=value: jaxcnn.prelu(slope=value), TypeError, r"prelu: slope must be a number")
+        for value in (None, [0.25])
+    ),
+    *(
+        (
+            f"axis {axis!r} of {make.__name__}",
+            lambda make=make, axis=axis: make(axis=axis),
+            TypeError,
+            rf"{make.__name__}: axis must be an int or a sequence of ints, got {got}",
+        )
+        for make in (layer_norm, jaxcnn.rms_norm)
+        for axis, got in (
+            (1.0, r"1\.0"),
+            (True, "True"),
+            ((1, True), r"\(1, True\)"),
+            (np.array([1, 2]), r"int64 of shape \(2,\)"),
+            ("1", "'1'"),
+        )
+    ),
     ("decay", lambda: batch_norm(decay=1.5), ValueError, r"batch_norm: decay, .*at most 1, got 1\.5"),
     ("strength negative", lambda: jaxcnn.l2(-1e-4), ValueError, r"l2: the strength .*got -0\.0001"),
     ("l1 negative", lambda: jaxcnn.elastic_net(-1, 1), ValueError, r"elastic_net: l1 .*got -1"),
@@ -349,6 +458,7 @@ OPTIONS = table(
         TypeError,
         r"cast: dtype must be floating-point, such as jnp.bfloat16, got .*int8",
     ),
+    ("cast to None", lambda: jaxcnn.cast(dense(8), None), TypeError, r"cast: None is not a dtype; use .*bfloat16"),
     ("cast to bflot16", lambda: jaxcnn.cast(dense(8), "bflot16"), TypeError, r"cast: 'bflot16' is not a dtype"),
     ("reduction 0", lambda: jaxcnn.squeeze_excite(0), ValueError, r"squeeze_excite: reduction .*got 0"),
     ("block_size 0", lambda: jaxcnn.drop_block(0.1, 0), ValueError, r"drop_block: block_size .*got 0"),
@@ -719,7 +829,8 @@ LABELS = table(
 
 
 @pytest.mark.parametrize(
-    ("mistake", "error", "message"), SHAPES + OPTIONS + DTYPES + APPLY + TREES + PATTERNS + COMPOSITION + LABELS
+    ("mistake", "error", "message"),
+    SHAPES + EMPTY + NO_ARRAYS + OPTIONS + DTYPES + APPLY + TREES + PATTERNS + COMPOSITION + LABELS,
 )
 def test_mistake(mistake, error, message):
     with pytest.raises(error, match=message) as caught:

@@ -325,6 +325,77 @@ def test_r2_of_nan_is_nan_and_of_constant_labels_1_or_0():
     assert np.isnan(value_of(metrics.r2(), ones, ones * np.nan))
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 123.456, 10000.1])
+def test_r2_of_constant_labels_is_exact(constant, parts):
+    """The mean of equal numbers may be rounded."""
+    label = np.full((100, 1), constant, np.float32)
+    for weight in (np.ones(100), np.linspace(0.1, 2, 100), np.arange(100) >= 60):
+        assert over_parts(metrics.r2(), label, label, weight, parts) == 1
+        assert over_parts(metrics.r2(), label + 1, label, weight, parts) == 0
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_r2_of_labels_near_10000(parts):
+    """Neighbors in float32 differ by 0.001 there."""
+    label = (10000 + 0.001 * np.arange(100).reshape(-1, 2) % 7).astype(np.float32)
+    output, weight = label + np.float32(0.001), np.linspace(0.1, 2, 50)
+    exact = [np.average(np.square(x), axis=0, weights=weight) for x in (output - label.astype(float), label - 10000.0)]
+    exact[1] -= np.average(label - 10000.0, axis=0, weights=weight) ** 2
+    value = over_parts(metrics.r2(), output, label, weight, parts)
+    np.testing.assert_allclose(value, (1 - exact[0] / exact[1]).mean(), rtol=1e-5)
+
+
+def any_case(name):
+    """A metric with an output (4, 3) and labels."""
+    if name in CLASS_METRICS:
+        return CLASS_METRICS[name](), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
+    return getattr(metrics, name)(), X["estimate"][:4], X["quantity"][:4]
+
+
+every_metric = pytest.mark.parametrize("name", [*CLASS_METRICS, "r2", "mean_absolute_error"])
+
+
+@every_metric
+def test_without_the_entry_all_weights_are_1(name):
+    metric, output, label = any_case(name)
+    value = metric.compute(metric.update(output, {"label": label}))
+    np.testing.assert_array_equal(value, value_of(metric, output, label))
+
+
+@every_metric
+def test_weights_of_another_shape_and_missing_labels_are_errors(name):
+    metric, output, label = any_case(name)
+    for shape in ((), (1,), (3,), (4, 1)):
+        with pytest.raises(ValueError, match=rf"{name.split()[0]}: the weights .* must have shape \(4,\), one per ex"):
+            metric.update(output, {"label": label, "weight": jnp.ones(shape)})
+    with pytest.raises(ValueError, match="the batch has no 'label'"):
+        metric.update(output, {"weight": jnp.ones(4)})
+
+
+@pytest.mark.sample(2)
+@every_metric
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1])
+def test_a_weight_that_is_not_finite_or_negative_makes_the_value_nan(name, weight):
+    assert np.isnan(value_of(*any_case(name), jnp.ones(4).at[1].set(weight))).all()
+
+
+@every_metric
+def test_of_no_examples_the_value_is_nan(name):
+    metric, output, label = any_case(name)
+    value = value_of(metric, output[:0], label[:0])
+    assert (value == 0).all() if name == "confusion_matrix" else np.isnan(value)
+
+
+@pytest.mark.parametrize("name", [*IGNORING, "pixel_accuracy", "dice"])
+@pytest.mark.parametrize("label", ["255", True, 255.0, (254, 255)])
+def test_an_ignored_label_is_an_integer(name, label):
+    make = CLASS_METRICS.get(name) or getattr(metrics, name)
+    with pytest.raises(TypeError, match=f"{name.split()[0]}: ignore_label must be None or an int such as 255, got"):
+        make(ignore_label=label)
+    assert make(ignore_label=np.uint8(255))
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
@@ -335,6 +406,7 @@ def test_r2_of_nan_is_nan_and_of_constant_labels_1_or_0():
             lambda: metrics.r2().update(jnp.ones((3, 1)), {"label": jnp.ones(3), "weight": jnp.ones(3)}),
             r"r2: the output \(3, 1\) and the labels \(3,\) differ in shape",
         ),
+        (lambda: metrics.r2().update(jnp.ones(()), {"label": 1.0}), r"r2 needs .* \(N, \*dimensions\), got scalars"),
     ],
 )
 def test_mistake(mistake, message):

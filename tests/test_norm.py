@@ -258,6 +258,16 @@ def test_statistics_of_bfloat16_are_float32(name):
         np.testing.assert_allclose(state["var"], 0.9 + 0.1 * wide.var((0, 1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", NORMS)
+def test_eps_may_be_zero_or_traced(name):
+    norm, x = NORMS[name], draw(4, 3, 6)
+    params, state = {"scale": np.ones(x.shape[norm.axis :], np.float32)}, STATE if name == "batch" else {}
+    make = norm.make if "rms" in name else functools.partial(norm.make, center=False)
+    y = jax.jit(lambda eps: make(eps=eps).apply(params, state, x, train=True)[0])(EPS)
+    oracle.assert_close(y, norm.formula(x.astype(np.float64)))
+    assert np.isfinite(run(make(eps=0), params, x, state, train=True)[0]).all()
+
+
 @pytest.mark.parametrize("name", ["layer", "layer-1", "group-3", "instance", "rms"])
 def test_examples_do_not_see_each_other(name):
     norm, x = NORMS[name], draw(5, 3, 6)

@@ -187,3 +187,16 @@ def test_bad_depth():
         summary(NET, X, depth=0)
     with pytest.raises(TypeError, match="summary: depth"):
         summary(NET, X, depth=1.5)
+
+
+def test_inputs_without_examples_or_shape():
+    for shape in ((0, 8, 8, 3), ()):
+        with pytest.raises(
+            ValueError, match=r"summary needs an input with a batch dimension of at least 1, got shape \("
+        ):
+            summary(cnn.identity, spec(*shape))
+    hint = r"; for this shape, pass jax.ShapeDtypeStruct\(\(1, 8, 8, 3\), jnp.float32\)"
+    with pytest.raises(TypeError, match=r"summary needs an input, .*got \(1, 8, 8, 3\)" + hint):
+        summary(NET, (1, 8, 8, 3))
+    with pytest.raises(TypeError, match=r"summary needs an input, or a jax.ShapeDtypeStruct, got \(\)$"):
+        summary(NET, ())

@@ -322,3 +322,25 @@ def test_dropout_of_an_output_of_two_arrays(transform):
     assert len(layer.apply({}, {}, x, train=False)[0]) == 2
     with pytest.raises(TypeError, match=rf"{transform.__name__} needs a layer that returns an array, got \(Array"):
         layer.apply({}, {}, x, train=True, key=KEY)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+@pytest.mark.parametrize("transform", [cnn.with_dropout, cnn.with_spatial_dropout, cnn.drop_path])
+def test_dropout_of_an_output_that_is_not_floating_point(transform, dtype):
+    """Division by 1 - rate would be rounded."""
+    layer, x = transform(lambda x: x.astype(dtype), 0.3), jnp.ones((1, 4, 4, 1))
+    assert layer.apply({}, {}, x, train=False)[0].dtype == dtype
+    with pytest.raises(TypeError, match=rf"{transform.__name__} needs a layer with floating-point output, got {dtype}"):
+        layer.apply({}, {}, x, train=True, key=KEY)
+
+
+@pytest.mark.parametrize("train", ["no", 1, None])
+@pytest.mark.parametrize(
+    "layer",
+    [cnn.batch_norm(), cnn.dropout(0.5), cnn.drop_path(cnn.identity, 0.5), cnn.spectral_norm(cnn.dense(1))],
+    ids=str,
+)
+def test_train_is_a_bool(layer, train):
+    x = jnp.ones((2, 3, 1))
+    with pytest.raises(TypeError, match=rf"train must be True or False .*got {train!r}"):
+        layer.apply(*layer.init(KEY, x), x, train=train, key=KEY)

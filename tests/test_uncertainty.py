@@ -119,6 +119,16 @@ def test_temperature_of_auxiliary_heads_and_bfloat16():
     assert (main[0, 0], head[0, 0]) == (0.25, 0.5)
 
 
+@pytest.mark.parametrize(
+    "transform", [lambda f, T: f(T), lambda f, T: jax.jit(f)(T), lambda f, T: jax.vmap(f)(T[None])[0]]
+)
+def test_temperature_may_be_an_array_or_traced(transform):
+    logits = jnp.array([[4.0, 0.0]])
+    scaled = lambda T: uncertainty.with_temperature(cnn.identity, T).apply({}, {}, logits, train=False)[0]
+    np.testing.assert_array_equal(transform(scaled, jnp.float32(2.0)), logits / 2)
+    assert scaled(np.array(2.0)).dtype == jnp.float32
+
+
 # ------------------------------------------------------------------------------------------------------- conformal sets
 
 
@@ -233,6 +243,15 @@ def test_mutual_information_is_the_difference_and_zero_for_equal_members():
     np.testing.assert_allclose(uncertainty.mutual_information(certain), [np.log(4)], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["predictive_entropy", "expected_entropy", "mutual_information"])
+def test_gradient_of_entropies_of_certain_members(name):
+    """The softmax of one member rounds to 1 and 0, where the derivative of p log p is infinite."""
+    function = getattr(uncertainty, name)
+    gradient = jax.grad(lambda logits: function(jax.nn.softmax(logits)).sum())
+    np.testing.assert_array_equal(gradient(jnp.array([[[110.0, 0.0]]])), 0)
+    assert np.isfinite(gradient(jnp.array([[[110.0, 0.0]], [[0.0, 0.0]]]))).all()
+
+
 @pytest.mark.slow
 def test_entropies_of_maps():
     maps = np.moveaxis(MEMBERS.reshape(4, 2, 3, 5, 5), 2, 3)
@@ -345,6 +364,8 @@ def test_vmap(name):
             lambda: uncertainty.conformal_sets(PROBS, 0.5, key=jax.random.key(0)),
             'conformal_sets: score="lac" is not random; omit the key',
         ),
+        (lambda: uncertainty.conformal_sets(PROBS, jnp.nan), "conformal_sets: threshold is NaN; use .*_threshold"),
+        (lambda: uncertainty.conformal_sets(PROBS, jnp.array(jnp.nan)), "conformal_sets: threshold is NaN"),
         (lambda: uncertainty.conformal_sets(PROBS[None], 0.5), r"needs probabilities \(N, classes\), got .*1, 500, 5"),
         (lambda: uncertainty.predictive_entropy(PROBS), r"predictive_entropy needs .*probs\[None\] for one network"),
         (lambda: uncertainty.ood_auroc(PROBS, PROBS), r"ood_auroc needs scores \(N,\) and \(M,\)"),
@@ -357,4 +378,32 @@ def test_vmap(name):
 )
 def test_mistake(mistake, message):
     with pytest.raises(ValueError, match=message):
+        mistake()
+
+
+@pytest.mark.parametrize("T", [0, -1, np.nan, np.inf, jnp.float32(0), np.array(-2.0)])
+def test_a_temperature_is_finite_and_above_0(T):
+    with pytest.raises(ValueError, match="with_temperature: T must be"):
+        uncertainty.with_temperature(cnn.identity, T)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        *(
+            (lambda T=T: uncertainty.with_temperature(cnn.identity, T), "with_temperature: T must be a number, got")
+            for T in (jnp.ones(5), "a", None)
+        ),
+        *(
+            (lambda t=t: uncertainty.conformal_sets(PROBS, t), "conformal_sets: threshold must be a number, got")
+            for t in (jnp.ones(5), np.ones(1), "a", None)
+        ),
+        (
+            lambda: uncertainty.with_temperature(cnn.identity, 2.5).apply({}, {}, jnp.array([[4, 0]]), train=False),
+            r"with_temperature needs floating-point input, got int32 of shape \(1, 2\)",
+        ),
+    ],
+)
+def test_mistake_of_type(mistake, message):
+    with pytest.raises(TypeError, match=message):
         mistake()

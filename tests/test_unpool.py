@@ -66,9 +66,13 @@ def test_default_size(padding):
     np.testing.assert_array_equal(z, expected)
 
 
-def test_indices_outside_are_ignored():
-    y, indices = jnp.ones((1, 2, 1)), jnp.array([0, 9]).reshape(1, 2, 1)
-    np.testing.assert_array_equal(run(jaxcnn.max_unpool(2), (y, indices)).ravel(), [1, 0, 0, 0])
+@pytest.mark.parametrize("outside", [4, 9, -1, -4])
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32])
+def test_indices_outside_are_ignored(outside, dtype):
+    y, indices = jnp.ones((1, 2, 1)), jnp.array([0, outside], dtype).reshape(1, 2, 1)
+    x, pull = jax.vjp(lambda y: run(jaxcnn.max_unpool(2), (y, indices)), y)
+    np.testing.assert_array_equal(x.ravel(), [1, 0, 0, 0])
+    np.testing.assert_array_equal(pull(jnp.ones_like(x))[0].ravel(), [1, 0])
 
 
 def segnet(depth, channels):

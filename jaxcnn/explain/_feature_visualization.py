@@ -14,7 +14,7 @@ from jaxcnn._key import child_key
 from jaxcnn._layer import Params, State, as_floating, as_layer, check_number, spatial_rank
 from jaxcnn._transform import capture
 from jaxcnn._window import check_integer
-from jaxcnn.explain._labels import checked_classes
+from jaxcnn.explain._labels import check_path, checked_classes
 
 
 def feature_visualization(
@@ -55,7 +55,7 @@ def feature_visualization(
         bounds: smallest and largest allowed value of the images; None for no bounds.
 
     Raises:
-        TypeError: if x is not floating-point.
+        TypeError: if x is not floating-point, or the path of the layer is not a string.
         ValueError: if the layer or channel does not exist, or if an option is out of range.
 
     Example:
@@ -82,7 +82,7 @@ def feature_visualization(
     if not low < high:
         raise ValueError(f"{name}: bounds must be (smallest, largest) with smallest < largest, got {bounds}")
     axes = tuple(range(1, spatial_rank(x, name) + 1))
-    probe = capture(as_layer(model), re.escape(layer))
+    probe = capture(as_layer(model), re.escape(check_path(name, layer)))
 
     def activation(x):
         a = probe.apply(params, state, x, train=False)[0][1][layer]

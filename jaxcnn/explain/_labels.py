@@ -1,4 +1,4 @@
-"""Validation of class and channel arguments."""
+"""Validation of class, channel and layer arguments."""
 
 from typing import Any
 
@@ -6,6 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._jax import Tracer
+from jaxcnn._layer import short_repr
+
+
+def check_path(name: str, layer: Any) -> str:
+    """Returns the path of a layer, or raises TypeError for anything but a string."""
+    if not isinstance(layer, str):
+        raise TypeError(f"{name}: layer must be the path of a layer, such as 'conv1', got {short_repr(layer)}")
+    return layer
 
 
 def checked_classes(name: str, values: Any, n: int, classes: int) -> Any:

@@ -19,7 +19,7 @@ from jaxcnn._key import check_key
 from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32, check_number
 from jaxcnn._transform import capture
 from jaxcnn._window import check_integer
-from jaxcnn.explain._labels import checked_classes
+from jaxcnn.explain._labels import check_path, checked_classes
 
 
 def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, label: Any = None) -> jax.Array:
@@ -136,6 +136,7 @@ def integrated_gradients(
             f"integrated_gradients: baseline must be a number or have shape {x.shape[1:]} or {x.shape}, "
             f"got shape {baseline.shape}"
         )
+    baseline = jnp.broadcast_to(baseline, x.shape)
     label = _class_labels(_logits(model, params, state, x), label)
 
     def between(k):
@@ -160,7 +161,7 @@ def grad_cam(
         layer: path of a layer of the model with output (N, *spatial, C).
 
     Raises:
-        TypeError: as in `saliency`.
+        TypeError: as in `saliency`, or if the path is not a string.
         ValueError: as in `saliency`, or if the layer does not exist or has no spatial dimensions.
 
     Example:
@@ -172,7 +173,7 @@ def grad_cam(
     Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017.
     """
     x = as_floating(x, "grad_cam")
-    probe: Any = capture(as_layer(model), re.escape(layer))
+    probe: Any = capture(as_layer(model), re.escape(check_path("grad_cam", layer)))
 
     def outputs(offsets):
         return probe.apply(params, state, x, train=False, offsets=offsets)[0]

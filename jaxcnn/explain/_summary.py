@@ -89,7 +89,7 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
 
     Raises:
         TypeError: if x has no shape.
-        ValueError: if depth < 1.
+        ValueError: if depth < 1, or if x has no examples.
 
     Example:
         >>> features = jaxcnn.freeze(jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu))
@@ -111,8 +111,8 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
         check_integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
+    batch = _examples(x)
     records, trainable = _records(model, params, state, x), jax.tree.leaves(trainable_params(model, params, state, x))
-    batch = jax.tree.leaves(x)[0].shape[0]
     containers = {r.path.rpartition("/")[0] for r in records if r.path}
     rows = {
         r.path: Row(r.path, r.output, 0, 0, r.multiply_adds // batch, 0 if r.path in containers else r.output_bytes)
@@ -142,10 +142,21 @@ def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
 
 def specs(model: Layer, x: Any, function: str) -> tuple[Any, Params, State]:
     """The shapes of the input, the parameters and the state."""
-    if not all(map(has_spec, jax.tree.leaves(x))):
-        raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}")
+    leaves = jax.tree.leaves(x)
+    if not leaves or not all(map(has_spec, leaves)):
+        is_shape = isinstance(x, tuple) and leaves and all(isinstance(size, int) for size in x)
+        hint = f"; for this shape, pass jax.ShapeDtypeStruct({x}, jnp.float32)" if is_shape else ""
+        raise TypeError(f"{function} needs an input, or a jax.ShapeDtypeStruct, got {short_repr(x)}{hint}")
     x = spec_of(x)
     return x, *jax.eval_shape(model.init, key_spec(), x)
+
+
+def _examples(x: Any) -> int:
+    """The number of examples in an input, at least 1."""
+    shape = jax.tree.leaves(x)[0].shape
+    if not shape or shape[0] < 1:
+        raise ValueError(f"summary needs an input with a batch dimension of at least 1, got shape {shape}")
+    return shape[0]
 
 
 def shapes(tree: Any) -> str:

@@ -11,6 +11,7 @@ confidence machines for regression", 2002 (split conformal prediction).
 """
 
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -87,9 +88,16 @@ def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.A
     Source: as for `conformal_threshold`.
     """
     name = "conformal_sets"
-    threshold = check_number(f"{name}: threshold", as_number(threshold), -math.inf, math.inf, closed=True)
+    threshold = _checked_threshold(name, threshold)
     scores = _scores(name, probs, score, key)
     return scores <= jnp.asarray(threshold, scores.dtype)
+
+
+def _checked_threshold(name: str, threshold: Any) -> Any:
+    threshold = as_number(threshold)
+    if isinstance(threshold, numbers.Real) and math.isnan(threshold):
+        raise ValueError(f"{name}: threshold is NaN; use the one that conformal_threshold returned")
+    return check_number(f"{name}: threshold", threshold, -math.inf, math.inf, closed=True)
 
 
 def _scores(name: str, probs: Any, score: str, key: jax.Array | None) -> jax.Array:

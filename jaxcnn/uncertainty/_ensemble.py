@@ -83,7 +83,7 @@ def mutual_information(probs: Any) -> jax.Array:
 def _entropy(p: jax.Array) -> jax.Array:
     """-sum_k p[k] log p[k], with 0 log 0 = 0 and gradient 0 there: an infinite one, times that of softmax, is NaN."""
     log_p = jnp.log(jnp.where(p < jnp.finfo(p.dtype).tiny, 1, p))
-    return -(p * log_p).sum(-1)
+    return (-p * log_p).sum(-1)
 
 
 def _members(name: str, probs: Any) -> jax.Array:
