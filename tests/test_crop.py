@@ -144,7 +144,7 @@ MISTAKES = [
     (
         lambda: run(jaxcnn.roi_align(2), IMAGE, np.zeros((2, 1, 4), int)),
         TypeError,
-        r"roi_align: boxes must be floating-point, got int\d+ of shape \(2, 1, 4\): use boxes.astype\(jnp.float32\)$",
+        r"roi_align: boxes must be floating-point, got int\d+ of shape \(2, 1, 4\): use boxes.astype\(jnp.float32\)",
     ),
     (
         lambda: run(jaxcnn.roi_align(2), IMAGE, IMAGE[:1, 0]),

@@ -102,7 +102,7 @@ MISTAKES = [
     (
         lambda: run(jaxcnn.grid_sample(), IMAGE, IMAGE[..., :2].astype(int)),
         TypeError,
-        r"grid must be floating-point, got int\d+ of shape \(2, 4, 5, 2\): use grid.astype\(jnp.float32\)$",
+        r"grid must be floating-point, got int\d+ of shape \(2, 4, 5, 2\): use grid.astype\(jnp.float32\)",
     ),
     (lambda: jaxcnn.grid_sample().apply({}, {}, (IMAGE, None), train=False), TypeError, r"needs an array.*got None"),
     (lambda: run(jaxcnn.grid_sample(), IMAGE[:, :0], IMAGE), ValueError, r"each spatial dimension, got .*\(2, 0, 5"),

@@ -370,7 +370,7 @@ OPTIONS = table(
             f"pad {value} of {np.dtype(dtype)}",
             lambda value=value, dtype=dtype: use(jaxcnn.pad(1, value=value), IMAGE, IMAGE, dtype=dtype),
             ValueError,
-            rf"pad: value={value} does not fit into the input's dtype, {np.dtype(dtype)}$",
+            rf"pad: value={value} does not fit into the input's dtype, {np.dtype(dtype)}",
         )
         for value, dtype in ((0.5, np.int32), (np.inf, np.int32), (300, np.uint8), (-1, np.uint8), (2**70, np.int32))
     ),
