@@ -282,7 +282,8 @@ def test_progress_is_sparse_without_a_terminal(tmp_path, monkeypatch, capsys):
     ("config", "nearest"),
     [
         ({"learning_rate": 0.1}, "optimizer.learning_rate"),
-        ({"lr": 0.1}, None),
+        ({"lr": 0.1}, "optimizer.learning_rate"),
+        ({"colour": 0.1}, None),
         ({"evaluate": {"batchsize": 1}}, "evaluate.batch_size"),
         ({"keep": 1}, "checkpoint.keep"),
         ({"checkpoint": {"kep": 1}}, "checkpoint.keep"),
