@@ -239,7 +239,9 @@ def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, 
         build = _builder(model)
         return build(**options), jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32) if x is None else spec
     if not isinstance(model, Layer):
-        raise TypeError(f"model must be a name in MODELS or a layer, got {short_repr(model)}")
+        if not (isinstance(model, tuple) and len(model) == 2 and all(map(callable, model))):
+            raise TypeError(f"model must be a name in MODELS or a layer, got {short_repr(model)}")
+        model = Layer(*model)  # a pair of functions (init, apply)
     if options:
         raise TypeError(f"options such as {min(options)} are those of a name in MODELS; set them in the layer")
     if x is None:
