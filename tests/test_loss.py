@@ -378,7 +378,7 @@ def test_a_traced_alpha_of_0_mixes_nothing(mix):
     np.testing.assert_array_equal(image, original)
     assert lam == 1
     for got, expected in zip(traced(0.7), jax.jit(lambda: mixed_with(mix, 0.7))(), strict=True):
-        np.testing.assert_allclose(got, expected, 1e-6)
+        np.testing.assert_allclose(got, expected, 1e-6, 1e-6)  # near 0, rounding depends on the processor
 
 
 def test_cutmix_without_spatial_dimensions():

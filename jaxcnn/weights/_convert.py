@@ -128,7 +128,7 @@ def to_torch(
         x, names, flatten: as in `from_torch`.
 
     Raises:
-        WeightsError: if the name is not in `MODELS`, or a layer of that model is missing in `params`.
+        WeightsError: if the name is not in `MODELS`, or `params` has none of its layers.
 
     Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
         >>> params, state = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
@@ -137,7 +137,7 @@ def to_torch(
     """
     trees = params, state
     if isinstance(model, str) and not names:
-        _require_layers(model, trees)
+        _require_model(model, trees)
         targets = _targets(trees, tables(model)[0])
     else:
         shapes = jax.eval_shape(lambda: trees)
@@ -149,16 +149,17 @@ def to_torch(
     return result | {name: np.zeros((), np.int64) for name in _counters(result)}
 
 
-def _require_layers(model: str, trees: tuple[Params, State]) -> None:
-    """Raise WeightsError unless the trees have all layers of the model except its head, which `classes` may remove.
+def _require_model(model: str, trees: tuple[Params, State]) -> None:
+    """Raise WeightsError if the parameters have no layer of the model besides its head.
 
-    Shapes are not compared, because they depend on the options of the model.
+    Layers and shapes are not compared one by one, because they depend on the options of the model.
     """
     expected, _ = _shapes(model, {"classes": None})
-    if missing := [name for name in expected if name not in trees[0]]:
+    if not expected.keys() & trees[0].keys():
         raise WeightsError(
-            f"these parameters do not fit {model}: no {', '.join(missing)} in params, which has {', '.join(trees[0])}",
-            missing=missing,
+            f"these parameters do not fit {model}: none of {', '.join(expected)} in params, which has "
+            f"{', '.join(trees[0]) or 'no layers'}",
+            missing=expected,
         )
 
 
