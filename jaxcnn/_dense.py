@@ -148,10 +148,11 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
 
     def fn(x):
         pads = ((0, 0), *resolve_padding("pad", padding, spatial_rank(x, "pad")), (0, 0))
+        x = jnp.asarray(x)
         if jnp.issubdtype(x.dtype, jnp.integer) and not _fits(value, x.dtype):
             raise ValueError(f"pad: value={value} does not fit into the input's dtype, {x.dtype}")
         constant = {"constant_values": jnp.asarray(value, x.dtype)} if mode == "zeros" else {}
-        return jnp.pad(jnp.asarray(x), pads, PAD_MODES[mode], **constant)
+        return jnp.pad(x, pads, PAD_MODES[mode], **constant)
 
     return as_layer(fn)
 

@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import operator
 import os
 import pathlib
 import platform
@@ -31,7 +32,6 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn._path import leaves_by_path
 from jaxcnn._validate import check_wide_integers
-from jaxcnn._window import check_integer
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
@@ -92,7 +92,9 @@ def save(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, keep = check_integer("checkpoint.save", "step", step, 0), check_integer("checkpoint.save", "keep", keep)
+    step, keep = _integer("step", step), _integer("keep", keep)
+    if step < 0 or keep < 1:
+        raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
     for path, leaf in leaves_by_path(tree).items():
         if not is_key(leaf):
             check_wide_integers(f"checkpoint.save: {path}", leaf)
@@ -227,6 +229,13 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"checkpoint.save: config and note must be JSON-serializable: {error}") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}") from None
 
 
 def recovered_steps(folder: pathlib.Path) -> list[int]:
