@@ -656,11 +656,14 @@ def test_muon_has_decoupled_weight_decay():
         train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1, "weight_decay_mask": False}})
 
 
-@pytest.mark.parametrize("end", [0.0, 0.2])
-def test_end_of_an_exponential_schedule(end):
-    config = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "exponential", "end": end}}
+@pytest.mark.parametrize("over", [None, {"schedule.end": [0.05, 0.2]}])
+def test_end_of_an_exponential_schedule(over, tmp_path):
+    config = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "exponential", "end": 0.2}}
+    examples = np.zeros((8, 2), np.float32), np.arange(8) % 2
+    start = functools.partial(train.sweep, over=over) if over else train.fit
     with pytest.raises(train.ConfigError, match=r"schedule.end must be above 0 and at most 0.1 for an exponential"):
-        train.resolve(config)
+        start(cnn.dense(2), examples, config=config | {"batch_size": 4}, run=train.Run("end", {}, folder=tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_loss_without_a_metric_of_its_name():

@@ -26,7 +26,7 @@ from jaxcnn.train._identity import program_identity, reject_different_run, start
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
-from jaxcnn.train._optimizer import make_optimizer
+from jaxcnn.train._optimizer import check_schedule, make_optimizer
 from jaxcnn.train._recipe import (
     FIT,
     Loss,
@@ -176,6 +176,7 @@ def fit(
     if start is not None and not (isinstance(start, tuple | list) and len(start) == 2):
         raise TypeError(f"start must be a pair (params, state), got {short_repr(start)}")
     config = resolve(config or {})
+    check_schedule(config)
     if seeds is not None:
         _check_seeds(seeds, callbacks, start)
         over = {"seed": range(config["seed"], config["seed"] + seeds)}

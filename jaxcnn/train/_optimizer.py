@@ -172,12 +172,16 @@ def check_optimizer(config: Config) -> None:
         is_dtype = isinstance(value, str) and option.endswith("dtype") and hasattr(jnp, value)
         if not (is_dtype or is_traced_number(value) or (isinstance(value, numbers.Real) and math.isfinite(value))):
             raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
-    if config["schedule"]["name"] == "exponential":
-        _exponential(options.get("learning_rate", math.inf), config["schedule"]["end"], 1)
     try:
         compile_pattern(config["weight_decay"]["where"])
     except ValueError as error:
         raise ConfigError(f"weight_decay.where: {error}") from error
+
+
+def check_schedule(config: Config) -> None:
+    """Raises ConfigError for an "end" that does not fit the learning rate; a sweep may vary both, so `resolve` cannot."""
+    if config["schedule"]["name"] == "exponential":
+        _exponential(config["optimizer"]["learning_rate"], config["schedule"]["end"], 1)
 
 
 def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:

@@ -15,6 +15,7 @@ from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._trainable import trainable_params
 from jaxcnn.train._config import Config, ConfigError, flat_entries
+from jaxcnn.train._optimizer import check_schedule
 from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resolve
 
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
@@ -59,7 +60,7 @@ class Space:
         if not over:
             raise ConfigError('over is empty; pass settings and their values, such as {"seed": range(5)}')
         for run in self.runs:
-            resolve(self(run)[1])
+            check_schedule(resolve(self(run)[1]))
 
     @property
     def runs(self) -> list[Values]:
