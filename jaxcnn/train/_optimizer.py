@@ -179,7 +179,7 @@ def check_optimizer(config: Config) -> None:
 
 
 def check_schedule(config: Config) -> None:
-    """Raises ConfigError for an "end" that does not fit the learning rate. `resolve` cannot, as a sweep may vary both."""
+    """Raises ConfigError for an "end" that does not fit the learning rate. `resolve` cannot: a sweep may vary both."""
     if config["schedule"]["name"] == "exponential":
         _exponential(config["optimizer"]["learning_rate"], config["schedule"]["end"], 1)
 
