@@ -1,5 +1,6 @@
 """Converts labels to the targets of a loss: class probabilities, or probabilities of independent labels."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -58,11 +59,11 @@ def class_target(
 
 
 def check_ignore_label(name: str, ignore_label: Any) -> int | None:
-    """Returns the label as an int, or None; raises unless it is an integer or None."""
+    """Returns `ignore_label` as an int, or None; raises for anything else."""
     if ignore_label is None:
         return None
-    if isinstance(ignore_label, bool | np.bool_):
-        raise TypeError(f"{name}: ignore_label must be an integer or None, got {ignore_label}")
+    if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):
+        raise TypeError(f"{name}: ignore_label must be None or an int such as 255, got {short_repr(ignore_label)}")
     return check_integer(name, "ignore_label", ignore_label, -(2**31))
 
 

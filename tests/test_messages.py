@@ -56,6 +56,7 @@ NET = serial(conv=conv(4), norm=batch_norm(), flat=flatten, head=dense(10))
 CONV = {"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}}
 LOGITS, CLASSES = np.zeros((4, 10), np.float32), np.zeros(4, int)
 DATA = {"image": LOGITS, "label": CLASSES}
+IGNORE_LABEL = "ignore_label must be None or an int such as 255, got"
 SPACE = r"\(N, \*spatial, C\)"
 SCALE = r"got uint8 of shape \(2, 8, 8, 3\).*convert and scale.*float32\) / 255"
 
@@ -274,7 +275,7 @@ OPTIONS = table(
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
     *(
-        ("ignore_label", functools.partial(loss, NET, ignore_label=value), TypeError, "ignore_label must be an int")
+        ("ignore_label", functools.partial(loss, NET, ignore_label=value), TypeError, IGNORE_LABEL)
         for loss in (cross_entropy, jaxcnn.focal, jaxcnn.dice, jaxcnn.binary_cross_entropy)
         for value in (True, 0.5, "255", [1])
     ),

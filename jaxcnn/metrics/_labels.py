@@ -1,12 +1,10 @@
 """Labels of the classification metrics: which shapes fit the output, which values are valid, and which count."""
 
-import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import short_repr
 from jaxcnn._validate import fraction_tolerance
 from jaxcnn.metrics._metric import float_entry, position_weights
 
@@ -29,15 +27,6 @@ class Examples(NamedTuple):
     def sums(self, sums: Any) -> Any:
         """A tree of sums; NaN if the examples are not valid."""
         return jax.tree.map(lambda x: jnp.where(self.valid, x, jnp.nan), sums)
-
-
-def check_ignore_label(name: str, ignore_label: Any) -> int | None:
-    """Returns `ignore_label`, None or an int, or raises TypeError."""
-    if ignore_label is None:
-        return None
-    if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):
-        raise TypeError(f"{name}: ignore_label must be None or an int such as 255, got {short_repr(ignore_label)}")
-    return int(ignore_label)
 
 
 def examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None = None) -> Examples:

@@ -13,7 +13,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
-from jaxcnn._loss import Batch, LossFn, check_loss, inputs
+from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn._window import check_integer
@@ -74,7 +74,7 @@ def evaluate(
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
         check_batch("evaluate", data, required=())
-        arrays = {name: np.asarray(value) if isinstance(value, list) else value for name, value in data.items()}
+        arrays = {name: batch_entry(data, name) for name in data}
         batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
         batches = to_devices(with_checked_batches("evaluate", batches, check))
