@@ -120,7 +120,7 @@ def _added(parts: list[jax.Array]) -> jax.Array:
 
 
 def _interleaved(x: jax.Array, stop: tuple[int, ...] | None = None) -> list[jax.Array]:
-    """(positions, .., C) -> 16 arrays (positions / 16, .., C), fewer if 16 does not divide them, or x if each had one row.
+    """(positions, .., C) -> 16 arrays (positions / 16, .., C), fewer if 16 does not divide them, x if each had one row.
 
     Strided slices take a third of the operations of an index into a reshaped array, and of the time to compile them.
     """
