@@ -6,7 +6,7 @@ If interrupted, it resumes from the last finished epoch when started again.
 """
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 
 from jaxcnn import cross_entropy, data, models, train
@@ -20,13 +20,12 @@ CONFIG = {
 
 def main(config):
     settings, folder = config["train"], config["folder"]
-    digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
-    test = {"image": test_digits.images / np.float32(255), "label": test_digits.labels}
+    digits, test = (data.load("mnist_small", split) for split in ("train", "test"))
     source = data.source(digits, settings["batch_size"])
     model, optimizer = models.lenet5(), optax.adam(settings["optimizer"]["learning_rate"])
     loss_fn = cross_entropy(model)
     step = train.make_step(loss_fn, optimizer)
-    state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), test["image"][:1])
+    state = train.TrainState.create(model, optimizer, jax.random.key(settings["seed"]), jnp.zeros((1, 28, 28, 1)))
     for event in train.loop(step, state, source, epochs=settings["epochs"]):
         if event.kind == "start" and checkpoint.steps(folder):
             event.step, event.carry, _ = checkpoint.restore(folder, event.carry, config=config)

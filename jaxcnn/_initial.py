@@ -98,12 +98,12 @@ def _blocks(key: jax.Array, number: Any) -> jax.Array:
     """
     key0, key1 = jax.random.key_data(key)[:2]  # keys of other generators have more numbers, which repeat these
     number = (number + jnp.arange(_BLOCKS)).astype(jnp.uint32)
-    # The barrier keeps the keys out of the loop over the values; fused, the program compiles slower.
+    # The barriers keep three loops apart, which is faster than one: keys, random bits, their conversion to values.
     key0, key1 = lax.optimization_barrier(_threefry(key0, key1, jnp.zeros_like(number), number))
     count = lax.broadcasted_iota(jnp.uint32, (_BLOCKS, _BLOCK), 1)
     key0, key1 = (jnp.broadcast_to(part[:, None], count.shape) for part in (key0, key1))
     high, low = _threefry(key0, key1, jnp.zeros_like(count), count)
-    bits = high ^ low
+    bits = lax.optimization_barrier(high ^ low)
     one_to_two = lax.bitcast_convert_type(bits >> 9 | np.uint32(0x3F800000), jnp.float32)
     bound = np.float32(math.erf(_LIMIT / math.sqrt(2)))
     uniform = jnp.maximum(-bound, (one_to_two - 1) * (2 * bound) - bound)

@@ -17,9 +17,9 @@ import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn.metrics import Metric, accuracy, auroc, confusion_matrix, mean_absolute_error, mean_iou, r2
 from jaxcnn.train import callbacks
+from jaxcnn.train._batch import evaluation_batch
 from jaxcnn.train._evaluate import measurement
 from jaxcnn.train._event import format_metrics
-from jaxcnn.train._recipe import evaluation_batch
 from tests.test_report import Page
 
 DIGITS = data.load("mnist_small", "test")

@@ -122,6 +122,49 @@ def test_refused(assignment, message):
         override(CONFIG, [assignment])
 
 
+SGD = {"train": {"optimizer": {"name": "sgd", "learning_rate": 0.1}}, "optimizer": {"learning_rate": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["momentum=0.9", "nesterov=True"], {"name": "sgd", "momentum": 0.9, "nesterov": True}),
+        (["b1=0.8", "name=adam"], {"name": "adam", "b1": 0.8}),
+        (["momentum=0.9", "accumulator_dtype=bfloat16", "momentum=1e-1"], {"momentum": 0.1, "name": "sgd"}),
+    ],
+)
+def test_arguments_of_an_optimizer(assignments, expected):
+    config = override(SGD, [f"train.optimizer.{assignment}" for assignment in assignments])
+    assert config["optimizer"] == SGD["optimizer"]
+    optimizer = resolve(config["train"])["optimizer"]
+    assert expected.items() <= optimizer.items()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.optimizer.momentun=0.9", r"unknown key 'train\.optimizer\.momentun'"),
+        ("train.optimizer.lr=0.9", r"unknown key .*did you mean 'train\.optimizer\.learning_rate'"),
+        ("train.optimizer.weight_decay=0.9", r"unknown key 'train\.optimizer\.weight_decay'"),
+        (
+            "optimizer.momentum=0.9",
+            r"unknown key 'optimizer\.momentum'",
+        ),  # no name: not optax's
+        (
+            "train.optimizer.b1=0.9",
+            r"optimizer\.b1: sgd has no such argument; expected one of: learning_rate, mom",
+        ),
+        ("train.optimizer.momentum=fast", r"optimizer\.momentum must be a finite number or a bool, got 'fast'"),
+        ("train.optimizer.momentum=nan", r"optimizer\.momentum must be a finite number or a bool, got 'nan'"),
+        ("train.optimizer.momentum=[1]", r"optimizer\.momentum must be a finite number or a bool, got \[1\]"),
+        pytest.param("train.optimizer.momentum=1" + "0" * 400, r"optimizer\.momentum must be a finite", id="huge int"),
+    ],
+)
+def test_refused_arguments_of_an_optimizer(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(override(SGD, [assignment])["train"])
+
+
 def test_a_number_is_a_list_of_one_number():
     assert override(CONFIG, ["widths=3"])["widths"] == [3]
     assert resolve({"label_fill": 255})["label_fill"] == resolve({"label_fill": [255]})["label_fill"] == [255]

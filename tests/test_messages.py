@@ -820,12 +820,6 @@ LABELS = table(
         ValueError,
         r"evaluate needs .*at least 1, got .*\{\}",
     ),
-    (
-        "evaluate a Dataset",
-        lambda: evaluate(cross_entropy(NET), {}, {}, jaxcnn.data.load("mnist_small", "test")),
-        TypeError,
-        r"evaluate: images are not scaled here; pass \(data.images / 255, data.labels\)",
-    ),
 )
 
 

@@ -110,6 +110,18 @@ def test_data_without_labels(tmp_path):
         fit(tmp_path / "3", cnn.conv(1), {"image": IMAGES, "seen": SEEN}, cnn.mean_squared_error)
 
 
+def test_a_metric_of_the_loss_named_steps(tmp_path):
+    def loss(model):
+        def loss_fn(params, state, batch, *, train, key=None):
+            output, state = model.apply(params, state, batch["image"], train=train, key=key)
+            return output.mean(), (state, {"steps": jnp.float32(3)})
+
+        return loss_fn
+
+    fitted = fit(tmp_path, cnn.conv(1), (IMAGES, SEEN), loss, {}, epochs=2)
+    assert [record[split]["steps"] for record in fitted.history for split in ("train", "test")] == [3, 3, 3, 3]
+
+
 def test_a_matrix_is_logged_but_not_printed_and_not_watched(tmp_path, capsys):
     label = RANDOM.integers(0, 2, (N, 6, 6))
     measured = {"matrix": metrics.confusion_matrix()}
@@ -182,6 +194,18 @@ def test_a_loss_that_returns_only_a_number(tmp_path):
         fit(tmp_path, cnn.conv(2), (IMAGES, SEEN), loss, {})
 
 
-def test_evaluate_refuses_a_dataset():
-    with pytest.raises(TypeError, match=r"pass \(data.images / 255, data.labels\) of the Dataset"):
-        train.evaluate(cnn.mean_squared_error(cnn.identity), {}, {}, data.Dataset(IMAGES, SEEN))
+@pytest.mark.parametrize("measured", [{}, {"mae": metrics.mean_absolute_error()}])
+def test_evaluate_divides_uint8_images_by_255_as_fit_does(measured):
+    image, label = RANDOM.integers(0, 256, (N, 2, 2, 1)).astype(np.uint8), SEEN[:, :2, :2]
+    error = image / 255 - label
+    stream = data.Stream(
+        lambda step: itertools.repeat((image, label)),
+        1,
+        jax.ShapeDtypeStruct(image.shape, np.uint8),
+        others={"label": jax.ShapeDtypeStruct(label.shape, label.dtype)},
+    )
+    for of in (data.Dataset(image, label), (image, label), {"image": image, "label": label}, stream):
+        loss_fn = cnn.mean_squared_error(cnn.identity)
+        result = train.evaluate(loss_fn, {}, {}, of, batch_size=4, metrics=measured, model=cnn.identity)
+        assert result["loss"] == pytest.approx(np.square(error).mean(), 1e-5)
+        assert result.get("mae", abs(error).mean()) == pytest.approx(abs(error).mean(), 1e-5)

@@ -4,7 +4,6 @@ from jaxcnn._memory import reuse_memory as reuse_memory
 from jaxcnn.train import callbacks as callbacks
 from jaxcnn.train import checkpoint as checkpoint
 from jaxcnn.train._config import ConfigError as ConfigError
-from jaxcnn.train._config import override as override
 from jaxcnn.train._config import require as require
 from jaxcnn.train._evaluate import evaluate as evaluate
 from jaxcnn.train._event import Carry as Carry
@@ -19,6 +18,7 @@ from jaxcnn.train._optimizer import ema_params as ema_params
 from jaxcnn.train._optimizer import make_optimizer as make_optimizer
 from jaxcnn.train._optimizer import make_schedule as make_schedule
 from jaxcnn.train._optimizer import with_ema as with_ema
+from jaxcnn.train._override import override as override
 from jaxcnn.train._recipe import FIT as FIT
 from jaxcnn.train._recipe import resolve as resolve
 from jaxcnn.train._result import Best as Best

@@ -20,6 +20,7 @@ from jaxcnn._window import check_integer
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric, add_sums
+from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import ConfigError
 from jaxcnn.train._devices import replicated_sharding, to_devices
 
@@ -28,7 +29,7 @@ def evaluate(
     loss_fn: LossFn,
     params: Params,
     state: State,
-    data: Batch | tuple[Any, Any] | Stream,
+    data: Dataset | Batch | tuple[Any, Any] | Stream,
     *,
     batch_size: int = 256,
     metrics: Mapping[str, Metric] | None = None,
@@ -46,9 +47,9 @@ def evaluate(
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
         params, state: of the model.
-        data: a dict of arrays with a common first dimension, such as {"image": (N, H, W, C), "label": (N,)}, a pair
-            (image, label), or a stream. One epoch of a stream is read. Images reach the model as they are: unlike in
-            `fit`, uint8 is not divided by 255.
+        data: a `Dataset`, a dict of arrays with a common first dimension, such as {"image": (N, H, W, C),
+            "label": (N,)}, a pair (image, label), or a stream. One epoch of a stream is read. As in `fit`, uint8
+            images are divided by 255.
         batch_size: examples per batch; ignored for a stream.
         metrics: name -> additional metric of the output of `model`, which they need.
 
@@ -65,12 +66,12 @@ def evaluate(
     """
     check_loss("evaluate", loss_fn)
     check_integer("evaluate", "batch_size", batch_size)
-    if isinstance(data, Dataset):
-        raise TypeError("evaluate: images are not scaled here; pass (data.images / 255, data.labels) of the Dataset")
+    if metrics and model is None:
+        raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
     if isinstance(data, Source):
         raise TypeError("evaluate: pass the arrays or the stream itself, not a Source of them")
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
-    if isinstance(data, tuple):
+    if isinstance(data, Dataset | tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
         check_batch("evaluate", data, required=())
@@ -82,33 +83,23 @@ def evaluate(
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
         check(batches.arrays)
-    if metrics:
-        if model is None:
-            raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
-        functions: Any = loss_fn, model, tuple(metrics.items()), batches.arrays is None
-        return mean_metrics(_compiled(*functions), metrics, params, state, batches)
-    # JAX caches compiled programs by function object, so repeated calls with the same loss_fn do not recompile.
-    compiled = jit(loss_fn, static_argnames="train")
-
-    def measure(*args):
-        _, (_, means) = compiled(*args, train=False)
-        check_scalars("evaluate", means)
-        return means, {}
-
-    return mean_metrics(measure, {}, params, state, batches)
+    metrics = metrics or {}
+    functions: Any = loss_fn, model if metrics else None, tuple(metrics.items()), batches.arrays is None
+    return mean_metrics(_compiled(*functions), metrics, params, state, batches)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _compiled(
-    loss_fn: Any, model: AnyLayer, metrics: tuple[tuple[str, Metric], ...], on_all_devices: bool
+    loss_fn: Any, model: AnyLayer | None, metrics: tuple[tuple[str, Metric], ...], on_all_devices: bool
 ) -> Callable[..., Any]:
-    """`measurement` on unscaled images. Cached, so that repeated calls with the same functions do not recompile."""
-    return measurement(loss_fn, as_layer(model), dict(metrics), lambda batch: batch, on_all_devices)
+    """`measurement`, cached: repeated calls with the same functions do not compile again."""
+    model = model if model is None else as_layer(model)
+    return measurement(loss_fn, model, dict(metrics), scale_bytes, on_all_devices)
 
 
 def measurement(
     loss_fn: LossFn,
-    model: Layer,
+    model: Layer | None,
     metrics: Mapping[str, Metric],
     prepare: Callable[[Batch], Batch],
     on_all_devices: bool,
@@ -126,7 +117,7 @@ def measurement(
         batch = prepare(batch)
         _, (_, means) = loss_fn(params, state, batch, train=False)
         check_scalars("evaluate", means)
-        if not metrics:
+        if not metrics or model is None:
             return means, {}
         if both := metrics.keys() & means.keys():
             raise ValueError(f"metrics: {min(both)!r} is also a metric of the loss; choose another name")

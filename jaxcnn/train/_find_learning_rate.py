@@ -13,11 +13,12 @@ from jaxcnn._jit import jit
 from jaxcnn._layer import as_layer, check_number
 from jaxcnn._window import check_integer, check_positive
 from jaxcnn.data import Dataset, augment
+from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._many_steps import augmented, rows_of_step
-from jaxcnn.train._recipe import Loss, augmentation, resolve, scale_bytes, training_loss
+from jaxcnn.train._recipe import Loss, augmentation, resolve, training_loss
 from jaxcnn.train._sweep_programs import programs
 from jaxcnn.train._sweep_space import Space
 

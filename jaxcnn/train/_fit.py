@@ -19,6 +19,7 @@ from jaxcnn._transform import cast
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
+from jaxcnn.train._batch import evaluation_batch, scale_bytes
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
@@ -31,11 +32,9 @@ from jaxcnn.train._recipe import (
     FIT,
     Loss,
     augmentation,
-    evaluation_batch,
     loss_of,
     moves_constant_parameters,
     resolve,
-    scale_bytes,
     training_loss,
     with_loss_as_metric,
 )

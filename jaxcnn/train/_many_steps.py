@@ -16,13 +16,13 @@ from jaxcnn._jit import jit
 from jaxcnn._key import child_key
 from jaxcnn._loss import Batch
 from jaxcnn.data import Source, augment
+from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._devices import batch_sharding, replicated_sharding
 from jaxcnn.train._event import Carry
 from jaxcnn.train._guard import undo_if_nonfinite
-from jaxcnn.train._recipe import scale_bytes
 from jaxcnn.train._step import TrainState
 
-_STEPS = "steps"  # entry of the metric sums that counts steps
+_STEPS = "(steps)"  # entry of the metric sums that counts steps; in parentheses, because a metric may be named steps
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 

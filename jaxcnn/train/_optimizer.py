@@ -165,17 +165,29 @@ def check_optimizer(config: Config) -> None:
     name = options.pop("name")
     require_known("optimizer.name", name, OPTIMIZERS)
     require_known("schedule.name", config["schedule"]["name"], SCHEDULES)
-    allowed = [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in {"weight_decay", *_DECAY_MASKS}]
+    allowed = optimizer_arguments(name)
     for option, value in options.items():
         if option not in allowed:
             raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, allowed)}")
         is_dtype = isinstance(value, str) and option.endswith("dtype") and hasattr(jnp, value)
-        if not (is_dtype or is_traced_number(value) or (isinstance(value, numbers.Real) and math.isfinite(value))):
+        if not (is_dtype or is_traced_number(value) or _is_finite_number(value)):
             raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
     try:
         compile_pattern(config["weight_decay"]["where"])
     except ValueError as error:
         raise ConfigError(f"weight_decay.where: {error}") from error
+
+
+def optimizer_arguments(name: str) -> list[str]:
+    """The arguments of an optimizer that the setting "optimizer" may have. Weight decay is a setting of its own."""
+    return [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in {"weight_decay", *_DECAY_MASKS}]
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # an integer outside of the range of floats
+        return False
 
 
 def check_schedule(config: Config) -> None:

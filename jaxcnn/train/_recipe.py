@@ -7,10 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
 from jaxcnn._layer import Layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models
 from jaxcnn._mix import cutmix, mixup
@@ -18,7 +14,6 @@ from jaxcnn._number import is_zero
 from jaxcnn._regularize import l1, l2, regularized
 from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError, flat_entries, require, require_known, unknown_key
-from jaxcnn.train._devices import batch_sharding
 from jaxcnn.train._evaluate import check_scalars
 from jaxcnn.train._optimizer import check_optimizer
 from jaxcnn.train._tta import TTA
@@ -119,19 +114,6 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
         return loss, (state, {"loss": loss} | metrics)
 
     return with_loss
-
-
-def evaluation_batch(batch: Batch) -> Batch:
-    """The batch with scaled images, split over the devices if its size is a multiple of their number."""
-    if len(batch["image"]) % jax.device_count() == 0:
-        batch = lax.with_sharding_constraint(batch, batch_sharding())
-    return scale_bytes(batch)
-
-
-def scale_bytes(batch: Batch) -> Batch:
-    """The batch with uint8 images divided by 255; other images are unchanged."""
-    image = batch["image"]
-    return batch | {"image": image.astype(jnp.float32) / 255} if image.dtype == jnp.uint8 else batch
 
 
 def augmentation(config: Config) -> Callable[..., Batch] | None:

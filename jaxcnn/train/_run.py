@@ -20,10 +20,11 @@ from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
-from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries, override
+from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, read_log, write_csv, write_log
 from jaxcnn.train._output import Output
+from jaxcnn.train._override import override
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
 from jaxcnn.weights import WeightsError
 

@@ -12,13 +12,14 @@ from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._window import check_integer
 from jaxcnn.metrics import Metric
+from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch
 from jaxcnn.train._event import format_metrics
 from jaxcnn.train._identity import program_identity
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
-from jaxcnn.train._recipe import Loss, resolve, scale_bytes, training_loss
+from jaxcnn.train._recipe import Loss, resolve, training_loss
 from jaxcnn.train._run import Run
 from jaxcnn.train._sweep_halving import Rung, rungs, survivors
 from jaxcnn.train._sweep_programs import chunk_size, network_of, programs, runs_at_once

@@ -16,11 +16,12 @@ from jaxcnn._program import Program, equations
 from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
 from jaxcnn.metrics import Metric
+from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._evaluate import measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
 from jaxcnn.train._optimizer import checked_accumulated, ema_params, make_optimizer
-from jaxcnn.train._recipe import Loss, augmentation, loss_of, scale_bytes, training_loss, with_loss_as_metric
+from jaxcnn.train._recipe import Loss, augmentation, loss_of, training_loss, with_loss_as_metric
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep_space import Space, Values
 from jaxcnn.train._tta import with_tta
