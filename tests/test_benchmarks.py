@@ -253,7 +253,8 @@ def test_pages_match_result_files():
     root = _measure.FOLDER.parent.parent
     speed = (root / "docs" / "speed.md").read_text()
     networks = map(_speed_records.network_table, (_speed_records.NEWEST, _speed_records.FOR_PYTHON_311))
-    assert all(table in speed for table in (*networks, *_speed_records.vmap_tables("cpu")[:1]))
+    tables = (*networks, _speed_records.ratio_table(), *_speed_records.vmap_tables("cpu")[:1])
+    assert all(table in speed for table in tables)
     assert _speed_records.short_network_table() in (root / "README.md").read_text()
 
 

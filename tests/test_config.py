@@ -130,7 +130,7 @@ SGD = {"train": {"optimizer": {"name": "sgd", "learning_rate": 0.1}}, "optimizer
     [
         (["momentum=0.9", "nesterov=True"], {"name": "sgd", "momentum": 0.9, "nesterov": True}),
         (["b1=0.8", "name=adam"], {"name": "adam", "b1": 0.8}),
-        (["momentum=0.9", "accumulator_dtype=bfloat16", "momentum=1e-1"], {"momentum": 0.1, "name": "sgd"}),
+        (["momentum=0", "accumulator_dtype=bfloat16", "momentum=1e-1"], {"momentum": 0.1, "name": "sgd"}),
     ],
 )
 def test_arguments_of_an_optimizer(assignments, expected):

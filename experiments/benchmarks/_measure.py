@@ -17,7 +17,7 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
 RELEASE = (0, 10)  # of jax: the newest for Python 3.11
-_PAUSE = 0.03  # seconds until the threads of a call no longer spin
+_WARM_UP = 0.02  # seconds: OpenMP's threads spin for up to 15 ms
 
 
 class Timing(NamedTuple):
@@ -34,20 +34,22 @@ def compare(
     """Time calls against each other. Returns a `Timing` per call and the seconds per call of each turn.
 
     Each call must block until its result is ready. The calls take turns, so that background load affects all of them
-    equally. A turn starts with a pause, because PyTorch's OpenMP threads spin for some milliseconds after a call, and
-    with one untimed call, because the data of the previous call fills the cache. It then repeats the call for about
-    `seconds`.
+    equally. A turn starts with untimed calls: the data of the previous contender fills the cache, and on a CPU, its
+    threads spin for some milliseconds. It then repeats the call for about `seconds`.
     """
-    pause = _PAUSE if jax.default_backend() == "cpu" else 0.0
+    warm_up = _WARM_UP if jax.default_backend() == "cpu" else 0.0
     for call in calls.values():
         call()  # compiles
     turn_times = {name: [] for name in calls}
     for _ in range(turns):
         for name, call in calls.items():
-            time.sleep(pause)
-            began = time.perf_counter()
-            call()
-            repeats = max(1, min(100, int(seconds / (time.perf_counter() - began))))
+            first = time.perf_counter()
+            while True:
+                began = time.perf_counter()
+                call()
+                if (ended := time.perf_counter()) - first >= warm_up:
+                    break
+            repeats = max(1, min(100, int(seconds / (ended - began))))
             began = time.perf_counter()
             for _ in range(repeats):
                 call()

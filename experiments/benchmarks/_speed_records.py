@@ -47,6 +47,32 @@ def network_table(release: str = NEWEST) -> str:
     return text
 
 
+# Suffixes of the result files of each processor that `nets` was measured on.
+PROCESSORS = {"": "Zen 5", "-zen4": "Zen 4"}
+
+
+def ratio_table() -> str:
+    """The time of jaxcnn divided by that of PyTorch, by processor and release of jax, as in docs/speed.md."""
+    columns, ratios = [], {}
+    for suffix, processor in PROCESSORS.items():
+        for release in (NEWEST, FOR_PYTHON_311):
+            if not (result := _measure.load(f"nets-{release}{suffix}")):
+                continue
+            version = ".".join(result["machine"]["versions"]["jax"].split(".")[:2])
+            for kind, heading in (("train", f"{processor}, jax {version}: training"), ("infer", "inference")):
+                columns.append(heading)
+                for row in (row for row in result["rows"] if row["kind"] == kind):
+                    turns = {peer: timing["turns"] for peer, timing in row["seconds"].items()}
+                    if peers := [peer for peer in turns if peer.startswith("torch")]:
+                        ratios[row["net"], len(columns)] = f"{_measure.ratio(turns, 'jaxcnn', peers):.2f}"
+    text = f"| network | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}\n"
+    for net, title in TITLES.items():
+        cells = [ratios.get((net, column), "-") for column in range(1, len(columns) + 1)]
+        if {*cells} != {"-"}:
+            text += f"| {title} | {' | '.join(cells)} |\n"
+    return text
+
+
 SHORT = ("LeNet-5", "ResNet-20", "MobileNet-like", "ResNet-18", "InceptionTime")
 
 

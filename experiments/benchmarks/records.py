@@ -168,4 +168,4 @@ if __name__ == "__main__":
     README.write_text(page())
     print(README)
     networks = map(speed.network_table, (speed.NEWEST, speed.FOR_PYTHON_311))
-    print(speed.short_network_table(), *networks, *speed.vmap_tables("cpu")[:1], sep="\n")
+    print(speed.short_network_table(), *networks, speed.ratio_table(), *speed.vmap_tables("cpu")[:1], sep="\n")

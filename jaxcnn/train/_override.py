@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Container
 from typing import Any
 
 from jaxcnn._layer import short_repr
@@ -26,23 +27,26 @@ def override(config: Config, assignments: list[str]) -> Config:
         >>> jaxcnn.train.override({"train": {"epochs": 5, "batch_size": 64}}, ["train.epochs=2"])
         {'train': {'epochs': 2, 'batch_size': 64}}
     """
-    config = copy.deepcopy(config)
+    defaults, config = dict(flat_entries(config)), copy.deepcopy(config)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"expected key.path=value, got {assignment!r}")
-        keys = [key for key, _ in flat_entries(config)]
-        if path not in keys and not _is_optimizer_argument(path, keys):
-            raise unknown_key(path, keys)
+        if path in defaults:
+            value = _parse(path, text, defaults[path])
+        elif _is_optimizer_argument(path, defaults):
+            value = _parse_argument(text)
+        else:
+            raise unknown_key(path, list(defaults))
         *parents, leaf = path.split(".")
         node = config
         for parent in parents:
             node = node[parent]
-        node[leaf] = _parse(path, text, node[leaf]) if leaf in node else _parse_argument(text)
+        node[leaf] = value
     return config
 
 
-def _is_optimizer_argument(path: str, keys: list[str]) -> bool:
+def _is_optimizer_argument(path: str, keys: Container[str]) -> bool:
     """Whether a path, such as train.optimizer.momentum, is an argument of an optimizer chosen by name in the config."""
     group, _, name = path.rpartition(".")
     if group.rpartition(".")[2] != "optimizer" or f"{group}.name" not in keys:
@@ -71,5 +75,5 @@ def _parse_argument(text: str) -> Any:
     """A number, bool or string; `check_optimizer` refuses what is invalid."""
     try:
         return json.loads(text.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
