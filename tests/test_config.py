@@ -146,14 +146,8 @@ def test_arguments_of_an_optimizer(assignments, expected):
         ("train.optimizer.momentun=0.9", r"unknown key 'train\.optimizer\.momentun'"),
         ("train.optimizer.lr=0.9", r"unknown key .*did you mean 'train\.optimizer\.learning_rate'"),
         ("train.optimizer.weight_decay=0.9", r"unknown key 'train\.optimizer\.weight_decay'"),
-        (
-            "optimizer.momentum=0.9",
-            r"unknown key 'optimizer\.momentum'",
-        ),  # no name: not optax's
-        (
-            "train.optimizer.b1=0.9",
-            r"optimizer\.b1: sgd has no such argument; expected one of: learning_rate, mom",
-        ),
+        ("optimizer.momentum=0.9", r"unknown key 'optimizer\.momentum'"),  # without a name, it is not one of optax
+        ("train.optimizer.b1=0.9", r"optimizer\.b1: sgd has no such argument; expected one of: learning_rate, mom"),
         ("train.optimizer.momentum=fast", r"optimizer\.momentum must be a finite number or a bool, got 'fast'"),
         ("train.optimizer.momentum=nan", r"optimizer\.momentum must be a finite number or a bool, got 'nan'"),
         ("train.optimizer.momentum=[1]", r"optimizer\.momentum must be a finite number or a bool, got \[1\]"),

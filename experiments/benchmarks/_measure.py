@@ -17,7 +17,7 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
 RELEASE = (0, 10)  # of jax: the newest for Python 3.11
-_WARM_UP = 0.02  # seconds: OpenMP's threads spin for up to 15 ms
+_WARM_UP = 0.02  # seconds of untimed calls, until OpenMP's threads of the previous contender no longer spin
 
 
 class Timing(NamedTuple):
@@ -34,8 +34,8 @@ def compare(
     """Time calls against each other. Returns a `Timing` per call and the seconds per call of each turn.
 
     Each call must block until its result is ready. The calls take turns, so that background load affects all of them
-    equally. A turn starts with untimed calls: the data of the previous contender fills the cache, and on a CPU, its
-    threads spin for some milliseconds. It then repeats the call for about `seconds`.
+    equally. A turn starts with untimed calls, because the data of the previous contender fills the cache and, on a CPU,
+    its threads still spin. It then repeats the call for about `seconds`.
     """
     warm_up = _WARM_UP if jax.default_backend() == "cpu" else 0.0
     for call in calls.values():

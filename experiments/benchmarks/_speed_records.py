@@ -47,7 +47,7 @@ def network_table(release: str = NEWEST) -> str:
     return text
 
 
-# Suffixes of the result files of each processor that `nets` was measured on.
+# Suffixes of the result files of `nets` and the processors they are of. `nets` writes those without a suffix.
 PROCESSORS = {"": "Zen 5", "-zen4": "Zen 4"}
 
 

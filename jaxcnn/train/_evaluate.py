@@ -93,8 +93,8 @@ def _compiled(
     loss_fn: Any, model: AnyLayer | None, metrics: tuple[tuple[str, Metric], ...], on_all_devices: bool
 ) -> Callable[..., Any]:
     """`measurement`, cached: repeated calls with the same functions do not compile again."""
-    model = model if model is None else as_layer(model)
-    return measurement(loss_fn, model, dict(metrics), scale_bytes, on_all_devices)
+    layer = None if model is None else as_layer(model)
+    return measurement(loss_fn, layer, dict(metrics), scale_bytes, on_all_devices)
 
 
 def measurement(
@@ -107,9 +107,9 @@ def measurement(
     """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics).
 
     Both get prepare(batch). The metrics apply the model to the same `inputs` as the losses do, so the compiler
-    computes the output only once. If the arrays are on all devices, the sums are replicated: operations on sums that
-    are split over processes would communicate, in an order that may differ between the processes, and could wait
-    forever.
+    computes the output only once; without metrics, the model may be None. If the arrays are on all devices, the sums
+    are replicated: operations on sums that are split over processes would communicate, in an order that may differ
+    between the processes, and could wait forever.
     """
 
     @functools.wraps(loss_fn)
