@@ -1,4 +1,4 @@
-"""Configuration of Sphinx. The site is built from this checkout, without a network:
+"""Configuration of Sphinx. The site is built from this checkout, offline:
 
 sphinx-build -E -W --keep-going -b html docs docs/_build
 """

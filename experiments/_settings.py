@@ -1,7 +1,8 @@
 """Checks of settings, shared by several experiments."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from jaxcnn import weights
 from jaxcnn.models import MODELS
@@ -17,6 +18,15 @@ def require_default(config: dict, defaults: dict, keys: tuple[str, ...], reason:
     for path in keys:
         if _value_at(config, path) != _value_at(defaults, path):
             raise ConfigError(f"{path}={_value_at(config, path)} has no effect {reason}")
+
+
+@contextlib.contextmanager
+def config_error(what: str) -> Iterator[None]:
+    """A context that creates `what` from settings: its ValueError or TypeError becomes a ConfigError."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def require_one_of(config: dict, path: str, values: tuple[str, ...]) -> None:

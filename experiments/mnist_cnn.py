@@ -8,6 +8,7 @@ To resume an interrupted run, pass its folder: folder=runs/mnist_cnn-...
 
 import jax
 
+from experiments._settings import config_error
 from jaxcnn import batch_norm, conv, data, dense, dropout, flatten, max_pool, serial, train
 
 CONFIG = {
@@ -48,7 +49,8 @@ def main(config, name="mnist_cnn", network=network):
     digits, test_digits = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    model = network(digits, **config["model"])
+    with config_error("model"):
+        model = network(digits, **config["model"])
     run = train.Run(name, config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model, digits, eval_data=test_digits, config=config["train"], run=run)
     print(fitted.outcome)

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from experiments._settings import config_error
 from jaxcnn import batch_norm, conv, cross_entropy, data, dense, flatten, jit, max_pool, serial, train
 
 CONFIG = {
@@ -103,7 +104,8 @@ def main(config):
     digits, test_digits = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
-    state, order, run = program(config, len(digits.images))
+    with config_error("network and training"):
+        state, order, run = program(config, len(digits.images))
     arguments = (state, order, digits.images, digits.labels, test_digits.images, test_digits.labels)
     compiled = run.lower(*arguments).compile()
     ready = time.perf_counter()

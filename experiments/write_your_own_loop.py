@@ -20,6 +20,8 @@ CONFIG = {
 
 def main(config):
     settings, folder = config["train"], config["folder"]
+    limits = {"seed": (0, 2**32), "epochs": (1, 10**9), "batch_size": (1, 8001), "optimizer.learning_rate": (0, 1e3)}
+    train.require(settings, limits)
     digits, test = (data.load("mnist_small", split) for split in ("train", "test"))
     source = data.source(digits, settings["batch_size"])
     model, optimizer = models.lenet5(), optax.adam(settings["optimizer"]["learning_rate"])

@@ -219,7 +219,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a sub-package at its first use. All of them take several times as long to import as the layers."""
+    """Import a sub-package at its first use. All of them take several times as long to import as the layers."""
     if name in __all__:
         return importlib.import_module(f"jaxcnn.{name}")
     raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")

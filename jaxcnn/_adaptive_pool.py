@@ -41,7 +41,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
         total = jnp.where(inside, jnp.take(at_least_float32(x), at, axis), 0).sum(axis + 1)
         return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
 
-    return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool)
+    return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool, as_floating)
 
 
 @constructor
@@ -68,7 +68,7 @@ def adaptive_max_pool(output_size: int | Sequence[int | None] | None) -> Layer:
         at, _ = _bins(starts, ends)  # the positions that fill up short bins do not change the maximum
         return first_max(jnp.take(x, at, axis), axis + 1)
 
-    return _adaptive("adaptive_max_pool", output_size, largest, max_pool)
+    return _adaptive("adaptive_max_pool", output_size, largest, max_pool, check_real)
 
 
 def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,9 @@ def _bins(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.minimum(at, ends[:, None] - 1), at < ends[:, None]
 
 
-def _adaptive(name: str, output_size: Any, reduce: Callable, even_pool: Callable[..., Layer]) -> Layer:
+def _adaptive(
+    name: str, output_size: Any, reduce: Callable, even_pool: Callable[..., Layer], check: Callable[[Any, str], Any]
+) -> Layer:
     """A pool over bins: `even_pool` if all bins have one size, else `reduce(x, starts, ends, axis)` along each axis."""
     for entry in output_size if isinstance(output_size, Sequence) else (output_size,):
         if entry is not None:
@@ -85,7 +87,7 @@ def _adaptive(name: str, output_size: Any, reduce: Callable, even_pool: Callable
 
     def fn(x):
         rank = spatial_rank(x, name)
-        x = check_real(jnp.asarray(x), name) if even_pool is max_pool else as_floating(x, name)
+        x = check(jnp.asarray(x), name)
         spatial = x.shape[1:-1]
         sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
         if len(sizes) != rank:

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import Params, State, as_floating, at_least_float32, check_number, short_repr
+from jaxcnn._key import check_key, child_key, require_key, transform_keys
+from jaxcnn._layer import Params, State, as_floating, at_least_float32, short_repr
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm
 from jaxcnn._validate import check_for_loss, is_concrete, values_between, with_check
-from jaxcnn._window import check_integer, check_positive
+from jaxcnn._window import check_bounds, check_integer, check_positive
 
 Bounds = Sequence[float] | None
 
@@ -53,11 +53,12 @@ def pgd(
         steps: number of gradient steps.
         step_size: in units of the images. Default: eps for one step, otherwise 2.5 * eps / steps.
         norm: `jnp.inf` or 2.
-        bounds: smallest and largest value of an image, or None. A layer `data.normalize` belongs into the model, so
-            that images have values in [0, 1].
+        bounds: smallest and largest value of an image, or None. Make `data.normalize` a layer of the model, so that
+            images have values in [0, 1].
         key: random key of the start.
 
     Raises:
+        TypeError: if the key is not a random key.
         ValueError: if an argument is out of range, or an image outside of the bounds.
 
     Example:
@@ -81,7 +82,7 @@ def pgd(
         image = image + step_size * _direction(jax.grad(loss_of_image)(image), norm)
         return _clip(clean + _project(image - clean, eps, norm), bounds)
 
-    start = clean if key is None else _clip(clean + _uniform_in_ball(key, clean, eps, norm), bounds)
+    start = clean if key is None else _clip(clean + _uniform_in_ball(check_key(key), clean, eps, norm), bounds)
     return lax.fori_loop(0, steps, ascend, start)
 
 
@@ -94,7 +95,7 @@ def adversarial(
     norm: float = math.inf,
     bounds: Bounds = (0.0, 1.0),
 ) -> LossFn:
-    """Trains on adversarial examples: the loss is that of the images which `pgd` returns for the current parameters.
+    """loss_fn -> LossFn: the loss of the adversarial examples that `pgd` finds for the current parameters.
 
     loss(params, pgd(images)),  without a gradient through `pgd`
 
@@ -150,10 +151,7 @@ def _check_attack(
     steps = check_integer(name, "steps", steps)
     if norm not in (2, math.inf):
         raise ValueError(f"{name}: norm must be jnp.inf or 2, got {short_repr(norm)}")
-    if bounds is not None and not (isinstance(bounds, tuple | list) and len(bounds) == 2 and bounds[0] < bounds[1]):
-        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    if bounds is not None:
-        bounds = tuple(check_number(f"{name}: bounds", bound, -math.inf, closed=True) for bound in bounds)
+    bounds = check_bounds(name, bounds)
     if step_size is None:
         step_size = eps if steps == 1 else 2.5 * eps / steps
     return eps, steps, check_positive(f"{name}: step_size", step_size), bounds
@@ -184,7 +182,7 @@ def _project(change: jax.Array, eps: float, norm: float) -> jax.Array:
 
 
 def _uniform_in_ball(key: jax.Array, images: jax.Array, eps: float, norm: float) -> jax.Array:
-    """Changes (N, *spatial, C), uniformly distributed in the ball of radius eps."""
+    """Change (N, *spatial, C), uniformly distributed in the ball of radius eps."""
     if norm == 2:
         axes, count = _example_axes(images), math.prod(images.shape[1:])
         direction = jax.random.normal(child_key(key, "direction"), images.shape, jnp.float32)

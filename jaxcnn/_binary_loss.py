@@ -1,15 +1,24 @@
 """Losses of independent labels, each 0 or 1: multi-label classification, and overlap of regions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, at_least_float32, check_number, short_repr
-from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
+from jaxcnn._layer import Layer, check_number, short_repr
+from jaxcnn._loss import LossFn, MixedLabel, loss_of_output, masked, weighted_mean
 from jaxcnn._numeric import times_log
-from jaxcnn._target import binary_target, check_binary_label, check_class_label, check_ignore_label, class_target
+from jaxcnn._target import (
+    binary_target,
+    check_binary_label,
+    check_class_label,
+    check_ignore_label,
+    class_or_label_weights,
+    class_target,
+    label_logits,
+)
 from jaxcnn._window import check_positive
 
 
@@ -20,7 +29,7 @@ def binary_cross_entropy(
     pos_weight: float | Sequence[float] = 1.0,
     ignore_label: int | None = None,
 ) -> LossFn:
-    """Sigmoid cross-entropy of independent labels (multi-label classification).
+    """model -> LossFn: sigmoid cross-entropy of independent labels (multi-label classification).
 
     loss = mean of -(pos_weight[k] * q log sigmoid(z) + (1 - q) log sigmoid(-z)),  z: the logits,
     q = (1 - label_smoothing) * label + label_smoothing / 2
@@ -38,8 +47,10 @@ def binary_cross_entropy(
         a LossFn with the metrics "loss" and "accuracy", the fraction of entries whose logit has the sign of the label.
 
     Raises:
-        ValueError: if an argument is out of range, or labels do not fit the logits. Inside a compiled function, label
-            values outside [0, 1] make the loss NaN instead.
+        TypeError: for a pos_weight that is not numbers, or an output that is not one floating-point array.
+        ValueError: if an argument is out of range, weights of the batch are negative or not finite, or labels do not
+            fit the logits. Inside a compiled function, invalid weights, and labels outside [0, 1], make the loss NaN
+            instead.
 
     Example:
         >>> loss_fn = jaxcnn.binary_cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -47,14 +58,16 @@ def binary_cross_entropy(
         >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2
         0.6931
     """
-    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+    label_smoothing = check_number("binary_cross_entropy: label_smoothing", label_smoothing, 0, 1)
     ignore_label = check_ignore_label("binary_cross_entropy", ignore_label)
-    weights = np.asarray(pos_weight, np.float32)
+    weights = class_or_label_weights("binary_cross_entropy: pos_weight", pos_weight)
     if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"pos_weight must be a finite number >= 0, or one per label, got {short_repr(pos_weight)}")
+        raise ValueError(
+            f"binary_cross_entropy: pos_weight must be a number >= 0, or one per label, got {short_repr(pos_weight)}"
+        )
 
     def compute(output, label, weight, train):
-        logits = at_least_float32(output)
+        logits = label_logits("binary_cross_entropy", output)
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
         logits = masked(logits, weight, counted)
         correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
@@ -69,13 +82,13 @@ def binary_cross_entropy(
         return loss, {"accuracy": weighted_mean(correct, weight, counted)}
 
     def check(name, output, label, weight):
-        check_binary_label(name, label, output.shape, weight, ignore_label)
+        check_binary_label(name, label, label_logits("binary_cross_entropy", output).shape, weight, ignore_label)
 
     return loss_of_output(model, compute, check)
 
 
 def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) -> LossFn:
-    """1 - the soft Dice coefficient of each class: the overlap of predicted and true regions.
+    """model -> LossFn: 1 - the soft Dice coefficient of each class, the overlap of predicted and true regions.
 
     loss = mean over n, k of 1 - (2 sum_i p q + smooth) / (sum_i p + sum_i q + smooth),  sums over positions i
 
@@ -91,7 +104,9 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
         a LossFn with the metric "loss".
 
     Raises:
-        ValueError: for a smooth that is not positive, or labels that do not fit the logits.
+        TypeError: for an output that is not one floating-point array.
+        ValueError: for a smooth that is not positive, labels that do not fit the logits, or weights as in
+            `binary_cross_entropy`.
 
     Example:
         >>> loss_fn = jaxcnn.dice(jaxcnn.as_layer(jaxcnn.identity))
@@ -102,11 +117,11 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     Source: Milletari, Navab and Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image
     segmentation", 2016.
     """
-    smooth = check_positive("smooth", smooth)
+    smooth = check_positive("dice: smooth", smooth)
     ignore_label = check_ignore_label("dice", ignore_label)
 
     def compute(output, label, weight, train):
-        logits = at_least_float32(output)
+        logits = label_logits("dice", output)
         if is_multi_label(label, logits.shape):
             target, counted = binary_target("dice", label, logits, weight, ignore_label)
             probabilities = jax.nn.sigmoid
@@ -119,13 +134,16 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
         return weighted_mean(1 - (overlap + smooth) / (total + smooth), weight), {}
 
     def check(name, output, label, weight):
-        check_label = check_binary_label if is_multi_label(label, output.shape) else check_class_label
-        check_label(name, label, output.shape, weight, ignore_label)
+        shape = label_logits("dice", output).shape
+        check_label = check_binary_label if is_multi_label(label, shape) else check_class_label
+        check_label(name, label, shape, weight, ignore_label)
 
     return loss_of_output(model, compute, check)
 
 
-def is_multi_label(label: object, logits: tuple[int, ...]) -> bool:
+def is_multi_label(label: Any, logits: tuple[int, ...]) -> bool:
     """Whether labels, or both parts of mixed ones, have the shape of the logits, or lack its last dimension of 1."""
-    shape = jnp.shape(jax.tree.leaves(label)[0])
+    while isinstance(label, MixedLabel):
+        label = label.first
+    shape = np.shape(label)
     return shape == logits or (logits[-1] == 1 and shape == logits[:-1])

@@ -38,7 +38,8 @@ def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2)
     check_window_options("blur_pool", size=size, stride=stride)
 
     def fn(x):
-        rank = spatial_rank(x := as_floating(x, "blur_pool"), "blur_pool")
+        x = as_floating(x, "blur_pool")
+        rank = spatial_rank(x, "blur_pool")
         sizes = per_dimension("blur_pool", "size", size, rank)
         pads = [(0, 0), *(((k - 1) // 2, k // 2) for k in sizes), (0, 0)]
         x = jnp.pad(x, pads, "reflect")

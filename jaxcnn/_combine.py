@@ -142,6 +142,7 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
         {"layer": .., "shortcut": ..}; the one without any is omitted.
 
     Raises:
+        TypeError: as in `serial`.
         ValueError: if the two shapes differ.
 
     Example:
@@ -153,7 +154,10 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
 
     def add(y, x):
         if y.shape != x.shape:
-            raise ValueError(f"residual: the layer's output {y.shape} and the shortcut's {x.shape} differ in shape")
+            raise ValueError(
+                f"residual: the layer's output {y.shape} and the shortcut's {x.shape} differ in shape; pass a shortcut "
+                f"whose output has the layer's shape, such as conv({y.shape[-1]}, 1, stride=..)"
+            )
         return y + x
 
     return parallel(add, layer=layer, shortcut=shortcut)
@@ -176,7 +180,8 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         separately.
 
     Raises:
-        ValueError: if the layer changes the shape or dtype.
+        TypeError: if `layer` is neither a layer nor a function, or n is not an int.
+        ValueError: if the layer changes the shape or dtype, or n is below 1.
 
     Example:
         >>> params, state = jaxcnn.repeat(jaxcnn.dense(4), 3).init(jax.random.key(0), jnp.zeros((1, 4)))
@@ -196,7 +201,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
             y, state = layer.apply(params, state, x, train=train, key=key_i)
             if (y.shape, y.dtype) != (x.shape, x.dtype):
                 raise ValueError(
-                    f"repeat: the layer must keep shape and dtype, it maps {x.dtype} {x.shape} to {y.dtype} {y.shape}"
+                    f"repeat: the layer must keep shape and dtype, but maps {x.dtype} {x.shape} to {y.dtype} {y.shape}"
                 )
             return y, state
 
@@ -211,8 +216,10 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
 def _named(layers: tuple, named: dict[str, Any]) -> dict[str, Layer]:
     children = {str(i): layer for i, layer in enumerate(layers)}
     for name in named:
-        if name in children or not name or "/" in name:
-            raise ValueError(f"invalid layer name {name!r}: it is already used, empty or contains a slash")
+        if name in children:
+            raise ValueError(f"invalid layer name {name!r}: it is already used by a layer without a name")
+        if not name or "/" in name:
+            raise ValueError(f"invalid layer name {name!r}: it must not be empty or contain a slash")
     result = {}
     for name, layer in (children | named).items():
         with in_layer(name):
@@ -351,7 +358,7 @@ def _prune(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expect(tree: Any, layers: dict[str, Layer], kind: str) -> None:
-    """Raises an error for parameters or state of another network."""
+    """Raise an error for parameters or state of another network."""
     if not isinstance(tree, dict):
         raise TypeError(f"{kind} must be the dict that init returned, got {short_repr(tree)}")
     for name in tree:

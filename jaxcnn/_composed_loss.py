@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
-from jaxcnn._loss import LossFn, check_loss_of_models, inputs, masked, output_shape, weighted_mean
+from jaxcnn._loss import (
+    LossFn,
+    batch_weights,
+    check_loss_of_models,
+    check_output,
+    inputs,
+    masked,
+    output_shape,
+    weighted_mean,
+)
 from jaxcnn._numeric import times_log
 from jaxcnn._validate import check_for_loss, with_check
 from jaxcnn._window import check_positive
@@ -24,8 +33,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         terms: pairs (weight, loss), with loss: model -> LossFn, such as `cross_entropy`, or `functools.partial` of one.
 
     Returns:
-        a loss, model -> LossFn, for `fit(loss=)`. Its metrics are "loss" and those of the terms. If terms have a
-        metric of the same name, it is that of the first term.
+        a loss, model -> LossFn, for `fit(loss=)`. Its metrics are "loss" and those of the terms. Of
+        several metrics with one name, it has that of the first term.
 
     Raises:
         TypeError: for a term that is not a pair of a number and a function.
@@ -40,7 +49,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     pairs = []
     for term in terms:
         if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
-            raise TypeError(f"weighted_sum needs pairs (weight, loss), got {short_repr(term)}")
+            raise TypeError(f"weighted_sum needs pairs (weight, loss), such as (0.5, dice), got {short_repr(term)}")
         check_loss_of_models("weighted_sum", term[1])
         pairs.append((check_number("weighted_sum: weight", term[0]), term[1]))
 
@@ -83,6 +92,7 @@ def distillation(
         a loss, model -> LossFn, for `fit(loss=)`, with the metrics of `loss` and, in training, "distillation".
 
     Raises:
+        TypeError: for a teacher that is not a function, or logits that are not one floating-point array.
         ValueError: for arguments out of range, or logits of another shape than the teacher's.
 
     Example:
@@ -113,8 +123,12 @@ def distillation(
             value, (_, metrics) = labels_loss({}, {}, batch | {"image": output}, train=train)
             if not train:
                 return value, (state, metrics)
-            logits = masked(at_least_float32(output[0] if isinstance(output, tuple) else output), example_weight)
-            target = jax.lax.stop_gradient(teacher(image)).astype(logits.dtype)
+            main = output[0] if isinstance(output, tuple) else output
+            check_output("distillation: the output of the model", main)
+            logits = masked(at_least_float32(main), example_weight)
+            target = teacher(image)
+            check_output("distillation: the output of the teacher", target)
+            target = jax.lax.stop_gradient(target).astype(logits.dtype)
             if target.shape != logits.shape:
                 raise ValueError(f"distillation: the teacher gives {target.shape}, the model {logits.shape}")
             log_q = jax.nn.log_softmax(masked(target, example_weight) / temperature)
@@ -149,7 +163,7 @@ def per_member(loss: Loss) -> Loss:
         a loss, model -> LossFn, for `fit(loss=)`. In training, its metrics are means over the members.
 
     Raises:
-        ValueError: for a "member_weight" of another shape.
+        ValueError: for a "member_weight" of another shape, or that is negative or not finite.
 
     Example:
         >>> model = jaxcnn.ensemble(jaxcnn.dense(3), 5)
@@ -195,7 +209,7 @@ def _member_weights(batch: dict[str, Any], weight: jax.Array | None, n: int) -> 
     count = len(jax.tree.leaves(batch["image"])[0])
     if "member_weight" not in batch:
         return None if weight is None else jnp.broadcast_to(weight, (n, count))
-    weights = jnp.asarray(batch["member_weight"]).astype(jnp.float32)
+    weights = batch_weights(batch, "member_weight")
     if weights.shape != (count, n):
         raise ValueError(
             f'"member_weight" must have shape ({count}, {n}), a weight per example and member, got {weights.shape}'

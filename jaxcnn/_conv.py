@@ -17,6 +17,7 @@ from jaxcnn._layer import (
     Layer,
     Params,
     as_floating,
+    check_initializers,
     constructor,
     from_input_shape,
     get_param,
@@ -56,8 +57,8 @@ def conv(
 
     spatial' = floor((spatial + low + high - dilation * (size - 1) - 1) / stride) + 1
 
-    i and k are positions in all spatial dimensions; low and high are the padding before and after the input. The kernel
-    is not flipped, as in all deep learning libraries (cross-correlation).
+    i and k have one index per spatial dimension; low and high are the padding before and after the input. The kernel is
+    not flipped, as in all deep learning libraries (cross-correlation).
 
     Args:
         features: number of filters, and of output channels.
@@ -70,13 +71,14 @@ def conv(
         dilation: step between kernel elements, in positions.
         groups: splits channels and features into this number of independent convolutions.
         bias: whether to add a bias.
-        kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+        kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`. Defaults: a truncated
+            normal distribution with variance 2 / fan_in (He et al., 2015), and zeros.
 
     Params:
         kernel (*size, C / groups, features); bias (features,).
 
     Raises:
-        TypeError: for input that is not floating-point.
+        TypeError: for an initializer that is not a function, or input that is not floating-point.
         ValueError: for a wrong rank, channels or features not divisible by groups, or a window larger than the input.
 
     Example: an edge detector, which responds where an image changes from light to dark.
@@ -89,6 +91,7 @@ def conv(
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998.
     """
     check_groups("conv", features, groups)
+    check_initializers("conv", kernel_init=kernel_init, bias_init=bias_init)
     check_window_options("conv", size=size, stride=stride, padding=padding, dilation=dilation)
     check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 
@@ -96,13 +99,16 @@ def conv(
         return init_params("conv", key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
-        rank = spatial_rank(x := as_floating(x, "conv"), "conv")
+        x = as_floating(x, "conv")
+        rank = spatial_rank(x, "conv")
+        # Size, stride, dilation and padding (low, high) of each dimension. "SAME" etc. become numbers for this input.
         window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
         kernel = get_param("conv", params, "kernel", (*window.size, group_channels("conv", x, groups), features), x)
-        if padding_mode != "zeros":  # convolve pads only with zeros
+        if padding_mode != "zeros":  # convolve only pads with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
-        y = convolve(x, kernel.astype(x.dtype), window, groups)  # equals lax.conv_general_dilated
+        # The sum over k and c of the equation. It equals `lax.conv_general_dilated` with channels last.
+        y = convolve(x, kernel.astype(x.dtype), window, groups)
         return add_bias(y, get_param("conv", params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
@@ -265,6 +271,7 @@ def conv_transpose(
     """
     name = "conv_transpose"
     check_groups(name, features, groups)
+    check_initializers(name, kernel_init=kernel_init, bias_init=bias_init)
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
     check_window_options(name, least=0, output_padding=output_padding)
 
@@ -272,7 +279,8 @@ def conv_transpose(
         return init_params(name, key, x, size, features, groups, kernel_init, bias_init if bias else None)
 
     def fn(params, x):
-        spatial_rank(x := as_floating(x, name), name)
+        x = as_floating(x, name)
+        spatial_rank(x, name)
         window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
         kernel = get_param(name, params, "kernel", (*window.size, group_channels(name, x, groups), features), x)
         y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, window.transposed_output(x.shape[1:-1]))

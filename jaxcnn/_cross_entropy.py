@@ -10,7 +10,7 @@ from jaxcnn._layer import Layer, check_number
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import times_log
-from jaxcnn._target import check_class_label, check_ignore_label, class_logits, class_target
+from jaxcnn._target import check_class_label, check_ignore_label, class_logits, class_or_label_weights, class_target
 
 
 def cross_entropy(
@@ -21,7 +21,7 @@ def cross_entropy(
     ignore_label: int | None = None,
     auxiliary: float = 0.3,
 ) -> LossFn:
-    """Softmax cross-entropy between the model's logits and the labels.
+    """model -> LossFn: softmax cross-entropy between the model's logits and the labels.
 
     loss = sum_n sum_k -c[k] q[n, k] log softmax(logits[n])[k] / sum_n sum_k c[k] label[n, k],
     q = (1 - label_smoothing) * label + label_smoothing / K,  label one-hot or probabilities,  c = class_weight or 1
@@ -45,9 +45,11 @@ def cross_entropy(
         a LossFn with the metrics "loss" and "accuracy". Accuracy compares the argmax of the main logits with the label.
 
     Raises:
-        ValueError: if an argument is out of range, the output is not logits of at least two classes, or labels are
-            invalid: a class out of range, fractions that do not sum to 1, or a label map whose size differs from that
-            of the logits. Inside a compiled function, invalid label values make the loss NaN instead.
+        TypeError: for class weights that are not numbers, or an output that is not floating-point.
+        ValueError: if an argument is out of range, the output is not logits of at least two classes, weights of the
+            batch are negative or not finite, or labels are invalid: a class out of range, fractions that do not sum to
+            1, or a label map whose size differs from that of the logits. Inside a compiled function, invalid labels or
+            weights make the loss NaN instead.
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -59,11 +61,11 @@ def cross_entropy(
     Source: Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary heads); "Rethinking the inception
     architecture for computer vision", 2016 (label smoothing).
     """
-    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
-    auxiliary = check_number("auxiliary, the weight of auxiliary heads,", auxiliary)
-    weights = None if class_weight is None else np.asarray(class_weight, np.float32)
+    label_smoothing = check_number("cross_entropy: label_smoothing", label_smoothing, 0, 1)
+    auxiliary = check_number("cross_entropy: auxiliary, the weight of auxiliary heads,", auxiliary)
+    weights = None if class_weight is None else class_or_label_weights("cross_entropy: class_weight", class_weight)
     if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all()):
-        raise ValueError(f"class_weight must have one finite number >= 0 per class, got {class_weight}")
+        raise ValueError(f"cross_entropy: class_weight must have one finite number >= 0 per class, got {class_weight}")
 
     def loss(logits, target, counted, weight, train):
         classes = logits[0].shape[-1]
@@ -82,7 +84,7 @@ def cross_entropy(
 
 
 def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) -> LossFn:
-    """Cross-entropy with less weight on examples or positions that are already classified well.
+    """model -> LossFn: cross-entropy with less weight on examples or positions that are already classified well.
 
     loss = mean_n -sum_k label[n, k] (1 - p[n, k])^gamma log p[n, k],  p = softmax(logits)
 
@@ -105,7 +107,7 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
 
     Source: Lin et al., "Focal loss for dense object detection", 2017.
     """
-    gamma = check_number("gamma", gamma)
+    gamma = check_number("focal: gamma", gamma)
 
     def loss(logits, target, counted, weight, train):
         log_p = jax.nn.log_softmax(logits[0])

@@ -14,6 +14,7 @@ from jaxcnn._layer import (
     as_floating,
     as_layer,
     check_array,
+    check_initializers,
     check_number,
     constructor,
     get_param,
@@ -47,13 +48,14 @@ def dense(
     Args:
         features: number of outputs.
         bias: whether to add a bias.
-        kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+        kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`. Defaults: a truncated
+            normal distribution with variance 1 / fan_in (LeCun et al., 1998), and zeros.
 
     Params:
         kernel (C, features); bias (features,).
 
     Raises:
-        TypeError: for input that is not floating-point.
+        TypeError: for an initializer that is not a function, or input that is not floating-point.
         ValueError: for parameters that were created for another input size.
 
     Example: 100 units on a 100x100x3 image have 3,000,000 weights; a 5x5x3 filter has 75.
@@ -65,6 +67,7 @@ def dense(
     Source: Rosenblatt, "The perceptron", 1958.
     """
     check_integer("dense", "features", features)
+    check_initializers("dense", kernel_init=kernel_init, bias_init=bias_init)
 
     def init(key, x):
         if len(as_floating(x, "dense").shape) < 1:
@@ -93,6 +96,7 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
             `functools.partial(flatten, start_dim=2)`.
 
     Raises:
+        TypeError: for dimensions that are not ints.
         ValueError: for dimensions that the input does not have.
 
     Example:
@@ -103,6 +107,8 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
     """
     check_array(x, "flatten")
     rank = len(x.shape)
+    for name, dim in (("start_dim", start_dim), ("end_dim", end_dim)):
+        check_integer("flatten", name, dim, -(2**31))
     first, last = (dim + rank if dim < 0 else dim for dim in (start_dim, end_dim))
     if not 0 <= first <= last < rank and (first, last, rank) != (1, 0, 1):  # (N,) becomes (N, 1)
         raise ValueError(f"flatten: input {x.shape} has no dimensions from start_dim={start_dim} to end_dim={end_dim}")

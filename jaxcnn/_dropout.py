@@ -18,9 +18,9 @@ from jaxcnn._sampling import is_random
 from jaxcnn._window import check_integer
 
 
-def check_rate(value: Any) -> Any:
-    """Returns `value` if it is a probability of dropping, in [0, 1)."""
-    return check_number("rate, the probability of dropping,", value, 0, 1)
+def check_rate(name: str, rate: Any) -> Any:
+    """Return `rate` if it is a dropout probability, in [0, 1)."""
+    return check_number(f"{name}: rate", rate, 0, 1)
 
 
 @constructor
@@ -30,9 +30,10 @@ def dropout(rate: float) -> Layer:
     y = x * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
 
     Args:
-        rate: probability of dropping, in [0, 1).
+        rate: probability of setting a value to zero, in [0, 1).
 
     Raises:
+        TypeError: in training, for input that is not floating-point.
         ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:
@@ -43,7 +44,7 @@ def dropout(rate: float) -> Layer:
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
     """
-    return _random("dropout", check_rate(rate), drop)
+    return _random("dropout", check_rate("dropout", rate), drop)
 
 
 @constructor
@@ -55,9 +56,10 @@ def spatial_dropout(rate: float) -> Layer:
     Neighboring pixels are similar, so dropping single pixels removes little information.
 
     Args:
-        rate: probability of dropping, in [0, 1).
+        rate: probability of setting a channel to zero, in [0, 1).
 
     Raises:
+        TypeError: in training, for input that is not floating-point.
         ValueError: for a rate outside [0, 1), a wrong rank, or in training without a key.
 
     Example:
@@ -68,7 +70,7 @@ def spatial_dropout(rate: float) -> Layer:
 
     Source: Tompson et al., "Efficient object localization using convolutional networks", 2015.
     """
-    return _random("spatial_dropout", check_rate(rate), drop_channels)
+    return _random("spatial_dropout", check_rate("spatial_dropout", rate), drop_channels)
 
 
 @constructor
@@ -79,11 +81,12 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
     seed ~ Bernoulli(rate * prod over dimensions d of spatial_d / (block_size * (spatial_d - block_size + 1)))
 
     Args:
-        rate: probability of dropping, in [0, 1); approximate, as blocks may overlap.
-        block_size: side of a block, in positions; at most the size of the map.
+        rate: probability of setting a value to zero, in [0, 1); approximate, as blocks may overlap.
+        block_size: side of a block, in positions; along a dimension with fewer positions, their number.
 
     Raises:
-        ValueError: for a rate outside [0, 1), a wrong rank, or in training without a key.
+        TypeError: in training, for input that is not floating-point.
+        ValueError: for a rate outside [0, 1), a block_size below 1, a wrong rank, or in training without a key.
 
     Example:
         >>> layer = jaxcnn.drop_block(0.25, 3)
@@ -116,7 +119,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
         scale = keep.size / jnp.maximum(keep.sum(dtype=wide.dtype), 1)
         return jnp.where(keep, wide * scale, 0).astype(x.dtype)
 
-    return _random("drop_block", check_rate(rate), drop_blocks)
+    return _random("drop_block", check_rate("drop_block", rate), drop_blocks)
 
 
 @constructor
@@ -128,7 +131,7 @@ def gaussian_dropout(rate: float) -> Layer:
     The noise has the mean and variance of `dropout` with the same rate.
 
     Args:
-        rate: probability of dropping of the corresponding dropout, in [0, 1).
+        rate: that of the `dropout` with the same mean and variance, in [0, 1).
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -146,7 +149,7 @@ def gaussian_dropout(rate: float) -> Layer:
     def multiply(key, rate, x):
         return (x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))).astype(x.dtype)
 
-    return _random("gaussian_dropout", check_rate(rate), multiply)
+    return _random("gaussian_dropout", check_rate("gaussian_dropout", rate), multiply)
 
 
 @constructor
@@ -168,7 +171,7 @@ def gaussian_noise(stddev: float) -> Layer:
 
     Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
     """
-    stddev = check_number("stddev", stddev)
+    stddev = check_number("gaussian_noise: stddev", stddev)
 
     def add(key, stddev, x):
         return (x + stddev * jax.random.normal(key, x.shape, x.dtype)).astype(x.dtype)
@@ -184,7 +187,7 @@ def alpha_dropout(rate: float) -> Layer:
     a = (q + s^2 q (1 - q))^(-1/2),  b = -a (1 - q) s,  q = 1 - rate
 
     Args:
-        rate: probability of dropping, in [0, 1).
+        rate: probability of replacing a value by s, in [0, 1).
 
     Raises:
         TypeError: for input that is not floating-point.
@@ -206,7 +209,7 @@ def alpha_dropout(rate: float) -> Layer:
         keep = bernoulli(key, q, x.shape)
         return (a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation).astype(x.dtype)
 
-    return _random("alpha_dropout", check_rate(rate), drop_to_saturation)
+    return _random("alpha_dropout", check_rate("alpha_dropout", rate), drop_to_saturation)
 
 
 def bernoulli(key: jax.Array, p: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -215,7 +218,7 @@ def bernoulli(key: jax.Array, p: float | jax.Array, shape: tuple[int, ...]) -> j
 
 
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
-    """Sets values to zero with probability `rate` and divides the others by 1 - rate. `shape`: that of the mask."""
+    """Set values to zero with probability `rate` and divides the others by 1 - rate. `shape`: that of the mask."""
     keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 

@@ -219,7 +219,7 @@ def _only_example(y: jax.Array) -> jax.Array:
     if y.shape[:1] != (1,):
         raise ValueError(
             "monte_carlo applies the layer to one example at a time, so its output must have the shape (1, ..), "
-            f"got {y.shape}; for an ensemble, set its option combine"
+            f"got {y.shape}; if the layer is an ensemble, it needs a `combine` function"
         )
     return y[0]
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import jax
@@ -13,6 +13,7 @@ from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, 
 from jaxcnn._window import check_choice
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_KNOWN_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 @overload
@@ -23,7 +24,7 @@ def export(
     input_spec: Any,
     *,
     format: Literal["stablehlo"] = ...,
-    classes: Sequence[str] = ...,
+    classes: Iterable[str] = ...,
     preprocessing: Mapping[str, Any] | None = ...,
     platforms: Sequence[str] = ...,
 ) -> jax.export.Exported: ...
@@ -37,7 +38,7 @@ def export(
     input_spec: Any,
     *,
     format: Literal["onnx"],
-    classes: Sequence[str] = ...,
+    classes: Iterable[str] = ...,
     preprocessing: Mapping[str, Any] | None = ...,
     platforms: Sequence[str] = ...,
 ) -> Any: ...  # onnx.ModelProto
@@ -50,11 +51,11 @@ def export(
     input_spec: Any,
     *,
     format: Literal["stablehlo", "onnx"] = "stablehlo",
-    classes: Sequence[str] = (),
+    classes: Iterable[str] = (),
     preprocessing: Mapping[str, Any] | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Any:
-    """Exports a model in evaluation mode as a StableHLO program or an ONNX model x -> y for any batch size.
+    """Export a model in evaluation mode as a StableHLO program or an ONNX model x -> y for any batch size.
 
     y = model.apply(params, state, x, train=False)[0],  with params and state as constants
 
@@ -76,16 +77,18 @@ def export(
         params, state: the trained parameters and state.
         input_spec: an array or `jax.ShapeDtypeStruct` of the input. The size of its first dimension is ignored.
         format: "stablehlo" or "onnx".
-        classes: class names, one per output.
+        classes: class names, one per output: a list, an array or another iterable in the order of the outputs.
         preprocessing: how images become inputs, such as {"size": 224}: values that JSON can store. Classes and
             preprocessing are stored as a JSON object in the `fun_name` of StableHLO, and as JSON under their names in
             the `metadata_props` of ONNX.
         platforms: target platforms of StableHLO: "cpu", "cuda", "rocm", "tpu".
 
     Raises:
-        TypeError: if `input_spec` has no shape and dtype.
-        ValueError: if the input has no batch dimension, or the number of class names differs from that of outputs; for
-            ONNX if the model has an operation without a translation, such as a scatter.
+        TypeError: if `input_spec` has no shape and dtype, `classes` are not ordered names, `preprocessing` is not a
+            dict that JSON can store, or `platforms` is not a list of names.
+        ValueError: if the input has no batch dimension, the number of class names differs from that of outputs, or a
+            platform is unknown or none is given; for ONNX if the model has an operation without a translation, such as
+            a scatter.
         MissingExtraError: for ONNX, without the package onnx.
 
     Example:
@@ -116,18 +119,59 @@ def export(
         x = x / np.float32(255) if x.dtype == jnp.uint8 else x
         return model.apply(params, state, x, train=False)[0]
 
-    if isinstance(classes, str):
-        raise TypeError(f"export: classes must be a list of names, one per output, got {classes!r}")
-    if classes:
+    names = _class_names(classes)
+    described = _json_preprocessing(preprocessing)
+    targets = _platforms(platforms)
+    if names:
         shapes = [output.shape for output in jax.tree.leaves(jax.eval_shape(evaluate, x))]
-        if len(shapes) != 1 or shapes[0][-1:] != (len(classes),):
-            raise ValueError(f"export: {len(classes)} class names for outputs of shapes {shapes}; give one per output")
-    metadata: dict[str, Any] = {"classes": [str(name) for name in classes]} if classes else {}
-    if preprocessing is not None:
-        metadata["preprocessing"] = dict(preprocessing)
+        if len(shapes) != 1 or shapes[0][-1:] != (len(names),):
+            raise ValueError(f"export: {len(names)} class names for outputs of shapes {shapes}; give one per output")
+    metadata = ({"classes": names} if names else {}) | described
     if format == "onnx":
         from jaxcnn._onnx import onnx_model  # here, because it takes a fifth of the time of `import jaxcnn`
 
         return onnx_model(evaluate, x, {name: json.dumps(value) for name, value in metadata.items()})
-    program = jax.export.export(jax.jit(evaluate), platforms=tuple(platforms))(x)
+    program = jax.export.export(jax.jit(evaluate), platforms=targets)(x)
     return dataclasses.replace(program, fun_name=json.dumps(metadata)) if metadata else program
+
+
+def _class_names(classes: Any) -> list[str]:
+    """The class names as strings. A set is refused because its order changes from process to process."""
+    if classes is None:
+        return []
+    if isinstance(classes, str | bytes | set | frozenset) or not isinstance(classes, Iterable):
+        raise TypeError(f"export: classes must be a list of names, one per output, got {short_repr(classes)}")
+    return [str(name) for name in classes]
+
+
+def _json_preprocessing(preprocessing: Any) -> dict[str, Any]:
+    """The entry of the metadata, empty for None."""
+    if preprocessing is None:
+        return {}
+    if not isinstance(preprocessing, Mapping):
+        raise TypeError(f"export: preprocessing must be a dict or None, got {short_repr(preprocessing)}")
+    values = dict(preprocessing)
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"export: preprocessing must have values that JSON can store, got {short_repr(values)}: {error}; convert "
+            "NumPy values by .item() or .tolist()"
+        ) from error
+    return {"preprocessing": values}
+
+
+def _platforms(platforms: Any) -> tuple[str, ...]:
+    known = ", ".join(map(repr, _KNOWN_PLATFORMS))
+    if isinstance(platforms, str) or not isinstance(platforms, Iterable):
+        raise TypeError(f"export: platforms must be a list of names ({known}), got {short_repr(platforms)}")
+    platforms = tuple(platforms)
+    if not platforms:
+        raise ValueError(f"export: platforms must have at least one name ({known}), got none")
+    for platform in platforms:
+        if platform not in _KNOWN_PLATFORMS:
+            raise ValueError(
+                f"export: unknown platform {short_repr(platform)} in platforms; expected names among {known}; GPUs are "
+                "'cuda' (NVIDIA) or 'rocm' (AMD)"
+            )
+    return platforms

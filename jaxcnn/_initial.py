@@ -112,7 +112,7 @@ def _blocks(key: jax.Array, number: Any) -> jax.Array:
 
 
 def _threefry(key0: jax.Array, key1: jax.Array, x0: Any, x1: Any) -> tuple[jax.Array, jax.Array]:
-    """Encrypts the 64 bits (x0, x1) with a key of 64 bits: the random number generator of JAX, Threefry-2x32-20.
+    """Encrypt the 64 bits (x0, x1) with a key of 64 bits: the random number generator of JAX, Threefry-2x32-20.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
     """

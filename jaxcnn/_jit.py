@@ -11,25 +11,22 @@ from jaxcnn._jax import Tracer
 from jaxcnn._memory import BLOCK, reuse_memory_by_default
 from jaxcnn._program import Program, equations
 
-# Options per backend.
-#
-# cpu, disabled passes: cse_barrier_expander removes optimization barriers before fusion, so they have no effect.
-# Without this pass, gradients are not recomputed while they are transposed.
-# small-while-loop-hoisting compiles a small loop into one kernel, and aborts if the loop contains a barrier.
-# cpu, vector width: the full width of the processor; LLVM prefers 256 bits.
-# cpu, temporary memory in blocks that glibc keeps (`_memory`), instead of one of any size: this avoids page faults. It
-# stays whole if JAX has a compilation cache, because XLA cannot save such programs, and if an array exceeds a block,
-# because XLA then prints thousands of warnings and reuses less memory.
-# cpu, without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions, and in 0.10
-# some of its reductions are wrong and some crash (openxla/xla#48714, jax-ml/jax#39103, #40412).
-# Measurements of each option are in experiments/benchmarks/results/lowering-notes.json.
+# Options per backend. Measurements of each are in experiments/benchmarks/results/lowering-notes.json.
 _OPTIONS = {
     "cpu": {
+        # cse_barrier_expander removes optimization barriers before fusion: XLA would recompute gradients while it
+        # transposes them. small-while-loop-hoisting aborts if a small loop contains a barrier.
         "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting",
+        # The full width of the processor; LLVM prefers 256 bits.
         "xla_cpu_prefer_vector_width": "512",
+        # Without YNNPACK, the default of jaxlib 0.10 to 0.12: it is slower than Eigen on most convolutions, and in 0.10
+        # some of its reductions are wrong and some crash (openxla/xla#48714, jax-ml/jax#39103, #40412).
         "xla_cpu_experimental_ynn_fusion_type": "",
     }
 }
+# Temporary memory in blocks that glibc keeps (`_memory`), which avoids page faults. Not with a compilation cache,
+# because XLA cannot save such programs, and not if an array exceeds a block, because XLA then reuses less memory and
+# prints thousands of warnings.
 _BLOCKS = {"xla_multiheap_size_constraint_per_heap": BLOCK}
 
 
@@ -37,7 +34,7 @@ def jit(fun: Callable | None = None, /, **options: Any) -> Any:
     """`jax.jit` with compiler options that make convolutional networks faster on the default backend.
 
     The options apply to this function only. They are chosen when it is called, and omitted if the compiler does not
-    accept them. Inside another transformation (`jax.grad`, an outer `jax.jit`, ..) it behaves as plain `jax.jit`,
+    accept them. Inside another transformation (`jax.grad`, an outer `jax.jit`, ..) it behaves like plain `jax.jit`,
     because only the outermost compilation accepts options.
 
     Args:
@@ -46,7 +43,7 @@ def jit(fun: Callable | None = None, /, **options: Any) -> Any:
             defaults and override them.
 
     Returns:
-        a function with `lower`, `trace`, `eval_shape` and `clear_cache`, as those of `jax.jit`.
+        a function with `lower`, `trace`, `eval_shape` and `clear_cache`, like those of `jax.jit`.
 
     Example:
         >>> float(jaxcnn.jit(lambda x: x + 1)(1.0))

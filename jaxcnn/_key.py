@@ -26,15 +26,20 @@ def key_spec() -> Any:
 
 
 def check_key(key: Any) -> jax.Array:
-    """Returns `key` if it is a random key, else raises TypeError."""
+    """Return `key` if it is one random key, else raise TypeError."""
     dtype = getattr(key, "dtype", None)
-    if dtype is None or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+    new_style = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not new_style and dtype != jnp.uint32:
         raise TypeError(f"key must be a random key such as jax.random.key(0), got {short_repr(key)}")
+    if key.ndim != (0 if new_style else 1):  # jax.random.PRNGKey(0) has a dimension for its numbers
+        raise TypeError(
+            f"key must be one random key such as jax.random.key(0), got {short_repr(key)}; for several, use jax.vmap"
+        )
     return key
 
 
 def require_key(key: jax.Array | None, layer: str) -> jax.Array:
-    """Returns the key that a random layer needs in training, or raises an error that says how to pass one."""
+    """Return the key that a random layer needs in training, or raise an error that says how to pass one."""
     if key is None:
         raise ValueError(f"{layer} is random in training: call apply(..., train=True, key=jax.random.key(...))")
     return check_key(key)

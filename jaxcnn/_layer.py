@@ -161,7 +161,7 @@ def stateless(init: Callable[[jax.Array, Any], Params], fn: Callable[[Params, An
 
 
 def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
-    """Turns a function `x -> y` into a layer without parameters; returns a Layer unchanged.
+    """Turn a function `x -> y` into a layer without parameters; returns a Layer unchanged.
 
     Raises:
         TypeError: for anything else, or for a layer constructor that was not called, such as `jaxcnn.conv`.
@@ -214,8 +214,18 @@ def from_input_shape(build: Callable[[Any], Layer], name: str = "") -> Layer:
     return Layer(lambda key, x: layer_for(x).init(key, x), apply)
 
 
+def check_initializers(layer: str, **initializers: Any) -> None:
+    """Raise TypeError if an initializer is not a function: without this check, the error would come from init."""
+    for name, initializer in initializers.items():
+        if not callable(initializer):
+            raise TypeError(
+                f"{layer}: {name} must be a function (key, shape, dtype) -> array, such as "
+                f"jax.nn.initializers.he_normal(), got {short_repr(initializer)}"
+            )
+
+
 def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
-    """Returns `tree[name]` after checking that it exists and has the shape that input `x` needs."""
+    """Return `tree[name]` after checking that it exists and has the shape that input `x` needs."""
     if not isinstance(tree, dict):
         raise TypeError(f"{layer}: params and state must be the dicts that init returned, got {short_repr(tree)}")
     if name not in tree:
@@ -225,7 +235,7 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
-            f"needs {shape}"
+            f"needs {shape}; was the network initialized for another input shape?"
         )
     return tree[name]
 
@@ -255,7 +265,7 @@ def spec_of(x: Any, batch: Any = None) -> Any:
 
 @contextlib.contextmanager
 def in_layer(name: str) -> Iterator[None]:
-    """Adds the layer's name to the profiler scope, and its path to every exception raised in the block."""
+    """Add the layer's name to the profiler scope, and its path to every exception raised in the block."""
     try:
         with jax.named_scope(name):
             yield
@@ -272,13 +282,13 @@ def in_layer(name: str) -> Iterator[None]:
 
 
 def check_array(x: Any, layer: str) -> None:
-    """Raises TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
+    """Raise TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
     if not has_spec(x):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
 
 
 def as_floating(x: Any, layer: str) -> Any:
-    """Returns `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
+    """Return `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
     check_array(x, layer)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         integers = jnp.issubdtype(x.dtype, jnp.integer)
@@ -289,7 +299,8 @@ def as_floating(x: Any, layer: str) -> Any:
 
 def at_least_float32(x: jax.Array) -> jax.Array:
     """`x` as float32, float64 unchanged: bfloat16 has too few digits for sums and statistics."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    wide = jnp.issubdtype(x.dtype, jnp.inexact) and jnp.finfo(x.dtype).bits >= 32
+    return x if wide else x.astype(jnp.float32)
 
 
 def spatial_rank(x: Any, layer: str) -> int:
@@ -307,7 +318,7 @@ def spatial_rank(x: Any, layer: str) -> int:
 
 
 def check_train(train: Any) -> bool:
-    """Returns `train` if it is a bool: any other value, such as "no", would count as True or False unnoticed."""
+    """Return `train` if it is a bool: any other value, such as "no", would count as True or False unnoticed."""
     if not isinstance(train, bool):
         raise TypeError(f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}")
     return train

@@ -2,9 +2,10 @@
 
     LossFn = (params, state, batch, *, train, key=None) -> (loss, (state, metrics))
 
-A batch is a dict with "image" (N, *spatial, C) and "label". An optional entry "weight" (N,) weights the examples.
-Examples with weight 0 (padding) have no effect: the model receives zeros instead, and their labels may be invalid. All
-metrics are (weighted) means over the batch.
+A batch is a dict with "image" (N, *spatial, C) and "label". An optional entry "weight" (N,) weights the examples,
+by finite numbers of at least 0. Others raise a ValueError, or make the loss NaN inside a compiled function. Examples
+with weight 0 (padding) have no effect: the model receives zeros instead, and their labels may be invalid. All metrics
+are (weighted) means over the batch.
 """
 
 import functools
@@ -16,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._path import expected_one_of
-from jaxcnn._validate import check_finite, with_check
+from jaxcnn._validate import check_finite, first_true, is_concrete, native, with_check
 
 Batch = dict[str, Any]
 _TRANSFORMS = {"regularized", "mixup", "cutmix", "adversarial", "sharpness_aware", "clip_per_example"}
@@ -49,7 +50,7 @@ def unmix(label: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def check_loss(name: str, loss_fn: Any) -> None:
-    """Raises a TypeError if `loss_fn` is not a LossFn, for example a model, or `cross_entropy` without its model."""
+    """Raise a TypeError if `loss_fn` is not a LossFn, for example a model, or `cross_entropy` without its model."""
     if isinstance(loss_fn, Layer) or not callable(loss_fn):
         raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
     if not _accepts(loss_fn, {}, {}, {}, train=True):
@@ -62,7 +63,7 @@ def check_loss(name: str, loss_fn: Any) -> None:
 
 
 def check_loss_of_models(name: str, loss: Any) -> None:
-    """Raises a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
+    """Raise a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
     if isinstance(loss, Layer) or not callable(loss) or not _accepts(loss, loss):
         raise TypeError(
             f"{name}: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model); "
@@ -87,8 +88,8 @@ def batch_entry(batch: Batch, name: str) -> Any:
         raise TypeError(f'a batch must be a dict with "image" and "label", got {short_repr(batch)}')
     if name not in batch:
         raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
-    entry = batch[name]
-    return np.asarray(entry) if isinstance(entry, list) else entry
+    entry = np.asarray(batch[name]) if isinstance(batch[name], list) else batch[name]
+    return jax.tree.map(lambda leaf: native(leaf) if isinstance(leaf, np.ndarray) else leaf, entry)
 
 
 def is_label_map(label: Any, image: Any) -> bool:
@@ -102,10 +103,25 @@ def inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
     image = batch_entry(batch, "image")
     if "weight" not in batch:
         return image, None
-    weight, count = jnp.asarray(batch["weight"]).astype(jnp.float32), len(jax.tree.leaves(image)[0])
+    weight, count = batch_weights(batch, "weight"), len(jax.tree.leaves(image)[0])
     if weight.shape != (count,):
         raise ValueError(f"the weights of a batch must have shape ({count},), one per example, got {weight.shape}")
     return jax.tree.map(lambda x: masked(jnp.asarray(x), weight), image), weight
+
+
+def batch_weights(batch: Batch, name: str) -> jax.Array:
+    """The entry as float32, NaN where a weight is negative or not finite; raises ValueError if its value is known."""
+    weight = jnp.asarray(batch_entry(batch, name)).astype(jnp.float32)
+    valid = valid_weights(weight)
+    if is_concrete(valid) and not valid.all():
+        index, at = first_true(~np.asarray(valid))
+        raise ValueError(f"the weights of a batch must be finite and at least 0, but {name}[{at}] is {weight[index]}")
+    return jnp.where(valid, weight, jnp.nan)
+
+
+def valid_weights(weight: jax.Array) -> jax.Array:
+    """Which weights are finite and at least 0."""
+    return (weight >= 0) & (weight < jnp.inf)
 
 
 def masked(values: jax.Array, *weights: jax.Array | None) -> jax.Array:
@@ -115,6 +131,18 @@ def masked(values: jax.Array, *weights: jax.Array | None) -> jax.Array:
             nonzero = (weight != 0).reshape(*weight.shape, *(1,) * (values.ndim - weight.ndim))
             values = jnp.where(nonzero, values, jnp.zeros((), values.dtype))
     return values
+
+
+def check_output(what: str, output: Any, *, floating: bool = True) -> None:
+    """Raise a TypeError unless the output of a model is one array of floating-point, or only of real, numbers."""
+    if not has_spec(output):
+        found = short_repr(jax.tree.map(short_repr, output))
+        raise TypeError(f"{what} must be one array, got {found}; return only the main output")
+    is_complex = jnp.issubdtype(output.dtype, jnp.complexfloating)
+    if is_complex or (floating and not jnp.issubdtype(output.dtype, jnp.floating)):
+        expected = "floating-point" if floating else "real"
+        fix = "use jnp.real or jnp.abs of it" if is_complex else "convert it, as in y.astype(jnp.float32)"
+        raise TypeError(f"{what} must be {expected}, got {short_repr(output)}; {fix}")
 
 
 def loss_of_output(

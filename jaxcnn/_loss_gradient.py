@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
-from jaxcnn._loss import LossFn, batch_entry, check_loss
+from jaxcnn._loss import LossFn, batch_entry, batch_weights, check_loss
 from jaxcnn._numeric import norm
 from jaxcnn._window import check_positive
 
 
 def sharpness_aware(loss_fn: LossFn, rho: float = 0.05) -> LossFn:
-    """Minimizes the largest loss near the parameters, to find flat minima (SAM).
+    """loss_fn -> LossFn: minimizes the largest loss near the parameters, to find flat minima (SAM).
 
     loss(params + e),  e = rho * g / |g|,  g = d loss / d params,  without a gradient through e
 
@@ -59,7 +59,7 @@ def sharpness_aware(loss_fn: LossFn, rho: float = 0.05) -> LossFn:
 
 
 def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
-    """Limits the influence of each example: the gradient is the mean of the clipped gradients of the examples.
+    """loss_fn -> LossFn: limits the influence of each example, by the mean of clipped gradients per example.
 
     gradient = sum_n weight[n] g_n * min(1, max_norm / |g_n|) / sum_n weight[n],  g_n = d loss(example n) / d params
 
@@ -98,6 +98,7 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
         if not train:
             return loss_fn(params, state, batch, train=False, key=key)
         batch = {name: batch_entry(batch, name) for name in batch}
+        weight = batch_weights(batch, "weight") if "weight" in batch else None
         count = len(jax.tree.leaves(batch_entry(batch, "image"))[0])
         fixed = lax.stop_gradient(params)
 
@@ -120,7 +121,6 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
                 "clip_per_example: the new state depends on the examples, as with batch norm, so an example has no "
                 "gradient of its own; use group_norm, or freeze the network that contains batch norm"
             ) from error
-        weight = jnp.asarray(batch["weight"]) if "weight" in batch else None
         mean = lambda tree: lax.stop_gradient(jax.tree.map(lambda values: _weighted_mean(values, weight), tree))
         # Its value is the loss, and its gradient that of the clipped examples.
         linear = jax.tree.map(lambda w, w0, g: (g * (w - w0)).sum(), params, fixed, mean(gradients))

@@ -15,7 +15,7 @@ def reuse_memory() -> bool:
     """Make this process keep freed memory, which makes training steps on a CPU faster.
 
     XLA allocates the temporary memory of a program at its start and frees it at the end. glibc returns large blocks to
-    Linux, which clears each page before the next use: up to half of the time of a step
+    Linux, which clears each page before the next use: up to 40 % of the time of a step
     (`python -m experiments.benchmarks.nets --fresh`). The setting affects the whole process, including NumPy and
     PyTorch: its memory no longer shrinks.
 

@@ -4,8 +4,8 @@ They differ in the dimensions over which they compute mean and variance. Statist
 and after subtracting a value close to the mean, because E[x^2] - E[x]^2 is inaccurate when the mean is much larger than
 the standard deviation.
 
-Squares of values above about 1e19 overflow. Dividing by the largest magnitude would prevent it, but take another pass
-over x.
+A sum of squares above the largest float32, 3e38, overflows. Dividing by the largest magnitude first would prevent it,
+but take another pass over x.
 """
 
 import numbers
@@ -43,7 +43,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Training uses the statistics of the batch and updates the running statistics:
     running = decay * running + (1 - decay) * batch. Evaluation uses the running statistics. An empty batch leaves them
-    unchanged. The sum of the squares of x - mean must be below the largest float32, 3e38.
+    unchanged.
 
     Args:
         decay: weight of the old running statistics; PyTorch's momentum is 1 - decay.
@@ -58,7 +58,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Raises:
         TypeError: for input that is not floating-point.
-        ValueError: for input without a batch, a wrong number of channels, a decay outside [0, 1], or a negative eps.
+        ValueError: for input with fewer than two dimensions, a wrong number of channels, a decay outside [0, 1], or a
+            negative eps.
 
     Example:
         >>> layer = jaxcnn.batch_norm(decay=0.9)
@@ -79,7 +80,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         return affine_init(shape, center, scale), state
 
     def apply(params, state, x, *, train, key=None):
-        shape = _channels(x := as_floating(x, "batch_norm"), "batch_norm")
+        x = as_floating(x, "batch_norm")
+        shape = _channels(x, "batch_norm")
         old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = at_least_float32(x)
         if check_train(train) and 0 not in x.shape:  # an empty batch has no statistics
@@ -101,8 +103,6 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over the dimensions `axis` to -1
 
-    The sum of the squares of x - mean must be below the largest float32, 3e38.
-
     Args:
         axis: first dimension to normalize over, or a sequence of exactly the axes to normalize over, such as (1, 2).
             Cannot include the batch dimension 0.
@@ -111,7 +111,7 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
         scale: whether to learn a scale.
 
     Params:
-        scale, ones, and bias, zeros, both of the sizes of the dimensions normalized over, in increasing order.
+        scale, ones; bias, zeros: (C,) for axis=-1, in general the sizes of the normalized dimensions, in order.
 
     Raises:
         TypeError: for input that is not floating-point, or an axis that is not an int.
@@ -134,7 +134,8 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
         return affine_init(_sizes(x, axes), center, scale)
 
     def fn(params, x):
-        axes = _axes(x := as_floating(x, "layer_norm"), axis, "layer_norm")
+        x = as_floating(x, "layer_norm")
+        axes = _axes(x, axis, "layer_norm")
         centered, var = center_and_variance(x, axes)
         return _normalize("layer_norm", x, centered, var, eps, params, axes, center, scale)
 
@@ -146,8 +147,6 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
     """(N, *spatial, C) -> the same: normalizes groups of channels of each example over all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial, C / groups)
-
-    The sum of the squares of x - mean must be below the largest float32, 3e38.
 
     Args:
         groups: number of groups; each has C / groups consecutive channels.
@@ -171,7 +170,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
     Source: Wu and He, "Group normalization", 2018.
     """
     check_integer("group_norm", "groups", groups)
-    return _grouped("group_norm", lambda channels: groups, eps, center, scale)
+    return _grouped("group_norm", groups, eps, center, scale)
 
 
 @constructor
@@ -179,8 +178,6 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
     """(N, *spatial, C) -> the same: normalizes each channel of each example over all positions.
 
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial,)
-
-    The sum of the squares of x - mean must be below the largest float32, 3e38.
 
     Args:
         eps: added to the variance, in units of x^2.
@@ -202,7 +199,7 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
 
     Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization: the missing ingredient for fast stylization", 2016.
     """
-    return _grouped("instance_norm", lambda channels: channels, eps, center, scale)
+    return _grouped("instance_norm", None, eps, center, scale)
 
 
 @constructor
@@ -210,8 +207,6 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
     """(N, ..., C) -> the same: `layer_norm` without subtracting the mean.
 
     y = x / sqrt(mean(x^2) + eps) * scale,  the mean over the dimensions `axis` to -1
-
-    The sum of the squares of x must be below the largest float32, 3e38.
 
     Args:
         axis: as in `layer_norm`.
@@ -241,7 +236,8 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
         return affine_init(_sizes(x, axes), False, scale)
 
     def fn(params, x):
-        axes = _axes(x := as_floating(x, "rms_norm"), axis, "rms_norm")
+        x = as_floating(x, "rms_norm")
+        axes = _axes(x, axis, "rms_norm")
         wide = at_least_float32(x)
         square = jnp.square(wide).mean(axes, keepdims=True)
         return _normalize("rms_norm", x, wide, square, eps, params, axes, False, scale)
@@ -249,29 +245,28 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
     return stateless(init, fn)
 
 
-def _grouped(name, groups_of, eps, center, scale) -> Layer:
-    """A layer that normalizes each of `groups_of(C)` groups of channels of each example."""
+def _grouped(name, groups: int | None, eps, center, scale) -> Layer:
+    """A layer that normalizes groups of channels of each example; with groups=None, each channel."""
     eps = check_number(f"{name}: eps", eps)
 
     def channels_of(x):
-        if name == "instance_norm":
-            spatial_rank(x, name)
+        if groups is None:
+            spatial_rank(x, name)  # a channel without positions has a single value, which would become 0
         shape = _channels(x, name)
-        if shape[0] % groups_of(shape[0]):
-            raise ValueError(
-                f"{name}: the {shape[0]} channels of input {x.shape} are not divisible by groups={groups_of(shape[0])}"
-            )
+        if groups and shape[0] % groups:
+            raise ValueError(f"{name}: the {shape[0]} channels of input {x.shape} are not divisible by groups={groups}")
         return shape
 
     def init(key, x):
         return affine_init(channels_of(as_floating(x, name)), center, scale)
 
     def fn(params, x):
-        (channels,) = channels_of(x := as_floating(x, name))
-        groups = groups_of(channels)
-        split = x.reshape(*x.shape[:-1], groups, channels // groups)
+        x = as_floating(x, name)
+        (channels,) = channels_of(x)
+        size = channels // groups if groups else 1
+        split = x.reshape(*x.shape[:-1], channels // size, size)
         centered, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
-        var = jnp.repeat(var[..., 0], channels // groups, axis=-1, total_repeat_length=channels)
+        var = jnp.repeat(var[..., 0], size, axis=-1, total_repeat_length=channels)
         return _normalize(name, x, centered.reshape(x.shape), var, eps, params, (x.ndim - 1,), center, scale)
 
     return stateless(init, fn)

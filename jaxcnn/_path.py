@@ -31,6 +31,10 @@ def mask(params: Any, pattern: str) -> Any:
 
     For masks in optax: `optax.add_decayed_weights(1e-4, mask=mask(params, ".*/kernel"))`.
 
+    Args:
+        params: a nested dict of arrays.
+        pattern: regular expression that matches a whole path, such as `block1/.*`.
+
     Raises:
         ValueError: if the pattern matches no path, or is not a regular expression.
 
@@ -45,6 +49,10 @@ def mask(params: Any, pattern: str) -> Any:
 
 def count_params(params: Any, pattern: str = ".*") -> int:
     """The number of parameters in all leaves whose whole path matches `pattern`.
+
+    Args:
+        params: a nested dict of arrays, or of `jax.ShapeDtypeStruct`.
+        pattern: regular expression, as in `mask`.
 
     Raises:
         ValueError: if the tree has leaves and the pattern matches none of them.
@@ -71,7 +79,7 @@ def matching(names: list[str], pattern: str, kind: str) -> list[str]:
 
 
 def compile_pattern(pattern: str) -> re.Pattern:
-    """Compiles a regular expression; raises ValueError if it is invalid."""
+    """Compile a regular expression; raises ValueError if it is invalid."""
     try:
         return re.compile(pattern)
     except (re.error, TypeError) as error:

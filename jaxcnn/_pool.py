@@ -193,6 +193,10 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
     A plain function, passed without a call: `serial(conv(32), global_avg_pool, dense(10))`.
 
+    Raises:
+        TypeError: for input that is not floating-point.
+        ValueError: for a wrong rank.
+
     Example:
         >>> jaxcnn.global_avg_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
         Array([[1.5]], dtype=float32)
@@ -208,6 +212,10 @@ def global_max_pool(x: jax.Array) -> jax.Array:
     """(N, *spatial, C) -> (N, C): the largest value of each channel, y[n, c] = max_i x[n, i, c].
 
     For equal values, the first one gets the whole gradient. Passed without a call, like `global_avg_pool`.
+
+    Raises:
+        TypeError: for booleans or complex numbers.
+        ValueError: for a wrong rank.
 
     Example:
         >>> jaxcnn.global_max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
@@ -262,7 +270,7 @@ def _counts(spatial: tuple[int, ...], window: Window, margin: tuple[tuple[int, i
 
 
 def check_real(x: jax.Array, layer: str) -> jax.Array:
-    """Returns x if its values can be ordered, else raises."""
+    """Return x if its values can be ordered, else raise TypeError."""
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"{layer} needs integers or real floating-point numbers, got {short_repr(x)}")
     return x

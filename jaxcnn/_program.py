@@ -26,7 +26,7 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Replaces the primitives of this library in `fn` by `lax` operations, for tools that read or convert jaxprs.
+    """Replace the primitives of this library in `fn` by `lax` operations, for tools that read or convert jaxprs.
 
     plain(fn)(*args) = fn(*args)
 
@@ -65,7 +65,7 @@ def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
 def interpret(
     program: Program, args: Sequence[Any], rule: Rule, constant: Callable[[Any], Any] = lambda value: value
 ) -> list[Any]:
-    """Evaluates a program on values of any type.
+    """Evaluate a program on values of any type.
 
     Args:
         program: the result of `jax.make_jaxpr`, or a program nested in it.

@@ -8,13 +8,13 @@ import numpy as np
 
 from jaxcnn import _optax as optax
 from jaxcnn._layer import Layer, at_least_float32
-from jaxcnn._loss import LossFn, loss_of_output, masked, unmix, weighted_mean
+from jaxcnn._loss import LossFn, check_output, loss_of_output, masked, unmix, weighted_mean
 from jaxcnn._numeric import absolute
 from jaxcnn._window import check_positive
 
 
 def mean_squared_error(model: Layer) -> LossFn:
-    """Mean squared error between the model's output and the labels.
+    """model -> LossFn: mean squared error between the model's output and the labels.
 
     loss = mean of (y - label)^2 over all dimensions
 
@@ -25,7 +25,9 @@ def mean_squared_error(model: Layer) -> LossFn:
         a LossFn with the metric "loss".
 
     Raises:
-        ValueError: if the shapes differ. (N,) and (N, 1) would broadcast to (N, N).
+        TypeError: for an output that is not one floating-point array.
+        ValueError: if the shapes differ, or weights of the batch are negative or not finite. (N,) and (N, 1) would
+            broadcast to (N, N).
 
     Example:
         >>> loss_fn = jaxcnn.mean_squared_error(jaxcnn.as_layer(jaxcnn.identity))
@@ -36,7 +38,7 @@ def mean_squared_error(model: Layer) -> LossFn:
 
 
 def mean_absolute_error(model: Layer) -> LossFn:
-    """Mean absolute error between the model's output and the labels.
+    """model -> LossFn: mean absolute error between the model's output and the labels.
 
     loss = mean of |y - label| over all dimensions
 
@@ -47,7 +49,8 @@ def mean_absolute_error(model: Layer) -> LossFn:
         a LossFn with the metric "loss".
 
     Raises:
-        ValueError: if the shapes differ.
+        TypeError: for an output that is not one floating-point array.
+        ValueError: if the shapes differ, or weights of the batch are negative or not finite.
 
     Example:
         >>> loss_fn = jaxcnn.mean_absolute_error(jaxcnn.as_layer(jaxcnn.identity))
@@ -58,9 +61,11 @@ def mean_absolute_error(model: Layer) -> LossFn:
 
 
 def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
-    """Huber loss: squared error for small differences, absolute error for large ones, so outliers count less.
+    """model -> LossFn: squared error for small differences, absolute error for large ones (Huber loss).
 
     loss = mean of d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2),  d = y - label
+
+    Outliers count less than in the squared error.
 
     Args:
         model: a layer whose output has the shape of the labels.
@@ -70,7 +75,8 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
         a LossFn with the metric "loss".
 
     Raises:
-        ValueError: if the shapes differ, or delta is not positive.
+        TypeError: for an output that is not one floating-point array.
+        ValueError: if the shapes differ, weights of the batch are negative or not finite, or delta is not positive.
 
     Example:
         >>> loss_fn = jaxcnn.huber(jaxcnn.as_layer(jaxcnn.identity))
@@ -79,7 +85,7 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
 
     Source: Huber, "Robust estimation of a location parameter", 1964.
     """
-    delta = check_positive("delta", delta)
+    delta = check_positive("huber: delta", delta)
     return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta=delta))
 
 
@@ -87,15 +93,17 @@ def _regression(name: str, model: Layer, error: Callable[[jax.Array, jax.Array],
     """A LossFn that computes the mean of error(y, label), elementwise."""
 
     def compute(output, label, weight, train):
+        check_output(f"{name}: the output of the model", output)
         y = masked(at_least_float32(output), weight)
 
         def convert(label):
-            _check_same_shape(name, y.shape, jnp.shape(label))
+            _check_same_shape(name, y.shape, np.shape(label))
             return masked(jnp.asarray(label, y.dtype), weight)  # without this dtype, NumPy's int64 would wrap to int32
 
         return weighted_mean(error(y, unmix(label, convert)), weight), {}
 
     def check(_, output, label, weight):
+        check_output(f"{name}: the output of the model", output)
         _check_same_shape(name, output.shape, np.shape(label))
 
     return loss_of_output(model, compute, check)

@@ -5,13 +5,15 @@ biases and scales are usually not regularized.
 """
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcnn._layer import check_number, short_repr
+from jaxcnn._layer import at_least_float32, check_number, has_spec, short_repr
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._numeric import absolute
 from jaxcnn._path import KERNELS, mask
@@ -21,16 +23,18 @@ Penalty = Callable[[Any], jax.Array]
 
 
 def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
-    """Adds penalties on the parameters to a loss: loss + sum_j penalty_j(params).
+    """loss_fn -> LossFn: adds penalties on the parameters.
 
-    Adds the metric "penalty", the sum of all penalties. The metric "loss" remains the loss on the data.
+    loss = loss_fn(params, ..) + sum_j penalty_j(params)
+
+    It adds the metric "penalty", the sum of all penalties. The metric "loss" remains the loss on the data.
 
     Args:
         loss_fn: a LossFn, such as the result of `cross_entropy`.
         penalties: functions `params -> scalar`, such as `l2(1e-4)`.
 
     Raises:
-        TypeError: if a penalty is not a function, for example a number.
+        TypeError: if a penalty is not a function, for example a number, or does not give a scalar.
 
     Example:
         >>> def loss_fn(params, state, batch, *, train, key=None):
@@ -49,10 +53,20 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
     @functools.wraps(loss_fn)
     def penalized(params, state, batch, *, train, key=None):
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
-        penalty = sum(penalty(params) for penalty in penalties)
+        penalty = sum(_scalar(penalty, params) for penalty in penalties)
         return loss + penalty, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
 
     return penalized
+
+
+def _scalar(penalty: Penalty, params: Any) -> Any:
+    value = penalty(params)
+    if not (has_spec(value) or isinstance(value, numbers.Real)) or np.ndim(value):
+        raise TypeError(
+            f"regularized: the penalty {short_repr(penalty)} must give a scalar, got {short_repr(value)}; "
+            "sum over its values"
+        )
+    return value
 
 
 def l1(strength: float, where: str = KERNELS) -> Penalty:
@@ -132,7 +146,7 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
         where: regular expression on the full path of a parameter.
 
     Raises:
-        ValueError: if a strength is negative, or if `where` matches nothing.
+        ValueError: if `strength` is negative, if `where` matches nothing, or if it matches a scalar.
 
     Example:
         >>> float(jaxcnn.orthogonal(1.0)({"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]])}))
@@ -142,6 +156,8 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
     """
 
     def squared_distance(w):
+        if not w.ndim:
+            raise ValueError("orthogonal needs kernels (.., features), got one of shape (); choose others by `where`")
         w = w.reshape(-1, w.shape[-1])
         gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
         return jnp.square(gram - jnp.eye(len(gram), dtype=gram.dtype)).sum()
@@ -155,7 +171,11 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
         leaves = zip(jax.tree_util.tree_leaves_with_path(params), chosen, strict=True)
-        sums = [vmap_stacked(measure, stack_depth(path))(jnp.asarray(w)).sum() for (path, w), hit in leaves if hit]
+        sums = [
+            vmap_stacked(measure, stack_depth(path))(at_least_float32(jnp.asarray(w))).sum()
+            for (path, w), hit in leaves
+            if hit
+        ]
         return strength * functools.reduce(jnp.add, sums)
 
     return penalty

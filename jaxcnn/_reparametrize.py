@@ -33,13 +33,13 @@ from jaxcnn._window import check_integer
 
 @constructor
 def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer:
-    """Zeroes random weights of a layer, different ones at each training step.
+    """Zero random weights of a layer, different ones at each training step.
 
     w' = w * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each weight
 
     Args:
         layer: a layer with parameters.
-        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
+        rate: dropout probability, in [0, 1); 0 returns the layer unchanged.
         where: regular expression on the paths of the parameters to drop; by default all kernels.
 
     Raises:
@@ -54,7 +54,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
     Source: Wan et al., "Regularization of neural networks using DropConnect", 2013.
     """
     layer = as_layer(layer)
-    if is_zero(check_rate(rate)):
+    if is_zero(check_rate("drop_connect", rate)):
         return layer
 
     def apply(params, state, x, *, train, key=None):
@@ -73,7 +73,7 @@ def drop_connect(layer: AnyLayer, rate: float, *, where: str = KERNELS) -> Layer
 
 @constructor
 def weight_norm(layer: AnyLayer) -> Layer:
-    """Parametrizes each filter of a layer by its norm and its direction.
+    """Parametrize each filter of a layer by its norm and its direction.
 
     w' = scale * w / |w|,  with one norm per feature, over all kernel dimensions but the last
 
@@ -126,7 +126,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
 
 @constructor
 def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
-    """Standardizes each filter of a layer to mean 0 and variance 1.
+    """Standardize each filter of a layer to mean 0 and variance 1.
 
     w' = (w - mean) / sqrt(var + eps),  with moments per feature, over all kernel dimensions but the last
 
@@ -163,7 +163,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 
 @constructor
 def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
-    """Divides each kernel of a layer by its largest singular value.
+    """Divide each kernel of a layer by its largest singular value.
 
     w' = w / sigma,  sigma = |w u|,  with w as a matrix (.., features) and u its first right singular vector
 
@@ -261,7 +261,7 @@ def _require_kernel(name: str, params: Params) -> None:
 def _map_kernel_dicts(
     name: str, layer: Layer, params: Params, x: Any, change: Callable[[Params, int], Params]
 ) -> Params:
-    """Replaces every dict that holds a kernel by `change(dict, stack depth of the kernel)`."""
+    """Replace every dict that holds a kernel by `change(dict, stack depth of the kernel)`."""
     _require_kernel(name, params)
 
     def walk(node, depths):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replace(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Opens a temporary file that replaces `path` at the end of the block. On an error, `path` does not change.
+    """Open a temporary file that replaces `path` at the end of the block. On an error, `path` does not change.
 
     As with `open`, a new file has the default mode, an existing file keeps its mode, and a symbolic link stays a link.
     """

@@ -108,7 +108,8 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
         return affine_init(x.shape[-1:], center=True, scale=True, start=0.0)
 
     def fn(params, x):
-        rank = spatial_rank(x := as_floating(x, name), name)
+        x = as_floating(x, name)
+        rank = spatial_rank(x, name)
         wide = at_least_float32(x)
         norms = norm(wide, tuple(range(1, rank + 1)))
         relative = norms / (norms.mean(-1, keepdims=True) + eps)

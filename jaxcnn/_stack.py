@@ -34,7 +34,7 @@ def stacked_init(layer: Layer, n: int) -> InitFn:
 
 
 def check_stacked(name: str, params: Params, n: int) -> None:
-    """Raises ValueError unless each parameter has a leading dimension n."""
+    """Raise ValueError unless each parameter has a leading dimension n."""
     for path, leaf in leaves_by_path(params).items():
         if leaf.shape[:1] != (n,):
             raise ValueError(f"{name}: {path} has shape {leaf.shape}, but n={n} needs ({n}, ...)")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import at_least_float32, short_repr
-from jaxcnn._loss import masked, unmix
+from jaxcnn._loss import check_output, masked, unmix
 from jaxcnn._validate import check_labels, check_probabilities, fraction_tolerance, is_concrete
 from jaxcnn._window import check_integer
 
@@ -27,7 +27,31 @@ def class_logits(name: str, output: Any) -> list[Any]:
             f"{name} needs logits of at least 2 classes, but the model gives {shapes[0]}, whose softmax is 1; "
             "use 2 outputs for two classes, binary_cross_entropy for one output, or mean_squared_error for regression"
         )
-    return [y if isinstance(y, jax.ShapeDtypeStruct) else at_least_float32(y) for y in outputs]
+    return [_floating(name, y) for y in outputs]
+
+
+def label_logits(name: str, output: Any) -> Any:
+    """The logits (N, .., K) of independent labels, in at least float32."""
+    output = _floating(name, output)
+    if not output.shape:
+        raise ValueError(f"{name} needs logits (N, *spatial, K), but the model gives a scalar for the whole batch")
+    return output
+
+
+def _floating(name: str, output: Any) -> Any:
+    check_output(f"{name}: the output of the model", output)
+    return output if isinstance(output, jax.ShapeDtypeStruct) else at_least_float32(output)
+
+
+def class_or_label_weights(name: str, weights: Any) -> np.ndarray:
+    """Weights of classes or labels as float32; raises TypeError for anything but numbers."""
+    try:
+        array = np.asarray(weights)
+        if jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array):
+            return array.astype(np.float32)
+    except (TypeError, ValueError):  # a list whose entries have different lengths
+        pass
+    raise TypeError(f"{name} must be numbers, got {short_repr(weights)}")
 
 
 def class_target(
@@ -59,7 +83,7 @@ def class_target(
 
 
 def check_ignore_label(name: str, ignore_label: Any) -> int | None:
-    """Returns `ignore_label` as an int, or None; raises for anything else."""
+    """Return `ignore_label` as an int, or None; raises for anything else."""
     if ignore_label is None:
         return None
     if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):
@@ -77,8 +101,8 @@ def differs(label: jax.Array, ignore_label: int) -> jax.Array:
 
 
 def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: Any, ignore_label: int | None) -> None:
-    """Raises a ValueError if shape, dtype or concrete values of labels do not fit logits (N, *spatial, K)."""
-    shape, dtype = jnp.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
+    """Raise a ValueError if shape, dtype or concrete values of labels do not fit logits (N, *spatial, K)."""
+    shape, dtype = np.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
     fits = {jnp.integer: logits[:-1], jnp.floating: logits}
     if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
         raise ValueError(
@@ -123,8 +147,8 @@ def binary_target(
 
 
 def check_binary_label(name: str, label: Any, logits: tuple[int, ...], weight: Any, ignore_label: int | None) -> None:
-    """Raises a ValueError if labels do not have the shape of the logits, or concrete values are outside [0, 1]."""
-    shape = jnp.shape(label)
+    """Raise a ValueError if labels do not have the shape of the logits, or concrete values are outside [0, 1]."""
+    shape = np.shape(label)
     if shape != logits and not (logits[-1] == 1 and shape == logits[:-1]):
         raise ValueError(f"{name}: labels of shape {shape} do not fit logits {logits}; use one label per logit")
     if is_concrete(label, weight):

@@ -25,13 +25,13 @@ from jaxcnn._window import check_choice
 
 @constructor
 def with_dropout(layer: AnyLayer, rate: float) -> Layer:
-    """Applies `dropout` to the output of a layer.
+    """Apply `dropout` to the output of a layer.
 
     y = layer(x) * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each value
 
     Args:
         layer: a layer or a plain function.
-        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
+        rate: dropout probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
         TypeError: in training, for a layer whose output is not one floating-point array.
@@ -49,13 +49,13 @@ def with_dropout(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
-    """Applies `spatial_dropout` to the output of a layer: it zeroes whole channels of an example.
+    """Apply `spatial_dropout` to the output of a layer: it zeroes whole channels of an example.
 
     y[n, :, c] = layer(x)[n, :, c] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n, c
 
     Args:
         layer: a layer or a plain function.
-        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
+        rate: dropout probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
         TypeError: in training, for a layer whose output is not one floating-point array.
@@ -73,13 +73,13 @@ def with_spatial_dropout(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def drop_path(layer: AnyLayer, rate: float) -> Layer:
-    """Zeroes the whole output of a layer for random examples (stochastic depth). Use it on a residual branch.
+    """Zero the whole output of a layer for random examples (stochastic depth). Use it on a residual branch.
 
     y[n] = layer(x)[n] * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each n
 
     Args:
         layer: a layer or a plain function.
-        rate: drop probability, in [0, 1); 0 returns the layer unchanged.
+        rate: dropout probability, in [0, 1); 0 returns the layer unchanged.
 
     Raises:
         TypeError: in training, for a layer whose output is not one floating-point array.
@@ -98,7 +98,7 @@ def drop_path(layer: AnyLayer, rate: float) -> Layer:
 
 @constructor
 def freeze(layer: AnyLayer) -> Layer:
-    """Runs a layer in evaluation mode, with constant parameters.
+    """Run a layer in evaluation mode, with constant parameters.
 
     The parameters receive no gradient, running statistics do not change, and dropout is off. Gradients still flow
     to the input. `train.fit` and `train.sweep` exclude the parameters from weight decay and penalties. In your own
@@ -124,7 +124,7 @@ def freeze(layer: AnyLayer) -> Layer:
 
 @constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
-    """Computes a layer in another precision and casts the output back to the input's dtype.
+    """Compute a layer in another precision and casts the output back to the input's dtype.
 
     Parameters stay float32 and are rounded where they are used. Statistics are computed in float32.
 
@@ -172,7 +172,7 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
 
 @constructor
 def with_precision(layer: AnyLayer, precision: str) -> Layer:
-    """Computes the matrix products and convolutions of a layer, and their gradients, with this precision.
+    """Compute the matrix products and convolutions of a layer, and their gradients, with this precision.
 
     A GPU or TPU rounds the float32 operands of products to fewer digits unless told otherwise. A CPU does not.
 
@@ -201,7 +201,7 @@ def with_precision(layer: AnyLayer, precision: str) -> Layer:
 
 @constructor
 def remat(layer: AnyLayer) -> Layer:
-    """Recomputes the activations inside a layer in the backward pass: less memory, more time.
+    """Recompute the activations inside a layer in the backward pass: less memory, more time.
 
     Args:
         layer: a layer, such as one block of a deep network.
@@ -268,7 +268,7 @@ def _drop_output(
     name: str, layer: AnyLayer, rate: float, dropout: Callable[[jax.Array, float, jax.Array], jax.Array]
 ) -> Layer:
     layer = as_layer(layer)
-    if is_zero(check_rate(rate)):
+    if is_zero(check_rate(name, rate)):
         return layer
 
     def apply(params, state, x, *, train, key=None):

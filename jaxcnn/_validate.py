@@ -46,7 +46,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
 
 
 def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore_label: int | None = None) -> None:
-    """Raises an error unless labels are integers (N, *spatial) in [0, classes) or class probabilities (.., classes).
+    """Raise an error unless labels are integers (N, *spatial) in [0, classes) or class probabilities (.., classes).
 
     Raises:
         ValueError: with the first bad index.
@@ -60,9 +60,13 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
             bad &= label != ignore_label
         if bad.any():
             i, at = first_true(bad)
+            counted = nonzero if ignore_label is None else nonzero & (label != ignore_label)
+            counted = label[np.broadcast_to(counted, label.shape)]
+            from_1 = (counted.min(), counted.max()) == (1, classes)
+            fix = "correct the label, use one model output per class, or ignore it by ignore_label"
             raise ValueError(
                 f"{name}: label[{at}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
-                f"{classes - 1}; correct the label, use one model output per class, or ignore it by ignore_label"
+                f"{classes - 1}; {'labels start at 1: subtract 1' if from_1 else fix}"
             )
         return
     fractions = label.astype(np.float64)
@@ -77,7 +81,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
 
 
 def check_probabilities(name: str, label: Any, weight: Any = None, ignore_label: int | None = None) -> None:
-    """Raises an error unless all labels are between 0 and 1.
+    """Raise an error unless all labels are between 0 and 1.
 
     Raises:
         ValueError: with the first bad index.
@@ -97,7 +101,7 @@ def fraction_tolerance(dtype: Any) -> float:
 
 
 def check_finite(name: str, values: Any, weight: Any = None) -> None:
-    """Raises an error if an example with nonzero weight contains NaN or infinity.
+    """Raise an error if an example with nonzero weight contains NaN or infinity.
 
     Raises:
         ValueError: with the first bad index.
@@ -126,7 +130,7 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
 
 
 def check_same_range(train_image: Any, eval_image: Any) -> None:
-    """Raises an error if training and evaluation images have different ranges after scaling.
+    """Raise an error if training and evaluation images have different ranges after scaling.
 
     uint8 images are divided by 255; other images are not scaled.
 
@@ -156,7 +160,7 @@ def values_between(images: Any, low: float, high: float) -> bool:
 
 
 def with_check(loss_fn: Any, check: Callable[[str, Any, Any, Any], None]) -> Any:
-    """Attaches a check to a loss. `fit` and `evaluate` call it once on all data: check(name, params, state, data).
+    """Attach a check to a loss. `fit` and `evaluate` call it once on all data: check(name, params, state, data).
 
     `functools.wraps` copies it to losses that wrap this one.
     """
@@ -165,7 +169,7 @@ def with_check(loss_fn: Any, check: Callable[[str, Any, Any, Any], None]) -> Any
 
 
 def check_for_loss(name: str, loss_fn: Any, params: Any, state: Any, data: Any) -> None:
-    """Runs the check of the loss, if it has one. Custom losses may have none."""
+    """Run the check of the loss, if it has one. Custom losses may have none."""
     check = getattr(loss_fn, "check", None)
     if check is not None:
         check(name, params, state, data)
@@ -187,7 +191,7 @@ def _check_weights(name: str, weight: Any) -> None:
 
 
 def check_wide_integers(name: str, values: Any) -> None:
-    """Raises ValueError for integers that JAX would wrap when it reduces them to 32 bits."""
+    """Raise ValueError for integers that JAX would wrap when it reduces them to 32 bits."""
     if isinstance(values, jax.Array):
         return  # reduced already; a copy to the host would be for nothing
     values = np.asarray(values)
@@ -204,6 +208,11 @@ def _as_computed(values: np.ndarray) -> np.ndarray:
     """In the dtype that JAX computes with: float64 values may be infinite in float32."""
     with np.errstate(over="ignore"):
         return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine. JAX reads the bytes of others without swapping them."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _is_floating(dtype: Any) -> bool:

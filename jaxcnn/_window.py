@@ -93,7 +93,7 @@ class Window(NamedTuple):
         return self._replace(padding=tuple(pads))
 
     def check_fits(self, layer: str, shape: Sequence[int]) -> "Window":
-        """Returns the window if it fits into an input of `shape` (N, *spatial, C), else raises ValueError."""
+        """Return the window if it fits into an input of `shape` (N, *spatial, C), else raise ValueError."""
         if any(out < 1 for out in self.output(shape[1:-1])):
             dilated = f" (size {self.size} dilated by {self.dilation})" if self.span != self.size else ""
             raise ValueError(
@@ -177,15 +177,18 @@ def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) 
     values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
     if len(values) != rank:
         raise ValueError(f"{layer}: {name}={value!r} has {len(values)} entries for {rank} spatial dimensions")
-    return tuple(check_integer(layer, name, entry, least) for entry in values)
+    return tuple(check_integer(layer, name, entry, least, "an int or one int per dimension") for entry in values)
 
 
-def check_integer(layer: str, name: str, value: Any, least: int = 1) -> int:
-    """Returns `value` as an int, or raises an error that names the argument if it is not an integer >= `least`."""
+def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: str = "an int") -> int:
+    """Return `value` as an int, or raise an error that names the argument if it is not an integer >= `least`."""
+    message = f"{layer}: {name} must be {expected}, got "
+    if isinstance(value, bool):  # Python counts True as 1
+        raise TypeError(message + short_repr(value))
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{layer}: {name} must be an int or ints, got {short_repr(value)}") from error
+        raise TypeError(message + short_repr(value)) from error
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
     return number
@@ -199,14 +202,26 @@ def check_positive(name: str, value: Any) -> Any:
     return number
 
 
-def check_choice(layer: str, name: str, value: str, choices: Iterable[str]) -> None:
-    """Raises ValueError if `value` is not one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{layer}: unknown {name} {value!r}; {expected_one_of(value, choices)}")
+def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
+    """Return the smallest and largest value of an image as Python numbers, or None for no bounds; else raise."""
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
+    low, high = (check_number(f"{name}: bounds", bound, -math.inf, closed=True) for bound in bounds)
+    if not low < high:
+        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
+    return low, high
+
+
+def check_choice(layer: str, name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError if `value` is not one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{layer}: unknown {name} {short_repr(value)}; {expected_one_of(value, choices)}")
 
 
 def check_window_options(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:
-    """Checks options at construction, as far as this is possible without an input."""
+    """Check options at construction, as far as this is possible without an input."""
     for name, value in options.items():
         per_dimension(layer, name, value, len(value) if isinstance(value, Sequence) else 1, least)
     if isinstance(padding, str):

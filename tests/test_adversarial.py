@@ -198,6 +198,7 @@ def test_adversarial_and_members():
         ({"eps": 0.1, "step_size": -1.0}, "step_size must be at least 0 and finite, got -1.0"),
         ({"eps": 0.1, "norm": 1}, "norm must be jnp.inf or 2, got 1"),
         ({"eps": 0.1, "bounds": (1, 0)}, r"bounds must be \(smallest, largest value\) or None, got \(1, 0\)"),
+        ({"eps": 0.1, "bounds": (0, 1, 2)}, r"bounds must be \(smallest, largest value\) or None, got \(0, 1, 2\)"),
         ({"eps": 0.1, "bounds": 1}, r"bounds must be \(smallest, largest value\) or None, got 1"),
     ],
 )
@@ -217,5 +218,8 @@ def test_bad_input():
         cnn.pgd(LOSS, PARAMS, {}, BATCH | {"image": 10 * X}, eps=0.1)
     with pytest.raises(TypeError, match="pgd needs floating-point input, got uint8"):
         cnn.pgd(LOSS, PARAMS, {}, BATCH | {"image": X.astype(np.uint8)}, eps=0.1)
+    for key in (3, jax.random.split(KEY)):
+        with pytest.raises(TypeError, match=r"key must be .*random key such as jax\.random\.key\(0\), got"):
+            cnn.pgd(LOSS, PARAMS, {}, BATCH, eps=0.1, key=key)
     with pytest.raises(ValueError, match="adversarial is random in training"):
         cnn.adversarial(LOSS, 0.1, 2)(PARAMS, {}, BATCH, train=True)

@@ -248,7 +248,7 @@ def test_compose_gives_each_image_a_key_and_its_place():
         (lambda: augment.flip("often"), "rate must be a number"),
         (lambda: augment.cutout(-2), "size must be at least 0"),
         (lambda: augment.brightness(-0.1), "amount must be at least 0"),
-        (lambda: augment.alternating_flip("a"), "alternating_flip: seed must be an int or ints, got 'a'"),
+        (lambda: augment.alternating_flip("a"), "alternating_flip: seed must be an int, got 'a'"),
         (lambda: augment.random_erasing(area=(-1, 2)), "random_erasing: area must be at least 0 and at most 1, got -1"),
         (lambda: augment.random_erasing(area=(np.nan, 1)), "random_erasing: area must be at least 0 .*, got nan"),
         (lambda: augment.random_erasing(area=(0.4, 0.2)), r"area must be \(low, high\) with low <= high, got \(0.4, 0"),

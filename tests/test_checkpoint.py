@@ -268,6 +268,27 @@ def test_arrays_that_are_refused(tmp_path, arrays, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": "x"}, "a must be an array of a dtype of JAX, a random key or a number, got 'x'"),
+        ({"a": {"b": object()}}, "a/b must be an array .*, got <object object"),
+        ({"a": np.array(["x"])}, r"a must be an array .*, got <U1 of shape \(1,\)"),
+        ("x", "the tree must be an array .*, got 'x'"),
+    ],
+)
+def test_leaves_that_are_no_arrays(tmp_path, arrays, message):
+    with pytest.raises(TypeError, match=f"^checkpoint.save: {message}"):
+        checkpoint.save(tmp_path, 1, arrays)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"step": True}, {"step": 1, "keep": True}, {"step": 1.0}])
+def test_refuses_what_is_no_integer(tmp_path, options):
+    with pytest.raises(TypeError, match=r"must be an integer, got (True|1\.0)"):
+        checkpoint.save(tmp_path, tree=tree(), **options)
+
+
 @pytest.mark.parametrize(("step", "keep"), [(-1, 3), (0, 0)])
 def test_refuses(tmp_path, step, keep):
     with pytest.raises(ValueError, match="step must be at least 0 and keep at least 1"):

@@ -73,6 +73,21 @@ def test_mean_loss_in_batches_equals_the_weighted_mean():
     np.testing.assert_allclose(*dense()["losses"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"ignore_label": 1}, {"class_weight": [1.0, 2.0, 5.0]}])
+def test_mean_loss_in_one_batch_is_exact(options):
+    """As documented: in several batches, it is not."""
+    loss_fn = cnn.cross_entropy(MODEL, **options)
+    params, data = parameters(jnp.float32), jax.tree.map(jnp.asarray, DATA)
+    found = curvature.mean_loss(loss_fn, {}, data, batch_size=len(data["label"]))(params)
+    np.testing.assert_allclose(found, loss_fn(params, {}, data, train=False)[0], rtol=1e-6)
+
+
+def test_mean_loss_of_another_byte_order():
+    params, swapped = parameters(jnp.float32), {name: x.astype(x.dtype.newbyteorder()) for name, x in DATA.items()}
+    found, expected = (curvature.mean_loss(cnn.cross_entropy(MODEL), {}, data)(params) for data in (swapped, DATA))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_hessian_is_dense_hessian():
     found, expected = dense()["hessian"]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -297,6 +312,19 @@ def test_network_in_float32_and_strict_modes():
         ),
         (lambda: curvature.mean_loss(MODEL, {}, DATA), TypeError, "mean_loss needs a loss, such as cross_entropy"),
         (lambda: curvature.mean_loss(HEAD, {}, {"image": np.ones(3), "label": np.ones(2)}), ValueError, "lengths"),
+        (
+            lambda: top_eigenvalues(lambda v: v[:2], jnp.ones(3)),
+            ValueError,
+            r"top_eigenvalues: matvec must return .*shapes of params, \[\(3,\)\], but gives \[\(2,\)\]",
+        ),
+        *(
+            (
+                lambda examples=examples: curvature.influence(lambda v: v, jnp.vdot, jnp.sum, jnp.ones(3), examples),
+                ValueError,
+                r"influence: examples must be arrays with the same first dimension N, at least 1, got shapes \[",
+            )
+            for examples in ((jnp.ones((3, 2)), jnp.ones((2, 2))), jnp.ones(()), jnp.ones((0, 3)), {})
+        ),
         (lambda: curvature.example_loss(MODEL, {}), TypeError, "example_loss needs a loss"),
         (
             lambda: curvature.influence(jnp.zeros_like, lambda p, x: (p * x).sum(), jnp.sum, jnp.ones(3), jnp.ones(2)),

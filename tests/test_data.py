@@ -413,6 +413,8 @@ def of_images(images):
         ([0.5], [1e-40], ValueError, "a finite mean and a positive standard deviation"),  # XLA rounds it to 0
         ([1e300], [1.0], ValueError, "a finite mean and a positive standard deviation"),
         ([0.5], [1e300], ValueError, "a finite mean and a positive standard deviation"),
+        ("a", "b", TypeError, "mean must be a number for each channel, got 'a'"),
+        ([0.5], ["b"], TypeError, r"std must be a number for each channel, got \['b'\]"),
     ],
 )
 def test_statistics_that_cannot_normalize(mean, std, error, message):

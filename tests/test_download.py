@@ -53,7 +53,7 @@ class Answer:
 
 @pytest.fixture
 def server(monkeypatch):
-    """Sets what the network answers; without it, there is none."""
+    """Set what the network answers; without it, there is none."""
     requests = pytest.importorskip("requests")
     pytest.importorskip("pooch")
 

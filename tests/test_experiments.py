@@ -475,6 +475,35 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
 
 
 @pytest.mark.parametrize(
+    ("module", "assignment", "message"),
+    [
+        (mnist_cnn, "model.width=0", "model: conv: features must be at least 1"),
+        (mnist_best, "model.widths=[8]", "model: not enough values to unpack"),
+        (mnist_speedrun, "widths=[]", "network and training: not enough values"),
+        (mnist_speedrun, "norm_decay=2", "network and training: batch_norm: decay"),
+        (write_your_own_loop, "train.epochs=0", "epochs must be at least 1"),
+        (write_your_own_loop, "train.batch_size=8001", "batch_size must be at least 1 and below 8001"),
+    ],
+)
+def test_settings_of_a_network_that_cannot_be(tmp_path, module, assignment, message):
+    names = {"data.name": "mnist_small", "runs": str(tmp_path), "folder": str(tmp_path / "run")}
+    known = dict(flat_entries(module.CONFIG))
+    settings = [f"{name}={value}" for name, value in names.items() if name in known]
+    with pytest.raises(ConfigError, match=message):
+        module.main(override(module.CONFIG, [*settings, assignment]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_of_programs_is_complete():
+    command = [sys.executable, "-m", "experiments"]
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = {line.split()[0] for line in out.splitlines()[2:]}
+    assert names == {module.__name__.rpartition(".")[2] for module in [*EXPERIMENTS, finetune, predict]} | {
+        *("concepts", "lessons", "serve")
+    }
+
+
+@pytest.mark.parametrize(
     ("module", "assignment"),
     [
         (regression, "loss=absolute"),

@@ -357,6 +357,7 @@ def test_no_mistakes():
 X = draw(2, 6, 6, 1)
 PARAMS, STATE = jax.jit(SMOOTH.init)(KEY, X)
 REPEATED = cnn.serial(blocks=cnn.repeat(cnn.serial(conv=cnn.conv(1)), 2), flatten=cnn.flatten)
+HEADS = cnn.serial(conv=cnn.conv(4), act=jnp.tanh, flatten=cnn.flatten, head=cnn.dense(3), twice=lambda y: (y, y))
 TWINS = {"a": {"kernel": np.zeros((3, 3, 1, 4))}, "b": {"kernel": np.zeros((3, 3, 1, 4))}}
 look = functools.partial(explain.saliency, SMOOTH, PARAMS, STATE)
 integrate = functools.partial(explain.integrated_gradients, SMOOTH, PARAMS, STATE, X)
@@ -416,8 +417,30 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
         (lambda: visualize("head", 0, steps=0), ValueError, r"steps must be at least 1"),
         (lambda: visualize("head", 0, l2=-1), ValueError, r"l2 must be at least 0"),
         (lambda: visualize("head", 0, bounds=(1, 0)), ValueError, r"bounds must .*got \(1, 0\)"),
+        *(
+            (lambda b=b: visualize("head", 0, bounds=b), ValueError, rf"feature_visualization: bounds must .*{end}")
+            for b, end in (((0, 1, 2), r"got \(0, 1, 2\)"), (5, "got 5"))
+        ),
+        *(
+            (
+                lambda name=name, rest=rest: getattr(explain, name)(HEADS, PARAMS, STATE, X, *rest[0], **rest[1]),
+                TypeError,
+                rf"{name}: the output of the model must be one array, got \('float32 of shape",
+            )
+            for name, rest in (
+                ("saliency", ((), {})),
+                ("smooth_grad", ((), {"key": KEY})),
+                ("integrated_gradients", ((), {})),
+                ("grad_cam", (("conv",), {})),
+            )
+        ),
         (lambda: explain.confusion_matrix([0, 3], [0, 1], 3), ValueError, r"labels must be from 0 to 2, got 3"),
         (lambda: explain.confusion_matrix([0, 1], [0, 1, 1], 3), ValueError, r"predictions .*\(2,\).*\(3,\)"),
+        (
+            lambda: explain.confusion_matrix(np.zeros((150, 2), np.float32), np.zeros(150, int), 2),
+            ValueError,
+            r"labels must be ints of shape \(N,\), got float32 of shape \(150, 2\); .*\(labels, predictions, classes\)",
+        ),
         (lambda: explain.confusion_matrix([0, 1], [0.1, 0.9], 3), TypeError, r"predictions must be .*ints"),
         (
             lambda: explain.worst_mistakes(np.zeros((2, 3), np.float32), [0, 3], 1),

@@ -40,6 +40,23 @@ def test_platforms():
     assert jaxcnn.export(serial(jnp.sin), {}, {}, spec, platforms=["cpu"]).platforms == ("cpu",)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"platforms": "cpu"}, TypeError, "platforms must be a list of names .*'rocm'.*, got 'cpu'"),
+        ({"platforms": None}, TypeError, "platforms must be a list of names .*, got None"),
+        ({"platforms": []}, ValueError, r"platforms must have at least one name \('cpu', 'cuda', 'rocm', 'tpu'\)"),
+        ({"platforms": ["cpu", "gpu"]}, ValueError, "unknown platform 'gpu' in platforms; .*'cuda' .NVIDIA. or 'rocm'"),
+        ({"preprocessing": [1]}, TypeError, r"preprocessing must be a dict or None, got \[1\]"),
+        ({"preprocessing": {"a": np.float32(2)}}, TypeError, "preprocessing must have values that JSON .*float32"),
+    ],
+)
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_options_are_checked(options, error, message, format):
+    with pytest.raises(error, match=f"^export: {message}"):
+        jaxcnn.export(serial(jnp.sin), {}, {}, jax.ShapeDtypeStruct((1, 4), jnp.float32), format=format, **options)
+
+
 @pytest.mark.parametrize(("spec", "error", "message"), [((1, 4), TypeError, "an input"), (1.0, TypeError, "an input")])
 def test_what_is_no_input(spec, error, message):
     with pytest.raises(error, match=message):
@@ -72,6 +89,15 @@ def test_only_bytes_are_divided(dtype):
     np.testing.assert_array_equal(program.call(np.ones((2, 4), dtype)), np.ones((2, 4)))
 
 
+@pytest.mark.parametrize(
+    "classes", [np.array(["a", "b"]), (name for name in "ab"), ["a", "b"], {"a": 1, "b": 2}.keys()]
+)
+def test_class_names_may_be_of_any_ordered_kind(classes):
+    spec = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+    program = jaxcnn.export(serial(jnp.sin), {}, {}, spec, classes=classes, platforms=["cpu"])
+    assert json.loads(program.fun_name) == {"classes": ["a", "b"]}
+
+
 @pytest.mark.parametrize("name", ["caf\u00e9", "b\udce9", '"{}', ""])
 def test_class_names_of_all_kinds_come_back(name):
     spec = jax.ShapeDtypeStruct((1, 2), jnp.float32)
@@ -86,6 +112,8 @@ def test_class_names_of_all_kinds_come_back(name):
     [
         (("a",), ValueError, r"class names for outputs of shapes \[\(batch, 2\)\]"),
         ("ab", TypeError, "classes must be a list of names, one per output, got 'ab'"),
+        ({"a", "b"}, TypeError, "classes must be a list of names, one per output, got {'"),
+        (2, TypeError, "classes must be a list of names, one per output, got 2"),
     ],
 )
 def test_as_many_class_names_as_outputs(classes, error, message):

@@ -462,7 +462,12 @@ def test_resumes(tmp_path):
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
         ({"mixup": 0.2, "cutmix": 1.0}, "mixup or cutmix must be 0, got 0.2 and 1.0"),
         ({"patience": 2}, "patience needs evaluation metrics: pass eval_data"),
-        ({"weight_decay": {"rate": 0.1, "where": "kernl"}}, "does not match the whole path of any parameter"),
+        (
+            {"weight_decay": {"rate": 0.1, "where": "kernl"}},
+            "weight_decay.where: 'kernl' does not match the whole path",
+        ),
+        ({"optimizer.learning_rate": 0.1}, r"settings are nested: write \{\"optimizer\": \{\"learning_rate\": ..\}\}$"),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer must be of type dict.*`train.make_step` accepts an optax optimizer"),
     ],
 )
 def test_refuses(tmp_path, config, message):
@@ -477,11 +482,65 @@ def test_refuses(tmp_path, config, message):
         ({"run": "runs/a"}, "run must be a train.Run, .*got 'runs/a'"),
         ({"start": ({},)}, r"start must be a pair \(params, state\)"),
         ({"metrics": {"f1": cnn.metrics.f1}, "eval_data": FEW}, r"call it: metrics\.f1\(\)"),
+        ({"eval_data": data.source(FEW, 8)}, "eval_data: pass the arrays or the stream itself, not a Source"),
     ],
 )
 def test_refuses_arguments_of_other_types(options, message):
     with pytest.raises(TypeError, match=message):
         train.fit(LINEAR, FEW, **options)
+
+
+@pytest.mark.parametrize("config", [["epochs", 2], "epochs"])
+def test_refuses_a_config_that_is_not_a_dict(config):
+    with pytest.raises(train.ConfigError, match=r"config must be a dict, such as \{\"epochs\": 20\}, got"):
+        train.resolve(config)
+
+
+@pytest.mark.parametrize("value", [jnp.ones(3), 1, 1j])
+def test_refuses_losses_that_are_not_floating_point_scalars(tmp_path, value):
+    loss = lambda model: lambda params, state, batch, *, train, key=None: (value, (state, {}))
+    with pytest.raises(TypeError, match="the loss of a LossFn must be a floating-point scalar, got"):
+        train.fit(LINEAR, FEW, loss=loss, run=train.Run("a", {}, folder=tmp_path))
+
+
+def test_batches_of_weight_0_have_no_metrics(tmp_path):
+    """Only one of ten batches has an example that counts. Its loss is that of the epoch."""
+    weight = (np.arange(200) == 3).astype(np.float32)
+    rows = {"image": FEW.images, "label": FEW.labels, "weight": weight}
+    options = {"batch_size": 20, "epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 0.0}}
+    result = fit(tmp_path, train_data=rows, **options)
+    one = (FEW.images[3:4], FEW.labels[3:4])
+    expected = train.evaluate(cnn.cross_entropy(LINEAR), result.params, result.state, one)
+    assert result.history[0]["train"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "hint"),
+    [
+        (
+            np.ones((8, 3, 16, 20), np.float32),
+            r"images (8, 3, 16, 20) are read as (N, H, W, C); if they are (N, C, H, W)",
+        ),
+        (np.ones((8, 16, 16), np.float32), "images (8, 16, 16) are read as signals (N, T, C); if they are (N, H, W)"),
+        (np.full((8, 6, 6, 1), 200.0, np.float32), "images have whole numbers up to 200; pass uint8, or divide by 255"),
+        (np.full((8, 6, 6, 1), 200.5, np.float32), ""),
+        (np.ones((8, 16, 16, 3), np.float32), ""),
+        (np.full((8, 6, 6, 1), 200, np.uint8), ""),
+        (np.ones((8, 100, 3), np.float32), ""),
+    ],
+)
+def test_unlikely_images_get_a_hint(tmp_path, capsys, image, hint):
+    model = cnn.serial(cnn.flatten, cnn.dense(2))
+    fit(tmp_path, model, (image, np.arange(8) % 2), epochs=1, batch_size=8)
+    out = capsys.readouterr().out
+    assert hint in out
+    assert ("train_data: images" in out) == bool(hint)
+
+
+def test_a_run_of_its_own_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train.fit(LINEAR, FEW, config=QUICK | {"epochs": 1})
+    assert capsys.readouterr().out.splitlines()[-1] == f"results in {result.folder}"
 
 
 @pytest.mark.parametrize("metrics", [None, {"mean": np.ones(3, np.float32)}])

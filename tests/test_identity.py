@@ -145,6 +145,12 @@ def test_a_setting_added_later_has_its_default(tmp_path):
         fit(tmp_path, patience=5)
 
 
+def test_settings_that_do_not_affect_training_may_change(tmp_path):
+    before = fit(tmp_path, outer={"runs": "a"})
+    after = fit(tmp_path, outer={"runs": "b"}, checkpoint={"keep": 2}, restore_best=True)
+    assert after.history == before.history
+
+
 def test_settings_are_named_as_in_the_config(tmp_path):
     fit(tmp_path, outer={"train": {"epochs": 1}, "train_data": 64})
     with pytest.raises(train.ConfigError) as caught:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 import time
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxcnn.data import DataError, _decode, image_folder, image_stream, read_image
+from jaxcnn._layer import short_repr
+from jaxcnn.data import DataError, _decode, image_folder, image_stream, read_image, segmentation_folder
 from jaxcnn.data._folder import list_images
 
 TURNS = {
@@ -80,9 +82,11 @@ def test_damaged_exif_data_are_ignored(tmp_path, exif):
         ((8,), 3, TypeError, r"size must be \(height, width\), got \(8,\)"),
         ((0, 1), 3, ValueError, "size must be at least 1, got 0"),
         ((-1, 24), 3, ValueError, "size must be at least 1, got -1"),
-        ((2.5, 2), 3, TypeError, "size must be an int or ints, got 2.5"),
-        ((8, 8), "3", TypeError, "channels must be an int or ints, got '3'"),
-        ((8, 8), 3.0, TypeError, "channels must be an int or ints, got 3.0"),
+        ((2.5, 2), 3, TypeError, "size must be an int or one int per dimension, got 2.5"),
+        ((8, 8), "3", TypeError, "channels must be an int, got '3'"),
+        ((8, 8), 3.0, TypeError, "channels must be an int, got 3.0"),
+        ((True, 8), 3, TypeError, "size must be an int or one int per dimension, got True"),
+        ((8, 8), True, TypeError, "channels must be an int, got True"),
         ((8, 8), 4, ValueError, "channels must be 1 or 3, got 4"),
     ],
 )
@@ -97,6 +101,38 @@ def test_size_and_channels_are_checked(tmp_path, size, channels, error, message)
     for name, read in readers.items():
         with pytest.raises(error, match=f"^{name}: {message}"):
             read()
+
+
+@pytest.mark.parametrize("path", [None, 3, b"pets", np.zeros((4, 4, 3), np.uint8)])
+def test_paths_are_checked(path):
+    readers = {
+        "read_image: path": lambda: read_image(path, (8, 8)),
+        "image_folder: path": lambda: image_folder(path, (8, 8)),
+        "image_stream: path": lambda: image_stream(path, (8, 8), batch_size=1),
+        "segmentation_folder: images": lambda: segmentation_folder(path, "masks", classes=("a",)),
+        "segmentation_folder: masks": lambda: segmentation_folder("images", path, classes=("a",)),
+    }
+    for name, read in readers.items():
+        with pytest.raises(
+            TypeError, match=rf"^{name} must be a str or an os\.PathLike, got {re.escape(short_repr(path))}"
+        ):
+            read()
+
+
+def test_every_changed_bit_of_a_png_is_found(tmp_path):
+    """The signature, lengths, pixels and checksums; Pillow itself ignores the checksums of the pixels."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    expected = read_image(tmp_path / "x.png", (40, 40))
+    np.testing.assert_array_equal(read_image(io.BytesIO(content), (40, 40)), expected)
+    ends = [*range(80), *range(len(content) - 40, len(content))]
+    for at in [*ends, *range(80, len(content) - 40, 97)]:
+        with pytest.raises(DataError, match="cannot be read as an image"):
+            read_image(io.BytesIO(flipped(content, at)), (40, 40))
+    for file in (io.BytesIO(flipped(content, 100)), tmp_path / "y.png"):
+        (tmp_path / "y.png").write_bytes(flipped(content, 100))
+        with pytest.raises(DataError, match="the PNG is damaged: the checksum of a chunk b'IDAT' is wrong"):
+            read_image(file, (40, 40))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -128,6 +164,11 @@ def png(bits, color, pixels, *chunks):
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def flipped(content, at):
+    """The file with one bit changed."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def halves(left, right):
@@ -288,6 +329,15 @@ def test_files_that_are_left_out_are_counted(folder):
         UserWarning, match=r"skipped: 2 x file \.gif, 1 x file \.tiff, 1 x file without a suffix, 1 x image outside"
     ):
         assert len(image_folder(folder, (8, 8)).images) == 6
+
+
+def test_only_regular_files_are_opened(folder):
+    """Reading from a named pipe would wait forever."""
+    os.mkfifo(folder / "cat" / "x.png")
+    os.symlink(folder / "cat" / "x.png", folder / "cat" / "y.png")
+    os.symlink(folder / "cat" / "0.png", folder / "cat" / "z.png")
+    with pytest.warns(UserWarning, match=r"skipped: 2 x \.png that is not a regular file"):
+        assert len(image_folder(folder, (8, 8)).images) == 7
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tiff", ".heic", ""])

@@ -258,6 +258,16 @@ def test_checked_numbers_are_python_numbers(value, kind):
     assert doubled(value) == 2 * value  # a traced number
 
 
+@pytest.mark.parametrize("make", [cnn.l1, cnn.l2, cnn.orthogonal])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_penalties_of_half_precision_are_sums_in_float32(make, dtype):
+    """The sum of 2000 magnitudes of 60 does not fit into float16, and in bfloat16 it stops to grow."""
+    kernel = jnp.full((2000, 2), 60, dtype)
+    found, expected = (make(1.0)({"kernel": w}) for w in (kernel, kernel.astype(jnp.float32)))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_l1_does_not_move_zeros():
     kernel = {"kernel": jnp.array([0.0, -2.0, 3.0])}
     for penalty in (cnn.l1(0.5), cnn.elastic_net(0.5, 0.0)):

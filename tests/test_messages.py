@@ -104,6 +104,16 @@ def table(*rows):
     return [pytest.param(*row, id=name) for name, *row in rows]
 
 
+ANY_LOSS = (
+    cross_entropy,
+    jaxcnn.focal,
+    jaxcnn.binary_cross_entropy,
+    jaxcnn.dice,
+    mean_squared_error,
+    jaxcnn.mean_absolute_error,
+    jaxcnn.huber,
+)
+
 SHAPES = table(
     ("no batch, no channels", lambda: use(conv(4), (28, 28)), ValueError, rf"conv needs {SPACE}.*\(28, 28\)"),
     ("a scalar", lambda: use(conv(4), ()), ValueError, rf"conv needs {SPACE}"),
@@ -264,16 +274,86 @@ NO_ARRAYS = table(
 )
 
 OPTIONS = table(
-    ("rate 1.5", lambda: dropout(1.5), ValueError, r"rate, .* at least 0 and below 1, got 1\.5"),
-    ("rate 1", lambda: dropout(1), ValueError, r"rate, .* below 1, got 1"),
-    ("rate in percent", lambda: jaxcnn.drop_path(conv(3), 50), ValueError, r"rate, .* below 1, got 50"),
-    ("rate negative", lambda: jaxcnn.drop_block(-0.1), ValueError, r"rate, .*got -0\.1"),
-    ("rate a string", lambda: dropout("0.5"), TypeError, r"rate, .*'0\.5'"),
+    ("rate 1.5", lambda: dropout(1.5), ValueError, r"rate .* at least 0 and below 1, got 1\.5"),
+    ("rate 1", lambda: dropout(1), ValueError, r"rate .* below 1, got 1"),
+    ("rate in percent", lambda: jaxcnn.drop_path(conv(3), 50), ValueError, r"rate .* below 1, got 50"),
+    ("rate negative", lambda: jaxcnn.drop_block(-0.1), ValueError, r"rate .*got -0\.1"),
+    ("rate a string", lambda: dropout("0.5"), TypeError, r"rate .*'0\.5'"),
     ("rate first", lambda: with_dropout(0.5, conv(3)), TypeError, r"expected a Layer .*got 0\.5"),
-    ("rate of a model", lambda: lenet5(dropout=2), ValueError, r"rate, .*got 2"),
+    ("rate of a model", lambda: lenet5(dropout=2), ValueError, r"rate .*got 2"),
     ("stddev", lambda: jaxcnn.gaussian_noise(-1), ValueError, r"stddev .*got -1"),
-    ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*ints, got 3\.5"),
+    ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*an int, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
+    *(
+        (f"{option} True", mistake, TypeError, rf"{option} must be an int.*, got True")
+        for option, mistake in (
+            ("features", lambda: conv(True)),
+            ("size", lambda: conv(2, True)),
+            ("groups", lambda: jaxcnn.group_norm(True)),
+        )
+    ),
+    *(
+        (
+            f"{make.__name__}, {option} {value}",
+            functools.partial(make, 2, **{option: value}),
+            TypeError,
+            rf"{make.__name__}: {option} must be a function \(key, shape, dtype\) -> array, .*, got {value}",
+        )
+        for make in (conv, conv_transpose, dense)
+        for option, value in (("kernel_init", None), ("bias_init", 0.0))
+    ),
+    (
+        "padding_mode in a list",
+        lambda: conv(2, padding_mode=["reflect"]),
+        ValueError,
+        r"conv: unknown padding_mode \['reflect'\]; expected one of: zeros, reflect",
+    ),
+    *(
+        (
+            f"flatten, {name}",
+            functools.partial(flatten, zeros(2, 3), **{name: value}),
+            TypeError,
+            f"flatten: {name} must",
+        )
+        for name, value in (("start_dim", "a"), ("end_dim", None))
+    ),
+    *(
+        (
+            f"{option} {value}",
+            functools.partial(make, NET, **{option: value}),
+            TypeError,
+            rf"{make.__name__}: {option} must be numbers, got ",
+        )
+        for make, option in ((cross_entropy, "class_weight"), (jaxcnn.binary_cross_entropy, "pos_weight"))
+        for value in ("a", "1", [[1], [1, 2]], 1j)
+    ),
+    *(
+        (
+            f"a penalty gives {value}",
+            lambda value=value: loss(LOGITS, CLASSES, transform=lambda f: regularized(f, lambda params: value)),
+            TypeError,
+            r"regularized: the penalty <function .* must give a scalar, got ",
+        )
+        for value in (jnp.ones(2), None)
+    ),
+    (
+        "orthogonal, a scalar",
+        lambda: jaxcnn.orthogonal(1.0)({"kernel": jnp.ones(())}),
+        ValueError,
+        r"orthogonal needs kernels \(\.\., features\), got one of shape \(\)",
+    ),
+    (
+        "several keys",
+        lambda: dropout(0.5).apply({}, {}, zeros(2, 3), train=True, key=jax.random.split(KEY)),
+        TypeError,
+        r"key must be one random key such as jax\.random\.key\(0\), got .*\(2,\); for several, use jax\.vmap",
+    ),
+    (
+        "several raw keys",
+        lambda: dropout(0.5).apply({}, {}, zeros(2, 3), train=True, key=jax.random.split(jax.random.PRNGKey(0))),
+        TypeError,
+        r"key must be one random key .*, got uint32 of shape \(2, 2\)",
+    ),
     *(
         ("ignore_label", functools.partial(loss, NET, ignore_label=value), TypeError, IGNORE_LABEL)
         for loss in (cross_entropy, jaxcnn.focal, jaxcnn.dice, jaxcnn.binary_cross_entropy)
@@ -331,7 +411,7 @@ OPTIONS = table(
     ),
     ("size first", lambda: conv((3, 3), 16), TypeError, r"conv: features .*got \(3, 3\)"),
     ("size 0", lambda: conv(3, 0), ValueError, r"conv: size must be at least 1, got 0"),
-    ("size a string", lambda: max_pool("2"), TypeError, r"max_pool: size .*ints, got '2'"),
+    ("size a string", lambda: max_pool("2"), TypeError, r"max_pool: size .*an int.*, got '2'"),
     ("stride 0", lambda: conv(3, stride=0), ValueError, r"conv: stride .*got 0"),
     ("stride negative", lambda: max_pool(2, stride=-2), ValueError, r"max_pool: stride .*got -2"),
     ("dilation 0", lambda: conv(3, dilation=0), ValueError, r"conv: dilation .*got 0"),
@@ -344,7 +424,7 @@ OPTIONS = table(
         r"conv: unknown padding 'SMAE'; expected one of: .*VALID.*did you mean 'SAME'",
     ),
     ("padding negative", lambda: conv(3, padding=-1), ValueError, r"conv: padding must be at least 0, got -1"),
-    ("padding 0.5", lambda: conv(3, padding=0.5), TypeError, r"conv: padding .*ints, got 0\.5"),
+    ("padding 0.5", lambda: conv(3, padding=0.5), TypeError, r"conv: padding .*an int, got 0\.5"),
     ("padding None", lambda: conv(3, padding=None), TypeError, r"conv: padding .*got None"),
     (
         "padding of three",
@@ -805,6 +885,79 @@ LABELS = table(
         lambda: cross_entropy(as_layer(identity))({}, {}, (LOGITS, CLASSES), train=False),
         TypeError,
         r"batch .*dict",
+    ),
+    (
+        "classes from 1",
+        lambda: loss(zeros(3, 2), np.array([1, 2, 1])),
+        ValueError,
+        r"label\[1\] is 2, .* labels start at 1: subtract 1$",
+    ),
+    (
+        "classes from 1, ignored ones",
+        lambda: loss(zeros(3, 2), np.array([1, 2, 0]), make=functools.partial(cross_entropy, ignore_label=0)),
+        ValueError,
+        r"labels start at 1: subtract 1$",
+    ),
+    ("classes from 0", lambda: loss(zeros(3, 2), np.array([1, 2, 0])), ValueError, r"label\[1\] is 2, .*correct the"),
+    *(
+        (f"weight {value}", functools.partial(loss, LOGITS, CLASSES, weight=weight, **more), ValueError, message)
+        for value in (-1, np.nan, np.inf)
+        for weight in (np.array([1, value, 1, 1], np.float32),)
+        for message in (rf"weights of a batch must be finite and at least 0, but weight\[1\] is {value}",)
+        for more in (
+            {},
+            {"transform": mixup, "train": True, "key": KEY},
+            {"transform": lambda f: jaxcnn.clip_per_example(f, 1.0), "train": True},
+        )
+    ),
+    (
+        "member_weight",
+        lambda: jaxcnn.per_member(cross_entropy)(as_layer(identity))(
+            {}, {}, {"image": zeros(1, 4, 10), "label": CLASSES, "member_weight": -np.ones((1, 1))}, train=True
+        ),
+        ValueError,
+        r"weights of a batch must be finite .*, but member_weight\[0, 0\] is -1",
+    ),
+    *(
+        (
+            f"{make.__name__} of {kind}",
+            functools.partial(loss, output, zeros(4, 10), make=make),
+            TypeError,
+            f"{make.__name__}: the output of the model must be {message}",
+        )
+        for make in ANY_LOSS
+        for kind, output, message in (
+            ("complex numbers", LOGITS * 1j, r"floating-point, got complex64 of shape \(4, 10\); use jnp\.real"),
+            ("integers", LOGITS.astype(int), r"floating-point, got int.* of shape \(4, 10\); convert it, as in"),
+        )
+    ),
+    *(
+        (
+            f"{make.__name__} of a tuple",
+            functools.partial(loss, (LOGITS, LOGITS), zeros(4, 10), make=make),
+            TypeError,
+            rf"{make.__name__}: the output of the model must be one array, got \('float32 of shape",
+        )
+        for make in ANY_LOSS[2:]
+    ),
+    *(
+        (
+            f"{make.__name__} of a scalar",
+            functools.partial(loss, np.zeros(()), np.zeros(()), make=make),
+            ValueError,
+            rf"{make.__name__} needs logits \(N, \*spatial, K\), but the model gives a scalar",
+        )
+        for make in (jaxcnn.binary_cross_entropy, jaxcnn.dice)
+    ),
+    *(
+        (f"{make.__name__} of None", functools.partial(loss, LOGITS, None, make=make), ValueError, r"shape \(\)")
+        for make in ANY_LOSS
+    ),
+    (
+        "a teacher with heads",
+        lambda: loss(LOGITS, CLASSES, make=jaxcnn.distillation(cross_entropy, lambda x: (x, x)), train=True),
+        TypeError,
+        "distillation: the output of the teacher must be one array, got",
     ),
     ("weights, a column", lambda: loss(LOGITS, CLASSES, weight=zeros(4, 1)), ValueError, r"weight.*\(4, 1\)"),
     ("weights, too many", lambda: loss(LOGITS, CLASSES, weight=zeros(5)), ValueError, r"weight.*\(5,\)"),

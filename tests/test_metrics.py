@@ -336,6 +336,25 @@ def test_r2_of_constant_labels_is_exact(constant, parts):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1.0, 1e20, 1e35])
+def test_r2_does_not_depend_on_the_scale(scale, parts):
+    """Squares of 1e20 overflow, and those of 1e-25 underflow."""
+    label, output = (np.float32(scale) * np.array([x], np.float32).T for x in ([1, 2, 4], [1, 2, 3]))
+    ones = np.ones(3, np.float32)
+    np.testing.assert_allclose(over_parts(metrics.r2(), output, label, ones, parts), 11 / 14, rtol=1e-5)
+    np.testing.assert_allclose(over_parts(metrics.r2(), 0 * label, label, ones, parts), -3.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_tiny_weights(parts):
+    weight, label = np.full(4, 1e-35, np.float32), np.array([[1], [0], [0], [1]], np.float32)
+    output = np.array([[0.1], [0.4], [0.3], [0.9]], np.float32)
+    for make in (metrics.r2, metrics.average_precision, metrics.auroc, metrics.mean_absolute_error):
+        found, expected = (over_parts(make(), output, label, w, parts) for w in (weight, np.ones(4, np.float32)))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=make.__name__)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
 def test_r2_of_labels_near_10000(parts):
     """Neighbors in float32 differ by 0.001 there."""
     label = (10000 + 0.001 * np.arange(100).reshape(-1, 2) % 7).astype(np.float32)
@@ -412,3 +431,21 @@ def test_an_ignored_label_is_an_integer(name, label):
 def test_mistake(mistake, message):
     with pytest.raises(ValueError, match=message):
         mistake()
+
+
+@every_metric
+def test_an_output_that_is_not_one_array_of_real_numbers_is_an_error(name):
+    metric, output, label = any_case(name)
+    with pytest.raises(TypeError, match=f"{name.split()[0]}: the output must be real, got complex64"):
+        metric.update(output * 1j, {"label": label})
+    for several in ((output, output), [output]):
+        with pytest.raises(TypeError, match=f"{name.split()[0]}: the output must be one array, got "):
+            metric.update(several, {"label": label})
+
+
+@every_metric
+def test_an_output_of_integers(name):
+    metric, output, label = any_case(name)
+    rounded = jnp.round(jnp.asarray(output))
+    expected, found = (value_of(metric, x, label) for x in (rounded, rounded.astype(jnp.int32)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -378,6 +378,8 @@ def test_torchvision_file_is_damaged(torchvision_file, tmp_path):
     ("arguments", "error", "message"),
     [
         ({"name": "resnet50.a1_in1"}, ValueError, r"unknown weights 'resnet50.a1_in1'.*did you mean"),
+        ({"name": None}, TypeError, r"pretrained: name must be a str, such as 'resnet50\.a1_in1k', got None"),
+        ({"name": "resnet18"}, ValueError, r"names; expected one of: timm/resnet18\.[^,]*(, \S*resnet18\S*){6}"),
         ({"name": NAME, "sha256": "abc"}, ValueError, "64 hexadecimal digits, got 'abc'"),
         ({"name": NAME, "classes": 0}, ValueError, "classes"),
         ({"name": "torchvision/resnet50-11ad3fa6", "revision": "main"}, ValueError, "have no revision, got 'main'"),
@@ -400,6 +402,8 @@ def test_available():
     ]
     with pytest.raises(ValueError, match="no weights match 'resnet51'"):
         weights.available("resnet51")
+    with pytest.raises(ValueError, match=r"no weights match 'resnet18'; expected one of: timm/resnet18\."):
+        weights.available("resnet18")
 
 
 def test_every_row_fits_a_model():
@@ -488,3 +492,12 @@ def test_kinds_of_images(tmp_path):
 def test_images_that_are_none(images, error, message):
     with pytest.raises(error, match=message):
         preprocess()(images)
+
+
+def test_damaged_image(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    assert preprocess()(tmp_path / "x.png").shape == (1, 8, 8, 3)
+    (tmp_path / "x.png").write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    with pytest.raises(data.DataError, match="the PNG is damaged"):
+        preprocess()(tmp_path / "x.png")

@@ -605,7 +605,7 @@ def test_an_experiment_writes_it(tmp_path):
     page = Page(next(tmp_path.glob("*/report.html")))
     assert "Filters of conv1" in page.text
     assert ["train.optimizer.learning_rate", "0.003"] in page.tables["All settings"]
-    assert page.tables["Layers: output shape, receptive field, parameters, and multiply-adds per image"][1] == [
+    assert page.tables["Layers: output shape, receptive field, parameters, and multiply-adds per example"][1] == [
         "conv1",
         "28 x 28 x 6",
         "5 x 5",

@@ -258,6 +258,8 @@ def test_signals(tmp_path):
         tmp_path / "classes", lambda x: x[:, 7, :1] * jnp.arange(3), image, np.arange(9) % 3, ("a", "b", "c")
     )
     assert "of 9 signals correctly" in page.text
+    (caption,) = [caption for caption in page.tables if caption.startswith("Layers")]
+    assert page.tables[caption][1][2] == "1"  # the receptive field of a layer that selects a position
     labels = [mark["aria-label"] for mark in page.found("svg") if "points" in mark.get("aria-label", "")]
     examples = [label for label in labels if label.startswith("Example")]
     assert [label[:20] for label in examples] == [f"Example {i} of class {c}" for i, c in enumerate("abc")]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from jaxcnn.train import CheckpointError, ConfigError, Run, _flock, _log, command, override
@@ -379,6 +380,48 @@ def test_closed_output(tmp_path, monkeypatch, out):
 def test_a_folder_is_given_by_name(tmp_path):
     with pytest.raises(TypeError, match="positional"):
         Run("test", {}, str(tmp_path))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_an_unused_folder_is_removed_after_a_wrong_input(tmp_path, log):
+    run = Run("test", {}, root=tmp_path)
+    inner = Run("inner", {}, folder=run.folder / "inner")
+    if log:
+        run.log("a line", loss=1.0)
+    for each in (inner, run):
+        with pytest.raises(ValueError, match="wrong"), each.locked():
+            raise ValueError("wrong")
+    assert not inner.folder.exists()
+    assert run.folder.exists() == log
+
+
+def test_a_folder_that_existed_is_kept_after_a_wrong_input(tmp_path):
+    run = Run("test", {}, folder=tmp_path)
+    with pytest.raises(ValueError, match="wrong"), run.locked():
+        raise ValueError("wrong")
+    assert (tmp_path / "config.json").exists()
+
+
+def test_a_program_with_a_wrong_setting_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    def main(config):
+        run = Run("test", config, root=tmp_path)
+        runs = [run, Run("inner", config, folder=run.folder / "inner")]
+        raise ConfigError(f"{len(runs)} runs are wrong")
+
+    monkeypatch.setattr(sys, "argv", ["test"])
+    with pytest.raises(SystemExit):
+        command(main, {}, "A test.")
+    assert capsys.readouterr().err == "error: 2 runs are wrong\n"
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), [np.ones(2), print]])
+def test_records_and_configs_that_are_not_json(tmp_path, value):
+    with pytest.raises(TypeError, match="'x' must consist of numbers, texts, lists, dicts and arrays, got"):
+        Run("test", {"x": value}, root=tmp_path)
+    run = Run("test", {}, root=tmp_path)
+    with pytest.raises(TypeError, match="'x' must consist of numbers, texts, lists, dicts and arrays, got"):
+        run.log("a line", x=value)
 
 
 # Command lines

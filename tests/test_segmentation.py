@@ -10,7 +10,7 @@ from PIL import Image
 import jaxcnn as cnn
 from jaxcnn import metrics, train
 from jaxcnn.data import DataError, segmentation_folder
-from tests.test_image_files import png, turned
+from tests.test_image_files import flipped, png, turned
 
 CLASSES = ("sky", "road", "car")
 COLORS = {(10, 20, 30): 0, (128, 64, 128): 1, (0, 0, 142): 2, (255, 255, 255): 255}
@@ -173,6 +173,7 @@ def transparent(label):
         ),
         ("a.png", transparent(LABEL), {"colors": COLORS}, "expected a mask without transparency"),
         ("a.png", LABEL.astype(np.uint16), {"colors": COLORS}, "expected a mask in color, found 16-bit gray values"),
+        ("a.png", flipped(encoded(LABEL, "PNG"), 50), {}, r"masks/a\.png: .* the PNG is damaged: the checksum"),
         ("a.png", LABEL, {"max_pixels": 599}, "expected at most 599 pixels, found 30 x 20"),
     ],
 )
@@ -251,11 +252,12 @@ def test_images_of_several_sizes_need_a_size(folder):
         ({"classes": ()}, ValueError, "classes must be different class names"),
         ({"classes": ("a", "a")}, ValueError, "classes must be different class names"),
         ({"ignore": 1}, ValueError, "ignore must not be one of the 3 classes, got 1"),
-        ({"ignore": "x"}, TypeError, "segmentation_folder: ignore must be an int or ints, got 'x'"),
+        ({"ignore": "x"}, TypeError, "segmentation_folder: ignore must be an int, got 'x'"),
         ({"colors": {(1, 2, 3): 7}}, ValueError, r"color \(1, 2, 3\) has class 7; expected 0 to 2"),
         ({"colors": {(1, 2, 3): None}, "ignore": None}, ValueError, r"color \(1, 2, 3\) has class None"),
         ({"colors": {(1, 2): 0}}, ValueError, r"a color must be three integers from 0 to 255, got \(1, 2\)"),
         ({"colors": {(0.5, 0, 0): 0}}, ValueError, r"three integers from 0 to 255, got \(0\.5, 0, 0\)"),
+        ({"colors": {(True, 0, 0): 0}}, ValueError, r"three integers from 0 to 255, got \(True, 0, 0\)"),
         ({"colors": [(0, 0, 0)]}, TypeError, r"colors must be a dict from colors to classes, got \[\(0, 0, 0\)\]"),
         ({"colors": {}}, ValueError, "colors is empty"),
         ({"on_bad_image": "ignore"}, ValueError, "unknown on_bad_image 'ignore'; expected one of: raise, skip"),

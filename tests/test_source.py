@@ -79,6 +79,61 @@ def test_batch_size_is_checked(size, error):
         data.source(PAIR, size)
 
 
+FIELDS = {
+    "batches": lambda step: itertools.repeat((IMAGES[:2], LABELS[:2].astype(np.int32))),
+    "steps": 3,
+    "image": jax.ShapeDtypeStruct((2, 1, 1, 1), np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps of a Stream must be at least 1, got 0"),
+        ({"steps": -1}, ValueError, "steps of a Stream must be at least 1, got -1"),
+        ({"steps": 2.5}, TypeError, "steps of a Stream must be an int, got 2.5"),
+        ({"image": (4, 4, 4, 1)}, TypeError, r"image of a Stream must be .*ShapeDtypeStruct .*, got \(4, 4, 4, 1\)"),
+        ({"image": jax.ShapeDtypeStruct((), float)}, ValueError, r"image of a Stream must have a batch .*, got \(\)"),
+        ({"others": {"label": (2,)}}, TypeError, r"label of a Stream must be .*ShapeDtypeStruct .*, got \(2,\)"),
+        ({"others": ["label"]}, TypeError, r"others of a Stream must be a dict or None, got \['label'\]"),
+        ({"batches": iter([])}, TypeError, "batches of a Stream must be a function from a step .*, got <list_iter"),
+    ],
+)
+def test_fields_of_a_stream_are_checked(field, error, message):
+    assert data.source(data.Stream(**FIELDS)).steps == 3
+    with pytest.raises(error, match=f"seen: {message}"):
+        data.source(data.Stream(**(FIELDS | field)), name="seen")
+
+
+def test_a_stream_without_batches_is_an_error():
+    stream = data.Stream(**(FIELDS | {"batches": lambda step: None}))
+    with pytest.raises(TypeError, match="batches of a Stream must return an iterator over batches, got None"):
+        next(data.source(stream).batches())
+
+
+@pytest.mark.parametrize("kind", ["memory", "dataset", "stream"])
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", np.longdouble])
+def test_dtypes_that_jax_cannot_read_are_converted(kind, dtype):
+    """JAX refuses them, or, in a program that is compiled already, reads big-endian bytes without swapping them."""
+    images, classes = IMAGES.astype(dtype), LABELS.astype(">i4")
+    data_of = {
+        "memory": (images, classes),
+        "dataset": data.Dataset(images, classes),
+        "stream": data.Stream(
+            lambda step: itertools.repeat((images, classes)),
+            1,
+            jax.ShapeDtypeStruct(images.shape, images.dtype),
+            others={"label": jax.ShapeDtypeStruct(classes.shape, classes.dtype)},
+        ),
+    }
+    source = data.source(data_of[kind], 10, shuffle=False)
+    batch = next(source.batches())
+    for entry, expected in (("image", IMAGES), ("label", LABELS)):
+        found = jax.jit(lambda x: 1 * x)(batch[entry])
+        assert found.dtype == jax.dtypes.canonicalize_dtype(source.spec[entry].dtype)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_stream_that_ends_is_an_error():
     batch = {"image": np.zeros((2, 4), np.float32), "label": np.zeros(2, np.int32)}
     stream = data.Stream(lambda step: iter([batch] * (3 - step)), 3, jax.ShapeDtypeStruct((2, 4), np.float32))

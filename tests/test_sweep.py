@@ -249,6 +249,12 @@ def test_report(tmp_path):
     assert page.index(f"<td>{best:g}</td>") < page.index("<td>1e+30</td>")
 
 
+@pytest.mark.parametrize("over", [None, ["seed"], {"seed": 3}])
+def test_over_must_be_names_and_values(over, tmp_path):
+    with pytest.raises(TypeError, match=r"sweep: over must be a dict of names and values, such as .*, got"):
+        sweep(MODEL, TRAIN, over=over, config=CONFIG, run=run_in(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("over", "config", "message"),
     [

@@ -115,8 +115,8 @@ def test_pos_weight_of_each_label(pos_weight):
 @pytest.mark.parametrize(
     ("pos_weight", "message"),
     [
-        (-1.0, r"pos_weight must be a finite number >= 0, or one per label, got -1"),
-        ([[1.0]], r"pos_weight must be a finite number >= 0, or one per label, got \[\[1"),
+        (-1.0, r"pos_weight must be a number >= 0, or one per label, got -1"),
+        ([[1.0]], r"pos_weight must be a number >= 0, or one per label, got \[\[1"),
         ([1.0, 2.0], r"pos_weight has 2 entries, but the logits have 5 labels"),
     ],
 )
@@ -388,3 +388,20 @@ def test_labels_in_a_list(transform):
     loss_fn = transform(cnn.cross_entropy(cnn.as_layer(cnn.identity)), 1.0)
     of = lambda label: loss_fn({}, {}, {"image": 5 * jnp.eye(4), "label": label}, train=True, key=jax.random.key(3))[0]
     assert of([0, 1, 2, 3]) == of(np.arange(4))
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize("name", CASES | OTHERS)
+@pytest.mark.parametrize("weight", [-1.0, np.inf])
+def test_an_invalid_weight_in_a_compiled_function_makes_the_loss_nan(name, weight):
+    loss, label = (CASES | OTHERS)[name]
+    compiled = jax.jit(lambda weight: value(loss, Z, label, weight=weight)[0])
+    assert np.isnan(compiled(np.array([1, weight, 1], np.float32)))
+
+
+@pytest.mark.parametrize("label", [np.array([0, 4, 2], ">i4"), np.eye(5, dtype=">f4")[[0, 4, 2]]])
+def test_a_batch_in_another_byte_order(label):
+    batch = {"image": Z[:, 0, 0].astype(">f4"), "label": label, "weight": np.array([1, 2, 3], ">f4")}
+    native = {name: x.astype(x.dtype.newbyteorder("=")) for name, x in batch.items()}
+    swapped, expected = (cnn.cross_entropy(IDENTITY)({}, {}, b, train=True)[0] for b in (batch, native))
+    assert swapped == expected

@@ -117,6 +117,15 @@ def test_a_model_is_loaded_without_torch(path, write):
         weights.load(path)
 
 
+@pytest.mark.parametrize("write", [as_zip, as_legacy])
+def test_a_damaged_file_is_not_called_unsupported(path, write):
+    content = write(state_dict({"x": tensor((4,), (1,))}), {"0": b"0123456789abcdef"})
+    at = content.index(b"0123456789abcdef")
+    path.write_bytes(content[:at] + b"z" + content[at + 1 :] if write is as_zip else content[:-1])
+    with pytest.raises(WeightsError, match=r"w\.pth: the .*(damaged: Bad CRC-32|ends inside).*download it again$"):
+        weights.load(path, "lenet5")
+
+
 @pytest.mark.slow
 def test_torchvision_resnet18(path):
     """All names of a network with batch norm, from one storage."""

@@ -100,6 +100,15 @@ def test_temperature_without_a_minimum_is_at_the_bound():
     np.testing.assert_allclose(uncertainty.temperature(LOGITS, LOGITS.argmin(-1)), 100, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e4, 1e10, 1e15, 1e30, 1e38])
+def test_temperature_of_tiny_and_huge_logits(size):
+    """No better than chance: 100. All right: 0.01."""
+    logits = np.float32(size) * np.array([[1, -1, 0]] * 2, np.float32)
+    assert uncertainty.temperature(logits, [0, 1]) == 100
+    assert uncertainty.temperature(0 * logits, [0, 1]) == 100
+    np.testing.assert_allclose(uncertainty.temperature(logits, [0, 0]), 0.01, rtol=1e-6)
+
+
 def test_temperature_lowers_the_calibration_error_and_keeps_predictions():
     model = uncertainty.with_temperature(cnn.dense(5), uncertainty.temperature(LOGITS, LABELS))
     params = {"kernel": jnp.eye(5), "bias": jnp.zeros(5)}
@@ -215,6 +224,7 @@ def test_threshold_is_an_order_statistic():
     for coverage, rank in ((0.05, 1), (0.5, 10), (0.55, 11), (0.56, 12), (0.95, 19)):
         threshold = uncertainty.conformal_threshold(probs, labels, coverage=coverage)
         np.testing.assert_allclose(threshold, scores[rank - 1], rtol=1e-6)
+    assert uncertainty.conformal_threshold(probs, labels, coverage=1e-10) == scores[0]
     threshold = uncertainty.conformal_threshold(probs, labels, coverage=0.96)  # needs 20 examples
     assert np.isinf(threshold)
     assert uncertainty.conformal_sets(probs, threshold).all()
@@ -399,6 +409,10 @@ def test_a_temperature_is_finite_and_above_0(T):
             for t in (jnp.ones(5), np.ones(1), "a", None)
         ),
         (
+            lambda: uncertainty.ood_auroc(PROBS[0] * 1j, PROBS[0]),
+            "ood_auroc: scores_in must be real, got complex",
+        ),
+        (
             lambda: uncertainty.with_temperature(cnn.identity, 2.5).apply({}, {}, jnp.array([[4, 0]]), train=False),
             r"with_temperature needs floating-point input, got int32 of shape \(1, 2\)",
         ),
@@ -407,3 +421,35 @@ def test_a_temperature_is_finite_and_above_0(T):
 def test_mistake_of_type(mistake, message):
     with pytest.raises(TypeError, match=message):
         mistake()
+
+
+INVALID = {
+    "a class too large": (PROBS[:5], LABELS[:5] + 5),
+    "a negative class": (PROBS[:5], LABELS[:5] - 5),
+    "NaN": (PROBS[:5] * np.array([1, np.nan, 1, 1, 1], np.float32), LABELS[:5]),
+}
+NO_PROBABILITIES = {
+    "a sum of 2": (2 * PROBS[:5], LABELS[:5]),
+    "above 1": (np.array([[1.5, -0.5]], np.float32), np.zeros(1, int)),
+}
+
+
+@pytest.mark.parametrize(("probs", "labels"), (INVALID | NO_PROBABILITIES).values(), ids=INVALID | NO_PROBABILITIES)
+def test_invalid_values_in_a_compiled_function_make_the_result_nan(probs, labels):
+    threshold = jax.jit(functools.partial(uncertainty.conformal_threshold, coverage=0.2))(probs, labels)
+    error = jax.jit(uncertainty.expected_calibration_error)(probs, labels)
+    diagram = jax.jit(uncertainty.reliability_diagram)(probs, labels)
+    assert all(np.isnan(value).all() for value in (threshold, error, diagram.confidence, diagram.accuracy))
+
+
+@pytest.mark.parametrize(("logits", "labels"), INVALID.values(), ids=INVALID)
+def test_temperature_of_invalid_values_in_a_compiled_function_is_nan(logits, labels):
+    assert np.isnan(jax.jit(uncertainty.temperature)(logits, labels))
+    assert np.isnan(jax.jit(uncertainty.temperature)(np.full((2, 3), np.inf, np.float32), np.zeros(2, int)))
+
+
+@pytest.mark.parametrize("name", ["predictive_entropy", "expected_entropy", "mutual_information"])
+def test_entropies_of_no_probabilities_are_nan_in_a_compiled_function(name):
+    members = MEMBERS.copy()
+    members[0, 3] *= 2
+    assert np.isnan(jax.jit(getattr(uncertainty, name))(members)).nonzero()[0].tolist() == [3]

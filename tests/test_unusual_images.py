@@ -15,6 +15,7 @@ from PIL import Image
 from experiments import _program, image_folder, predict
 from jaxcnn import data, dense, flatten, serial
 from jaxcnn.train import override
+from tests.test_image_files import flipped
 from tests.test_serve import served
 
 SIZE = (8, 16)  # height and width of the images and of the program: nothing is resized
@@ -95,6 +96,8 @@ def unreadable():
         "empty.jpg": (b"", found + "an empty file"),
         "text.jpg": (b"not an image", found + "other or damaged content"),
         "cut.png": (encoded(image, "PNG")[:-100], "truncated"),
+        "cut end.png": (encoded(image, "PNG")[:-12], "truncated"),
+        "flipped bit.png": (flipped(encoded(image, "PNG"), 60), "damaged: the checksum of a chunk b'IDAT'"),
         "cut.jpg": (encoded(image, "JPEG")[:-50], "truncated"),
         "cut.webp": (encoded(image, "WEBP")[:-50], "could not create decoder"),
         "header only.png": (encoded(image, "PNG")[:20], "Truncated"),
@@ -172,7 +175,7 @@ def test_image_folder(tmp_path):
         "1 x file .tiff"
     )
     cats = [image.tobytes() for part in parts for image in part.images[part.labels == 0]]
-    assert messages[1].startswith(f"skipped 8 of {8 + len(cats) + 2} images; first error: ")
+    assert messages[1].startswith(f"skipped 10 of {10 + len(cats) + 2} images; first error: ")
     assert sorted(cats) == sorted(pixels.tobytes() for _, pixels in (*good.values(), good["color.png"]))
 
 

@@ -1,5 +1,10 @@
 """Data are looked at where they enter: what does not fit is refused with the first bad index, before training."""
 
+import itertools
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -140,6 +145,51 @@ def test_streams_are_checked_batch_by_batch(tmp_path):
         fit(tmp_path / "b", stream(IMAGES, LABELS), bad)
     with pytest.raises(ValueError, match="different ranges"):
         fit(tmp_path / "c", stream(IMAGES, LABELS), pair(IMAGES.astype(np.float32)))
+
+
+def test_evaluation_streams_must_be_finite(tmp_path):
+    bad = FLOATS[:16].copy()
+    bad[3, 2, 1] = np.nan
+    batch = {"image": bad, "label": LABELS[:16]}
+    stream = data.Stream(
+        lambda step: itertools.repeat(batch), 1, jax.ShapeDtypeStruct(bad.shape, bad.dtype), ("a",) * 3
+    )
+    with pytest.raises(ValueError, match=r"eval_data: image\[3, 2, 1, 0\] is nan; all values must be finite"):
+        fit(tmp_path, pair(FLOATS), stream)
+    loss_fn = cnn.cross_entropy(cnn.serial(cnn.flatten, cnn.dense(3)))
+    params = {"1": {"kernel": np.ones((64, 3), np.float32), "bias": np.zeros(3, np.float32)}}
+    with pytest.raises(ValueError, match=r"evaluate: image\[3, 2, 1, 0\] is nan; all values must be finite"):
+        train.evaluate(loss_fn, params, {}, stream)
+    batch |= {"weight": (np.arange(16) != 3).astype(np.float32)}
+    others = {"label": jax.ShapeDtypeStruct((16,), LABELS.dtype), "weight": jax.ShapeDtypeStruct((16,), np.float32)}
+    assert np.isfinite(train.evaluate(loss_fn, params, {}, stream._replace(others=others))["accuracy"])
+
+
+def test_the_batch_size_of_a_stream_must_fit_the_devices():
+    program = """
+import itertools, jax, numpy as np, jaxcnn as cnn
+batch = {"image": np.ones((6, 2), np.float32), "label": np.zeros(6, np.int32)}
+stream = cnn.data.Stream(lambda step: itertools.repeat(batch), 1, jax.ShapeDtypeStruct((6, 2), np.float32), ("a", "b"))
+cnn.train.evaluate(cnn.cross_entropy(cnn.as_layer(cnn.identity)), {}, {}, stream)
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    error = "ValueError: evaluate: the batch size of a stream must be a multiple of the number of devices, 4, got 6"
+    assert result.stderr.splitlines()[-1] == error
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (["f1"], r"metrics must be a dict such as \{.*\}, got \['f1'\]"),
+        ({"f1": cnn.metrics.f1}, r"metrics: 'f1' must be a jaxcnn.metrics.Metric.*call it: metrics\.f1\(\)"),
+    ],
+)
+def test_metrics_of_evaluate(metrics, message):
+    model = cnn.as_layer(cnn.identity)
+    with pytest.raises(TypeError, match=message):
+        train.evaluate(cnn.cross_entropy(model), {}, {}, (np.eye(3), np.arange(3)), metrics=metrics, model=model)
 
 
 @pytest.mark.sample(3)

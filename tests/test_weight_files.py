@@ -27,6 +27,7 @@ from tests import zoo_weights
 
 safetensors = pytest.importorskip("safetensors.numpy")
 FLOAT = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+OURS = {"__metadata__": {"format": "jaxcnn"}}
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_every_length_of_the_header_is_read(path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".ckpt", ""])
 def test_the_content_decides_not_the_name(tmp_path, suffix):
-    weights.save(tmp_path / f"w{suffix}", {"kernel": np.ones(2, np.float32)}, {})
+    weights.save(tmp_path / "w.safetensors", {"kernel": np.ones(2, np.float32)}, {})
+    (tmp_path / "w.safetensors").rename(tmp_path / f"w{suffix}")
     assert weights.load(tmp_path / f"w{suffix}")[0]["kernel"].tolist() == [1, 1]
 
 
@@ -184,7 +186,6 @@ def test_the_recipe_does_not_write_over_what_it_reads(path):
 def test_a_file_must_hold_the_model(path):
     params, state = zeros("resnet18", classes=10)
     for trees, message in (
-        (({}, {}), "these weights do not fit resnet18: got no weights"),
         (
             ({"conv": {"kernel": np.ones(2, np.float32)}}, {}),
             "do not fit resnet18: got the names 'params/conv",
@@ -197,6 +198,11 @@ def test_a_file_must_hold_the_model(path):
         weights.save(path, *trees)
         with pytest.raises(weights.WeightsError, match=rf"w\.safetensors: .*(?s:.*){message}"):
             weights.load(path, "resnet18", classes=10)
+    write(path, OURS)
+    with pytest.raises(
+        weights.WeightsError, match=r"w\.safetensors: these weights do not fit resnet18: got no weights"
+    ):
+        weights.load(path, "resnet18", classes=10)
     weights.save(path, params, state)
     assert jax.tree.structure(weights.load(path, "resnet18", classes=10)) == jax.tree.structure((params, state))
     features, _ = weights.load(path, "resnet18", classes=None)
@@ -217,7 +223,7 @@ def test_a_mismatch_is_short(path):
 
 
 def test_an_empty_file_of_ours_is_one(path):
-    weights.save(path, {}, {})
+    write(path, OURS)
     assert weights.load(path) == ({}, {})
     write(path, {})
     with pytest.raises(weights.WeightsError, match="contains no weights"):
@@ -326,6 +332,11 @@ def test_what_is_no_state_dict():
         weights.from_torch("lenet5", {"state_dict": given, "epoch": 1})
     with pytest.raises(TypeError, match="must map names to arrays, got list"):
         weights.from_torch("lenet5", list(given))
+    with pytest.raises(TypeError, match="must map names to arrays, got the key 0; make it a str"):
+        weights.from_torch("lenet5", given | {0: np.ones(2)})
+    for x in ([1], 1.0, [np.ones(2), 1]):
+        with pytest.raises(TypeError, match=r"x must be an example input or its jax\.ShapeDtypeStruct, got .*1"):
+            weights.from_torch("lenet5", given, x=x)
     with pytest.raises(weights.WeightsError, match="above the largest float32"):
         weights.from_torch("lenet5", given | {"conv1.bias": np.full(6, 1e300)})
 
@@ -355,6 +366,35 @@ def test_trees_that_would_come_back_otherwise_are_refused(path, tree):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "trees", "error", "message"),
+    [
+        ("w.safetensors", (None, {}), weights.WeightsError, "params is None, so there is nothing to save"),
+        ("w.safetensors", ({"k": 1.0}, None), weights.WeightsError, "state is None, so there is nothing to save"),
+        ("w.safetensors", ({}, {}), weights.WeightsError, "params and state are both empty"),
+        ("w.pth", ({"k": 1.0}, {}), ValueError, r"save: \S*w\.pth has a suffix of PyTorch.*as \S*w\.safetensors$"),
+        ("w.PT", ({"k": 1.0}, {}), ValueError, r"save: \S*w\.PT has a suffix of PyTorch"),
+        ("", ({"k": 1.0}, {}), IsADirectoryError, r"save: \S* is a folder; pass a file in it"),
+        ("a/b/w", ({"k": 1.0}, {}), FileNotFoundError, r"save: \S*/a/b/w is in a folder .*; create \S*/a/b first"),
+    ],
+)
+def test_what_cannot_be_saved(tmp_path, name, trees, error, message):
+    with pytest.raises(error, match=message):
+        weights.save(tmp_path / name, *trees)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [None, 3, io.BytesIO(b"content")])
+def test_paths_are_checked(given):
+    for name, call in (
+        ("load", weights.load),
+        ("read_state_dict", weights.read_state_dict),
+        ("save", lambda path: weights.save(path, {"kernel": np.ones(2)}, {})),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}: path must be a str or an os\.PathLike, got (None|3|<_io)"):
+            call(given)
+
+
 # as `open` would
 
 
@@ -362,14 +402,14 @@ def test_trees_that_would_come_back_otherwise_are_refused(path, tree):
 def test_mode_of_files(path, umask):
     old = os.umask(umask)
     try:
-        weights.save(path, {}, {})
+        weights.save(path, {"kernel": np.ones(2)}, {})
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
 def test_a_file_that_is_there_keeps_its_mode_and_links(path, tmp_path):
-    weights.save(path, {}, {})
+    weights.save(path, {"kernel": np.ones(3)}, {})
     path.chmod(0o640)
     (tmp_path / "link").symlink_to(path)
     weights.save(tmp_path / "link", {"kernel": np.ones(2)}, {})

@@ -194,7 +194,7 @@ def test_no_half_file_is_left(resnet, tmp_path, monkeypatch):
 def test_missing_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxcnn\[weights\]'"):
-        weights.save(tmp_path / "w.safetensors", {}, {})
+        weights.save(tmp_path / "w.safetensors", {"kernel": np.ones(2, np.float32)}, {})
 
 
 def test_weights_that_only_have_names():

@@ -162,7 +162,7 @@ def torch_runs(config: dict) -> Generator[tuple[float, float]]:
 
 
 def train_torch(config: dict) -> dict[str, Any]:
-    """Returns the same as `cifar10_speedrun.main`."""
+    """Return the same as `cifar10_speedrun.main`."""
     accuracies, seconds = zip(*itertools.islice(torch_runs(config), config["runs"]), strict=True)
     return {"accuracies": accuracies, "seconds": seconds}
 

@@ -3,7 +3,7 @@
     python -m experiments.concepts              a few minutes on 2 cores
     python -m experiments.concepts out=folder   writes to this folder instead of a new one in runs/
 
-The pages, index.html and lessons.html, are self-contained and need no network.
+The pages, index.html and lessons.html, are self-contained and work offline.
 """
 
 import base64

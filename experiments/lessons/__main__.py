@@ -1,4 +1,4 @@
-"""Write lessons.html: ten interactive lessons in one page that needs no network.
+"""Write lessons.html: ten interactive lessons in one page that works offline.
 
     python -m experiments.lessons                   a minute on 2 cores
     python -m experiments.lessons out=folder        writes to this folder instead of a new one in runs/
@@ -65,8 +65,8 @@ def write(folder, config):
 
 def main(config):
     run = train.Run("lessons", config, folder=config["out"])
-    run.say("training LeNet-5 and small networks ...")
-    path = write(run.folder, config)
+    with run.busy("training LeNet-5 and small networks"):
+        path = write(run.folder, config)
     run.say(f"{path.stat().st_size / 1e6:.2f} MB; see {path}")
     return path
 

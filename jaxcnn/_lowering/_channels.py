@@ -74,7 +74,7 @@ def _lax_first_row_sum(x: jax.Array) -> jax.Array:
 
 
 def _cpu_first_row_sum(x: jax.Array) -> jax.Array:
-    """Adds images first: XLA would copy the rows to give them one dimension."""
+    """Add images first: XLA would copy the rows to give them one dimension."""
     stop = (x.shape[0], 1, *x.shape[2:])
     return _added(_interleaved(at_least_float32(x), stop)).astype(x.dtype)
 

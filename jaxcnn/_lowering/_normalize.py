@@ -30,7 +30,7 @@ def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]
 
 @jax.custom_jvp
 def _non_negative(var: jax.Array) -> jax.Array:
-    """Removes rounding errors below 0. The derivative ignores them: comparisons would take a loop of their own."""
+    """Remove rounding errors below 0. The derivative ignores them: comparisons would take a loop of their own."""
     return lax.max(var, lax.full_like(var, 0))
 
 

@@ -125,7 +125,7 @@ def _merge(x: jax.Array, axis: int) -> jax.Array:
 
 
 def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> None:
-    """Registers the derivatives of a primitive that is linear in one operand and constant in the others.
+    """Register the derivatives of a primitive that is linear in one operand and constant in the others.
 
     Args:
         at: index of the operand.
@@ -144,7 +144,7 @@ def linear_in(at: int, prim: Primitive, transpose: Callable[..., jax.Array]) -> 
 
 
 def transposed_in(at: int, prim: Primitive, transpose: Callable[..., Any]) -> None:
-    """Registers the transpose of a primitive that is linear in one operand. The caller registers its derivatives.
+    """Register the transpose of a primitive that is linear in one operand. The caller registers its derivatives.
 
     The arguments are as in `linear_in`.
     """

@@ -101,7 +101,7 @@ def selected(problem: Problem, backend: str = "cpu") -> Rule:
 
 
 def _compute(a: Any, b: Any, problem: Problem, exclude: Collection[str] = ()) -> jax.Array:
-    """Runs a convolution inside an algorithm."""
+    """Run a convolution inside an algorithm."""
     return choose(problem, exclude).run(a, b, problem)
 
 
@@ -262,15 +262,15 @@ TABLES = {
             "im2col",
             im2col_if_finite,
             "most taps read padding, or few outputs; lax if a result is not finite",
-            _dense,
-            _im2col_faster,
+            fits=_dense,
+            faster=_im2col_faster,
         ),
         Rule(
             "onednn",
             _onednn.forward,
             "the library of PyTorch's convolutions; float32, x86",
-            _onednn.fits,
-            _onednn_faster,
+            fits=_onednn.fits,
+            faster=_onednn_faster,
         ),
         Rule(
             "direct",
@@ -279,16 +279,18 @@ TABLES = {
             faster=_direct_faster,
             vmapped=_always,
         ),
-        Rule("grouped", if_finite(_blocks, _lax.forward), _GROUPED, _in_groups, _grouped_faster),
-        Rule("pointwise", _matmul.pointwise, "one tap: a product of two matrices", _pointwise_fits, vmapped=_always),
+        Rule("grouped", if_finite(_blocks, _lax.forward), _GROUPED, fits=_in_groups, faster=_grouped_faster),
+        Rule(
+            "pointwise", _matmul.pointwise, "one tap: a product of two matrices", fits=_pointwise_fits, vmapped=_always
+        ),
         Rule(
             "winograd",
             run_if(_winograd.accurate, _winograd_forward, _without_winograd),
             "many channels: a third fewer products; the next rule for outliers",
-            lambda p: _dense(p) and bool(_winograd.waste(p)),
-            _winograd.is_faster,
+            fits=lambda p: _dense(p) and bool(_winograd.waste(p)),
+            faster=_winograd.is_faster,
         ),
-        Rule("depth slices", functools.partial(_depth_slices.forward, compute=_compute), _SLICES, _dense_3d),
+        Rule("depth slices", functools.partial(_depth_slices.forward, compute=_compute), _SLICES, fits=_dense_3d),
         Rule("lax", _lax.forward, "XLA's convolution"),
     ),
     "input gradient": (
@@ -296,24 +298,30 @@ TABLES = {
             "convolutions of phases",
             functools.partial(_as_convolution.input_gradient_by_phases, compute=_compute),
             "strided, large windows: one convolution by oneDNN for each phase of x, without zeros in dy",
-            _has_phases,
-            _phases_faster,
+            fits=_has_phases,
+            faster=_phases_faster,
         ),
-        Rule("col2im", _matmul.col2im, "strided, or few channels: inserts no zeros into dy", _dense, _col2im_faster),
+        Rule(
+            "col2im",
+            _matmul.col2im,
+            "strided, or few channels: inserts no zeros into dy",
+            fits=_dense,
+            faster=_col2im_faster,
+        ),
         Rule(
             "phases",
             _direct.input_gradient_by_phases,
             "depthwise, strided: inserts no zeros into dy",
-            _depthwise,
-            lambda p: _direct_faster(p) and _strided(p),
-            _always,
+            fits=_depthwise,
+            faster=lambda p: _direct_faster(p) and _strided(p),
+            vmapped=_always,
         ),
         Rule(
             "grouped",
             if_finite(_blocks, functools.partial(_rotated, compute=_lax.forward)),
             _GROUPED,
-            _in_groups,
-            _grouped_gradient_faster,
+            fits=_in_groups,
+            faster=_grouped_gradient_faster,
         ),
         Rule("rotated", _rotated, "a convolution of dy, computed by the forward rules", vmapped=_rotated_vmapped),
         Rule("lax", _lax.input_gradient, "the transpose of XLA's convolution"),
@@ -323,10 +331,12 @@ TABLES = {
             "pointwise",
             _matmul.pointwise_kernel_gradient,
             "one tap: x^T dy",
-            _pointwise_without_zeros,
+            fits=_pointwise_without_zeros,
             vmapped=_always,
         ),
-        Rule("depth slices", functools.partial(_depth_slices.kernel_gradient, compute=_compute), _SLICES, _dense_3d),
+        Rule(
+            "depth slices", functools.partial(_depth_slices.kernel_gradient, compute=_compute), _SLICES, fits=_dense_3d
+        ),
         Rule(
             "by row",
             _direct.kernel_gradient_by_row,
@@ -338,9 +348,9 @@ TABLES = {
             "by position",
             _direct.kernel_gradient_by_position,
             "few channels or features, or models with few examples: the sums of an example fit into a cache",
-            _dense_1d_2d,
-            _by_position_faster,
-            _always,
+            fits=_dense_1d_2d,
+            faster=_by_position_faster,
+            vmapped=_always,
         ),
         Rule(
             "winograd gradient",
@@ -350,21 +360,21 @@ TABLES = {
                 functools.partial(_compute, exclude=("winograd gradient",)),
             ),
             "3x3, many channels: a quarter of the products, by oneDNN; the next rule for outliers",
-            _winograd_gradient.fits,
-            _winograd_gradient.is_faster,
+            fits=_winograd_gradient.fits,
+            faster=_winograd_gradient.is_faster,
         ),
         Rule(
             "over examples",
             _as_convolution.over_examples,
             "XLA's convolution, in a layout that is fast inside loops",
-            _ungrouped,
+            fits=_ungrouped,
         ),
         Rule(
             "grouped",
             functools.partial(_grouped.kernel_gradient, compute=_compute),
             "a few dense blocks are faster than many small groups",
-            _in_groups,
-            _grouped_faster,
+            fits=_in_groups,
+            faster=_grouped_faster,
         ),
         Rule("lax", _lax.kernel_gradient, "the transpose of XLA's convolution"),
     ),

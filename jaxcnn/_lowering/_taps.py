@@ -63,7 +63,7 @@ def padded_tap_slices(x: jax.Array, window: Window, value: Any = 0) -> list[jax.
 
 
 def interleave(phases: list[jax.Array], stride: tuple[int, ...]) -> jax.Array:
-    """Interleaves one array per phase (last dimension fastest) into an array that is `stride` times as large."""
+    """Interleave one array per phase (last dimension fastest) into an array that is `stride` times as large."""
     _, *spatial, _ = phases[0].shape
     for axis in range(len(stride), 0, -1):
         step = stride[axis - 1]

@@ -44,7 +44,7 @@ OPERATORS = {
 
 
 def emit(graph: Graph, op: str, result: Any, *operands: Value, **attributes: Any) -> Tensor:
-    """Adds an element-wise operator. Its layout has all dimensions of the operands."""
+    """Add an element-wise operator. Its layout has all dimensions of the operands."""
     layout = common_layout(operands)
     dims = set().union(*(operand.dims for operand in operands))
     name = graph.add(op, *(aligned(graph, operand, layout) for operand in operands), **attributes)

@@ -39,7 +39,7 @@ class Graph:
         self._numbers = Counter(["x", "y"])
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Appends a node and returns the name of its output."""
+        """Append a node and return the name of its output."""
         key = (op, inputs, repr(attributes))
         if key not in self._names:
             name = self._names[key] = self._unused(f"{self.scope}/{op}" if self.scope else op)
@@ -65,7 +65,7 @@ class Graph:
         return node if node and node.op == op else None
 
     def rename_output(self, old: str, new: str) -> None:
-        """Renames the output of a node everywhere."""
+        """Rename the output of a node everywhere."""
         self.nodes = {
             new if name == old else name: node._replace(
                 output=new if name == old else name, inputs=tuple(new if i == old else i for i in node.inputs)

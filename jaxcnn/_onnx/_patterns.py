@@ -9,7 +9,7 @@ from jaxcnn._onnx._graph import Graph, Node
 
 
 def recognize(graph: Graph) -> None:
-    """Replaces layer norms and local response norms."""
+    """Replace layer norms and local response norms."""
     users: dict[str, list[Node]] = {}
     for node in graph.nodes.values():
         for name in node.inputs:

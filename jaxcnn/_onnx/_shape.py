@@ -61,7 +61,7 @@ def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 
 def _groups(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], list[int]]] | None:
-    """Pairs of runs of dimensions with the same number of elements, without those of size 1; None if not found."""
+    """Pair of runs of dimensions with the same number of elements, without those of size 1; None if not found."""
     olds = [dim for dim, size in enumerate(old) if not _same(size, 1)]
     news = [dim for dim, size in enumerate(new) if not _same(size, 1)]
     groups = []
@@ -198,7 +198,7 @@ def pad(graph: Graph, params: Any, result: Any, x: Tensor, value: Value) -> Valu
 
 
 def padded(graph: Graph, x: Tensor, pads: dict[int, tuple[int, int]], value: Constant, result: Any) -> Tensor:
-    """Adds elements at the ends of dimensions; negative numbers remove them."""
+    """Add elements at the ends of dimensions; negative numbers remove them."""
     x = whole(graph, x)
     if any(any(ends) and dim not in x.layout for dim, ends in pads.items()):  # of size 1
         x = x._replace(name=arranged(graph, x, range(len(x.shape))), layout=(*range(len(x.shape)),))

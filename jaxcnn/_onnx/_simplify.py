@@ -14,7 +14,7 @@ LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
 
 def simplify(graph: Graph, outputs: Iterable[str]) -> None:
-    """Removes unused nodes, and folds scales and offsets into convolutions, until nothing changes."""
+    """Remove unused nodes, and folds scales and offsets into convolutions, until nothing changes."""
     outputs = {*outputs}
     prune(graph, outputs)
     recognize(graph)
@@ -31,7 +31,7 @@ def simplify(graph: Graph, outputs: Iterable[str]) -> None:
 
 
 def prune(graph: Graph, outputs: Iterable[str]) -> None:
-    """Removes nodes on which no output depends, and sorts the others in order of execution."""
+    """Remove nodes on which no output depends, and sorts the others in order of execution."""
     kept: dict[str, Node] = {}
     stack = [*outputs]
     while stack:
@@ -46,7 +46,7 @@ def prune(graph: Graph, outputs: Iterable[str]) -> None:
 
 
 def _fold(graph: Graph, node: Node, uses: Counter[str], outputs: set[str]) -> bool:
-    """Merges a multiplication or addition of a constant into the node before it."""
+    """Merge a multiplication or addition of a constant into the node before it."""
     if node.op not in ("Mul", "Add") or node.inputs[1] not in graph.constants:
         return False
     value = graph.constants[node.inputs[1]]
@@ -130,7 +130,7 @@ def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, 
 
 
 def _rename(graph: Graph, old: str, new: str, uses: Counter[str]) -> None:
-    """Lets all nodes read another value."""
+    """Let all nodes read another value."""
     del graph.nodes[old]
     for node in [node for node in graph.nodes.values() if old in node.inputs]:
         inputs = tuple(new if name == old else name for name in node.inputs)

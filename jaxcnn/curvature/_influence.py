@@ -49,8 +49,8 @@ def influence(
         batch_size: examples per pass.
 
     Raises:
-        ValueError: if the system has no solution within 100 tolerances: H + damping I is not positive definite. Inside
-            a compiled function, the result is NaN instead.
+        ValueError: if the examples differ in length, or if the system has no solution within 100 tolerances: H +
+            damping I is not positive definite. Inside a compiled function, the result of the latter is NaN instead.
 
     Example:
         >>> points = jnp.array([1.0, 2.0, 6.0])  # their mean, 3, has the least mean square error
@@ -135,7 +135,12 @@ def _solver(
 
 def _over_examples(name: str, value: Callable[[Any], jax.Array], examples: Any, batch_size: int) -> jax.Array:
     """1 / N times the value of each example."""
-    count = len(jax.tree.leaves(examples)[0])
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(examples)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1 or 0 in shapes[0][:1]:
+        raise ValueError(
+            f"{name}: examples must be arrays with the same first dimension N, at least 1, got shapes {shapes}"
+        )
+    count = shapes[0][0]
     batch_size = check_integer(name, "batch_size", batch_size)
     return lax.map(value, jax.tree.map(jnp.asarray, examples), batch_size=min(batch_size, count)) / count
 

@@ -45,7 +45,7 @@ def top_eigenvalues(
 
     Raises:
         TypeError: for params that are not floating-point.
-        ValueError: if k or steps is out of range.
+        ValueError: if k or steps is out of range, or if matvec returns other shapes than those of params.
 
     Example:
         >>> diagonal = jnp.arange(100.0)
@@ -66,7 +66,14 @@ def top_eigenvalues(
     if check_integer("top_eigenvalues", "k", k) > steps:
         raise ValueError(f"top_eigenvalues: k={k} must be at most steps={steps}, which is at most {size} parameters")
     key = jax.random.key(0) if key is None else check_key(key)
-    product = lambda v: ravel_pytree(matvec(as_tree(v)))[0].astype(dtype)
+
+    def product(v):
+        w, shapes = matvec(as_tree(v)), [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+        if (found := [jnp.shape(leaf) for leaf in jax.tree.leaves(w)]) != shapes:
+            raise ValueError(
+                f"top_eigenvalues: matvec must return a tree with the shapes of params, {shapes}, but gives {found}"
+            )
+        return ravel_pytree(w)[0].astype(dtype)
 
     def length(v):
         return norm(v, (0,))[0]

@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._validate import check_batch
 from jaxcnn._window import check_integer
 
 
 def mean_loss(loss_fn: LossFn, state: Any, data: Batch, batch_size: int = 256) -> Callable[[Any], jax.Array]:
     """params -> the mean loss in evaluation mode over all examples, computed in batches.
+
+    With `ignore_label` or `class_weight`, the loss of a batch is a weighted mean over its labels. The result averages
+    these means, weighted by the numbers of examples, so it depends on `batch_size`; a batch with only ignored labels
+    counts as 0. It is exact in one batch, with a batch_size of at least the number of examples.
 
     Derivatives need memory for one batch at a time: each batch is computed again in the backward pass.
 
@@ -38,6 +42,7 @@ def mean_loss(loss_fn: LossFn, state: Any, data: Batch, batch_size: int = 256) -
     count = check_batch("mean_loss", data, ())
     batch_size = min(batch_size, count)
     steps = -(-count // batch_size)
+    data = {name: batch_entry(data, name) for name in data}
     weight = jnp.asarray(data.get("weight", jnp.ones(count, jnp.float32)))
 
     def in_batches(x):

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ OTHER_FORMATS = {  # by their first bytes
     rb"%PDF": "PDF",
     rb"\Z": "an empty file",
 }
+_PNG_SIGNATURE = 8  # bytes before the first chunk
+_BLOCK = 1 << 16  # bytes of a file in memory at a time
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values with a quarter turn
 _UPRIGHT = {  # EXIF orientation -> the operation of Pillow that undoes it
     2: "FLIP_LEFT_RIGHT",
@@ -41,7 +44,7 @@ _UPRIGHT = {  # EXIF orientation -> the operation of Pillow that undoes it
 
 
 def check_size(name: str, size: Any) -> tuple[int, int]:
-    """Returns `size` as (height, width), or raises an error that names the function if it is not that."""
+    """Return `size` as (height, width), or raise an error that names the function if it is not that."""
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise TypeError(f"{name}: size must be (height, width), got {short_repr(size)}")
     height, width = per_dimension(name, "size", size, 2)
@@ -49,7 +52,7 @@ def check_size(name: str, size: Any) -> tuple[int, int]:
 
 
 def check_limits(name: str, channels: Any, max_pixels: Any) -> None:
-    """Raises an error that names the function unless channels is 1 or 3 and max_pixels a positive number."""
+    """Raise an error that names the function unless channels is 1 or 3 and max_pixels a positive number."""
     if check_integer(name, "channels", channels, 0) not in (1, 3):
         raise ValueError(f"{name}: channels must be 1 or 3, got {channels}")
     check_positive(f"{name}: max_pixels", max_pixels)
@@ -86,6 +89,7 @@ def sized_reader(
     def decode(path: pathlib.Path, reserve: Callable[[int], None]) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path, formats=FORMATS) as image:
             pixels, full_size, raw = checked_pixels(path, image, max_pixels), image.size, stored_format(image)
+            check_png(image)
             is_jpeg = image.format in ("JPEG", "MPO")
             if not is_jpeg:
                 reserve(pixels)  # before `orientation`, which decodes all of a PNG
@@ -139,6 +143,28 @@ def checked_pixels(path: pathlib.Path, image: Any, max_pixels: int) -> int:
     if pixels > max_pixels:
         raise DataError(f"{_name(path)}: expected at most {max_pixels:,} pixels, found {image.width} x {image.height}")
     return pixels
+
+
+def check_png(image: Any) -> None:
+    """Raise ValueError if a chunk of a PNG does not match its checksum. Pillow ignores the checksums of the pixels."""
+    if image.format != "PNG":
+        return
+    file = image.fp
+    position = file.tell()  # where Pillow continues
+    file.seek(_PNG_SIGNATURE)
+    kind = b""
+    while kind != b"IEND":
+        head = file.read(8)
+        remaining, kind = int.from_bytes(head[:4]), head[4:]
+        checksum = zlib.crc32(kind)
+        while block := file.read(min(remaining, _BLOCK)):
+            remaining -= len(block)
+            checksum = zlib.crc32(block, checksum)
+        if len(stored := file.read(4)) < 4:
+            raise ValueError("the PNG is truncated")
+        if stored != checksum.to_bytes(4):
+            raise ValueError(f"the PNG is damaged: the checksum of a chunk {short_repr(kind)} is wrong")
+    file.seek(position)
 
 
 def stored_format(image: Any) -> Any:

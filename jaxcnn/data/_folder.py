@@ -16,6 +16,7 @@ from jaxcnn._path import expected_one_of
 from jaxcnn._window import check_choice
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
 from jaxcnn.data._error import DataError, LabelError
+from jaxcnn.data._file_path import file_path
 from jaxcnn.data._load import Dataset
 
 _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
@@ -47,8 +48,8 @@ def image_folder(
 
     Args:
         path: a folder with one subfolder per class. A class folder holds images (.jpg, .png, .webp, .bmp) at any
-            depth. Hidden files, system files (Thumbs.db) and text files (.csv, ..) are ignored. All other files are
-            skipped with a warning.
+            depth. Hidden files, system files (Thumbs.db) and text files (.csv, ..) are ignored. All other files, and
+            pipes, sockets and devices, are skipped with a warning.
         size: (height, width) in pixels.
         channels: 3 for color, 1 for gray.
         classes: a list or tuple of the class names in label order, for example those of the training images. By
@@ -60,7 +61,7 @@ def image_folder(
     Raises:
         DataError: if the folder has no class folders, a class has no images or none that can be read, a class is
             unknown, or an image cannot be read.
-        TypeError, ValueError: for a size, channels, classes, on_bad_image or max_pixels other than these.
+        TypeError, ValueError: if path, size, channels, classes, on_bad_image or max_pixels is invalid.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -77,7 +78,7 @@ def image_folder(
     check_choice("image_folder", "on_bad_image", on_bad_image, ("raise", "skip"))
     size = check_size("image_folder", size)
     check_limits("image_folder", channels, max_pixels)
-    files = list_images(path, check_classes("image_folder", classes))
+    files = list_images(file_path("image_folder: path", path), check_classes("image_folder", classes))
     images = np.empty((len(files.paths), *size, channels), np.uint8)
     good = fill_rows([images], reader(size, channels, max_pixels), files.paths, path, skip=on_bad_image == "skip")
     labels = files.labels[good]
@@ -88,7 +89,7 @@ def image_folder(
 
 
 def check_classes(name: str, classes: Any) -> tuple[str, ...] | None:
-    """Returns `classes` as a tuple, or raises TypeError if it is neither None nor a list or tuple of names.
+    """Return `classes` as a tuple, or raise TypeError if it is neither None nor a list or tuple of names.
 
     A set is refused because its order, which gives the labels, changes from process to process.
     """
@@ -144,14 +145,15 @@ def read_image(path: Any, size: tuple[int, int], *, channels: int = 3) -> np.nda
 
     Raises:
         DataError: if the file is not an image of these formats, is damaged, or has more than 64 million pixels.
-        TypeError, ValueError: for a size other than two positive integers, or channels other than 1 or 3.
+        TypeError, ValueError: for a path that is neither a path nor an open file, a size other than two positive
+            integers, or channels other than 1 or 3.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example: `data.read_image("cat.jpg", (256, 256))[16:240, 16:240]` is the center crop of ImageNet evaluation.
     """
     size = check_size("read_image", size)
     check_limits("read_image", channels, MAX_PIXELS)
-    return reader(size, channels, MAX_PIXELS)(path if hasattr(path, "read") else pathlib.Path(path))
+    return reader(size, channels, MAX_PIXELS)(path if hasattr(path, "read") else file_path("read_image: path", path))
 
 
 def is_hidden(path: str | os.PathLike) -> bool:
@@ -241,6 +243,8 @@ def _images(
         elif entry.suffix.lower() not in _SUFFIXES:
             if entry.suffix.lower() not in _TEXT_SUFFIXES:
                 skipped[f"file {entry.suffix.lower() or 'without a suffix'}"] += 1
+        elif entry.exists() and not entry.is_file():  # for example a named pipe, on which reading waits forever
+            skipped[f"{entry.suffix.lower()} that is not a regular file"] += 1
         else:
             _resolved(entry, root)  # raises if it is outside the root
             images.append(entry)

@@ -47,9 +47,9 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Dat
     IDX files (`train-images-idx3-ubyte`, ...), plain or gzip-compressed.
     "cifar10", "cifar100": 50,000 training and 10,000 test images (32, 32, 3), read from the original binary version.
 
-    The files are searched in the folder of the environment variable JAXCNN_DATA, then in ~/.cache/jaxcnn. In each,
-    they may be in a subfolder named after the data set. MNIST files may also be in the folder itself, and CIFAR files
-    in their archive's folder. Missing files are downloaded to ~/.cache/jaxcnn. This needs
+    The files are looked up in the folder named by the environment variable JAXCNN_DATA, then in ~/.cache/jaxcnn. In
+    each, they may be in a subfolder named after the data set; MNIST files may also be in the folder itself, and CIFAR
+    files in the folder of their archive. Missing files are downloaded to ~/.cache/jaxcnn, which needs
     `pip install 'jaxcnn[download]'`.
 
     Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
         std: the standard deviation of each channel; not together with a data set.
 
     Raises:
-        TypeError: if the images are neither floating-point nor uint8, or a std is given with a data set.
+        TypeError: if the images are neither floating-point nor uint8, mean or std are not numbers, or a std is given
+            with a data set.
         ValueError: if a data set has no images, a value is not finite, a std is not positive, both in float32, or the
             number of channels does not match.
 
@@ -39,7 +41,7 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
         mean, std = _statistics(mean.images)
     if std is None:
         raise TypeError("normalize needs a mean and a standard deviation for each channel, or a data set")
-    means, stds = (np.asarray(values, np.float64).reshape(-1) for values in (mean, std))
+    means, stds = _numbers("mean", mean), _numbers("std", std)
     float32 = np.finfo(np.float32)
     in_range = (np.abs([*means, *stds]) <= float32.max).all() and (stds >= float32.tiny).all()
     if len(means) != len(stds) or not in_range:
@@ -61,6 +63,14 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
         return ((wide - mean_) / std_).astype(x.dtype)
 
     return as_layer(apply)
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """Return an argument of `normalize` as one number per channel, or raise TypeError."""
+    try:
+        return np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"normalize: {name} must be a number for each channel, got {short_repr(values)}") from error
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:

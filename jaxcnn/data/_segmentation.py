@@ -20,6 +20,7 @@ from jaxcnn.data._decode import (
     GRAY_STEP,
     MAX_PIXELS,
     check_limits,
+    check_png,
     check_size,
     checked_pixels,
     orientation,
@@ -30,6 +31,7 @@ from jaxcnn.data._decode import (
     with_budget,
 )
 from jaxcnn.data._error import DataError, LabelError
+from jaxcnn.data._file_path import file_path
 from jaxcnn.data._folder import check_classes, counts_text, fill_rows, images_below
 from jaxcnn.data._load import Dataset
 
@@ -74,7 +76,7 @@ def segmentation_folder(
     Raises:
         DataError: for an image or mask without partner or with another size than its partner, a mask that is not a PNG,
             a file that cannot be read, and an unknown class number or color.
-        TypeError, ValueError: for arguments other than these, such as an `ignore` that is one of the classes.
+        TypeError, ValueError: for an invalid argument, such as an `ignore` that is one of the classes.
         ImportError: without pillow, `pip install 'jaxcnn[images]'`.
 
     Example:
@@ -106,7 +108,8 @@ def segmentation_folder(
     skip = on_bad_image == "skip"
     read_image = sized_reader(size, channels, max_pixels)
     read_mask = _mask_reader(size, len(names), colors, ignore, max_pixels)
-    pairs = _pairs(pathlib.Path(images).expanduser(), pathlib.Path(masks).expanduser(), skip)
+    folders = [file_path(f"segmentation_folder: {name}", path) for name, path in (("images", images), ("masks", masks))]
+    pairs = _pairs(folders[0].expanduser(), folders[1].expanduser(), skip)
 
     read_pair = _pair_reader(read_image, read_mask)
     expected = size or _first_size(read_pair, pairs, skip)
@@ -193,6 +196,7 @@ def _mask_reader(
                 reason = "; JPEG compression changes class numbers" if image.format in ("JPEG", "MPO") else ""
                 raise DataError(f"{path}: expected a mask in PNG format, found {image.format}{reason}")
             pixels, raw = checked_pixels(path, image, max_pixels), stored_format(image)
+            check_png(image)
             reserve(pixels * (1 if colors is None else 4))
             mask = upright(image, orientation(image), Image)
             if colors is None:
@@ -241,7 +245,9 @@ def _color_table(colors: Mapping[Color, int] | None, classes: int, ignore: int |
 
 
 def _is_color(color: Any) -> bool:
-    is_byte = lambda value: isinstance(value, numbers.Integral) and 0 <= int(value) <= 255
+    is_byte = lambda value: (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) <= 255
+    )
     return isinstance(color, tuple) and len(color) == 3 and all(map(is_byte, color))
 
 

@@ -2,14 +2,14 @@
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxcnn._key import child_key
-from jaxcnn._layer import short_repr, spec_of
+from jaxcnn._layer import has_spec, short_repr, spec_of
 from jaxcnn._validate import check_batch
 from jaxcnn._window import check_integer
 from jaxcnn.data._error import DataError
@@ -56,7 +56,7 @@ class Source(NamedTuple):
         key: determines the order of shuffled data in memory; `jax.random.key(0)` by default.
         """
         if self.stream is not None:
-            batches = map(as_batch, _unending(self.stream, step))
+            batches = map(_as_read, _unending(self.stream, step))
             return batches if self.shuffle else map(_weighted, batches)
         return self._shuffled(step, key) if self.shuffle else self._in_order(step)
 
@@ -99,8 +99,8 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
         name: the name of the data in messages.
 
     Raises:
-        TypeError, ValueError: for data of other types, entries of different lengths, negative weights, or a batch_size
-            below 1.
+        TypeError, ValueError: for data of other types, entries of different lengths, negative weights, a batch_size
+            below 1, or a Stream with invalid fields, such as steps below 1.
 
     Example:
         >>> train = jaxcnn.data.source((jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int)), 2)
@@ -110,12 +110,10 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     if isinstance(data, Source):
         return data
     if isinstance(data, Stream):
-        class_label = {"label": jax.ShapeDtypeStruct(data.image.shape[:1], np.int32)}
-        spec = {"image": data.image} | (class_label if data.others is None else data.others)
-        return Source(spec, data.steps, shuffle, stream=data.batches, description=data.fingerprint)
+        return Source(_stream_spec(name, data), data.steps, shuffle, stream=data.batches, description=data.fingerprint)
     if isinstance(data, Dataset):
         data = {"image": data.images, "label": data.labels}
-    data = as_batch(data)
+    data = _as_read(data)
     if not isinstance(data, dict):
         raise TypeError(
             f'{name}: fit needs a Dataset, a Stream, or a dict with "image", or a pair (image, label), '
@@ -126,6 +124,28 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     if np.size(data["image"]) == 0:
         raise ValueError(f"{name}: images of shape {np.shape(data['image'])} are empty")
     return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)
+
+
+def _stream_spec(name: str, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shape and dtype of each entry of a batch, after checking the fields of a stream."""
+    check_integer(name, "steps of a Stream", stream.steps)
+    if not callable(stream.batches):
+        raise TypeError(
+            f"{name}: batches of a Stream must be a function from a step to an iterator over batches, "
+            f"got {short_repr(stream.batches)}"
+        )
+    if not isinstance(stream.others, dict | None):
+        raise TypeError(f"{name}: others of a Stream must be a dict or None, got {short_repr(stream.others)}")
+    for field, spec in {"image": stream.image, **(stream.others or {})}.items():
+        if not has_spec(spec):
+            raise TypeError(
+                f"{name}: {field} of a Stream must be the jax.ShapeDtypeStruct of a batch, got {short_repr(spec)}"
+            )
+        if not spec.shape or 0 in spec.shape:
+            raise ValueError(f"{name}: {field} of a Stream must have a batch dimension and values, got {spec.shape}")
+    class_label = {"label": jax.ShapeDtypeStruct(stream.image.shape[:1], np.int32)}
+    specs = {"image": stream.image} | (class_label if stream.others is None else stream.others)
+    return {entry: jax.ShapeDtypeStruct(spec.shape, _readable(spec.dtype)) for entry, spec in specs.items()}
 
 
 def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
@@ -140,9 +160,27 @@ def as_batch(batch: Any) -> Any:
     return {"image": batch[0], "label": batch[1]} if isinstance(batch, tuple) and len(batch) == 2 else batch
 
 
+def _as_read(batch: Any) -> Any:
+    """`as_batch`, with NumPy arrays in dtypes that JAX reads."""
+    batch = as_batch(batch)
+    if not isinstance(batch, dict):
+        return batch
+    readable = lambda value: value.astype(_readable(value.dtype), copy=False)
+    return {name: readable(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
+
+
+def _readable(dtype: np.dtype) -> np.dtype:
+    """The dtype in the byte order of this machine, as in `native`, and float64 for a longer float, which JAX lacks."""
+    dtype = dtype.newbyteorder("=")
+    return np.dtype(np.float64) if dtype == np.longdouble else dtype
+
+
 def _unending(stream: Callable[[int], Iterator[Batch]], step: int) -> Iterator[Batch]:
     """The batches of a stream from a step on. Raises DataError when it ends, where training would wait forever."""
-    for batch in stream(step):
+    batches = stream(step)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches of a Stream must return an iterator over batches, got {short_repr(batches)}")
+    for batch in batches:
         yield batch
         step += 1
     raise DataError(f"the stream has no batch for step {step}; its `batches` must continue, epoch after epoch")

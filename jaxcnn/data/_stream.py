@@ -13,6 +13,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn._window import check_integer
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
+from jaxcnn.data._file_path import file_path
 from jaxcnn.data._folder import Files, check_classes, list_images
 
 
@@ -87,7 +88,7 @@ def image_stream(
     check_integer("image_stream", "threads", threads)
     size = check_size("image_stream", size)
     check_limits("image_stream", channels, max_pixels)
-    files = list_images(path, check_classes("image_stream", classes))
+    files = list_images(file_path("image_stream: path", path), check_classes("image_stream", classes))
     if not 1 <= batch_size <= len(files.paths) or batch_size % jax.process_count():
         raise ValueError(
             f"image_stream: batch_size must be a multiple of {jax.process_count()} (processes), from 1 to "

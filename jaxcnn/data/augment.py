@@ -110,7 +110,7 @@ def random_erasing(
         ratio: (low, high) of height / width, both above 0. Its logarithm is uniform.
 
     Raises:
-        TypeError, ValueError: for arguments other than these, or a low above its high.
+        TypeError, ValueError: for an argument outside of its range, or a low above its high.
 
     Example:
         >>> change = jaxcnn.data.augment.random_erasing(1.0, area=(0.25, 0.25), ratio=(1, 1))
@@ -142,7 +142,7 @@ def random_erasing(
 
 
 def _checked_range(name: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[float, float]:
-    """Returns `values` as (low, high), two numbers that `check` accepts, or raises an error that names the argument."""
+    """Return `values` as (low, high), two numbers that `check` accepts, or raise an error that names the argument."""
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
         raise TypeError(f"{name} must be two numbers, (low, high), got {short_repr(values)}")
     low, high = (check(name, value) for value in values)

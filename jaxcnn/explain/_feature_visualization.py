@@ -13,7 +13,7 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._key import child_key
 from jaxcnn._layer import Params, State, as_floating, as_layer, check_number, spatial_rank
 from jaxcnn._transform import capture
-from jaxcnn._window import check_integer
+from jaxcnn._window import check_bounds, check_integer
 from jaxcnn.explain._labels import check_path, checked_classes
 
 
@@ -78,9 +78,7 @@ def feature_visualization(
     check_integer(name, "jitter", jitter, 0)
     options = {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}
     learning_rate, l2, total_variation = (check_number(f"{name}: {option}", options[option]) for option in options)
-    low, high = bounds or (-math.inf, math.inf)
-    if not low < high:
-        raise ValueError(f"{name}: bounds must be (smallest, largest) with smallest < largest, got {bounds}")
+    low, high = check_bounds(name, bounds) or (-math.inf, math.inf)
     axes = tuple(range(1, spatial_rank(x, name) + 1))
     probe = capture(as_layer(model), re.escape(check_path(name, layer)))
 

@@ -10,7 +10,7 @@ from jaxcnn._layer import short_repr
 
 
 def check_path(name: str, layer: Any) -> str:
-    """Returns the path of a layer, or raises TypeError for anything but a string."""
+    """Return the path of a layer, or raise TypeError for anything but a string."""
     if not isinstance(layer, str):
         raise TypeError(f"{name}: layer must be the path of a layer, such as 'conv1', got {short_repr(layer)}")
     return layer

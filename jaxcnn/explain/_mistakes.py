@@ -41,6 +41,11 @@ def confusion_matrix(labels: Any, predictions: Any, classes: int) -> jax.Array:
                [0, 1]], dtype=int32)
     """
     check_integer("confusion_matrix", "classes", classes)
+    if np.ndim(labels) > 1:
+        raise ValueError(
+            f"confusion_matrix: labels must be ints of shape (N,), got {short_repr(labels)}; the order of the "
+            "arguments is (labels, predictions, classes), and predictions are logits.argmax(-1)"
+        )
     labels = checked_classes("confusion_matrix: labels", labels, np.size(labels), classes)
     predictions = checked_classes("confusion_matrix: predictions", predictions, len(labels), classes)
     return jnp.zeros((classes, classes), jnp.int32).at[labels, predictions].add(1, wrap_negative_indices=False)

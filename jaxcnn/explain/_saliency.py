@@ -17,6 +17,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._key import check_key
 from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32, check_number
+from jaxcnn._loss import check_output
 from jaxcnn._transform import capture
 from jaxcnn._window import check_integer
 from jaxcnn.explain._labels import check_path, checked_classes
@@ -36,7 +37,7 @@ def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, lab
         label: the class, an int or one per image (N,). The default is the predicted class.
 
     Raises:
-        TypeError: if images are not floating-point or labels are not ints.
+        TypeError: if images are not floating-point, labels are not ints, or the output is not one floating-point array.
         ValueError: if a label is out of range, or if the outputs are not logits (N, classes).
 
     Example:
@@ -48,7 +49,7 @@ def saliency(model: AnyLayer, params: Params, state: State, x: jax.Array, *, lab
     Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014.
     """
     x = as_floating(x, "saliency")
-    return _gradient(model, params, state, label)(x)
+    return _gradient("saliency", model, params, state, label)(x)
 
 
 def smooth_grad(
@@ -87,14 +88,14 @@ def smooth_grad(
     check_key(key)
     noise = check_number("smooth_grad: noise", noise)
     check_integer("smooth_grad", "samples", samples)
-    label = _class_labels(_logits(model, params, state, x), label)
+    label = _class_labels(_logits("smooth_grad", model, params, state, x), label)
     axes = tuple(range(1, x.ndim))
     sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
 
     def around(k):
         return x + sigma * jax.random.normal(jax.random.fold_in(key, k), x.shape).astype(x.dtype)
 
-    return _mean(_gradient(model, params, state, label), around, samples)
+    return _mean(_gradient("smooth_grad", model, params, state, label), around, samples)
 
 
 def integrated_gradients(
@@ -137,12 +138,12 @@ def integrated_gradients(
             f"got shape {baseline.shape}"
         )
     baseline = jnp.broadcast_to(baseline, x.shape)
-    label = _class_labels(_logits(model, params, state, x), label)
+    label = _class_labels(_logits("integrated_gradients", model, params, state, x), label)
 
     def between(k):
         return baseline + ((k + 0.5) / steps).astype(x.dtype) * (x - baseline)
 
-    return (x - baseline) * _mean(_gradient(model, params, state, label), between, steps)
+    return (x - baseline) * _mean(_gradient("integrated_gradients", model, params, state, label), between, steps)
 
 
 def grad_cam(
@@ -186,22 +187,26 @@ def grad_cam(
 
     def score(offset):
         logits, activations = outputs({layer: offset})
-        return _score(logits, label), activations[layer]
+        return _score(_checked_logits("grad_cam", logits), label), activations[layer]
 
     gradient, activation = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     weights = gradient.mean(tuple(range(1, x.ndim - 1)), keepdims=True)
     return jax.nn.relu((weights * activation).sum(-1))
 
 
-def _logits(model: AnyLayer, params: Params, state: State, x: jax.Array) -> jax.Array:
-    logits, _ = as_layer(model).apply(params, state, x, train=False)
+def _logits(name: str, model: AnyLayer, params: Params, state: State, x: jax.Array) -> jax.Array:
+    return _checked_logits(name, as_layer(model).apply(params, state, x, train=False)[0])
+
+
+def _checked_logits(name: str, logits: Any) -> jax.Array:
+    check_output(f"{name}: the output of the model", logits)
+    if logits.ndim != 2:
+        raise ValueError(f"{name}: the model must return logits (N, classes), got shape {logits.shape}")
     return logits
 
 
 def _class_labels(logits: jax.Array, label: Any) -> jax.Array:
     """The class (N,) whose score is attributed, for each example."""
-    if logits.ndim != 2:
-        raise ValueError(f"the model must return logits (N, classes), got shape {logits.shape}")
     return logits.argmax(-1) if label is None else checked_classes("label", label, *logits.shape)
 
 
@@ -210,8 +215,8 @@ def _score(logits: jax.Array, label: Any) -> jax.Array:
     return jnp.take_along_axis(logits, _class_labels(logits, label)[:, None], axis=1).sum()
 
 
-def _gradient(model: AnyLayer, params: Params, state: State, label: Any) -> Callable[[jax.Array], jax.Array]:
-    return jax.grad(lambda x: _score(_logits(model, params, state, x), label))
+def _gradient(name: str, model: AnyLayer, params: Params, state: State, label: Any) -> Callable[[jax.Array], jax.Array]:
+    return jax.grad(lambda x: _score(_logits(name, model, params, state, x), label))
 
 
 def _mean(gradient: Callable[[jax.Array], jax.Array], point: Callable[[jax.Array], jax.Array], n: int) -> jax.Array:

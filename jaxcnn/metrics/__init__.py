@@ -4,9 +4,10 @@ Larger is better for all but `mean_absolute_error` and `expected_calibration_err
 `fit` needs a minus sign before the name under which they are in `metrics`, as in {"watch": "-error"}.
 `confusion_matrix` is an array, which cannot be watched.
 
-`update` raises a ValueError for labels or weights whose shape does not fit the output. Without "weight" in the batch,
-all weights are 1. The value is NaN if all weights are 0, if one is negative, infinite or NaN, or if an example with
-another weight than 0 has a NaN output or an invalid label, such as a class out of range.
+`update` raises a TypeError for an output that is not one array of real numbers, and a ValueError for labels or weights
+whose shape does not fit it. Without "weight" in the batch, all weights are 1. The value is NaN if all weights are 0, if
+one is negative, infinite or NaN, or if an example with another weight than 0 has a NaN output or an invalid label, such
+as a class out of range.
 """
 
 from jaxcnn.metrics._calibration import expected_calibration_error as expected_calibration_error

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._loss import check_output
 from jaxcnn._validate import fraction_tolerance
 from jaxcnn.metrics._metric import float_entry, position_weights
 
@@ -62,6 +63,7 @@ def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_l
 
 def _fitting(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Output and labels whose shapes fit, and which labels are valid, not yet regarding `ignore_label`."""
+    check_output(f"{name}: the output", output, floating=False)
     output, label = jnp.asarray(output), float_entry(batch, "label")
     shape = output.shape
     if output.ndim < 2 or label.shape not in (shape, shape[:-1]):

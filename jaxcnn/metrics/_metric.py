@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._loss import batch_entry
+from jaxcnn._loss import batch_entry, valid_weights
 
 
 class Metric(NamedTuple):
@@ -43,7 +43,7 @@ def example_weights(name: str, batch: dict[str, Any], count: int) -> jax.Array:
         raise ValueError(
             f"{name}: the weights of a batch must have shape ({count},), one per example, got {weight.shape}"
         )
-    return jnp.where((weight >= 0) & (weight < jnp.inf), weight, jnp.nan)
+    return jnp.where(valid_weights(weight), weight, jnp.nan)
 
 
 def position_weights(name: str, label: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> jax.Array:

@@ -129,5 +129,4 @@ def _auroc(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.A
 def _average_precision(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
     hits = positive.sum() - _sums_below(scores, positive)[0]
     false_alarms = negative.sum() - _sums_below(scores, negative)[0]
-    precision = hits / jnp.maximum(hits + false_alarms, 1e-30)
-    return ratio(positive @ precision, positive.sum())
+    return ratio(positive @ ratio(hits, hits + false_alarms), positive.sum())

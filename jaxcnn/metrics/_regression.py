@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._loss import check_output
 from jaxcnn.metrics._metric import Metric, example_weights, float_entry, ratio
-from jaxcnn.metrics._sums import moments
+from jaxcnn.metrics._sums import moments, squares
 
 
 def mean_absolute_error() -> Metric:
     """The mean of |output - label| over examples and all other dimensions; smaller is better.
 
     Raises:
+        TypeError: from `update`, if the output is not one array of real numbers.
         ValueError: from `update`, if the shapes of output and labels differ.
 
     Example:
@@ -36,6 +38,7 @@ def r2() -> Metric:
     1 is perfect; 0 is as good as always predicting the mean. Constant labels give 1 if the output equals them, else 0.
 
     Raises:
+        TypeError: from `update`, if the output is not one array of real numbers.
         ValueError: from `update`, if the shapes of output and labels differ.
 
     Example:
@@ -47,11 +50,13 @@ def r2() -> Metric:
 
     def update(output: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
         output, label, weight = _rows("r2", output, batch)
-        return {"residual": weight @ jnp.square(output - label), "label": moments(label, weight)}
+        return {"residual": squares(output - label, weight), "label": moments(label, weight)}
 
     def compute(sums: dict[str, Any]) -> jax.Array:
-        residual, squares = sums["residual"], sums["label"].squares
-        unexplained = jnp.where(squares == 0, jnp.sign(residual), ratio(residual, squares))
+        residual = sums["residual"]
+        explainable = sums["label"].squares
+        unexplained = ratio(residual.total, explainable.total) * jnp.square(residual.scale / explainable.scale)
+        unexplained = jnp.where(explainable.total == 0, jnp.sign(residual.total), unexplained)
         return jnp.where(sums["label"].weight == 0, jnp.nan, (1 - unexplained).mean())
 
     return Metric(update, compute)
@@ -59,6 +64,7 @@ def r2() -> Metric:
 
 def _rows(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Output and labels (N, dimensions), and weights (N,), as float32."""
+    check_output(f"{name}: the output", output, floating=False)
     label = float_entry(batch, "label")
     if output.shape != label.shape:
         raise ValueError(f"{name}: the output {output.shape} and the labels {label.shape} differ in shape")

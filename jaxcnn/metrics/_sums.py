@@ -5,11 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn.metrics._metric import ratio
 
 
 def add_sums(left: Any, right: Any) -> Any:
-    """The sums of two batches added: arrays by `+`, `Rows` and `Moments` by their own rules."""
-    return jax.tree.map(operator.add, left, right, is_leaf=lambda node: isinstance(node, Rows | Moments))
+    """The sums of two batches added: arrays by `+`, `Rows`, `Squares` and `Moments` by their own rules."""
+    return jax.tree.map(operator.add, left, right, is_leaf=lambda node: isinstance(node, Rows | Squares | Moments))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -30,6 +34,30 @@ class Rows:
         return cls(*arrays)
 
 
+class Squares(NamedTuple):
+    """A weighted sum of squares, total * scale^2: in float32, squares of 1e20 overflow, and those of 1e-25 underflow.
+
+    The scale, the largest magnitude, is rounded to a power of 2, so that no digits are lost.
+    """
+
+    total: jax.Array
+    scale: jax.Array
+
+    def __add__(self, other: Any) -> "Squares":  # type: ignore[override]  # adds values, does not concatenate tuples
+        scale = jnp.maximum(self.scale, other.scale)
+        rescaled = (part.total * jnp.square(part.scale / scale) for part in (self, other))
+        return Squares(next(rescaled) + next(rescaled), scale)
+
+
+def squares(x: jax.Array, weight: jax.Array) -> Squares:
+    """(M, K), (M,) -> the weighted sum of the squares of each column."""
+    # The reciprocals of these limits are normal numbers: XLA flushes others to zero on a CPU.
+    largest = jnp.clip(jnp.abs(x).max(0, initial=0), 2.0**-126, 2.0**126)
+    exponent = lax.bitcast_convert_type(largest, jnp.uint32) & np.uint32(0xFF800000)
+    scale = lax.bitcast_convert_type(exponent, jnp.float32)
+    return Squares(weight @ jnp.square(x / scale[None]), scale)
+
+
 class Moments(NamedTuple):
     """Weight, mean and sum of squared differences from the mean. Adding two gives those of all their values.
 
@@ -42,14 +70,14 @@ class Moments(NamedTuple):
     weight: jax.Array
     origin: jax.Array
     mean: jax.Array  # minus the origin
-    squares: jax.Array
+    squares: Squares
 
     def __add__(self, other: Any) -> "Moments":  # type: ignore[override]  # adds values, does not concatenate tuples
         weight, origin = self.weight + other.weight, jnp.where(self.weight > 0, self.origin, other.origin)
-        fraction = other.weight / jnp.maximum(weight, 1e-30)
+        fraction = ratio(other.weight, weight)
         difference = other.origin - origin + other.mean - self.mean
-        squares = self.squares + other.squares + jnp.square(difference) * self.weight * fraction
-        return Moments(weight, origin, self.mean + difference * fraction, squares)
+        between = squares(difference[None], (self.weight * fraction)[None])
+        return Moments(weight, origin, self.mean + difference * fraction, self.squares + other.squares + between)
 
 
 def moments(x: jax.Array, weight: jax.Array) -> Moments:
@@ -57,8 +85,8 @@ def moments(x: jax.Array, weight: jax.Array) -> Moments:
     total = weight.sum()
     origin = x[weight.argmax()] if len(x) else jnp.zeros(x.shape[1:], x.dtype)
     x = x - origin[None]
-    mean = (weight @ x) / jnp.maximum(total, 1e-30)
-    return Moments(total, origin, mean, weight @ jnp.square(x - mean[None]))
+    mean = ratio(weight @ x, total)
+    return Moments(total, origin, mean, squares(x - mean[None], weight))
 
 
 def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:

@@ -18,7 +18,7 @@ from jaxcnn.models._variant import input_shape
 def lenet5(classes: int | None = 10, *, dropout: float = 0.0) -> Layer:
     """(N, 28, 28, 1) -> (N, classes): LeNet-5 in its modern form.
 
-    Two convolutions with pooling, then three dense layers. Differences to 1998: full connections between the
+    Two convolutions with pooling, then three dense layers. Differences from 1998: full connections between the
     convolutions, ReLU instead of tanh, max pooling instead of scaled average pooling, and logits instead of
     radial basis functions.
 

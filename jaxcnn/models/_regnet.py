@@ -83,6 +83,9 @@ def regnet(
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
 
+    Raises:
+        ValueError: for an unknown rounding.
+
     Example:
         >>> model = jaxcnn.models.regnet_y_400mf(classes=10)
         >>> jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[0]["head"]["kernel"].shape

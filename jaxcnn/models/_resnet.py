@@ -69,13 +69,16 @@ def resnet(
         depths: blocks per stage.
         bottleneck: True for bottleneck blocks, False for two 3x3 convolutions.
         groups: groups of the 3x3 convolution of a bottleneck.
-        width: its channels per group in the first stage. Each later stage doubles them.
+        width: channels per group of the 3x3 convolution in the first stage; each later stage doubles them.
         excite: True for squeeze-and-excitation of f(x).
-        reduction: its hidden layers have 1 / reduction of the channels, at least 8.
+        reduction: the hidden layer of squeeze-and-excitation has 1 / reduction of the channels, at least 8.
         design: "original", "d" for ResNet-D, or "rs" for the convolutions of ResNet-RS.
         output_stride: 8 or 16 for dilated convolutions instead of strides beyond it, for segmentation.
         norm: constructor of a normalization layer.
         dropout: dropout rate before the last layer.
+
+    Raises:
+        TypeError, ValueError: for an unknown design, or a reduction or output_stride that is not possible.
 
     Example:
         >>> model = jaxcnn.models.resnet18(classes=10)

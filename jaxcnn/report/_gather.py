@@ -7,7 +7,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Params, State, as_layer, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.explain._activations import feature_maps, filters
@@ -26,7 +26,7 @@ from jaxcnn.explain._saliency import grad_cam
 from jaxcnn.explain._summary import indented, summary
 from jaxcnn.metrics._calibration import bin_sums
 from jaxcnn.report._examples import IMAGE, Data, batches, select, shrink, thumbnails
-from jaxcnn.report._tasks import columns_of, maps, regression, task_of, together
+from jaxcnn.report._tasks import Columns, columns_of, maps, regression, task_of, together
 from jaxcnn.report._tasks import labels as multi_label
 from jaxcnn.report._worked import leaves, worked
 from jaxcnn.train._steps import read_json
@@ -76,55 +76,31 @@ def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state
     """
     model = as_layer(model)
     params, state = jax.tree.map(jnp.asarray, (params, state))
-    predict = jit(functools.partial(model.apply, train=False))
+    apply = jit(functools.partial(model.apply, train=False))
+    predict = lambda x: apply(params, state, x)[0]
     spec, task, parts = None, "", []
     for x, labels in batches(data):
-        output = predict(params, state, x)[0]
+        output = predict(x)
         if spec is None:
             spec, task = spec_of(x, 1), task_of(x.shape, output, labels)
         if task:
             parts.append(columns_of(task, np.asarray(output, np.float32), labels))
     if spec is None:
         raise DataError("gather: data must have at least one example with a weight above 0")
+    fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers} if 3 <= spec.ndim <= 5 else {}
     info: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
     arrays: dict[str, Any] = {}
-    fields = {}
-    if spec.ndim == 4:
-        fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers}
-    columns = together(parts) if parts else {}
     if task == "classification":
-        logits, labels = columns["output"], columns["label"]
-        outputs = logits.shape[1]
-        index = np.flatnonzero((labels >= 0) & (labels < outputs))
-        info |= {"classes": _names(data, outputs), "left_out": len(labels) - len(index)}
-        if len(index):
-            examples, arrays = _classification(logits, labels, index)
-            images = thumbnails(data, [*examples, *arrays["mistakes_index"]])
-            if images is not None:
-                arrays |= {"examples": images[: len(examples)], "mistakes": images[len(examples) :]}
-            if spec.ndim == 4:
-                visualized = _visualize(model, params, state, jnp.asarray(select(data, examples)), fields)
-                info, arrays = info | visualized[0], arrays | visualized[1]
-    elif task in ("segmentation", "masks", "reconstruction"):
-        arrays = maps(task, columns, data, lambda x: np.asarray(predict(params, state, x)[0], np.float32))
+        columns = together(parts)
+        found, arrays, examples = _classification(columns["output"], columns["label"], data)
+        info |= found
+        if examples and spec.ndim == 4:
+            found, visualized = _visualize(model, params, state, jnp.asarray(select(data, examples)), fields)
+            info, arrays = info | found, arrays | visualized
     elif task:
-        arrays, chosen = (regression if task == "regression" else multi_label)(columns)
-        if (images := thumbnails(data, chosen)) is not None:
-            arrays["images"] = images
-    if task and task != "classification":
-        info |= {"task": task, "names": _names(data, int(np.shape(output)[-1]) if np.ndim(output) > 1 else 1)}
-    table = summary(model, spec)
-    info |= {"params": table.params, "multiply_adds": table.multiply_adds}
-    info["layers"] = [
-        {
-            "name": indented(row.path),
-            "output": _join_sizes(_shape(row.output)),
-            "sees": _join_sizes(field.size for field in fields.get(row.path, ())),
-            "params": row.params,
-            "multiply_adds": row.multiply_adds,
-        }
-        for row in table.tree
-    ]
+        arrays = _other_task(task, together(parts), data, predict)
+        info |= {"task": task, "names": _names(data, output.shape[-1] if output.ndim > 1 else 1)}
+    info |= _layers(model, spec, fields)
     _save(pathlib.Path(run_folder), info, {name: np.asarray(array) for name, array in arrays.items()})
 
 
@@ -134,8 +110,15 @@ def _names(data: Data, count: int) -> list[str]:
     return [*names, *map(str, range(len(names), count))]
 
 
-def _classification(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> tuple[list[int], dict[str, Any]]:
-    """The first example of each class, and arrays on the predictions for the examples `index`."""
+def _classification(
+    logits: np.ndarray, labels: np.ndarray, data: Data
+) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+    """The class names, arrays on the predictions, and the indices of the first example of each class."""
+    outputs = logits.shape[1]
+    index = np.flatnonzero((labels >= 0) & (labels < outputs))
+    info = {"classes": _names(data, outputs), "left_out": len(labels) - len(index)}
+    if not len(index):
+        return info, {}, []
     logits, labels = logits[index], labels[index]
     mistakes = worst_mistakes(logits, labels, _MISTAKES)
     first = np.unique(labels, return_index=True)[1][:_EXAMPLES]
@@ -150,7 +133,36 @@ def _classification(logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -
         "examples_predicted": probabilities.argmax(-1),
         "examples_probability": probabilities.max(-1),
     }
-    return index[first].tolist(), arrays
+    examples = index[first].tolist()
+    images = thumbnails(data, [*examples, *arrays["mistakes_index"]])
+    if images is not None:
+        arrays |= {"examples": images[: len(examples)], "mistakes": images[len(examples) :]}
+    return info, arrays, examples
+
+
+def _other_task(task: str, columns: Columns, data: Data, predict: Callable[[Any], Any]) -> dict[str, Any]:
+    """Arrays on the predictions for a task other than classification."""
+    if task in ("segmentation", "masks", "reconstruction"):
+        return maps(task, columns, data, lambda x: np.asarray(predict(x), np.float32))
+    arrays, chosen = (regression if task == "regression" else multi_label)(columns)
+    images = thumbnails(data, chosen)
+    return arrays if images is None else arrays | {"images": images}
+
+
+def _layers(model: Layer, spec: Any, fields: dict[str, tuple[Field, ...]]) -> dict[str, Any]:
+    """The table of layers and its sums."""
+    table = summary(model, spec)
+    rows = [
+        {
+            "name": indented(row.path),
+            "output": _join_sizes(_shape(row.output)),
+            "sees": _join_sizes(field.size for field in fields.get(row.path, ())),
+            "params": row.params,
+            "multiply_adds": row.multiply_adds,
+        }
+        for row in table.tree
+    ]
+    return {"params": table.params, "multiply_adds": table.multiply_adds, "layers": rows}
 
 
 def read_gathered(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:

@@ -223,5 +223,5 @@ def _network(info: dict[str, Any]) -> Html:
     ]
     columns = ["layer", "output", "receptive field", "parameters", "multiply-adds"]
     return table(
-        "Layers: output shape, receptive field, parameters, and multiply-adds per image", columns, rows, class_="tree"
+        "Layers: output shape, receptive field, parameters, and multiply-adds per example", columns, rows, class_="tree"
     )

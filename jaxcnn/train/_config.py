@@ -39,13 +39,17 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
 
 
 def require_known(path: str, name: Any, known: Iterable[str]) -> None:
-    """Raises ConfigError if the value of a setting is not one of the known names."""
+    """Raise ConfigError if the value of a setting is not one of the known names."""
     if name not in known:
         raise ConfigError(f"{path}: unknown {name!r}; {expected_one_of(name, known)}")
 
 
 def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
     """The error for an unknown path. It suggests a similar path, or one with a similar last component."""
+    if path in keys:  # a dict has the path itself as a key
+        *groups, last = path.split(".")
+        nested = "".join(f'{{"{group}": ' for group in groups) + f'{{"{last}": ..' + "}" * len(path.split("."))
+        return ConfigError(f"unknown key {path!r}; settings are nested: write {nested}")
     by_last_component = {key.rpartition(".")[2]: key for key in reversed(keys)}
     group, dot, last = path.rpartition(".")
     last = _ABBREVIATIONS.get(last, last)

@@ -1,6 +1,7 @@
 """Evaluation of a loss and its metrics over a whole data set."""
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,10 +40,11 @@ def evaluate(
 
     Values are numbers, or lists for metrics that are arrays, such as a confusion matrix. They may be NaN.
 
-    All batches have the same size, so it compiles once: the last batch is padded with examples that have weight 0.
+    All batches have the same size, so the loss is compiled once: the last batch is padded with examples of weight 0.
 
-    A loss with `ignore_label` or `class_weight` is a mean over what counts in a batch. Batches are then averaged with
-    their numbers of examples, so it depends slightly on `batch_size`; the metrics of `jaxcnn.metrics` do not.
+    With `ignore_label` or `class_weight`, the loss of a batch is a weighted mean over its labels. The result averages
+    these means, weighted by the numbers of examples, so it depends slightly on `batch_size`. The metrics of
+    `jaxcnn.metrics` do not.
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
@@ -51,10 +53,11 @@ def evaluate(
             "label": (N,)}, a pair (image, label), or a stream. One epoch of a stream is read. As in `fit`, uint8
             images are divided by 255.
         batch_size: examples per batch; ignored for a stream.
-        metrics: name -> additional metric of the output of `model`, which they need.
+        metrics: name -> additional `Metric`, computed from the output of `model`.
+        model: the network; required with `metrics`.
 
     Raises:
-        TypeError: for metrics without a model.
+        TypeError: for metrics without a model, or a loss that is not a LossFn.
         ValueError: for empty data, entries of different lengths, weights that are all 0, non-finite values, labels that
             do not fit the model, or a batch_size below 1.
 
@@ -66,6 +69,7 @@ def evaluate(
     """
     check_loss("evaluate", loss_fn)
     check_integer("evaluate", "batch_size", batch_size)
+    check_metrics(metrics)
     if metrics and model is None:
         raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
     if isinstance(data, Source):
@@ -78,7 +82,12 @@ def evaluate(
         arrays = {name: batch_entry(data, name) for name in data}
         batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
-        batches = to_devices(with_checked_batches("evaluate", batches, check))
+        if batches.batch_size % (devices := jax.device_count()):
+            raise ValueError(
+                f"evaluate: the batch size of a stream must be a multiple of the number of devices, {devices}, got "
+                f"{batches.batch_size}"
+            )
+        batches = to_devices(with_checked_batches("evaluate", batches, check, finite=True))
     else:
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
@@ -160,8 +169,18 @@ def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[d
     return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums
 
 
+def check_metrics(metrics: Any) -> None:
+    """Raise TypeError unless the additional metrics are None or a dict of names and metrics."""
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f'metrics must be a dict such as {{"top5": metrics.top_k(5)}}, got {short_repr(metrics)}')
+    for name, metric in (metrics or {}).items():
+        if not isinstance(metric, Metric):
+            hint = f"; call it: metrics.{metric.__name__}()" if inspect.isfunction(metric) else ""
+            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}{hint}")
+
+
 def check_scalars(name: str, metrics: Any) -> None:
-    """Raises TypeError if the metrics of a loss are not a dict of scalars."""
+    """Raise TypeError if the metrics of a loss are not a dict of scalars."""
     if not isinstance(metrics, dict):
         raise TypeError(f"{name}: the metrics of a LossFn must be a dict of scalars, got {short_repr(metrics)}")
     for key, value in metrics.items():
@@ -173,7 +192,7 @@ def check_scalars(name: str, metrics: Any) -> None:
 
 
 def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any], sums: dict[str, Any]) -> None:
-    """Raises ConfigError if the setting "watch" is not a scalar that is evaluated: `means` and `sums` are shapes."""
+    """Raise ConfigError if the setting "watch" is not a scalar that is evaluated: `means` and `sums` are shapes."""
     names = [*means, *metrics]
     if watch and (watch := watch.removeprefix("-")) not in names:
         raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
@@ -181,8 +200,8 @@ def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any]
         raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
 
 
-def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]) -> Source:
-    """The source. If it is a stream, each batch is validated when it is read."""
+def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None], *, finite: bool = False) -> Source:
+    """The source. If it is a stream, each batch is validated when it is read; `finite`: NaN and infinity are errors."""
     if data.stream is None:
         return data
 
@@ -195,6 +214,8 @@ def with_checked_batches(name: str, data: Source, check: Callable[[Batch], None]
                 declared = short_repr(jax.ShapeDtypeStruct(shape, spec.dtype))
                 raise ValueError(f"{name}: the stream declares {entry!r} as {declared}, but gives {short_repr(found)}")
         check(batch)
+        for entry, value in batch.items() if finite else ():
+            check_finite(f"{name}: {entry}", value, batch.get("weight"))
         return batch
 
     return data._replace(stream=lambda step: map(checked, data.batches(step)))

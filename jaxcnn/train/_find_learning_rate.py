@@ -86,7 +86,7 @@ def find_learning_rate(
         raise ValueError(f"find_learning_rate: high must be above low, got {low} and {high}")
     check_integer("find_learning_rate", "steps", steps, 10)
     constant = {"schedule": {"name": "constant", "warmup": 0.0, "end": 0.0}}
-    config = resolve((config or {}) | constant)
+    config = resolve(config or {}) | constant
     name = "optimizer.learning_rate"
     space = Space(as_layer(model), config, {name: [low, high]})
     source, _ = sources(train_data, None, config)

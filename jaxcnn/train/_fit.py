@@ -182,9 +182,13 @@ def fit(
         return sweep(
             model, train_data, over=over, eval_data=eval_data, loss=loss, metrics=metrics, config=config, run=run
         )
+    new_run = run is None
     run = run or Run("fit", config)
     with run.locked():
-        return _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
+        result = _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
+    if new_run:  # the caller has not seen its folder
+        run.say(f"results in {run.folder}{', with report.html' if config['report'] else ''}")
+    return result
 
 
 def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start) -> FitResult:
@@ -247,7 +251,7 @@ def _check_seeds(seeds: int, callbacks: Sequence[cb.Callback], start: tuple[Para
     for name, given in (("callbacks", callbacks), ("start", start)):
         if given:
             raise ValueError(
-                f"{name}: fit with seeds={seeds} trains all networks in one program and does not support it"
+                f"{name}: fit with seeds={seeds} trains all networks in one program, without {name}; call fit per seed"
             )
 
 

@@ -1,6 +1,5 @@
 """The data sources of `fit`, and their validation on the host before training."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,22 +12,17 @@ from jaxcnn._validate import check_finite, check_for_loss, check_same_range, fir
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
-from jaxcnn.train._evaluate import with_checked_batches
+from jaxcnn.train._evaluate import check_metrics, with_checked_batches
 from jaxcnn.train._recipe import Loss, augments_color
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
 
 
 def check_functions(loss: Loss, metrics: Mapping[str, Metric] | None, eval_data: Data | None) -> None:
-    """Raises TypeError or ConfigError for a loss and metrics that cannot be computed."""
+    """Raise TypeError or ConfigError for a loss and metrics that cannot be computed."""
     if not callable(loss):
         raise TypeError(f"loss must be callable, such as jaxcnn.cross_entropy, got {loss!r}")
-    if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(f"metrics must be a dict of names and metrics, got {metrics!r}")
-    for name, metric in (metrics or {}).items():
-        if not isinstance(metric, Metric):
-            hint = f"; call it: metrics.{metric.__name__}()" if inspect.isfunction(metric) else ""
-            raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}{hint}")
+    check_metrics(metrics)
     if metrics and eval_data is None:
         raise ConfigError("metrics need eval_data: pass eval_data, or remove metrics")
 
@@ -37,8 +31,12 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
     """The sources of training and evaluation batches.
 
     Raises:
+        TypeError: for data that are a `Source`.
         ConfigError: for a batch size, a number of steps or settings that do not fit the data.
     """
+    for name, data in (("train_data", train_data), ("eval_data", eval_data)):
+        if isinstance(data, Source):
+            raise TypeError(f"{name}: pass the arrays or the stream itself, not a Source of them")
     train_source = source(train_data, config["batch_size"], name="train_data")
     eval_source = None
     if eval_data is not None:
@@ -85,6 +83,8 @@ def checked_sources(
         if data is None or data.arrays is None:
             continue
         image, weight = data.arrays["image"], data.arrays.get("weight")
+        if name == "train_data" and (hint := _hint(image)):
+            say(f"train_data: {hint}")
         if weight is not None and not np.any(weight):
             raise ValueError(f"{name}: the weights of all examples are 0; remove the weights or the data")
         if name == "train_data" and config["on_nonfinite"] != "raise":
@@ -98,8 +98,20 @@ def checked_sources(
         check_same_range(*samples)
     if augments_color(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
         raise ValueError("train_data: color augmentations need uint8 images, or float images from 0 to 1")
-    eval_source = eval_source and with_checked_batches("eval_data", eval_source, check("eval_data"))
+    eval_source = eval_source and with_checked_batches("eval_data", eval_source, check("eval_data"), finite=True)
     return with_checked_batches("train_data", train_source, check("train_data")), eval_source
+
+
+def _hint(image: np.ndarray) -> str:
+    """A remark on images that are valid, but probably not what the caller means; "" for others."""
+    shape, some = image.shape, image[:100]
+    if image.ndim == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
+        return f"images {shape} are read as (N, H, W, C); if they are (N, C, H, W), pass image.transpose(0, 2, 3, 1)"
+    if image.ndim == 3 and shape[1] == shape[2] > 4:
+        return f"images {shape} are read as signals (N, T, C); if they are (N, H, W), pass image[..., None]"
+    if np.issubdtype(image.dtype, np.floating) and 15 < some.max() <= 255 and np.array_equal(some, np.round(abs(some))):
+        return f"images have whole numbers up to {some.max():g}; pass uint8, or divide by 255"
+    return ""
 
 
 def _sample(data: Source | None) -> np.ndarray | None:

@@ -51,6 +51,8 @@ def loop(
 
     Raises:
         NonFiniteError: for a non-finite loss, parameter or state.
+        TypeError: if `source` is not a `Source`, or a number is not an int.
+        ValueError: if a number is negative.
 
     Example:
         >>> import optax

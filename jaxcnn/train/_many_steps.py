@@ -30,7 +30,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 def many_steps(
     step: Step, source: Source, augmentation: Callable[..., Batch] | None, skip: int
 ) -> tuple[Callable[..., Iterator[tuple[Any, int]]], Callable[[Carry, Any, int], Carry]]:
-    """Returns `feed` and `advance`.
+    """Return `feed` and `advance`.
 
     feed: (carry, step, count) -> an iterator over (batches, steps), the inputs of the calls to make.
     advance: (carry, batches, steps) -> carry after these steps, compiled.
@@ -62,9 +62,10 @@ def carry_update(
         batch = augmented(augmentation, state, batch, when)
         after, metrics, nonfinite_leaf = checked_step(state, batch)
         finite = nonfinite_leaf < 0
+        counts = finite & (jnp.any(batch["weight"] != 0) if "weight" in batch else True)  # else metrics have no value
         metrics = metrics | {_STEPS: jnp.float32(1)}
         metric_sums = {
-            name: old + jnp.where(finite, metrics[name], 0).astype(old.dtype) for name, old in carry.metric_sums.items()
+            name: old + jnp.where(counts, metrics[name], 0).astype(old.dtype) for name, old in carry.metric_sums.items()
         }
         nonfinite_in_a_row = jnp.where(finite, 0, carry.nonfinite_in_a_row + 1)
         passed = finite | (nonfinite_in_a_row <= skip)
@@ -138,7 +139,7 @@ def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
 
 
 def means(metric_sums: dict[str, jax.Array]) -> dict[str, float | None]:
-    """The mean of each metric over the finite steps of the epoch so far; None if no step was finite."""
+    """The mean of each metric over the finite steps of the epoch with a weight above 0; None if there are none."""
     sums = {name: float(value) for name, value in metric_sums.items()}
     steps = sums.pop(_STEPS)
     return {name: value / steps if steps else None for name, value in sums.items()}

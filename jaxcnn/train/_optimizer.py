@@ -124,7 +124,7 @@ def make_optimizer(
         trainable: a tree of bools; the other parameters stay constant, without weight decay. Default: all are trained.
 
     Raises:
-        ConfigError: for an unknown name or argument.
+        ConfigError: for an unknown name or argument, or a "where" that matches no parameter.
 
     Example:
         >>> config = jaxcnn.train.FIT | {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}
@@ -134,7 +134,12 @@ def make_optimizer(
     options = dict(config["optimizer"])
     make, rate = OPTIMIZERS[options.pop("name")], options.pop("learning_rate")
     decay = config["weight_decay"]["rate"]
-    decayed = None if is_zero(decay) else mask(params, config["weight_decay"]["where"])
+    decayed = None
+    if not is_zero(decay):
+        try:
+            decayed = mask(params, config["weight_decay"]["where"])
+        except ValueError as error:
+            raise ConfigError(f"weight_decay.where: {error}") from error
     parts = []
     if trainable is not None and not all(jax.tree.leaves(trainable)):
         decayed = decayed and jax.tree.map(operator.and_, decayed, trainable)
@@ -160,7 +165,7 @@ def make_optimizer(
 
 
 def check_optimizer(config: Config) -> None:
-    """Raises ConfigError for settings that `make_optimizer` cannot use."""
+    """Raise ConfigError for settings that `make_optimizer` cannot use."""
     options = dict(config["optimizer"])
     name = options.pop("name")
     require_known("optimizer.name", name, OPTIMIZERS)
@@ -191,7 +196,7 @@ def _is_finite_number(value: Any) -> bool:
 
 
 def check_schedule(config: Config) -> None:
-    """Raises ConfigError for an "end" that does not fit the learning rate. `resolve` cannot: a sweep may vary both."""
+    """Raise ConfigError for an "end" that does not fit the learning rate. `resolve` cannot: a sweep may vary both."""
     if config["schedule"]["name"] == "exponential":
         _exponential(config["optimizer"]["learning_rate"], config["schedule"]["end"], 1)
 
@@ -243,7 +248,11 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
         optimizer: any optax transformation.
         decay: weight of the old EMA, in [0, 1).
 
+    Raises:
+        TypeError, ValueError: for a decay that is not a number in [0, 1).
+
     Example:
+        >>> import optax
         >>> optimizer = jaxcnn.train.with_ema(optax.sgd(1.0), 0.9)
         >>> params = {"w": jnp.array(1.0)}
         >>> state = optimizer.init(params)
@@ -253,7 +262,6 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
 
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
     """
-
     decay = check_number("with_ema: decay", decay, 0, 1)
 
     def init(params):

@@ -31,7 +31,11 @@ def override(config: Config, assignments: list[str]) -> Config:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"expected key.path=value, got {assignment!r}")
+            key = assignment.lstrip("-")
+            paths = [path for path in defaults if path == key or path.endswith(f".{key}")]
+            raise ConfigError(
+                f"expected key.path=value, got {assignment!r}" + (f"; did you mean {paths[0]}=..?" if paths else "")
+            )
         if path in defaults:
             value = _parse(path, text, defaults[path])
         elif _is_optimizer_argument(path, defaults):

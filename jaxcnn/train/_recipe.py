@@ -7,6 +7,9 @@ import math
 import sys
 from collections.abc import Callable
 
+import jax.numpy as jnp
+import numpy as np
+
 from jaxcnn._layer import Layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models
 from jaxcnn._mix import cutmix, mixup
@@ -110,6 +113,8 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
         loss, (state, metrics) = result
+        if np.ndim(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+            raise TypeError(f"the loss of a LossFn must be a floating-point scalar, got {short_repr(loss)}")
         check_scalars("fit", metrics)
         return loss, (state, {"loss": loss} | metrics)
 
@@ -162,6 +167,8 @@ AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
 
 def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
     """The defaults, overridden by the config. Only "optimizer" may have keys that the defaults lack."""
+    if not isinstance(config, dict):
+        raise ConfigError(f'config must be a dict, such as {{"epochs": 20}}, got {short_repr(config)}')
     result = copy.deepcopy(defaults)
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -180,7 +187,10 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
         elif isinstance(old, list) and type(value) in (int, float):
             result[key] = [value]
         else:
-            raise ConfigError(f"{path} must be of type {type(old).__name__}, such as {old!r}, got {value!r}")
+            hint = "; `train.make_step` accepts an optax optimizer" if path == "optimizer" else ""
+            raise ConfigError(
+                f"{path} must be of type {type(old).__name__}, such as {old!r}, got {short_repr(value)}{hint}"
+            )
     return result
 
 

@@ -10,12 +10,14 @@ import pathlib
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from jaxcnn._extra import MissingExtraError
+from jaxcnn._layer import short_repr
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
@@ -28,6 +30,7 @@ from jaxcnn.train._override import override
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
 from jaxcnn.weights import WeightsError
 
+_runs: weakref.WeakSet["Run"] = weakref.WeakSet()  # all runs of this process
 _TICK = 2  # seconds between progress updates of `busy`
 
 
@@ -55,6 +58,8 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
     try:
         main(override(config, arguments))
     except (ConfigError, DataError, CheckpointError, MissingExtraError, WeightsError) as error:
+        for run in sorted(_runs, key=lambda run: len(run.folder.parts), reverse=True):  # folders inside others first
+            run._remove_if_unused()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -82,6 +87,8 @@ class Run:
         self._unwritten = self._reported = False  # whether the files lack records, and whether the error was printed
         self.records: list[dict[str, Any]] = []
         self.folder = pathlib.Path(folder or root)  # for the error message
+        self._new = not folder or not os.path.exists(folder)  # False also for a name that no file can have
+        _runs.add(self)
         try:
             self.folder = pathlib.Path(folder) if folder else _new_folder(root, name)
             self._metrics = self.folder / "metrics.jsonl"
@@ -95,12 +102,18 @@ class Run:
     def locked(self) -> Iterator[None]:
         """A context in which no other thread, and no other process on this file system, can train in this folder.
 
+        If the body raises TypeError or ValueError for its input before anything is written, the new folder is removed.
+
         Raises:
             CheckpointError: if the folder is in use; the message names the process.
         """
-        with contextlib.ExitStack() as stack:
-            first_process_result(lambda: stack.enter_context(locked(self.folder)))
-            yield
+        try:
+            with contextlib.ExitStack() as stack:
+                first_process_result(lambda: stack.enter_context(locked(self.folder)))
+                yield
+        except (TypeError, ValueError):
+            self._remove_if_unused()
+            raise
 
     def progress(self, line: str) -> None:
         """Print a progress line: updated in place on a terminal and in a notebook, else at growing intervals."""
@@ -134,7 +147,7 @@ class Run:
         Arrays are written as lists, and non-finite numbers as null. If the files cannot be written, the error is
         printed once; the records stay in memory, and the next `log` tries to write them again.
         """
-        json_record = json.loads(json.dumps(to_json(record), allow_nan=False))  # equal to what is read back
+        json_record = _as_read_back(record)
         self.say(line)
         self.records.append(json_record)
         self._write([json_record])
@@ -178,6 +191,13 @@ class Run:
         self._unwritten = True
         self._write([])
 
+    def _remove_if_unused(self) -> None:
+        """Remove a new folder that contains nothing but the config."""
+        with contextlib.suppress(OSError):
+            if self._new and self._first and [path.name for path in self.folder.iterdir()] == ["config.json"]:
+                (self.folder / "config.json").unlink()
+                self.folder.rmdir()
+
     def _write_config(self, name: str) -> None:
         """Write `config.json` unless the folder has a valid one."""
         path = self.folder / "config.json"
@@ -193,7 +213,7 @@ class Run:
             self.say(f"{path} is damaged and will be rewritten: {problem}")
         about = {
             "experiment": name,
-            "config": to_json(self.config),
+            "config": _as_read_back(self.config),
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
@@ -257,6 +277,19 @@ def _new_folder(root: str | os.PathLike, name: str) -> pathlib.Path:
         except FileExistsError:
             folder = pathlib.Path(root, f"{name}-{stamp}-{number}")
     return folder
+
+
+def _as_read_back(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as it is read from its JSON; TypeError for an entry that JSON cannot hold."""
+    result = {}
+    for name, value in record.items():
+        try:
+            result[name] = json.loads(json.dumps(to_json(value), allow_nan=False))
+        except TypeError as error:
+            raise TypeError(
+                f"{name!r} must consist of numbers, texts, lists, dicts and arrays, got {short_repr(value)}"
+            ) from error
+    return result
 
 
 def to_json(value: Any) -> Any:

@@ -36,7 +36,26 @@ class TrainState(NamedTuple):
 
     @classmethod
     def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
-        """The state before the first step, for inputs with the shape and dtype of `x` (array or ShapeDtypeStruct)."""
+        """The state before the first step.
+
+        Args:
+            model: a layer.
+            optimizer: an optax gradient transformation.
+            key: the random key of the run, for the initial parameters and all steps.
+            x: an input or a `jax.ShapeDtypeStruct`; only its shape and dtype matter.
+
+        Raises:
+            TypeError: if `optimizer` is not an optimizer, or as in `model.init`.
+            ValueError: as in `model.init`.
+
+        Example:
+            >>> import optax
+            >>> x = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+            >>> state = jaxcnn.train.TrainState.create(jaxcnn.dense(2), optax.sgd(0.1), jax.random.key(0), x)
+            >>> int(state.step), state.params["kernel"].shape
+            (0, (3, 2))
+        """
+        _check_optimizer("TrainState.create", optimizer)
         params, state = as_layer(model).init(child_key(key, "init"), x)
 
         def complete(params, state, key):
@@ -75,12 +94,8 @@ def make_step(
         >>> int(train_state.step), float(metrics["accuracy"])
         (10, 1.0)
     """
-
     check_loss("make_step", loss_fn)
-    if not hasattr(optimizer, "update"):
-        raise TypeError(
-            f"make_step: optimizer must be an optax optimizer, such as optax.sgd(0.1), got {short_repr(optimizer)}"
-        )
+    _check_optimizer("make_step", optimizer)
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state
@@ -96,6 +111,13 @@ def make_step(
         return train_state._replace(step=count + 1, params=new, state=state, opt_state=opt_state), metrics
 
     return jit(step, donate_argnums=0)
+
+
+def _check_optimizer(name: str, optimizer: Any) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"{name}: optimizer must be an optax optimizer, such as optax.sgd(0.1), got {short_repr(optimizer)}"
+        )
 
 
 def _size(tree: Any) -> str:

@@ -107,6 +107,8 @@ def sweep(
     config = resolve(config or {})
     reject_unsupported(config)
     check_integer("sweep", "chunk", chunk, 0)
+    if not isinstance(over, Mapping) or not all(isinstance(values, Iterable) for values in over.values()):
+        raise TypeError(f'sweep: over must be a dict of names and values, such as {{"seed": range(5)}}, got {over!r}')
     if config["checkpoint"]["keep"]:
         check_installed()
     if jax.process_count() > 1:
@@ -154,14 +156,11 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             done[i] = trained[i].run(settings[i], epoch)
             _log(run, i + 1, done[i], config)
 
-    left = [*range(len(settings))]  # the runs of the rung
-    for rung, following in itertools.zip_longest(plan, plan[1:]):
-        if len(plan) > 1:
-            run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
+    def reach(rung, left):
+        """Train the runs until the end of the rung. Yields those that were saved there, then each chunk."""
         saved = [i for i in left if i in trained and trained[i].reached(rung.end)]
+        yield saved
         missing = [i for i in left if i not in saved]
-        if following is None:
-            end(saved, rung.end)
         size = chunk_size(max(1, len(missing)), limit)
         for start in range(0, len(missing), size):
             part = missing[start : start + size]
@@ -170,9 +169,16 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             after = train([settings[i] for i in part], before, size, rung, title)
             if config["checkpoint"]["keep"]:
                 save(folder, part, after, identity)
-            trained |= zip(part, after, strict=True)
+            trained.update(zip(part, after, strict=True))
+            yield part
+
+    left = [*range(len(settings))]
+    for rung, following in itertools.zip_longest(plan, plan[1:]):
+        if len(plan) > 1:
+            run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
+        for reached in reach(rung, left):
             if following is None:
-                end(part, rung.end)
+                end(reached, rung.end)
         if following is not None:
             runs = {i: trained[i].run(settings[i], rung.end) for i in left}
             best = survivors(runs, following.combinations, config["watch"])

@@ -18,7 +18,7 @@ class SweepRun(NamedTuple):
     """One run of a sweep.
 
     settings: its values of `over`.
-    history: one record per epoch: "epoch", "train" and "test", as those of `fit`. With `halving`, a run that was
+    history: one record per epoch: "epoch", "train" and "test", like those of `fit`. With `halving`, a run that was
         dropped has fewer records than the setting "epochs".
     params, state: for inference, after the last epoch of `history`; NumPy arrays. With "ema", params are the EMA.
     nonfinite_step: the step whose loss, parameters or state were not finite, so that the run ended; None if it did not.

@@ -26,7 +26,7 @@ _VARYING = (*_NAMES, "mixup", "cutmix", "augment", "seed")
 
 
 def reject_unsupported(config: Config) -> None:
-    """Raises ConfigError for settings of `fit` that a sweep does not support."""
+    """Raise ConfigError for settings of `fit` that a sweep does not support."""
     defaults, values = dict(flat_entries(FIT)), dict(flat_entries(config))
     for name in _UNSUPPORTED:
         if values[name] != defaults[name]:

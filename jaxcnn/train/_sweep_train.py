@@ -90,7 +90,7 @@ def save(folder: pathlib.Path, numbers: Sequence[int], part: Sequence[Trained], 
 
 def restored(folder: pathlib.Path, spec: Carry, identity: Config, run: Run) -> dict[int, Trained]:
     """The saved runs by their number in the sweep, each as in its last chunk. A damaged chunk is left out."""
-    of_run = jax.eval_shape(lambda carry: jax.tree.map(without_key_type, carry), spec)
+    one_run = jax.eval_shape(lambda carry: jax.tree.map(without_key_type, carry), spec)
     runs: dict[int, Trained] = {}
     for step in checkpoint.recovered_steps(folder):
         problem = damage(folder / str(step), step)
@@ -100,7 +100,7 @@ def restored(folder: pathlib.Path, spec: Carry, identity: Config, run: Run) -> d
             continue
         reject_different_run(folder / str(step), about, identity, FIT, run.say)
         numbers, histories, steps = (about["note"][name] for name in ("runs", "histories", "steps"))
-        like = jax.tree.map(lambda leaf, n=len(numbers): jax.ShapeDtypeStruct((n, *leaf.shape), leaf.dtype), of_run)
+        like = jax.tree.map(lambda leaf, n=len(numbers): jax.ShapeDtypeStruct((n, *leaf.shape), leaf.dtype), one_run)
         carry = checkpoint.restore(folder, like, step=step).tree
         runs |= dict(zip(numbers, map(Trained, histories, steps, _rows(carry, len(numbers))), strict=True))
     return runs

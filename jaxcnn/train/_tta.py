@@ -20,7 +20,7 @@ def _flip(x: jax.Array) -> jax.Array:
 
 
 def _shift(pixels: int) -> Callable[[jax.Array], jax.Array]:
-    """Shifts images by 1 or -1 pixel in height and width, with reflect padding."""
+    """Shift images by 1 or -1 pixel in height and width, with reflect padding."""
 
     def shift(x):
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")

@@ -30,7 +30,7 @@ import numpy as np
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
-from jaxcnn._path import leaves_by_path
+from jaxcnn._path import paths
 from jaxcnn._validate import check_wide_integers
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
@@ -78,7 +78,8 @@ def save(
         keep: number of latest steps to keep, at least 1, in addition to the best step and this one.
 
     Raises:
-        TypeError, ValueError: if the metric is not a finite number, or config or note are not JSON-serializable.
+        TypeError, ValueError: if the metric is not a finite number, config or note are not JSON-serializable, or the
+            tree has a leaf that JAX cannot hold, such as a string.
         CheckpointError: if the step cannot be written, for example on a full disk. Earlier steps are unchanged.
         ImportError: without Orbax, `pip install 'jaxcnn[train]'`.
 
@@ -95,10 +96,7 @@ def save(
     step, keep = _integer("step", step), _integer("keep", keep)
     if step < 0 or keep < 1:
         raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
-    for path, leaf in leaves_by_path(tree).items():
-        if not is_key(leaf):
-            check_wide_integers(f"checkpoint.save: {path}", leaf)
-    leaves = [without_key_type(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [_array(path or "the tree", leaf) for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)]
     if not any(leaf.size for leaf in leaves):
         raise ValueError("checkpoint.save: the tree has no array with values, so there is nothing to save")
     about = _as_json(step, tree, config, metric, note)
@@ -152,6 +150,8 @@ def restore(
     Raises:
         CheckpointError: if the step does not exist, all steps are damaged, or the saved tree differs from `like`.
         ConfigError: for a different config; the message lists the differences.
+
+    Example: see `save`.
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
@@ -206,6 +206,19 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
+def _array(path: str, leaf: Any) -> Any:
+    """The leaf as an array."""
+    if not is_key(leaf):
+        check_wide_integers(f"checkpoint.save: {path}", leaf)
+    try:
+        return without_key_type(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"checkpoint.save: {path} must be an array of a dtype of JAX, a random key or a number, "
+            f"got {short_repr(leaf)}; remove or convert it"
+        ) from error
+
+
 def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, note: Any) -> str:
     """The content of about.json."""
     if metric is not None:
@@ -233,9 +246,11 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
 
 def _integer(name: str, value: Any) -> int:
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):  # True would be 1
+            return operator.index(value)
     except TypeError:
-        raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}") from None
+        pass
+    raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}")
 
 
 def recovered_steps(folder: pathlib.Path) -> list[int]:

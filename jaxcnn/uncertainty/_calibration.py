@@ -42,7 +42,8 @@ def expected_calibration_error(probs: Any, labels: Any, bins: int = 15) -> jax.A
         bins: number of bins of equal width.
 
     Raises:
-        ValueError: for other shapes, probabilities that do not sum to 1, or labels out of range.
+        ValueError: for other shapes, probabilities that do not sum to 1, or labels out of range. Inside a compiled
+            function, invalid values make the result NaN instead.
 
     Example:
         >>> probs = jnp.array([[0.8, 0.2], [0.8, 0.2]])
@@ -81,5 +82,6 @@ def reliability_diagram(probs: Any, labels: Any, bins: int = 15) -> Reliability:
 def _sums(name: str, probs: Any, labels: Any, bins: int) -> BinSums:
     bins = check_integer(name, "bins", bins)
     probs = checked_probs(name, probs)
-    labels = checked_labels(name, labels, probs)
-    return bin_sums(probs, labels, jnp.ones(labels.shape, probs.dtype), bins)
+    probs, labels = checked_labels(name, labels, probs)
+    sums = bin_sums(probs, labels, jnp.ones(labels.shape, probs.dtype), bins)
+    return jax.tree.map(lambda x: jnp.where(jnp.isnan(probs).any(), jnp.nan, x), sums)

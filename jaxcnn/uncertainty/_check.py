@@ -19,22 +19,26 @@ def checked_logits(name: str, logits: Any) -> jax.Array:
 
 
 def checked_probs(name: str, probs: Any) -> jax.Array:
-    """Class probabilities in at least float32. Values are checked unless they are traced."""
-    values = checked_logits(name, probs)
+    """Class probabilities in at least float32. Invalid ones raise an error, or are NaN if their values are traced."""
+    values, tolerance = checked_logits(name, probs), fraction_tolerance(jnp.asarray(probs).dtype)
     if is_concrete(probs):
         rows = np.asarray(values)
-        bad = ~((rows >= 0).all(-1) & (np.abs(rows.sum(-1) - 1) <= fraction_tolerance(jnp.asarray(probs).dtype)))
+        bad = ~((rows >= 0).all(-1) & (np.abs(rows.sum(-1) - 1) <= tolerance))
         if bad.any():
             index, at = first_true(bad)
             raise ValueError(
                 f"{name}: probs[{at}] has the smallest value {rows[index].min():.4g} and the sum "
                 f"{rows[index].sum():.4g}; probabilities must be non-negative and sum to 1: use jax.nn.softmax(logits)"
             )
-    return values
+    valid = (values >= 0).all(-1) & (jnp.abs(values.sum(-1) - 1) <= tolerance)
+    return jnp.where(valid[..., None], values, jnp.nan)
 
 
-def checked_labels(name: str, labels: Any, probs: jax.Array) -> jax.Array:
-    """Integer classes (N, *spatial) for probabilities (N, *spatial, K). Values are checked unless they are traced."""
+def checked_labels(name: str, labels: Any, probs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities (N, *spatial, K) or other values of classes, and integer classes (N, *spatial).
+
+    Invalid classes raise an error; if their values are traced, the probabilities are NaN there.
+    """
     array = jnp.asarray(labels)
     if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != probs.shape[:-1]:
         raise ValueError(
@@ -42,7 +46,9 @@ def checked_labels(name: str, labels: Any, probs: jax.Array) -> jax.Array:
         )
     if is_concrete(labels):
         check_labels(name, labels, probs.shape[-1])
-    return array.astype(jnp.int32)
+    classes = array.astype(jnp.int32)
+    valid = (classes >= 0) & (classes < probs.shape[-1])
+    return jnp.where(valid[..., None], probs, jnp.nan), classes
 
 
 def as_number(value: Any) -> Any:

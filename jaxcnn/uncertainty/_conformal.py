@@ -44,7 +44,8 @@ def conformal_threshold(
         key: draws u of "aps". Without a key u = 1, and the sets are larger than needed.
 
     Raises:
-        ValueError: if an argument is out of range or of another shape.
+        ValueError: if an argument is out of range or of another shape. Inside a compiled function, invalid
+            probabilities or labels make the threshold NaN instead.
 
     Example:
         >>> probs = jnp.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
@@ -58,10 +59,10 @@ def conformal_threshold(
     name = "conformal_threshold"
     if not 0 < check_number(f"{name}: coverage", coverage) < 1:
         raise ValueError(f"{name}: coverage must be above 0 and below 1, got {coverage}")
-    scores = _scores(name, probs, score, key)
-    values = of_label(scores, checked_labels(name, labels, scores))
-    rank = math.ceil((len(values) + 1) * coverage - 1e-9)  # 1e-9: (n + 1) * coverage may be rounded up
-    return jnp.sort(values)[rank - 1] if rank <= len(values) else jnp.full((), jnp.inf, values.dtype)
+    values = of_label(*checked_labels(name, labels, _scores(name, probs, score, key)))
+    rank = max(1, math.ceil((len(values) + 1) * coverage - 1e-9))  # 1e-9: (n + 1) * coverage may be rounded up
+    threshold = jnp.sort(values)[rank - 1] if rank <= len(values) else jnp.full((), jnp.inf, values.dtype)
+    return jnp.where(jnp.isnan(values).any(), jnp.nan, threshold)
 
 
 def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.Array | None = None) -> jax.Array:
@@ -79,7 +80,8 @@ def conformal_sets(probs: Any, threshold: Any, *, score: str = "lac", key: jax.A
 
     Raises:
         TypeError: if threshold is not a number.
-        ValueError: for an unknown score, a threshold that is NaN, or another shape.
+        ValueError: for an unknown score, a threshold that is NaN, or another shape, or probabilities that do not sum to
+            1. Inside a compiled function, the sets of invalid probabilities are empty instead.
 
     Example:
         >>> jaxcnn.uncertainty.conformal_sets(jnp.array([[0.7, 0.3], [0.5, 0.5]]), 0.5).tolist()

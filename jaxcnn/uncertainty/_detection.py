@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._loss import check_output
 from jaxcnn.metrics import auroc
 
 
@@ -21,6 +22,7 @@ def ood_auroc(scores_in: Any, scores_out: Any) -> jax.Array:
         scores_out: uncertainty of other inputs.
 
     Raises:
+        TypeError: for complex scores.
         ValueError: for other shapes, or no scores.
 
     Example:
@@ -31,6 +33,8 @@ def ood_auroc(scores_in: Any, scores_out: Any) -> jax.Array:
     networks", 2017.
     """
     parts = [jnp.asarray(scores) for scores in (scores_in, scores_out)]
+    for name, part in zip(("scores_in", "scores_out"), parts, strict=True):
+        check_output(f"ood_auroc: {name}", part, floating=False)
     if any(part.ndim != 1 or not len(part) for part in parts):
         raise ValueError(f"ood_auroc needs scores (N,) and (M,), got shapes {parts[0].shape} and {parts[1].shape}")
     label = np.repeat([0, 1], [len(part) for part in parts])

@@ -24,7 +24,8 @@ def predictive_entropy(probs: Any) -> jax.Array:
         probs: class probabilities of each member; probs[None] for one network.
 
     Raises:
-        ValueError: for other shapes, or probabilities that do not sum to 1.
+        ValueError: for other shapes, or probabilities that do not sum to 1. Inside a compiled function, the result is
+            NaN where they do not.
 
     Example:
         >>> probs = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # two members that disagree
@@ -76,8 +77,10 @@ def mutual_information(probs: Any) -> jax.Array:
     Source: Houlsby et al., "Bayesian active learning for classification and preference learning", 2011.
     """
     members = _members("mutual_information", probs)
-    divergence = rel_entr(members, jnp.broadcast_to(members.mean(0, keepdims=True), members.shape))
-    return jnp.maximum(divergence.sum(-1).mean(0), 0)  # rounding may make it negative
+    mean = members.mean(0, keepdims=True)
+    divergence = rel_entr(members, jnp.broadcast_to(mean, members.shape)).sum(-1).mean(0)
+    # Rounding may make it negative. Of NaN, rel_entr is infinity.
+    return jnp.where(jnp.isnan(mean[0]).any(-1), jnp.nan, jnp.maximum(divergence, 0))
 
 
 def _entropy(p: jax.Array) -> jax.Array:

@@ -30,7 +30,8 @@ def temperature(logits: Any, labels: Any) -> jax.Array:
         labels: integer classes.
 
     Raises:
-        ValueError: for other shapes, logits that are not finite, or labels out of range.
+        ValueError: for other shapes, logits that are not finite, or labels out of range. Inside a compiled function,
+            invalid values make T NaN instead.
 
     Example:
         >>> logits = jnp.array([[4.0, 0.0]] * 4)
@@ -41,21 +42,29 @@ def temperature(logits: Any, labels: Any) -> jax.Array:
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
     logits = checked_logits("temperature", logits)
-    labels = checked_labels("temperature", labels, logits)
+    logits, labels = checked_labels("temperature", labels, logits)
     if is_concrete(logits):
         check_finite("temperature: logits", logits)
-    logits = logits - of_label(logits, labels)[..., None]
+    # The logits divided by their largest magnitude, as differences and means of large ones overflow.
+    tiny = jnp.finfo(logits.dtype).tiny
+    scale = jnp.clip(jnp.abs(logits).max(), tiny, 1 / tiny)  # XLA multiplies by the reciprocal, which must be normal
+    logits = logits / scale
+    to_largest, to_label = logits - logits.max(-1, keepdims=True), logits - of_label(logits, labels)[..., None]
 
     def halve(_, bounds):
         """Bisection of log T: the cross-entropy rises with 1 / T where the mean logit is above that of the label."""
         low, high = bounds
         middle = (low + high) / 2
-        rises = (jax.nn.softmax(logits * jnp.exp(-middle)) * logits).sum(-1).mean() > 0
+        factor = jnp.minimum(scale * jnp.exp(-middle), jnp.finfo(scale.dtype).max)
+        rises = (jax.nn.softmax(to_largest * factor) * to_label).sum(-1).mean() > 0
         return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
 
     bounds = tuple(jnp.log(jnp.asarray(t, logits.dtype)) for t in (_LOWEST, _HIGHEST))
     low, high = lax.fori_loop(0, _STEPS, halve, bounds)
-    return jnp.exp((low + high) / 2)
+    # The slope at 1 / T = 0. If the cross-entropy rises there, or has no slope, it is least at the highest T.
+    no_better = to_label.mean(-1).mean() >= 0
+    T = jnp.where(no_better, _HIGHEST, jnp.exp((low + high) / 2).clip(_LOWEST, _HIGHEST))
+    return jnp.where(jnp.isfinite(to_label).all(), T, jnp.nan)
 
 
 @constructor

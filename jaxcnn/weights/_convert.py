@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, has_spec, short_repr, spec_of
 from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
@@ -67,6 +67,8 @@ def from_torch(
         WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each, its
             attributes all), a value is not a floating-point array, a library's names need other options, or the
             model's name is not in `MODELS`.
+        TypeError: if `state_dict` does not map strings to arrays, `x` has no shape and dtype, or `model`, `names` or
+            `options` have another type.
 
     Example:
         >>> net = jaxcnn.serial(conv=jaxcnn.conv(4), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(2))
@@ -203,7 +205,9 @@ def _jaxcnn_targets(trees: tuple[Params, State]) -> dict[str, Target]:
     }
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
+def as_array(name: Any, value: Any) -> np.ndarray:
+    if not isinstance(name, str):
+        raise TypeError(f"state_dict must map names to arrays, got the key {short_repr(name)}; make it a str")
     if isinstance(value, Mapping):
         raise WeightsError(f"state_dict[{name!r}] is a dict; pass the inner dict that maps names to arrays")
     try:
@@ -235,6 +239,8 @@ def _shapes(model: str | Layer, options: dict[str, Any], x: Any = None) -> tuple
 
 def _layer(model: str | Layer, options: dict[str, Any], x: Any) -> tuple[Layer, Any]:
     """Return the layer and the shape of its input."""
+    if not all(map(has_spec, jax.tree.leaves(x))):
+        raise TypeError(f"x must be an example input or its jax.ShapeDtypeStruct, got {short_repr(x)}")
     spec = spec_of(x)
     if isinstance(model, str):
         build = _builder(model)

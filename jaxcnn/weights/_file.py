@@ -15,9 +15,10 @@ from jaxcnn._layer import Params, State
 from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name
+from jaxcnn.data._file_path import file_path
 from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors, is_torch
-from jaxcnn.weights._torch_file import read_torch
+from jaxcnn.weights._torch_file import DamagedError, read_torch
 
 DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some
     "F64": np.float64,
@@ -50,15 +51,16 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
     For parameters of `repeat`, the metadata "stacked" holds the number of stacked axes of each.
 
     Args:
-        path: the file.
+        path: the file, in an existing folder. Its suffix is .safetensors by convention.
         params, state: the model's parameters and state.
         model: its name in `MODELS`, to save with the names and layouts of `to_torch`.
 
     Raises:
         MissingExtraError: if the package safetensors is not installed.
-        WeightsError: if the name is not in `MODELS`, the trees are not nested dicts of arrays, a key is empty or
-            contains "/", or the parameters do not fit `model`.
-        OSError: if the file cannot be written.
+        WeightsError: if the name is not in `MODELS`, the trees are not nested dicts of arrays or both empty, a key is
+            empty or contains "/", or the parameters do not fit `model`.
+        TypeError, ValueError: if the path is not one, or has a suffix of PyTorch, .pt or .pth.
+        OSError: if the file cannot be written, for example because its folder does not exist.
 
     Example:
         >>> import tempfile
@@ -68,8 +70,12 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         >>> params["kernel"].shape, state
         ((2, 3), {})
     """
+    path = file_path("save: path", path)
+    _require_writable(path)
     for kind, tree in zip(TREES, (params, state), strict=True):
         _require_storable(kind, tree)
+    if not jax.tree.leaves((params, state)):
+        raise WeightsError("save: params and state are both empty, so there is nothing to save")
     if model is None:
         metadata = {"format": "jaxcnn"}
         if depths := _depths(params):
@@ -107,11 +113,12 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         WeightsError: if the file cannot be read or is damaged, is of another format (the message explains how to
             convert it), contains other Python objects (the message names the opcode or global), or does not fit the
             model, as in `from_torch`.
+        TypeError: if the path is not one.
         MissingExtraError: if the package safetensors is not installed and the file needs it.
 
     Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
-    path = pathlib.Path(path)
+    path = file_path("load: path", path)
     for pattern, reason in LOOKALIKES.items():
         of_variant = model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path))
         if of_variant and options.get("padding") != "tensorflow":
@@ -147,12 +154,12 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path: the file.
 
     Raises:
-        WeightsError: as in `load`.
+        WeightsError, TypeError: as in `load`.
         MissingExtraError: for a safetensors file, if the package safetensors is not installed.
 
     Example: `params, state = weights.from_torch(net, weights.read_state_dict("net.pth"), x=x)`
     """
-    return _read(pathlib.Path(path))[0]
+    return _read(file_path("read_state_dict: path", path))[0]
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -163,6 +170,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 raise WeightsError(f"{path}: {describe(path)}")
             try:
                 return read_torch(path), {}
+            except DamagedError as error:  # conversion by PyTorch fails too
+                raise WeightsError(f"{path}: {error}") from error
             except WeightsError as error:
                 raise WeightsError(f"{path}: {error}\nThe file is a {describe(path)}") from error
         content = path.read_bytes()
@@ -198,7 +207,7 @@ def _stacked(path: pathlib.Path, arrays: dict[str, np.ndarray], metadata: dict[s
     """Read the result of `_depths` from the metadata."""
     try:
         depths = json.loads(metadata.get("stacked", "{}"))
-        if all(isinstance(n, int) and 0 < n <= arrays[name].ndim for name, n in depths.items()):
+        if all(type(n) is int and 0 < n <= arrays[name].ndim for name, n in depths.items()):
             return depths
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
@@ -221,8 +230,23 @@ def _nested(path: pathlib.Path, arrays: dict[str, np.ndarray], depths: dict[str,
     return trees["params"], trees["state"]
 
 
+def _require_writable(path: pathlib.Path) -> None:
+    """Raise an error that names the path, where that of the write would name a temporary file."""
+    if path.suffix.lower() in (".pt", ".pth"):
+        raise ValueError(
+            f"save: {path} has a suffix of PyTorch, but the content is safetensors, which torch.load does not read; "
+            f"save it as {path.with_suffix('.safetensors')}"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"save: {path} is a folder; pass a file in it, such as {path / 'net.safetensors'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save: {path} is in a folder that does not exist; create {path.parent} first")
+
+
 def _require_storable(kind: str, tree: Any) -> None:
     """Raise WeightsError for a tree that cannot be saved and loaded without loss."""
+    if tree is None:
+        raise WeightsError(f"{kind} is None, so there is nothing to save; pass the trees of model.init or of training")
     is_empty = lambda node: node is None or (isinstance(node, dict) and not node)
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_empty) if tree else []
     for path, leaf in leaves:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.data._decode import FORMATS, MAX_PIXELS, checked_pixels, pillow, upright_rgb, with_budget
+from jaxcnn.data._decode import FORMATS, MAX_PIXELS, check_png, checked_pixels, pillow, upright_rgb, with_budget
 
 INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 CROP_MODES = ("center", "squash")
@@ -64,7 +64,9 @@ class Preprocess(NamedTuple):
 
     def _file(self, path: pathlib.Path, reserve: Any, Image: Any) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
-            reserve(checked_pixels(path, image, MAX_PIXELS))
+            pixels = checked_pixels(path, image, MAX_PIXELS)
+            check_png(image)
+            reserve(pixels)
             return self._cropped(upright_rgb(image))
 
     def _cropped(self, image: Any) -> np.ndarray:

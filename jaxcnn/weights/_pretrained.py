@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._combine import serial
-from jaxcnn._layer import Layer, Params, State
+from jaxcnn._layer import Layer, Params, State, short_repr
 from jaxcnn._norm import batch_norm
 from jaxcnn._path import expected_one_of
 from jaxcnn._window import check_integer
@@ -82,8 +82,8 @@ def pretrained(
     """name -> (model, params, state, preprocess, classes, source) with weights of timm or torchvision.
 
     `model` is `serial(normalize=data.normalize(mean, std), network=models.NAME(..))`: it takes uint8 images or floats
-    from 0 to 1. Files are searched in `root`, in JAXCNN_DATA and in the cache of huggingface_hub or of PyTorch, without
-    a network. Only a missing file is downloaded to the cache. On each load, the SHA-256 of the file is compared with
+    from 0 to 1. The file is looked up in `root`, in JAXCNN_DATA, and in the cache of huggingface_hub or of PyTorch. If
+    it is not there, it is downloaded to the cache. On each load, the SHA-256 of the file is compared with
     that of the hub for files in its cache, with the digits in the name of a torchvision file, and with `sha256`. The
     repository's config.json replaces the values of the table in this package. Images have timm's `input_size`; the
     network accepts others, too.
@@ -99,6 +99,8 @@ def pretrained(
     Raises:
         WeightsError: for an unknown name, or a file that is damaged, has another hash, or cannot be downloaded. The
             message has the URL and says where to save the file.
+        TypeError, ValueError: for a `name` that is not a str, invalid `classes`, a `sha256` without 64 hexadecimal
+            digits, or a `revision` of a torchvision file.
         MissingExtraError: if huggingface_hub is not installed and the file is not in a folder.
 
     Example:
@@ -166,7 +168,7 @@ def available(pattern: str = "*") -> Entries:
     """
     names = fnmatch.filter(_table(), pattern) or fnmatch.filter(_table(), f"timm/{pattern}")
     if not names:
-        raise ValueError(f"no weights match {pattern!r}; {expected_one_of(pattern, _table())}")
+        raise ValueError(f"no weights match {pattern!r}; {expected_one_of(pattern, _candidates(pattern))}")
     return Entries(
         Entry(name, *(_table()[name][key] for key in ("params", "top1", "license", "model"))) for name in names
     )
@@ -193,10 +195,18 @@ def _table() -> Mapping[str, dict[str, Any]]:
 
 def _row(name: str) -> tuple[str, dict[str, Any]]:
     """The full name, and its row of the table."""
+    if not isinstance(name, str):
+        raise TypeError(f"pretrained: name must be a str, such as 'resnet50.a1_in1k', got {short_repr(name)}")
     full = name if "/" in name else f"timm/{name}"
     if full not in _table():
-        raise WeightsError(f"unknown weights {name!r}; `available` lists all names; {expected_one_of(full, _table())}")
+        expected = expected_one_of(full, _candidates(name))
+        raise WeightsError(f"unknown weights {name!r}; `available` lists all names; {expected}")
     return full, _table()[full]
+
+
+def _candidates(name: str) -> list[str]:
+    """The names that contain the given text, such as that of a network; all names if there are none."""
+    return [known for known in _table() if name in known] or list(_table())
 
 
 def _without(tree: Params, part: Params) -> Params:

@@ -35,6 +35,10 @@ NESTED = (  # keys of the state dict in a checkpoint, the first present one coun
 MAX_DEPTH = 4  # dicts around the state dict
 
 
+class DamagedError(WeightsError):
+    """The file is incomplete or changed, so no program can read it."""
+
+
 def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Return the state dict of a file that torch.save wrote, as arrays by name. They may share read-only memory.
 
@@ -93,7 +97,7 @@ def _entries(path: pathlib.Path, size: int) -> dict[str, bytes]:
     except WeightsError:
         raise
     except Exception as error:  # zipfile raises errors of many types on damaged files
-        raise WeightsError(f"the zip archive is damaged: {error}") from error
+        raise DamagedError(f"the zip archive is damaged: {error}; copy or download it again") from error
 
 
 def _legacy(path: pathlib.Path, size: int) -> tuple[Any, Read]:
@@ -117,7 +121,7 @@ def _legacy(path: pathlib.Path, size: int) -> tuple[Any, Read]:
             raise WeightsError(f"no tensor uses the storage {short_repr(key)}, so its dtype is unknown")
         start, at = at + 8, at + 8 + count * dtypes[key].itemsize
         if at > len(content):
-            raise WeightsError("the file ends inside a storage")
+            raise DamagedError("the file ends inside a storage; copy or download it again")
         arrays[key] = _elements(memoryview(content)[start:at], dtypes[key], sys.byteorder == "big")
 
     def read(storage: Storage) -> np.ndarray:
