@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 import numbers
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -86,9 +87,12 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 def constructor(fn: Constructor) -> Constructor:
     """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults.
 
-    Unknown keyword arguments raise a TypeError that names the known ones.
+    Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. Python's errors
+    for a wrong call of `apply` begin with the name of the constructor.
     """
     parameters = inspect.signature(fn).parameters
+    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
@@ -97,6 +101,11 @@ def constructor(fn: Constructor) -> Constructor:
         if not takes_any and (unknown := [name for name in kwargs if name not in parameters]):
             known = ", ".join(name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
             raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}")
+        if len(args) > len(positional) and not takes_many:
+            raise TypeError(
+                f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options "
+                "by name. The sizes of the input, such as its channels, are not arguments"
+            )
         if "norm" in parameters and isinstance(norm := kwargs.get("norm"), Layer):
             raise TypeError(
                 f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
@@ -105,6 +114,8 @@ def constructor(fn: Constructor) -> Constructor:
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
+        if isinstance(layer.apply, types.FunctionType):
+            layer.apply.__qualname__ = f"{make.__name__}.apply"
         named = Layer(*layer)
         vars(named).update(vars(layer), _call=_call(make.__name__, args, kwargs, defaults))
         return named

@@ -402,6 +402,18 @@ OPTIONS = table(
         TypeError,
         r"conv\(\) has no argument 'kernel_size'.*: .*size",
     ),
+    (
+        "channels of PyTorch",
+        lambda: conv(3, 16, 3),
+        TypeError,
+        r"conv\(\) takes \(features, size\) by position, got \(3, 16, 3\).* its channels, are not arguments",
+    ),
+    (
+        "train left out",
+        lambda: conv(3).apply({}, {}, np.ones((1, 4, 4, 1))),
+        TypeError,
+        r"^conv\.apply\(\) missing 1 required keyword-only argument: 'train'",
+    ),
     ("argument of Flax", lambda: max_pool(2, strides=2), TypeError, r"max_pool\(\) .*'strides'; its arguments.*stride"),
     (
         "model of torchvision",

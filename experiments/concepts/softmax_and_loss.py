@@ -82,7 +82,7 @@ def draw(results):
         axes[letter].tick_params(length=0)
     at, label = np.arange(len(CLASSES)), CLASSES[LABEL]
     p, after = results["probabilities"], results["after a step"]
-    for values, side, color, name in ((p, -0.2, BLUE, "softmax"), (after, 0.2, GRAY, "after a gradient step")):
+    for values, side, color, name in ((p, -0.2, BLUE, "softmax"), (after, 0.2, GRAY, "after a step")):
         bars = axes["P"].bar(at + side, values, 0.38, color=color, label=name)
         axes["P"].bar_label(bars, [f"{value:.2f}" for value in values])
     loss = f"\N{MINUS SIGN}log {p[LABEL]:.2f} = {results['loss']:.2f}"
@@ -93,7 +93,7 @@ def draw(results):
     axes["G"].bar_label(axes["G"].bar(at, results["gradient"], 0.38, color=colors), values, padding=2)
     axes["G"].axhline(0, color=GRAY, lw=0.8)
     error, _ = differences(results)
-    axes["G"].set_title(f"gradient by the logits: p \N{MINUS SIGN} onehot; autodiff differs by {error:.0e}")
+    axes["G"].set_title(f"gradient by the logits: p \N{MINUS SIGN} onehot; difference from autodiff {error:.0e}")
     for letter in "PG":
         axes[letter].set_xticks(at, CLASSES)
         axes[letter].set_yticks([])
