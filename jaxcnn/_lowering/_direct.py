@@ -152,15 +152,14 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     rows = -(-height // iterations)  # the last iteration may have fewer
     blocks = -(-features // LANES)
     shape = x.shape[0], blocks, k_rows, k_columns, x.shape[-1], LANES
-    xp, dyp = materialized((padded(at_least_float32(x), padding), at_least_float32(dy)))
+    spare = blocks * LANES - features
+    wide_dy = jnp.pad(at_least_float32(dy), ((0, 0), (0, 0), (0, 0), (0, spare)))
+    xp, dyp = materialized((padded(at_least_float32(x), padding), wide_dy))
 
     def add(sums, row, rows):
         span_rows, span_columns = d_rows * (k_rows - 1) + 1, d_columns * (k_columns - 1) + 1
-        x_rows = lax.dynamic_slice_in_dim(xp, row * s_rows, s_rows * (rows - 1) + span_rows, 1)
-        dy_rows = lax.dynamic_slice_in_dim(dyp, row, rows, 1)
-        dy_rows = lax.pad(dy_rows, np.zeros((), dyp.dtype), (*((0, 0, 0),) * 3, (0, blocks * LANES - features, 0)))
-        x_rows, dy_rows = materialized((x_rows, dy_rows))
-        dy_rows = dy_rows.reshape(*dy_rows.shape[:-1], blocks, LANES)
+        x_rows = _copied_rows(xp, row * s_rows, s_rows * (rows - 1) + span_rows)
+        dy_rows = _copied_rows(dyp, row, rows).reshape(len(dyp), rows, width, blocks, LANES)
         windows = (
             x_rows[:, top : top + span_rows : d_rows, left : left + span_columns : d_columns]
             for top, left in itertools.product(range(0, s_rows * rows, s_rows), range(0, s_columns * width, s_columns))
@@ -180,6 +179,14 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     flat = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
     dw = jnp.moveaxis(vectorized_channel_sum(flat).reshape(shape[1:]), 0, -2)
     return dw.reshape(k_rows, k_columns, x.shape[-1], -1)[..., :features].astype(x.dtype)
+
+
+def _copied_rows(x: jax.Array, start: jax.Array, count: int) -> jax.Array:
+    """(N, H, W, C) -> (N, count, W, C): consecutive rows, copied as one dimension, which XLA vectorizes for any C."""
+    examples, _, width, channels = x.shape
+    size = width * channels
+    rows = lax.dynamic_slice_in_dim(x.reshape(examples, -1), start * size, count * size, 1)
+    return materialized(rows).reshape(examples, count, width, channels)
 
 
 def _by_channel(x: jax.Array, problem: Problem) -> list[jax.Array]:

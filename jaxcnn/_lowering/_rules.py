@@ -148,11 +148,23 @@ def _direct_faster(problem: Problem) -> bool:
 
 
 def _by_row_faster(problem: Problem) -> bool:
-    """Few channels per group, and not too many rows to compile. Without groups: one channel, and taps that overlap."""
+    """Few channels per group, and not too many rows to compile.
+
+    Without groups: one channel, taps that overlap, and a dy that fits into a cache, as each row of taps reads it again.
+    """
     channels, (*rows, columns) = problem.channels_per_group, problem.window.size
-    overlap = problem.window.stride[-1] < columns
-    few_channels = channels <= 4 if problem.groups > 1 else channels == 1 and overlap
+    if problem.groups > 1:
+        few_channels = channels <= 4
+    else:
+        overlap = problem.window.stride[-1] < columns
+        few_channels = channels == 1 and overlap and not (_by_position_faster(problem) and _is_large(problem))
     return few_channels and channels * math.prod(rows) <= _MAX_TAPS
+
+
+def _is_large(problem: Problem) -> bool:
+    """Whether dy has more features than a vector register, and does not fit into a cache."""
+    values = problem.examples * math.prod(problem.output) * problem.features
+    return problem.features > _direct.LANES and values > 1.5 * _CACHED
 
 
 def _grouped_faster(problem: Problem) -> bool:
