@@ -182,7 +182,7 @@ def _project(change: jax.Array, eps: float, norm: float) -> jax.Array:
 
 
 def _uniform_in_ball(key: jax.Array, images: jax.Array, eps: float, norm: float) -> jax.Array:
-    """Change (N, *spatial, C), uniformly distributed in the ball of radius eps."""
+    """Changes (N, *spatial, C), uniformly distributed in the ball of radius eps."""
     if norm == 2:
         axes, count = _example_axes(images), math.prod(images.shape[1:])
         direction = jax.random.normal(child_key(key, "direction"), images.shape, jnp.float32)

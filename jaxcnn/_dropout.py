@@ -218,7 +218,7 @@ def bernoulli(key: jax.Array, p: float | jax.Array, shape: tuple[int, ...]) -> j
 
 
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
-    """Set values to zero with probability `rate` and divides the others by 1 - rate. `shape`: that of the mask."""
+    """Set values to zero with probability `rate` and divide the others by 1 - rate. `shape`: that of the mask."""
     keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 

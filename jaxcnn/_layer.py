@@ -172,7 +172,7 @@ def stateless(init: Callable[[jax.Array, Any], Params], fn: Callable[[Params, An
 
 
 def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
-    """Turn a function `x -> y` into a layer without parameters; returns a Layer unchanged.
+    """Turn a function `x -> y` into a layer without parameters; return a Layer unchanged.
 
     Raises:
         TypeError: for anything else, or for a layer constructor that was not called, such as `jaxcnn.conv`.

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._path import expected_one_of
-from jaxcnn._validate import check_finite, first_true, is_concrete, native, with_check
+from jaxcnn._validate import check_finite, first_true, is_concrete, readable, with_check
 
 Batch = dict[str, Any]
 _TRANSFORMS = {"regularized", "mixup", "cutmix", "adversarial", "sharpness_aware", "clip_per_example"}
@@ -89,7 +89,7 @@ def batch_entry(batch: Batch, name: str) -> Any:
     if name not in batch:
         raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
     entry = np.asarray(batch[name]) if isinstance(batch[name], list) else batch[name]
-    return jax.tree.map(lambda leaf: native(leaf) if isinstance(leaf, np.ndarray) else leaf, entry)
+    return jax.tree.map(readable, entry)
 
 
 def is_label_map(label: Any, image: Any) -> bool:

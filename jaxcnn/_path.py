@@ -79,7 +79,7 @@ def matching(names: list[str], pattern: str, kind: str) -> list[str]:
 
 
 def compile_pattern(pattern: str) -> re.Pattern:
-    """Compile a regular expression; raises ValueError if it is invalid."""
+    """Compile a regular expression; raise ValueError if it is invalid."""
     try:
         return re.compile(pattern)
     except (re.error, TypeError) as error:

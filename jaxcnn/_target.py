@@ -83,7 +83,7 @@ def class_target(
 
 
 def check_ignore_label(name: str, ignore_label: Any) -> int | None:
-    """Return `ignore_label` as an int, or None; raises for anything else."""
+    """Return `ignore_label` as an int, or None; raise an error for anything else."""
     if ignore_label is None:
         return None
     if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):

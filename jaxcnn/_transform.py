@@ -124,7 +124,7 @@ def freeze(layer: AnyLayer) -> Layer:
 
 @constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
-    """Compute a layer in another precision and casts the output back to the input's dtype.
+    """Compute a layer in another precision and cast the output back to the input's dtype.
 
     Parameters stay float32 and are rounded where they are used. Statistics are computed in float32.
 

@@ -210,9 +210,15 @@ def _as_computed(values: np.ndarray) -> np.ndarray:
         return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
 
 
-def native(array: np.ndarray) -> np.ndarray:
-    """The array in the byte order of this machine. JAX reads the bytes of others without swapping them."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def readable(value: Any) -> Any:
+    """A NumPy array in its `readable_dtype`. Other values are returned unchanged."""
+    return value.astype(readable_dtype(value.dtype), copy=False) if isinstance(value, np.ndarray) else value
+
+
+def readable_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in the byte order of this machine, as JAX does not swap bytes; float64 for a longer float."""
+    dtype = dtype.newbyteorder("=")
+    return np.dtype(np.float64) if dtype == np.longdouble else dtype
 
 
 def _is_floating(dtype: Any) -> bool:

@@ -164,7 +164,7 @@ def many(tiny: bool) -> Tasks:
 
 
 def cifar10(tiny: bool, deadline: float) -> Tasks:
-    """Run of the recipe of `cifar10_speedrun` and of its twin in PyTorch, until the deadline."""
+    """Runs of the recipe of `cifar10_speedrun` and of its twin in PyTorch, until the deadline."""
     if not (root := os.environ.get("JAXCNN_DATA")):
         print("cifar10: skipped, it needs the folder of CIFAR-10 in JAXCNN_DATA")
         return

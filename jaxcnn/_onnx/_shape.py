@@ -61,7 +61,7 @@ def reshape(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
 
 
 def _groups(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], list[int]]] | None:
-    """Pair of runs of dimensions with the same number of elements, without those of size 1; None if not found."""
+    """Pairs of runs of dimensions with the same number of elements, without those of size 1; None if not found."""
     olds = [dim for dim, size in enumerate(old) if not _same(size, 1)]
     news = [dim for dim, size in enumerate(new) if not _same(size, 1)]
     groups = []

@@ -14,7 +14,7 @@ LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
 
 def simplify(graph: Graph, outputs: Iterable[str]) -> None:
-    """Remove unused nodes, and folds scales and offsets into convolutions, until nothing changes."""
+    """Remove unused nodes, and fold scales and offsets into convolutions, until nothing changes."""
     outputs = {*outputs}
     prune(graph, outputs)
     recognize(graph)
@@ -31,7 +31,7 @@ def simplify(graph: Graph, outputs: Iterable[str]) -> None:
 
 
 def prune(graph: Graph, outputs: Iterable[str]) -> None:
-    """Remove nodes on which no output depends, and sorts the others in order of execution."""
+    """Remove nodes on which no output depends, and sort the others in order of execution."""
     kept: dict[str, Node] = {}
     stack = [*outputs]
     while stack:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcnn._key import child_key
 from jaxcnn._layer import has_spec, short_repr, spec_of
-from jaxcnn._validate import check_batch
+from jaxcnn._validate import check_batch, readable, readable_dtype
 from jaxcnn._window import check_integer
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
@@ -145,7 +145,7 @@ def _stream_spec(name: str, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
             raise ValueError(f"{name}: {field} of a Stream must have a batch dimension and values, got {spec.shape}")
     class_label = {"label": jax.ShapeDtypeStruct(stream.image.shape[:1], np.int32)}
     specs = {"image": stream.image} | (class_label if stream.others is None else stream.others)
-    return {entry: jax.ShapeDtypeStruct(spec.shape, _readable(spec.dtype)) for entry, spec in specs.items()}
+    return {entry: jax.ShapeDtypeStruct(spec.shape, readable_dtype(spec.dtype)) for entry, spec in specs.items()}
 
 
 def in_memory(arrays: Batch, batch_size: int, *, shuffle: bool) -> Source:
@@ -163,16 +163,7 @@ def as_batch(batch: Any) -> Any:
 def _as_read(batch: Any) -> Any:
     """`as_batch`, with NumPy arrays in dtypes that JAX reads."""
     batch = as_batch(batch)
-    if not isinstance(batch, dict):
-        return batch
-    readable = lambda value: value.astype(_readable(value.dtype), copy=False)
-    return {name: readable(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
-
-
-def _readable(dtype: np.dtype) -> np.dtype:
-    """The dtype in the byte order of this machine, as in `native`, and float64 for a longer float, which JAX lacks."""
-    dtype = dtype.newbyteorder("=")
-    return np.dtype(np.float64) if dtype == np.longdouble else dtype
+    return {name: readable(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
 
 
 def _unending(stream: Callable[[int], Iterator[Batch]], step: int) -> Iterator[Batch]:

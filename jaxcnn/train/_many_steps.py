@@ -139,7 +139,7 @@ def first_carry(step: Step, train_state: TrainState, source: Source) -> Carry:
 
 
 def means(metric_sums: dict[str, jax.Array]) -> dict[str, float | None]:
-    """The mean of each metric over the finite steps of the epoch with a weight above 0; None if there are none."""
+    """The mean of each metric over the finite steps of the epoch with a weight above 0; None without such steps."""
     sums = {name: float(value) for name, value in metric_sums.items()}
     steps = sums.pop(_STEPS)
     return {name: value / steps if steps else None for name, value in sums.items()}

@@ -157,7 +157,7 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             _log(run, i + 1, done[i], config)
 
     def reach(rung, left):
-        """Train the runs until the end of the rung. Yields those that were saved there, then each chunk."""
+        """Train the runs until the end of the rung. Yield those that were saved there, then each chunk."""
         saved = [i for i in left if i in trained and trained[i].reached(rung.end)]
         yield saved
         missing = [i for i in left if i not in saved]

@@ -205,7 +205,7 @@ def _row(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _candidates(name: str) -> list[str]:
-    """The names that contain the given text, such as that of a network; all names if there are none."""
+    """The names that contain the given text, such as that of a network; all names if none does."""
     return [known for known in _table() if name in known] or list(_table())
 
 
