@@ -236,6 +236,16 @@ def test_pointwise(case):
         same_kernel_gradient_as_lax(_matmul.pointwise_kernel_gradient, case)
 
 
+@settings(small, max_examples=16)
+@given(dense(input_dilation=1, dilation=1, stride=1, padding=True))
+@pytest.mark.usefixtures("quick_compilation")
+def test_kernel_gradients_of_patches(case):
+    x, w, problem = case
+    problem = problem._replace(window=problem.window._replace(stride=problem.window.size))
+    assert _rules._patches(problem)
+    same_kernel_gradient_as_lax(_matmul.kernel_gradient_of_patches, (x, w, problem))
+
+
 @pytest.mark.parametrize("few_channels", [0, 16])
 @small
 @given(case=dense(rank=3, input_dilation=1))

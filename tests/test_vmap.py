@@ -295,6 +295,7 @@ CASES = {  # a rule -> examples, spatial, channels, features, size, stride, grou
     "by position": (2, (6, 6), 5, 6, 3, 1, 1),
     "over examples": (2, (6, 6), 5, 6, 3, 1, 1),
     "by row": (2, (6, 6), 4, 4, 3, 1, 4),
+    "patches": (2, (7, 6), 5, 6, 3, 3, 1),
 }
 
 
@@ -303,8 +304,8 @@ CASES = {  # a rule -> examples, spatial, channels, features, size, stride, grou
 @pytest.mark.usefixtures("quick_compilation")
 def test_every_rule_of_several_models(rule):
     examples, spatial, channels, features, size, stride, groups = CASES[rule]
-    rank = len(spatial)
-    window = Window((size,) * rank, (stride,) * rank, (1,) * rank, ((size // 2, size // 2),) * rank, (1,) * rank)
+    rank, pad = len(spatial), 0 if stride == size else size // 2
+    window = Window((size,) * rank, (stride,) * rank, (1,) * rank, ((pad, pad),) * rank, (1,) * rank)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, examples, *spatial, channels)).astype(np.float32)
     w = rng.normal(size=(3, *(size,) * rank, channels // groups, features)).astype(np.float32)

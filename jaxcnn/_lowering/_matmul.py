@@ -1,4 +1,4 @@
-"""Convolutions as matrix products: pointwise ones directly, all others with im2col and its transpose, col2im.
+"""Convolutions as matrix products: of one position or patch per output directly, all others with im2col and col2im.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006.
 """
@@ -25,8 +25,23 @@ def pointwise(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
 
 
 def pointwise_kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
-    """x^T dy. XLA computes it with the wider operand on the right."""
-    x = _strided(x, problem.window.stride)
+    """The kernel gradient for a window of one position."""
+    return _sum_of_products(_strided(x, problem.window.stride), dy, problem)
+
+
+def kernel_gradient_of_patches(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
+    """The kernel gradient for windows that divide x into patches: the stride is the size, without padding."""
+    size, output, rank = problem.window.size, problem.output, len(problem.spatial)
+    x = x[(slice(None), *(slice(o * k) for o, k in zip(output, size, strict=True)))]
+    # (N, rows, size, .., columns, size * C) -> (N, rows, .., columns, size, .., size * C)
+    split = [length for pair in zip(output, size, strict=True) for length in pair]
+    x = x.reshape(x.shape[0], *split[:-1], size[-1] * problem.channels)
+    x = x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2))
+    return _sum_of_products(x.reshape(*dy.shape[:-1], -1), dy, problem)
+
+
+def _sum_of_products(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
+    """The sum of x^T dy over examples and positions. XLA computes it with the wider operand on the right."""
     if problem.models == 1 and _onednn.can_multiply(x, dy):
         return _onednn.sum_of_products(x, dy).reshape(problem.kernel_shape)
     x, dy = materialized((x, dy))

@@ -117,6 +117,8 @@ _adds_zeros = lambda p: p.window.is_padded or set(p.window.input_dilation) != {1
 # With one tap, the algorithm can skip inputs (stride) or insert zeros (padding, input dilation), but not both.
 _pointwise_fits = lambda p: p.groups == p.window.taps == 1 and not (_adds_zeros(p) and _strided(p))
 _pointwise_without_zeros = lambda p: p.groups == p.window.taps == 1 and not _adds_zeros(p)
+_undilated = lambda p: _dense(p) and set(p.window.dilation) == {1}
+_patches = lambda p: _undilated(p) and not p.window.is_padded and p.window.size == p.window.stride
 _mostly_padding = lambda p: math.prod(p.spatial) < p.window.taps
 
 
@@ -177,8 +179,8 @@ def _grouped_gradient_faster(problem: Problem) -> bool:
 
 def _has_phases(problem: Problem) -> bool:
     """Strided without dilation, and each position of x is read by a tap."""
-    size, stride, dilation, _, _ = problem.window
-    return _dense(problem) and _strided(problem) and set(dilation) == {1} and all(map(operator.ge, size, stride))
+    size, stride, *_ = problem.window
+    return _undilated(problem) and _strided(problem) and all(map(operator.ge, size, stride))
 
 
 def _phases_faster(problem: Problem) -> bool:
@@ -344,6 +346,13 @@ TABLES = {
             _matmul.pointwise_kernel_gradient,
             "one tap: x^T dy",
             fits=_pointwise_without_zeros,
+            vmapped=_always,
+        ),
+        Rule(
+            "patches",
+            _matmul.kernel_gradient_of_patches,
+            "the stride is the size: x^T dy of patches",
+            fits=_patches,
             vmapped=_always,
         ),
         Rule(
