@@ -147,14 +147,14 @@ def _check_attack(
     name: str, eps: Any, steps: Any, step_size: Any, norm: Any, bounds: Any
 ) -> tuple[float, int, float, Bounds]:
     """eps, steps, step_size and bounds as Python numbers, after checking all arguments."""
-    eps = check_positive(f"{name}: eps", eps)
+    eps = check_positive(name, "eps", eps)
     steps = check_integer(name, "steps", steps)
     if norm not in (2, math.inf):
         raise ValueError(f"{name}: norm must be jnp.inf or 2, got {short_repr(norm)}")
     bounds = check_bounds(name, bounds)
     if step_size is None:
         step_size = eps if steps == 1 else 2.5 * eps / steps
-    return eps, steps, check_positive(f"{name}: step_size", step_size), bounds
+    return eps, steps, check_positive(name, "step_size", step_size), bounds
 
 
 def _check_inside(name: str, images: Any, bounds: Bounds) -> None:

@@ -58,7 +58,7 @@ def binary_cross_entropy(
         >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2
         0.6931
     """
-    label_smoothing = check_number("binary_cross_entropy: label_smoothing", label_smoothing, 0, 1)
+    label_smoothing = check_number("binary_cross_entropy", "label_smoothing", label_smoothing, 0, 1)
     ignore_label = check_ignore_label("binary_cross_entropy", ignore_label)
     weights = class_or_label_weights("binary_cross_entropy: pos_weight", pos_weight)
     if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all():
@@ -117,7 +117,7 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
     Source: Milletari, Navab and Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image
     segmentation", 2016.
     """
-    smooth = check_positive("dice: smooth", smooth)
+    smooth = check_positive("dice", "smooth", smooth)
     ignore_label = check_ignore_label("dice", ignore_label)
 
     def compute(output, label, weight, train):

@@ -56,7 +56,8 @@ def serial(*layers: AnyLayer, **named: AnyLayer) -> Layer:
 
     Raises:
         TypeError: for an argument that is neither a layer nor a function.
-        ValueError: for a name that is empty or contains a slash, or parameters of another network.
+        ValueError: for a name that is empty, contains a slash or is that of an unnamed layer, or parameters of another
+            network.
 
     Example:
         >>> net = jaxcnn.serial(conv=jaxcnn.conv(8), act=jax.nn.relu, flat=jaxcnn.flatten, head=jaxcnn.dense(10))
@@ -109,7 +110,8 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
         {name: those of the layer}; layers without any are omitted.
 
     Raises:
-        TypeError, ValueError: as in `serial`.
+        TypeError: as in `serial`.
+        ValueError: as in `serial`, or if the shapes of the outputs differ in another dimension than the last.
 
     Example:
         >>> jaxcnn.concatenate(jnp.negative, jnp.abs).apply({}, {}, jnp.array([[3.0]]), train=False)[0]

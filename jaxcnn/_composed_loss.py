@@ -51,7 +51,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
             raise TypeError(f"weighted_sum needs pairs (weight, loss), such as (0.5, dice), got {short_repr(term)}")
         check_loss_of_models("weighted_sum", term[1])
-        pairs.append((check_number("weighted_sum: weight", term[0]), term[1]))
+        pairs.append((check_number("weighted_sum", "weight", term[0]), term[1]))
 
     def loss(model: Layer) -> LossFn:
         model = as_layer(model)
@@ -110,8 +110,8 @@ def distillation(
             "distillation: teacher must be a function images -> logits, such as lambda x: net.apply(params, state, x, "
             f"train=False)[0], got {short_repr(teacher)}"
         )
-    weight = check_number("distillation: weight", weight, 0, 1, closed=True)
-    temperature = check_positive("distillation: temperature", temperature)
+    weight = check_number("distillation", "weight", weight, 0, 1, closed=True)
+    temperature = check_positive("distillation", "temperature", temperature)
 
     def distilled(model: Layer) -> LossFn:
         model = as_layer(model)

@@ -47,7 +47,7 @@ def crop_and_resize(size: int | Sequence[int], method: str = "linear", *, extrap
     """
     check_window_options("crop_and_resize", size=size)
     check_choice("crop_and_resize", "method", method, SAMPLE_METHODS)
-    extrapolation_value = check_number("crop_and_resize: extrapolation_value", extrapolation_value, -math.inf)
+    extrapolation_value = check_number("crop_and_resize", "extrapolation_value", extrapolation_value, -math.inf)
 
     def fn(pair):
         x, boxes, sizes = _inputs("crop_and_resize", pair, size)
@@ -99,7 +99,7 @@ def roi_align(
     """
     check_window_options("roi_align", size=size)
     check_integer("roi_align", "sampling_ratio", sampling_ratio)
-    spatial_scale = check_positive("roi_align: spatial_scale", spatial_scale)
+    spatial_scale = check_positive("roi_align", "spatial_scale", spatial_scale)
 
     def fn(pair):
         x, boxes, sizes = _inputs("roi_align", pair, size)

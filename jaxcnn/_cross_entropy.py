@@ -61,8 +61,8 @@ def cross_entropy(
     Source: Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary heads); "Rethinking the inception
     architecture for computer vision", 2016 (label smoothing).
     """
-    label_smoothing = check_number("cross_entropy: label_smoothing", label_smoothing, 0, 1)
-    auxiliary = check_number("cross_entropy: auxiliary, the weight of auxiliary heads,", auxiliary)
+    label_smoothing = check_number("cross_entropy", "label_smoothing", label_smoothing, 0, 1)
+    auxiliary = check_number("cross_entropy", "auxiliary, the weight of auxiliary heads,", auxiliary)
     weights = None if class_weight is None else class_or_label_weights("cross_entropy: class_weight", class_weight)
     if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"cross_entropy: class_weight must have one finite number >= 0 per class, got {class_weight}")
@@ -107,7 +107,7 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
 
     Source: Lin et al., "Focal loss for dense object detection", 2017.
     """
-    gamma = check_number("focal: gamma", gamma)
+    gamma = check_number("focal", "gamma", gamma)
 
     def loss(logits, target, counted, weight, train):
         log_p = jax.nn.log_softmax(logits[0])

@@ -149,7 +149,7 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         raise ValueError(f"pad: padding={padding!r} needs a window; pass an int or pairs (low, high)")
     check_window_options("pad", padding=padding)
     check_choice("pad", "mode", mode, PAD_MODES)
-    if check_number("pad: value", value, -math.inf, closed=True) != 0 and mode != "zeros":
+    if check_number("pad", "value", value, -math.inf, closed=True) != 0 and mode != "zeros":
         raise ValueError(f'pad: value={value} is the constant for mode="zeros", but mode is {mode!r}')
 
     def fn(x):

@@ -20,7 +20,7 @@ from jaxcnn._window import check_integer
 
 def check_rate(name: str, rate: Any) -> Any:
     """Return `rate` if it is a dropout probability, in [0, 1)."""
-    return check_number(f"{name}: rate", rate, 0, 1)
+    return check_number(name, "rate", rate, 0, 1)
 
 
 @constructor
@@ -171,7 +171,7 @@ def gaussian_noise(stddev: float) -> Layer:
 
     Source: Bishop, "Training with noise is equivalent to Tikhonov regularization", 1995.
     """
-    stddev = check_number("gaussian_noise: stddev", stddev)
+    stddev = check_number("gaussian_noise", "stddev", stddev)
 
     def add(key, stddev, x):
         return (x + stddev * jax.random.normal(key, x.shape, x.dtype)).astype(x.dtype)

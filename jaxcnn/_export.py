@@ -89,7 +89,7 @@ def export(
         ValueError: if the input has no batch dimension, the number of class names differs from that of outputs, or a
             platform is unknown or none is given; for ONNX if the model has an operation without a translation, such as
             a scatter.
-        MissingExtraError: for ONNX, without the package onnx.
+        ImportError: for ONNX, without the package onnx.
 
     Example:
         >>> net = jaxcnn.serial(jaxcnn.conv(4), jax.nn.relu, jaxcnn.global_avg_pool, jaxcnn.dense(2))

@@ -63,17 +63,17 @@ class _Jitted:
         self._traced: Any = jax.jit(
             fun, **{name: value for name, value in options.items() if name != "compiler_options"}
         )
-        self._in_blocks: dict[int, bool] = {}  # whether temporary memory is split, by number of values in the arguments
+        self._in_blocks: dict[Any, bool] = {}  # whether temporary memory is split, by the shapes of the arguments
 
     def _compiled(self, leaves: list[Any], args: Any, kwargs: Any) -> Any:
         """The `jax.jit` of the function with the options for a call. `leaves` are those of the arguments."""
         config: Any = jax.config  # type checkers do not find its settings
         if jax.default_backend() != "cpu" or has_compilation_cache() or config.jax_disable_jit:
             return self._whole
-        values = sum(getattr(leaf, "size", 1) for leaf in leaves)
-        if values not in self._in_blocks:
-            self._in_blocks[values] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK
-        return self._split if self._in_blocks[values] else self._whole
+        shapes = tuple([getattr(leaf, "shape", ()) for leaf in leaves])
+        if shapes not in self._in_blocks:
+            self._in_blocks[shapes] = _largest_array(self._traced.trace(*args, **kwargs).jaxpr) <= BLOCK
+        return self._split if self._in_blocks[shapes] else self._whole
 
     @functools.cached_property
     def _whole(self) -> Any:  # the type that jax.jit returns has no clear_cache
@@ -114,6 +114,7 @@ class _Jitted:
         return self._traced.eval_shape(*args, **kwargs)
 
     def clear_cache(self) -> None:
+        self._in_blocks.clear()
         for compiled in (self._whole, self._split, self._traced):
             compiled.clear_cache()
 

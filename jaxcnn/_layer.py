@@ -335,17 +335,20 @@ def check_train(train: Any) -> bool:
     return train
 
 
-def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False) -> Any:
-    """The Python number, if least <= value < below, or <= below if `closed`; else raises. A traced number is returned.
+def check_number(
+    layer: str, name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False
+) -> Any:
+    """Return the value as a Python number, if least <= value < below (<= below if `closed`). Otherwise raise.
 
-    Use the returned number: a NumPy scalar has a dtype of its own, which would change that of results.
+    A traced number is returned unchanged. Use the returned number: a NumPy scalar has a dtype of its own, which would
+    change that of results.
     """
     if is_traced_number(value):
         return value
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):
-        raise TypeError(f"{name} must be a number, got {short_repr(value)}")
+        raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
-        raise ValueError(f"{name} must be at least {least:g} and {most}, got {value}")
+        raise ValueError(f"{layer}: {name} must be at least {least:g} and {most}, got {value}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -42,7 +42,7 @@ def sharpness_aware(loss_fn: LossFn, rho: float = 0.05) -> LossFn:
     Source: Foret et al., "Sharpness-aware minimization for efficiently improving generalization", 2021.
     """
     check_loss("sharpness_aware", loss_fn)
-    rho = check_positive("sharpness_aware: rho", rho)
+    rho = check_positive("sharpness_aware", "rho", rho)
 
     @functools.wraps(loss_fn)
     def sharpness_aware_loss(params, state, batch, *, train, key=None):
@@ -91,7 +91,7 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
     Source: Abadi et al., "Deep learning with differential privacy", 2016.
     """
     check_loss("clip_per_example", loss_fn)
-    max_norm = check_positive("clip_per_example: max_norm", max_norm)
+    max_norm = check_positive("clip_per_example", "max_norm", max_norm)
 
     @functools.wraps(loss_fn)
     def clipped_loss(params, state, batch, *, train, key=None):

@@ -100,7 +100,7 @@ def _mixing(
             positions that are taken from the partner, or None if values are blended).
     """
     check_loss(name, loss_fn)
-    alpha = check_positive(f"{name}: alpha", alpha)
+    alpha = check_positive(name, "alpha", alpha)
 
     @functools.wraps(loss_fn)
     def mixed(params, state, batch, *, train, key=None):

@@ -71,8 +71,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015.
     """
-    decay = check_number("batch_norm: decay, the weight of the old running statistics,", decay, 0, 1, closed=True)
-    eps = check_number("batch_norm: eps", eps)
+    decay = check_number("batch_norm", "decay, the weight of the old running statistics,", decay, 0, 1, closed=True)
+    eps = check_number("batch_norm", "eps", eps)
 
     def init(key, x):
         shape = _channels(x, "batch_norm")
@@ -126,7 +126,7 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
 
     Source: Ba, Kiros and Hinton, "Layer normalization", 2016.
     """
-    eps = check_number("layer_norm: eps", eps)
+    eps = check_number("layer_norm", "eps", eps)
     _check_axis("layer_norm", axis)
 
     def init(key, x):
@@ -228,7 +228,7 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
 
     Source: Zhang and Sennrich, "Root mean square layer normalization", 2019.
     """
-    eps = check_number("rms_norm: eps", eps)
+    eps = check_number("rms_norm", "eps", eps)
     _check_axis("rms_norm", axis)
 
     def init(key, x):
@@ -247,7 +247,7 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
 
 def _grouped(name, groups: int | None, eps, center, scale) -> Layer:
     """A layer that normalizes groups of channels of each example; with groups=None, each channel."""
-    eps = check_number(f"{name}: eps", eps)
+    eps = check_number(name, "eps", eps)
 
     def channels_of(x):
         if groups is None:

@@ -85,7 +85,7 @@ def huber(model: Layer, *, delta: float = 1.0) -> LossFn:
 
     Source: Huber, "Robust estimation of a location parameter", 1964.
     """
-    delta = check_positive("huber: delta", delta)
+    delta = check_positive("huber", "delta", delta)
     return _regression("huber", model, lambda y, label: optax.huber_loss(y, label, delta=delta))
 
 

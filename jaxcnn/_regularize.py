@@ -127,7 +127,7 @@ def elastic_net(l1: float, l2: float, where: str = KERNELS) -> Penalty:
 
     Source: Zou and Hastie, "Regularization and variable selection via the elastic net", 2005.
     """
-    l1, l2 = check_number("elastic_net: l1", l1), check_number("elastic_net: l2", l2)
+    l1, l2 = check_number("elastic_net", "l1", l1), check_number("elastic_net", "l2", l2)
     return _penalty("elastic_net", 1.0, where, lambda w: l1 * _abs_sum(w) + l2 * jnp.square(w).sum())
 
 
@@ -166,7 +166,7 @@ def orthogonal(strength: float, where: str = KERNELS) -> Penalty:
 
 
 def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Array], jax.Array]) -> Penalty:
-    strength = check_number(f"{name}: the strength", strength)
+    strength = check_number(name, "the strength", strength)
 
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))

@@ -145,7 +145,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
     Source: Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
     """
     layer = as_layer(layer)
-    eps = check_number("weight_standardized: eps", eps)
+    eps = check_number("weight_standardized", "eps", eps)
 
     def standardize(kernel):
         centered, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))

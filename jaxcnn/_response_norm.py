@@ -52,8 +52,7 @@ def local_response_norm(
     check_integer("local_response_norm", "size", size)
     check_choice("local_response_norm", "padding", padding, ("SAME_LOWER", "SAME"))
     alpha, beta, k = (
-        check_number(f"local_response_norm: {name}", value)
-        for name, value in (("alpha", alpha), ("beta", beta), ("k", k))
+        check_number("local_response_norm", name, value) for name, value in (("alpha", alpha), ("beta", beta), ("k", k))
     )
     low, high = size // 2, (size - 1) // 2
     if padding == "SAME":
@@ -101,7 +100,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     Source: Woo et al., "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders", 2023.
     """
     name = "global_response_norm"
-    eps = check_number(f"{name}: eps", eps)
+    eps = check_number(name, "eps", eps)
 
     def init(key, x):
         spatial_rank(as_floating(x, name), name)

@@ -124,7 +124,7 @@ def freeze(layer: AnyLayer) -> Layer:
 
 @constructor
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
-    """Compute a layer in another precision and cast the output back to the input's dtype.
+    """Compute a layer in another dtype, and cast the output back to the input's dtype (mixed precision).
 
     Parameters stay float32 and are rounded where they are used. Statistics are computed in float32.
 
@@ -144,9 +144,7 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """
     layer = as_layer(layer)
     try:
-        if dtype is None:
-            raise TypeError("NumPy would read None as float64")
-        dtype = jnp.dtype(dtype)
+        dtype = jnp.dtype("None" if dtype is None else dtype)  # NumPy would read None as float64
     except TypeError as error:
         raise TypeError(f"cast: {dtype!r} is not a dtype; use one such as jnp.bfloat16") from error
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -181,7 +179,7 @@ def with_precision(layer: AnyLayer, precision: str) -> Layer:
         precision: "default", "high" or "highest", as in `jax.lax.Precision`. "highest" is full float32.
 
     Raises:
-        ValueError: for another precision.
+        ValueError: for an unknown precision.
 
     Example:
         >>> net = jaxcnn.serial(jaxcnn.conv(8), jaxcnn.flatten, head=jaxcnn.with_precision(jaxcnn.dense(1), "highest"))

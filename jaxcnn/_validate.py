@@ -18,7 +18,7 @@ _CHUNK = 1 << 22  # values per pass, to avoid temporary copies of the whole arra
 _LARGEST_RATIO = 16  # of mean |x| between training and evaluation data; less than 255, the ratio of bytes to [0, 1]
 
 
-def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "label")) -> int:
+def check_batch(name: str, batch: Any, required: tuple[str, ...]) -> int:
     """The number of examples in a batch, after checking that it is a dict of arrays of equal length.
 
     Raises:
@@ -27,7 +27,8 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...] = ("image", "la
             not fit into 32 bits.
     """
     if not isinstance(batch, dict):
-        raise TypeError(f'{name}: data must be a dict with "image" and "label", got {short_repr(batch)}')
+        entries = " and ".join(f'"{entry}"' for entry in required)
+        raise TypeError(f"{name} must be a dict{entries and ' with '}{entries}, got {short_repr(batch)}")
     for entry in required:
         if entry not in batch:
             raise ValueError(f"{name} has no {entry!r}; {expected_one_of(entry, batch)}")
@@ -63,7 +64,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
             counted = nonzero if ignore_label is None else nonzero & (label != ignore_label)
             counted = label[np.broadcast_to(counted, label.shape)]
             from_1 = (counted.min(), counted.max()) == (1, classes)
-            fix = "correct the label, use one model output per class, or ignore it by ignore_label"
+            fix = "correct the label, use one model output per class, or pass it as ignore_label"
             raise ValueError(
                 f"{name}: label[{at}] is {label[i]}, but the model has {classes} outputs, for labels from 0 to "
                 f"{classes - 1}; {'labels start at 1: subtract 1' if from_1 else fix}"
@@ -193,7 +194,7 @@ def _check_weights(name: str, weight: Any) -> None:
 def check_wide_integers(name: str, values: Any) -> None:
     """Raise ValueError for integers that JAX would wrap when it reduces them to 32 bits."""
     if isinstance(values, jax.Array):
-        return  # reduced already; a copy to the host would be for nothing
+        return  # already reduced to 32 bits: a check would only copy it to the host
     values = np.asarray(values)
     dtype = jax.dtypes.canonicalize_dtype(values.dtype)
     if dtype == values.dtype or not np.issubdtype(dtype, np.integer) or values.size == 0:

@@ -194,11 +194,11 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: s
     return number
 
 
-def check_positive(name: str, value: Any) -> Any:
+def check_positive(layer: str, name: str, value: Any) -> Any:
     """As `check_number`, for a finite number above 0."""
-    number = check_number(name, value)
+    number = check_number(layer, name, value)
     if not is_traced_number(number) and number <= 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+        raise ValueError(f"{layer}: {name} must be above 0, got {value}")
     return number
 
 
@@ -208,7 +208,7 @@ def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    low, high = (check_number(f"{name}: bounds", bound, -math.inf, closed=True) for bound in bounds)
+    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True) for bound in bounds)
     if not low < high:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
     return low, high

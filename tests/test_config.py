@@ -2,11 +2,13 @@
 
 import copy
 import json
+import math
 import platform
 import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from jaxcnn.data import DataError
@@ -177,6 +179,18 @@ def test_require_outside(epochs):
     message = rf"train\.epochs must be at least 1 and below 10, got {epochs}"
     with pytest.raises(ConfigError, match=message):
         require({"train": {"epochs": epochs}}, {"train.epochs": (1, 10)})
+
+
+def test_require_number():
+    limits = {"train.epochs": (1, math.inf)}
+    for config, message in (
+        ({}, "train.epochs is missing"),
+        ({"train": {"epochs": "3"}}, "train.epochs must be a number, got '3'"),
+        ({"train": {"epochs": 0}}, "train.epochs must be at least 1 and finite, got 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            require(config, limits)
+    require({"train": {"epochs": np.float32(2)}}, limits)
 
 
 def run_command(monkeypatch, main, *arguments):

@@ -19,6 +19,13 @@ def quadratic(scale):
     return {"image": x, "label": 3 * x}
 
 
+def test_settings_about_evaluation_have_no_effect():
+    one = find_learning_rate(cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, config=SGD, steps=10)
+    config = SGD | {"watch": "-loss", "patience": 3, "restore_best": True}
+    two = find_learning_rate(cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, config=config, steps=10)
+    np.testing.assert_array_equal(one.losses, two.losses)
+
+
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_suggestion_is_below_the_largest_stable_rate(scale):
     """Gradient descent on a quadratic with curvature h diverges for rates above 2 / h."""

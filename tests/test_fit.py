@@ -576,7 +576,7 @@ def test_accumulation_under_strict_promotion(tmp_path):
 
 def test_refuses_other_data(tmp_path):
     for train_data, message in (
-        ([1, 2], "fit needs a Dataset, a Stream, or a dict"),
+        ([1, 2], "train_data must be a Dataset, a Stream, a dict with"),
         ({"images": FEW.images}, "train_data has no 'image'; expected one of: images; did you mean 'images'"),
         ({"image": FEW.images}, "the batch has no 'label'; expected one of: image"),
         ({"image": FEW.images[:0], "label": FEW.labels[:0]}, "entries of the same length, at least 1"),
@@ -757,7 +757,7 @@ def test_evaluation_skips_batches_of_padding():
         (
             {"epochs": 1, "source": (np.zeros((4, 2)), np.zeros(4))},
             TypeError,
-            "loop: source must be that of data.source",
+            "loop: source must be the result of data.source",
         ),
     ],
 )

@@ -192,6 +192,13 @@ def test_mistakes_have_their_classes_and_probabilities():
     assert figure.axes[2].get_xlabel() == f"example {MISTAKES.index[2]}"
 
 
+def test_curves_of_metrics_that_only_the_evaluation_has():
+    history = [{"epoch": 1, "train": {"loss": 1.0}, "test": {"loss": 2.0, "mean_iou": 0.5, "matrix": [[1, 2]]}}]
+    axes = explain.plot_curves(history).axes
+    assert [ax.get_title() for ax in axes] == ["loss", "mean_iou"]
+    assert [len(ax.lines) for ax in axes] == [2, 1]
+
+
 def test_curves_are_those_of_the_records():
     loss, accuracy = explain.plot_curves(HISTORY).axes
     assert [(ax.get_title(), ax.get_xlabel()) for ax in (loss, accuracy)] == [("loss", "epoch"), ("accuracy", "epoch")]

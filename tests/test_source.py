@@ -20,7 +20,7 @@ def labels(source, step, count, **options):
 @pytest.mark.parametrize("given", [PAIR, (IMAGES, LABELS), [*PAIR.items()], data.Dataset(IMAGES, LABELS, ())])
 def test_kinds_of_data_in_memory(given):
     if isinstance(given, list):
-        with pytest.raises(TypeError, match=r"seen: fit needs a Dataset, a Stream, or a dict .* got \["):
+        with pytest.raises(TypeError, match=r"seen must be a Dataset, a Stream, a dict .* got \["):
             data.source(given, name="seen")
         return
     source = data.source(given, 4)

@@ -154,6 +154,16 @@ def test_jit_can_be_disabled(monkeypatch, cached):
         assert (float(f(jnp.ones(()))), float(f(-jnp.ones(())))) == (2, -1)
 
 
+def test_memory_is_split_by_the_shapes_of_the_arguments(monkeypatch):
+    module = sys.modules["jaxcnn._jit"]
+    monkeypatch.setattr(module, "has_compilation_cache", lambda: False)
+    monkeypatch.setattr(module, "BLOCK", 1000)
+    f = cnn.jit(lambda x: (x @ x.T).sum())
+    monkeypatch.setattr(f, "_with_options", lambda *, split: f"split: {split}")
+    compiled = lambda shape: f._compiled([x := jnp.ones(shape)], (x,), {})
+    assert [compiled((1, 100)), compiled((100, 1))] == ["split: True", "split: False"]
+
+
 def test_jit_compiles_once_and_keeps_the_name():
     traces = []
 

@@ -122,7 +122,7 @@ def _orders(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _chain(graph: Graph, name: str, *ops: str) -> Node | None:
-    """The last of nodes that each read the result of the next one first."""
+    """Follow the first inputs through nodes of these operators, and return the last node; None if one differs."""
     node = None
     for op in ops:
         node = graph.producer(name, op)

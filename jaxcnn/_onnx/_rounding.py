@@ -27,8 +27,8 @@ def finite_product(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 def offset_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """a + b, for (x + a) + b.
 
-    Vectors are trained. The sum of other numbers must be exact and no smaller than them: x + 2**23 - 2**23 rounds x to
-    integers.
+    Arrays with several elements are taken to be trained parameters: only a finite sum is required. A sum of scalars
+    must be exact, and no smaller than either of them: x + 2**23 - 2**23 rounds x to an integer.
     """
     with np.errstate(all="ignore"):
         total = np.asarray(a + b)
@@ -39,7 +39,10 @@ def offset_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 
 
 def moderate(factor: np.ndarray) -> bool:
-    """Whether x * factor is between the smallest and largest numbers for ordinary x; trained vectors count as such."""
+    """Whether x * factor neither overflows nor underflows for ordinary x.
+
+    True for arrays with several elements, which are taken to be trained parameters.
+    """
     limits = np.finfo(factor.dtype)
     size = np.abs(factor)
     return factor.size > 1 or bool(np.all((size == 0) | ((size >= limits.tiny**0.5) & (size <= limits.max**0.5))))

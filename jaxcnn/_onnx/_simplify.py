@@ -94,7 +94,10 @@ def _chain(graph: Graph, before: Node, node: Node, value: np.ndarray) -> bool:
 
 
 def _linear(graph: Graph, node: Node, op: str, value: np.ndarray) -> tuple[str, ...] | None:
-    """The inputs of a convolution or matrix product followed by a scale or offset; None if that is none per channel."""
+    """The inputs of a convolution or matrix product followed by a scale or offset.
+
+    None if the constant is neither a scalar nor one value per output channel.
+    """
     if node.inputs[1] not in graph.constants:
         return None
     x, kernel_name, *_ = node.inputs

@@ -116,8 +116,8 @@ def _solver(
     name: str, matvec: Callable[[Any], Any], damping: float, tolerance: float, max_steps: int
 ) -> Callable[[Any], tuple[Any, jax.Array]]:
     """b -> x with (A + damping I) x = b, and whether that holds."""
-    damping = check_number(f"{name}: damping", damping)
-    tolerance = check_number(f"{name}: tolerance", tolerance)
+    damping = check_number(name, "damping", damping)
+    tolerance = check_number(name, "tolerance", tolerance)
     max_steps = check_integer(name, "max_steps", max_steps)
     damped = lambda v: jax.tree.map(lambda a, x: a + damping * x, matvec(v), v)
 

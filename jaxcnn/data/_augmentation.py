@@ -61,8 +61,8 @@ def compose(
 
     Raises:
         TypeError: for an augmentation that is not a function.
-        ValueError: for a label map that has to be moved, but has another size than the image, or no `label_fill`; for
-            other numbers of images and label maps.
+        ValueError: if a label map must be moved, but its size differs from that of the image, or `label_fill` is
+            missing; if the numbers of images and label maps differ.
 
     Example:
         >>> change = jaxcnn.data.augment.compose(jaxcnn.data.augment.flip(), jaxcnn.data.augment.random_crop(2))

@@ -55,7 +55,7 @@ def check_limits(name: str, channels: Any, max_pixels: Any) -> None:
     """Raise an error that names the function unless channels is 1 or 3 and max_pixels a positive number."""
     if check_integer(name, "channels", channels, 0) not in (1, 3):
         raise ValueError(f"{name}: channels must be 1 or 3, got {channels}")
-    check_positive(f"{name}: max_pixels", max_pixels)
+    check_positive(name, "max_pixels", max_pixels)
 
 
 def reader(size: tuple[int, int], channels: int, max_pixels: int) -> Callable[[pathlib.Path], np.ndarray]:

@@ -1,8 +1,8 @@
-"""The errors that all file readers raise."""
+"""The errors of data sets and file readers."""
 
 
 class DataError(ValueError):
-    """A file is missing, damaged or not in the expected format."""
+    """Data are missing, damaged, too few, or not in the expected format."""
 
 
 class LabelError(DataError):

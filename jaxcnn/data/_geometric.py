@@ -87,7 +87,7 @@ def flip(rate: float = 0.5) -> Augment:
         >>> change(jax.random.key(0), jnp.array([[[0.0], [1.0]]]), jaxcnn.data.augment.When()).ravel().tolist()
         [1.0, 0.0]
     """
-    rate = check_number("flip: rate", rate, 0, 1, closed=True)
+    rate = check_number("flip", "rate", rate, 0, 1, closed=True)
 
     def augment(key, image, when, fill=None):
         check_spatial("flip", image, (2, 3))
@@ -140,7 +140,7 @@ def rotate(degrees: float) -> Augment:
         >>> change(jax.random.key(0), jnp.ones((8, 8, 3)), jaxcnn.data.augment.When()).shape
         (8, 8, 3)
     """
-    degrees = check_number("rotate: degrees", degrees, 0)
+    degrees = check_number("rotate", "degrees", degrees, 0)
     return _warping("rotate", lambda key: (rotation(jnp.deg2rad(uniform(key, -degrees, degrees))), 0.0))
 
 
@@ -164,7 +164,7 @@ def affine(degrees: float = 0.0, pixels: float = 0.0, zoom: float = 0.0, shear: 
         (8, 8, 3)
     """
     options = {"degrees": degrees, "pixels": pixels, "zoom": zoom, "shear": shear}
-    degrees, pixels, zoom, shear = (check_number(f"affine: {name}", value, 0) for name, value in options.items())
+    degrees, pixels, zoom, shear = (check_number("affine", name, value, 0) for name, value in options.items())
 
     def draw(key):
         angle, slope, size, *shifts = uniform(key, -1.0, 1.0, (5,))

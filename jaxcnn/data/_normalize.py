@@ -27,8 +27,8 @@ def normalize(mean: Sequence[float] | Dataset, std: Sequence[float] | None = Non
     Raises:
         TypeError: if the images are neither floating-point nor uint8, mean or std are not numbers, or a std is given
             with a data set.
-        ValueError: if a data set has no images, a value is not finite, a std is not positive, both in float32, or the
-            number of channels does not match.
+        ValueError: if the data set has no images, a mean or std is not finite in float32, a std is not positive in
+            float32, or the number of channels does not match.
 
     Example:
         >>> model = jaxcnn.serial(jaxcnn.data.normalize([0.5], [0.25]), jaxcnn.flatten)

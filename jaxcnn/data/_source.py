@@ -116,8 +116,7 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     data = _as_read(data)
     if not isinstance(data, dict):
         raise TypeError(
-            f'{name}: fit needs a Dataset, a Stream, or a dict with "image", or a pair (image, label), '
-            f"got {short_repr(data)}"
+            f'{name} must be a Dataset, a Stream, a dict with "image", or a pair (image, label), got {short_repr(data)}'
         )
     check_integer("source", "batch_size", batch_size)
     check_batch(name, data, required=("image",))

@@ -31,7 +31,8 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
         >>> len(train_data.images), len(test_data.images)
         (7199, 801)
     """
-    check_positive("test_fraction", check_number("test_fraction", test_fraction, 0, 1))
+    test_fraction = check_number("train_test_split", "test_fraction", test_fraction, 0, 1)
+    check_positive("train_test_split", "test_fraction", test_fraction)
     check_integer("train_test_split", "seed", seed, 0)
     if not isinstance(dataset, Dataset):
         raise TypeError(

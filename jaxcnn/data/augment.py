@@ -120,9 +120,9 @@ def random_erasing(
 
     Source: Zhong et al., "Random erasing data augmentation", 2020.
     """
-    rate = check_number("random_erasing: rate", rate, 0, 1, closed=True)
-    area = _checked_range("random_erasing: area", area, functools.partial(check_number, below=1, closed=True))
-    ratio = _checked_range("random_erasing: ratio", ratio, check_positive)
+    rate = check_number("random_erasing", "rate", rate, 0, 1, closed=True)
+    area = _checked_range("area", area, functools.partial(check_number, below=1, closed=True))
+    ratio = _checked_range("ratio", ratio, check_positive)
 
     def augment(key, image, when):
         height, width = check_spatial("random_erasing", image, (2,))
@@ -141,13 +141,13 @@ def random_erasing(
     return in_float32(augment)
 
 
-def _checked_range(name: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[float, float]:
+def _checked_range(name: str, values: Any, check: Callable[[str, str, Any], Any]) -> tuple[float, float]:
     """Return `values` as (low, high), two numbers that `check` accepts, or raise an error that names the argument."""
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
-        raise TypeError(f"{name} must be two numbers, (low, high), got {short_repr(values)}")
-    low, high = (check(name, value) for value in values)
+        raise TypeError(f"random_erasing: {name} must be two numbers, (low, high), got {short_repr(values)}")
+    low, high = (check("random_erasing", name, value) for value in values)
     if low > high:
-        raise ValueError(f"{name} must be (low, high) with low <= high, got {values}")
+        raise ValueError(f"random_erasing: {name} must be (low, high) with low <= high, got {values}")
     return low, high
 
 
@@ -227,7 +227,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """
     check_integer("rand_augment", "count", count, 0)
-    strength = check_number("rand_augment: magnitude", magnitude, 0, 30, closed=True) / 30
+    strength = check_number("rand_augment", "magnitude", magnitude, 0, 30, closed=True) / 30
 
     def apply_random(key, x, operations):
         for step_key in jax.random.split(key, count) if count else ():
@@ -296,7 +296,7 @@ def _rand_augment_operations(
 
 
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:
-    amount = check_number(f"{name}: amount", amount, 0)
+    amount = check_number(name, "amount", amount, 0)
 
     def augment(key, image, when):
         check_spatial(name, image, (2, 3))

@@ -1,9 +1,9 @@
 """Image corruptions at five severities, to measure how robust a classifier is. They can be compiled and vmapped.
 
 The twelve corruptions of ImageNet-C and CIFAR-10-C that are formulas of the image and of random numbers: noise, blur,
-weather and digital. The benchmark has three more: frost needs photos of ice, glass blur exchanges pixels one after the
-other, and snow is left out with them. The images of the benchmark were created by other programs, so results are
-similar to published ones, but not comparable digit by digit.
+weather and digital. The benchmark has three more: frost, which needs photos of ice, glass blur, which exchanges pixels
+one after the other, and snow. They are not implemented. The images of the benchmark were created by other programs, so
+results are similar to published ones, but not comparable digit by digit.
 
 A corruption, such as `fog(3)`, is an augmentation of `data.augment`: `(key, image (H, W, C), when) -> image`. `corrupt`
 applies one by its name to a batch. Images have at least 8 x 8 pixels and 1 or 3 channels: floats from 0 to 1, or uint8
@@ -329,10 +329,10 @@ def contrast(severity: int) -> Augment:
 def elastic_transform(severity: int) -> Augment:
     """y[p] = x[p + a(p) + amount * smooth(u)[p]],  u uniform in [-1, 1] for each pixel and direction.
 
-    a(p) is the affine displacement that moves three points, a sixth of the side from each other's mean, by up to
-    `shift` in each direction. Interpolation is bilinear, and the border is reflected. Parameters: amount, the std of
-    the Gaussian in pixels, and shift in pixels. In their order, the severities go from affine to local distortions: the
-    distance to the image does not grow with them, as the shift becomes smaller.
+    a(p) is the affine displacement that moves three corners of a centered square, whose side is 2/3 of the shorter
+    side, by up to `shift` in each direction. Interpolation is bilinear, and the border is reflected. Parameters:
+    amount, the std of the Gaussian in pixels, and shift in pixels. From severity 1 to 5, the distortion changes from
+    affine to local. The distance to the image does not grow with the severity, because `shift` decreases.
 
     Args:
         severity: from 1 to 5.

@@ -77,7 +77,7 @@ def feature_visualization(
     check_integer(name, "steps", steps)
     check_integer(name, "jitter", jitter, 0)
     options = {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}
-    learning_rate, l2, total_variation = (check_number(f"{name}: {option}", options[option]) for option in options)
+    learning_rate, l2, total_variation = (check_number(name, option, options[option]) for option in options)
     low, high = check_bounds(name, bounds) or (-math.inf, math.inf)
     axes = tuple(range(1, spatial_rank(x, name) + 1))
     probe = capture(as_layer(model), re.escape(check_path(name, layer)))

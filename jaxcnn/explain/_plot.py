@@ -1,7 +1,7 @@
 """Figures of the results of `jaxcnn.explain`, drawn with matplotlib (the extra "plot").
 
 Each function returns a `matplotlib.figure.Figure`, independent of pyplot. Save it with `figure.savefig("x.png")`.
-Without matplotlib, it raises a MissingExtraError with the install command.
+Without matplotlib, it raises an ImportError with the install command.
 The background is transparent; lines and text are legible on white and on black. The colors are safe for color-blind
 readers: viridis, cividis and the palette of Okabe and Ito, "Color universal design", 2008.
 """
@@ -268,7 +268,7 @@ def plot_mistakes(images: Any, mistakes: Mistakes, classes: Sequence[str] | None
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Plot all recorded metrics by epoch, from `FitResult.history` or the lines of metrics.jsonl.
+    """Plot the recorded metrics that are numbers by epoch, from `FitResult.history` or the lines of metrics.jsonl.
 
     Args:
         history: one record per epoch with "epoch", "train" and optionally "test", which hold metrics by name.
@@ -280,7 +280,9 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
         >>> history = [{"epoch": i, "train": {"loss": 1 / i}, "test": {"loss": 2 / i}} for i in (1, 2, 3)]
         >>> figure = jaxcnn.explain.plot_curves(history)
     """
-    metrics = sorted({name for record in history for name in record["train"]}, key=lambda name: (name != "loss", name))
+    parts = [part for record in history for part in (record["train"], record.get("test", {}))]
+    names = {name for part in parts for name, value in part.items() if not isinstance(value, list)}
+    metrics = sorted(names, key=lambda name: (name != "loss", name))
     if not metrics:
         raise ValueError("plot_curves needs the records of at least one epoch, got none")
     figure, axes = new_figure(1, len(metrics), 4.5 * len(metrics), 3.2)

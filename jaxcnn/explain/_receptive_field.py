@@ -88,7 +88,7 @@ def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
 
     The result is for evaluation mode and needs only shapes. It is exact for convolutions (strided, dilated,
     transposed), pools, resizing and parallel branches. An operation that mixes all positions (a global pool, a dense
-    layer after `flatten`) has the union of its inputs' fields, as has an unsupported operation. If units at the
+    layer after `flatten`) has the union of its inputs' fields. So has an unknown operation. If units at the
     border differ (padding other than zeros), the field is that of the central units. A layer in `repeat` has the
     combined field of all repetitions. Auxiliary heads, which have no output in evaluation, are left out.
 

@@ -86,9 +86,9 @@ def smooth_grad(
     """
     x = as_floating(x, "smooth_grad")
     check_key(key)
-    noise = check_number("smooth_grad: noise", noise)
+    noise = check_number("smooth_grad", "noise", noise)
     check_integer("smooth_grad", "samples", samples)
-    label = _class_labels(_logits("smooth_grad", model, params, state, x), label)
+    label = _class_labels("smooth_grad", _logits("smooth_grad", model, params, state, x), label)
     axes = tuple(range(1, x.ndim))
     sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
 
@@ -138,7 +138,7 @@ def integrated_gradients(
             f"got shape {baseline.shape}"
         )
     baseline = jnp.broadcast_to(baseline, x.shape)
-    label = _class_labels(_logits("integrated_gradients", model, params, state, x), label)
+    label = _class_labels("integrated_gradients", _logits("integrated_gradients", model, params, state, x), label)
 
     def between(k):
         return baseline + ((k + 0.5) / steps).astype(x.dtype) * (x - baseline)
@@ -187,7 +187,7 @@ def grad_cam(
 
     def score(offset):
         logits, activations = outputs({layer: offset})
-        return _score(_checked_logits("grad_cam", logits), label), activations[layer]
+        return _score("grad_cam", _checked_logits("grad_cam", logits), label), activations[layer]
 
     gradient, activation = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     weights = gradient.mean(tuple(range(1, x.ndim - 1)), keepdims=True)
@@ -205,18 +205,18 @@ def _checked_logits(name: str, logits: Any) -> jax.Array:
     return logits
 
 
-def _class_labels(logits: jax.Array, label: Any) -> jax.Array:
+def _class_labels(name: str, logits: jax.Array, label: Any) -> jax.Array:
     """The class (N,) whose score is attributed, for each example."""
-    return logits.argmax(-1) if label is None else checked_classes("label", label, *logits.shape)
+    return logits.argmax(-1) if label is None else checked_classes(f"{name}: label", label, *logits.shape)
 
 
-def _score(logits: jax.Array, label: Any) -> jax.Array:
+def _score(name: str, logits: jax.Array, label: Any) -> jax.Array:
     """The sum of all scores. Examples are independent, so its gradient contains the gradient of each score."""
-    return jnp.take_along_axis(logits, _class_labels(logits, label)[:, None], axis=1).sum()
+    return jnp.take_along_axis(logits, _class_labels(name, logits, label)[:, None], axis=1).sum()
 
 
 def _gradient(name: str, model: AnyLayer, params: Params, state: State, label: Any) -> Callable[[jax.Array], jax.Array]:
-    return jax.grad(lambda x: _score(_logits(name, model, params, state, x), label))
+    return jax.grad(lambda x: _score(name, _logits(name, model, params, state, x), label))
 
 
 def _mean(gradient: Callable[[jax.Array], jax.Array], point: Callable[[jax.Array], jax.Array], n: int) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._jax import scan_counts
 from jaxcnn._program import inner_programs, interpret
 from jaxcnn.explain._span import Constant, Dependence, Span, constant, shift_axes, union
 
@@ -50,14 +51,11 @@ def _constant_results(eqn: Any, operands: list[Constant]) -> list[Constant]:
 
 def _scan(eqn: Any, operands: list[Dependence]) -> list[Dependence]:
     """Run all steps of a scan in sequence. Each stacked output depends on the union over all steps."""
-    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
     # Operands are constants, the carry and scanned arrays. Results are the carry and stacked outputs.
-    scanned = [outer.aval.ndim > inner.aval.ndim for outer, inner in zip(eqn.invars, body.invars, strict=True)]
-    stacked = [outer.aval.ndim > inner.aval.ndim for outer, inner in zip(eqn.outvars, body.outvars, strict=True)]
-    n_carry = stacked.count(False)
-    carry = slice(scanned.count(False) - n_carry, scanned.count(False))
-    args = [shift_axes(value, -1) if is_slice else value for value, is_slice in zip(operands, scanned, strict=True)]
-    outputs: list[Dependence] = [None] * stacked.count(True)
+    constants, n_carry = scan_counts(eqn.params)
+    carry = slice(constants, constants + n_carry)
+    args = [*operands[: carry.stop], *(shift_axes(value, -1) for value in operands[carry.stop :])]
+    outputs: list[Dependence] = [None] * (len(eqn.outvars) - n_carry)
     for _ in range(eqn.params["length"]):
         args[carry] = (union([value]) for value in args[carry])  # an initial constant changes in later steps
         results = propagate(eqn.params["jaxpr"], args)

@@ -108,7 +108,7 @@ def fuse_repvgg(params: Params, state: State, *, eps: float = 1e-5) -> Params:
 
     Source: Ding et al., "RepVGG: making VGG-style ConvNets great again", 2021.
     """
-    eps = check_number("fuse_repvgg: eps", eps)
+    eps = check_number("fuse_repvgg", "eps", eps)
     fused, count = _fused(params, state, eps, "")
     if not count:
         raise ValueError(f"fuse_repvgg: no block in params {short_repr(params)} has the branches of a RepVGG")

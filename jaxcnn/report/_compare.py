@@ -15,9 +15,9 @@ from jaxcnn.report._settings import setting_text
 from jaxcnn.report._sweep import logged_sweep
 from jaxcnn.report._training import duration, metric_text
 from jaxcnn.train._config import flat_entries
+from jaxcnn.train._event import PART_NAMES, scalar_metrics
 from jaxcnn.train.callbacks import metric_to_maximize
 
-_PARTS = {"test": "test", "train": "training"}
 _METRICS = 8  # maximum number of metrics in the table
 _COLORS = (5, 6, 3, 7, 2, 1, 4)  # the class colors of the runs: those with the most contrast on white and black first
 _MISSING = "(none)"  # a setting or version that the run did not record
@@ -143,7 +143,8 @@ def _metrics(runs: Sequence[_Compared]) -> Html:
     compared = any(best)
     columns = ["run", "epochs", *(["best epoch"] if compared else [])]
     for part, name in shown[:_METRICS]:
-        columns += [f"{_PARTS[part]} {name}, last", *([f"{_PARTS[part]} {name}, best epoch"] if compared else [])]
+        title = f"{PART_NAMES[part]} {name}"
+        columns += [f"{title}, last", *([f"{title}, best epoch"] if compared else [])]
     rows = []
     for color, run, best_record in zip(_color_indices(runs), runs, best, strict=True):
         last = run.history[-1] if run.history else {}
@@ -166,7 +167,7 @@ def _best_record(history: Sequence[dict[str, Any]], watch: str) -> dict[str, Any
     """The record of the first epoch with the best watched metric on the evaluation data; empty if there is none."""
     best, largest = {}, -math.inf
     for record in history:
-        metrics = {name: math.nan if value is None else value for name, value in record.get("test", {}).items()}
+        metrics = record.get("test", {})
         watched = watch.removeprefix("-") or ("accuracy" if "accuracy" in metrics else "loss")
         if not isinstance(metrics.get(watched), int | float):
             continue
@@ -179,16 +180,11 @@ def _best_record(history: Sequence[dict[str, Any]], watch: str) -> dict[str, Any
 def _series(runs: Iterable[_Compared]) -> list[tuple[str, str]]:
     """(part, metric) of all numbers in the records: accuracies, then losses, then others; test before training."""
     found = dict.fromkeys(
-        (part, name)
-        for run in runs
-        for record in run.history
-        for part in _PARTS
-        for name, value in record.get(part, {}).items()
-        if not isinstance(value, list)
+        (part, name) for part in PART_NAMES for run in runs for name in scalar_metrics(run.history, part)
     )
     first = ["accuracy", "loss"]
     rank = lambda name: first.index(name) if name in first else len(first)
-    return sorted(found, key=lambda series: (list(_PARTS).index(series[0]), rank(series[1])))
+    return sorted(found, key=lambda series: (list(PART_NAMES).index(series[0]), rank(series[1])))
 
 
 def _curves(runs: Sequence[_Compared]) -> Html:
@@ -200,7 +196,7 @@ def _curves(runs: Sequence[_Compared]) -> Html:
     charts = []
     for part, name in shown:
         curves = [_curve(run.history, part, name) for run in runs]
-        title = f"{_PARTS[part]} {name}"
+        title = f"{PART_NAMES[part]} {name}"
         ends = (f"{run} {_text(name, curve[-1])}" for run, curve in zip(names, curves, strict=True) if curve)
         label = f"{title} per epoch of {len(runs)} runs; at the end: {', '.join(ends)}"
         charts.append(curves_chart(title, curves, colors, percent=name == "accuracy", label=label))

@@ -58,7 +58,7 @@ def example(values: np.ndarray, alt: str) -> Html:
 
 
 def curves(lines: np.ndarray, alt: str) -> Html:
-    """Lines (count, T) over a common axis from their smallest to their largest value. A gap is a value not finite."""
+    """Lines (count, T) over a common axis from the smallest to the largest value. Non-finite values are gaps."""
     finite = lines[np.isfinite(lines)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if high <= low:

@@ -40,7 +40,7 @@ _TILE = 48  # maximum pixels per side of a feature map
 def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state: State, data: Data) -> None:
     """Analyze a trained network and save what `report` shows: arrays in `explain.npz`, text in `explain.json`.
 
-    The analysis contains the layers, and predictions. Their task follows from the shapes of the output and the labels,
+    The analysis contains the layers and the predictions. The task follows from the shapes of the output and the labels,
     and from the labels of the first batch:
 
         task                          output            labels

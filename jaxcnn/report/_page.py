@@ -112,6 +112,8 @@ def number(value: float, digits: int) -> str:
 def percentage(value: float) -> str:
     if math.isnan(value):
         return "not finite"
+    if value in (0, 1):
+        return f"{value:.0%}"
     return f"{value:.1%}" if 5e-4 <= value < 0.9995 else "below 0.1%" if value < 0.5 else "above 99.9%"
 
 

@@ -14,6 +14,7 @@ from jaxcnn.report._run_files import read_run
 from jaxcnn.report._settings import settings
 from jaxcnn.report._sweep import logged_sweep, sweep_section
 from jaxcnn.report._training import duration, metric_text, training
+from jaxcnn.train._event import PART_NAMES, scalar_metrics
 
 _METRICS = 8  # maximum number of metrics in the header
 
@@ -81,12 +82,11 @@ def _header(
     epochs: int | None,
 ) -> Html:
     last = records[-1] if records else {}
-    name, part = ("test", "test") if "test" in last else ("training", "train")
-    metrics = last.get(part, {})
-    scalars = [key for key, value in metrics.items() if not isinstance(value, list)]
+    part = "test" if "test" in last else "train"
+    metrics, scalars = last.get(part, {}), scalar_metrics([last], part)
     first = ("accuracy", "loss")
     shown = [*(key for key in first if key in scalars), *(key for key in scalars if key not in first)][:_METRICS]
-    results = {f"{name} {key}": metric_text(key, metrics[key]) for key in shown}
+    results = {f"{PART_NAMES[part]} {key}": metric_text(key, metrics[key]) for key in shown}
     results["epochs"] = str(last.get("epoch", 0)) + (f" of {epochs}" if epochs else "")
     if last.get("seconds") is not None:
         results["time"] = duration(last["seconds"])

@@ -8,6 +8,7 @@ from typing import Any
 from jaxcnn.report._chart import curves_chart
 from jaxcnn.report._drawing import css_color, swatch
 from jaxcnn.report._page import Html, joined, table, tag
+from jaxcnn.train._event import PART_NAMES, scalar_metrics
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 
 _COLORED = 7  # groups with a color of their own; the rest is gray
@@ -24,21 +25,18 @@ def sweep_section(result: SweepResult) -> Html:
     runs = result.runs
     groups, rows = result.groups(), result.rows()
     part = "test" if any("test" in epoch for run in runs for epoch in run.history) else "train"
-    names = dict.fromkeys(
-        name
-        for run in runs
-        for epoch in run.history
-        for name, value in epoch[part].items()
-        if not isinstance(value, list)
-    )
+    names = scalar_metrics((epoch for run in runs for epoch in run.history), part)
     ranks = [rank for rank, (_, members) in enumerate(groups) for _ in members]
     histories = [run.history for _, members in groups for run in members]
     charts = []
     for name in names:
-        curves = [[math.nan if (value := epoch[part].get(name)) is None else value for epoch in h] for h in histories]
+        values = [[epoch[part].get(name) for epoch in history] for history in histories]
+        curves = [[math.nan if value is None else value for value in line] for line in values]
         colors = [_color(rank) for rank in ranks]
         label = f"{name} per epoch of {len(runs)} runs"
-        charts.append(curves_chart(f"{part} {name}", curves, colors, percent=name == "accuracy", label=label))
+        charts.append(
+            curves_chart(f"{PART_NAMES[part]} {name}", curves, colors, percent=name == "accuracy", label=label)
+        )
     text = [f"{len(runs)} runs of {len(groups)} combinations of settings."]
     if nonfinite := sum(run.nonfinite_step is not None for run in runs):
         text.append(f"{nonfinite} of them ended early, because a value was not finite.")

@@ -137,7 +137,7 @@ def _regression(info: Info, arrays: Arrays) -> list[Html]:
 def _labels(info: Info, arrays: Arrays) -> list[Html]:
     names = info["names"]
     rows = [
-        (names[k], percentage(prevalence) if prevalence else "0%", *map(_text, rest))
+        (names[k], percentage(prevalence), *map(_text, rest))
         for k, (prevalence, *rest) in enumerate(arrays["quality"].T)
     ]
     columns = ["label", "prevalence", "precision", "recall", "average precision"]

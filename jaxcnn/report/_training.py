@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxcnn.report._chart import chart
 from jaxcnn.report._page import Html, joined, table, tag
+from jaxcnn.train._event import PART_NAMES, scalar_metrics
 
 _EPOCHS = 200  # maximum number shown
 _ENTRIES = 20  # maximum length of a row or column of a metric that is an array
@@ -20,27 +21,20 @@ _NOTES = {"penalty": "The l1 and l2 penalties on the weights. Training minimizes
 def training(records: list[dict[str, Any]]) -> Html:
     if not records:
         return tag("p", "No epoch has been recorded yet.")
-    parts = {"training": "train", "test": "test"}
     arrays = {
         f"{name} {metric}": np.array(value, float)
-        for name, part in parts.items()
+        for part, name in PART_NAMES.items()
         for metric, value in records[-1].get(part, {}).items()
         if isinstance(value, list)
     }
-    names = {
-        name: None
-        for record in records
-        for part in parts.values()
-        for name, value in record.get(part, {}).items()
-        if not isinstance(value, list)
-    }
+    names = dict.fromkeys(name for part in ("train", "test") for name in scalar_metrics(records, part))
     metrics = sorted(names, key=lambda name: name != "loss")
     indices = np.unique(np.linspace(0, len(records) - 1, min(len(records), _EPOCHS)).round().astype(int))
     sampled = [records[i] for i in indices]
     charts, columns = [], {"epoch": [record["epoch"] for record in sampled]}
     for metric in metrics:
         series = {}
-        for name, part in parts.items():
+        for part, name in reversed(PART_NAMES.items()):
             line = [record.get(part, {}).get(metric, "") for record in sampled]
             if any(value != "" for value in line):
                 columns[f"{name} {metric}"] = [metric_text(metric, value) for value in line]

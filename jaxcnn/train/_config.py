@@ -2,9 +2,13 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 
 Config = dict[str, Any]
@@ -25,7 +29,7 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
         limits: key.path -> (minimum, bound). The value must be at least the minimum and below the bound.
 
     Raises:
-        ConfigError: for a value outside its limits.
+        ConfigError: for a value that is missing, not a number, or outside its limits.
 
     Example:
         >>> jaxcnn.train.require({"train": {"epochs": 0}}, {"train.epochs": (1, 1000)})
@@ -34,8 +38,14 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
     """
     values = dict(flat_entries(config))
     for path, (minimum, bound) in limits.items():
-        if not minimum <= values[path] < bound:
-            raise ConfigError(f"{path} must be at least {minimum} and below {bound}, got {values[path]}")
+        if path not in values:
+            raise ConfigError(f"{path} is missing")
+        value: Any = values[path]
+        if not isinstance(value, (int, float, np.number)):
+            raise ConfigError(f"{path} must be a number, got {short_repr(value)}")
+        if not minimum <= value < bound:
+            upper = "finite" if bound == math.inf else f"below {bound}"
+            raise ConfigError(f"{path} must be at least {minimum} and {upper}, got {value}")
 
 
 def require_known(path: str, name: Any, known: Iterable[str]) -> None:

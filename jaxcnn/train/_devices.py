@@ -39,8 +39,7 @@ def to_devices(source: Source) -> Source:
     """The source on the devices: data in memory are replicated, the batches of a stream are split."""
     if source.stream is None:
         return source._replace(arrays=replicate(source.arrays))
-    # source.batches adds the weights of padded rows before the batch is split; shuffle=True avoids doing it twice.
-    return source._replace(stream=lambda step: map(global_batch, source.batches(step)), shuffle=True)
+    return source._replace(stream=lambda step: map(global_batch, source.batches(step)))
 
 
 def all_gather(value: int) -> list[int]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +14,14 @@ from jaxcnn.train._guard import leaf_name
 from jaxcnn.train._optimizer import ema_params
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
+
+PART_NAMES = {"test": "test", "train": "training"}  # the data sets whose metrics a record has -> their names in texts
+
+
+def scalar_metrics(history: Iterable[Mapping[str, Any]], part: str) -> list[str]:
+    """The names of the metrics of a data set that are numbers, in the order of their first records."""
+    values = (item for record in history for item in record.get(part, {}).items())
+    return [*dict.fromkeys(name for name, value in values if not isinstance(value, list))]
 
 
 class Carry(NamedTuple):
@@ -27,11 +35,11 @@ class Carry(NamedTuple):
 
 
 def format_metrics(metrics: Mapping[str, Any], *, precise: bool = False) -> str:
-    """Metrics as text: the accuracy in percent; "n/a" for a value that is not finite; only numbers."""
+    """Metrics as text, the accuracy in percent. Values that are not finite are "n/a", arrays are left out."""
     digits = 2 if precise else 1
 
     def formatted(name, value):
-        if value is None or math.isnan(value):
+        if value is None or not math.isfinite(value):
             return f"{name} n/a"
         return f"{name} {value:.{digits}%}" if name == "accuracy" else f"{name} {value:.{digits + 2}f}"
 
@@ -47,6 +55,7 @@ class Event:
     carry: the train_state and counters, on the devices. To continue from another state, replace it and `step`. The next
         call donates its buffers: copy what you keep.
     step: steps done; steps: per epoch; epochs: of the whole training; batch_size: rows per batch.
+    images_per_second: speed of the last compiled call; start_time: of training, by `time.monotonic`.
     metrics: mean metrics over the finite steps of the epoch so far; each is None if no step was finite.
     record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add. `fit` adds
         "test", the metrics of eval_data, and, after the user's callbacks, "seconds" and "images_per_second".

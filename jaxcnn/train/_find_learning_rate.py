@@ -18,7 +18,7 @@ from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._many_steps import augmented, rows_of_step
-from jaxcnn.train._recipe import Loss, augmentation, resolve, training_loss
+from jaxcnn.train._recipe import FIT, Loss, augmentation, resolve, training_loss
 from jaxcnn.train._sweep_programs import programs
 from jaxcnn.train._sweep_space import Space
 
@@ -59,16 +59,18 @@ def find_learning_rate(
 
     rate[i] = low * (high / low)^(i / (steps - 1))
 
-    The loss first stays, then falls, then diverges. The suggestion is the rate at which it falls fastest: above it, the
-    steps begin to be too large. `explain.plot_learning_rates` shows the curve. The trained parameters are discarded.
+    The loss is constant at first, then falls, then diverges. The suggestion is the rate at which it falls fastest. At
+    larger rates, the steps become too large. `explain.plot_learning_rates` shows the curve. The trained parameters are
+    discarded.
 
     Args:
         model, train_data, loss: as for `fit`, with data in memory.
-        config: as for `fit`. The schedule and the learning rate of the optimizer have no effect.
+        config: as for `fit`. The schedule, the learning rate, and the settings about evaluation data have no effect.
         low, high: the first and the last learning rate.
         steps: number of steps, at least 10.
 
     Raises:
+        TypeError: for data that are not in memory, or an argument of another type.
         ValueError: for invalid arguments, or if the loss is not finite at the first steps or does not fall.
 
     Example:
@@ -80,13 +82,14 @@ def find_learning_rate(
 
     Source: Smith, "Cyclical learning rates for training neural networks", 2017.
     """
-    low = check_positive("find_learning_rate: low", low)
-    high = check_number("find_learning_rate: high", high)
+    low = check_positive("find_learning_rate", "low", low)
+    high = check_number("find_learning_rate", "high", high)
     if not low < high:
         raise ValueError(f"find_learning_rate: high must be above low, got {low} and {high}")
     check_integer("find_learning_rate", "steps", steps, 10)
     constant = {"schedule": {"name": "constant", "warmup": 0.0, "end": 0.0}}
-    config = resolve(config or {}) | constant
+    without_evaluation = {name: FIT[name] for name in ("watch", "patience", "restore_best")}
+    config = resolve(config or {}) | constant | without_evaluation
     name = "optimizer.learning_rate"
     space = Space(as_layer(model), config, {name: [low, high]})
     source, _ = sources(train_data, None, config)

@@ -119,8 +119,8 @@ def fit(
             function.
         run: the run folder and progress output. Default: a new folder in `runs/`.
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
-        seeds: train this many networks in one program, with the seeds from the setting "seed" on, and return a
-            `SweepResult`: short for `sweep(.., over={"seed": range(seeds)})`, which describes what a sweep supports.
+        seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting
+            "seed" on. The result is that of `sweep(.., over={"seed": ..})`, which describes what it supports.
 
     Raises:
         TypeError: if the loss or a callback is not callable, a metric is not a `Metric`, or `run` or `start` is of

@@ -68,7 +68,7 @@ def loop(
         3 6 ['accuracy', 'loss']
     """
     if not isinstance(source, Source):
-        raise TypeError(f"loop: source must be that of data.source(arrays, batch_size), got {short_repr(source)}")
+        raise TypeError(f"loop: source must be the result of data.source(data, batch_size), got {short_repr(source)}")
     for name, number in (("epochs", epochs), ("skip", skip), ("every", every)):
         check_integer("loop", name, number, 0)
     source = to_devices(source)

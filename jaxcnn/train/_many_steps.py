@@ -78,11 +78,7 @@ def carry_update(
 
 def _from_memory(source: Source) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`feed` returns all rows and the epoch's order for one call; `read` selects the batch of a step."""
-
-    def order_of(key, epoch):
-        return source.order(key, epoch)
-
-    compiled = jit(order_of, out_shardings=replicated_sharding())
+    compiled = jit(source.order, out_shardings=replicated_sharding())
     cached_for, order = None, None  # the epoch and key of the cached order
 
     def feed(carry: Carry, step: int, count: int) -> Iterator[tuple[Any, int]]:

@@ -108,7 +108,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """gradient -> (mean over `accumulate` steps) -> (clip) -> (+ decay * w) -> optax optimizer -> (EMA)
 
-    All stages after the mean run once per update. So the EMA of the parameters also changes once per update.
+    All stages after the mean, including the EMA, run once per update.
 
     An optimizer with decoupled weight decay, such as adamw, receives the rate: w shrinks by learning rate * decay. For
     others, such as sgd and adam, decay * w is added to the gradient, as in PyTorch.
@@ -262,7 +262,7 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
 
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
     """
-    decay = check_number("with_ema: decay", decay, 0, 1)
+    decay = check_number("with_ema", "decay", decay, 0, 1)
 
     def init(params):
         return EmaState(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxcnn._layer import Params, State
 from jaxcnn._path import count_params
-from jaxcnn.train._event import Event, format_metrics
+from jaxcnn.train._event import PART_NAMES, Event, format_metrics
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 
@@ -42,13 +42,15 @@ class FitResult(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """One line with the metrics (else the loss) of params on the evaluation data (else training data)."""
+        """One line: the metrics of `params` on the evaluation data, or on the training data if there is none.
+
+        The loss is shown only if there is no other metric.
+        """
         record = _record(self.history, self.epoch)
         kind = "test" if "test" in record else "train"
         numbers = {name: value for name, value in record.get(kind, {}).items() if isinstance(value, int | float)}
         metrics = {name: value for name, value in numbers.items() if name != "loss"} or numbers
-        part = "test" if kind == "test" else "training"
-        result = f"{part} {format_metrics(metrics, precise=True)} " if metrics else ""
+        result = f"{PART_NAMES[kind]} {format_metrics(metrics, precise=True)} " if metrics else ""
         after = f"after {self.history[-1]['seconds']:.0f} s; " if self.history else ""
         return f"{result}{after}results in {self.folder}"
 

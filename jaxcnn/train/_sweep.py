@@ -69,10 +69,10 @@ def sweep(
         loss, metrics: as for `fit`.
         config: the settings of all runs that differ from the defaults in `FIT`.
         run: the run folder and progress output. Default: a new folder in `runs/`.
-        chunk: number of runs that are trained together; 0: as many as fit into memory, on a CPU at most 16, and one of
-            a large network, which takes less time than several together.
-        halving: 1 / halving of the combinations continue, for `halving` times as many epochs; at least 2. 0: all
-            combinations are trained for all epochs.
+        chunk: number of runs to train together. 0: as many as fit into memory; on a CPU at most 16, and one per device
+            for a large network, because training several together would take longer.
+        halving: the reduction factor of successive halving, an integer of at least 2. After each rung, the best
+            1 / halving of the combinations continue, for `halving` times as many epochs. 0: no halving.
 
     Raises:
         ConfigError: for an unknown or invalid setting, settings that a sweep cannot change or does not support, or a

@@ -40,9 +40,7 @@ class SweepRun(NamedTuple):
         """The metric to maximize after the last epoch; None if it, or the run, is not finite."""
         if self.nonfinite_step is not None or not self.metrics:
             return None
-        # a recorded None was not finite
-        metrics = {name: math.nan if value is None else value for name, value in self.metrics.items()}
-        return metric_to_maximize(watch, metrics)
+        return metric_to_maximize(watch, self.metrics)
 
 
 class SweepResult(NamedTuple):
@@ -74,7 +72,10 @@ class SweepResult(NamedTuple):
 
     @property
     def work(self) -> float:
-        """The number of epochs in all histories, divided by that of a sweep without `halving`."""
+        """The number of trained epochs as a fraction of the number of runs times the epochs of the longest run.
+
+        Below 1 if `halving` dropped runs, or runs ended because a value was not finite.
+        """
         epochs = [len(run.history) for run in self.runs]
         return sum(epochs) / max(1, len(epochs) * max(epochs))
 

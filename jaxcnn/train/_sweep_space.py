@@ -21,8 +21,19 @@ from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resol
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
 
 _UNSUPPORTED = ("patience", "restore_best", "tensorboard", "report", "on_nonfinite", "checkpoint.every")
-_NAMES = ("optimizer", "schedule.end", "weight_decay.rate", "regularize", "clip_norm", "ema", "label_smoothing")
-_VARYING = (*_NAMES, "mixup", "cutmix", "augment", "seed")
+_VARYING = (
+    "optimizer",
+    "schedule.end",
+    "weight_decay.rate",
+    "regularize",
+    "clip_norm",
+    "ema",
+    "label_smoothing",
+    "mixup",
+    "cutmix",
+    "augment",
+    "seed",
+)
 
 
 def reject_unsupported(config: Config) -> None:

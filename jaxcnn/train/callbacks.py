@@ -129,9 +129,14 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
 
 
 def metric_to_maximize(watch: str, metrics: Mapping[str, Any]) -> float | None:
-    """The watched metric, negated if `watch` begins with "-"; None if it or the loss is not finite."""
+    """The watched metric, negated if `watch` begins with "-"; None if it or the loss is not finite.
+
+    The metrics may be recorded ones, where None is a value that is not finite.
+    """
     watch = watch or ("accuracy" if "accuracy" in metrics else "-loss")
     value = metrics[watch.removeprefix("-")]
+    if value is None or metrics["loss"] is None:
+        return None
     if not isinstance(value, int | float):
         raise ConfigError(f"watch: {watch.removeprefix('-')!r} is an array of shape {np.shape(value)}; watch a scalar")
     if not math.isfinite(value) or not math.isfinite(metrics["loss"]):

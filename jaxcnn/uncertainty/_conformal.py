@@ -57,7 +57,7 @@ def conformal_threshold(
     ("lac"); Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020 ("aps").
     """
     name = "conformal_threshold"
-    if not 0 < check_number(f"{name}: coverage", coverage) < 1:
+    if not 0 < check_number(name, "coverage", coverage) < 1:
         raise ValueError(f"{name}: coverage must be above 0 and below 1, got {coverage}")
     values = of_label(*checked_labels(name, labels, _scores(name, probs, score, key)))
     rank = max(1, math.ceil((len(values) + 1) * coverage - 1e-9))  # 1e-9: (n + 1) * coverage may be rounded up
@@ -99,7 +99,7 @@ def _checked_threshold(name: str, threshold: Any) -> Any:
     threshold = as_number(threshold)
     if isinstance(threshold, numbers.Real) and math.isnan(threshold):
         raise ValueError(f"{name}: threshold is NaN; use the one that conformal_threshold returned")
-    return check_number(f"{name}: threshold", threshold, -math.inf, math.inf, closed=True)
+    return check_number(name, "threshold", threshold, -math.inf, math.inf, closed=True)
 
 
 def _scores(name: str, probs: Any, score: str, key: jax.Array | None) -> jax.Array:

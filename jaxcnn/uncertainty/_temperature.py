@@ -90,7 +90,7 @@ def with_temperature(model: AnyLayer, T: Any) -> Layer:
 
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
-    model, T = as_layer(model), check_positive("with_temperature: T", as_number(T))
+    model, T = as_layer(model), check_positive("with_temperature", "T", as_number(T))
 
     def scaled(logits):
         logits = as_floating(logits, "with_temperature")

@@ -67,6 +67,7 @@ def from_torch(
         WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each, its
             attributes all), a value is not a floating-point array, a library's names need other options, or the
             model's name is not in `MODELS`.
+        ValueError: for an unknown `flatten`.
         TypeError: if `state_dict` does not map strings to arrays, `x` has no shape and dtype, or `model`, `names` or
             `options` have another type.
 
@@ -82,6 +83,7 @@ def from_torch(
         >>> params["conv"]["kernel"].shape, params["head"]["kernel"].shape
         ((3, 3, 1, 4), (256, 2))
     """
+    check_choice("from_torch", "flatten", flatten, FLATTEN_ORDERS)
     if not isinstance(state_dict, Mapping):
         raise TypeError(
             f"state_dict must map names to arrays, got {type(state_dict).__name__}; pass module.state_dict()"
@@ -131,12 +133,14 @@ def to_torch(
 
     Raises:
         WeightsError: if the name is not in `MODELS`, or `params` has none of its layers.
+        ValueError: for an unknown `flatten`.
 
     Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
         >>> params, state = jaxcnn.models.lenet5().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         >>> list(jaxcnn.weights.to_torch("lenet5", params, state))[:2]
         ['conv1.bias', 'conv1.weight']
     """
+    check_choice("to_torch", "flatten", flatten, FLATTEN_ORDERS)
     trees = params, state
     if isinstance(model, str) and not names:
         _require_model(model, trees)
@@ -169,7 +173,6 @@ def uses(
     model: str | Layer, trees: tuple[Params, State], options: dict[str, Any], x: Any, flatten: str = "CHW"
 ) -> dict[Leaf, Use]:
     """Return the first use of each leaf in the network, in order of execution."""
-    check_choice("from_torch", "flatten", flatten, FLATTEN_ORDERS)
     layer, spec = _layer(model, options, x)
     found = leaf_uses(layer.apply, trees, spec)
     return found if flatten == "CHW" else {leaf: use._replace(flattened=()) for leaf, use in found.items()}

@@ -16,8 +16,9 @@ from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name
 from jaxcnn.data._file_path import file_path
-from jaxcnn.weights._convert import TREES, WeightsError, from_torch, to_torch
+from jaxcnn.weights._convert import TREES, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors, is_torch
+from jaxcnn.weights._mismatch import WeightsError
 from jaxcnn.weights._torch_file import DamagedError, read_torch
 
 DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some
@@ -56,10 +57,10 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         model: its name in `MODELS`, to save with the names and layouts of `to_torch`.
 
     Raises:
-        MissingExtraError: if the package safetensors is not installed.
+        ImportError: if the package safetensors is not installed.
         WeightsError: if the name is not in `MODELS`, the trees are not nested dicts of arrays or both empty, a key is
             empty or contains "/", or the parameters do not fit `model`.
-        TypeError, ValueError: if the path is not one, or has a suffix of PyTorch, .pt or .pth.
+        TypeError, ValueError: if `path` is not a path, or has a suffix of PyTorch, .pt or .pth.
         OSError: if the file cannot be written, for example because its folder does not exist.
 
     Example:
@@ -113,8 +114,8 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         WeightsError: if the file cannot be read or is damaged, is of another format (the message explains how to
             convert it), contains other Python objects (the message names the opcode or global), or does not fit the
             model, as in `from_torch`.
-        TypeError: if the path is not one.
-        MissingExtraError: if the package safetensors is not installed and the file needs it.
+        TypeError: if `path` is not a path.
+        ImportError: if the package safetensors is not installed and the file needs it.
 
     Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
@@ -155,7 +156,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
         WeightsError, TypeError: as in `load`.
-        MissingExtraError: for a safetensors file, if the package safetensors is not installed.
+        ImportError: for a safetensors file, if the package safetensors is not installed.
 
     Example: `params, state = weights.from_torch(net, weights.read_state_dict("net.pth"), x=x)`
     """

@@ -34,7 +34,7 @@ class Preprocess(NamedTuple):
         Raises:
             DataError: if a file is not an image, or is damaged.
             TypeError, ValueError: if an array has another dtype or shape, or the list is empty.
-            MissingExtraError: if pillow is not installed.
+            ImportError: if pillow is not installed.
         """
         Image, _ = pillow()
         if isinstance(images, np.ndarray) and images.ndim == 4:

@@ -19,9 +19,9 @@ from jaxcnn._path import expected_one_of
 from jaxcnn._window import check_integer
 from jaxcnn.data._normalize import normalize
 from jaxcnn.models import MODELS
-from jaxcnn.weights._convert import WeightsError
 from jaxcnn.weights._file import load
 from jaxcnn.weights._locate import Located, in_hub, of_torchvision
+from jaxcnn.weights._mismatch import WeightsError
 from jaxcnn.weights._preprocess import Preprocess, from_timm
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -101,7 +101,7 @@ def pretrained(
             message has the URL and says where to save the file.
         TypeError, ValueError: for a `name` that is not a str, invalid `classes`, a `sha256` without 64 hexadecimal
             digits, or a `revision` of a torchvision file.
-        MissingExtraError: if huggingface_hub is not installed and the file is not in a folder.
+        ImportError: if huggingface_hub is not installed and the file is not in a folder.
 
     Example:
         >>> net = jaxcnn.weights.pretrained("resnet50.a1_in1k")  # doctest: +SKIP
