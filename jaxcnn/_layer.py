@@ -87,8 +87,9 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 def constructor(fn: Constructor) -> Constructor:
     """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults.
 
-    Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. Python's errors
-    for a wrong call of `apply` begin with the name of the constructor.
+    Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. So does a layer
+    as the argument `norm`, which must be a function that makes one. Python's errors for a wrong call of `apply` begin
+    with the name of the constructor.
     """
     parameters = inspect.signature(fn).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]

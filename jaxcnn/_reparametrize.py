@@ -100,7 +100,7 @@ def weight_norm(layer: AnyLayer) -> Layer:
     def add_scale(leaves, depth):
         if "scale" in leaves:
             raise ValueError("weight_norm: the layer already has a 'scale' next to a kernel")
-        name = next(name for name in leaves if name == "kernel")  # this key knows its stack depth
+        name = next(name for name in leaves if name == "kernel")  # the dict's own key has the depth of stacking
         return leaves | {stacked_name("scale", key_depth(name)): vmap_stacked(_filter_norms, depth)(leaves["kernel"])}
 
     def apply_scale(leaves, depth):

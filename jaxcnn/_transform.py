@@ -107,6 +107,9 @@ def freeze(layer: AnyLayer) -> Layer:
     Args:
         layer: a layer, such as a pretrained backbone.
 
+    Raises:
+        TypeError: if `layer` is neither a layer nor a function.
+
     Example:
         >>> layer = jaxcnn.freeze(jaxcnn.prelu())
         >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 1)))
@@ -203,6 +206,9 @@ def remat(layer: AnyLayer) -> Layer:
 
     Args:
         layer: a layer, such as one block of a deep network.
+
+    Raises:
+        TypeError: if `layer` is neither a layer nor a function.
 
     Example:
         >>> layer = jaxcnn.remat(jnp.sin)

@@ -16,6 +16,12 @@ def write_report(model: Layer, data: Any) -> Callable[[Any], None]:
     Args:
         model: the model being trained.
         data: evaluation data in any form that `train.fit` accepts. The report uses its class names, if it has any.
+
+    Raises:
+        OSError: during training, if the report cannot be written; `train.callbacks.tolerant` turns it into a warning.
+
+    Example: `train.fit(model, data, callbacks=[report.write_report(model, test_data)])`. The setting "report" of `fit`
+    adds this callback.
     """
 
     def callback(event):

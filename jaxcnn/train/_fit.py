@@ -217,7 +217,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     folder = run.folder / "checkpoints"
     check = lambda step, about: reject_different_run(folder / str(step), about, identity, FIT, run.say)
     checkpoints = cb.Checkpoints(folder, keep=keep, every=every, config=identity, check=check)
-    hooks: list[cb.Callback] = []  # order: see `callbacks`
+    hooks: list[cb.Callback] = []  # their order is explained in `callbacks`
     if config["accumulate"] > 1:
         hooks.append(cb.accumulated(optimizer, config["accumulate"]))
     if eval_source is not None:

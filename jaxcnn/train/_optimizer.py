@@ -277,6 +277,16 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
 
 
 def ema_params(opt_state: Any) -> Params | None:
-    """The EMA of the parameters in the state of an optimizer made by `with_ema`; None if it has none."""
+    """The EMA of the parameters in the state of an optimizer made by `with_ema`; None if it has none.
+
+    Args:
+        opt_state: the state of the optimizer, such as `train_state.opt_state`.
+
+    Example:
+        >>> import optax
+        >>> optimizer = jaxcnn.train.with_ema(optax.sgd(0.1), 0.9)
+        >>> jaxcnn.train.ema_params(optimizer.init({"w": jnp.ones(1)}))
+        {'w': Array([1.], dtype=float32)}
+    """
     is_ema = lambda node: isinstance(node, EmaState)
     return next((node.ema for node in jax.tree.leaves(opt_state, is_leaf=is_ema) if is_ema(node)), None)

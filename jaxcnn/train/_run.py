@@ -41,6 +41,13 @@ def command(main: Callable[[Config], Any], config: Config, description: str) -> 
     processes. JAX detects them under SLURM, Open MPI and on TPU pods; elsewhere, set JAX_COORDINATOR_ADDRESS (host:port
     of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Errors in settings, data, checkpoints or weights, and
     missing packages, are printed as one line without a traceback; the exit status is then 2.
+
+    Args:
+        main: the program, a function of the config.
+        config: all settings and their defaults.
+        description: the text of `--help`, such as the docstring of the program.
+
+    Example: `if __name__ == "__main__": train.command(main, CONFIG, __doc__)`
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -262,21 +269,22 @@ def _connect_processes() -> None:
 
 
 def _new_folder(root: str | os.PathLike, name: str) -> pathlib.Path:
-    """The path of a new run folder."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    if jax.process_count() > 1:  # all processes must use the same folder
-        from jax.experimental import multihost_utils
+    """Create a new run folder, the same for all processes."""
 
-        now = int(multihost_utils.broadcast_one_to_all(int(time.time()) % 2**31))
-        return pathlib.Path(root, f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}")
-    folder = pathlib.Path(root, f"{name}-{stamp}")
-    for number in range(2, 1000):
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            folder = pathlib.Path(root, f"{name}-{stamp}-{number}")
-    return folder
+    def create() -> str:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+            folder = pathlib.Path(root, f"{name}-{stamp}{suffix}")
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise CheckpointError(f"{root}: cannot write the run folder: {error}") from error
+            return str(folder)
+        raise CheckpointError(f"{root}: too many run folders {name}-{stamp}")
+
+    return pathlib.Path(first_process_result(create))
 
 
 def _as_read_back(record: dict[str, Any]) -> dict[str, Any]:

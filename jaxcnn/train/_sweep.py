@@ -1,6 +1,5 @@
 """Many training runs with different settings as one compiled program."""
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -137,7 +136,8 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
         check_watch(config["watch"], metrics, *jax.eval_shape(of_run.measure, spec, network_of(carry), weighted))
     limit = chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch))
     identity = {
-        **{"config": run.config, "data": train_source.fingerprint},
+        "config": run.config,
+        "data": train_source.fingerprint,
         "fit": config | {"over": space.over, "halving": [rung.end for rung in plan[:-1]]},
         "eval_data": "none" if eval_source is None else eval_source.fingerprint,
         "training": program_identity(of_run.step, spec, carry.train_state, batch),
@@ -173,15 +173,15 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
             yield part
 
     left = [*range(len(settings))]
-    for rung, following in itertools.zip_longest(plan, plan[1:]):
+    for number, rung in enumerate(plan, 1):
         if len(plan) > 1:
             run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
         for reached in reach(rung, left):
-            if following is None:
+            if number == len(plan):
                 end(reached, rung.end)
-        if following is not None:
+        if number < len(plan):
             runs = {i: trained[i].run(settings[i], rung.end) for i in left}
-            best = survivors(runs, following.combinations, config["watch"])
+            best = survivors(runs, plan[number].combinations, config["watch"])
             end([i for i in left if i not in best], rung.end)
             left = best
     result = SweepResult([run for _, run in sorted(done.items())], config["watch"], run.folder)

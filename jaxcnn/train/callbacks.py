@@ -70,6 +70,10 @@ MAX_IN_A_ROW = 10  # consecutive non-finite steps, or rollbacks, at which traini
 def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback:
     """At the end of each epoch, apply the gradients accumulated since the last update (fewer than `every` steps).
 
+    Args:
+        optimizer: that of the step, made by `train.make_optimizer` with the setting "accumulate".
+        every: the number of steps per update.
+
     Raises:
         NonFiniteError: if a parameter is not finite after that.
     """
@@ -89,7 +93,10 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback
 
 
 def evaluation(evaluate: Callable[[Params, State], dict[str, Any]]) -> Callback:
-    """After each epoch, store the metrics that `evaluate(params, state)` returns in `event.record["test"]`."""
+    """After each epoch, store the metrics that `evaluate(params, state)` returns in `event.record["test"]`.
+
+    Example: `callbacks.evaluation(lambda params, state: train.evaluate(loss_fn, params, state, test_data))`
+    """
 
     def callback(event):
         if event.kind == "epoch":
@@ -155,7 +162,11 @@ def early_stopping(patience: int) -> Callback:
 
 
 def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
-    """Handle non-finite steps: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
+    """Handle non-finite steps.
+
+    Args:
+        policy: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
+        checkpoints: those of the run.
 
     Raises:
         NonFiniteError: with "raise"; after too many skipped steps or rollbacks; or if an epoch has no finite step.
@@ -210,6 +221,9 @@ def log(event: Event) -> None:
 def tensorboard(folder: pathlib.Path) -> Callback:
     """Write the finite numbers of each epoch's record as TensorBoard event files. Arrays are left out.
 
+    Args:
+        folder: the folder of the event files, for `tensorboard --logdir`.
+
     Raises:
         ImportError: without tensorboardX, `pip install 'jaxcnn[tb]'`.
     """
@@ -245,7 +259,20 @@ def progress(event: Event) -> None:
 
 
 def tolerant(name: str, callback: Callback) -> Callback:
-    """The callback with its exceptions turned into warnings, so that a failed report does not end training."""
+    """The callback with its exceptions turned into warnings, so that a failed report does not end training.
+
+    Args:
+        name: what the callback does, for the warning.
+        callback: a function of an event.
+
+    Example:
+        >>> import warnings
+        >>> quiet = jaxcnn.train.callbacks.tolerant("the upload", lambda event: 1 / 0)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     quiet(None)
+        >>> str(caught[0].message)
+        'the upload failed: ZeroDivisionError: division by zero'
+    """
 
     def callback_with_warnings(event):
         try:

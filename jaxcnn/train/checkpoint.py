@@ -150,6 +150,7 @@ def restore(
     Raises:
         CheckpointError: if the step does not exist, all steps are damaged, or the saved tree differs from `like`.
         ConfigError: for a different config; the message lists the differences.
+        ImportError: without orbax-checkpoint, `pip install 'jaxcnn[train]'`.
 
     Example: see `save`.
     """
