@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from experiments._program import save_program
 from experiments._settings import (
+    require_augmentation,
     require_default,
     require_image_model,
     require_model_of,
@@ -141,8 +142,9 @@ def main(config):
         unused = ("data.on_bad_image", "data.test_fraction")
         require_default(config, CONFIG, unused, "with data.stream=true, which trains and tests on all images")
     name, pretrained = config["model"], config["weights"]
+    size = config["data"]["height"], config["data"]["width"]
     if pretrained:
-        require_weights(config, CONFIG, "data.path", ())
+        require_weights(config, CONFIG, "data.path", (), size=size)
         if not pathlib.Path(pretrained).exists():
             reason = f"with weights={pretrained}, which is no file: weights by name come with their own"
             require_default(config, CONFIG, ("mean", "std", "eps"), reason)
@@ -150,9 +152,12 @@ def main(config):
     else:
         require_default(config, CONFIG, ("mean", "std", "frozen_epochs"), "without weights=FILE")
         if name:
-            require_image_model(name)
+            require_image_model(name, size, config["eps"])
+        else:
+            require_default(config, CONFIG, ("eps",), "without model=NAME")
     height, width, channels = models.MODELS[name].input_shape if name else (32, 32, 3)
-    size = (config["data"]["height"] or height, config["data"]["width"] or width)
+    size = (size[0] or height, size[1] or width)
+    require_augmentation(config["train"], (*size, channels))
     train_data, test_data, images = read(config, size, channels)
     run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
     fit, start = functools.partial(train.fit, eval_data=test_data), None

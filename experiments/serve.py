@@ -12,6 +12,7 @@ Needs pip install '.[serve]'.
 import asyncio
 import contextlib
 import io
+import socket
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from jaxcnn import data, train
 CONFIG = {
     "run": "",
     "host": "127.0.0.1",
-    "port": 8000,
+    "port": 8000,  # 0: one that the system chooses
     "batch": 8,  # images per batch
     "waiting": 64,  # maximum number of waiting requests; more are refused with status 503
     "max_megabytes": 20,  # per image; larger ones are refused with status 413
@@ -30,7 +31,7 @@ CONFIG = {
     "top": 5,
 }
 LIMITS = {
-    "port": (0, 65535),
+    "port": (0, 65536),
     "batch": (1, 4096),
     "waiting": (1, 10**6),
     "max_megabytes": (1, 10**4),
@@ -107,7 +108,7 @@ def application(program, config):
             return JSONResponse({"error": "too many requests are waiting; try again"}, 503)
 
     async def answer(request):
-        if request.method == "GET":
+        if request.method in ("GET", "HEAD"):
             return JSONResponse({"classes": program.classes, "size": program.size})
         try:
             async with asyncio.timeout(config["timeout"]):
@@ -124,6 +125,16 @@ def application(program, config):
     return Starlette(routes=[Route("/", answer, methods=["GET", "POST"])], lifespan=lifespan)
 
 
+def listening_socket(host, port):
+    """A socket on which clients can connect. Raises ConfigError if the system refuses the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        *_, address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
+    except (OSError, ValueError) as error:  # ValueError for a name that no host can have
+        raise train.ConfigError(f"cannot listen on host={host} port={port}: {error}") from error
+
+
 def main(config):
     train.require(config, LIMITS)
     try:
@@ -134,9 +145,13 @@ def main(config):
     if not config["run"]:
         raise train.ConfigError("serve needs run=FOLDER, the run of an experiment such as image_folder")
     program = load_program(config["run"])
-    program.predict(np.zeros((config["batch"], *program.size, program.channels), np.uint8))  # compiles
-    print(f"http://{config['host']}:{config['port']} on {jax.default_backend()}: {', '.join(program.classes)}")
-    uvicorn.run(application(program, config), host=config["host"], port=config["port"], log_level="warning")
+    host = config["host"]
+    with listening_socket(host, config["port"]) as listener:
+        program.predict(np.zeros((config["batch"], *program.size, program.channels), np.uint8))  # compiles
+        address = f"[{host}]" if ":" in host else host
+        port = listener.getsockname()[1]  # the system chooses one for port=0
+        print(f"http://{address}:{port} on {jax.default_backend()}: {', '.join(program.classes)}", flush=True)
+        uvicorn.Server(uvicorn.Config(application(program, config), log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

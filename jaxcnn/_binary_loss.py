@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import Layer, check_number, short_repr
-from jaxcnn._loss import LossFn, MixedLabel, loss_of_output, masked, weighted_mean
+from jaxcnn._loss import LossFn, first_label, loss_of_output, masked, weighted_mean
 from jaxcnn._numeric import times_log
 from jaxcnn._target import (
     binary_target,
@@ -74,7 +74,10 @@ def binary_cross_entropy(
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2
         if weights.ndim and weights.shape != logits.shape[-1:]:
-            raise ValueError(f"pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} labels")
+            raise ValueError(
+                f"binary_cross_entropy: pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} "
+                "labels"
+            )
         scale = jnp.asarray(weights, logits.dtype).reshape((1,) * (logits.ndim - weights.ndim) + weights.shape)
         log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         values = -times_log(scale * target, log_p) - times_log(1 - target, log_not_p)
@@ -143,7 +146,5 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
 
 def is_multi_label(label: Any, logits: tuple[int, ...]) -> bool:
     """Whether labels, or both parts of mixed ones, have the shape of the logits, or lack its last dimension of 1."""
-    while isinstance(label, MixedLabel):
-        label = label.first
-    shape = np.shape(label)
+    shape = np.shape(first_label(label))
     return shape == logits or (logits[-1] == 1 and shape == logits[:-1])

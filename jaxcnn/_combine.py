@@ -22,12 +22,15 @@ from jaxcnn._layer import (
     Layer,
     Params,
     State,
+    as_array,
     as_layer,
     check_array,
+    check_returned,
     check_train,
     constructor,
     has_spec,
     in_layer,
+    readable,
     short_repr,
     spec_of,
 )
@@ -121,6 +124,8 @@ def concatenate(*layers: AnyLayer, **named: AnyLayer) -> Layer:
     """
 
     def concatenate_channels(*ys):
+        for y in ys:
+            check_returned(y, "concatenate")
         if len({y.shape[:-1] for y in ys}) > 1:
             raise ValueError(
                 f"concatenate: the outputs may differ only in the last dimension, got shapes {[y.shape for y in ys]}"
@@ -155,6 +160,8 @@ def residual(layer: AnyLayer, shortcut: AnyLayer = identity) -> Layer:
     """
 
     def add(y, x):
+        check_returned(y, "residual")
+        check_returned(x, "residual")
         if y.shape != x.shape:
             raise ValueError(
                 f"residual: the layer's output {y.shape} and the shortcut's {x.shape} differ in shape; pass a shortcut "
@@ -201,13 +208,14 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
             i, params, state = inputs
             key_i = None if key is None else jax.random.fold_in(key, i)
             y, state = layer.apply(params, state, x, train=train, key=key_i)
+            check_returned(y, "repeat")
             if (y.shape, y.dtype) != (x.shape, x.dtype):
                 raise ValueError(
                     f"repeat: the layer must keep shape and dtype, but maps {x.dtype} {x.shape} to {y.dtype} {y.shape}"
                 )
             return y, state
 
-        y, state = lax.scan(step, jnp.asarray(x), (jnp.arange(n), params, state))
+        y, state = lax.scan(step, as_array(x), (jnp.arange(n), params, state))
         if SLOT in state:
             state = state | {SLOT: state[SLOT].times(n)}
         return y, state
@@ -254,6 +262,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         _expect(params, layers, "params")
         _expect(state, layers, "state")
         probe = state.get(SLOT)
+        x = jax.tree.map(readable, x)
         if not (chained or train) and len(layers) > 1:
             # XLA would compute it again in each layer. In training, storing it costs memory and saves little time.
             x = jax.tree.map(stored, x)

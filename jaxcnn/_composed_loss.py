@@ -5,20 +5,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
 from jaxcnn._loss import (
     LossFn,
     batch_weights,
     check_loss_of_models,
     check_output,
+    image_spec,
     inputs,
     masked,
     output_shape,
     weighted_mean,
 )
 from jaxcnn._numeric import times_log
-from jaxcnn._validate import check_for_loss, with_check
+from jaxcnn._validate import check_for_loss, check_weights, with_check
 from jaxcnn._window import check_positive
 
 Loss = Callable[..., LossFn]  # model -> LossFn
@@ -163,7 +166,8 @@ def per_member(loss: Loss) -> Loss:
         a loss, model -> LossFn, for `fit(loss=)`. In training, its metrics are means over the members.
 
     Raises:
-        ValueError: for a "member_weight" of another shape, or that is negative or not finite.
+        ValueError: in training, for a model whose output is not (n, N, ..), or a "member_weight" of another shape, or
+            that is negative or not finite.
 
     Example:
         >>> model = jaxcnn.ensemble(jaxcnn.dense(3), 5)
@@ -195,13 +199,35 @@ def per_member(loss: Loss) -> Loss:
                 value, (_, metrics) = part({}, {}, batch | weighted | {"image": output}, train=True)
                 return value, metrics
 
-            weights = _member_weights(batch, weight, len(jax.tree.leaves(output)[0]))
+            weights = _member_weights(batch, weight, _member_count(output, len(jax.tree.leaves(image)[0])))
             values, metrics = jax.vmap(member_loss)(output, weights)
             return values.sum(), (state, jax.tree.map(lambda values: values.mean(0), metrics))
 
-        return with_check(loss_fn, _check_parts(model, [part]))
+        check_part = _check_parts(model, [part])
+
+        def check(name, params, state, data):
+            check_part(name, params, state, data)
+            if "member_weight" in data:
+                weight, image = data["member_weight"], image_spec(data["image"])
+                apply = lambda params, state, x, key: model.apply(params, state, x, train=True, key=key)[0]
+                n = _member_count(jax.eval_shape(apply, params, state, image, key_spec()), 1)
+                _check_member_shape(f"{name}: ", np.shape(weight), len(jax.tree.leaves(data["image"])[0]), n)
+                check_weights(f"{name}: member_weight", weight)
+
+        return with_check(loss_fn, check)
 
     return ensemble_loss
+
+
+def _member_count(output: Any, count: int) -> int:
+    """The number n of members of an ensemble whose output in training is (n, N, ..) for N = `count` examples."""
+    shapes = [np.shape(y) for y in jax.tree.leaves(output)]
+    if any(shape[1:2] != (count,) for shape in shapes):
+        raise ValueError(
+            "per_member needs an ensemble, whose output in training is (n, N, ..): use ensemble(net, n); this model "
+            f"gives {', '.join(map(str, shapes))} for N = {count}"
+        )
+    return shapes[0][0]
 
 
 def _member_weights(batch: dict[str, Any], weight: jax.Array | None, n: int) -> jax.Array | None:
@@ -210,11 +236,15 @@ def _member_weights(batch: dict[str, Any], weight: jax.Array | None, n: int) -> 
     if "member_weight" not in batch:
         return None if weight is None else jnp.broadcast_to(weight, (n, count))
     weights = batch_weights(batch, "member_weight")
-    if weights.shape != (count, n):
-        raise ValueError(
-            f'"member_weight" must have shape ({count}, {n}), a weight per example and member, got {weights.shape}'
-        )
+    _check_member_shape("", weights.shape, count, n)
     return weights.T if weight is None else weights.T * weight[None]
+
+
+def _check_member_shape(where: str, shape: tuple[int, ...], count: int, n: int) -> None:
+    if shape != (count, n):
+        raise ValueError(
+            f'{where}"member_weight" must have shape ({count}, {n}), a weight per example and member, got {shape}'
+        )
 
 
 def _check_parts(model: Layer, parts: list[LossFn]) -> Callable[..., None]:

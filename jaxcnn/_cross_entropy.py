@@ -70,7 +70,9 @@ def cross_entropy(
     def loss(logits, target, counted, weight, train):
         classes = logits[0].shape[-1]
         if weights is not None and len(weights) != classes:
-            raise ValueError(f"class_weight has {len(weights)} entries, but the logits have {classes} classes")
+            raise ValueError(
+                f"cross_entropy: class_weight has {len(weights)} entries, but the logits have {classes} classes"
+            )
         shape = (1,) * (logits[0].ndim - 1) + (-1,)
         scale = jnp.asarray([1.0] if weights is None else weights, logits[0].dtype).reshape(shape)
         total = counted if weights is None else (target * scale).sum(-1)

@@ -11,6 +11,7 @@ from jaxcnn._key import child_key
 from jaxcnn._layer import (
     Initializer,
     Layer,
+    as_array,
     as_floating,
     as_layer,
     check_array,
@@ -112,7 +113,7 @@ def flatten(x: jax.Array, start_dim: int = 1, end_dim: int = -1) -> jax.Array:
     first, last = (dim + rank if dim < 0 else dim for dim in (start_dim, end_dim))
     if not 0 <= first <= last < rank and (first, last, rank) != (1, 0, 1):  # (N,) becomes (N, 1)
         raise ValueError(f"flatten: input {x.shape} has no dimensions from start_dim={start_dim} to end_dim={end_dim}")
-    return jnp.asarray(x).reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+    return as_array(x).reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 
 def identity(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._key import require_key
-from jaxcnn._layer import Layer, as_floating, at_least_float32, check_number, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_array, as_floating, at_least_float32, check_number, constructor, spatial_rank
 from jaxcnn._number import is_zero
 from jaxcnn._sampling import is_random
 from jaxcnn._window import check_integer
@@ -147,7 +147,8 @@ def gaussian_dropout(rate: float) -> Layer:
     """
 
     def multiply(key, rate, x):
-        return (x * (1 + (rate / (1 - rate)) ** 0.5 * jax.random.normal(key, x.shape, x.dtype))).astype(x.dtype)
+        stddev = jnp.asarray((rate / (1 - rate)) ** 0.5, x.dtype)
+        return x * (1 + stddev * jax.random.normal(key, x.shape, x.dtype))
 
     return _random("gaussian_dropout", check_rate("gaussian_dropout", rate), multiply)
 
@@ -174,7 +175,7 @@ def gaussian_noise(stddev: float) -> Layer:
     stddev = check_number("gaussian_noise", "stddev", stddev)
 
     def add(key, stddev, x):
-        return (x + stddev * jax.random.normal(key, x.shape, x.dtype)).astype(x.dtype)
+        return x + jnp.asarray(stddev, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
 
     return _random("gaussian_noise", stddev, add)
 
@@ -207,7 +208,8 @@ def alpha_dropout(rate: float) -> Layer:
         q = 1 - rate
         a = (q + saturation**2 * q * (1 - q)) ** -0.5
         keep = bernoulli(key, q, x.shape)
-        return (a * jnp.where(keep, x, saturation) - a * (1 - q) * saturation).astype(x.dtype)
+        scale, shift = (jnp.asarray(value, x.dtype) for value in (a, a * (1 - q) * saturation))
+        return scale * jnp.where(keep, x, saturation) - shift
 
     return _random("alpha_dropout", check_rate("alpha_dropout", rate), drop_to_saturation)
 
@@ -220,7 +222,7 @@ def bernoulli(key: jax.Array, p: float | jax.Array, shape: tuple[int, ...]) -> j
 def drop(key: jax.Array, rate: float, x: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Set values to zero with probability `rate` and divide the others by 1 - rate. `shape`: that of the mask."""
     keep = bernoulli(key, 1 - rate, x.shape if shape is None else shape)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
 def drop_channels(key: jax.Array, rate: float, x: jax.Array) -> jax.Array:
@@ -239,7 +241,7 @@ def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Arr
 
     def apply(params, state, x, *, train, key=None):
         if not is_random(state, train) or is_zero(amount):
-            return jax.tree.map(jnp.asarray, x), state
+            return jax.tree.map(as_array, x), state
         return noise(require_key(key, name), amount, as_floating(x, name)), state
 
     return Layer(lambda key, x: ({}, {}), apply)

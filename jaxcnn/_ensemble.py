@@ -16,6 +16,7 @@ from jaxcnn._layer import (
     as_layer,
     at_least_float32,
     constructor,
+    readable,
     short_repr,
 )
 from jaxcnn._path import leaves_by_path
@@ -35,7 +36,10 @@ def log_mean_probabilities(logits: jax.Array) -> jax.Array:
     log_p = jax.nn.log_softmax(at_least_float32(as_floating(logits, "log_mean_probabilities")))
     # Not jax.nn.logsumexp, which uses an operation that ONNX does not have.
     largest = lax.stop_gradient(jnp.maximum(log_p.max(0), jnp.finfo(log_p.dtype).min))
-    return (largest + jnp.log(jnp.exp(log_p - largest[None]).mean(0))).astype(logits.dtype)
+    mean = jnp.exp(log_p - largest[None]).mean(0)
+    excluded = mean == 0  # a class with logit -inf in all members; a single where() would give the gradient 0 * inf
+    y = jnp.where(excluded, -jnp.inf, largest + jnp.log(jnp.where(excluded, 1, mean)))
+    return y.astype(logits.dtype)
 
 
 @constructor
@@ -103,6 +107,7 @@ def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, Stat
         members: params and state of each network, all of the same architecture.
 
     Raises:
+        TypeError: for members that are not pairs (params, state).
         ValueError: for no network, or networks of different architectures.
 
     Example:
@@ -125,6 +130,10 @@ def stack_members(members: Sequence[tuple[Params, State]]) -> tuple[Params, Stat
     """
     if not members:
         raise ValueError("stack_members needs the params and state of at least one network, got none")
+    for member in members:
+        is_pair = isinstance(member, tuple | list) and len(member) == 2
+        if not (is_pair and all(isinstance(tree, dict) for tree in member)):
+            raise TypeError(f"stack_members needs pairs (params, state), as init returns, got {short_repr(member)}")
     first, *others = (
         {name: jnp.shape(leaf) for tree in member for name, leaf in leaves_by_path(tree).items()} for member in members
     )
@@ -196,6 +205,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
     def apply(params, state, x, *, train, key=None):
         if train:
             return layer.apply(params, state, x, train=True, key=key)
+        x = jax.tree.map(readable, x)
         # Without a probe: the activations of all networks would have other shapes than those of the layer.
         inner = with_sampling({name: child for name, child in state.items() if name != SLOT})
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn._number import is_traced_number
 from jaxcnn._recompute import keeping_input
@@ -88,14 +89,15 @@ def constructor(fn: Constructor) -> Constructor:
     """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults.
 
     Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. So does a layer
-    as the argument `norm`, which must be a function that makes one. Python's errors for a wrong call of `apply` begin
-    with the name of the constructor.
+    as the argument `norm`, which must be a function that makes one, and anything but a bool where the default is one.
+    Python's errors for a wrong call of `apply` begin with the name of the constructor.
     """
     parameters = inspect.signature(fn).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    switches = [name for name, p in parameters.items() if isinstance(p.default, bool) and p.kind is p.KEYWORD_ONLY]
 
     @functools.wraps(fn)
     def make(*args, **kwargs):
@@ -112,6 +114,9 @@ def constructor(fn: Constructor) -> Constructor:
                 f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
                 f"functools.partial(batch_norm, eps=1e-3), not a layer; got {norm!r}"
             )
+        for name in switches:
+            if name in kwargs:
+                kwargs[name] = _checked_bool(make.__name__, name, kwargs[name])
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
@@ -122,6 +127,13 @@ def constructor(fn: Constructor) -> Constructor:
         return named
 
     return cast(Constructor, make)
+
+
+def _checked_bool(layer: str, name: str, value: Any) -> bool:
+    """Return the value as a bool; other values than bools, such as "no", would count as True or False unnoticed."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{layer}: {name} must be True or False, got {short_repr(value)}")
+    return bool(value)
 
 
 def _call(name: str, args: tuple, kwargs: dict[str, Any], defaults: dict[str, Any]) -> Call:
@@ -193,7 +205,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         raise TypeError(uncalled)
 
     def checked(x):
-        y = layer(x)
+        y = layer(jax.tree.map(readable, x))
         if isinstance(y, Layer):
             raise TypeError(uncalled)
         return y
@@ -268,11 +280,31 @@ def has_spec(x: Any) -> bool:
 def spec_of(x: Any, batch: Any = None) -> Any:
     """The `jax.ShapeDtypeStruct` of each array in a tree, of another batch size if given.
 
-    Without jax_enable_x64, 64 bits become 32.
+    Without jax_enable_x64, 64 bits become 32. NumPy arrays get the dtype of `readable`.
     """
-    canonical = functools.partial(jax.dtypes.canonicalize_dtype, allow_extended_dtype=True)
-    shape = lambda leaf: leaf.shape if batch is None else (batch, *leaf.shape[1:])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(shape(leaf), canonical(leaf.dtype)), x)
+
+    def spec(leaf):
+        dtype = readable_dtype(leaf.dtype) if isinstance(leaf, np.ndarray) else leaf.dtype
+        dtype = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+        return jax.ShapeDtypeStruct(leaf.shape if batch is None else (batch, *leaf.shape[1:]), dtype)
+
+    return jax.tree.map(spec, x)
+
+
+def readable(value: Any) -> Any:
+    """A NumPy array in its `readable_dtype`. Other values are returned unchanged."""
+    return value.astype(readable_dtype(value.dtype), copy=False) if isinstance(value, np.ndarray) else value
+
+
+def readable_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in the byte order of this machine, as JAX does not swap bytes; float64 for a longer float."""
+    dtype = dtype.newbyteorder("=")
+    return np.dtype(np.float64) if dtype == np.longdouble else dtype
+
+
+def as_array(x: Any) -> jax.Array:
+    """As `jnp.asarray`, also for NumPy arrays in another byte order or of long doubles."""
+    return jnp.asarray(readable(x))
 
 
 @contextlib.contextmanager
@@ -299,6 +331,12 @@ def check_array(x: Any, layer: str) -> None:
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
 
 
+def check_returned(y: Any, name: str) -> None:
+    """Raise TypeError if the output of a layer inside the layer `name` is not an array."""
+    if not has_spec(y):
+        raise TypeError(f"{name} needs a layer that returns an array, got {short_repr(y)}")
+
+
 def as_floating(x: Any, layer: str) -> Any:
     """Return `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
     check_array(x, layer)
@@ -306,7 +344,7 @@ def as_floating(x: Any, layer: str) -> Any:
         integers = jnp.issubdtype(x.dtype, jnp.integer)
         hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if integers else ""
         raise TypeError(f"{layer} needs floating-point input, got {short_repr(x)}{hint}")
-    return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+    return x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -337,14 +375,23 @@ def check_train(train: Any) -> bool:
 
 
 def check_number(
-    layer: str, name: str, value: Any, least: float = 0.0, below: float = math.inf, *, closed: bool = False
+    layer: str,
+    name: str,
+    value: Any,
+    least: float = 0.0,
+    below: float = math.inf,
+    *,
+    closed: bool = False,
+    static: bool = False,
 ) -> Any:
     """Return the value as a Python number, if least <= value < below (<= below if `closed`). Otherwise raise.
 
-    A traced number is returned unchanged. Use the returned number: a NumPy scalar has a dtype of its own, which would
-    change that of results.
+    A traced number is returned unchanged, or raises TypeError if the value must be `static`. Use the returned number: a
+    NumPy scalar has a dtype of its own, which would change that of results.
     """
     if is_traced_number(value):
+        if static:
+            raise TypeError(f"{layer}: {name} must be known at compilation, got a traced number")
         return value
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):

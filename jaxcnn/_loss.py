@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, readable, short_repr, spec_of
 from jaxcnn._path import expected_one_of
-from jaxcnn._validate import check_finite, first_true, is_concrete, readable, with_check
+from jaxcnn._validate import check_finite, check_not_masked, check_wide_integers, first_true, is_concrete, with_check
 
 Batch = dict[str, Any]
 _TRANSFORMS = {"regularized", "mixup", "cutmix", "adversarial", "sharpness_aware", "clip_per_example"}
@@ -89,7 +89,24 @@ def batch_entry(batch: Batch, name: str) -> Any:
     if name not in batch:
         raise ValueError(f"the batch has no {name!r}; {expected_one_of(name, batch)}")
     entry = np.asarray(batch[name]) if isinstance(batch[name], list) else batch[name]
+    for leaf in jax.tree.leaves(entry):
+        check_not_masked(f"the batch: {name!r}", leaf)
     return jax.tree.map(readable, entry)
+
+
+def convertible_entry(batch: Batch, name: str) -> Any:
+    """`batch_entry`, for transforms that convert it before the loss checks it: an error if integers would wrap."""
+    entry = batch_entry(batch, name)
+    for leaf in jax.tree.leaves(entry):
+        check_wide_integers(f"the batch: {name}", leaf)
+    return entry
+
+
+def first_label(label: Any) -> Any:
+    """The label; of a `MixedLabel`, its first part."""
+    while isinstance(label, MixedLabel):
+        label = label.first
+    return label
 
 
 def is_label_map(label: Any, image: Any) -> bool:
@@ -111,7 +128,7 @@ def inputs(batch: Batch) -> tuple[Any, jax.Array | None]:
 
 def batch_weights(batch: Batch, name: str) -> jax.Array:
     """The entry as float32, NaN where a weight is negative or not finite; raises ValueError if its value is known."""
-    weight = jnp.asarray(batch_entry(batch, name)).astype(jnp.float32)
+    weight = jnp.asarray(batch_entry(batch, name), jnp.float32)
     valid = valid_weights(weight)
     if is_concrete(valid) and not valid.all():
         index, at = first_true(~np.asarray(valid))
@@ -189,14 +206,18 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Arra
     return per_example @ values.sum(rest) / jnp.where(total == 0, 1, total)
 
 
+def image_spec(images: Any) -> Any:
+    """The shape of a batch with one image. Bytes are converted to floats before the model receives them."""
+    dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else x.dtype
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype(x)), spec_of(images, 1))
+
+
 def output_shape(model: Layer) -> Callable[[Params, State, Any], Any]:
     """(params, state, images) -> shapes of the model's output in evaluation mode, cached per image shape."""
     cache = {}
 
     def shape(params, state, images):
-        # uint8 images are converted to floats before the model receives them.
-        dtype = lambda x: jnp.float32 if x.dtype == jnp.uint8 else x.dtype
-        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype(x)), spec_of(images, 1))
+        spec = image_spec(images)
         key = tuple(jax.tree.leaves(spec))
         if key not in cache:
             apply = functools.partial(model.apply, train=False)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
-from jaxcnn._loss import LossFn, batch_entry, batch_weights, check_loss
+from jaxcnn._loss import LossFn, batch_entry, batch_weights, check_loss, convertible_entry, first_label
 from jaxcnn._numeric import norm
+from jaxcnn._validate import check_for_loss, is_concrete
 from jaxcnn._window import check_positive
 
 
@@ -97,9 +98,12 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
     def clipped_loss(params, state, batch, *, train, key=None):
         if not train:
             return loss_fn(params, state, batch, train=False, key=key)
-        batch = {name: batch_entry(batch, name) for name in batch}
         weight = batch_weights(batch, "weight") if "weight" in batch else None
+        batch = {name: weight if name == "weight" else convertible_entry(batch, name) for name in batch}
         count = len(jax.tree.leaves(batch_entry(batch, "image"))[0])
+        if is_concrete(batch):  # inside vmap, the loss could not check them
+            known = batch | {"label": first_label(batch["label"])} if "label" in batch else batch
+            check_for_loss("clip_per_example", loss_fn, params, state, known)
         fixed = lax.stop_gradient(params)
 
         def of_example(n, example):
@@ -123,7 +127,8 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
             ) from error
         mean = lambda tree: lax.stop_gradient(jax.tree.map(lambda values: _weighted_mean(values, weight), tree))
         # Its value is the loss, and its gradient that of the clipped examples.
-        linear = jax.tree.map(lambda w, w0, g: (g * (w - w0)).sum(), params, fixed, mean(gradients))
+        along = lambda w, w0, g: (g * (w - w0)).sum().astype(losses.dtype)
+        linear = jax.tree.map(along, params, fixed, mean(gradients))
         return jax.tree.reduce(jnp.add, linear, mean(losses)), (new_state, mean(metrics))
 
     return clipped_loss

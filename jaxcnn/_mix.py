@@ -10,7 +10,16 @@ import jax.numpy as jnp
 
 from jaxcnn._key import child_key, require_key, transform_keys
 from jaxcnn._layer import as_floating, spatial_rank
-from jaxcnn._loss import Batch, LossFn, MixedLabel, batch_entry, batch_weights, check_loss, is_label_map
+from jaxcnn._loss import (
+    Batch,
+    LossFn,
+    MixedLabel,
+    batch_entry,
+    batch_weights,
+    check_loss,
+    convertible_entry,
+    is_label_map,
+)
 from jaxcnn._number import is_traced_number
 from jaxcnn._window import check_positive
 
@@ -110,9 +119,9 @@ def _mixing(
             if is_traced_number(alpha):  # it may be 0, as in a sweep: no mixing, instead of NaN
                 lam = jnp.where(alpha == 0, 1, lam)
             partners = _partner_indices(child_key(mix_key, "order"), batch)
-            image = jnp.asarray(batch_entry(batch, "image"))
+            image = jnp.asarray(convertible_entry(batch, "image"))
             image, lam, inside = mix(mix_key, image, image[partners], lam)
-            label = batch_entry(batch, "label")
+            label = convertible_entry(batch, "label")
             if inside is not None and _is_map(label, image):
                 label = jnp.asarray(label)
                 label = jnp.where(inside if label.ndim == image.ndim else inside[..., 0], label[partners], label)

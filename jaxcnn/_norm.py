@@ -31,7 +31,8 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import batch_moments, broadcast, normalize
-from jaxcnn._numeric import center_and_variance
+from jaxcnn._number import is_zero
+from jaxcnn._numeric import center_and_variance, inverse_sqrt_or_zero
 from jaxcnn._window import check_integer
 
 
@@ -47,7 +48,7 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
 
     Args:
         decay: weight of the old running statistics; PyTorch's momentum is 1 - decay.
-        eps: added to the variance, in units of x^2.
+        eps: added to the variance, in units of x^2. With 0, values whose squares underflow count as 0.
         center: whether to learn a bias.
         scale: whether to learn a scale.
 
@@ -106,7 +107,7 @@ def layer_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, center: boo
     Args:
         axis: first dimension to normalize over, or a sequence of exactly the axes to normalize over, such as (1, 2).
             Cannot include the batch dimension 0.
-        eps: added to the variance, in units of x^2.
+        eps: added to the variance, in units of x^2. With 0, values whose squares underflow count as 0.
         center: whether to learn a bias.
         scale: whether to learn a scale.
 
@@ -150,7 +151,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
     Args:
         groups: number of groups; each has C / groups consecutive channels.
-        eps: added to the variance, in units of x^2.
+        eps: added to the variance, in units of x^2. With 0, values whose squares underflow count as 0.
         center: whether to learn a bias.
         scale: whether to learn a scale.
 
@@ -180,7 +181,7 @@ def instance_norm(*, eps: float = 1e-5, center: bool = True, scale: bool = True)
     y = (x - mean) / sqrt(var + eps) * scale + bias,  mean, var over (*spatial,)
 
     Args:
-        eps: added to the variance, in units of x^2.
+        eps: added to the variance, in units of x^2. With 0, values whose squares underflow count as 0.
         center: whether to learn a bias.
         scale: whether to learn a scale.
 
@@ -210,7 +211,7 @@ def rms_norm(*, axis: int | Sequence[int] = -1, eps: float = 1e-5, scale: bool =
 
     Args:
         axis: as in `layer_norm`.
-        eps: added to the mean square, in units of x^2.
+        eps: added to the mean square, in units of x^2. With 0, values whose squares underflow count as 0.
         scale: whether to learn a scale.
 
     Params:
@@ -281,7 +282,7 @@ def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, 
             return broadcast(value, centered)
         return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes])
 
-    factor = lax.rsqrt(var + eps)
+    factor = inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps)
     y = centered * (factor * param("scale") if scale else factor)
     return (y + param("bias") if center else y).astype(x.dtype)
 

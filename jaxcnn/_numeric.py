@@ -39,8 +39,12 @@ def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
 
     x is first divided by its largest magnitude: squares of 1e25 overflow, and those of 1e-25 underflow.
     """
-    scale = _divisor(jnp.abs(x).max(axes, keepdims=True))
+    largest = jnp.abs(x).max(axes, keepdims=True)
+    scale = _divisor(largest)
     scaled = (x if p % 2 == 0 else jnp.abs(x)) / scale
+    if p > 2:  # the largest numbers are up to 4 times the scale: their powers could overflow
+        excess = lax.stop_gradient(jnp.clip(largest / scale, 1, 4))
+        scale, scaled = scale * excess, scaled / excess
     total = (scaled**p).sum(axes, keepdims=True)
     zero = total == 0  # a single where() would give the gradient 0 * inf
     return scale * jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / p))
@@ -74,3 +78,13 @@ def _divisor(largest: jax.Array) -> jax.Array:
     """
     largest, tiny = lax.stop_gradient(largest), jnp.finfo(largest.dtype).tiny
     return jnp.where((largest >= tiny) & (largest < jnp.inf), jnp.minimum(largest, 1 / tiny), 1)
+
+
+@jax.custom_jvp
+def inverse_sqrt_or_zero(x: jax.Array) -> jax.Array:
+    """1 / sqrt(x); 0, with derivative 0, where x is 0 or subnormal: a sum of squares that underflowed."""
+    return jnp.where(x < jnp.finfo(x.dtype).tiny, 0, lax.rsqrt(x))
+
+
+# One factor after the other: their product would overflow for x below 1e-26.
+inverse_sqrt_or_zero.defjvps(lambda dx, y, x: dx * y * y * (-0.5 * y))

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcnn._layer import (
     Layer,
+    as_array,
     as_floating,
     as_layer,
     at_least_float32,
@@ -172,7 +173,7 @@ def lp_pool(
 
     Source: Gulcehre et al., "Learned-norm pooling for deep feedforward and recurrent neural networks", 2014.
     """
-    p = check_number("lp_pool", "p", p, 1, closed=True)
+    p = check_number("lp_pool", "p", p, 1, closed=True, static=True)
     if p == math.inf:
         raise ValueError("lp_pool: p must be finite, got inf; use max_pool of |x|")
 
@@ -222,7 +223,7 @@ def global_max_pool(x: jax.Array) -> jax.Array:
         Array([[3.]], dtype=float32)
     """
     spatial_rank(x, "global_max_pool")
-    x = check_real(jnp.asarray(x), "global_max_pool")
+    x = check_real(as_array(x), "global_max_pool")
     return first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 

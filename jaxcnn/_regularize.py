@@ -54,7 +54,8 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
     def penalized(params, state, batch, *, train, key=None):
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
         penalty = sum(_scalar(penalty, params) for penalty in penalties)
-        return loss + penalty, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
+        total = loss + jnp.asarray(penalty, getattr(loss, "dtype", jnp.float32))
+        return total, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
 
     return penalized
 

@@ -117,11 +117,11 @@ def resize(
         check_window_options("resize", size=size)
     if scale is not None:
         for factor in scale if isinstance(scale, Sequence) else (scale,):
-            check_positive("resize", "scale", factor)
+            check_positive("resize", "scale", factor, static=True)
     check_choice("resize", "method", method, _METHODS)
     check_choice("resize", "coordinates", coordinates, _COORDINATES)
     check_choice("resize", "rounding", rounding, _ROUNDING)
-    a = check_number("resize", "a", a, -np.inf)
+    a = check_number("resize", "a", a, -np.inf, static=True)
 
     def fn(x):
         spatial_rank(x, "resize")

@@ -17,7 +17,8 @@ from jaxcnn._layer import (
 )
 from jaxcnn._lowering import broadcast
 from jaxcnn._norm import affine_init
-from jaxcnn._numeric import norm
+from jaxcnn._number import is_zero
+from jaxcnn._numeric import divide_or_keep, norm, scale_to_unit_max
 from jaxcnn._window import check_choice, check_integer
 
 
@@ -34,7 +35,8 @@ def local_response_norm(
 
     Args:
         size: number of channels in the sum.
-        alpha, beta, k: as in the equation. In Krizhevsky et al., alpha is not divided by size: pass size * alpha.
+        alpha, beta, k: as in the equation. In Krizhevsky et al., alpha is not divided by size: pass size * alpha. With
+            k = 0, values whose squares underflow count as 0.
         padding: for an even size, whether the additional neighbor is before c ("SAME_LOWER", as in PyTorch) or after it
             ("SAME", as in ONNX).
 
@@ -70,7 +72,11 @@ def local_response_norm(
             window_strides=(1,) * x.ndim,
             padding=(*unpadded, (low, high)),
         )
-        return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
+        base = k + alpha / size * total
+        if not is_zero(k):
+            return (wide / base**beta).astype(x.dtype)
+        zero = base < jnp.finfo(base.dtype).tiny  # a single where() would give the gradient 0 * inf
+        return jnp.where(zero, 0, wide / jnp.where(zero, 1, base) ** beta).astype(x.dtype)
 
     return as_layer(fn)
 
@@ -82,7 +88,7 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
     y = x + scale * x * g / (mean_c(g) + eps) + bias,  g[n, c] = sqrt(sum_i x[n, i, c]^2)
 
     Args:
-        eps: added to the mean norm, in units of x.
+        eps: added to the mean norm, in units of x. With 0, norms below 1e-30 count as 0.
 
     Params:
         scale (C,), zeros; bias (C,), zeros: the layer starts as the identity.
@@ -111,7 +117,11 @@ def global_response_norm(*, eps: float = 1e-6) -> Layer:
         rank = spatial_rank(x, name)
         wide = at_least_float32(x)
         norms = norm(wide, tuple(range(1, rank + 1)))
-        relative = norms / (norms.mean(-1, keepdims=True) + eps)
+        if is_zero(eps):
+            norms = scale_to_unit_max(norms, (-1,))  # of norms near 1e-20, the gradient of the quotient would overflow
+            relative = divide_or_keep(norms, norms.mean(-1, keepdims=True))
+        else:
+            relative = norms / (norms.mean(-1, keepdims=True) + eps)
         scale, bias = (
             broadcast(get_param(name, params, part, x.shape[-1:], x).astype(wide.dtype), wide)
             for part in ("scale", "bias")

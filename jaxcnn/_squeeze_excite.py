@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import parallel, serial
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, constructor, from_input_shape
+from jaxcnn._layer import Layer, constructor, from_input_shape, short_repr
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._window import check_integer
 
@@ -47,6 +47,9 @@ def squeeze_excite(
     check_integer("squeeze_excite", "reduction", reduction)
     if features is not None:
         check_integer("squeeze_excite", "features", features)
+    for name, function in (("activation", activation), ("gate", gate)):
+        if not (callable(function) or isinstance(function, Layer)):
+            raise TypeError(f"squeeze_excite: {name} must be a function x -> y or a layer, got {short_repr(function)}")
 
     def scale(x, weights):
         return x * jnp.expand_dims(weights, tuple(range(1, x.ndim - 1)))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._key import check_key, key_spec
-from jaxcnn._layer import InitFn, Layer, Params
+from jaxcnn._layer import InitFn, Layer, Params, readable
 from jaxcnn._path import leaves_by_path
 
 
@@ -66,7 +66,7 @@ def stacked_name(name: str, depth: int) -> str:
 
 def stack_depths(layer: Layer, x: Any) -> Params:
     """How often each parameter of the layer is stacked, from `init`: trained params may have lost the marks."""
-    params, _ = jax.eval_shape(layer.init, key_spec(), x)
+    params, _ = jax.eval_shape(layer.init, key_spec(), jax.tree.map(readable, x))
     return marked_depths(params)
 
 

@@ -15,7 +15,7 @@ from jax import lax
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop, drop_channels, drop_examples
 from jaxcnn._key import require_key, transform_keys
-from jaxcnn._layer import Layer, as_layer, constructor, has_spec, short_repr
+from jaxcnn._layer import Layer, as_array, as_layer, check_returned, constructor, readable, short_repr
 from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe
@@ -160,10 +160,10 @@ def cast(layer: AnyLayer, dtype: Any) -> Layer:
         return jax.tree.map(convert_leaf, tree)
 
     def init(key, x):
-        return layer.init(key, jax.eval_shape(lambda x: convert(x, dtype), x))
+        return layer.init(key, jax.eval_shape(lambda x: convert(x, dtype), jax.tree.map(readable, x)))
 
     def apply(params, state, x, *, train, key=None):
-        x = jax.tree.map(jnp.asarray, x)
+        x = jax.tree.map(as_array, x)
         input_dtypes = [leaf.dtype for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         y, state = layer.apply(params, state, convert(x, dtype), train=train, key=key)
         return convert(y, jnp.result_type(*input_dtypes) if input_dtypes else jnp.float32), state
@@ -220,6 +220,7 @@ def remat(layer: AnyLayer) -> Layer:
     layer = as_layer(layer)
 
     def apply(params, state, x, *, train, key=None):
+        x = jax.tree.map(readable, x)
         return jax.checkpoint(functools.partial(layer.apply, train=train))(params, state, x, key=key)
 
     return Layer(layer.init, apply)
@@ -280,8 +281,7 @@ def _drop_output(
             return layer.apply(params, state, x, train=False)
         drop_key, key = transform_keys(require_key(key, name), name)
         y, state = layer.apply(params, state, x, train=train, key=key)
-        if not has_spec(y):
-            raise TypeError(f"{name} needs a layer that returns an array, got {short_repr(y)}")
+        check_returned(y, name)
         if not jnp.issubdtype(y.dtype, jnp.floating):
             raise TypeError(f"{name} needs a layer with floating-point output, got {short_repr(y)}")
         return dropout(drop_key, rate, y), state

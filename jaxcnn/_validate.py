@@ -22,7 +22,7 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...]) -> int:
     """The number of examples in a batch, after checking that it is a dict of arrays of equal length.
 
     Raises:
-        TypeError: if it is not a dict of numeric arrays.
+        TypeError: if it is not a dict of numeric arrays, or for a masked array.
         ValueError: for missing entries, no examples, entries of different lengths, invalid weights, or integers that do
             not fit into 32 bits.
     """
@@ -37,12 +37,17 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...]) -> int:
             raise TypeError(f"{name}: {entry!r} must be an array with one row per example, got {short_repr(value)}")
         if not _is_numeric(value):
             raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
+        check_not_masked(f"{name}: {entry!r}", value)
         check_wide_integers(f"{name}: {entry}", value)
     lengths = {entry: len(value) for entry, value in batch.items()}
     if 0 in lengths.values() or len(set(lengths.values())) != 1:
         raise ValueError(f"{name} needs entries of the same length, at least 1, got lengths {lengths}")
     if "weight" in batch:
-        _check_weights(name, batch["weight"])
+        if np.ndim(weight := batch["weight"]) != 1:
+            raise ValueError(
+                f"{name}: 'weight' must have shape ({len(weight)},), one per example, got {np.shape(weight)}"
+            )
+        check_weights(f"{name}: weight", weight)
     return next(iter(lengths.values()))
 
 
@@ -181,14 +186,22 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
-def _check_weights(name: str, weight: Any) -> None:
+def check_weights(name: str, weight: Any) -> None:
+    """Raise ValueError for a weight that is negative or not finite, with the first bad index."""
     weight = np.asarray(weight)
-    if weight.ndim != 1:
-        raise ValueError(f"{name}: 'weight' must have shape ({len(weight)},), one per example, got {weight.shape}")
     bad = ~(np.isfinite(_as_computed(weight.astype(np.float64))) & (weight >= 0))
     if bad.any():
-        i = int(bad.argmax())
-        raise ValueError(f"{name}: weight[{i}] is {weight[i]}; weights must be finite and at least 0")
+        i, at = first_true(bad)
+        raise ValueError(f"{name}[{at}] is {weight[i]}; weights must be finite and at least 0")
+
+
+def check_not_masked(name: str, value: Any) -> None:
+    """Raise TypeError for a NumPy masked array: JAX would read the values below its mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask JAX ignores: convert it by .filled(); to leave out examples, give "
+            'them "weight" 0, and to leave out labels, fill in an ignore_label'
+        )
 
 
 def check_wide_integers(name: str, values: Any) -> None:
@@ -209,17 +222,6 @@ def _as_computed(values: np.ndarray) -> np.ndarray:
     """In the dtype that JAX computes with: float64 values may be infinite in float32."""
     with np.errstate(over="ignore"):
         return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
-
-
-def readable(value: Any) -> Any:
-    """A NumPy array in its `readable_dtype`. Other values are returned unchanged."""
-    return value.astype(readable_dtype(value.dtype), copy=False) if isinstance(value, np.ndarray) else value
-
-
-def readable_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype in the byte order of this machine, as JAX does not swap bytes; float64 for a longer float."""
-    dtype = dtype.newbyteorder("=")
-    return np.dtype(np.float64) if dtype == np.longdouble else dtype
 
 
 def _is_floating(dtype: Any) -> bool:

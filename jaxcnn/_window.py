@@ -194,9 +194,9 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: s
     return number
 
 
-def check_positive(layer: str, name: str, value: Any) -> Any:
+def check_positive(layer: str, name: str, value: Any, *, static: bool = False) -> Any:
     """As `check_number`, for a finite number above 0."""
-    number = check_number(layer, name, value)
+    number = check_number(layer, name, value, static=static)
     if not is_traced_number(number) and number <= 0:
         raise ValueError(f"{layer}: {name} must be above 0, got {value}")
     return number

@@ -446,3 +446,14 @@ def test_networks_of_torchvision_are_skipped_without_it(monkeypatch, capsys):
     assert [*_networks.build(TASKS["r3d_18"], names)] == ["jaxcnn"]
     assert capsys.readouterr().out == "skipping torchvision: not installed\n"
     assert [*_networks.build(TASKS["unet"], names)] == names
+
+
+def test_rows_of_another_processor_are_dropped(tmp_path):
+    path = tmp_path / "nets.json"
+    rows = [{"net": "a", "ms": 1}, {"net": "b", "ms": 2}]
+    _measure.save("nets", rows, path)
+    assert _measure.other_rows("nets", "net", ["b"], path) == rows[:1]
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"machine": saved["machine"] | {"device": "another"}}))
+    assert _measure.other_rows("nets", "net", ["b"], path) == []
+    assert _measure.other_rows("nets", "net", ["b"], tmp_path / "missing.json") == []

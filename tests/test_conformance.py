@@ -88,6 +88,18 @@ def test_jit_equals_eager_and_state_is_closed(case: Case, train: bool):
 
 
 @every
+def test_arrays_that_jax_does_not_read(case: Case):
+    """NumPy arrays in the other byte order, as from FITS and IDX files, and of long doubles."""
+    params, state, x = example(case)
+    native = case.layer.apply(params, state, x, train=True, key=KEY)
+    for dtype in (x.dtype.newbyteorder(), np.longdouble):
+        other = x.astype(dtype)
+        shapes = lambda x: jax.tree.map(jnp.shape, case.layer.init(KEY, x))
+        assert shapes(other) == shapes(x)
+        assert_close(case.layer.apply(params, state, other, train=True, key=KEY), native, 0)
+
+
+@every
 def test_evaluation(case: Case):
     params, state, x = jax.tree.map(jnp.asarray, example(case))
     apply = jax.jit(functools.partial(case.layer.apply, train=False))

@@ -387,3 +387,41 @@ def test_capture_of_a_monte_carlo_layer_says_that_it_has_no_activations():
     model = cnn.monte_carlo(cnn.serial(drop=cnn.dropout(0.5)), 2)
     with pytest.raises(ValueError, match="'drop' does not match the whole path of any layer of the model"):
         cnn.capture(model, "drop").apply({}, {}, X, train=False)
+
+
+@pytest.mark.parametrize("make", [cnn.ensemble, cnn.monte_carlo])
+def test_gradient_where_all_members_exclude_a_class(make):
+    """That of one network whose logits are the same."""
+    excluded = jnp.array([0, 0, -jnp.inf])
+    shift = cnn.stateless(lambda key, x: {"bias": jnp.zeros(3)}, lambda params, x: x + params["bias"])
+    net = cnn.serial(shift, lambda x: x + excluded)
+    x, batch = jnp.array([[1.0, 2.0, 3.0]]), {"label": np.array([0])}
+    gradients = []
+    for model in (net, make(net, 2)):
+        loss_fn = cnn.cross_entropy(model)
+        args = model.init(KEY, x)
+        gradients.append(jax.grad(lambda x, f=loss_fn, a=args: f(*a, batch | {"image": x}, train=False)[0])(x))
+    np.testing.assert_allclose(gradients[1], gradients[0], 1e-5)
+    np.testing.assert_allclose(gradients[0], [[-1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-1)), 0]], 1e-5)
+
+
+def test_member_weights_above_32_bits(stacked):
+    counts = RNG.multinomial(6, np.full(6, 1 / 6), N).T
+    loss = lambda weight: cnn.per_member(cnn.cross_entropy)(ENSEMBLE)(
+        *stacked, BATCH | {"member_weight": weight}, train=True, key=KEY
+    )
+    np.testing.assert_allclose(loss(2**32 * counts)[0], loss(counts)[0], 1e-5)
+
+
+def test_per_member_of_a_single_network():
+    loss_fn = cnn.per_member(cnn.cross_entropy)(cnn.dense(3))
+    with pytest.raises(
+        ValueError, match=r"per_member needs an ensemble, .* \(n, N, \.\.\): use ensemble\(net, n\).*\(6, 3\)"
+    ):
+        loss_fn(*cnn.dense(3).init(KEY, X), BATCH, train=True)
+
+
+@pytest.mark.parametrize("members", [{"a": 1}, [cnn.dense(2)], cnn.dense(2).init(KEY, X), [({}, {}, {})], [({}, None)]])
+def test_members_that_are_not_pairs(members):
+    with pytest.raises(TypeError, match=r"stack_members needs pairs \(params, state\), as init returns, got"):
+        cnn.stack_members(members)

@@ -26,6 +26,15 @@ def test_settings_about_evaluation_have_no_effect():
     np.testing.assert_array_equal(one.losses, two.losses)
 
 
+def test_updates_of_several_steps():
+    """With `accumulate`, each update has one rate, and its loss is the mean of its steps."""
+    examples = {"image": np.full((64, 1), 1.0, np.float32), "label": np.full((64, 1), 3.0, np.float32)}
+    options = {"loss": cnn.mean_squared_error, "low": 1e-4, "high": 1e-1, "steps": 20}
+    one = find_learning_rate(cnn.dense(1), examples, config=SGD, **options)
+    four = find_learning_rate(cnn.dense(1), examples, config=SGD | {"batch_size": 16, "accumulate": 4}, **options)
+    np.testing.assert_allclose(one.losses, four.losses, rtol=1e-5)
+
+
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_suggestion_is_below_the_largest_stable_rate(scale):
     """Gradient descent on a quadratic with curvature h diverges for rates above 2 / h."""
@@ -89,6 +98,7 @@ def test_steepest():
         ({"low": 0.0}, ValueError, "low must be above 0"),
         ({"low": 1.0, "high": 0.5}, ValueError, "high must be above low, got 1.0 and 0.5"),
         ({"steps": 5}, ValueError, "steps must be at least 10"),
+        ({"low": 1e-50}, ValueError, "low and high must be float32 numbers, got 1e-50 and 1.0"),
         ({"config": {"epoch": 3}}, ConfigError, "unknown key 'epoch'"),
     ],
     ids=str,

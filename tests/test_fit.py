@@ -162,6 +162,30 @@ def test_schedules():
     assert rates(name="constant") == [1] * 6
     assert rates(name="step") == [1, 1, 1, 0.1, 0.01, 0.01]
     assert rates(name="linear", warmup=0.5) == [0, 0.2, 0.98, 1, 0.5, 0]
+    few = lambda steps: [train.make_schedule({"name": "step"}, 1.0, steps)(step) for step in range(steps)]
+    np.testing.assert_allclose(few(1), [1])
+    np.testing.assert_allclose(few(2), [1, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(few(4), [1, 1, 0.1, 0.01], rtol=1e-6)
+
+
+def test_invalid_schedules():
+    for config, peak, steps, message in (
+        ({"name": "cosine", "start": 1}, 1.0, 10, "schedule: unknown 'start'"),
+        ({"name": "cosine", "warmup": 1.5}, 1.0, 10, "warmup must be at least 0 and below 1, got 1.5"),
+        ({"name": "cosine", "end": -1.0}, 1.0, 10, "end must be at least 0 and finite, got -1.0"),
+        ({}, 1.0, 10, "schedule.name: unknown ''"),
+        ({"name": "cosine"}, -1.0, 10, "make_schedule: peak must be at least 0"),
+        ({"name": "cosine"}, 1.0, 0, "make_schedule: steps must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.make_schedule(config, peak, steps)
+
+
+def test_rates_of_cosine():
+    rates = lambda **config: [
+        round(float(train.make_schedule({"warmup": 0.0, "end": 0.0} | config, 1.0, 100)(step)), 4)
+        for step in (0, 10, 49, 50, 75, 100)
+    ]
     assert rates(name="cosine", end=0.2) == [1, 0.9804, 0.6126, 0.6, 0.3172, 0.2]
     assert rates(name="exponential", end=0.01)[3:] == [0.1, 0.0316, 0.01]
 
@@ -457,6 +481,16 @@ def test_resumes(tmp_path):
         ({"optimizer": {"momentum": "x", "name": "sgd"}}, "optimizer.momentum must be a finite number .*, got 'x'"),
         ({"weight_decay": {"where": "("}}, r"weight_decay.where: '\(' is not a regular expression"),
         ({"label_fill": [True]}, "label_fill must be a number"),
+        ({"label_fill": 255}, "label_fill has no effect without augment"),
+        ({"schedule": {"name": "constant", "end": 1e-5}}, "schedule.end has no effect on the schedule 'constant'"),
+        ({"schedule": {"name": "step", "end": 1e-5}}, "schedule.end has no effect on the schedule 'step'"),
+        ({"checkpoint": {"every": 3, "keep": 0}}, "checkpoint.every has no effect if checkpoint.keep is 0"),
+        ({"evaluate": {"tta": "flip"}}, "evaluate.tta has no effect without eval_data"),
+        ({"optimizer": {"name": "sgd", "nesterov": True}}, "optimizer.nesterov has no effect on sgd without"),
+        ({"optimizer": {"name": "adam", "b1": 1.0}}, "optimizer.b1 must be at least 0 and below 1, got 1.0"),
+        ({"optimizer": {"name": "adam", "eps": -1.0}}, "optimizer.eps must be at least 0 and finite, got -1.0"),
+        ({"optimizer": {"name": "sgd", "momentum": -3.0}}, "optimizer.momentum must be at least 0 and below 1"),
+        ({"optimizer": {"name": "adam", "mu_dtype": "int8"}}, "optimizer.mu_dtype: unknown 'int8'"),
         ({"augment": [["random_crop", 1.5]]}, "random_crop: padding must be an int"),
         ({"watch": "-"}, 'watch: "-" needs the name of a metric'),
         ({"evaluate": {"tta": "all"}}, "evaluate.tta: unknown 'all'"),
@@ -600,6 +634,52 @@ def test_tta():
     np.testing.assert_array_equal(train.with_tta(cnn.flatten, "flip").apply({}, {}, x, train=True)[0], cnn.flatten(x))
 
 
+def test_tta_flips_maps_back():
+    x = jax.random.uniform(jax.random.key(0), (2, 5, 6, 1))
+    for model in (cnn.identity, lambda x: x[..., 0]):
+        y = train.with_tta(model, "flip").apply({}, {}, x, train=False)[0]
+        np.testing.assert_allclose(y, model(x), rtol=1e-6)
+        with pytest.raises(ValueError, match="tta 'flip_and_shift' needs an output per image"):
+            train.with_tta(model, "flip_and_shift").apply({}, {}, x, train=False)
+
+
+def test_a_run_without_new_checkpoints_loses_no_records(tmp_path):
+    """It resumes from existing checkpoints, and keeps the log of a training that saved none under another name."""
+    log = lambda name: (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+    fit(tmp_path, epochs=3, checkpoint={"keep": 1})
+    with pytest.raises(train.ConfigError, match="was saved with a different config"):
+        fit(tmp_path, epochs=1, checkpoint={"keep": 0})
+    fit(tmp_path, epochs=3, checkpoint={"keep": 0})
+    assert len(log("run")) == 3
+    fit(tmp_path, name="none", epochs=2, checkpoint={"keep": 0})
+    first = log("none")
+    fit(tmp_path, name="none", epochs=1, checkpoint={"keep": 0})
+    assert (tmp_path / "none" / "metrics.jsonl.damaged").read_text().splitlines() == first
+    assert len(log("none")) == 1
+
+
+def test_resume_with_settings_that_do_not_change_finite_steps(tmp_path):
+    fit(tmp_path, epochs=2, checkpoint={"keep": 1, "every": 1})
+    result = fit(tmp_path, epochs=2, checkpoint={"keep": 1, "every": 2}, on_nonfinite="skip")
+    assert len(result.history) == 2
+
+
+def test_a_file_in_the_place_of_the_checkpoints(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(checkpoint.CheckpointError, match="checkpoints is not a folder; remove or rename it"):
+        fit(tmp_path, checkpoint={"keep": 1})
+    assert "epoch 1" not in capsys.readouterr().out
+
+
+def test_a_config_with_arrays(tmp_path):
+    config = {"rate": np.float32(0.5), "mean": jnp.ones(2), "limit": float("nan")}
+    run = train.Run("test", config, folder=tmp_path)
+    assert run.config == {"rate": 0.5, "mean": [1.0, 1.0], "limit": None}
+    for _ in range(2):  # resumes
+        assert len(train.fit(LINEAR, FEW, config=QUICK | {"checkpoint": {"keep": 1}}, run=run).history) == 2
+
+
 @pytest.mark.parametrize("name", ["gather", "report"])
 def test_an_error_in_the_report_does_not_end_training(tmp_path, monkeypatch, name):
     def broken(*args, **kwargs):
@@ -707,12 +787,61 @@ def test_muon_has_decoupled_weight_decay():
     decay = {"rate": 0.01, "where": ".*"}
     config = train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1}, "weight_decay": decay})
     ours = train.make_optimizer(config | {"schedule": {"name": "constant", "warmup": 0, "end": 0}}, 10, params)
-    theirs = optax.contrib.muon(0.1, weight_decay=0.01)
+    theirs = optax.contrib.muon(0.1, weight_decay=0.01, adam_weight_decay=0.01)
     gradient = jax.tree.map(jnp.ones_like, params)
     update = lambda optimizer: optimizer.update(gradient, optimizer.init(params), params)[0]
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), update(ours), update(theirs))
-    with pytest.raises(train.ConfigError, match="muon has no such argument"):
-        train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1, "weight_decay_mask": False}})
+
+
+def test_muon_decays_the_parameters_of_the_setting_where():
+    params = {"kernel": jnp.ones((3, 3, 2, 2)), "head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    optimizer = {"name": "muon", "learning_rate": 0.1}
+    config = train.resolve({"optimizer": optimizer, "weight_decay": {"rate": 0.5}, "schedule": {"name": "constant"}})
+    optimizer = train.make_optimizer(config, 10, params)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    expected = {"kernel": -0.05, "head": {"kernel": -0.05, "bias": 0.0}}
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), updates, expected)
+
+
+@pytest.mark.parametrize("options", [{"name": "yogi"}, {"name": "muon"}, {"name": "adam"}])
+def test_frozen_layers_stay_constant(options, tmp_path):
+    net = cnn.serial(cnn.freeze(cnn.conv(4)), jax.nn.relu, cnn.flatten, cnn.dense(3))
+    images, labels = np.random.default_rng(0).random((24, 4, 4, 1), np.float32), np.arange(24) % 3
+    config = {"epochs": 1, "batch_size": 8, "optimizer": options | {"learning_rate": 0.1}}
+    start = net.init(jax.random.key(1), images[:1])
+    run = train.Run("fit", {}, folder=tmp_path)
+    result = train.fit(net, (images, labels), config=config, run=run, start=start)
+    np.testing.assert_array_equal(result.params["0"]["kernel"], start[0]["0"]["kernel"])
+    assert not np.array_equal(result.params["3"]["kernel"], start[0]["3"]["kernel"])
+
+
+def test_optimizer_state_that_overflows(tmp_path):
+    def loss(model):
+        """The gradient is 1e20 in the batch with the flag: its square overflows, the parameters stay finite."""
+
+        def loss_fn(params, state, batch, *, train, key=None):
+            value, rest = cnn.cross_entropy(model)(params, state, batch, train=train, key=key)
+            constant = jax.lax.stop_gradient(value)
+            return constant + jnp.where(batch["flag"].max() > 0, 1e20, 1.0) * (value - constant), rest
+
+        return loss_fn
+
+    images, labels = np.random.default_rng(0).random((24, 4, 4, 1), np.float32), np.arange(24) % 3
+    batch = {"image": images, "label": labels, "flag": (np.arange(24) == 3).astype(np.float32)}
+    config = {"epochs": 1, "batch_size": 8, "on_nonfinite": "skip"}
+    net, run = cnn.serial(cnn.flatten, cnn.dense(3)), train.Run("fit", {}, folder=tmp_path / "skip")
+    result = train.fit(net, batch, loss=loss, config=config, run=run)
+    assert result.history[0]["skipped"] == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.train_state.opt_state))
+    run = train.Run("fit", {}, folder=tmp_path / "raise")
+    with pytest.raises(train.NonFiniteError, match=r"step \d: params/1/\w+ is not finite"):
+        train.fit(net, batch, loss=loss, config=config | {"on_nonfinite": "raise"}, run=run)
+
+
+def test_muon_has_no_decay_arguments():
+    for argument in ("weight_decay_mask", "adam_weight_decay"):
+        with pytest.raises(train.ConfigError, match="muon has no such argument"):
+            train.resolve({"optimizer": {"name": "muon", "learning_rate": 0.1, argument: 0.0}})
 
 
 @pytest.mark.parametrize("over", [None, {"schedule.end": [0.05, 0.2]}])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import re
 import struct
 import threading
@@ -336,8 +337,41 @@ def test_only_regular_files_are_opened(folder):
     os.mkfifo(folder / "cat" / "x.png")
     os.symlink(folder / "cat" / "x.png", folder / "cat" / "y.png")
     os.symlink(folder / "cat" / "0.png", folder / "cat" / "z.png")
-    with pytest.warns(UserWarning, match=r"skipped: 2 x \.png that is not a regular file"):
-        assert len(image_folder(folder, (8, 8)).images) == 7
+    with pytest.warns(UserWarning, match=r"skipped: 2 x \.png that is not a regular file, 1 x link to another image"):
+        assert len(image_folder(folder, (8, 8)).images) == 6
+
+
+def test_links_to_images_count_nothing_twice(folder):
+    """The file is in the class of the file itself, whose folder may come later."""
+    expected = list_images(folder)
+    os.symlink(folder / "cat" / "0.png", folder / "cat" / "again.png")
+    os.symlink(folder / "cat" / "again.png", folder / "cat" / "more.png")
+    os.symlink(folder / "dog" / "0.png", folder / "cat" / "dog.png")
+    message = "skipped: 1 x link in class cat to an image of class dog, 2 x link to another image"
+    with pytest.warns(UserWarning, match=message):
+        found = list_images(folder)
+    assert found.paths == expected.paths
+    assert found.labels.tolist() == expected.labels.tolist()
+
+
+def test_images_that_only_links_reach_are_read_once(folder):
+    (folder / ".store").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / ".store" / "hash.png")
+    for name in ("a.png", "b.png"):
+        os.symlink(folder / ".store" / "hash.png", folder / "cat" / name)
+    with pytest.warns(UserWarning, match="skipped: 1 x link to another image"):
+        assert len(list_images(folder).paths) == 7
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/x"])
+def test_paths_that_no_folder_has(path):
+    for read in (
+        lambda: image_folder(path, (8, 8)),
+        lambda: image_folder(pathlib.Path(path), (8, 8)),
+        lambda: segmentation_folder(path, path, (8, 8), classes=("a", "b")),
+    ):
+        with pytest.raises(DataError, match=r"NUL character|home directory"):
+            read()
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tiff", ".heic", ""])

@@ -252,9 +252,9 @@ def test_numpy_strengths_do_not_change_the_dtype(number):
 )
 def test_checked_numbers_are_python_numbers(value, kind):
     for check in (check_number, check_positive):
-        assert type(check("x", value)) is kind
-        assert check("x", value) == value
-    doubled = jax.jit(lambda x: 2 * check_positive("x", x))
+        assert type(check("f", "x", value)) is kind
+        assert check("f", "x", value) == value
+    doubled = jax.jit(lambda x: 2 * check_positive("f", "x", x))
     assert doubled(value) == 2 * value  # a traced number
 
 
@@ -395,3 +395,48 @@ def test_cutmix_without_spatial_dimensions():
     loss_fn = cnn.cutmix(cnn.cross_entropy(cnn.dense(2)))
     with pytest.raises(ValueError, match=r"cutmix needs \(N, \*spatial, C\) .*got shape \(4, 3\)"):
         loss_fn({}, {}, {"image": jnp.ones((4, 3)), "label": jnp.zeros(4, int)}, train=True, key=KEY)
+
+
+WIDE = np.array([0, 2**32, 1, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("transform", "loss", "image", "label"),
+    [
+        (cnn.mixup, cnn.mean_squared_error, LOGITS[:, 0], WIDE),
+        (cnn.cutmix, cnn.cross_entropy, np.zeros((6, 2, 2, 4), np.float32), np.tile(WIDE[:, None, None], (1, 2, 2))),
+        (lambda f: cnn.clip_per_example(f, 1.0), cnn.cross_entropy, LOGITS, WIDE),
+    ],
+)
+def test_transforms_refuse_integers_that_would_wrap(transform, loss, image, label):
+    """2**32 would become class 0."""
+    with pytest.raises(ValueError, match=r"label\[1.*\] is 4294967296, which does not fit into int32"):
+        call(transform(loss(AS_IS)), {"image": image, "label": label})
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, lambda f: cnn.clip_per_example(f, 1.0)])
+def test_weights_above_32_bits(transform):
+    weight = 2**32 * np.array([1, 0, 2, 1, 3, 1])
+    loss, _ = call(transform(cnn.cross_entropy(AS_IS)), {"image": LOGITS, "label": LABELS, "weight": weight})
+    np.testing.assert_allclose(loss, np.average(reference(LOGITS, np.eye(4)[LABELS]), weights=weight), 1e-5)
+
+
+@pytest.mark.parametrize("transform", [cnn.mixup, lambda f: cnn.clip_per_example(f, 1.0)])
+def test_transforms_check_labels_that_are_known(transform):
+    batch = {"image": LOGITS, "label": np.array([0, 7, 1, 1, 2, 0])}
+    loss_fn = transform(cnn.cross_entropy(AS_IS))
+    for f in (
+        lambda key: call(loss_fn, batch, key=key),
+        jax.jit(lambda key: loss_fn({}, {}, batch, train=True, key=key)[0]),
+    ):
+        with pytest.raises(ValueError, match=r"label\[1\] is 7, but the model has 4 outputs"):
+            f(KEY)
+    call(cnn.clip_per_example(cnn.cross_entropy(AS_IS), 1.0), batch | {"weight": np.array([1, 0, 1, 1, 1, 1])})
+
+
+@pytest.mark.parametrize("entry", ["image", "label", "weight"])
+def test_masked_arrays_lose_their_mask(entry):
+    batch = {"image": LOGITS, "label": LABELS, "weight": np.ones(6, np.float32)}
+    batch[entry] = np.ma.masked_array(batch[entry], batch[entry] == 0)
+    with pytest.raises(TypeError, match=rf"'{entry}' is a masked array, .* by \.filled\(\).*\"weight\".*ignore_label"):
+        call(cnn.cross_entropy(AS_IS), batch)

@@ -246,3 +246,45 @@ def test_lp_pool_of_one_infinite_value(value):
     x[0, 2] = value
     y, _ = cnn.lp_pool(3, 2).apply({}, {}, x, train=False)
     np.testing.assert_allclose(y.ravel(), [2 ** (1 / 3), np.abs(value), 2 ** (1 / 3)], 1e-6)
+
+
+@pytest.mark.parametrize("p", [2, 3, 100])
+def test_lp_pool_of_the_largest_float(p):
+    x = jnp.array([3.4e38, 0]).reshape(1, 2, 1)
+    y, back = jax.vjp(jax.jit(lambda x: cnn.lp_pool(p, 2).apply({}, {}, x, train=False)[0]), x)
+    np.testing.assert_allclose(y.ravel(), [3.4e38], 1e-6)
+    np.testing.assert_allclose(back(jnp.ones_like(y))[0].ravel(), [1, 0], 1e-6)
+
+
+WITHOUT_EPS = {
+    "batch_norm": cnn.batch_norm(eps=0.0),
+    "layer_norm": cnn.layer_norm(axis=1, eps=0.0),
+    "group_norm": cnn.group_norm(2, eps=0.0),
+    "instance_norm": cnn.instance_norm(eps=0.0),
+    "rms_norm": cnn.rms_norm(eps=0.0),
+    "global_response_norm": cnn.global_response_norm(eps=0.0),
+    "local_response_norm": cnn.local_response_norm(k=0.0),
+}
+
+
+@pytest.mark.parametrize("magnitude", [0, 1e-38, 1e-25])
+@pytest.mark.parametrize("name", WITHOUT_EPS)
+def test_norms_without_eps_of_values_whose_squares_underflow(name, magnitude):
+    layer, x = WITHOUT_EPS[name], (magnitude * X).astype(np.float32)
+    params, state = layer.init(KEY, X)
+    y, new = layer.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, x if name == "global_response_norm" else 0 * x, 1e-6, 1e-37)  # subnormals become 0
+    assert finite((new, gradient(layer, params, state, x)))
+
+
+@pytest.mark.parametrize("name", [name for name in WITHOUT_EPS if name != "local_response_norm"])
+def test_norms_without_eps_are_the_same_at_small_magnitudes(name):
+    """f(c x) = f(x), so the gradient at c x is 1 / c of that at x; the global response norm scales with x."""
+    layer, c = WITHOUT_EPS[name], np.float32(2.0**-50)
+    params, state = jax.tree.map(lambda leaf: leaf + 0.5, layer.init(KEY, X))
+    params = {name: leaf if name == "scale" else 0 * leaf for name, leaf in params.items()}
+    scale = c if name == "global_response_norm" else 1
+    run = jax.jit(lambda x: layer.apply(params, state, x, train=True)[0])
+    np.testing.assert_allclose(run(c * X), scale * run(X), 1e-5, 1e-5 * scale)
+    want = gradient(layer, params, state, X)[1]
+    np.testing.assert_allclose(gradient(layer, params, state, c * X)[1] * c / scale, want, 1e-3, 1e-4)

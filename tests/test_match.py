@@ -89,6 +89,95 @@ def test_flattened_feature_maps(spatial):
     np.testing.assert_allclose(run(model, params, state, x), expected(x.reshape(2, -1)), rtol=1e-3)
 
 
+UNCLEAR = {
+    "dense to map": cnn.serial(a=cnn.dense(12), map=lambda x: x.reshape(-1, 2, 2, 3), b=cnn.conv(2)),
+    "dense to output": cnn.serial(b=cnn.dense(12), act=jax.nn.relu, map=lambda x: x.reshape(-1, 2, 2, 3)),
+    "dense to signal": cnn.serial(a=cnn.dense(12), map=lambda x: x.reshape(-1, 4, 3), b=cnn.conv(2, 3)),
+    "joined": cnn.serial(a=cnn.concatenate(cnn.flatten, cnn.global_avg_pool), b=cnn.dense(2)),
+    "sliced": cnn.serial(flat=cnn.flatten, cut=lambda x: x[:, :20], b=cnn.dense(2)),
+    "all flat": cnn.serial(flat=jnp.ravel, rows=lambda x: x.reshape(2, -1), b=cnn.dense(2)),
+    "gated": cnn.serial(flat=cnn.flatten, glu=jax.nn.glu, b=cnn.dense(2)),
+    "reversed": cnn.serial(flat=cnn.flatten, back=lambda x: x[:, ::-1], b=cnn.dense(2)),
+    "added": cnn.serial(flat=cnn.flatten, a=cnn.residual(cnn.dense(24)), b=cnn.dense(2)),
+    "scaled later": cnn.serial(flat=cnn.flatten, cut=lambda x: x[:, :20], b=cnn.batch_norm()),
+    "signal": cnn.serial(flat=cnn.flatten, add=lambda x: x[:, :, None], b=cnn.conv(2, 3)),
+    "other map": cnn.serial(flat=cnn.flatten, map=lambda x: x.reshape(-1, 2, 3, 4), b=cnn.conv(2)),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_an_order_that_cannot_be_converted_is_an_error(name):
+    model = UNCLEAR[name]
+    x = draw(2, 2, 4, 3)
+    x = x.reshape(2, -1) if name.startswith("dense") else x
+    params, state = model.init(jax.random.key(0), x)
+    given = weights.to_torch(model, params, state, x=x, flatten="HWC")
+    for call in (
+        lambda: weights.from_torch(model, given, x=x),
+        lambda: weights.to_torch(model, params, state, x=x),
+    ):
+        with pytest.raises(weights.WeightsError, match=r"the layer of 'b/\w+': .* Pass flatten='HWC' if"):
+            call()
+    found = weights.from_torch(model, given, x=x, flatten="HWC")
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, (params, state)))
+    assert weights.match(model, given, x)
+
+
+CLEAR = {
+    "norms": (cnn.serial(cnn.flatten, cnn.layer_norm(), cnn.group_norm(1), jax.nn.softmax, cnn.dense(2)), True),
+    "pooled": (cnn.serial(cnn.concatenate(cnn.global_avg_pool, cnn.global_max_pool), cnn.dense(2)), False),
+    "scaled": (cnn.serial(cnn.flatten, lambda x: x * x.mean(1, keepdims=True), cnn.dense(2)), True),
+    "back": (cnn.serial(cnn.flatten, lambda x: x.reshape(-1, 2, 4, 3), cnn.conv(2), cnn.flatten, cnn.dense(2)), True),
+    "PyTorch's own": (cnn.serial(lambda x: jnp.moveaxis(x, -1, 1), cnn.flatten, cnn.dense(2)), False),
+    "dense to PyTorch's map": (
+        cnn.serial(
+            cnn.global_avg_pool,
+            cnn.dense(12),
+            lambda x: jnp.moveaxis(x.reshape(-1, 3, 2, 2), 1, -1),
+            cnn.conv(2),
+            cnn.global_avg_pool,
+            cnn.dense(2),
+        ),
+        False,
+    ),
+    "squeeze and excite": (cnn.serial(cnn.squeeze_excite(2), cnn.flatten, cnn.dense(2)), True),
+    "one pixel": (
+        cnn.serial(lambda x: x[:, :1, :1], cnn.concatenate(cnn.flatten, cnn.flatten), cnn.dense(2)),
+        False,
+    ),
+    "rows": (cnn.serial(cnn.flatten, lambda x: jnp.concatenate([x, x])[:2], cnn.dense(2)), True),
+}
+
+
+@pytest.mark.parametrize("name", CLEAR)
+def test_orders_that_are_followed(name):
+    """The kernel of the last layer, whose rows are permuted if its features are those of a flattened map."""
+    model, is_flattened = CLEAR[name]
+    x = draw(2, 2, 4, 3)
+    params, state = model.init(jax.random.key(0), x)
+    given = weights.to_torch(model, params, state, x=x)
+    last = max(params, key=int)
+    kernel = np.asarray(params[last]["kernel"])
+    rows = kernel.reshape(2, 4, -1, 2).transpose(3, 2, 0, 1).reshape(2, -1) if is_flattened else kernel.T
+    np.testing.assert_array_equal(given[f"{last}.weight"], rows)
+    found = weights.from_torch(model, given, x=x)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, (params, state)))
+
+
+def test_kernels_of_another_direction_do_not_fit():
+    """A 3x1 kernel is none of 1x3, in from_torch and in the order that match proposes."""
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    wide = cnn.conv(3, (1, 3), bias=False)
+    with pytest.raises(weights.WeightsError, match=r"weight \(3, 3, 3, 1\), expected \(3, 3, 1, 3\)"):
+        weights.from_torch(wide, {"weight": draw(3, 3, 3, 1)}, x=x)
+    model = cnn.serial(wide=wide, tall=cnn.conv(3, (3, 1), bias=False))
+    given = {"a.weight": draw(3, 3, 3, 1), "b.weight": draw(3, 3, 1, 3)}
+    assert weights.match(model, given, x) == {"wide/kernel": "b.weight", "tall/kernel": "a.weight"}
+    mixed = cnn.serial(a=cnn.conv(3, 1, bias=False), pool=cnn.global_avg_pool, b=cnn.dense(3, bias=False))
+    same = {"first.weight": draw(3, 3), "second.weight": draw(3, 3)}
+    assert weights.match(mixed, same, x) == {"a/kernel": "first.weight", "b/kernel": "second.weight"}
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_transposed_convolutions(groups):
     """y[n, stride * i + k, g, f] += x[n, i, g, c] * weight[g, c, f, k], for all i, k, c, with PyTorch's weight."""

@@ -285,6 +285,46 @@ OPTIONS = table(
     ("features 3.5", lambda: conv(3.5), TypeError, r"conv: features .*an int, got 3\.5"),
     ("features 0", lambda: dense(0), ValueError, r"dense: features must be at least 1, got 0"),
     *(
+        (
+            f"{layer}, {option}",
+            functools.partial(getattr(jaxcnn, layer), *args, **{option: value}),
+            TypeError,
+            f"^{layer}: {option} must be True or False, got {shown}",
+        )
+        for layer, option, *args in (
+            ("conv", "bias", 2),
+            ("max_pool", "ceil_mode", 2),
+            ("avg_pool", "count_include_pad", 2),
+            ("batch_norm", "scale"),
+            ("grid_sample", "align_corners"),
+            ("resize", "antialias", 2),
+        )
+        for value, shown in (("no", "'no'"), (1, "1"), (None, "None"))
+    ),
+    *(
+        (
+            f"{layer} {option}, traced",
+            functools.partial(jax.eval_shape, mistake, spec(())),
+            TypeError,
+            f"^{layer}: {option} must be known at compilation, got a traced number",
+        )
+        for layer, option, mistake in (
+            ("lp_pool", "p", lambda p: jaxcnn.lp_pool(p, 2)),
+            ("resize", "scale", lambda scale: jaxcnn.resize(scale=scale)),
+            ("resize", "scale", lambda scale: jaxcnn.resize(scale=(2, scale))),
+            ("resize", "a", lambda a: jaxcnn.resize(2, "cubic", a=a)),
+        )
+    ),
+    *(
+        (
+            f"squeeze_excite, {option}",
+            functools.partial(jaxcnn.squeeze_excite, 2, **{option: None}),
+            TypeError,
+            f"squeeze_excite: {option} must be a function x -> y or a layer, got None",
+        )
+        for option in ("activation", "gate")
+    ),
+    *(
         (f"{option} True", mistake, TypeError, rf"{option} must be an int.*, got True")
         for option, mistake in (
             ("features", lambda: conv(True)),
@@ -839,6 +879,20 @@ COMPOSITION = table(
         TypeError,
         r"parallel: the first argument must be a function that combines",
     ),
+    *(
+        (
+            f"{name} of a pair",
+            functools.partial(use, layer, IMAGE),
+            TypeError,
+            rf"{name} needs a layer that returns an array, got \(",
+        )
+        for name, layer in (
+            ("residual", residual(lambda x: (x, x))),
+            ("residual", residual(conv(3), lambda x: (x, x))),
+            ("repeat", repeat(lambda x: (x, x), 2)),
+            ("concatenate", concatenate(conv(3), lambda x: (x, x))),
+        )
+    ),
     ("repeat, n first", lambda: repeat(3, dense(8)), TypeError, r"expected a Layer .*got 3"),
     (
         "a number as penalty",
@@ -924,8 +978,8 @@ LABELS = table(
     ),
     (
         "member_weight",
-        lambda: jaxcnn.per_member(cross_entropy)(as_layer(identity))(
-            {}, {}, {"image": zeros(1, 4, 10), "label": CLASSES, "member_weight": -np.ones((1, 1))}, train=True
+        lambda: jaxcnn.per_member(cross_entropy)(as_layer(lambda x: x[None]))(
+            {}, {}, DATA | {"member_weight": -np.ones((4, 1))}, train=True
         ),
         ValueError,
         r"weights of a batch must be finite .*, but member_weight\[0, 0\] is -1",
@@ -1070,3 +1124,7 @@ def test_error_of_a_function_of_ones_own_passes_unchanged():
 
     with pytest.raises(RuntimeError, match=re.compile("^mine\nin layer 'block/broken'$")):
         serial(block=serial(broken=broken)).apply({}, {}, LOGITS, train=False)
+
+
+def test_switches_of_numpy():
+    assert repr(conv(2, bias=np.False_)) == "conv(2, bias=False)"

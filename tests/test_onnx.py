@@ -382,6 +382,7 @@ def test_dense_layer_on_a_flattened_array_with_a_new_dimension(first):
 
 INTEGERS = lambda x: (9 * x).astype(jnp.int32)
 WINDOW = (1, 2, 2, 1), (1, 1, 1, 1), "VALID"
+PADDED = ((0, 0), (3, 2), (0, 4), (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -400,6 +401,51 @@ WINDOW = (1, 2, 2, 1), (1, 1, 1, 1), "VALID"
 )
 def test_integers_and_booleans(fn):
     assert_same_function(fn)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int16, np.uint8, np.uint16, np.uint32, np.int64, np.float16])
+def test_selection_by_dtype(dtype):
+    with jax.enable_x64(dtype == np.int64):
+        assert_same_function(lambda x: jnp.where(x > 0, jnp.abs(4 * x).astype(dtype), jnp.asarray(1, dtype)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["log1p", "expm1", "softplus", "elu"])
+def test_functions_of_small_numbers(name, dtype):
+    """The relative error to NumPy in float64, where 1 + x and exp(x) round to 1, and the limits."""
+    powers = np.logspace(-30, 1.5, 400)
+    lowest = [-1] if name == "log1p" else [-20, -np.inf]
+    x = np.concatenate([powers, -np.minimum(powers, 0.99), [0, np.inf, np.nan], lowest])
+    x = x.astype(dtype)[None]
+    fn = {"log1p": jnp.log1p, "expm1": jnp.expm1, "softplus": lambda x: jnp.log1p(jnp.exp(x)), "elu": jax.nn.elu}[name]
+    with jax.enable_x64(dtype == np.float64):
+        (found,) = run(jaxcnn.export(serial(fn), {}, {}, x, format="onnx"), x)
+    assert found.dtype == dtype
+    x = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        expected = {
+            "log1p": np.log1p(x),
+            "expm1": np.expm1(x),
+            "softplus": np.logaddexp(x, 0),
+            "elu": np.where(x > 0, x, np.expm1(x)),
+        }[name]
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype == np.float32 else 1e-13)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        jaxcnn.max_pool(3, stride=1, padding="SAME", dilation=3),
+        jaxcnn.min_pool(3, stride=1, padding="SAME", dilation=3),
+        serial(lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, *WINDOW[:2], PADDED)),
+        serial(lambda x: jnp.maximum(jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *WINDOW[:2], PADDED), -9)),
+        serial(lambda x: jax.lax.reduce_window(INTEGERS(x), -(2**31), jax.lax.max, *WINDOW[:2], PADDED)),
+        serial(lambda x: jax.lax.reduce_window(INTEGERS(x) > 3, False, jax.lax.max, *WINDOW[:2], PADDED)),
+    ],
+)
+def test_pools_padded_by_more_than_their_size(layer):
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
+    assert_equal(jaxcnn.export(layer, {}, {}, x, format="onnx"), layer, {}, {}, x)
 
 
 def test_max_pool_of_integers():
@@ -568,6 +614,7 @@ def test_scales_are_folded_only_if_nothing_else_reads_the_convolution():
             lambda x: jax.lax.reduce_window(AT(x)[..., None], 0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID"),
             r"'reduce_window_sum' .* a sum of int32 over windows; convert it to float32",
         ),
+        (lambda x: -x.astype(jnp.uint8), r"'neg' in layer 'body/part': the negative of uint8; convert it to int32"),
         (lambda x: x[1:-1], r"'gather' in layer 'body/part': the position .* depends on the batch size"),
         (
             lambda x: jax.lax.dynamic_slice_in_dim(x, 1, 1, 0),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from experiments import _program, predict, serve
-from jaxcnn import data, dense, flatten, serial
+from jaxcnn import data, dense, flatten, serial, train
 from jaxcnn.data import DataError
 from jaxcnn.train import ConfigError, override
 
@@ -93,10 +94,11 @@ def served(program, *settings):
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
 
-    def send(content=None):
+    def send(content=None, method=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}", content, method=method)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}", content, timeout=20) as answer:
-                return answer.status, json.load(answer)
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
@@ -121,6 +123,7 @@ def test_server_answers_many_requests(run):
     pixels = random_images(30)
     with served(program._replace(predict=noted), "batch=4") as send, ThreadPoolExecutor(10) as pool:
         assert send() == (200, {"classes": list(CLASSES), "size": [6, 4]})
+        assert send(method="HEAD") == (200, None)
         answers = list(pool.map(send, map(png, pixels)))
     for (status, answer), expected in zip(answers, probabilities(pixels), strict=True):
         assert status == 200
@@ -144,6 +147,36 @@ def test_server_refuses_bad_requests_and_goes_on(run):
         )
         assert send(bytes(1_000_001)) == (413, {"error": "the image is larger than 1 MB"})
         assert send(good)[0] == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_address_is_printed(run, monkeypatch, capsys, host):
+    uvicorn = pytest.importorskip("uvicorn")
+    ports = []
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda self, sockets: ports.extend(each.getsockname()[1] for each in sockets)
+    )
+    serve.main(override(serve.CONFIG, [f"run={run[0]}", "port=0", f"host={host}"]))
+    assert ports[0] > 0
+    address = host if "." in host else f"[{host}]"
+    assert f"http://{address}:{ports[0]} on" in capsys.readouterr().out
+
+
+def test_an_address_that_the_system_refuses(run):
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for settings in (
+            [f"port={port}"],
+            ["host=192.0.2.1", "port=0"],
+            ["host=a..b", "port=0"],
+            ["host=a\0", "port=0"],
+        ):
+            with pytest.raises(ConfigError, match="cannot listen on host="):
+                serve.main(override(serve.CONFIG, [f"run={run[0]}", *settings]))
+    train.require(serve.CONFIG | {"port": 65535}, serve.LIMITS)
+    with pytest.raises(ConfigError, match="port"):
+        train.require(serve.CONFIG | {"port": 65536}, serve.LIMITS)
 
 
 def test_server_limits_time_and_waiting_requests(run):

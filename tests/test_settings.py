@@ -106,6 +106,51 @@ def test_predict_with_the_eps_of_the_weights(tmp_path):
     assert len(run(predict, tmp_path, *arguments, "eps=1e-5")["x.png"]) == 5
 
 
+UNREADABLE = r"alexnet cannot read images of 16 x 16 pixels: max_pool: the window"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model=lenet5", "eps=1e-3"], "eps=0.001 has no effect on model=lenet5, which has no batch norms"),
+        (["eps=1e-3"], "eps=0.001 has no effect without model=NAME"),
+        (["model=unet"], r"model=unet is no classifier: its output has shape \('N', 388, 388, 2\), expected \('N', cl"),
+        (["model=fcn_resnet50"], "model=fcn_resnet50 is no classifier"),
+        (["model=alexnet", "data.height=16", "data.width=16"], UNREADABLE),
+        (["data.height=1"], r"train\.augment: random_crop: an image \(1, 32, 3\) cannot be reflected by 2 pixels"),
+    ],
+)
+def test_models_and_sizes_that_image_folder_cannot_train(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        run(image_folder, tmp_path, *settings)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("module", [predict, finetune])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["eps=1e-3"], "eps=0.001 has no effect on model=lenet5"),
+        (["model=unet"], "model=unet is no classifier"),
+        (["model=fcn_resnet50", "mean=[0, 0, 0]", "std=[1, 1, 1]"], "model=fcn_resnet50 is no classifier"),
+    ],
+)
+def test_models_that_are_no_classifiers(files, module, settings, message):
+    given = for_lenet(files, *settings)
+    if module is finetune:
+        given = [entry.replace("images=", "data.path=") for entry in given if not entry.startswith("classes=")]
+    with pytest.raises(ConfigError, match=message):
+        run(module, files, *given)
+    assert not (files / "runs").exists()
+
+
+def test_weights_of_dense_layers_need_their_size(files):
+    """A dense layer has the number of features of one size."""
+    given = [f"weights={files}/w.safetensors", "model=lenet5", "mean=[0.5]", "std=[0.25]", f"data.path={files}"]
+    with pytest.raises(ConfigError, match="model=lenet5 cannot read images of 40 x 28 pixels"):
+        run(image_folder, files, *given, "data.height=40")
+
+
 @pytest.mark.parametrize(
     "setting",
     ["data.path=/nonexistent", "data.on_bad_image=skip", "model=resnet18", "eps=0.1", "mean=[0.5]", "std=[0.5]"],

@@ -106,6 +106,41 @@ def test_regression(name, mode):
     assert {leaf.dtype for leaf in jax.tree.leaves(value)} == {np.dtype("float32")}
 
 
+@pytest.mark.parametrize("name", ["regularized", "clip_per_example"])
+def test_float64_images_and_float32_parameters(name):
+    loss_fn = LOSSES[name]
+    params, state = jax.eval_shape(LOGITS.init, KEY, HARD["image"])
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        batch = HARD | {"image": HARD["image"].astype(np.float64)}
+        (loss, _), gradient = lowered(
+            jax.value_and_grad(functools.partial(loss_fn, train=True, key=KEY), has_aux=True), params, state, batch
+        )
+    assert loss.dtype == np.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {np.dtype("float32")}
+
+
+RANDOM = [
+    cnn.dropout,
+    cnn.spatial_dropout,
+    cnn.drop_block,
+    cnn.gaussian_dropout,
+    cnn.gaussian_noise,
+    cnn.alpha_dropout,
+    functools.partial(cnn.with_dropout, cnn.identity),
+]
+
+
+@pytest.mark.parametrize("make", RANDOM)
+def test_traced_rates_of_bfloat16(make):
+    """A rate that is traced in float32, as in a sweep, gives what the same number in Python gives."""
+    x = jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+    run = lambda rate: make(rate).apply({}, {}, x, train=True, key=KEY)[0]
+    with jax.numpy_dtype_promotion("strict"):
+        y = jax.jit(run)(jnp.float32(0.3))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(*(np.asarray(v, np.float32) for v in (y, jax.jit(lambda: run(0.3))())))
+
+
 @every_mode
 def test_make_step(mode):
     optimizer = optax.sgd(0.1, momentum=0.9)  # optax.adam itself promotes int32 to float

@@ -249,6 +249,18 @@ def test_report(tmp_path):
     assert page.index(f"<td>{best:g}</td>") < page.index("<td>1e+30</td>")
 
 
+def test_argument_of_the_model_with_the_name_of_a_setting(tmp_path):
+    with pytest.raises(ConfigError, match="'seed' is a setting and an argument of the model"):
+        sweep(lambda seed: MODEL, TRAIN, over={"seed": [0, 1]}, config=CONFIG, run=run_in(tmp_path))
+
+
+def test_learning_rate_zero_with_a_cosine_schedule(tmp_path):
+    config = CONFIG | {"epochs": 1, "schedule": {"name": "cosine"}}
+    result = sweep(MODEL, TRAIN, over={"optimizer.learning_rate": [0.0, 0.1]}, config=config, run=run_in(tmp_path))
+    assert [run.nonfinite_step for run in result.runs] == [None, None]
+    assert [run.history[0]["train"]["loss"] is not None for run in result.runs] == [True, True]
+
+
 @pytest.mark.parametrize("over", [None, ["seed"], {"seed": 3}])
 def test_over_must_be_names_and_values(over, tmp_path):
     with pytest.raises(TypeError, match=r"sweep: over must be a dict of names and values, such as .*, got"):
@@ -265,6 +277,13 @@ def test_over_must_be_names_and_values(over, tmp_path):
         ({"augment.0.1": [1, 2]}, {"augment": [["translate", 1]]}, "'augment.0.1' changes the compiled program"),
         ({"augment.0.1": [1, 2]}, {"augment": [["rand_augment", 2]]}, "'augment.0.1' changes the compiled program"),
         ({"seed": []}, {}, "'seed' must have one or more numbers"),
+        ({"seed": [0, 1, 0]}, {}, r"'seed' has a value more than once: \[0, 1, 0\]"),
+        ({"optimizer.learning_rate": [1e50]}, {}, "'optimizer.learning_rate' must have numbers that are finite in"),
+        (
+            {"optimizer.ns_steps": [3, 5]},
+            {"optimizer": {"name": "muon", "ns_steps": 5}},
+            "'optimizer.ns_steps' changes the compiled program",
+        ),
         ({"ema": ["a"]}, {}, "'ema' must have one or more numbers"),
         ({"ema": [1.5]}, {}, "ema must be at least 0 and below 1"),
         ({"seed": [0]}, {"patience": 3}, "patience: a sweep does not support it"),

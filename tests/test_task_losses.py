@@ -117,7 +117,7 @@ def test_pos_weight_of_each_label(pos_weight):
     [
         (-1.0, r"pos_weight must be a number >= 0, or one per label, got -1"),
         ([[1.0]], r"pos_weight must be a number >= 0, or one per label, got \[\[1"),
-        ([1.0, 2.0], r"pos_weight has 2 entries, but the logits have 5 labels"),
+        ([1.0, 2.0], r"binary_cross_entropy: pos_weight has 2 entries, but the logits have 5 labels"),
     ],
 )
 def test_wrong_pos_weight(pos_weight, message):
@@ -196,7 +196,12 @@ def test_distillation_matches_a_teacher_in_training_only():
         (cnn.cross_entropy, (3, 4, 5, 6), (3,), r"need logits \(N, classes\): end the model with a global pool"),
         (cnn.cross_entropy, (3, 4, 5, 6), (3, 8, 10), r"maps have size \(8, 10\), the logits \(4, 5\): resize"),
         (cnn.dice, (3, 4, 5, 6), (3, 8, 10), r"dice: .*maps have size \(8, 10\), the logits \(4, 5\): resize"),
-        (functools.partial(cnn.cross_entropy, class_weight=[1.0, 2.0]), (3, 6), (3,), "class_weight has 2 entries"),
+        (
+            functools.partial(cnn.cross_entropy, class_weight=[1.0, 2.0]),
+            (3, 6),
+            (3,),
+            "entropy: class_weight has 2 entries",
+        ),
         (functools.partial(cnn.cross_entropy, class_weight=[1.0, -2.0]), (3, 2), (3,), "one finite number >= 0"),
         (cnn.binary_cross_entropy, (3, 6), (3,), r"labels of shape \(3,\) do not fit logits \(3, 6\)"),
         (functools.partial(cnn.huber, delta=0.0), (3, 6), (3, 6), "delta must be above 0"),

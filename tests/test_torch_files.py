@@ -1,5 +1,6 @@
 """PyTorch files: exact tensors, and no file runs code, hangs or needs much memory."""
 
+import datetime
 import io
 import itertools
 import os
@@ -75,6 +76,12 @@ def state_dict(entries):
     return b"\x80\x02}(" + b"".join(text(name) + value for name, value in entries.items()) + b"u."
 
 
+def _without_frame(pickled):
+    """The opcodes of a pickle inside another one, without PROTO, FRAME and STOP."""
+    return pickled[11 if pickled[2:3] == b"\x95" else 2 : -1]
+
+
+GOOD = state_dict({"x": tensor((4,), (1,))})[2:-1]
 DATA = {"0": np.arange(4, dtype=np.float32).tobytes()}
 
 
@@ -205,6 +212,57 @@ def test_the_weights_come_before_their_ema(path):
     assert list(read_torch(path)) == ["x"]
 
 
+def test_tensors_are_not_ignored_silently(path):
+    """Except those of optimizers and other entries of training, which are no weights."""
+    one, other = (state_dict({name: tensor((4,), (1,))})[2:-1] for name in "xy")
+    lone = tensor((4,), (1,))
+    for entries, message in (
+        ({"backbone": one, "head": lone}, "it has tensors under 'head', and others under 'backbone', which"),
+        ({"w": lone, "sub": one, "lst": b"](" + lone + b"e"}, "under 'w', and others under 'sub', 'lst', which would"),
+        ({"backbone": one, "lst": b"](" + lone + b"e"}, "under 'backbone', and others under 'lst', which"),
+        ({"backbone": one, "head": other}, "no state dict; the names are 'backbone', 'head'"),
+        ({"epoch": b"K\x01", "optimizer": one}, "no state dict; the names are 'epoch', 'optimizer'"),
+        ({"state": b"}K\x00" + one + b"s", "param_groups": b"]"}, "no state dict; the names are 0"),
+    ):
+        path.write_bytes(as_zip(state_dict(entries), DATA))
+        with pytest.raises(WeightsError, match=message):
+            weights.read_state_dict(path)
+    others = {"optim_g": other, "lr_schedulers": b"](" + other + b"e", "scaler": other, "optimizer": other}
+    for name in ("model", "state_dict", "backbone"):
+        path.write_bytes(as_zip(state_dict(others | {"epoch": b"K\x01", name: one}), DATA))
+        assert list(weights.read_state_dict(path)) == ["x"]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        datetime.date(2026, 1, 2),
+        datetime.timedelta(1),
+        1j,
+        range(3),
+        frozenset({1}),
+        {1},
+        bytearray(b"a"),
+        slice(1, 2),
+        pathlib.PurePosixPath("a"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_records_of_training_are_ignored(path, value, protocol):
+    record = pickle.dumps(value, protocol)
+    path.write_bytes(as_zip(state_dict({"r": _without_frame(record), "model": GOOD}), DATA))
+    assert list(read_torch(path)) == ["x"]
+
+
+def test_paths_of_python_3_13_are_ignored(path):
+    for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+        record = f"cpathlib._local\n{kind}\n".encode() + tuple_(text("a")) + b"R"
+        path.write_bytes(as_zip(state_dict({"r": record, "model": GOOD}), DATA))
+        assert list(read_torch(path)) == ["x"]
+
+
 # attacks
 
 
@@ -296,7 +354,12 @@ LISTS = b"".join(text(f"k{i}") + b"]q" + bytes([i + 1]) + b"(" + (b"h" + bytes([
 BOMB = b"\x80\x02}(" + text("k") + b"]q\x00" + LISTS  # 10^100 elements, if the lists were copied
 PAIRS = b"\x80\x02](" + tuple_(text("k"), b"N") + b"q\x00" + b"h\x00" * 20_000 + b"eq\x01"
 REPEATED = PAIRS + b"(" + b"ccollections\nOrderedDict\n(h\x01tR" * 3_000 + b"t."
+SHARED = b"".join(
+    b"}(" + b"".join(b"K" + bytes([i]) + b"h" + bytes([level]) for i in range(64)) + b"uq" + bytes([level + 1]) + b"0"
+    for level in range(5)
+)
 BOUNDS = {
+    "shared dicts": b"\x80\x02}q\x000" + SHARED + b"}" + text("state_dict") + b"h\x05s.",
     "deep tuple": b"\x80\x02)" + b"\x85" * 30_000 + b".",
     "deep dict": b"\x80\x02" + b"}" + (text("a") + b"}") * 10_000 + b"s" * 10_000 + b".",
     "cycle": b"\x80\x02}q\x00" + text("model") + b"h\x00s.",

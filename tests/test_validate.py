@@ -68,6 +68,10 @@ BAD = {
     "nan label": (pair(label=changed(ONE_HOT, (6, 1), np.nan)), r"label\[6, 1\] is nan"),
     "weight": (pair(weight=changed(WEIGHT, 3, -1)), r"weight\[3\] is -1.0; weights must be finite and at least 0"),
     "nan weight": (pair(weight=changed(WEIGHT, 3, np.nan)), r"weight\[3\] is nan"),
+    "masked": (
+        pair(label=np.ma.masked_array(LABELS, LABELS == 1)),
+        r"'label' is a masked array, whose mask JAX ignores",
+    ),
     "no weight": (pair(FLOATS, weight=0 * WEIGHT), r"the weights of all examples are 0"),
 }
 
@@ -264,3 +268,37 @@ def test_equal_weights_of_any_type_change_no_mean(weight):
     loss_fn = cnn.cross_entropy(cnn.as_layer(cnn.identity))
     expected = train.evaluate(loss_fn, {}, {}, batch)["loss"]
     assert train.evaluate(loss_fn, {}, {}, batch | {"weight": weight})["loss"] == pytest.approx(expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (
+            changed(np.ones((48, 2)), (0, 0), -1),
+            r"member_weight\[0, 0\] is -1.0; weights must be finite and at least 0",
+        ),
+        (changed(np.ones((48, 2)), (3, 1), np.inf), r"member_weight\[3, 1\] is inf"),
+        (np.ones((48, 3)), r"\"member_weight\" must have shape \(48, 2\), .* got \(48, 3\)"),
+        (WEIGHT, r"\"member_weight\" must have shape \(48, 2\), .* got \(48,\)"),
+    ],
+)
+def test_fit_checks_member_weights(weight, message):
+    model = cnn.serial(cnn.flatten, cnn.ensemble(cnn.dense(3), 2))  # the parameters of `flatten` have no members
+    loss_fn = cnn.per_member(cnn.cross_entropy)(model)
+    params, state = model.init(jax.random.key(0), FLOATS)
+    loss_fn.check("train_data", params, state, pair(member_weight=np.ones((48, 2), int)))
+    with pytest.raises(ValueError, match=f"train_data: {message}"):
+        loss_fn.check("train_data", params, state, pair(member_weight=weight))
+
+
+def test_fit_with_invalid_member_weights(tmp_path):
+    bad = pair(member_weight=changed(np.ones((48, 2)), (0, 0), -1))
+    model = cnn.ensemble(MODEL, 2)
+    with pytest.raises(ValueError, match=r"train_data: member_weight\[0, 0\] is -1.0"):
+        train.fit(
+            model,
+            bad,
+            loss=cnn.per_member(cnn.cross_entropy),
+            config=QUICK,
+            run=train.Run("t", {}, folder=tmp_path / "r"),
+        )

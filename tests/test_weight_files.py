@@ -222,10 +222,9 @@ def test_a_mismatch_is_short(path):
     assert "in total)" in str(other.value)
 
 
-def test_an_empty_file_of_ours_is_one(path):
-    write(path, OURS)
-    assert weights.load(path) == ({}, {})
-    write(path, {})
+@pytest.mark.parametrize("header", [OURS, {}])
+def test_a_file_without_arrays_has_no_weights(path, header):
+    write(path, header)
     with pytest.raises(weights.WeightsError, match="contains no weights"):
         weights.load(path)
 
@@ -254,6 +253,8 @@ def test_paths_in_conflict(path, names):
         ({"params/a": FLOAT | {"shape": [2]}}, bytes(4)),
         ({"params/a": FLOAT | {"data_offsets": [4, 8]}}, bytes(8)),
         ({"params/a": FLOAT | {"shape": [2**62, 4]}}, bytes(4)),
+        ({"params/a": FLOAT | {"shape": [0, 2**62], "data_offsets": [0, 0]}}, b""),
+        ({"params/a": FLOAT | {"shape": [1] * 71}}, bytes(4)),
         ({"params/a": FLOAT | {"shape": [-1]}}, bytes(4)),
         ({"params/a": FLOAT | {"shape": [float("nan")]}}, bytes(4)),
         ({"params/a": FLOAT | {"dtype": "F4", "shape": [8]}}, bytes(4)),
@@ -346,6 +347,7 @@ def test_what_is_no_state_dict():
     [
         {"a/b": 1.0},
         {"": 1.0},
+        {"\ud800": 1.0},
         {3: 1.0},
         [1.0],
         (1.0,),
@@ -473,6 +475,28 @@ def test_lookalikes_of_timm(tmp_path, file, name):
         weights.WeightsError, match=r"named like a timm variant that uses (TensorFlow's padding|different pooling)"
     ):
         weights.load(tmp_path / file, name)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("tf_efficientnet_runs/lenet5.safetensors", "lenet5"),
+        ("tf_efficientnet_b0.safetensors", "lenet5"),
+        ("models--timm--tf_mobilenetv3_large_100.in1k/model.safetensors", "lenet5"),
+        ("tf_mobilenet/resnetaa50/best.safetensors", "lenet5"),
+    ],
+)
+def test_other_folders_and_models_are_no_lookalikes(tmp_path, file, name):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    weights.save(tmp_path / file, *zeros(name))
+    assert weights.load(tmp_path / file, name)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2"])
+def test_a_parent_folder_is_not_the_name_of_the_file(tmp_path, model):
+    """The error is that of a missing file, not that of a variant."""
+    with pytest.raises(weights.WeightsError, match="cannot be read"):
+        weights.load(tmp_path / "tf_mobilenet" / "resnetaa50" / "best.safetensors", model)
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.full)])

@@ -177,10 +177,15 @@ def load(name: str) -> dict[str, Any] | None:
 
 
 def other_rows(name: str, key: str, measured: Iterable[str], path: pathlib.Path | None = None) -> list[dict[str, Any]]:
-    """The saved rows of a benchmark, without those whose value of `key` was measured again."""
+    """The saved rows of a benchmark, without those whose value of `key` was measured again.
+
+    Rows that another processor has measured are dropped.
+    """
     path = path or results_path(name)
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [row for row in rows if row[key] not in measured]
+    saved = json.loads(path.read_text()) if path.exists() else {"machine": machine(), "rows": []}
+    if saved["machine"]["device"] != machine()["device"]:
+        return []
+    return [row for row in saved["rows"] if row[key] not in measured]
 
 
 def save(name: str, rows: list[dict[str, Any]], path: pathlib.Path | None = None) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.nets                                  all networks, all contenders
     python -m experiments.benchmarks.nets resnet20 vgg --peers torch,flax
+    python -m experiments.benchmarks.nets --peers torch --output FILE      saves the results of fewer peers, too
 
 Times are milliseconds per batch. PyTorch is the fastest of eager and compiled, with channels first and channels last.
 `/ torch` is the time of jaxcnn divided by the time of PyTorch. `x flax` is the time of Flax divided by the time of
@@ -12,6 +13,7 @@ these networks are replaced.
 
 import argparse
 import os
+import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -90,6 +92,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="net", help=f"any of: {', '.join(NETWORKS)}; default: all")
     parser.add_argument("--peers", default=",".join(_networks.FRAMEWORKS), help="comma-separated; default: %(default)s")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--output", type=pathlib.Path, help="file of the results, also of those with fewer peers")
     parser.add_argument("--fresh", action="store_true", help="do not call train.reuse_memory()")
     parser.add_argument(
         "--memory", nargs=2, metavar=("NET", "CONTENDER"), help="only print the peak memory of one contender, in bytes"
@@ -104,13 +107,15 @@ def main() -> None:
     nets = _measure.select_names(options.names, NETWORKS)
     names = _networks.contenders(_measure.select_names(frameworks, _networks.FRAMEWORKS))
     table = _measure.Table(("net", 28), ("kind", 6), "jaxcnn", "torch", ("best of torch", 27), *NUMBERS)
-    saved = not options.fresh and options.peers == parser.get_default("peers")
+    path = options.output
+    if path is None and not options.fresh and options.peers == parser.get_default("peers"):
+        path = _measure.results_path("nets")
     for name in nets:
         rows = measure(name, names, options.turns, table)
-        if saved:  # after each network, so that an interruption loses little
-            _measure.save("nets", [*_measure.other_rows("nets", "net", [name]), *rows])
-    if saved:
-        print(_measure.results_path("nets"))
+        if path:  # after each network, so that an interruption loses little
+            _measure.save("nets", [*_measure.other_rows("nets", "net", [name], path), *rows], path)
+    if path:
+        print(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from jax import lax
 
 from jaxcnn._lowering._channels import broadcast, channel_moment, first_row_sum, scale_centered
 from jaxcnn._lowering._materialize import materialized_gradient
+from jaxcnn._number import is_zero
+from jaxcnn._numeric import inverse_sqrt_or_zero
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
@@ -59,7 +61,7 @@ def normalize(
     """
     # Functions of lax: tracing the operators of jnp for a new shape takes three times as long.
     near, shift = mean
-    factor = _inverse_sqrt(lax.add(var, lax.full_like(var, eps)))
+    factor = inverse_sqrt_or_zero(var) if is_zero(eps) else _inverse_sqrt(lax.add(var, lax.full_like(var, eps)))
     if scale is not None:
         factor = lax.mul(factor, scale)
     offset = bias

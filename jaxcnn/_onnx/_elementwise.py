@@ -157,15 +157,35 @@ def integer_pow(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     return emit(graph, "Pow", result, x, constant_of(params["y"], result))
 
 
-def shifted(op: str, before: float, after: float) -> Rule:
-    """op(x + before) + after."""
+def log1p(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    """x * log(y) / (y - 1) with y = 1 + x, where the rounding of y cancels; softplus if x is an exponential.
 
-    def emit_shifted(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
-        y = emit(graph, "Add", result, x, constant_of(before, result)) if before else x
-        y = emit(graph, op, result, y)
-        return emit(graph, "Add", result, y, constant_of(after, result)) if after else y
+    The denominator is finite, so that the result for infinity is infinity.
+    """
+    exp = graph.producer(x.name, "Exp")
+    if exp and result.dtype != np.float64:  # onnxruntime's Softplus of float64 is inaccurate for negative numbers
+        return computed_from(x, graph.add("Softplus", exp.inputs[0]), result)
+    one = constant_of(1, result)
+    y = emit(graph, "Add", result, x, one)
+    rounded = emit(graph, "Sub", result, y, one)
+    is_one = emit(graph, "Equal", jax.ShapeDtypeStruct(result.shape, np.bool_), y, one)
+    finite = emit(graph, "Min", result, rounded, constant_of(np.finfo(result.dtype).max, result))
+    ratio = emit(graph, "Div", result, emit(graph, "Log", result, y), finite)
+    return emit(graph, "Mul", result, x, emit(graph, "Where", result, is_one, one, ratio))
 
-    return emit_shifted
+
+def expm1(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    """tanh(x / 2) * (exp(x) + 1), which is accurate for small x."""
+    tanh = emit(graph, "Tanh", result, emit(graph, "Mul", result, x, constant_of(0.5, result)))
+    return emit(
+        graph, "Mul", result, tanh, emit(graph, "Add", result, emit(graph, "Exp", result, x), constant_of(1, result))
+    )
+
+
+def neg(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    if x.dtype.kind == "u":
+        raise NotImplementedError(f"the negative of {x.dtype}; convert it to int32")
+    return emit(graph, "Mul", result, x, constant_of(-1, result))
 
 
 def less(graph: Graph, params: Any, result: Any, x: Value, y: Value) -> Value:
@@ -183,6 +203,10 @@ def select(graph: Graph, params: Any, result: Any, which: Value, *cases: Value) 
         return cases[int(which.scalar)]
     if len(cases) != 2 or which.dtype != np.bool_:
         raise NotImplementedError(f"a selection among {len(cases)} cases by {which.dtype}")
+    if wide := _SELECTED_AS.get(str(result.dtype)):  # onnxruntime has no Where for these
+        as_wide = lambda spec: jax.ShapeDtypeStruct(spec.shape, wide)
+        y = select(graph, params, as_wide(result), which, *(cast(graph, {}, as_wide(case), case) for case in cases))
+        return cast(graph, {}, result, y)
     return emit(graph, "Where", result, which, cases[1], cases[0])
 
 
@@ -209,6 +233,7 @@ def identity(graph: Graph, params: Any, result: Any, x: Value) -> Value:
 
 
 _NOT_FINITE = ("IsInf", "IsNaN")
+_SELECTED_AS = {"bool": np.int32, "int8": np.int32, "int16": np.int32, "uint16": np.int32, "uint32": np.int64}
 
 
 def _is_integer(value: Value, number: int) -> bool:
@@ -240,19 +265,19 @@ RULES: dict[str, Rule] = {name: operator(op) for name, op in OPERATORS.items()} 
     "div": div,
     "erfc": erfc,
     "exp2": lambda graph, params, result, x: emit(graph, "Pow", result, constant_of(2, result), x),
-    "expm1": shifted("Exp", 0, -1),
+    "expm1": expm1,
     "integer_pow": integer_pow,
     "is_finite": is_finite,
     "jaxcnn_materialized": identity,
     "jaxcnn_materialized_gradient": identity,
-    "log1p": shifted("Log", 1, 0),
+    "log1p": log1p,
     "lt": less,
     "max": maximum,
     "min": minimum,
     "mul": mul,
     "name": identity,
     "ne": lambda graph, params, result, x, y: emit(graph, "Not", result, emit(graph, "Equal", result, x, y)),
-    "neg": lambda graph, params, result, x: emit(graph, "Mul", result, x, constant_of(-1, result)),
+    "neg": neg,
     "not": bitwise("Not"),
     "or": bitwise("Or"),
     "rem": lambda graph, params, result, x, y: emit(graph, "Mod", result, x, y, fmod=1),

@@ -93,6 +93,20 @@ def _conv_transpose(graph: Graph, result: Any, x: str, w: str, window: Window, g
     return tensor(graph.add("ConvTranspose", x, w, **attributes), layout, result)
 
 
+def _with_pads(graph: Graph, x: Any, window: Window, layout: Order, value: float) -> tuple[Any, Window]:
+    """The padded array and a window without padding, if a padding is negative or not smaller than the kernel.
+
+    onnxruntime refuses such pools.
+    """
+    if all(min(ends) >= 0 and max(ends) < size for ends, size in zip(window.padding, window.size, strict=True)):
+        return x, window
+    pads = dict(zip(layout[2:], window.padding, strict=True))
+    shape = tuple(size + sum(pads.get(dim, (0, 0))) for dim, size in enumerate(x.shape))
+    like = jax.ShapeDtypeStruct(shape, x.dtype)
+    x = padded(graph, x, pads, Constant(np.full((), value, x.dtype), ()), like)
+    return x, window._replace(padding=((0, 0),) * len(window.padding))
+
+
 def _attributes(window: Window) -> dict[str, Any]:
     pads = [low for low, _ in window.padding] + [high for _, high in window.padding]
     return {"kernel_shape": [*window.size], "strides": [*window.stride], "pads": pads}
@@ -111,8 +125,10 @@ def _extreme(graph: Graph, result: Any, x: Any, window: Window, layout: Order, l
         if x.dtype.itemsize > 4:
             raise NotImplementedError(f"a pool of {x.dtype}; convert it to int32")
         wide = lambda spec: jax.ShapeDtypeStruct(spec.shape, np.float64)  # holds these integers exactly
-        y = _extreme(graph, wide(result), cast(graph, {}, wide(x), x), window, layout, largest)
-        return cast(graph, {}, result, y)
+        limits = (0, 1) if x.dtype == np.bool_ else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        x, window = _with_pads(graph, cast(graph, {}, wide(x), x), window, layout, limits[not largest])
+        return cast(graph, {}, result, _extreme(graph, wide(result), x, window, layout, largest))
+    x, window = _with_pads(graph, x, window, layout, -np.inf if largest else np.inf)
     attributes = _attributes(window) | {"dilations": [*window.dilation]}
     name = arranged(graph, x, layout)
     minus = graph.constant(np.array(-1, x.dtype))
@@ -124,13 +140,14 @@ def _extreme(graph: Graph, result: Any, x: Any, window: Window, layout: Order, l
 def _sum(graph: Graph, result: Any, x: Tensor, window: Window, layout: Order) -> Tensor:
     if x.dtype.kind in "biu":
         raise NotImplementedError(f"a sum of {x.dtype} over windows; convert it to float32")
-    name = arranged(graph, x, layout)
     if set(window.dilation) != {1}:
         channels = x.shape[layout[1]]
         ones = graph.constant(np.ones((channels, 1, *window.size), x.dtype))
         attributes = _attributes(window) | {"dilations": [*window.dilation], "group": channels}
+        name = arranged(graph, x, layout)
         return tensor(graph.add("Conv", name, ones, **attributes), layout, result)
-    name = graph.add("AveragePool", name, **_attributes(window), count_include_pad=1)
+    x, window = _with_pads(graph, x, window, layout, 0)
+    name = graph.add("AveragePool", arranged(graph, x, layout), **_attributes(window), count_include_pad=1)
     return emit(graph, "Mul", result, tensor(name, layout, result), constant_of(window.taps, result))
 
 

@@ -16,7 +16,7 @@ from jaxcnn._path import expected_one_of
 from jaxcnn._window import check_choice
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
 from jaxcnn.data._error import DataError, LabelError
-from jaxcnn.data._file_path import file_path
+from jaxcnn.data._file_path import file_path, folder_path
 from jaxcnn.data._load import Dataset
 
 _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
@@ -48,8 +48,8 @@ def image_folder(
 
     Args:
         path: a folder with one subfolder per class. A class folder holds images (.jpg, .png, .webp, .bmp) at any
-            depth. Hidden files, system files (Thumbs.db) and text files (.csv, ..) are ignored. All other files, and
-            pipes, sockets and devices, are skipped with a warning.
+            depth. Hidden files, system files (Thumbs.db) and text files (.csv, ..) are ignored. All other files,
+            pipes, sockets, devices and links to other images of the folder are skipped with a warning.
         size: (height, width) in pixels.
         channels: 3 for color, 1 for gray.
         classes: a list or tuple of the class names in label order, for example those of the training images. By
@@ -170,13 +170,13 @@ def is_hidden(path: str | os.PathLike) -> bool:
 def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None) -> Files:
     """List the images of class folders, sorted by path. A warning counts the files that were skipped.
 
-    A folder that links reach again is listed once.
+    A folder or an image that links reach again is listed once, an image in the class of its file.
 
     Raises:
         DataError: if the folder has no class folders, a class has no images, a class is unknown, or a link points
             outside the folder.
     """
-    root = pathlib.Path(path).expanduser()
+    root = folder_path(path)
     skipped: collections.Counter[str] = collections.Counter()
     images: dict[str, list[pathlib.Path]] = {}
     try:
@@ -191,6 +191,7 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
                 skipped["image outside the class folders"] += 1
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}") from error
+    images = _without_repeats(images, skipped)
     if not images:
         raise DataError(f"{root}: expected a folder for each class, found none")
     if classes is None:
@@ -210,6 +211,28 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
     paths = [file for name in classes for file in images.get(name, ())]
     labels = [label for label, name in enumerate(classes) for _ in images.get(name, ())]
     return Files(paths, np.array(labels, np.int32), classes)
+
+
+def _without_repeats(
+    images: dict[str, list[pathlib.Path]], skipped: collections.Counter[str]
+) -> dict[str, list[pathlib.Path]]:
+    """Leave out links to images that are listed themselves or by an earlier link."""
+    links = {file for files in images.values() for file in files if file.is_symlink()}
+    if not links:
+        return images
+    owners = {os.path.realpath(file): name for name, files in images.items() for file in files if file not in links}
+
+    def is_new(name: str, link: pathlib.Path) -> bool:
+        target = os.path.realpath(link)
+        if target not in owners:
+            owners[target] = name
+            return True
+        owner = owners[target]
+        reason = "link to another image" if owner == name else f"link in class {name} to an image of class {owner}"
+        skipped[reason] += 1
+        return False
+
+    return {name: [file for file in files if file not in links or is_new(name, file)] for name, files in images.items()}
 
 
 def counts_text(skipped: collections.Counter[str]) -> str:

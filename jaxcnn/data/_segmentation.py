@@ -31,7 +31,7 @@ from jaxcnn.data._decode import (
     with_budget,
 )
 from jaxcnn.data._error import DataError, LabelError
-from jaxcnn.data._file_path import file_path
+from jaxcnn.data._file_path import file_path, folder_path
 from jaxcnn.data._folder import check_classes, counts_text, fill_rows, images_below
 from jaxcnn.data._load import Dataset
 
@@ -109,7 +109,7 @@ def segmentation_folder(
     read_image = sized_reader(size, channels, max_pixels)
     read_mask = _mask_reader(size, len(names), colors, ignore, max_pixels)
     folders = [file_path(f"segmentation_folder: {name}", path) for name, path in (("images", images), ("masks", masks))]
-    pairs = _pairs(folders[0].expanduser(), folders[1].expanduser(), skip)
+    pairs = _pairs(folder_path(folders[0]), folder_path(folders[1]), skip)
 
     read_pair = _pair_reader(read_image, read_mask)
     expected = size or _first_size(read_pair, pairs, skip)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxcnn._key import child_key
-from jaxcnn._layer import has_spec, short_repr, spec_of
-from jaxcnn._validate import check_batch, readable, readable_dtype
+from jaxcnn._layer import has_spec, readable, readable_dtype, short_repr, spec_of
+from jaxcnn._validate import check_batch
 from jaxcnn._window import check_integer
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset

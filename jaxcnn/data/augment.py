@@ -166,7 +166,7 @@ def brightness(amount: float) -> Augment:
         >>> bool((y >= 0.4).all() and (y <= 0.6).all())
         True
     """
-    return _jitter("brightness", amount, lambda image: jnp.zeros_like(image))
+    return _jitter("brightness", amount, jnp.zeros_like)
 
 
 def contrast(amount: float) -> Augment:
@@ -184,7 +184,7 @@ def contrast(amount: float) -> Augment:
         >>> bool(jnp.allclose(y, 0.5))  # no difference from the mean
         True
     """
-    return _jitter("contrast", amount, lambda image: jnp.broadcast_to(gray(image).mean(), image.shape))
+    return _jitter("contrast", amount, _mean_brightness)
 
 
 def saturation(amount: float) -> Augment:
@@ -202,7 +202,7 @@ def saturation(amount: float) -> Augment:
         >>> bool(jnp.allclose(y, 0.5))  # gray stays gray
         True
     """
-    return _jitter("saturation", amount, lambda image: jnp.broadcast_to(gray(image), image.shape))
+    return _jitter("saturation", amount, _gray_image)
 
 
 def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
@@ -286,13 +286,21 @@ def _rand_augment_operations(
         "shear_x": shear(0, 1),
         "translate_y": translate_along(0),
         "translate_x": translate_along(1),
-        "brightness": away_from(lambda image: jnp.zeros_like(image)),
-        "contrast": away_from(lambda image: jnp.broadcast_to(gray(image).mean(), image.shape)),
-        "color": away_from(lambda image: jnp.broadcast_to(gray(image), image.shape)),
+        "brightness": away_from(jnp.zeros_like),
+        "contrast": away_from(_mean_brightness),
+        "color": away_from(_gray_image),
         "sharpness": away_from(smoothed),
         "posterize": lambda image, sign: jnp.floor(image * 255 / (256 // levels) + 1e-3) * (256 // levels) / 255,
         "solarize": lambda image, sign: jnp.where(image < 1 - strength, image, 1 - image),
     }
+
+
+def _mean_brightness(image: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(gray(image).mean(), image.shape)
+
+
+def _gray_image(image: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(gray(image), image.shape)
 
 
 def _jitter(name: str, amount: float, base: Callable[[jax.Array], jax.Array]) -> Augment:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, as_layer
+from jaxcnn._layer import as_layer
 from jaxcnn._lowering import selected
 from jaxcnn._program import Program, inner_programs, jaxpr_of
 from jaxcnn._window import check_choice
@@ -94,7 +95,7 @@ class Plan(NamedTuple):
         return lines
 
 
-def plan(model: Layer, x: Any, *, backend: str | None = None, measure: bool = False) -> Plan:
+def plan(model: AnyLayer, x: Any, *, backend: str | None = None, measure: bool = False) -> Plan:
     """Return the algorithm, multiply-adds and memory traffic of each convolution and pool of `model`.
 
     The plan is for evaluation mode and needs only shapes: it allocates and computes nothing unless `measure` is True.

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn._layer import Layer, as_floating, as_layer, spatial_rank
+from jaxcnn._combine import AnyLayer
+from jaxcnn._layer import as_floating, as_layer, spatial_rank
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn._program import plain
 from jaxcnn.explain._span import Dependence, Span, shift_axes, union
@@ -80,7 +81,7 @@ class ReceptiveFields(NamedTuple):
         return lines
 
 
-def receptive_field(model: Layer, x: Any) -> ReceptiveFields:
+def receptive_field(model: AnyLayer, x: Any) -> ReceptiveFields:
     """Return the receptive field of each layer of `model`: size, stride and start along each spatial dimension.
 
     For an integer stride, unit i depends only on the positions start + stride * i to start + stride * i + size - 1.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxcnn._combine import AnyLayer
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._path import leaves_by_path
@@ -70,7 +71,7 @@ class Summary(NamedTuple):
         return [*lines, None, ("total", "", *_count_cells(self), "")]
 
 
-def summary(model: Layer, x: Any, *, depth: int | None = None) -> Summary:
+def summary(model: AnyLayer, x: Any, *, depth: int | None = None) -> Summary:
     """Return the output shapes, parameters, multiply-adds and memory of the layers of `model`.
 
     The summary is for evaluation mode and needs only shapes: it allocates and computes nothing.

@@ -73,7 +73,7 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
         undefined = (jnp.isnan(scores) & (weight != 0)).any()  # an output is NaN, or a difference inf - inf
         found = found._replace(valid=found.valid & ~undefined)
         if not bins:
-            return found.sums(Rows(scores, *weights))
+            return found.sums(Rows((scores, *weights)))
         index = jnp.clip((probabilities * bins).astype(jnp.int32), 0, bins - 1)
         count = jax.vmap(lambda index, weight: bincount(index, weight, bins), in_axes=1, out_axes=1)
         return found.sums(tuple(count(index, part) for part in weights))

@@ -18,20 +18,27 @@ def add_sums(left: Any, right: Any) -> Any:
 
 @jax.tree_util.register_pytree_node_class
 class Rows:
-    """Arrays with one row per example. Adding two of them concatenates their rows."""
+    """Arrays with one row per example. Adding two of them appends the rows of the second.
 
-    def __init__(self, *arrays: jax.Array):
-        self.arrays = arrays
+    The parts are only concatenated when `arrays` are read: a concatenation per batch would compile for each length.
+    """
+
+    def __init__(self, *parts: tuple[jax.Array, ...]):
+        self._parts = parts
+
+    @property
+    def arrays(self) -> tuple[jax.Array, ...]:
+        return tuple(map(jnp.concatenate, zip(*self._parts, strict=True)))
 
     def __add__(self, other: "Rows") -> "Rows":
-        return Rows(*(jnp.concatenate(pair) for pair in zip(self.arrays, other.arrays, strict=True)))
+        return Rows(*self._parts, *other._parts)
 
     def tree_flatten(self):
-        return self.arrays, None
+        return self._parts, None
 
     @classmethod
-    def tree_unflatten(cls, _, arrays):
-        return cls(*arrays)
+    def tree_unflatten(cls, _, parts):
+        return cls(*parts)
 
 
 class Squares(NamedTuple):

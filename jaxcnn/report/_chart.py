@@ -13,6 +13,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 408, 30, 214  # bounds of its plot area
 _STOPS = 40  # maximum number of epochs with a tooltip
 
 
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` indices from 0 to count - 1, the first and the last included."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def chart(
     title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, percent: bool, note: str = ""
 ) -> Html:
@@ -34,7 +39,7 @@ def chart(
     parts = _axes(epochs, ticks, across, up, percent)
     for name, line in series.items():
         parts.append(tag("path", d=path_data(line, lambda i: across(epochs[i]), up), class_=f"line {name}"))
-    stops = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _STOPS)).round().astype(int))
+    stops = evenly_spaced(len(epochs), _STOPS)
     width = (_RIGHT - _LEFT) / len(stops)
     for i in stops:
         x = across(epochs[i])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.metrics import average_precision
+from jaxcnn.report._chart import evenly_spaced
 from jaxcnn.report._examples import Data, indexed, shrink, thinned, to_bytes
 
 Columns = dict[str, np.ndarray]
@@ -149,7 +150,7 @@ def regression(columns: Columns) -> tuple[dict[str, Any], list[int]]:
     error, variance = (predicted - true).astype(float), np.var(true.astype(float), 0)
     squared = np.square(error).mean(0)
     r2 = np.where(variance > 0, 1 - squared / np.where(variance > 0, variance, 1), np.nan)
-    points = np.unique(np.linspace(0, len(true) - 1, min(len(true), _POINTS)).round().astype(int))
+    points = evenly_spaced(len(true), _POINTS)
     relative = (np.square(error) / np.where(variance > 0, variance, 1)).mean(1)
     index = np.argsort(-np.nan_to_num(relative, nan=np.inf), kind="stable")[: _FIRST + _WORST]
     arrays = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.report._chart import chart
+from jaxcnn.report._chart import chart, evenly_spaced
 from jaxcnn.report._page import Html, joined, table, tag
 from jaxcnn.train._event import PART_NAMES, scalar_metrics
 
@@ -29,8 +29,7 @@ def training(records: list[dict[str, Any]]) -> Html:
     }
     names = dict.fromkeys(name for part in ("train", "test") for name in scalar_metrics(records, part))
     metrics = sorted(names, key=lambda name: name != "loss")
-    indices = np.unique(np.linspace(0, len(records) - 1, min(len(records), _EPOCHS)).round().astype(int))
-    sampled = [records[i] for i in indices]
+    sampled = [records[i] for i in evenly_spaced(len(records), _EPOCHS)]
     charts, columns = [], {"epoch": [record["epoch"] for record in sampled]}
     for metric in metrics:
         series = {}

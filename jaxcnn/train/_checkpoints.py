@@ -36,7 +36,7 @@ class Checkpoints:
         """At the start, restore the latest checkpoint if one exists."""
         if event.kind != "start":
             return
-        if not self.keep or not checkpoint.first_process_result(lambda: checkpoint.recovered_steps(self.folder)):
+        if not checkpoint.first_process_result(lambda: checkpoint.recovered_steps(self.folder)):
             event.run.forget_after(-1)
             return
         event.start_time -= self.restore(event)

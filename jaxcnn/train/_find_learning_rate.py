@@ -67,7 +67,7 @@ def find_learning_rate(
         model, train_data, loss: as for `fit`, with data in memory.
         config: as for `fit`. The schedule, the learning rate, and the settings about evaluation data have no effect.
         low, high: the first and the last learning rate.
-        steps: number of steps, at least 10.
+        steps: number of updates, at least 10; each takes `accumulate` steps of the config.
 
     Raises:
         TypeError: for data that are not in memory, or an argument of another type.
@@ -86,6 +86,9 @@ def find_learning_rate(
     high = check_number("find_learning_rate", "high", high)
     if not low < high:
         raise ValueError(f"find_learning_rate: high must be above low, got {low} and {high}")
+    limits = np.finfo(np.float32)
+    if low < float(limits.tiny) or high > float(limits.max):
+        raise ValueError(f"find_learning_rate: low and high must be float32 numbers, got {low} and {high}")
     check_integer("find_learning_rate", "steps", steps, 10)
     constant = {"schedule": {"name": "constant", "warmup": 0.0, "end": 0.0}}
     without_evaluation = {name: FIT[name] for name in ("watch", "patience", "restore_best")}
@@ -105,7 +108,7 @@ def find_learning_rate(
     @jit
     def losses(arrays):
         train_state = of_run.create({name: rates[0]}).train_state
-        epochs = jnp.arange(-(-steps // source.steps))
+        epochs = jnp.arange(-(-steps * config["accumulate"] // source.steps))
         orders = jax.vmap(source.order, (None, 0))(train_state.key, epochs)
 
         def step(train_state, rate):
@@ -115,7 +118,9 @@ def find_learning_rate(
             train_state, metrics = of_run.step({name: rate}, train_state, batch)
             return train_state, metrics["loss"]
 
-        return lax.scan(step, train_state, jnp.asarray(rates))[1]
+        # One rate for all steps of an update.
+        found = lax.scan(step, train_state, jnp.repeat(jnp.asarray(rates), config["accumulate"]))[1]
+        return found.reshape(steps, -1).mean(-1)
 
     found = np.asarray(losses(to_devices(source).arrays))
     smoothed = _smoothed(found)

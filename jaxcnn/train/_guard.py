@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._layer import Params
 from jaxcnn._path import paths
 from jaxcnn.train._step import TrainState
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or a parameter became NaN or infinite."""
+    """A loss, a parameter, its optimizer state or a state became NaN or infinite."""
 
 
 class Checked(NamedTuple):
@@ -27,16 +28,31 @@ class Checked(NamedTuple):
 
 
 def undo_if_nonfinite(step: Callable[..., Any]) -> Callable[..., Checked]:
-    """The step, undone if its loss, or a parameter or state after it, is not finite."""
+    """The step, undone if its loss, or a parameter, its optimizer state or the state after it, is not finite."""
 
     def checked_step(train_state, batch):
         after, metrics = step(train_state, batch)
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(_checked_leaves(after, metrics))])
+        after_with_moments = after._replace(params=_with_optimizer_state(after.params, after.opt_state))
+        leaves = jax.tree.leaves(_checked_leaves(after_with_moments, metrics))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
         nonfinite_leaf = jnp.where(finite.all(), -1, jnp.argmin(finite)).astype(jnp.int32)
         kept = jax.tree.map(lambda new, old: jnp.where(nonfinite_leaf < 0, new, old), after, train_state)
         return Checked(kept, metrics, nonfinite_leaf)
 
     return checked_step
+
+
+def _with_optimizer_state(params: Params, opt_state: Any) -> Params:
+    """The parameters plus 0 times their optimizer state, such as the moments of Adam: NaN where that is not finite.
+
+    Moments of large gradients may overflow, after which a parameter would not change any more. Their check takes no
+    loop of its own.
+    """
+    structure: Any = jax.tree.structure(params)
+    has_structure = lambda node: jax.tree.structure(node) == structure
+    trees = [node for node in jax.tree.leaves(opt_state, is_leaf=has_structure) if has_structure(node)]
+    add = lambda param, *others: sum((0 * other.astype(param.dtype) for other in others), start=param)
+    return jax.tree.map(add, params, *trees)
 
 
 def leaf_name(train_state: TrainState, metrics: dict[str, Any], index: int) -> str:

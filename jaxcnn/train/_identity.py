@@ -17,7 +17,8 @@ from jaxcnn.train._config import Config, ConfigError, config_difference, first_l
 from jaxcnn.train.checkpoint import versions
 
 _NO_START = "none"
-_IGNORED = ("runs", "folder", "report", "tensorboard", "restore_best", "keep")  # settings that do not affect training
+# Settings that do not affect finite steps.
+_IGNORED = ("runs", "folder", "report", "tensorboard", "restore_best", "keep", "every", "on_nonfinite")
 
 
 def program_identity(fn: Callable[..., Any], *specs: Any) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
         for name in ("patience", "restore_best", "watch"):
             if config[name]:
                 raise ConfigError(f"{name} needs evaluation metrics: pass eval_data, or unset {name}")
+        if config["evaluate"]["tta"] != "none":
+            raise ConfigError("evaluate.tta has no effect without eval_data")
     return train_source, eval_source
 
 

@@ -15,7 +15,8 @@ from jax import lax
 from jaxcnn._layer import Params, check_number, short_repr
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
-from jaxcnn.train._config import Config, ConfigError, require_known
+from jaxcnn._window import check_integer
+from jaxcnn.train._config import Config, ConfigError, require, require_known
 from jaxcnn.train._guard import Checked, undo_if_nonfinite
 from jaxcnn.train._step import TrainState
 
@@ -42,6 +43,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 _DECAY_MASKS = {"mask", "weight_decay_mask"}  # arguments of optimizers with decoupled weight decay
+_BELOW_1 = ("b1", "b2", "b3", "beta", "adam_b1", "adam_b2", "decay", "momentum", "rho")  # decay rates of averages
 
 
 def _constant(peak: float, end: float, steps: int) -> optax.Schedule:
@@ -53,7 +55,12 @@ def _linear(peak: float, end: float, steps: int) -> optax.Schedule:
 
 
 def _cosine(peak: float, end: float, steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(peak, steps, 0.0 if is_zero(peak) else end / peak)
+    fraction: Any = 0.0
+    if is_traced_number(peak):
+        fraction = jnp.where(peak == 0, 0.0, end / jnp.where(peak == 0, 1.0, peak))
+    elif peak:
+        fraction = end / peak
+    return optax.cosine_decay_schedule(peak, steps, fraction)
 
 
 def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
@@ -64,7 +71,11 @@ def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
 
 def _step_decay(peak: float, end: float, steps: int) -> optax.Schedule:
     """Divide by 10 at 1/2 and 3/4 of the steps, as for the original ResNets on CIFAR."""
-    return optax.piecewise_constant_schedule(peak, {steps // 2: 0.1, steps * 3 // 4: 0.1})
+    factors: dict[int, float] = {}
+    for boundary in (steps // 2, steps * 3 // 4):  # the same for few steps; 0 for one
+        factors[boundary] = 0.1 * factors.get(boundary, 1.0)
+    factors.pop(0, None)
+    return optax.piecewise_constant_schedule(peak, factors)
 
 
 SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
@@ -81,21 +92,31 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
 
     Args:
         config: "name", one of constant, linear, cosine, exponential and step (divided by 10 at 1/2 and 3/4 of the decay
-            steps); "warmup", the fraction of all steps that warm up; "end", the last learning rate of linear, cosine
-            and exponential.
+            steps); "warmup", the fraction of all steps that warm up, 0 by default; "end", the last learning rate of
+            linear, cosine and exponential, 0 by default.
         peak: the largest learning rate.
         steps: total number of steps.
 
     Raises:
-        ConfigError: for an unknown name, or an invalid "end" of exponential.
+        ConfigError: for an unknown name or key, or an invalid "warmup" or "end".
+        TypeError, ValueError: for a peak that is not a number of at least 0, or steps below 1.
 
     Example:
         >>> rate = jaxcnn.train.make_schedule({"name": "linear", "warmup": 0.5, "end": 0.0}, 1.0, 100)
         >>> [float(rate(step)) for step in (0, 25, 50, 75, 100)]
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
+    for key in config:
+        require_known("schedule", key, ("name", "warmup", "end"))
+    defaults: Config = {"name": "", "warmup": 0.0, "end": 0.0}
+    config = defaults | config
     name = config["name"]
     require_known("schedule.name", name, SCHEDULES)
+    if not is_traced_number(config["end"]):
+        require(config, {"end": (0, math.inf)})
+    require(config, {"warmup": (0, 1)})
+    check_number("make_schedule", "peak", peak)
+    check_integer("make_schedule", "steps", steps)
     warmup_steps = round(config["warmup"] * steps)
     decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
     if not warmup_steps:
@@ -140,28 +161,52 @@ def make_optimizer(
             decayed = mask(params, config["weight_decay"]["where"])
         except ValueError as error:
             raise ConfigError(f"weight_decay.where: {error}") from error
-    parts = []
+    parts, constant = [], []
     if trainable is not None and not all(jax.tree.leaves(trainable)):
         decayed = decayed and jax.tree.map(operator.and_, decayed, trainable)
-        # Penalties have gradients for constant parameters, too.
-        parts.append(optax.masked(optax.set_to_zero(), jax.tree.map(operator.not_, trainable)))
+        constant = [optax.masked(optax.set_to_zero(), jax.tree.map(operator.not_, trainable))]
+    parts += constant  # penalties have gradients for constant parameters, too
     if not is_zero(limit := config["clip_norm"]):
         if is_traced_number(limit):
             limit = jnp.where(limit == 0, jnp.inf, limit)
         parts.append(optax.clip_by_global_norm(limit))
-    if mask_names := _DECAY_MASKS & {*inspect.signature(make).parameters}:
-        options |= {"weight_decay": decay, mask_names.pop(): decayed}
-    elif not is_zero(decay):
-        parts.append(optax.add_decayed_weights(decay, decayed))
     epochs, every = config["epochs"], config["accumulate"]
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
-    parts.append(make(make_schedule(config["schedule"], rate, updates), **options))
-    optimizer = optax.chain(*parts)
+    schedule = make_schedule(config["schedule"], rate, updates)
+    if make is optax.contrib.muon:  # its own decay ignores all parameters that are not matrices
+        update = make(schedule, **options)
+        parts.append(update if is_zero(decay) else _with_decoupled_decay(update, schedule, decay, decayed))
+    elif mask_names := _DECAY_MASKS & {*inspect.signature(make).parameters}:
+        parts.append(make(schedule, **options, **{"weight_decay": decay, mask_names.pop(): decayed}))
+    else:
+        parts += [] if is_zero(decay) else [optax.add_decayed_weights(decay, decayed)]
+        parts.append(make(schedule, **options))
+    # The update of yogi is not 0 without a gradient.
+    optimizer = optax.chain(*parts, *constant)
     if not is_zero(config["ema"]):
         optimizer = with_ema(optimizer, config["ema"])
     if every > 1:
         optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()
     return optimizer
+
+
+def _with_decoupled_decay(
+    optimizer: optax.GradientTransformation, schedule: optax.Schedule, decay: float, decayed: Any
+) -> optax.GradientTransformation:
+    """The optimizer, with - learning rate * decay * w added to its updates."""
+    shrink = optax.chain(
+        optax.set_to_zero(), optax.add_decayed_weights(decay, decayed), optax.scale_by_learning_rate(schedule)
+    )
+
+    def init(params):
+        return optimizer.init(params), shrink.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        steps, first = optimizer.update(updates, state[0], params)
+        shrinking, second = shrink.update(updates, state[1], params)
+        return jax.tree.map(jnp.add, steps, shrinking), (first, second)
+
+    return optax.GradientTransformation(init, update)
 
 
 def check_optimizer(config: Config) -> None:
@@ -174,9 +219,16 @@ def check_optimizer(config: Config) -> None:
     for option, value in options.items():
         if option not in allowed:
             raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, allowed)}")
-        is_dtype = isinstance(value, str) and option.endswith("dtype") and hasattr(jnp, value)
-        if not (is_dtype or is_traced_number(value) or _is_finite_number(value)):
-            raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
+        if option.endswith("dtype"):
+            require_known(f"optimizer.{option}", value, ("float32", "bfloat16", "float16", "float64"))
+        elif not is_traced_number(value):
+            if not _is_finite_number(value):
+                raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
+            if option in _BELOW_1 or "eps" in option:
+                limits = (0, 1 if option in _BELOW_1 else math.inf)
+                require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
+    if options.get("nesterov") and name in ("sgd", "rmsprop") and not options.get("momentum", 0.0):
+        raise ConfigError(f"optimizer.nesterov has no effect on {name} without optimizer.momentum")
     try:
         compile_pattern(config["weight_decay"]["where"])
     except ValueError as error:
@@ -185,7 +237,8 @@ def check_optimizer(config: Config) -> None:
 
 def optimizer_arguments(name: str) -> list[str]:
     """The arguments of an optimizer that the setting "optimizer" may have. Weight decay is a setting of its own."""
-    return [p for p in inspect.signature(OPTIMIZERS[name]).parameters if p not in {"weight_decay", *_DECAY_MASKS}]
+    decay = {"weight_decay", "adam_weight_decay", *_DECAY_MASKS}
+    return [parameter for parameter in inspect.signature(OPTIMIZERS[name]).parameters if parameter not in decay]
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -75,8 +75,12 @@ Loss = Callable[..., LossFn]  # model -> LossFn
 
 
 def moves_constant_parameters(config: Config) -> bool:
-    """Whether weight decay or a penalty would change parameters that get no gradient, such as those of `freeze`."""
-    return not all(map(is_zero, (config["weight_decay"]["rate"], *config["regularize"].values())))
+    """Whether training would change parameters that get no gradient, such as those of `freeze`.
+
+    Weight decay, penalties and the optimizer yogi do.
+    """
+    scales = (config["weight_decay"]["rate"], *config["regularize"].values())
+    return config["optimizer"]["name"] == "yogi" or not all(map(is_zero, scales))
 
 
 def training_loss(loss: Loss, model: Layer, config: Config) -> LossFn:
@@ -136,6 +140,8 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
     fill = config["label_fill"]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in fill):
         raise ConfigError(f"label_fill must be a number, such as 255, or a list of numbers, got {short_repr(fill)}")
+    if fill and not parts:
+        raise ConfigError("label_fill has no effect without augment")
     labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
     return augment.compose(*parts, **labels) if parts else None
 
@@ -258,5 +264,10 @@ def check(config: Config) -> None:
         raise ConfigError('watch: "loss" would select the epoch with the largest loss; use "-loss" to minimize it')
     if config["mixup"] and config["cutmix"]:
         raise ConfigError(f"mixup or cutmix must be 0, got {config['mixup']} and {config['cutmix']}")
-    if config["on_nonfinite"] == "rollback" and not config["checkpoint"]["keep"]:
-        raise ConfigError('on_nonfinite="rollback" needs checkpoints: checkpoint.keep must be at least 1, got 0')
+    if not config["checkpoint"]["keep"]:
+        if config["on_nonfinite"] == "rollback":
+            raise ConfigError('on_nonfinite="rollback" needs checkpoints: checkpoint.keep must be at least 1, got 0')
+        if config["checkpoint"]["every"]:
+            raise ConfigError("checkpoint.every has no effect if checkpoint.keep is 0, which saves no checkpoints")
+    if config["schedule"]["end"] and config["schedule"]["name"] in ("constant", "step"):
+        raise ConfigError(f"schedule.end has no effect on the schedule {config['schedule']['name']!r}")

@@ -88,7 +88,7 @@ class Run:
     """
 
     def __init__(self, name: str, config: Config, *, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
-        self.config = config
+        self.config = _as_read_back(config)  # as resuming reads it from a checkpoint
         self._first = jax.process_index() == 0
         self._output = Output(enabled=self._first)
         self._unwritten = self._reported = False  # whether the files lack records, and whether the error was printed
@@ -166,7 +166,7 @@ class Run:
         printed. Records without a step that this object has logged are kept.
 
         Args:
-            step: the last step to keep; -1 if the training starts anew.
+            step: the last step to keep; -1 if the training starts anew. The log of an earlier training is then renamed.
             records: the records in the checkpoint of this step. If the log differs, they replace it, and the old log is
                 renamed.
         """
@@ -190,10 +190,12 @@ class Run:
             if problem is not None:
                 kept = records
         kept = [*kept, *(record for record in own if record not in kept)]
+        if problem is None and step < 0 and any("step" in record for record in logged):
+            problem = "is the log of a training without checkpoints"
         if count := sum("step" not in record and record not in kept for record in logged):
             self.say(f"{self._metrics}: dropped {count} records without a step, logged after step {max(step, 0)}")
         if problem is not None:
-            self._rename_damaged_log(problem)
+            self._rename_log(problem)
         self.records = kept
         self._unwritten = True
         self._write([])
@@ -220,7 +222,7 @@ class Run:
             self.say(f"{path} is damaged and will be rewritten: {problem}")
         about = {
             "experiment": name,
-            "config": _as_read_back(self.config),
+            "config": self.config,
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
@@ -243,8 +245,8 @@ class Run:
                 self.say(f"{self._metrics}: cannot write the records, keeping them in memory: {error}")
             self._unwritten = self._reported = True
 
-    def _rename_damaged_log(self, problem: str) -> None:
-        """Keep a damaged log under a new name."""
+    def _rename_log(self, problem: str) -> None:
+        """Keep a log that cannot be continued under a new name."""
         backup = self._metrics.with_name("metrics.jsonl.damaged")
         for number in itertools.count(2):
             if not os.path.lexists(backup):
@@ -293,7 +295,7 @@ def _as_read_back(record: dict[str, Any]) -> dict[str, Any]:
     for name, value in record.items():
         try:
             result[name] = json.loads(json.dumps(to_json(value), allow_nan=False))
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise TypeError(
                 f"{name!r} must consist of numbers, texts, lists, dicts and arrays, got {short_repr(value)}"
             ) from error

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._key import child_key
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Params, State, as_layer, short_repr
 from jaxcnn._loss import Batch, LossFn, check_loss
 
 
@@ -35,7 +36,7 @@ class TrainState(NamedTuple):
         return f"TrainState(step={step}, {trees}, key=<{short_repr(self.key)}>)"
 
     @classmethod
-    def create(cls, model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
+    def create(cls, model: AnyLayer, optimizer: optax.GradientTransformation, key: jax.Array, x: Any) -> "TrainState":
         """The state before the first step.
 
         Args:

@@ -59,7 +59,10 @@ class Space:
         varying = [name for name in numbers if _can_vary(name, config)]
         for name, values in over.items():
             if name in self._arguments:
-                pass
+                if name in numbers:
+                    raise ConfigError(
+                        f"over: {name!r} is a setting and an argument of the model; rename the argument of the model"
+                    )
             elif name not in numbers:
                 raise ConfigError(f"over: unknown {name!r}; {expected_one_of(name, [*varying, *parameters])}")
             elif name not in varying:
@@ -68,6 +71,10 @@ class Space:
                 )
             if not values or any(isinstance(v, bool) or not isinstance(v, int | float | np.number) for v in values):
                 raise ConfigError(f"over: {name!r} must have one or more numbers, got {short_repr(values)}")
+            if len({*values}) < len(values):
+                raise ConfigError(f"over: {name!r} has a value more than once: {short_repr(values)}")
+            if name != "seed" and not all(abs(value) <= float(np.finfo(np.float32).max) for value in values):
+                raise ConfigError(f"over: {name!r} must have numbers that are finite in float32, got {values}")
         if not over:
             raise ConfigError('over is empty; pass settings and their values, such as {"seed": range(5)}')
         for run in self.runs:
@@ -119,8 +126,10 @@ def stacked_values(runs: Sequence[Values], size: int) -> dict[str, jax.Array]:
 
 
 def _can_vary(name: str, config: Config) -> bool:
-    """Whether a number may be an input of the program. Integers of augmentations, such as pixels, are array sizes."""
+    """Whether a number may be an input of the program. Not integers such as pixels of augmentations: they are sizes."""
     group, *path = name.split(".")
+    if group == "optimizer":
+        return isinstance(config["optimizer"][path[0]], float)
     if group != "augment" or len(path) != 2:
         return name in _VARYING or name.startswith(tuple(f"{v}." for v in _VARYING))
     entry, argument = map(int, path)

@@ -23,7 +23,8 @@ TTA: dict[str, tuple[tuple[float, int, bool], ...]] = {  # views: (weight, shift
 def with_tta(model: AnyLayer, name: str) -> Layer:
     """The model with test-time augmentation: in evaluation, its output is the weighted mean over views of each image.
 
-    In training, it equals the model. Outputs that are maps (N, H', W', K) are flipped back before the mean.
+    In training, it equals the model. Outputs that are maps, (N, H', W', K) or (N, H, W), are flipped back before the
+    mean.
 
     Args:
         model: a model of images (N, H, W, C).
@@ -53,7 +54,7 @@ def with_tta(model: AnyLayer, name: str) -> Layer:
         for weight, shift, flipped in TTA[name]:
             view = _flip(_shift(x, shift)) if flipped else _shift(x, shift)
             y, _ = model.apply(params, state, view, train=False, key=key)
-            if jnp.ndim(y) == 4:  # a map, in the positions of the view
+            if jnp.ndim(y) == 4 or jnp.shape(y) == x.shape[:3]:  # a map, in the positions of the view
                 if shift:
                     raise ValueError(
                         f'tta {name!r} needs an output per image, but the model gives {short_repr(y)}; use "flip"'

@@ -16,7 +16,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import operator
 import os
 import pathlib
 import platform
@@ -29,9 +28,10 @@ import jax
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import short_repr
+from jaxcnn._layer import has_spec, short_repr
 from jaxcnn._path import paths
 from jaxcnn._validate import check_wide_integers
+from jaxcnn._window import check_integer
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
@@ -93,9 +93,8 @@ def save(
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
-    step, keep = _integer("step", step), _integer("keep", keep)
-    if step < 0 or keep < 1:
-        raise ValueError(f"checkpoint.save: step must be at least 0 and keep at least 1, got {step} and {keep}")
+    step = check_integer("checkpoint.save", "step", step, 0, "an integer")
+    keep = check_integer("checkpoint.save", "keep", keep, 1, "an integer")
     leaves = [_array(path or "the tree", leaf) for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)]
     if not any(leaf.size for leaf in leaves):
         raise ValueError("checkpoint.save: the tree has no array with values, so there is nothing to save")
@@ -150,12 +149,18 @@ def restore(
     Raises:
         CheckpointError: if the step does not exist, all steps are damaged, or the saved tree differs from `like`.
         ConfigError: for a different config; the message lists the differences.
+        TypeError, ValueError: for a step that is not an integer of at least 0, or leaves of `like` without a shape.
         ImportError: without orbax-checkpoint, `pip install 'jaxcnn[train]'`.
 
     Example: see `save`.
     """
     orbax = _orbax()
     folder = pathlib.Path(folder).absolute()
+    if step is not None:
+        step = check_integer("checkpoint.restore", "step", step, 0, "an integer")
+    for leaf in jax.tree.leaves(like):
+        if not has_spec(leaf):
+            raise TypeError(f"checkpoint.restore: like must hold arrays or their shapes, got {short_repr(leaf)}")
     chosen_step, about = first_process_result(lambda: _latest_valid(folder, step, warn))
     path = folder / str(chosen_step)
     if check is not None:
@@ -245,20 +250,16 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
         raise kind(f"checkpoint.save: config and note must be JSON-serializable: {error}") from error
 
 
-def _integer(name: str, value: Any) -> int:
-    try:
-        if not isinstance(value, bool):  # True would be 1
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise TypeError(f"checkpoint.save: {name} must be an integer, got {short_repr(value)}")
-
-
 def recovered_steps(folder: pathlib.Path) -> list[int]:
     """The steps in the folder, after recovering those that an interrupted `save` left under a temporary name.
 
     If another process is saving to the folder, it waits, since that process still uses its temporary names.
+
+    Raises:
+        CheckpointError: if the path is not a folder, because `save` would fail after an epoch.
     """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; remove or rename it")
     if folder.is_dir():
         with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
             _steps.recover(folder)

@@ -53,20 +53,21 @@ def from_torch(
     Args:
         model: a key of `MODELS`, or a layer.
         state_dict: arrays by name. Prefixes such as "module." or "backbone." of all names are removed. Values may be
-            tensors that `numpy.asarray` accepts. Dimensions of size 1 may differ: a 1x1 convolution fits a dense layer.
-            The kernel of a dense layer may also be (in, out), as in ONNX.
+            tensors that `numpy.asarray` accepts. They may have more or fewer dimensions of size 1: a 1x1 convolution
+            fits a dense layer. The kernel of a dense layer may also be (in, out), as in ONNX.
         x: an example input or its `jax.ShapeDtypeStruct`, with the batch dimension. Required for a layer.
         names: (regular expression, replacement) pairs, applied in order to each path, such as
             ("^stem/conv/", "conv1/"). Or a dict from path to name in the state dict, such as the result of `match`.
         flatten: the order in which the PyTorch network flattens a feature map before a dense layer. "CHW": PyTorch's
-            own, converted to (H, W, C). "HWC": if it permutes the dimensions first, so that both orders agree.
+            own, converted to (H, W, C). "HWC": if it permutes the dimensions first, so that both orders agree. The
+            order of features that are joined, sliced or reshaped to a map cannot be converted, which is an error.
         options: the options of a model in `MODELS`, such as classes=10. classes=None omits the last layer and
             auxiliary=False the auxiliary heads; their weights are ignored.
 
     Raises:
         WeightsError: if keys are missing, unused or have a different shape (the message lists the first of each, its
-            attributes all), a value is not a floating-point array, a library's names need other options, or the
-            model's name is not in `MODELS`.
+            attributes all), a value is not a floating-point array, a library's names need other options, the
+            model's name is not in `MODELS`, or the order of flattened features cannot be converted.
         ValueError: for an unknown `flatten`.
         TypeError: if `state_dict` does not map strings to arrays, `x` has no shape and dtype, or `model`, `names` or
             `options` have another type.
@@ -132,7 +133,8 @@ def to_torch(
         x, names, flatten: as in `from_torch`.
 
     Raises:
-        WeightsError: if the name is not in `MODELS`, or `params` has none of its layers.
+        WeightsError: if the name is not in `MODELS`, `params` has none of its layers, or the order of flattened
+            features cannot be converted.
         ValueError: for an unknown `flatten`.
 
     Example: `torch.save({name: torch.from_numpy(w) for name, w in to_torch("resnet18", params, state).items()}, path)`
@@ -175,7 +177,9 @@ def uses(
     """Return the first use of each leaf in the network, in order of execution."""
     layer, spec = _layer(model, options, x)
     found = leaf_uses(layer.apply, trees, spec)
-    return found if flatten == "CHW" else {leaf: use._replace(flattened=()) for leaf, use in found.items()}
+    if flatten == "CHW":
+        return found
+    return {leaf: use._replace(flattened=(), is_lost=False) for leaf, use in found.items()}
 
 
 class Target(NamedTuple):
@@ -193,10 +197,22 @@ def _targets(
     for i, tree in enumerate(trees):
         for path, leaf in leaves_by_path(tree).items():
             name = torch_name(path, table)
+            use = (first_uses or {}).get((i, path))
+            if use and use.is_lost:
+                raise WeightsError(_lost_order(path))
             if name in targets:
                 raise WeightsError(f"names gives {targets[name].leaf[1]!r} and {path!r} the same name, {name!r}")
-            targets[name] = Target((i, path), layout(path, leaf.shape, table, (first_uses or {}).get((i, path))))
+            targets[name] = Target((i, path), layout(path, leaf.shape, table, use))
     return targets
+
+
+def _lost_order(path: str) -> str:
+    return (
+        f"the layer of {path!r}: features are flattened in the order (C, H, W) in PyTorch and (H, W, C) here, and this "
+        "network joins, slices or reshapes them such that the order cannot be converted. Pass flatten='HWC' if the "
+        "PyTorch network permutes the dimensions itself, or to convert without this order and reorder the weights "
+        "of that layer by hand"
+    )
 
 
 def _jaxcnn_targets(trees: tuple[Params, State]) -> dict[str, Target]:
@@ -289,7 +305,8 @@ def _without_prefixes(given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray
 def _in_torch_shapes(given: dict[str, np.ndarray], targets: Mapping[str, Target]) -> dict[str, np.ndarray]:
     """Return the arrays in the shapes of the layouts, as far as they fit.
 
-    Shapes fit without their dimensions of size 1. A dense kernel fits as (in, out) too, unless that is ambiguous.
+    Arrays of another rank fit without their dimensions of size 1: a 1x1 convolution fits a dense layer, but a 3x1
+    convolution does not fit a 1x3 one. A dense kernel fits as (in, out) too, unless that is ambiguous.
     """
     result, swapped, square = dict(given), [], []
     for name, target in targets.items():
@@ -299,7 +316,7 @@ def _in_torch_shapes(given: dict[str, np.ndarray], targets: Mapping[str, Target]
         is_dense = len(shape) == 2 and target.leaf[1].endswith("kernel")
         if is_dense and found.shape == shape == shape[::-1]:
             square.append(name)
-        elif found.shape != shape and without_ones(found.shape) in (
+        elif found.ndim != len(shape) and without_ones(found.shape) in (
             without_ones(shape),
             without_ones(target.layout.transposed_shape),  # a convolution over the whole feature map
         ):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import Params, State
+from jaxcnn._layer import Params, State, short_repr
 from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name
@@ -38,10 +38,11 @@ DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in s
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-# timm variants whose weights have the names and shapes of a model here, but which compute different outputs
+# timm variants whose weights have the names and shapes of the models that begin with the group, but which compute
+# different outputs
 LOOKALIKES = {
     r"tf_(efficientnet|mobilenet)": "uses TensorFlow's padding (padding='tensorflow' of some models)",
-    r"resnet(aa|blur)\d": "uses different pooling",
+    r"(resnet)(?:aa|blur)\d": "uses different pooling",
 }
 
 
@@ -120,13 +121,8 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
     Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
     path = file_path("load: path", path)
-    for pattern, reason in LOOKALIKES.items():
-        of_variant = model is not None and re.search(rf"(?:^|[^a-z]){pattern}", str(path))
-        if of_variant and options.get("padding") != "tensorflow":
-            raise WeightsError(
-                f"{path} is named like a timm variant that {reason}, so the logits would differ. To load it as a "
-                "starting point: from_torch(model, read_state_dict(path))"
-            )
+    if model is not None and options.get("padding") != "tensorflow":
+        _require_no_lookalike(path, model)
     arrays, metadata = _read(path)
     has_jaxcnn_names = all(name.startswith(tuple(f"{kind}/" for kind in TREES)) for name in arrays)
     if model is not None:
@@ -141,7 +137,7 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         raise WeightsError(
             f"{path} has names such as {min(arrays)!r}, not jaxcnn's: pass their model, load(path, model){hint}"
         )
-    if not arrays and metadata.get("format") != "jaxcnn":
+    if not arrays:
         raise WeightsError(f"{path} contains no weights")
     return _nested(path, arrays, _stacked(path, arrays, metadata))
 
@@ -161,6 +157,18 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Example: `params, state = weights.from_torch(net, weights.read_state_dict("net.pth"), x=x)`
     """
     return _read(file_path("read_state_dict: path", path))[0]
+
+
+def _require_no_lookalike(path: pathlib.Path, model: str) -> None:
+    """Raise WeightsError if the file, or its repository in Hugging Face's cache, has the name of a variant."""
+    names = [path.name, *(part for part in path.parts[:-1] if part.startswith("models--"))]
+    for pattern, reason in LOOKALIKES.items():
+        variants = [found for name in names if (found := re.search(rf"(?:^|[^a-z]){pattern}", name))]
+        if any(model.startswith(found[1]) for found in variants):
+            raise WeightsError(
+                f"{path} is named like a timm variant that {reason}, so the logits would differ. To load it as a "
+                "starting point: from_torch(model, read_state_dict(path))"
+            )
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -188,7 +196,10 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, view in entries:
         if view["dtype"] not in DTYPES:
             raise WeightsError(f"{path}: {name} has dtype {view['dtype']}, expected one of {', '.join(DTYPES)}")
-        arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+        try:
+            arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+        except ValueError as error:  # more dimensions or larger ones than NumPy supports
+            raise WeightsError(f"{path}: {name} has shape {short_repr(view['shape'])}: {error}") from error
     return arrays, header.get("__metadata__") or {}
 
 
@@ -252,9 +263,11 @@ def _require_storable(kind: str, tree: Any) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_empty) if tree else []
     for path, leaf in leaves:
         keys: list[Any] = [getattr(entry, "key", None) for entry in path]
-        if not keys or not all(isinstance(key, str) and key and "/" not in key for key in keys):
+        if not keys or not all(map(_is_storable_key, keys)):
             where = kind + jax.tree_util.keystr(path)
-            raise WeightsError(f"{where}: weights must be nested dicts whose keys are non-empty strings without '/'")
+            raise WeightsError(
+                f"{where}: weights must be nested dicts whose keys are non-empty Unicode strings without '/'"
+            )
         if is_empty(leaf):
             raise WeightsError(f"{kind}/{'/'.join(keys)} is {leaf}, which the file cannot hold; remove it")
         try:
@@ -263,6 +276,15 @@ def _require_storable(kind: str, tree: Any) -> None:
             raise WeightsError(f"{kind}/{'/'.join(keys)} cannot be read as an array: {error}") from error
         if dtype not in map(np.dtype, DTYPES.values()):
             raise WeightsError(f"{kind}/{'/'.join(keys)} has dtype {dtype}; safetensors supports {', '.join(DTYPES)}")
+
+
+def _is_storable_key(key: Any) -> bool:
+    if not isinstance(key, str) or not key or "/" in key:
+        return False
+    try:
+        return bool(key.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 def _safetensors() -> Any:

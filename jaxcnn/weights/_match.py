@@ -49,7 +49,7 @@ class Match(dict[str, str]):
 
 
 class _Module(NamedTuple):
-    """Arrays that belong together: the kind of each -> its path or name, and its shape without dimensions of size 1."""
+    """Arrays that belong together: the kind of each -> its path or name, and its shape."""
 
     name: str
     arrays: dict[str, tuple[str, tuple[int, ...]]]
@@ -96,7 +96,8 @@ def match(model: str | Layer, state_dict: Mapping[str, Any], x: Any = None, **op
     )
     names: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
-    ours, theirs = _paired(ours, theirs, _shapes_of, names, ambiguous)
+    ours, theirs = _paired(ours, theirs, _shapes_of, names, ambiguous, same_count=True)
+    ours, theirs = _paired(ours, theirs, _loose_shapes_of, names, ambiguous)
     ours, theirs = _paired(_single(ours), _single(theirs), _any_shape_of, names, ambiguous)
     missing, unused = ([name for module in side for name, _ in module.arrays.values()] for side in (ours, theirs))
     return Match({path: names[path] for path in everything if path in names}, ambiguous, missing, unused)
@@ -108,11 +109,18 @@ def _paired(
     key: Callable[[_Module], Any],
     names: dict[str, str],
     ambiguous: dict[str, str],
+    *,
+    same_count: bool = False,
 ) -> tuple[list[_Module], list[_Module]]:
-    """Add the names of modules with the same key, in order, and return the others."""
+    """Add the names of modules with the same key, in order, and return the others.
+
+    With `same_count`, only keys that both sides have equally often count.
+    """
     left_here, left_there = _by_key(ours, key), _by_key(theirs, key)
     for value, here in left_here.items():
         there = left_there.get(value, [])
+        if same_count and len(here) != len(there):
+            continue
         for one, other in zip(here, there, strict=False):
             kinds = sorted(one.arrays), sorted(other.arrays)
             for kind, other_kind in zip(*kinds, strict=True):
@@ -136,7 +144,7 @@ def _modules_of_network(model: str | Layer, x: Any, options: dict[str, Any]) -> 
         use = found.get((i, path))
         module = modules.setdefault("/".join(parents), _Module("/".join(parents) or path, {}))
         shape = layout(path, leaf_shapes[i, path], PLAIN, use).torch_shape
-        module.arrays[LEAF_NAMES.get(leaf, leaf)] = path, without_ones(shape)
+        module.arrays[LEAF_NAMES.get(leaf, leaf)] = path, shape
         if use:
             modules["/".join(parents)] = module._replace(
                 leaves=module.leaves | {(i, path)}, sources=module.sources | use.sources
@@ -155,7 +163,7 @@ def _modules_of_file(state_dict: Mapping[str, Any]) -> list[_Module]:
         parts = SUFFIX.fullmatch(name)
         module_name, kind = (parts[1] or "", KIND_OF[parts[2].lower()]) if parts else (name, "weight")
         module = modules.setdefault(module_name, _Module(module_name or name, {}, alphabetical=alphabetical))
-        module.arrays[kind if kind not in module.arrays else name] = name, without_ones(arrays[name].shape)
+        module.arrays[kind if kind not in module.arrays else name] = name, arrays[name].shape
     return list(modules.values())
 
 
@@ -183,9 +191,14 @@ def _shapes_of(module: _Module) -> Any:
     return tuple(sorted((kind, shape) for kind, (_, shape) in module.arrays.items()))
 
 
+def _loose_shapes_of(module: _Module) -> Any:
+    """A 1x1 convolution may be a dense layer."""
+    return tuple(sorted((kind, without_ones(shape)) for kind, (_, shape) in module.arrays.items()))
+
+
 def _any_shape_of(module: _Module) -> Any:
     """Dense kernels may be (in, out)."""
-    return tuple(tuple(sorted(shape)) for _, shape in module.arrays.values())
+    return tuple(tuple(sorted(without_ones(shape))) for _, shape in module.arrays.values())
 
 
 def _ambiguities(here: list[_Module], there: list[_Module]) -> Iterator[tuple[_Module, str]]:

@@ -12,21 +12,26 @@ from jaxcnn.weights._torch_tensor import CALLS, DTYPES, Global, Opaque, as_count
 
 IGNORED = {  # classes and functions of the other entries of checkpoints. Their results become `Opaque`
     "argparse.Namespace",
-    "builtins.set",
-    "__builtin__.set",
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bytearray", "complex", "dict", "frozenset", "range", "set", "slice", "xrange")
+    ),
     "_codecs.encode",
     "collections.Counter",
     "collections.defaultdict",
-    "builtins.dict",
-    "__builtin__.dict",
+    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ),
     "torch.device",
     "torch.torch_version.TorchVersion",
     *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")),
@@ -86,7 +91,7 @@ class _Machine:
                 stack.append(argument)
             case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
                 stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
                 stack.append(argument)
             case "EMPTY_LIST":
                 stack.append([])
@@ -105,6 +110,9 @@ class _Machine:
             case "DICT":
                 items = self._until_mark()
                 self.stack.append(self._update({}, items))
+            case "FROZENSET":
+                self._until_mark()
+                self.stack.append(Opaque("builtins.frozenset"))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(name[-1])
                 items = [stack.pop() for _ in range(count)]

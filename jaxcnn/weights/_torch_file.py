@@ -3,9 +3,10 @@
 import io
 import math
 import pathlib
+import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ NESTED = (  # keys of the state dict in a checkpoint, the first present one coun
     "ema_state_dict",
     "ema",
 )
+TRAINING = re.compile("optim.*|.*scheduler.*|scaler", re.IGNORECASE)  # keys of tensors that are no weights
 MAX_DEPTH = 4  # dicts around the state dict
 
 
@@ -142,26 +144,60 @@ def _state_dict(root: Any, depth: int = 0) -> dict[str, Tensor]:
     """Return the tensors of the state dict in a checkpoint."""
     if not isinstance(root, dict):
         raise WeightsError(f"it contains {_kind(root)}, expected a dict of tensors by name")
-    dicts = {name: value for name, value in root.items() if isinstance(value, dict)}
+    dicts = {name: value for name, value in root.items() if isinstance(value, dict) and _may_hold_weights(name)}
     name = next((name for name in NESTED if _has_tensors(dicts.get(name))), None)
     tensors = {name: value for name, value in root.items() if isinstance(value, Tensor)}
     if tensors and name is None:  # besides a nested state dict, a tensor is a record such as an accuracy
         for name, value in root.items():
             if isinstance(value, Opaque) or not isinstance(name, str):
                 raise WeightsError(f"the entry {short_repr(name)} of the state dict is {_kind(value)}")
+        _require_no_others(root, tensors)
         return tensors
     if name is None and len(dicts) == 1:
         (name,) = dicts
+        _require_no_others(root, dicts)
     if name is None or depth == MAX_DEPTH:
-        names = ", ".join(map(short_repr, list(root)[:MAX_SHOWN]))
-        raise WeightsError(f"it contains no state dict; the names are {names or 'none'}")
+        raise WeightsError(f"it contains no state dict; the names are {_listed(root) or 'none'}")
     return _state_dict(dicts[name], depth + 1)
 
 
-def _has_tensors(tree: Any, depth: int = 0) -> bool:
-    if not isinstance(tree, dict) or depth > MAX_DEPTH:
-        return False
-    return any(isinstance(value, Tensor) or _has_tensors(value, depth + 1) for value in tree.values())
+def _may_hold_weights(name: Any) -> bool:
+    """The state of an optimizer is a dict of tensors, too, by the number of the parameter."""
+    return isinstance(name, str) and not TRAINING.fullmatch(name)
+
+
+def _require_no_others(root: dict[Any, Any], names: Collection[Any]) -> None:
+    """Raise WeightsError if entries besides these contain tensors, which may be weights of the model."""
+    visited: set[int] = set()
+    others = [
+        name
+        for name, value in root.items()
+        if name not in names and _may_hold_weights(name) and _has_tensors(value, visited)
+    ]
+    if others:
+        raise WeightsError(
+            f"it has tensors under {_listed(names)}, and others under {_listed(others)}, which would be ignored; "
+            "save one dict of tensors by name"
+        )
+
+
+def _has_tensors(tree: Any, visited: set[int] | None = None) -> bool:
+    """Whether dicts, lists and tuples contain a tensor at any depth. Each is visited once: they may repeat."""
+    visited = set() if visited is None else visited
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Tensor):
+            return True
+        if isinstance(node, dict | list | tuple) and id(node) not in visited:
+            visited.add(id(node))
+            pending += node.values() if isinstance(node, dict) else node
+    return False
+
+
+def _listed(names: Iterable[Any]) -> str:
+    names = [*names]
+    return ", ".join(map(short_repr, names[:MAX_SHOWN])) + (", .." if len(names) > MAX_SHOWN else "")
 
 
 def _kind(value: Any) -> str:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcnn._layer import Params, State
-from jaxcnn._path import paths
+from jaxcnn._path import leaves_by_path
 from jaxcnn._program import inner_programs, interpret, jaxpr_of
+from jaxcnn.weights._feature_order import MIXING, PLAIN, Order, after, is_lost_before, merged
 
 Leaf = tuple[int, str]  # (0, path) in the parameters or (1, path) in the state
-# their output features are not their input features
-MIXING = ("dot_general", "conv_general_dilated", "jaxcnn_conv", "jaxcnn_dense")
 
 
 class Use(NamedTuple):
@@ -22,6 +21,7 @@ class Use(NamedTuple):
     sources: frozenset[Leaf]  # the leaves on which the data depend
     flattened: tuple[int, ...]  # (*spatial, C) if the data are a flattened feature map
     transposed_groups: int  # groups of a transposed convolution, 0 for other operations
+    is_lost: bool = False  # whether the order of the features in PyTorch cannot be followed
 
 
 class _Value(NamedTuple):
@@ -29,13 +29,13 @@ class _Value(NamedTuple):
 
     leaves: frozenset[Leaf] = frozenset()
     is_data: bool = False  # whether it depends on the input
-    flattened: tuple[int, ...] = ()
+    order: Order = PLAIN
 
 
 def leaf_uses(apply: Any, trees: tuple[Params, State], x: Any) -> dict[Leaf, Use]:
     """Return the first use of each leaf of (params, state) in evaluation, in order of execution."""
     program = jax.make_jaxpr(lambda params, state, x: apply(params, state, x, train=False)[0])(*trees, x)
-    leaves = [(i, path) for i, tree in enumerate(trees) for path in paths(tree)]
+    shapes = {(i, path): leaf.shape for i, tree in enumerate(trees) for path, leaf in leaves_by_path(tree).items()}
     uses: dict[Leaf, Use] = {}
 
     def rule(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
@@ -45,24 +45,45 @@ def leaf_uses(apply: Any, trees: tuple[Params, State], x: Any) -> dict[Leaf, Use
         data = [value for value in operands if value.is_data]
         sources = frozenset().union(*(value.leaves for value in data))
         weights = frozenset().union(*(value.leaves for value in operands if not value.is_data))
-        flattened = next((value.flattened for value in data if value.flattened), ())
+        name, order, before = equation.primitive.name, *_input_order(equation, operands)
         if data:
-            transposed = equation.primitive.name == "jaxcnn_conv_input_gradient"
+            transposed = name == "jaxcnn_conv_input_gradient"
             groups = equation.params["groups"] if transposed else 0
-            for leaf in filter(weights.__contains__, leaves):
-                uses.setdefault(leaf, Use(len(uses), sources, flattened, groups))
-        return [_Value(sources | weights, bool(data), _flattened(equation, out, flattened)) for out in equation.outvars]
+            for leaf in filter(weights.__contains__, shapes):
+                flattened, is_lost = _order_of(shapes[leaf], name, order, len(before))
+                uses.setdefault(leaf, Use(len(uses), sources, flattened, groups, is_lost))
+        leaves = sources | weights
+        return [
+            _Value(leaves, bool(data), after(equation, order, before, out.aval.shape) if data else PLAIN)
+            for out in equation.outvars
+        ]
 
-    inputs = [_Value(frozenset({leaf})) for leaf in leaves] + [_Value(is_data=True)] * len(jax.tree.leaves(x))
-    interpret(program, inputs, rule, lambda _: _Value())
+    inputs = [_Value(frozenset({leaf})) for leaf in shapes] + [_Value(is_data=True)] * len(jax.tree.leaves(x))
+    results = interpret(program, inputs, rule, lambda _: _Value())
+    outputs: list[Any] = program.out_avals
+    for value, output in zip(results, outputs, strict=True):
+        if value.order.kind in ("unflattened", "lost") and len(output.shape) > 3 and value.leaves:
+            last = max(value.leaves, key=lambda leaf: uses[leaf].position)
+            uses[last] = uses[last]._replace(is_lost=True)
     return uses
 
 
-def _flattened(equation: Any, out: Any, flattened: tuple[int, ...]) -> tuple[int, ...]:
-    """Return (*spatial, C) if the output is a flattened feature map: after a reshape, and operations per feature."""
-    shape, name = out.aval.shape, equation.primitive.name
-    before: tuple[int, ...] = equation.invars[0].aval.shape if equation.invars else ()
-    if name == "reshape" and len(before) > 2 and shape == (before[0], math.prod(before[1:])):
-        return before[1:]
-    keeps = len(shape) == 2 and shape[1] == math.prod(flattened) and not name.startswith(MIXING)
-    return flattened if flattened and keeps else ()
+def _input_order(equation: Any, operands: list[_Value]) -> tuple[Order, tuple[int, ...]]:
+    """Return the order of the data that an operation reads, and their shape."""
+    count = 1 if equation.primitive.name == "gather" else len(operands)  # positions in an array are no features
+    pairs = zip(operands[:count], equation.invars[:count], strict=True)
+    data = [(value.order, var.aval.shape) for value, var in pairs if value.is_data]
+    largest = max((shape for _, shape in data), key=math.prod, default=())
+    return merged(data, largest), largest
+
+
+def _order_of(shape: tuple[int, ...], name: str, order: Order, rank: int) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of the flattened map that the rows of a leaf follow, and whether their order is unknown."""
+    if math.prod(shape) == 1:
+        return (), False
+    if order.kind != "flattened":
+        return (), is_lost_before(name, order, rank)
+    size = math.prod(order.shape)
+    if shape[:1] == (size,) and (len(shape) > 1 or not name.startswith(MIXING)):
+        return order.shape, False
+    return (), size in shape
