@@ -481,7 +481,6 @@ def test_resumes(tmp_path):
         ({"optimizer": {"momentum": "x", "name": "sgd"}}, "optimizer.momentum must be a finite number .*, got 'x'"),
         ({"weight_decay": {"where": "("}}, r"weight_decay.where: '\(' is not a regular expression"),
         ({"label_fill": [True]}, "label_fill must be a number"),
-        ({"label_fill": 255}, "label_fill has no effect without augment"),
         ({"schedule": {"name": "constant", "end": 1e-5}}, "schedule.end has no effect on the schedule 'constant'"),
         ({"schedule": {"name": "step", "end": 1e-5}}, "schedule.end has no effect on the schedule 'step'"),
         ({"checkpoint": {"every": 3, "keep": 0}}, "checkpoint.every has no effect if checkpoint.keep is 0"),

@@ -140,8 +140,6 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
     fill = config["label_fill"]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in fill):
         raise ConfigError(f"label_fill must be a number, such as 255, or a list of numbers, got {short_repr(fill)}")
-    if fill and not parts:
-        raise ConfigError("label_fill has no effect without augment")
     labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
     return augment.compose(*parts, **labels) if parts else None
 
