@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxcnn import weights
 from jaxcnn.models import MODELS
 from jaxcnn.train import ConfigError
-from jaxcnn.train._recipe import augmentation
 
 
 def require_default(config: dict, defaults: dict, keys: tuple[str, ...], reason: str) -> None:
@@ -124,18 +123,6 @@ def _outputs(model: str, shape: tuple[int, ...], shape_of_weights: tuple[int, ..
         reason, *_ = str(error).splitlines()
         raise ConfigError(f"model={model} cannot read images of {shape[0]} x {shape[1]} pixels: {reason}") from error
     return jax.tree.leaves(outputs)
-
-
-def require_augmentation(settings: dict, shape: tuple[int, int, int]) -> None:
-    """Reject augmentations that images of this shape are too small for.
-
-    Raises:
-        ConfigError: names the augmentation.
-    """
-    augment = augmentation(settings)
-    if augment:
-        with config_error("train.augment"):
-            jax.eval_shape(augment, jax.random.key(0), {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32)})
 
 
 def require_model_of(name: str, model: str) -> None:

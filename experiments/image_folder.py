@@ -20,7 +20,6 @@ import jax.numpy as jnp
 
 from experiments._program import save_program
 from experiments._settings import (
-    require_augmentation,
     require_default,
     require_image_model,
     require_model_of,
@@ -157,7 +156,6 @@ def main(config):
             require_default(config, CONFIG, ("eps",), "without model=NAME")
     height, width, channels = models.MODELS[name].input_shape if name else (32, 32, 3)
     size = (size[0] or height, size[1] or width)
-    require_augmentation(config["train"], (*size, channels))
     train_data, test_data, images = read(config, size, channels)
     run = train.Run("image_folder", config, root=config["runs"], folder=config["folder"])
     fit, start = functools.partial(train.fit, eval_data=test_data), None

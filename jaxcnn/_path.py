@@ -26,6 +26,12 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
     return {_join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def merged(params: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`params` updated recursively with the leaves of `new`."""
+    update = lambda name, child: merged(params.get(name, {}), child) if isinstance(child, dict) else child
+    return params | {name: update(name, child) for name, child in new.items()}
+
+
 def mask(params: Any, pattern: str) -> Any:
     """A tree of bools, True for leaves whose whole path matches the regular expression `pattern`.
 

@@ -25,7 +25,7 @@ from jaxcnn._numeric import (
     scale_to_unit_max,
     scale_to_unit_norm,
 )
-from jaxcnn._path import KERNELS, mask
+from jaxcnn._path import KERNELS, mask, merged
 from jaxcnn._sampling import is_random
 from jaxcnn._stack import key_depth, stack_depth, stack_depths, stacked_name, vmap_stacked
 from jaxcnn._window import check_integer
@@ -235,7 +235,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
         normed = jax.tree.map(
             lambda u, w, depth: vmap_stacked(divide_by_sigma, depth)(u, w), vectors, _kernels(params), stacks
         )
-        y, inner = layer.apply(_merged(params, normed), inner, x, train=train, key=key)
+        y, inner = layer.apply(merged(params, normed), inner, x, train=train, key=key)
         return y, inner | {"spectral_norm": vectors}
 
     return Layer(init, apply)
@@ -272,13 +272,6 @@ def _map_kernel_dicts(
         return change(node, depths.get("kernel", 0)) if "kernel" in node else node
 
     return walk(params, stack_depths(layer, x))
-
-
-def _merged(params: Params, new: Params) -> Params:
-    """`params` updated recursively with the leaves of `new`."""
-    return params | {
-        name: _merged(params[name], child) if isinstance(child, dict) else child for name, child in new.items()
-    }
 
 
 def _filter_norms(kernel: jax.Array) -> jax.Array:

@@ -85,10 +85,14 @@ def test_convolutions(shape, window, features, groups):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("channels", "groups", "size", "stride"), [(16, 1, 3, 1), (8, 8, 3, 1), (16, 1, 4, 2)])
-def test_several_models(channels, groups, size, stride):
-    x, w = normal(3, 2, 6, 5, channels), normal(3, size, size, channels // groups, channels, seed=1)
-    convolution = lambda x, w: convolve(x, w, window((size, size), stride), groups)
+@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize(
+    ("channels", "groups", "size", "stride", "pad"),
+    [(16, 1, 3, 1, 1), (8, 8, 3, 1, 1), (16, 1, 4, 2, 1), (64, 1, 1, 1, 0), (64, 1, 1, 2, 0), (64, 1, 2, 2, 0)],
+)
+def test_several_models(models, channels, groups, size, stride, pad):
+    x, w = normal(models, 2, 6, 5, channels), normal(models, size, size, channels // groups, channels, seed=1)
+    convolution = lambda x, w: convolve(x, w, window((size, size), stride, padding=(pad, pad)), groups)
     value_and_gradient = lambda x, w: jax.value_and_grad(lambda *a: jnp.sin(convolution(*a)).sum(), (0, 1))(x, w)
     several = jax.jit(jax.vmap(value_and_gradient))(x, w)
     one_by_one = [value_and_gradient(*each) for each in zip(x, w, strict=True)]

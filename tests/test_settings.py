@@ -117,13 +117,13 @@ UNREADABLE = r"alexnet cannot read images of 16 x 16 pixels: max_pool: the windo
         (["model=unet"], r"model=unet is no classifier: its output has shape \('N', 388, 388, 2\), expected \('N', cl"),
         (["model=fcn_resnet50"], "model=fcn_resnet50 is no classifier"),
         (["model=alexnet", "data.height=16", "data.width=16"], UNREADABLE),
-        (["data.height=1"], r"train\.augment: random_crop: an image \(1, 32, 3\) cannot be reflected by 2 pixels"),
+        (["data.height=1"], r"augment: random_crop: an image \(1, 32, 3\) cannot be reflected by 2 pixels"),
     ],
 )
 def test_models_and_sizes_that_image_folder_cannot_train(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         run(image_folder, tmp_path, *settings)
-    assert not (tmp_path / "runs").exists()
+    assert not [*tmp_path.glob("runs/*")]
 
 
 @pytest.mark.parametrize("module", [predict, finetune])

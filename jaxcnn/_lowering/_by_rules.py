@@ -32,6 +32,8 @@ def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[boo
         rule = selected(problem)
         one = lambda arrays: rule.run(*arrays, problem)
         with jax.default_matmul_precision(problem.precision):
+            if problem.models == 1:  # the rule may call a library, which `vmap` cannot map
+                return one([x[0] for x in arrays])[None]
             return jax.vmap(one)(arrays) if rule.vmapped(problem) else lax.map(one, arrays)
 
     def spec(*operands, models=False, **params):

@@ -20,7 +20,7 @@ from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
 from jaxcnn.train._batch import evaluation_batch, scale_bytes
-from jaxcnn.train._config import Config
+from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, reject_different_run, start_identity
@@ -130,7 +130,7 @@ def fit(
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
             handles them), or training and evaluation images with different ranges; for seeds below 1, or seeds
             together with callbacks or start.
-        NonFiniteError: for a non-finite loss or parameter, unless "on_nonfinite" handles it.
+        NonFiniteError: for a loss, parameter or optimizer state that is not finite, unless "on_nonfinite" handles it.
         CheckpointError: if a checkpoint cannot be written, no existing checkpoint can be read, or another `fit` is
             writing to the folder.
 
@@ -202,7 +202,10 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
     augment_batch = augmentation(config)
     if augment_batch:
-        jax.eval_shape(augment_batch, key, batch)  # raises outside of the compiled function, with a short traceback
+        try:  # outside of the compiled function: a short traceback
+            jax.eval_shape(augment_batch, key, batch)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"augment: {error}") from error
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state, batch), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}

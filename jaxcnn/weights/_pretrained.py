@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxcnn._combine import serial
 from jaxcnn._layer import Layer, Params, State, short_repr
 from jaxcnn._norm import batch_norm
-from jaxcnn._path import expected_one_of
+from jaxcnn._path import expected_one_of, merged
 from jaxcnn._window import check_integer
 from jaxcnn.data._normalize import normalize
 from jaxcnn.models import MODELS
@@ -135,7 +135,7 @@ def pretrained(
         x = jnp.zeros((1, *build.input_shape))
         init = build(classes=classes, **options).init
         head = jax.jit(lambda key: _without(init(key, x)[0], body[0]))(jax.random.key(0))  # computes only the head
-        params, state = _merged(body[0], head), body[1]
+        params, state = merged(body[0], head), body[1]
     layer = build(classes=classes or row["classes"], **options)
     names = row.get("names") or (tuple(imagenet_classes().values()) if row["classes"] == 1000 else None)
     return Pretrained(
@@ -213,11 +213,6 @@ def _without(tree: Params, part: Params) -> Params:
     """The leaves of `tree` whose paths are not in `part`."""
     rest = {k: _without(v, part.get(k, {})) if isinstance(v, dict) else v for k, v in tree.items()}
     return {k: v for k, v in rest.items() if (v if isinstance(v, dict) else k not in part)}
-
-
-def _merged(a: Params, b: Params) -> Params:
-    """The union of two trees without a common leaf."""
-    return a | {k: _merged(a[k], v) if k in a else v for k, v in b.items()}
 
 
 def _preprocess(row: dict[str, Any]) -> Preprocess:
