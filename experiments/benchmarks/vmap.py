@@ -270,11 +270,10 @@ def main() -> None:
     frameworks = _networks.installed_frameworks(peers)
     nets = _measure.select_names(options.names, NETWORKS)
     table = _table()
-    rows = []
     for name in nets:
-        rows += measure_network(name, frameworks, options.turns, table)
-    if options.peers == parser.get_default("peers"):
-        print(_measure.save("vmap", [*_measure.other_rows("vmap", "net", nets), *rows]))
+        rows = measure_network(name, frameworks, options.turns, table)
+        if options.peers == parser.get_default("peers"):  # after each network, so that an interruption loses little
+            print(_measure.save("vmap", [*_measure.other_rows("vmap", "net", [name]), *rows]))
 
 
 def _table() -> _measure.Table:
