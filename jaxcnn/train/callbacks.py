@@ -268,7 +268,7 @@ def tolerant(name: str, callback: Callback) -> Callback:
     Example:
         >>> import warnings
         >>> quiet = jaxcnn.train.callbacks.tolerant("the upload", lambda event: 1 / 0)
-        >>> with warnings.catch_warnings(record=True) as caught:
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
         ...     quiet(None)
         >>> str(caught[0].message)
         'the upload failed: ZeroDivisionError: division by zero'
