@@ -139,6 +139,14 @@ CASES = [
     Case("remat", cnn.remat(block(4, drop=cnn.dropout(0.3))), IMAGE, random=True, across=True),
 ]
 
+RANDOM_LAYERS = [  # constructors of layers whose argument is a rate or a standard deviation
+    cnn.dropout,
+    cnn.spatial_dropout,
+    cnn.drop_block,
+    cnn.gaussian_dropout,
+    cnn.gaussian_noise,
+    cnn.alpha_dropout,
+]
 BY_NAME = {case.name: case for case in CASES}
 
 

@@ -21,7 +21,7 @@ def quadratic(scale):
 
 def test_settings_about_evaluation_have_no_effect():
     one = find_learning_rate(cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, config=SGD, steps=10)
-    config = SGD | {"watch": "-loss", "patience": 3, "restore_best": True}
+    config = SGD | {"watch": "-loss", "patience": 3, "restore_best": True, "evaluate": {"tta": "flip"}}
     two = find_learning_rate(cnn.dense(1), quadratic(1.0), loss=cnn.mean_squared_error, config=config, steps=10)
     np.testing.assert_array_equal(one.losses, two.losses)
 

@@ -12,7 +12,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn.data import augment
-from tests.layers import CASES, Case, example
+from tests.layers import CASES, RANDOM_LAYERS, Case, example
 
 pytestmark = pytest.mark.slow
 
@@ -119,18 +119,7 @@ def test_float64_images_and_float32_parameters(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {np.dtype("float32")}
 
 
-RANDOM = [
-    cnn.dropout,
-    cnn.spatial_dropout,
-    cnn.drop_block,
-    cnn.gaussian_dropout,
-    cnn.gaussian_noise,
-    cnn.alpha_dropout,
-    functools.partial(cnn.with_dropout, cnn.identity),
-]
-
-
-@pytest.mark.parametrize("make", RANDOM)
+@pytest.mark.parametrize("make", [*RANDOM_LAYERS, functools.partial(cnn.with_dropout, cnn.identity)])
 def test_traced_rates_of_bfloat16(make):
     """A rate that is traced in float32, as in a sweep, gives what the same number in Python gives."""
     x = jnp.ones((2, 8, 8, 3), jnp.bfloat16)

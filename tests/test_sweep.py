@@ -249,6 +249,15 @@ def test_report(tmp_path):
     assert page.index(f"<td>{best:g}</td>") < page.index("<td>1e+30</td>")
 
 
+def test_momentum_of_nesterov(tmp_path):
+    optimizer = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
+    config = CONFIG | {"epochs": 1, "optimizer": optimizer}
+    result = sweep(MODEL, TRAIN, over={"optimizer.momentum": [0.5, 0.9]}, config=config, run=run_in(tmp_path / "sweep"))
+    alone = fit(MODEL, TRAIN, config=config, run=run_in(tmp_path / "fit"))
+    np.testing.assert_allclose(result.runs[1].history[0]["train"]["loss"], alone.history[0]["train"]["loss"], rtol=1e-5)
+    assert result.runs[0].history[0]["train"]["loss"] != result.runs[1].history[0]["train"]["loss"]
+
+
 def test_argument_of_the_model_with_the_name_of_a_setting(tmp_path):
     with pytest.raises(ConfigError, match="'seed' is a setting and an argument of the model"):
         sweep(lambda seed: MODEL, TRAIN, over={"seed": [0, 1]}, config=CONFIG, run=run_in(tmp_path))

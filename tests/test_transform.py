@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn as cnn
-from tests.layers import block
+from tests.layers import RANDOM_LAYERS, block
 
 KEY = jax.random.key(3)
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
@@ -297,17 +297,7 @@ def test_capture_of_nothing_names_the_layers():
         cnn.capture(NET, "head").apply(*net(), X, train=False, offsets={"haed": jnp.zeros(())})
 
 
-RANDOM = [
-    cnn.dropout,
-    cnn.spatial_dropout,
-    cnn.drop_block,
-    cnn.gaussian_dropout,
-    cnn.gaussian_noise,
-    cnn.alpha_dropout,
-]
-
-
-@pytest.mark.parametrize("make", RANDOM, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", RANDOM_LAYERS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("amount", [0.1, np.float64(0.1), jnp.float32], ids=["float", "float64", "traced"])
 def test_random_layers_keep_the_dtype(make, amount):
     x = jnp.ones((2, 8, 8, 3), jnp.bfloat16)

@@ -227,7 +227,7 @@ def check_optimizer(config: Config) -> None:
             if option in _BELOW_1 or "eps" in option:
                 limits = (0, 1 if option in _BELOW_1 else math.inf)
                 require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
-    if options.get("nesterov") and name in ("sgd", "rmsprop") and not options.get("momentum", 0.0):
+    if options.get("nesterov") and name in ("sgd", "rmsprop") and is_zero(options.get("momentum", 0.0)):
         raise ConfigError(f"optimizer.nesterov has no effect on {name} without optimizer.momentum")
     try:
         compile_pattern(config["weight_decay"]["where"])
