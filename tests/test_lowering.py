@@ -35,7 +35,7 @@ from jaxcnn._lowering import (
     window_min,
     window_sum,
 )
-from jaxcnn._lowering._channels import broadcast, channel_moment, channel_sum, first_row_sum, scale_centered
+from jaxcnn._lowering._channels import affine, broadcast, channel_moments, channel_sum, first_row_sum
 from jaxcnn._lowering._materialize import materialized, materialized_gradient
 from jaxcnn._program import equations
 from jaxcnn._window import Window
@@ -358,29 +358,29 @@ def test_transposed_convolution(case):
 def test_channel_sums(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     v = np.random.default_rng(1).normal(size=shape[-1:]).astype(np.float32)
+    pair = np.random.default_rng(2).normal(size=(2, *shape[-1:])).astype(np.float32)
     axes = tuple(range(len(shape) - 1))
     near, count = 1.5 * x.reshape(-1, shape[-1])[0], x.size // shape[-1]
     close(_channels.vectorized_channel_sum(x) / count, x.mean(axes))
     close(everything(lambda x: channel_sum(x) / count, x), everything(lambda x: x.mean(axes), x))
-    for order in (1, 2):
-        moment = lambda x, order=order: channel_moment(x, near, order) / count
-        close(everything(moment, x), everything(lambda x, order=order: ((x - near) ** order).mean(axes), x))
+    moments = lambda x: jnp.stack([((x - near) ** order).mean(axes) for order in (2, 1)])
+    close(everything(lambda x: channel_moments(x, near) / count, x), everything(moments, x))
     if len(shape) > 2:
         close(first_row_sum(x), x[:, 0].sum(axes[:-1]))
         assert not np.any(jax.grad(lambda x: jnp.sum(first_row_sum(x)))(x))
     close(everything(lambda v: broadcast(v, x) * x, v), everything(lambda v: v * x, v))
     few = x.reshape(-1, shape[-1])[:48]  # `everything` takes sines of sums over the positions
-    close(everything(scale_centered, few, near, v), everything(lambda x, near, v: (x - near) * v, few, near, v))
-    of_v = jax.grad(lambda v: jnp.sum(x * scale_centered(x, near, v)))
-    close(of_v(v) / count, (x * (x - near)).mean(axes))
+    by_definition = lambda x, near, v: (x - near) * v[0] + v[1]
+    close(everything(affine, few, near, pair), everything(by_definition, few, near, pair))
+    of_pair = jax.grad(lambda v: jnp.sum(x * affine(x, near, v)))
+    close(of_pair(pair) / count, jnp.stack([(x * (x - near)).mean(axes), x.mean(axes)]))
     half = jnp.full((4096, 16), 0.1, jnp.bfloat16)
     np.testing.assert_allclose(np.asarray(_channels.vectorized_channel_sum(half), np.float32), 410, rtol=0.01)
 
 
 def test_channel_sums_with_symbolic_batch_size():
     (batch,) = jax.export.symbolic_shape("batch")
-    moments = lambda x: [channel_moment(x, jnp.ones(3), order) for order in (1, 2)]
-    f = jax.jit(lambda x: (channel_sum(x), first_row_sum(x), *moments(x)))
+    f = jax.jit(lambda x: (channel_sum(x), first_row_sum(x), channel_moments(x, jnp.ones(3))))
     program = jax.export.export(f)(jax.ShapeDtypeStruct((batch, 5, 3), jnp.float32))
     x = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
     for a, b in zip(program.call(x), f(x), strict=True):
@@ -581,4 +581,4 @@ def test_gradients_of_parameters_per_channel_are_channel_sums(layer, params):
     variables, state = layer.init(jax.random.key(0), x)
     gradient = jax.grad(lambda variables: layer.apply(variables, state, x, train=False)[0].sum())
     names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(gradient)(variables))]
-    assert names.count("jaxcnn_channel_sum") + names.count("jaxcnn_scaled_channel_sum") == params
+    assert names.count("jaxcnn_channel_sum") + 2 * names.count("jaxcnn_affine_sums") == params

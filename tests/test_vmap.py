@@ -1,6 +1,5 @@
 """`vmap` over parameters, inputs or both equals a Python loop over models, for all primitives and derivatives."""
 
-import functools
 import itertools
 import re
 
@@ -14,7 +13,7 @@ from jax import lax
 
 import jaxcnn as cnn
 from jaxcnn._lowering import convolve, convolve_transposed, matrix_product, window_max, window_sum
-from jaxcnn._lowering._channels import broadcast, channel_moment, channel_sum, first_row_sum, scale_centered
+from jaxcnn._lowering._channels import affine, broadcast, channel_moments, channel_sum, first_row_sum
 from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._lowering._rules import TABLES, forced
 from jaxcnn._window import Window
@@ -106,16 +105,12 @@ def test_transposed_convolution(case, mapped):
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("mapped", [(True, True), (True, False), (False, True)], ids=str)
-@pytest.mark.parametrize("name", ["first moment", "second moment", "broadcast"])
+@pytest.mark.parametrize("name", ["moments", "broadcast"])
 @pytest.mark.usefixtures("quick_compilation")
 def test_channels(name, mapped):
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(2, 5, 3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
-    f, args = {
-        "first moment": (functools.partial(channel_moment, order=1), (x, v)),
-        "second moment": (functools.partial(channel_moment, order=2), (x, v)),
-        "broadcast": (broadcast, (v, x)),
-    }[name]
+    f, args = {"moments": (channel_moments, (x, v)), "broadcast": (broadcast, (v, x))}[name]
     close(*mapped_and_looped(f, args, mapped))
     close(*gradients_of_vmap(f, args, mapped))
 
@@ -123,11 +118,11 @@ def test_channels(name, mapped):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("mapped", [(True, True, True), (True, False, False), (False, False, True)], ids=str)
 @pytest.mark.usefixtures("quick_compilation")
-def test_scale_centered(mapped):
+def test_affine(mapped):
     rng = np.random.default_rng(0)
-    args = tuple(rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3, 4), (4,), (4,)))
-    close(*mapped_and_looped(scale_centered, args, mapped))
-    close(*gradients_of_vmap(scale_centered, args, mapped))
+    args = tuple(rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3, 4), (4,), (2, 4)))
+    close(*mapped_and_looped(affine, args, mapped))
+    close(*gradients_of_vmap(affine, args, mapped))
 
 
 @pytest.mark.usefixtures("quick_compilation")

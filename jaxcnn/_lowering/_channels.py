@@ -1,11 +1,12 @@
 """Channel sums and their transpose, for normalization and biases.
 
     channel_sum(x)[c] = sum of x[n, i, c] over n and i          broadcast(v, x)[n, i, c] = v[c]
-    channel_moment(x, near, order) = channel_sum((x - near)^order)
-    scale_centered(x, near, v) = (x - broadcast(near)) * broadcast(v)
+    channel_moments(x, near) = channel_sum((x - near)^2), channel_sum(x - near)
+    affine(x, near, (factor, offset)) = (x - broadcast(near)) * broadcast(factor) + broadcast(offset)
 
 The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass. The
-gradient of `scale_centered` for v is the channel sum of (x - near) * dy, which does not store these products.
+gradients of `affine` for factor and offset are the channel sums of (x - near) * dy and dy, and the gradient of
+`channel_moments` for x is an `affine` function of x. Each pair of sums takes a single pass over memory.
 """
 
 import functools
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcnn._jax import ad
@@ -39,14 +41,14 @@ def first_row_sum(x: jax.Array) -> jax.Array:
     return _first_row_sum.bind(lax.stop_gradient(x), models=False)
 
 
-def channel_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
-    """(N, *spatial, C), (C,) -> (C,): the sum of (x - near)^order, which is 1 or 2. `near` is a constant."""
-    return _moment.bind(x, lax.stop_gradient(near), order=order, models=False)
+def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
+    """(N, *spatial, C), (C,) -> (2, C): the sums of (x - near)^2 and of x - near. `near` is a constant."""
+    return _moments.bind(x, lax.stop_gradient(near), models=False)
 
 
-def scale_centered(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
-    """(N, *spatial, C), (C,), (C,) -> (N, *spatial, C): (x - near) * v at each position, all of the same dtype."""
-    return _scaled.bind(x, near, v, models=False)
+def affine(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
+    """(N, *spatial, C), (C,), (2, C) -> (N, *spatial, C): (x - near) * v[0] + v[1], all of the same dtype."""
+    return _affine.bind(x, near, v, models=False)
 
 
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
@@ -79,24 +81,26 @@ def _cpu_first_row_sum(x: jax.Array) -> jax.Array:
     return _added(_interleaved(at_least_float32(x), stop)).astype(x.dtype)
 
 
-def _lax_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
-    return _lax_sum(lax.integer_pow(lax.sub(x, broadcast(near, x)), order))
+def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
+    return _lax_affine_sums(lax.sub(x, broadcast(near, x)), x, near)
 
 
-def _cpu_moment(x: jax.Array, near: jax.Array, order: int) -> jax.Array:
-    return _added([lax.integer_pow(part, order) for part in _centered(x, near)]).astype(x.dtype)
+def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
+    parts = _centered(x, near)
+    return _added_pair([lax.square(part) for part in parts], parts).astype(x.dtype)
 
 
-def _lax_scaled(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
-    return lax.mul(lax.sub(x, broadcast(near, x)), broadcast(v, x))
+def _lax_affine(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
+    return lax.add(lax.mul(lax.sub(x, broadcast(near, x)), broadcast(v[0], x)), broadcast(v[1], x))
 
 
-def _lax_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
-    return _lax_sum(lax.mul(dy, lax.sub(x, broadcast(near, x))))
+def _lax_affine_sums(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
+    return jnp.stack([_lax_sum(lax.mul(dy, lax.sub(x, broadcast(near, x)))), _lax_sum(dy)])
 
 
-def _cpu_scaled_sum(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
-    return _added(list(map(lax.mul, _interleaved(_rows(dy)), _centered(x, near)))).astype(dy.dtype)
+def _cpu_affine_sums(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
+    parts = _interleaved(_rows(dy))
+    return _added_pair(list(map(lax.mul, parts, _centered(x, near))), parts).astype(dy.dtype)
 
 
 def _centered(x: jax.Array, near: jax.Array) -> list[jax.Array]:
@@ -117,6 +121,17 @@ def _added(parts: list[jax.Array]) -> jax.Array:
     First it adds the arrays in one expression, because XLA does not vectorize a reduction that contains operations.
     """
     return vectorized_channel_sum(functools.reduce(lax.add, parts))
+
+
+def _added_pair(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
+    """(2, C): the channel sums of two lists of arrays of one shape, in a single pass over what they are computed from.
+
+    XLA computes one array per pass. The sums of both lists are the rows of this array, so that the second row reads
+    values that are still in the cache.
+    """
+    sums = [lax.expand_dims(functools.reduce(lax.add, parts), (1,)) for parts in (first, second)]
+    pairs = materialized(lax.concatenate(sums, 1))
+    return materialized(pairs.sum(0))
 
 
 def _interleaved(x: jax.Array, stop: tuple[int, ...] | None = None) -> list[jax.Array]:
@@ -148,23 +163,39 @@ def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
 _sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_cpu_sum, examples=(False,))
 _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
 _first_row_sum = primitive("jaxcnn_first_row_sum", _lax_first_row_sum, cpu=_cpu_first_row_sum, examples=(False,))
-_moment = primitive(
-    "jaxcnn_channel_moment", _lax_moment, cpu=_cpu_moment, spec=lambda x, near, **_: near, examples=(False, False)
+_moments = primitive(
+    "jaxcnn_channel_moments",
+    _lax_moments,
+    cpu=_cpu_moments,
+    spec=lambda x, near, models: _pair_spec(near),
+    examples=(False, False),
 )
-_scaled = primitive("jaxcnn_scale_centered", _lax_scaled, spec=lambda x, *_, models: x, examples=(True, False, False))
-_scaled_sum = primitive(
-    "jaxcnn_scaled_channel_sum",
-    _lax_scaled_sum,
-    cpu=_cpu_scaled_sum,
-    spec=lambda dy, x, near, *, models: near,
+_affine = primitive("jaxcnn_affine", _lax_affine, spec=lambda x, *_, models: x, examples=(True, False, False))
+_affine_sums = primitive(
+    "jaxcnn_affine_sums",
+    _lax_affine_sums,
+    cpu=_cpu_affine_sums,
+    spec=lambda dy, x, near, models: _pair_spec(near),
     examples=(False, False, False),
 )
 
 
-def _moment_tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, order: int, models: bool) -> jax.Array:
-    if order == 1:
-        return _sum.bind(dx, models=models)
-    return 2 * _scaled_sum.bind(dx, x, near, models=models)
+def _moments_tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
+    return _pair(2, 1, near) * _affine_sums.bind(dx, x, near, models=models)
+
+
+def _pair_spec(near: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*near.shape[:-1], 2, near.shape[-1]), near.dtype)
+
+
+def _pair(first: float, second: float, near: jax.Array) -> np.ndarray:
+    """(2, 1): factors of the two rows of a pair."""
+    return np.array([[first], [second]], near.dtype)
+
+
+def _only_first(row: jax.Array) -> jax.Array:
+    """(.., C) -> (.., 2, C): the row and zeros."""
+    return lax.expand_dims(row, (row.ndim - 1,)) * _pair(1, 0, row)
 
 
 def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
@@ -174,19 +205,19 @@ def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:
 
 ad.deflinear2(_sum, _sum_transposed)
 linear_in(0, _broadcast, lambda dx, x, *, models: _sum.bind(dx, models=models))
-ad.defjvp(_moment, _moment_tangent, None)
-# (x - near) * v, and the channel sum of dy * (x - near), are linear in v and dy, and affine in x and near.
-transposed_in(2, _scaled, lambda dy, x, near, *, models: _scaled_sum.bind(dy, x, near, models=models))
-transposed_in(0, _scaled_sum, lambda dv, x, near, *, models: _scaled.bind(x, near, dv, models=models))
+ad.defjvp(_moments, _moments_tangent, None)
+# `affine` is linear in v, and its sums in dy; both are affine functions of x and near.
+transposed_in(2, _affine, lambda dy, x, near, *, models: _affine_sums.bind(dy, x, near, models=models))
+transposed_in(0, _affine_sums, lambda dv, x, near, *, models: _affine.bind(x, near, dv, models=models))
 ad.defjvp(
-    _scaled,
-    lambda dx, x, near, v, *, models: lax.mul(dx, _broadcast.bind(v, x, models=models)),
-    lambda dnear, x, near, v, *, models: lax.neg(_broadcast.bind(lax.mul(dnear, v), x, models=models)),
-    lambda dv, x, near, v, *, models: _scaled.bind(x, near, dv, models=models),
+    _affine,
+    lambda dx, x, near, v, *, models: lax.mul(dx, _broadcast.bind(v[..., 0, :], x, models=models)),
+    lambda dnear, x, near, v, *, models: lax.neg(_broadcast.bind(lax.mul(dnear, v[..., 0, :]), x, models=models)),
+    lambda dv, x, near, v, *, models: _affine.bind(x, near, dv, models=models),
 )
 ad.defjvp(
-    _scaled_sum,
-    lambda ddy, dy, x, near, *, models: _scaled_sum.bind(ddy, x, near, models=models),
-    lambda dx, dy, x, near, *, models: _sum.bind(lax.mul(dy, dx), models=models),
-    lambda dnear, dy, x, near, *, models: lax.neg(lax.mul(dnear, _sum.bind(dy, models=models))),
+    _affine_sums,
+    lambda ddy, dy, x, near, *, models: _affine_sums.bind(ddy, x, near, models=models),
+    lambda dx, dy, x, near, *, models: _only_first(_sum.bind(lax.mul(dy, dx), models=models)),
+    lambda dnear, dy, x, near, *, models: _only_first(lax.neg(lax.mul(dnear, _sum.bind(dy, models=models)))),
 )

@@ -3,9 +3,10 @@
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._lowering._channels import broadcast, channel_moment, first_row_sum, scale_centered
+from jaxcnn._lowering._channels import affine, broadcast, channel_moments, first_row_sum
 from jaxcnn._lowering._materialize import materialized_gradient
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import inverse_sqrt_or_zero
@@ -25,8 +26,8 @@ def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]
     """
     images = x if x.ndim > 2 else x[:, None]
     near = first_row_sum(images) / math.prod((images.shape[0], *images.shape[2:-1]))
-    moments = (channel_moment(x, near, order) / math.prod(x.shape[:-1]) for order in (1, 2))
-    shift, square = map(materialized_gradient, moments)  # XLA would compute their gradients again for each value of x
+    # XLA would compute the gradient again for each value of x.
+    square, shift = materialized_gradient(channel_moments(x, near) / math.prod(x.shape[:-1]))
     return (near, shift), _non_negative(square - lax.square(shift))
 
 
@@ -64,9 +65,7 @@ def normalize(
     factor = inverse_sqrt_or_zero(var) if is_zero(eps) else _inverse_sqrt(lax.add(var, lax.full_like(var, eps)))
     if scale is not None:
         factor = lax.mul(factor, scale)
-    offset = bias
+    offset = lax.full_like(factor, 0) if bias is None else bias
     if shift is not None:
-        offset = lax.mul(lax.neg(shift), factor)
-        offset = offset if bias is None else lax.add(offset, bias)
-    y = scale_centered(x, near, factor)
-    return materialized_gradient(y if offset is None else lax.add(y, broadcast(offset, x)))
+        offset = lax.sub(offset, lax.mul(shift, factor))
+    return materialized_gradient(affine(x, near, jnp.stack([factor, offset])))
