@@ -26,7 +26,7 @@ LANES = 16  # float32 values in the widest vector registers
 _TERMS = 24  # per sum in one loop, approximately: their factors stay in registers
 _PARTIAL_SUMS = 4  # of each loop
 _BAND = 64  # maximum number of columns that are added in one expression; more only take longer to compile
-POSITIONS = 48  # of dy per loop iteration, approximately
+_POSITIONS = 28  # of dy per loop iteration, approximately
 
 
 def forward(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -138,8 +138,8 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], in a loop over rows.
 
     As in `forward`, with positions of dy instead of taps. Each example has its own sums, which stay in a cache. One
-    loop adds the outer products of 24 positions to them, for 16 features at a time: their values of dy fill 24 of the
-    32 vector registers.
+    loop adds the outer products of about 28 positions to them, for 16 features at a time: their values of dy fill most
+    of the 32 vector registers. If the channels fill the lanes better, x and dy change places.
     """
     if len(problem.spatial) == 1:  # treat a signal as an image with one column
         size, stride, dilation, padding, input_dilation = problem.window
@@ -147,26 +147,33 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
         problem = problem._replace(spatial=(*problem.spatial, 1), window=window)
         return kernel_gradient_by_position(x[:, :, None], dy[:, :, None], problem)[:, 0]
     (k_rows, k_columns), (s_rows, s_columns), (d_rows, d_columns), padding, _ = problem.window
-    height, width, features = dy.shape[1:]
-    iterations = -(-height // min(height, -(-POSITIONS // width)))
+    channels, (height, width, features) = x.shape[-1], dy.shape[1:]
+    iterations = -(-height // min(height, max(1, round(_POSITIONS / width))))
     rows = -(-height // iterations)  # the last iteration may have fewer
-    blocks = -(-features // LANES)
-    shape = x.shape[0], blocks, k_rows, k_columns, x.shape[-1], LANES
-    spare = blocks * LANES - features
-    wide_dy = jnp.pad(at_least_float32(dy), ((0, 0), (0, 0), (0, 0), (0, spare)))
-    xp, dyp = materialized((padded(at_least_float32(x), padding), wide_dy))
+    channels_in_lanes = -channels % LANES * features < -features % LANES * channels
+    narrow, wide = (features, channels) if channels_in_lanes else (channels, features)
+    blocks, spare = -(-wide // LANES), -wide % LANES
+    fill_lanes = lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, 0), (0, spare)))
+    xp, dyp = padded(at_least_float32(x), padding), at_least_float32(dy)
+    xp, dyp = materialized((fill_lanes(xp), dyp) if channels_in_lanes else (xp, fill_lanes(dyp)))
+    shape = x.shape[0], blocks, k_rows, k_columns, narrow, LANES
+    x_dims, dy_dims = ((0, 2, 3, 1, 5), (0, 4)) if channels_in_lanes else ((0, 2, 3, 4), (0, 1, 5))
 
     def add(sums, row, rows):
         span_rows, span_columns = d_rows * (k_rows - 1) + 1, d_columns * (k_columns - 1) + 1
         x_rows = _copied_rows(xp, row * s_rows, s_rows * (rows - 1) + span_rows)
-        dy_rows = _copied_rows(dyp, row, rows).reshape(len(dyp), rows, width, blocks, LANES)
+        dy_rows = _copied_rows(dyp, row, rows)
+        if channels_in_lanes:
+            x_rows = x_rows.reshape(*x_rows.shape[:-1], blocks, LANES)
+        else:
+            dy_rows = dy_rows.reshape(*dy_rows.shape[:-1], blocks, LANES)
         windows = (
             x_rows[:, top : top + span_rows : d_rows, left : left + span_columns : d_columns]
             for top, left in itertools.product(range(0, s_rows * rows, s_rows), range(0, s_columns * width, s_columns))
         )
         positions = (dy_rows[:, i, j] for i, j in np.ndindex(rows, width))
         products = (
-            lax.broadcast_in_dim(x, shape, (0, 2, 3, 4)) * lax.broadcast_in_dim(dy, shape, (0, 1, 5))
+            lax.broadcast_in_dim(x, shape, x_dims) * lax.broadcast_in_dim(dy, shape, dy_dims)
             for x, dy in zip(windows, positions, strict=True)
         )
         return _sum_in_loops(products, sums)
@@ -178,7 +185,8 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
         sums = add(sums, whole, height - whole)
     flat = materialized(sums).reshape(len(sums), -1)  # XLA would not vectorize a sum over the reshaped dimensions
     dw = jnp.moveaxis(vectorized_channel_sum(flat).reshape(shape[1:]), 0, -2)
-    return dw.reshape(k_rows, k_columns, x.shape[-1], -1)[..., :features].astype(x.dtype)
+    dw = dw.reshape(k_rows, k_columns, narrow, -1)[..., :wide].astype(x.dtype)
+    return jnp.swapaxes(dw, -1, -2) if channels_in_lanes else dw
 
 
 def _copied_rows(x: jax.Array, start: jax.Array, count: int) -> jax.Array:

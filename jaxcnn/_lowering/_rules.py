@@ -37,6 +37,7 @@ from jaxcnn._path import expected_one_of
 _MAX_TAPS = 64  # with more, unrolling the taps takes too long to compile
 _MAX_TERMS = 160  # likewise for sums over taps and channels
 _CACHED = 2**21  # values that fit into a cache
+_MIN_POSITIONS = 96  # of an output, for sums of each example
 _always: Callable[[Problem], bool] = lambda p: True
 _never: Callable[[Problem], bool] = lambda p: False
 
@@ -213,7 +214,7 @@ def _by_position_faster(problem: Problem) -> bool:
         return False
     output, sums = problem.output, examples * problem.window.taps * channels * max(features, _direct.LANES)
     short = len(output) == 1 or output[1] <= 256
-    return short and math.prod(output) >= 2 * _direct.POSITIONS and 2**15 <= sums <= 2 * _CACHED
+    return short and math.prod(output) >= _MIN_POSITIONS and 2**15 <= sums <= 2 * _CACHED
 
 
 def _sum_slices_faster(problem: Problem) -> bool:
