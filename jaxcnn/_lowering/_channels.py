@@ -6,10 +6,12 @@
 
 The gradient of `broadcast` is a channel sum, so biases and scales use the fast channel sum in the backward pass. The
 gradients of `affine` for factor and offset are the channel sums of (x - near) * dy and dy, and the gradient of
-`channel_moments` for x is an `affine` function of x. Each pair of sums takes a single pass over memory.
+`channel_moments` for x is an `affine` function of x. Each pair of sums is computed in one loop.
+
+XLA vectorizes a sum over several dimensions, or a long one, only if it reads an array from memory. So a first loop adds
+blocks of 16 neighboring positions, and may contain other operations; a second sum adds the results.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -23,7 +25,7 @@ from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._primitive import linear_in, primitive, transposed_in
 
-_SLICES = 16
+_MAX_BLOCK = 16  # positions
 
 
 def channel_sum(x: jax.Array) -> jax.Array:
@@ -52,8 +54,8 @@ def affine(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def vectorized_channel_sum(x: jax.Array) -> jax.Array:
-    """The channel sum of an array in memory. XLA vectorizes a sum over one dimension, but not over several."""
-    rows = materialized(_rows(x))
+    """The channel sum of a small array, without blocks."""
+    rows = materialized(at_least_float32(x).reshape(-1, x.shape[-1]))
     return materialized(rows.sum(0).astype(x.dtype))
 
 
@@ -63,8 +65,9 @@ def abs_sum(x: jax.Array) -> jax.Array:
 
 
 def partial_abs_sums(x: jax.Array) -> jax.Array:
-    """(N, *spatial, C) -> (positions / 16, C): sums of |x| over 16 neighbors, or fewer if 16 does not divide them."""
-    return materialized(functools.reduce(lax.add, map(jnp.abs, _interleaved(_rows(x)))))
+    """(N, *spatial, C) -> (positions / 16, C): the sums of |x| over blocks of positions."""
+    (sums,) = _block_sums(jnp.abs(_blocks(x)))
+    return sums
 
 
 def _lax_sum(x: jax.Array) -> jax.Array:
@@ -76,9 +79,7 @@ def _lax_first_row_sum(x: jax.Array) -> jax.Array:
 
 
 def _cpu_first_row_sum(x: jax.Array) -> jax.Array:
-    """Add images first: XLA would copy the rows to give them one dimension."""
-    stop = (x.shape[0], 1, *x.shape[2:])
-    return _added(_interleaved(at_least_float32(x), stop)).astype(x.dtype)
+    return _cpu_sum(x[:, 0])
 
 
 def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
@@ -86,8 +87,8 @@ def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _cpu_moments(x: jax.Array, near: jax.Array) -> jax.Array:
-    parts = _centered(x, near)
-    return _added_pair([lax.square(part) for part in parts], parts).astype(x.dtype)
+    centered = _centered_blocks(x, near)
+    return _pair_of_sums(lax.square(centered), centered).astype(x.dtype)
 
 
 def _lax_affine(x: jax.Array, near: jax.Array, v: jax.Array) -> jax.Array:
@@ -99,57 +100,40 @@ def _lax_affine_sums(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def _cpu_affine_sums(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
-    parts = _interleaved(_rows(dy))
-    return _added_pair(list(map(lax.mul, parts, _centered(x, near))), parts).astype(dy.dtype)
-
-
-def _centered(x: jax.Array, near: jax.Array) -> list[jax.Array]:
-    """The interleaved rows of x - near."""
-    parts = _interleaved(_rows(x))
-    near = lax.broadcast_in_dim(near, parts[0].shape, (1,))
-    return [lax.sub(part, near) for part in parts]
+    blocks = _blocks(dy)
+    return _pair_of_sums(lax.mul(blocks, _centered_blocks(x, near)), blocks).astype(dy.dtype)
 
 
 def _cpu_sum(x: jax.Array) -> jax.Array:
-    """The channel sum in a vectorized pass over memory."""
-    return _added(_interleaved(_rows(x))).astype(x.dtype)
+    (sums,) = _block_sums(_blocks(x))
+    return materialized(sums.sum(0).astype(x.dtype))
 
 
-def _added(parts: list[jax.Array]) -> jax.Array:
-    """The channel sum of several arrays of one shape.
+def _pair_of_sums(first: jax.Array, second: jax.Array) -> jax.Array:
+    """(2, C): the channel sums of two arrays of blocks."""
+    return jnp.stack([materialized(sums.sum(0)) for sums in _block_sums(first, second)])
 
-    First it adds the arrays in one expression, because XLA does not vectorize a reduction that contains operations.
+
+def _centered_blocks(x: jax.Array, near: jax.Array) -> jax.Array:
+    blocks = _blocks(x)
+    return lax.sub(blocks, lax.broadcast_in_dim(near, blocks.shape, (2,)))
+
+
+def _blocks(x: jax.Array) -> jax.Array:
+    """(N, *spatial, C) -> (positions / 16, 16, C), in a dtype that is accurate enough for sums.
+
+    If 16 does not divide the positions, the blocks are smaller. x is stored: XLA would not vectorize all expressions.
     """
-    return vectorized_channel_sum(functools.reduce(lax.add, parts))
+    positions, sizes = math.prod(x.shape[:-1]), range(1, _MAX_BLOCK + 1)
+    is_known = isinstance(positions, int)  # in `export`, the batch size is symbolic
+    size = max(size for size in sizes if positions % size == 0) if is_known else 1
+    return at_least_float32(materialized(x.reshape(-1, size, x.shape[-1])))
 
 
-def _added_pair(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
-    """(2, C): the channel sums of two lists of arrays of one shape, in a single pass over what they are computed from.
-
-    XLA computes one array per pass. The sums of both lists are the rows of this array, so that the second row reads
-    values that are still in the cache.
-    """
-    sums = [lax.expand_dims(functools.reduce(lax.add, parts), (1,)) for parts in (first, second)]
-    pairs = materialized(lax.concatenate(sums, 1))
-    return materialized(pairs.sum(0))
-
-
-def _interleaved(x: jax.Array, stop: tuple[int, ...] | None = None) -> list[jax.Array]:
-    """(positions, .., C) -> 16 arrays (positions / 16, .., C), fewer if 16 does not divide them, x if each had one row.
-
-    Strided slices take a third of the operations of an index into a reshaped array, and of the time to compile them.
-    """
-    count = x.shape[0]
-    step = math.gcd(count or 1, _SLICES) if isinstance(count, int) else 1  # in `export` the batch size is symbolic
-    if step == count:  # XLA takes the wrong rows if slices of one row divide an array that is sharded over 4 devices
-        step = 1
-    rest = x.ndim - 1
-    return [lax.slice(x, (i, *(0,) * rest), stop or x.shape, (step, *(1,) * rest)) for i in range(step)]
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    """(N, *spatial, C) -> (positions, C), in a dtype that is accurate enough for sums."""
-    return at_least_float32(x).reshape(-1, x.shape[-1])
+def _block_sums(*arrays: jax.Array) -> list[jax.Array]:
+    """(blocks, size, C) -> (blocks, C) for each of the arrays, in one loop."""
+    zeros = [np.zeros((), x.dtype) for x in arrays]
+    return materialized(lax.reduce(list(arrays), zeros, lambda a, b: list(map(lax.add, a, b)), (1,)))
 
 
 def _lax_broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
@@ -181,21 +165,16 @@ _affine_sums = primitive(
 
 
 def _moments_tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
-    return _pair(2, 1, near) * _affine_sums.bind(dx, x, near, models=models)
+    return np.array([[2], [1]], near.dtype) * _affine_sums.bind(dx, x, near, models=models)
 
 
 def _pair_spec(near: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*near.shape[:-1], 2, near.shape[-1]), near.dtype)
 
 
-def _pair(first: float, second: float, near: jax.Array) -> np.ndarray:
-    """(2, 1): factors of the two rows of a pair."""
-    return np.array([[first], [second]], near.dtype)
-
-
 def _only_first(row: jax.Array) -> jax.Array:
     """(.., C) -> (.., 2, C): the row and zeros."""
-    return lax.expand_dims(row, (row.ndim - 1,)) * _pair(1, 0, row)
+    return jnp.stack([row, jnp.zeros_like(row)], -2)
 
 
 def _sum_transposed(dv: jax.Array, x: Any, *, models: bool) -> list[jax.Array]:

@@ -150,7 +150,7 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     channels, (height, width, features) = x.shape[-1], dy.shape[1:]
     iterations = -(-height // min(height, max(1, round(_POSITIONS / width))))
     rows = -(-height // iterations)  # the last iteration may have fewer
-    channels_in_lanes = -channels % LANES * features < -features % LANES * channels
+    channels_in_lanes = -channels % LANES * features < -features % LANES * channels  # fewer zeros fill the lanes
     narrow, wide = (features, channels) if channels_in_lanes else (channels, features)
     blocks, spare = -(-wide // LANES), -wide % LANES
     fill_lanes = lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, 0), (0, spare)))
