@@ -62,9 +62,8 @@ def main(names: list[str]) -> None:
     installed = [name for name in RUNS if name == "jaxcnn" or _measure.installed(name.split()[0])]
     turns = [name for run in range(max(RUNS.values())) for name in installed if run < RUNS[name]]
     table = _measure.Table(("processor seconds", 17), ("", 6), *((name, 14) for name in RUNS))
-    rows = []
-    selected = _measure.select_names(names, NETWORKS)
-    for name in selected:
+    for name in _measure.select_names(names, NETWORKS):
+        rows = []
         for kind in ("infer", "train"):
             runs: dict[str, list[Times]] = {framework: [] for framework in installed}
             for framework in turns:
@@ -72,7 +71,8 @@ def main(names: list[str]) -> None:
             rows.append({"net": name, "kind": kind, "seconds": runs})
             medians = (statistics.median(run["processor"] for run in runs[f]) if f in runs else None for f in RUNS)
             table.row(name, kind, *medians)
-    print(_measure.save("compilation", _measure.other_rows("compilation", "net", selected) + rows))
+        # After each network, so that an interruption loses little.
+        print(_measure.save("compilation", _measure.other_rows("compilation", "net", [name]) + rows))
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ def torch_module(net: _layers.Network | Task) -> Any:
             return x * self.weights(x).sigmoid()
 
     class OverChannels(nn.Module):
-        """Apply a layer for (N, H, W, C) to (N, C, H, W) by permuting views, as in the official ConvNeXt code."""
+        """Apply a layer for (N, .., C) to (N, C, ..) by permuting views, as in the official ConvNeXt code."""
 
         def __init__(self, layer):
             super().__init__()
             self.layer = layer
 
         def forward(self, x):
-            return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return self.layer(x.movedim(1, -1)).movedim(-1, 1)
 
     class Mean(nn.Module):
         def forward(self, x):
