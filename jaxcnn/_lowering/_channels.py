@@ -124,9 +124,8 @@ def _blocks(x: jax.Array) -> jax.Array:
 
     If 16 does not divide the positions, the blocks are smaller. x is stored: XLA would not vectorize all expressions.
     """
-    positions, sizes = math.prod(x.shape[:-1]), range(1, _MAX_BLOCK + 1)
-    is_known = isinstance(positions, int)  # in `export`, the batch size is symbolic
-    size = max(size for size in sizes if positions % size == 0) if is_known else 1
+    positions = math.prod(x.shape[:-1])
+    size = max(size for size in range(1, _MAX_BLOCK + 1) if positions % size == 0)
     return at_least_float32(materialized(x.reshape(-1, size, x.shape[-1])))
 
 
