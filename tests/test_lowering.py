@@ -271,21 +271,35 @@ def test_direct_gradient_of_a_dense_kernel(case, features):
     same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, with_features(case, features))
 
 
+IN_SEVERAL_LOOPS = pytest.mark.parametrize(
+    ("size", "stride", "dilation"), [((5, 5), (1, 1), (1, 1)), ((3, 4), (2, 3), (2, 1))]
+)
+
+
+@IN_SEVERAL_LOOPS
+def test_direct_in_several_loops(size, stride, dilation):
+    """More terms than in one loop, and more rows than in one iteration."""
+    case = padded_case((45, 44), 6, 7, size, stride, dilation)
+    same_as_lax(_direct.forward, case)
+    same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, case)
+
+
 @pytest.mark.parametrize(
     ("spatial", "channels", "features"),
     [((45, 13), 6, 7), ((10, 60), 6, 7), ((21, 13), 20, 3)],
     ids=["partial last iteration", "wide rows", "channels in the lanes"],
 )
-@pytest.mark.parametrize(("size", "stride", "dilation"), [((5, 5), (1, 1), (1, 1)), ((3, 4), (2, 3), (2, 1))])
-def test_direct_in_several_loops(size, stride, dilation, spatial, channels, features):
-    """More terms than in one loop, and more rows than in one iteration."""
+@IN_SEVERAL_LOOPS
+def test_kernel_gradient_by_position_in_several_iterations(size, stride, dilation, spatial, channels, features):
+    case = padded_case(spatial, channels, features, size, stride, dilation)
+    same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, case)
+
+
+def padded_case(spatial, channels, features, size, stride, dilation):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, *spatial, channels)).astype(np.float32)
     w = rng.normal(size=(*size, channels, features)).astype(np.float32)
-    problem = _problem.forward(x, w, Window(size, stride, dilation, ((2, 1), (0, 2)), (1, 1)), 1)
-    if channels == 6:
-        same_as_lax(_direct.forward, (x, w, problem))
-    same_kernel_gradient_as_lax(_direct.kernel_gradient_by_position, (x, w, problem))
+    return x, w, _problem.forward(x, w, Window(size, stride, dilation, ((2, 1), (0, 2)), (1, 1)), 1)
 
 
 @pytest.mark.sample(5, 1)
@@ -360,7 +374,7 @@ def test_transposed_convolution(case):
 
 
 @pytest.mark.sample(3)
-@pytest.mark.parametrize("shape", [(1, 5), (5, 7, 5, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
+@pytest.mark.parametrize("shape", [(1, 5), (3, 4), (5, 7, 5, 4), (64, 33, 24), (16, 17, 8, 24), (7, 4, 8, 8, 32)])
 def test_channel_sums(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     v = np.random.default_rng(1).normal(size=shape[-1:]).astype(np.float32)

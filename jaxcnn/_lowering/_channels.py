@@ -40,7 +40,7 @@ def broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
 
 def first_row_sum(x: jax.Array) -> jax.Array:
     """(N, rows, *spatial, C) -> (C,): the channel sum of the first row of each image, a constant."""
-    return _first_row_sum.bind(lax.stop_gradient(x), models=False)
+    return channel_sum(lax.index_in_dim(lax.stop_gradient(x), 0, 1, keepdims=False))
 
 
 def channel_moments(x: jax.Array, near: jax.Array) -> jax.Array:
@@ -74,14 +74,6 @@ def _lax_sum(x: jax.Array) -> jax.Array:
     return x.sum(tuple(range(x.ndim - 1)))
 
 
-def _lax_first_row_sum(x: jax.Array) -> jax.Array:
-    return _lax_sum(x[:, 0])
-
-
-def _cpu_first_row_sum(x: jax.Array) -> jax.Array:
-    return _cpu_sum(x[:, 0])
-
-
 def _lax_moments(x: jax.Array, near: jax.Array) -> jax.Array:
     return _lax_affine_sums(lax.sub(x, broadcast(near, x)), x, near)
 
@@ -106,12 +98,12 @@ def _cpu_affine_sums(dy: jax.Array, x: jax.Array, near: jax.Array) -> jax.Array:
 
 def _cpu_sum(x: jax.Array) -> jax.Array:
     (sums,) = _block_sums(_blocks(x))
-    return materialized(sums.sum(0).astype(x.dtype))
+    return vectorized_channel_sum(sums).astype(x.dtype)
 
 
 def _pair_of_sums(first: jax.Array, second: jax.Array) -> jax.Array:
     """(2, C): the channel sums of two arrays of blocks."""
-    return jnp.stack([materialized(sums.sum(0)) for sums in _block_sums(first, second)])
+    return jnp.stack([vectorized_channel_sum(sums) for sums in _block_sums(first, second)])
 
 
 def _centered_blocks(x: jax.Array, near: jax.Array) -> jax.Array:
@@ -145,7 +137,6 @@ def _broadcast_spec(v: Any, x: Any, models: bool) -> jax.ShapeDtypeStruct:
 
 _sum = primitive("jaxcnn_channel_sum", _lax_sum, cpu=_cpu_sum, examples=(False,))
 _broadcast = primitive("jaxcnn_broadcast", _lax_broadcast, spec=_broadcast_spec, examples=(False, True))
-_first_row_sum = primitive("jaxcnn_first_row_sum", _lax_first_row_sum, cpu=_cpu_first_row_sum, examples=(False,))
 _moments = primitive(
     "jaxcnn_channel_moments",
     _lax_moments,
