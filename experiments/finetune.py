@@ -16,7 +16,8 @@ import math
 
 import numpy as np
 
-from experiments._settings import require_default, require_one_of, require_weights
+from experiments._model_settings import require_weights
+from experiments._settings import require_default, require_one_of
 from experiments.mnist_cnn import block
 from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
 

@@ -18,14 +18,9 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from experiments._model_settings import require_image_model, require_model_of, require_weights
 from experiments._program import save_program
-from experiments._settings import (
-    require_default,
-    require_image_model,
-    require_model_of,
-    require_one_of,
-    require_weights,
-)
+from experiments._settings import require_default, require_one_of
 from jaxcnn import Layer, batch_norm, conv, data, dense, global_avg_pool, models, paths, serial, train, weights
 
 CONFIG = {

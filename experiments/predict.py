@@ -21,8 +21,9 @@ import warnings
 import jax
 import numpy as np
 
+from experiments._model_settings import require_weights
 from experiments._program import Program, load_program
-from experiments._settings import require_default, require_one_of, require_weights
+from experiments._settings import require_default, require_one_of
 from jaxcnn import batch_norm, data, explain, jit, models, serial, train, weights
 
 CONFIG = {

@@ -34,7 +34,7 @@ from jaxcnn._layer import (
     short_repr,
     spec_of,
 )
-from jaxcnn._lowering import stored
+from jaxcnn._lowering import materialized_gradient, stored
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
@@ -263,9 +263,10 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         _expect(state, layers, "state")
         probe = state.get(SLOT)
         x = jax.tree.map(readable, x)
-        if not (chained or train) and len(layers) > 1:
-            # XLA would compute it again in each layer. In training, storing it costs memory and saves little time.
-            x = jax.tree.map(stored, x)
+        if not chained and len(layers) > 1:
+            # Otherwise, XLA computes the input, or the sum of its gradients, again for each of its users. In training,
+            # storing the input, too, costs memory and saves little time.
+            x = jax.tree.map(materialized_gradient if train else stored, x)
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
             child_params, child_state = params.get(name, {}), state.get(name, {}) | requested(state)

@@ -104,6 +104,15 @@ def test_serial_without_layers_is_the_identity():
     assert net.apply(params, state, X, train=False)[0].shape == (2, 6, 6, 2)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_the_gradient_of_a_common_input_is_stored_once_and_in_inference_the_input_too(train):
+    model = cnn.residual(jnp.sin)
+    loss = lambda x: model.apply({}, {}, x, train=train)[0].sum()
+    names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(X).eqns]
+    assert names.index("add_any") + 1 == len(names) - 1 == names.index("jaxcnn_materialized", 1)
+    assert names[0] == ("jaxcnn_materialized_gradient" if train else "jaxcnn_materialized")
+
+
 def test_parallel_gives_all_the_same_input():
     layer = cnn.parallel(operator.sub, lambda x: 3 * x, lambda x: x)
     assert float(layer.apply({}, {}, jnp.array(5.0), train=False)[0]) == 10

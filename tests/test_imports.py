@@ -106,6 +106,12 @@ print(loaded())
     assert lines == ["[] True", "['jaxcnn.metrics']", "['jaxcnn.metrics', 'optax']"]
 
 
+def test_training_imports_neither_models_nor_weights():
+    code = "import sys, jaxcnn.train; print({'jaxcnn.models', 'jaxcnn.weights'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "set()"
+
+
 def test_all_public_names_exist():
     assert all(getattr(jaxcnn, name) is not None for name in jaxcnn.__all__)
     with pytest.raises(AttributeError, match="module 'jaxcnn' has no attribute 'layers'"):

@@ -16,6 +16,7 @@ from jaxcnn._loss import Batch, inputs
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._trainable import trainable_params
 from jaxcnn._transform import cast
+from jaxcnn._transplant import transplant
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
@@ -44,7 +45,6 @@ from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep import sweep
 from jaxcnn.train._sweep_result import SweepResult
 from jaxcnn.train._tta import with_tta
-from jaxcnn.weights import transplant
 
 
 @overload

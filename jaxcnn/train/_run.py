@@ -20,6 +20,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.data import DataError
 from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries
@@ -28,7 +29,6 @@ from jaxcnn.train._log import append_log, read_log, write_csv, write_log
 from jaxcnn.train._output import Output
 from jaxcnn.train._override import override
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
-from jaxcnn.weights import WeightsError
 
 _runs: weakref.WeakSet["Run"] = weakref.WeakSet()  # all runs of this process
 _TICK = 2  # seconds between progress updates of `busy`

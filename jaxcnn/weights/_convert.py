@@ -11,10 +11,11 @@ import numpy as np
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, has_spec, short_repr, spec_of
 from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
+from jaxcnn._weights_error import WeightsError
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
 from jaxcnn.weights._layout import Layout, layout, torch_name, without_ones
-from jaxcnn.weights._mismatch import WeightsError, require_fit, require_options
+from jaxcnn.weights._mismatch import require_fit, require_options
 from jaxcnn.weights._tables import Table, tables
 from jaxcnn.weights._uses import Leaf, Use, leaf_uses
 

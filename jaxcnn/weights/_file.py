@@ -15,10 +15,10 @@ from jaxcnn._layer import Params, State, short_repr
 from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.data._file_path import file_path
 from jaxcnn.weights._convert import TREES, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors, is_torch
-from jaxcnn.weights._mismatch import WeightsError
 from jaxcnn.weights._torch_file import DamagedError, read_torch
 
 DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._replace import replace
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.data._download import fast_enough_chunks
-from jaxcnn.weights._mismatch import WeightsError
 
 TORCH_URL = "https://download.pytorch.org/models/"
 FILE = "model.safetensors"

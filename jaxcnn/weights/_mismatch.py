@@ -1,4 +1,4 @@
-"""The error of weights that do not fit, with the nearest names."""
+"""Checks that weights fit a model. The errors name the nearest names."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,23 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._tables import Table
 
 MAX_SHOWN = 5  # names per list in a message
-
-
-class WeightsError(ValueError):
-    """The weights do not fit the model, or the file is not a readable weight file.
-
-    If the weights do not fit, the attributes list all names with their shapes: `missing` in the state dict, `unused` by
-    the model, and `wrong_shape`. The message shows the first of each.
-    """
-
-    def __init__(
-        self, message: str, missing: Iterable[str] = (), unused: Iterable[str] = (), wrong_shape: Iterable[str] = ()
-    ):
-        super().__init__(message)
-        self.missing, self.unused, self.wrong_shape = [*missing], [*unused], [*wrong_shape]
 
 
 def require_fit(

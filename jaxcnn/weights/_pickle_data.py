@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._layer import short_repr
-from jaxcnn.weights._mismatch import WeightsError
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._torch_tensor import CALLS, DTYPES, Global, Opaque, as_count, as_string, described, storage_of
 
 IGNORED = {  # classes and functions of the other entries of checkpoints. Their results become `Opaque`

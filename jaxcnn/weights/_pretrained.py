@@ -16,12 +16,12 @@ from jaxcnn._combine import serial
 from jaxcnn._layer import Layer, Params, State, short_repr
 from jaxcnn._norm import batch_norm
 from jaxcnn._path import expected_one_of, merged
+from jaxcnn._weights_error import WeightsError
 from jaxcnn._window import check_integer
 from jaxcnn.data._normalize import normalize
 from jaxcnn.models import MODELS
 from jaxcnn.weights._file import load
 from jaxcnn.weights._locate import Located, in_hub, of_torchvision
-from jaxcnn.weights._mismatch import WeightsError
 from jaxcnn.weights._preprocess import Preprocess, from_timm
 
 _FOLDER = pathlib.Path(__file__).parent

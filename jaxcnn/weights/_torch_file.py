@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._layer import short_repr
-from jaxcnn.weights._mismatch import MAX_SHOWN, WeightsError
+from jaxcnn._weights_error import WeightsError
+from jaxcnn.weights._mismatch import MAX_SHOWN
 from jaxcnn.weights._pickle_data import read_pickle
 from jaxcnn.weights._torch_tensor import Opaque, Storage, Tensor
 

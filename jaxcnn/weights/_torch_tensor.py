@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._layer import short_repr
-from jaxcnn.weights._mismatch import WeightsError
+from jaxcnn._weights_error import WeightsError
 
 STORAGES = {  # storage classes of the module torch -> dtype
     "DoubleStorage": np.float64,
