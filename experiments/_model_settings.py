@@ -3,13 +3,13 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 
 from experiments._settings import require_default, value_at
-from jaxcnn import weights
+from jaxcnn import Layer, batch_norm, weights
 from jaxcnn.models import MODELS
 from jaxcnn.train import ConfigError
 
@@ -72,7 +72,7 @@ def require_image_model(
     *spatial, channels = build.input_shape
     if len(spatial) != 2:
         raise ConfigError(f"model={model} is for inputs of shape {(*spatial, channels)}, not for images")
-    if eps and "norm" not in inspect.signature(build).parameters:
+    if eps and _default_norm(model) is None:
         raise ConfigError(f"eps={eps:g} has no effect on model={model}, which has no batch norms")
     height, width = (wanted or designed for wanted, designed in zip(size, spatial, strict=True))
     outputs = _outputs(model, (height, width, channels), build.input_shape if pretrained else (height, width, channels))
@@ -80,6 +80,19 @@ def require_image_model(
         shapes = ", ".join(str(("N", *output.shape[1:])) for output in outputs)
         raise ConfigError(f"model={model} is no classifier: its output has shape {shapes}, expected ('N', classes)")
     return height, width, channels
+
+
+def norm_options(model: str, eps: float) -> dict[str, Callable[..., Layer]]:
+    """The option `norm` of a model: its batch norm with this epsilon. Empty if eps is 0."""
+    norm = _default_norm(model)
+    return {"norm": functools.partial(norm, eps=eps)} if eps and norm else {}
+
+
+def _default_norm(model: str) -> Callable[..., Layer] | None:
+    """The constructor of the model's batch norms, with its settings; None if it has no batch norms."""
+    option = inspect.signature(MODELS[model]).parameters.get("norm")
+    norm = option and option.default
+    return norm if getattr(norm, "func", norm) is batch_norm else None
 
 
 def _outputs(model: str, shape: tuple[int, ...], shape_of_weights: tuple[int, ...]) -> list[jax.ShapeDtypeStruct]:

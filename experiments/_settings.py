@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from jaxcnn.data import Dataset
 from jaxcnn.train import ConfigError
 
 
@@ -34,6 +35,17 @@ def require_one_of(config: dict, path: str, values: tuple[str, ...]) -> None:
     """
     if value_at(config, path) not in values:
         raise ConfigError(f"{path} must be one of {', '.join(values)}, got {value_at(config, path)!r}")
+
+
+def require_gray(config: dict, digits: Dataset) -> None:
+    """Reject a data set whose images are not gray images of 28 x 28 pixels.
+
+    Raises:
+        ConfigError: if they are not. The message names the data set and the shape of its images.
+    """
+    shape = digits.images.shape[1:]
+    if shape != (28, 28, 1):
+        raise ConfigError(f"data.name={config['data']['name']}: the images must be (28, 28, 1), but are {shape}")
 
 
 def value_at(config: dict, path: str) -> object:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from experiments._settings import require_gray
 from jaxcnn import batch_norm, conv, conv_transpose, data, gaussian_noise, mean_squared_error, metrics, serial, train
 
 CONFIG = {
@@ -88,9 +89,9 @@ def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
     name, root, noise = (config["data"][key] for key in ("name", "root", "noise"))
-    clean, clean_test = (
-        data.load(name, split, root=root or None).images / np.float32(255) for split in ("train", "test")
-    )
+    digits, test_digits = (data.load(name, split, root=root or None) for split in ("train", "test"))
+    require_gray(config, digits)
+    clean, clean_test = digits.images / np.float32(255), test_digits.images / np.float32(255)
     draw = lambda images, seed: noise * np.random.default_rng(seed).standard_normal(images.shape, np.float32)
     noisy_test, some = clean_test + draw(clean_test, 0), clean[:500]
     noisy = some + draw(some, 1)

@@ -6,6 +6,7 @@
 CIFAR-10 is read from data.root. If that is empty, it is read from JAXCNN_DATA or ~/.cache/jaxcnn.
 """
 
+from experiments._settings import config_error
 from jaxcnn import data, models, serial, train
 
 CONFIG = {
@@ -29,7 +30,9 @@ def main(config):
     train.resolve(config["train"])
     root = config["data"]["root"] or None
     train_data, test_data = (data.load("cifar10", split, root=root) for split in ("train", "test"))
-    model = serial(normalize=data.normalize(train_data), net=models.resnet20(**config["model"]))
+    with config_error("model"):
+        network = models.resnet20(**config["model"])
+    model = serial(normalize=data.normalize(train_data), net=network)
     run = train.Run("cifar10_resnet20", config, root=config["runs"], folder=config["folder"])
     fitted = train.fit(model, train_data, eval_data=test_data, config=config["train"], run=run)
     print(fitted.outcome)

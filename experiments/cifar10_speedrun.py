@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments._settings import require_default
+from experiments._settings import require_default, require_one_of
 from jaxcnn import batch_norm, cast, conv, cross_entropy, data, dense, flatten, jit, max_pool, serial, train
 from jaxcnn.data import augment
 
@@ -42,7 +42,15 @@ CONFIG = {
     "translate": 2,
     "tta": "flip_and_shift",
 }
-LIMITS = {"runs": (1, 10**6), "train.epochs": (1, 10**6), "train.batch_size": (1, 50001), "translate": (0, 32)}
+LIMITS = {
+    "runs": (1, 10**6),
+    "train.epochs": (1, 10**6),
+    "train.batch_size": (1, 50001),
+    "translate": (0, 32),
+    "sgd.bias": (1e-9, 1e9),
+    "sgd.head": (1e-9, 1e9),
+    "sgd.kernel": (1e-9, 1e9),
+}
 SMALL = {"widths": [16, 32, 32], "train": {"epochs": 2, "batch_size": 250, "dtype": "float32"}}
 SMALL_IMAGES = 4000
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -253,6 +261,7 @@ def runs(config):
 
 def main(config):
     train.require(config, LIMITS)
+    require_one_of(config, "flip", ("alternating", "random"))
     if config["small"]:
         require_default(config, CONFIG, ("widths", *(f"train.{key}" for key in SMALL["train"])), "with small=true")
     accuracies, seconds = map(list, zip(*itertools.islice(runs(config), config["runs"]), strict=True))

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments._settings import require_gray
+from experiments.concepts._figure import load_matplotlib
 from jaxcnn import batch_norm, conv, conv_transpose, data, dense, explain, flatten, jit, models, serial, train
 
 CONFIG = {
@@ -140,9 +142,11 @@ def train_judge(digits, test_digits, config, run):
 
 
 def main(config):
+    load_matplotlib()  # fail before training
     digits, test_digits = (
         data.load(config["data"]["name"], split, root=config["data"]["root"] or None) for split in ("train", "test")
     )
+    require_gray(config, digits)
     train.require(config, LIMITS | {"train.batch_size": (1, len(digits.images) + 1)})
     settings, noise_size, width = config["train"], config["model"]["noise"], config["model"]["width"]
     run = train.Run("dcgan", config, root=config["runs"])

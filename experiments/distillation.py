@@ -12,6 +12,7 @@ Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network"
 """
 
 from experiments import mnist_cnn
+from experiments._settings import config_error
 from jaxcnn import cross_entropy, data, distillation, models, serial, train
 
 CONFIG = {
@@ -33,18 +34,17 @@ CONFIG = {
 LIMITS = {
     "digits": (1, 10**6),
     "distillation.temperature": (1e-6, 1e6),
-    "distillation.weight": (0, 1),
     "teacher.digits": (0, 10**6),
     "teacher.width": (1, 10**4),
     "teacher.dropout_rate": (0, 1),
 }
 
 
-def first(digits, count):
-    """Return the first `count` digits; 0: all."""
+def first(digits, key, count):
+    """Return the first `count` digits, the setting `key`; 0: all."""
     count = count or len(digits.images)
     if count > len(digits.images):
-        raise train.ConfigError(f"digits must be at most {len(digits.images)}, the number of digits, got {count}")
+        raise train.ConfigError(f"{key} must be at most {len(digits.images)}, the number of digits, got {count}")
     return data.Dataset(digits.images[:count], digits.labels[:count], digits.classes)
 
 
@@ -59,7 +59,10 @@ def main(config):
     train.resolve(teacher_config)
     name, root = config["data"]["name"], config["data"]["root"]
     digits, test_digits = (data.load(name, split, root=root or None) for split in ("train", "test"))
-    few, teacher_digits = first(digits, config["digits"]), first(digits, config["teacher"]["digits"])
+    few = first(digits, "digits", config["digits"])
+    teacher_digits = first(digits, "teacher.digits", config["teacher"]["digits"])
+    with config_error("distillation"):
+        distillation(cross_entropy, lambda x: x, **config["distillation"])
     run = train.Run("distillation", config, root=config["runs"], folder=config["folder"])
     result = {}
 

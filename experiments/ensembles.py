@@ -22,7 +22,7 @@ ensembles", 2017; Gal and Ghahramani, "Dropout as a Bayesian approximation", 201
 import jax
 import numpy as np
 
-from experiments.concepts._figure import BLUE, GRAY, GREEN, VERMILLION, ConceptFigure, drawing, mosaic
+from experiments.concepts._figure import BLUE, GRAY, GREEN, VERMILLION, ConceptFigure, drawing, load_matplotlib, mosaic
 from jaxcnn import data, ensemble, jit, models, monte_carlo, report, stack_members, train, uncertainty
 
 CONFIG = {
@@ -149,6 +149,7 @@ def entropies(ax, known, unknown, members):
 
 
 def main(config):
+    load_matplotlib()  # fail before training
     train.require(config, LIMITS)
     train.resolve(config["train"])
     sizes = config["members"]

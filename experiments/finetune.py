@@ -11,15 +11,14 @@ consist of similar strokes and bends. For mean, std and eps see `experiments.pre
 Needs pip install '.[train,images,weights]'.
 """
 
-import functools
 import math
 
 import numpy as np
 
-from experiments._model_settings import require_weights
+from experiments._model_settings import norm_options, require_weights
 from experiments._settings import require_default, require_one_of
 from experiments.mnist_cnn import block
-from jaxcnn import batch_norm, data, dense, flatten, freeze, models, serial, train, weights
+from jaxcnn import data, dense, flatten, freeze, models, serial, train, weights
 
 CONFIG = {
     "data": {"path": "", "images_per_class": 5, "on_bad_image": "raise"},  # images for training; or "skip"
@@ -72,7 +71,7 @@ def main(config):
         require_default(config, CONFIG, PRETRAIN_KEYS, "with weights=FILE, which skips pretraining")
     data_config, model = config["data"], config["model"]
     if config["weights"]:
-        options = {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
+        options = norm_options(model, config["eps"])
         pretrained = weights.load(config["weights"], model, classes=None, **options)
         backbone = models.MODELS[model](None, **options)
         height, width, channels = models.MODELS[model].input_shape

@@ -13,12 +13,13 @@ Needs pip install '.[train,images,weights,export]'. With data.stream=true, image
 """
 
 import functools
+import inspect
 import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from experiments._model_settings import require_image_model, require_model_of, require_weights
+from experiments._model_settings import norm_options, require_image_model, require_model_of, require_weights
 from experiments._program import save_program
 from experiments._settings import require_default, require_one_of
 from jaxcnn import Layer, batch_norm, conv, data, dense, global_avg_pool, models, paths, serial, train, weights
@@ -63,21 +64,17 @@ def small_network(images, width=24):
     return serial(*layers, global_avg_pool, dense(len(images.classes)))
 
 
-def norm_options(config):
-    """The option `norm` of a model, if config["eps"] is not its default."""
-    return {"norm": functools.partial(batch_norm, eps=config["eps"])} if config["eps"] else {}
-
-
 def pretrained_network(config, classes):
     """Return a model with a new last layer, and its initial params and state."""
-    name, options = config["model"], norm_options(config)
+    name = config["model"]
     if not pathlib.Path(config["weights"]).exists():
         net = weights.pretrained(config["weights"], classes=classes)
         return net.model, (net.params, net.state)
+    build, options = models.MODELS[name], norm_options(name, config["eps"])
+    if "auxiliary" in inspect.signature(build).parameters:
+        options["auxiliary"] = False  # the weights of the body have no auxiliary head
     body = weights.load(config["weights"], name, classes=None, **options)
-    model = serial(
-        normalize=data.normalize(config["mean"], config["std"]), network=models.MODELS[name](classes, **options)
-    )
+    model = serial(normalize=data.normalize(config["mean"], config["std"]), network=build(classes, **options))
     return model, tuple({"network": tree} if tree else {} for tree in body)
 
 
@@ -163,13 +160,15 @@ def main(config):
             start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
             run.say("training all layers")
     else:
-        network = models.MODELS[name](len(images.classes), **norm_options(config)) if name else small_network(images)
+        options = norm_options(name, config["eps"]) if name else {}
+        network = models.MODELS[name](len(images.classes), **options) if name else small_network(images)
         model = serial(normalize=data.normalize(images), network=network)
     fitted = fit(model, train_data, config=config["train"], run=run, start=start)
-    save_program(run.folder, model, fitted.params, fitted.state, images, onnx=config["export"] == "onnx")
-    weights.save(run.folder / "weights.safetensors", fitted.params, fitted.state)
-    (run.folder / "classes.txt").write_text("".join(f"{name}\n" for name in images.classes), encoding="utf-8")
     print(fitted.outcome)
+    weights.save(run.folder / "weights.safetensors", fitted.params, fitted.state)
+    names = "".join(f"{name}\n" for name in images.classes)
+    (run.folder / "classes.txt").write_text(names, encoding="utf-8", errors="backslashreplace")
+    save_program(run.folder, model, fitted.params, fitted.state, images, onnx=config["export"] == "onnx")
     return fitted.best.metrics
 
 

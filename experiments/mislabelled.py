@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, drawing, image, mosaic
+from experiments.concepts._figure import BLUE, GRAY, VERMILLION, ConceptFigure, drawing, image, load_matplotlib, mosaic
 from jaxcnn import cross_entropy, curvature, data, dense, jit, models, report, serial, train, uncertainty
 
 CONFIG = {
@@ -100,8 +100,14 @@ def draw(images, labels, changed, order, curves, inspected):
 
 
 def main(config):
+    load_matplotlib()  # fail before training
     train.require(config, LIMITS)
     train.resolve(config["train"])
+    for key in ("changed", "inspected"):
+        if not round(config[key] * config["digits"]):
+            raise train.ConfigError(
+                f"{key}={config[key]} of {config['digits']} digits is none; choose a larger fraction"
+            )
     digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
     images = digits.images[: config["digits"]]
     labels, changed = change_labels(digits.labels[: config["digits"]], config["changed"], config["train"]["seed"])

@@ -70,6 +70,10 @@ def program(config, count):
     settings = config["train"]
     size = settings["batch_size"]
     steps = int(settings["epochs"] * count / size)
+    if steps < 1:
+        raise train.ConfigError(
+            f"train.epochs={settings['epochs']} of {count} images are no step with train.batch_size={size}"
+        )
     model = network(config)
     optimizer = optax.adam(schedule(config, steps), *settings["optimizer"]["betas"])
     step = train.make_step(cross_entropy(model, label_smoothing=settings["label_smoothing"]), optimizer)

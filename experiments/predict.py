@@ -13,7 +13,6 @@ eps=1e-5.
 Needs pip install '.[train,images,weights,export,plot]'.
 """
 
-import functools
 import pathlib
 import sys
 import warnings
@@ -21,10 +20,10 @@ import warnings
 import jax
 import numpy as np
 
-from experiments._model_settings import require_weights
+from experiments._model_settings import norm_options, require_weights
 from experiments._program import Program, load_program
 from experiments._settings import require_default, require_one_of
-from jaxcnn import batch_norm, data, explain, jit, models, serial, train, weights
+from jaxcnn import data, explain, jit, models, serial, train, weights
 
 CONFIG = {
     "run": "",
@@ -135,9 +134,7 @@ def write_contact_sheet(path, images, tops):
 
 def program_of_weights(config):
     """The classifier with weights from a file."""
-    options = {"classes": config["classes"]}
-    if config["eps"]:
-        options["norm"] = functools.partial(batch_norm, eps=config["eps"])
+    options = {"classes": config["classes"]} | norm_options(config["model"], config["eps"])
     params, state = weights.load(config["weights"], config["model"], **options)
     build = models.MODELS[config["model"]]
     model = serial(normalize=data.normalize(config["mean"], config["std"]), net=build(**options))

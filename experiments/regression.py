@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments._metrics import metric_values
-from experiments._settings import require_one_of
+from experiments._settings import require_gray, require_one_of
 from experiments.mnist_cnn import block
 from jaxcnn import data, dense, flatten, huber, mean_squared_error, metrics, serial, train
 
@@ -92,6 +92,7 @@ def main(config):
     digits, test_digits = (
         data.load(settings["name"], split, root=settings["root"] or None) for split in ("train", "test")
     )
+    require_gray(config, digits)
     images, angles = rotated_digits(digits, settings["degrees"], settings["copies"], (seed, 1))
     test_images, test_angles = rotated_digits(test_digits, settings["degrees"], 1, 0)
     run = train.Run("regression", config, root=config["runs"], folder=config["folder"])

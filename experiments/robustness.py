@@ -184,6 +184,7 @@ def draw_digits(examples):
 
 
 def main(config):
+    load_matplotlib()  # fail before training
     train.require(config, LIMITS)
     train.resolve(config["train"])
     attack = config["attack"]

@@ -12,7 +12,7 @@ weight decay helps most at the learning rates in between.
 import jax
 import numpy as np
 
-from experiments.concepts._figure import ConceptFigure, drawing, panels
+from experiments.concepts._figure import ConceptFigure, drawing, load_matplotlib, panels
 from jaxcnn import conv, data, dense, flatten, max_pool, report, serial, train
 
 CONFIG = {
@@ -69,6 +69,7 @@ def draw(grid, rates, decays):
 
 
 def main(config):
+    load_matplotlib()  # fail before training
     train.require(config, LIMITS)
     train.resolve(config["train"])
     root = config["data"]["root"] or None

@@ -32,7 +32,7 @@ def prelu(*, slope: float = 0.25) -> Layer:
 
     Source: He et al., "Delving deep into rectifiers", 2015.
     """
-    slope = check_number("prelu", "slope", slope, -math.inf)
+    slope = check_number("prelu", "slope", slope, -math.inf, static=True)
 
     def init(key, x):
         return {"scale": filled(as_floating(x, "prelu").shape[-1:], slope)}

@@ -74,15 +74,17 @@ def pgd(
     eps, steps, step_size, bounds = _check_attack("pgd", eps, steps, step_size, norm, bounds)
     clean = jnp.asarray(as_floating(batch_entry(batch, "image"), "pgd"))
     _check_inside("pgd", clean, bounds)
+    # Traced numbers may have another dtype than the image.
+    radius, step = (jnp.asarray(value, clean.dtype) for value in (eps, step_size))
 
     def loss_of_image(image):
         return loss_fn(params, state, batch | {"image": image}, train=False)[0]
 
     def ascend(_, image):
-        image = image + step_size * _direction(jax.grad(loss_of_image)(image), norm)
-        return _clip(clean + _project(image - clean, eps, norm), bounds)
+        image = image + step * _direction(jax.grad(loss_of_image)(image), norm)
+        return _clip(clean + _project(image - clean, radius, norm), bounds)
 
-    start = clean if key is None else _clip(clean + _uniform_in_ball(check_key(key), clean, eps, norm), bounds)
+    start = clean if key is None else _clip(clean + _uniform_in_ball(check_key(key), clean, radius, norm), bounds)
     return lax.fori_loop(0, steps, ascend, start)
 
 
@@ -181,7 +183,7 @@ def _project(change: jax.Array, eps: float, norm: float) -> jax.Array:
     return jnp.clip(change, -eps, eps)
 
 
-def _uniform_in_ball(key: jax.Array, images: jax.Array, eps: float, norm: float) -> jax.Array:
+def _uniform_in_ball(key: jax.Array, images: jax.Array, eps: jax.Array, norm: float) -> jax.Array:
     """Changes (N, *spatial, C), uniformly distributed in the ball of radius eps."""
     if norm == 2:
         axes, count = _example_axes(images), math.prod(images.shape[1:])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, as_floating, as_layer, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._window import check_window_options, per_dimension
 
 
@@ -42,14 +42,14 @@ def blur_pool(size: int | Sequence[int] = 3, *, stride: int | Sequence[int] = 2)
         rank = spatial_rank(x, "blur_pool")
         sizes = per_dimension("blur_pool", "size", size, rank)
         pads = [(0, 0), *(((k - 1) // 2, k // 2) for k in sizes), (0, 0)]
-        x = jnp.pad(x, pads, "reflect")
+        y = jnp.pad(at_least_float32(x), pads, "reflect")
         # The filter is separable: it can be applied to one dimension after the other.
         steps = per_dimension("blur_pool", "stride", stride, rank)
         for axis, (taps, step) in enumerate(zip(sizes, steps, strict=True), 1):
-            last = x.shape[axis] - taps + 1
+            last = y.shape[axis] - taps + 1
             weights = [math.comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)]
-            terms = [lax.slice_in_dim(x, k, k + last, step, axis) * weight for k, weight in enumerate(weights)]
-            x = functools.reduce(operator.add, terms)
-        return x
+            terms = [lax.slice_in_dim(y, k, k + last, step, axis) * weight for k, weight in enumerate(weights)]
+            y = functools.reduce(operator.add, terms)
+        return y.astype(x.dtype)
 
     return as_layer(fn)

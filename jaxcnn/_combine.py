@@ -264,8 +264,8 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         probe = state.get(SLOT)
         x = jax.tree.map(readable, x)
         if not chained and len(layers) > 1:
-            # Otherwise, XLA computes the input, or the sum of its gradients, again for each of its users. In training,
-            # storing the input, too, costs memory and saves little time.
+            # XLA would compute the input, or the sum of its gradients, again for each layer. In training, only the
+            # gradient is stored: storing the input, too, costs memory and saves little time.
             x = jax.tree.map(materialized_gradient if train else stored, x)
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():

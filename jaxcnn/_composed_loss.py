@@ -49,6 +49,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         >>> round(float(loss_fn({}, {}, batch, train=True)[0]), 4)  # log 2 + (1 - 3 / 5) / 2
         0.8931
     """
+    if not terms:
+        raise ValueError("weighted_sum needs at least one pair (weight, loss), got none")
     pairs = []
     for term in terms:
         if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
@@ -117,6 +119,11 @@ def distillation(
     temperature = check_positive("distillation", "temperature", temperature)
 
     def distilled(model: Layer) -> LossFn:
+        if model is _OUTPUT:
+            raise ValueError(
+                "distillation inside weighted_sum or per_member: the teacher would get the model's output; use "
+                "distillation(weighted_sum(..), teacher)"
+            )
         model = as_layer(model)
         labels_loss = loss(_OUTPUT)
 

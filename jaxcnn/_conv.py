@@ -69,7 +69,8 @@ def conv(
             of every dimension, as in PyTorch), or per dimension an int or a pair (low, high); in 1-D also one pair.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         dilation: step between kernel elements, in positions.
-        groups: splits channels and features into this number of independent convolutions.
+        groups: splits channels and features into this number of independent convolutions; c then counts the channels of
+            the group of f.
         bias: whether to add a bias.
         kernel_init, bias_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`. Defaults: a truncated
             normal distribution with variance 2 / fan_in (He et al., 2015), and zeros.
@@ -103,7 +104,7 @@ def conv(
         rank = spatial_rank(x, "conv")
         # Size, stride, dilation and padding (low, high) of each dimension. "SAME" etc. become numbers for this input.
         window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
-        kernel = get_param("conv", params, "kernel", (*window.size, group_channels("conv", x, groups), features), x)
+        kernel = get_param("conv", params, "kernel", (*window.size, channels_per_group("conv", x, groups), features), x)
         if padding_mode != "zeros":  # convolve only pads with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
@@ -167,7 +168,7 @@ def depthwise_conv(
         )
 
     conv_of(1)  # wrong options are an error here, not at the first call
-    return from_input_shape(lambda shape: conv_of(shape[-1]))
+    return from_input_shape(lambda shape: conv_of(shape[-1]), "depthwise_conv")
 
 
 @constructor
@@ -243,6 +244,8 @@ def conv_transpose(
 
     y[n, stride * i + dilation * k - low, f] += x[n, i, c] * kernel[k, c, f],  for all i, k, c;  then + bias[f]
 
+    With groups, c counts the channels of the group of f.
+
     spatial' = (spatial - 1) * stride - low - high + dilation * (size - 1) + 1 + output_padding
 
     This is the transpose of the linear map of `conv`, also called deconvolution.
@@ -281,22 +284,27 @@ def conv_transpose(
     def fn(params, x):
         x = as_floating(x, name)
         spatial_rank(x, name)
+        # Size, stride, dilation and padding of each dimension; output padding is negative padding at the end.
         window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
-        kernel = get_param(name, params, "kernel", (*window.size, group_channels(name, x, groups), features), x)
-        y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, window.transposed_output(x.shape[1:-1]))
+        kernel = get_param(name, params, "kernel", (*window.size, channels_per_group(name, x, groups), features), x)
+        spatial = window.transposed_output(x.shape[1:-1])  # spatial' of the equation
+        # The sum of all copies is the input gradient of a convolution from spatial' to the positions of x.
+        y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, spatial)
         return add_bias(y, get_param(name, params, "bias", (features,), x)) if bias else y
 
     return stateless(init, fn)
 
 
 def check_groups(name: str, features: int, groups: int) -> None:
+    """Raise an error unless both are positive ints and groups divides features."""
     check_integer(name, "features", features)
     check_integer(name, "groups", groups)
     if features % groups:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
 
 
-def group_channels(name: str, x: jax.Array, groups: int) -> int:
+def channels_per_group(name: str, x: jax.Array, groups: int) -> int:
+    """C / groups. ValueError if groups does not divide the channels C of x."""
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
     return x.shape[-1] // groups
@@ -304,6 +312,6 @@ def group_channels(name: str, x: jax.Array, groups: int) -> int:
 
 def init_params(name, key, x, size, features, groups, kernel_init, bias_init: Initializer | None) -> Params:
     rank = spatial_rank(as_floating(x, name), name)
-    shape = (*per_dimension(name, "size", size, rank), group_channels(name, x, groups), features)
+    shape = (*per_dimension(name, "size", size, rank), channels_per_group(name, x, groups), features)
     params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
     return params | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias_init else {})

@@ -1,6 +1,7 @@
 """Losses of classes: of images (N, K), or of positions (N, *spatial, K) in segmentation."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +74,13 @@ def cross_entropy(
             raise ValueError(
                 f"cross_entropy: class_weight has {len(weights)} entries, but the logits have {classes} classes"
             )
-        shape = (1,) * (logits[0].ndim - 1) + (-1,)
-        scale = jnp.asarray([1.0] if weights is None else weights, logits[0].dtype).reshape(shape)
+        scale: Any = 1.0
+        if weights is not None:
+            scale = jnp.asarray(weights, logits[0].dtype).reshape((1,) * (logits[0].ndim - 1) + (-1,))
         total = counted if weights is None else (target * scale).sum(-1)
         if train and not is_zero(label_smoothing):
-            target = (1 - label_smoothing) * target + label_smoothing / classes * counted[..., None]
+            smoothing = jnp.asarray(label_smoothing, target.dtype)  # a traced number may have another dtype
+            target = (1 - smoothing) * target + smoothing / classes * counted[..., None]
         values = (-times_log(scale * target, jax.nn.log_softmax(y)).sum(-1) for y in logits)
         main, *heads = (weighted_mean(value, weight, total) for value in values)
         return main + auxiliary * sum(heads)

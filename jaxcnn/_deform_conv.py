@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._conv import check_groups, group_channels, init_params
+from jaxcnn._conv import channels_per_group, check_groups, init_params
 from jaxcnn._grid_sample import floating_inputs
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._layer import (
     Initializer,
     Layer,
     at_least_float32,
+    check_initializers,
     constructor,
     get_param,
     spatial_rank,
@@ -54,7 +55,7 @@ def deform_conv(
         kernel (*size, C / groups, features); bias (features,).
 
     Raises:
-        TypeError: if the input is not a tuple of two or three floating-point arrays.
+        TypeError: if the input is not a tuple of two or three floating-point arrays, or an initializer not a function.
         ValueError: for offsets or a mask of another shape, or as in `conv`.
 
     Example: offsets and mask from convolutions of the same input; zero kernels start without deformation.
@@ -72,6 +73,7 @@ def deform_conv(
     name = "deform_conv"
     check_groups(name, features, groups)
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
+    check_initializers(name, kernel_init=kernel_init, bias_init=bias_init)
 
     def init(key, inputs):
         x = inputs[0] if isinstance(inputs, tuple | list) and inputs else inputs
@@ -81,7 +83,7 @@ def deform_conv(
         x, offset, mask = _inputs(inputs)
         rank = spatial_rank(x, name)
         window = make_window(name, x.shape, size, stride, dilation, padding).check_fits(name, x.shape)
-        kernel = get_param(name, params, "kernel", (*window.size, group_channels(name, x, groups), features), x)
+        kernel = get_param(name, params, "kernel", (*window.size, channels_per_group(name, x, groups), features), x)
         taps = _deformed_taps(x, offset, mask, window)  # (N, positions, K, C)
         n, positions, _, channels = taps.shape
         y = jnp.einsum(

@@ -23,7 +23,7 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import add_bias, matrix_product
-from jaxcnn._number import is_traced_number
+from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._window import (
     PAD_MODES,
     Padding,
@@ -150,7 +150,8 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         raise ValueError(f"pad: padding={padding!r} needs a window; pass an int or pairs (low, high)")
     check_window_options("pad", padding=padding)
     check_choice("pad", "mode", mode, PAD_MODES)
-    if check_number("pad", "value", value, -math.inf, closed=True) != 0 and mode != "zeros":
+    value = check_number("pad", "value", value, -math.inf, closed=True)
+    if mode != "zeros" and not is_zero(value):
         raise ValueError(f'pad: value={value} is the constant for mode="zeros", but mode is {mode!r}')
 
     def fn(x):

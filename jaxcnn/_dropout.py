@@ -77,7 +77,7 @@ def spatial_dropout(rate: float) -> Layer:
 def drop_block(rate: float, block_size: int = 7) -> Layer:
     """(N, *spatial, C) -> the same: in training, sets square blocks of each channel to zero.
 
-    y = x * keep * size(keep) / sum(keep),  keep = 0 in every block around a seed,
+    y = x * keep * size(keep) / sum(keep),  keep = 0 in every block that starts at a seed,
     seed ~ Bernoulli(rate * prod over dimensions d of spatial_d / (block_size * (spatial_d - block_size + 1)))
 
     Args:
@@ -134,7 +134,7 @@ def gaussian_dropout(rate: float) -> Layer:
         rate: that of the `dropout` with the same mean and variance, in [0, 1).
 
     Raises:
-        TypeError: for input that is not floating-point.
+        TypeError: in training, for input that is not floating-point.
         ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:
@@ -161,7 +161,7 @@ def gaussian_noise(stddev: float) -> Layer:
         stddev: standard deviation of the noise, in units of x.
 
     Raises:
-        TypeError: for input that is not floating-point.
+        TypeError: in training, for input that is not floating-point.
         ValueError: for a negative stddev, or in training without a key.
 
     Example:
@@ -191,7 +191,7 @@ def alpha_dropout(rate: float) -> Layer:
         rate: probability of replacing a value by s, in [0, 1).
 
     Raises:
-        TypeError: for input that is not floating-point.
+        TypeError: in training, for input that is not floating-point.
         ValueError: for a rate outside [0, 1), or in training without a key.
 
     Example:

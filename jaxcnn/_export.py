@@ -7,7 +7,6 @@ from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
 from jaxcnn._window import check_choice
@@ -116,7 +115,7 @@ def export(
     x = spec_of(input_spec, batch)
 
     def evaluate(x):
-        x = x / np.float32(255) if x.dtype == jnp.uint8 else x
+        x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
         return model.apply(params, state, x, train=False)[0]
 
     names = _class_names(classes)
@@ -139,7 +138,7 @@ def _class_names(classes: Any) -> list[str]:
     """The class names as strings. A set is refused because its order changes from process to process."""
     if classes is None:
         return []
-    if isinstance(classes, str | bytes | set | frozenset) or not isinstance(classes, Iterable):
+    if isinstance(classes, str | bytes | set | frozenset | Mapping) or not isinstance(classes, Iterable):
         raise TypeError(f"export: classes must be a list of names, one per output, got {short_repr(classes)}")
     return [str(name) for name in classes]
 

@@ -88,9 +88,9 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 def constructor(fn: Constructor) -> Constructor:
     """Decorator: layers returned by `fn` print as the call that created them, without arguments at their defaults.
 
-    Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. So does a layer
-    as the argument `norm`, which must be a function that makes one, and anything but a bool where the default is one.
-    Python's errors for a wrong call of `apply` begin with the name of the constructor.
+    Unknown keyword arguments and too many positional ones raise a TypeError that names the known ones. So do anything
+    but a bool for an option whose default is a bool, and anything but a function for the option `norm`, unless its
+    default is None and it is None. Python's errors for a wrong call of `apply` begin with the name of the constructor.
     """
     parameters = inspect.signature(fn).parameters
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -109,11 +109,13 @@ def constructor(fn: Constructor) -> Constructor:
                 f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options "
                 "by name. The sizes of the input, such as its channels, are not arguments"
             )
-        if "norm" in parameters and isinstance(norm := kwargs.get("norm"), Layer):
-            raise TypeError(
-                f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
-                f"functools.partial(batch_norm, eps=1e-3), not a layer; got {norm!r}"
-            )
+        if "norm" in parameters and "norm" in kwargs:
+            norm, default = kwargs["norm"], parameters["norm"].default
+            if not callable(norm) and not (norm is None and default is None):
+                raise TypeError(
+                    f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
+                    f"functools.partial(batch_norm, eps=1e-3), got {short_repr(norm)}"
+                )
         for name in switches:
             if name in kwargs:
                 kwargs[name] = _checked_bool(make.__name__, name, kwargs[name])
@@ -393,6 +395,8 @@ def check_number(
         if static:
             raise TypeError(f"{layer}: {name} must be known at compilation, got a traced number")
         return value
+    if isinstance(value, jax.Array) and value.ndim == 0:  # a traced number, outside of the compiled function
+        value = value.item()
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
     if not isinstance(value, real):
         raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")

@@ -18,6 +18,7 @@ from jaxcnn._loss import (
     batch_weights,
     check_loss,
     convertible_entry,
+    first_label,
     is_label_map,
 )
 from jaxcnn._number import is_traced_number
@@ -122,9 +123,15 @@ def _mixing(
             image = jnp.asarray(convertible_entry(batch, "image"))
             image, lam, inside = mix(mix_key, image, image[partners], lam)
             label = convertible_entry(batch, "label")
-            if inside is not None and _is_map(label, image):
-                label = jnp.asarray(label)
-                label = jnp.where(inside if label.ndim == image.ndim else inside[..., 0], label[partners], label)
+            if inside is not None and _is_map(first_label(label), image):
+
+                def paste(leaf, inside=inside):
+                    if not jnp.ndim(leaf):  # the weight of a MixedLabel
+                        return leaf
+                    leaf = jnp.asarray(leaf)
+                    return jnp.where(inside if leaf.ndim == image.ndim else inside[..., 0], leaf[partners], leaf)
+
+                label = jax.tree.map(paste, label)
             else:
                 label = _mix_labels(label, partners, lam)
             batch = batch | {"image": image, "label": label}
@@ -147,8 +154,6 @@ def _is_map(label: Any, image: jax.Array) -> bool:
 
     Floats (N, K) of signals (N, T, C) are one target per class, even if K = T.
     """
-    if isinstance(label, MixedLabel):
-        return False
     floats = jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating)
     if floats and image.ndim == 3 and jnp.ndim(label) == 2:
         return False

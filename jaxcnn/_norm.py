@@ -88,7 +88,8 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         if check_train(train) and 0 not in x.shape:  # an empty batch has no statistics
             mean, var = batch_moments(wide)  # the mean as a sum of two values, which keeps more digits
             batch = {"mean": mean[0] + mean[1], "var": var}
-            state = {stat: decay * old[stat] + (1 - decay) * batch[stat].astype(jnp.float32) for stat in old}
+            old_weight = jnp.asarray(decay, jnp.float32)  # a traced number may have another dtype
+            state = {stat: old_weight * old[stat] + (1 - old_weight) * batch[stat].astype(jnp.float32) for stat in old}
         else:
             mean, var = (old["mean"].astype(wide.dtype), None), old["var"].astype(wide.dtype)
         weight = get_param("batch_norm", params, "scale", shape, x).astype(wide.dtype) if scale else None
@@ -279,7 +280,7 @@ def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, 
     def param(leaf):
         value = get_param(name, params, leaf, _sizes(x, axes), x).astype(centered.dtype)
         if axes == (x.ndim - 1,):
-            return broadcast(value, centered)
+            return broadcast(value, centered)  # its gradient is the fast sum over channels
         return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes])
 
     factor = inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps)

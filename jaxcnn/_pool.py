@@ -43,7 +43,7 @@ def max_pool(
 
     y[n, i, c] = max_k x[n, stride * i + dilation * k - low, c]
 
-    with spatial' as in `conv`; low is the leading padding. Padding does not count. For equal
+    with spatial' as in `conv`; low is the padding before the input. Padding is never the largest value. Of equal
     values, the first one gets the whole gradient. A NaN in the window makes the output NaN.
 
     Args:
@@ -85,6 +85,8 @@ def min_pool(
     """(N, *spatial, C) -> (N, *spatial', C): the smallest value in each window.
 
     y[n, i, c] = min_k x[n, stride * i + dilation * k - low, c]
+
+    Padding, equal values and NaN are treated as in `max_pool`.
 
     Args:
         size, stride, padding, dilation, ceil_mode: as in `max_pool`.

@@ -73,11 +73,12 @@ class Probe:
 
 def record(path: str, params: Params, x: Any, y: Any) -> Record:
     """The record of a layer that computed `y` from `x` with `params`."""
-    multiply_adds = 0
-    if "kernel" in params:
-        # Each weight is used once per position of the output, or of the input of a transposed convolution.
-        positions = min(math.prod(data.shape[:-1]) for data in (x, y))
-        multiply_adds = math.prod(params["kernel"].shape) * positions
+    multiply_adds, kernel = 0, params.get("kernel", {})
+    if not isinstance(kernel, dict):  # a dict has the parameters of a layer with the name "kernel"
+        # Each weight is used once per position of the output, or of the input of a transposed convolution. Of several
+        # inputs, such as those of `deform_conv`, the first one counts.
+        positions = min(math.prod(jax.tree.leaves(data)[0].shape[:-1]) for data in (x, y))
+        multiply_adds = math.prod(kernel.shape) * positions
     shapes = spec_of(y)
     output_bytes = 0 if y is x else sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     return Record(path, shapes, multiply_adds, output_bytes)

@@ -55,7 +55,8 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
         loss, (state, metrics) = loss_fn(params, state, batch, train=train, key=key)
         penalty = sum(_scalar(penalty, params) for penalty in penalties)
         total = loss + jnp.asarray(penalty, getattr(loss, "dtype", jnp.float32))
-        return total, (state, metrics | {"penalty": jnp.asarray(penalty, jnp.float32)})
+        # The sum of all penalties, if the loss has some of its own.
+        return total, (state, metrics | {"penalty": metrics.get("penalty", 0) + jnp.asarray(penalty, jnp.float32)})
 
     return penalized
 

@@ -21,6 +21,7 @@ from jaxcnn._numeric import (
     align_trailing,
     center_and_variance,
     divide_or_keep,
+    inverse_sqrt_or_zero,
     norm,
     scale_to_unit_max,
     scale_to_unit_norm,
@@ -132,7 +133,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 
     Args:
         layer: a layer with kernels.
-        eps: added to the variance.
+        eps: added to the variance. With 0, a filter of equal weights becomes 0.
 
     Raises:
         ValueError: if the layer has no kernel, or for a negative eps.
@@ -149,7 +150,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 
     def standardize(kernel):
         centered, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))
-        return centered * lax.rsqrt(var + eps)
+        return centered * (inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps))
 
     def change(leaves, depth):
         return leaves | {"kernel": vmap_stacked(standardize, depth)(leaves["kernel"])}
@@ -269,7 +270,8 @@ def _map_kernel_dicts(
             part: walk(child, depths.get(part, {})) if isinstance(child, dict) else child
             for part, child in node.items()
         }
-        return change(node, depths.get("kernel", 0)) if "kernel" in node else node
+        has_kernel = not isinstance(node.get("kernel", {}), dict)  # a dict is a layer with this name
+        return change(node, depths.get("kernel", 0)) if has_kernel else node
 
     return walk(params, stack_depths(layer, x))
 

@@ -138,11 +138,12 @@ def make_transposed_window(
     same_total = tuple(span - s for span, s in zip(window.span, window.stride, strict=True))
     causal = tuple((0, cut) for cut in same_total)
     window = window._replace(padding=resolve_padding(layer, padding, len(same_total), same_total, causal))
-    if any(n < 1 for n in window.transposed_output(shape[1:-1])):
-        raise ValueError(f"{layer}: padding {window.padding} removes the whole output for input {tuple(shape)}")
     added = per_dimension(layer, "output_padding", output_padding, len(same_total), 0)
     pads = tuple((low, high - extra) for (low, high), extra in zip(window.padding, added, strict=True))
-    return window._replace(padding=pads)
+    final = window._replace(padding=pads)
+    if any(n < 1 for n in final.transposed_output(shape[1:-1])):
+        raise ValueError(f"{layer}: padding {window.padding} removes the whole output for input {tuple(shape)}")
+    return final
 
 
 def resolve_padding(
@@ -208,7 +209,7 @@ def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True) for bound in bounds)
+    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True, static=True) for bound in bounds)
     if not low < high:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
     return low, high

@@ -223,3 +223,10 @@ def test_bad_input():
             cnn.pgd(LOSS, PARAMS, {}, BATCH, eps=0.1, key=key)
     with pytest.raises(ValueError, match="adversarial is random in training"):
         cnn.adversarial(LOSS, 0.1, 2)(PARAMS, {}, BATCH, train=True)
+
+
+def test_traced_eps_of_another_dtype():
+    batch = BATCH | {"image": X.astype(jnp.bfloat16)}
+    found = jax.vmap(lambda eps: cnn.pgd(LOSS, PARAMS, {}, batch, eps=eps, steps=2))(jnp.array([0.125, 0.25]))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found[0], cnn.pgd(LOSS, PARAMS, {}, batch, eps=0.125, steps=2))

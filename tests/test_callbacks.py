@@ -415,3 +415,69 @@ train.fit(serial(flatten, dense(10)), batch, config={{"epochs": 1, "report": Tru
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_tensorboard_keeps_each_epoch_and_numpy_numbers(tmp_path):
+    pytest.importorskip("tensorboardX")
+
+    def add_norm(event):
+        if event.kind == "epoch":
+            event.record["norm"] = np.float32(2.0)
+
+    fit(tmp_path, config={"epochs": 4, "tensorboard": True}, callbacks=[add_norm])
+    content = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").rglob("*tfevents*"))
+    assert content.count(b"train/loss") == content.count(b"norm") == 4
+
+
+def test_what_callbacks_do_at_the_start_survives_a_rollback(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+
+    def callback(event):
+        if event.kind == "start":
+            event.note["mine"] = "kept"
+            event.carry = event.carry._replace(skipped=event.carry.skipped + 7)
+        if event.kind == "epoch":
+            assert (event.note["mine"], int(event.carry.skipped)) == ("kept", 7)
+            assert event.note["rollbacks"] > 0
+
+    def loss(model):
+        plain = cnn.cross_entropy(model)
+
+        def loss_fn(params, state, batch, *, train, key=None):
+            value, rest = plain(params, state, batch, train=train, key=key)
+            return value * jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, 1) if train else value, rest
+
+        return loss_fn
+
+    options = {"epochs": 3, "seed": 3, "on_nonfinite": "rollback", "checkpoint": {"keep": 1}}
+    fit(tmp_path, loss=loss, config=options, callbacks=[callback])
+
+
+def test_a_callback_that_ends_training_within_an_epoch_saves_its_step(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+
+    def stop(event):
+        if event.kind == "steps" and event.step == 1:
+            event.note["done"] = True
+            event.stop = True
+
+    options = {"config": {"epochs": 2, "checkpoint": {"keep": 1}}, "callbacks": [stop]}
+    assert int(fit(tmp_path, **options).train_state.step) == 1
+    assert train.checkpoint.steps(tmp_path / "checkpoints") == [1]
+    assert int(fit(tmp_path, **options).train_state.step) == 4
+
+
+def test_history_has_only_epochs(tmp_path):
+    run = train.Run("test", {}, folder=tmp_path)
+    fitted = train.fit(MODEL, TRAIN_DATA, config=CONFIG, run=run)
+    run.log("final", accuracy=0.9)
+    again = train.fit(MODEL, TRAIN_DATA, config=CONFIG, run=train.Run("test", {}, folder=tmp_path / "b"))
+    assert len(fitted.history) == len(again.history) == 2
+    assert "results in" in repr(fitted)
+
+
+def test_evaluate_has_the_loss_of_losses_without_that_metric():
+    def loss_fn(params, state, batch, *, train, key=None):
+        return jnp.float32(2.5), (state, {"error": jnp.float32(1.0)})
+
+    assert train.evaluate(loss_fn, {}, {}, (np.ones((4, 2)), np.zeros(4))) == {"loss": 2.5, "error": 1.0}

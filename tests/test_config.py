@@ -348,3 +348,10 @@ def test_unknown_settings_of_fit_name_the_nearest_path(config, nearest):
         merge(FIT, config)
     said = str(raised.value)
     assert said.endswith(f"did you mean '{nearest}'?") if nearest else "did you mean" not in said
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    config = {"optimizer": {"name": "sgd", "learning_rate": np.float32(0.5), "momentum": np.float32(0.25)}}
+    resolved = resolve(config | {"epochs": np.int64(3), "augment": [["translate", np.int64(2)]]})
+    assert json.loads(json.dumps(resolved)) == resolved
+    assert (resolved["optimizer"]["momentum"], resolved["epochs"]) == (0.25, 3)

@@ -386,3 +386,9 @@ def test_any_convolution(case):
     else:
         with pytest.raises(ValueError, match="larger than the input"):
             check_conv(x, **case)
+
+
+def test_transposed_convolution_whose_output_is_only_output_padding():
+    layer = jaxcnn.conv_transpose(1, 2, stride=2, padding=1, output_padding=1)
+    x = jnp.ones((1, 1, 1))
+    assert layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0].shape == (1, 1, 1)

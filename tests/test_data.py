@@ -420,3 +420,20 @@ def of_images(images):
 def test_statistics_that_cannot_normalize(mean, std, error, message):
     with pytest.raises(error, match=f"normalize.*{message}"):
         normalize(mean, std)
+
+
+def test_the_folder_of_the_environment_may_begin_with_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JAXCNN_DATA", "~/digits")
+    assert jaxcnn.data._load.base_folders(None)[0] == tmp_path / "digits"
+
+
+def test_images_are_writable():
+    digits = load("mnist_small", "test")
+    digits.images[0] = 0
+
+
+def test_split_of_lists():
+    dataset = Dataset([np.zeros((8, 8, 1))] * 10, [0, 1] * 5, ("a", "b"))
+    parts = jaxcnn.data.train_test_split(dataset, 0.2)
+    assert [len(part.images) for part in parts] == [8, 2]

@@ -454,3 +454,17 @@ visualize = functools.partial(explain.feature_visualization, SMOOTH, PARAMS, STA
 def test_bad_input(mistake, error, message):
     with pytest.raises(error, match=message):
         mistake()
+
+
+def test_layers_without_one_array_as_output():
+    inputs = cnn.parallel(lambda *xs: xs, cnn.identity, cnn.conv(18))
+    net = cnn.serial(inputs=inputs, deformed=cnn.deform_conv(5), pool=cnn.global_avg_pool, head=cnn.dense(3))
+    x = draw(2, 6, 6, 3)
+    params, state = started(net, x)
+    assert explain.grad_cam(net, params, state, x, "deformed").shape == (2, 6, 6)
+    with pytest.raises(ValueError, match=r"output \(N, \*spatial, C\), but the output of 'inputs'"):
+        explain.grad_cam(net, params, state, x, "inputs")
+    with pytest.raises(ValueError, match=r"output \(N, ..., C\), but the output of 'inputs'"):
+        explain.feature_visualization(net, params, state, x, "inputs", 0, key=KEY, steps=1)
+    missing = cnn.serial(cnn.as_layer(lambda x: x), none=cnn.parallel(lambda a, b: a, cnn.identity, lambda x: None))
+    assert "none/1" not in explain.feature_maps(missing, {}, {}, x)

@@ -119,3 +119,16 @@ def test_class_names_of_all_kinds_come_back(name):
 def test_as_many_class_names_as_outputs(classes, error, message):
     with pytest.raises(error, match=message):
         jaxcnn.export(serial(jnp.sin), {}, {}, jax.ShapeDtypeStruct((1, 2), jnp.float32), classes=classes)
+
+
+def test_class_names_in_a_dict_are_refused():
+    spec = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+    with pytest.raises(TypeError, match="classes must be a list of names"):
+        jaxcnn.export(serial(jnp.sin), {}, {}, spec, classes={0: "cat", 1: "dog"})
+
+
+def test_bytes_with_strict_promotion():
+    spec = jax.ShapeDtypeStruct((1, 2), jnp.uint8)
+    with jax.numpy_dtype_promotion("strict"):
+        program = jaxcnn.export(serial(jnp.sin), {}, {}, spec, platforms=["cpu"])
+    np.testing.assert_allclose(program.call(np.full((3, 2), 255, np.uint8)), np.sin(np.ones((3, 2))), 1e-6)

@@ -117,3 +117,12 @@ def test_figure():
     assert axes.get_xscale() == "log"
     assert axes.get_lines()[2].get_xdata()[0] == found.suggestion
     assert "suggestion" in repr(found)
+
+
+def test_losses_below_zero():
+    """A loss that falls without a lower bound has not diverged."""
+    falling = -1 - np.linspace(0, 5, 50)
+    assert len(_smoothed(falling)) == 50
+    assert len(_smoothed(np.r_[falling, 40.0, 90.0, 500.0])) < 53
+    crossing = np.linspace(1, -3, 50)
+    assert len(_smoothed(crossing)) == 50

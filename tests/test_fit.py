@@ -893,3 +893,16 @@ def test_arguments_of_loop(options, error, message):
     examples = data.source((np.zeros((4, 2), np.float32), np.zeros(4, int)), 2)
     with pytest.raises(error, match=message):
         next(train.loop(None, None, **({"source": examples} | options)))
+
+
+def test_the_schedule_does_not_end_above_the_learning_rate(tmp_path):
+    with pytest.raises(train.ConfigError, match=r"schedule\.end is the last learning rate"):
+        fit(tmp_path, schedule={"end": 0.1})
+    assert float(train.make_schedule({"name": "cosine", "warmup": 0.6}, 1.0, 1)(0)) == 1.0
+
+
+def test_alternating_flip_needs_the_index_of_each_example(tmp_path):
+    batches = lambda step: iter([{"image": DIGITS.images[:32], "label": DIGITS.labels[:32]}])
+    stream = data.Stream(batches, 1, jax.ShapeDtypeStruct((32, 28, 28, 1), np.uint8))
+    with pytest.raises(train.ConfigError, match="alternating_flip needs data in memory"):
+        fit(tmp_path, train_data=stream, augment=[["alternating_flip"]])

@@ -297,3 +297,14 @@ def test_stream_leaves_out_a_partial_batch_but_for_evaluation(folder):
 def test_stream_refuses(folder, options, error, message):
     with pytest.raises(error, match=message):
         image_stream(folder, (8, 8), **options)
+
+
+def test_folders_of_network_storage_and_dangling_links(tmp_path):
+    for name in ("cat/1.png", "cat/@eaDir/1.png/thumb.png", "@eaDir/x.png", "dog/2.png", "#recycle/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(SMOOTH))
+    files = list_images(tmp_path)
+    assert (files.classes, len(files.paths)) == (("cat", "dog"), 2)
+    (tmp_path / "cat" / "0.png").symlink_to("gone.png")
+    with pytest.raises(DataError, match=r"0\.png: cannot be read"):
+        image_stream(tmp_path, (8, 8), batch_size=1)

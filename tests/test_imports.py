@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "explain": {CORE},
     "metrics": {CORE},
     "uncertainty": {CORE, "explain", "metrics"},
-    "train": {CORE, "data", "metrics", "weights"},
+    "train": {CORE, "data", "metrics"},
     "report": {CORE, "data", "explain", "metrics", "train"},
 }
 

@@ -329,7 +329,7 @@ def test_masked_kernels_hide_outliers():
     x, w = rng.normal(size=(4, 12, 12, 128)).astype(np.float32), rng.normal(size=(3, 3, 128, 128)).astype(np.float32)
     problem = _problem.forward(x, w, PADDED_3X3, 1)
     assert _rules.choose(problem).name == "winograd"
-    assert _winograd.accurate(x, w)
+    assert _winograd.is_accurate(x, w)
     w[1, 1] = 0
     forward = jax.jit(lambda x, w: _conv.convolve(x, w, PADDED_3X3, 1))
     backward = jax.jit(lambda x, w: _conv._input_gradient.bind(x, w, window=PADDED_3X3, groups=1, spatial=(12, 12)))

@@ -119,3 +119,9 @@ def test_it_compiles_once():
 
     [*train.loop(counted, state, source, epochs=5)]
     assert len(traces) == 2  # once for the names of the metrics
+
+
+def test_a_source_without_shuffling_is_refused():
+    step, state, _ = parts()
+    with pytest.raises(ValueError, match="needs a source that shuffles"):
+        next(train.loop(step, state, data.source((X, Y), 8, shuffle=False), epochs=1))

@@ -440,3 +440,34 @@ def test_masked_arrays_lose_their_mask(entry):
     batch[entry] = np.ma.masked_array(batch[entry], batch[entry] == 0)
     with pytest.raises(TypeError, match=rf"'{entry}' is a masked array, .* by \.filled\(\).*\"weight\".*ignore_label"):
         call(cnn.cross_entropy(AS_IS), batch)
+
+
+def test_penalties_of_several_transforms_add_up():
+    loss_fn = cnn.regularized(cnn.regularized(cnn.cross_entropy(AS_IS), lambda p: 2.0), lambda p: 3.0)
+    loss, metrics = call(loss_fn, {"image": LOGITS, "label": LABELS})
+    assert metrics["penalty"] == 5.0
+    assert loss == pytest.approx(metrics["loss"] + 5.0)
+
+
+def test_mixup_of_label_maps_that_cutmix_pastes():
+    """The targets of integer maps are those of the same maps as fractions."""
+    maps = RNG.integers(0, 4, (6, 5, 5))
+    image, fractions = RNG.normal(size=(6, 5, 5, 4)).astype(np.float32), np.eye(4, dtype=np.float32)[maps]
+    loss_fn = cnn.mixup(cnn.cutmix(cnn.cross_entropy(AS_IS)))
+    losses = [call(loss_fn, {"image": image, "label": label})[0] for label in (maps, fractions)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_weighted_sum_refuses_what_would_train_nothing_or_the_wrong_thing():
+    with pytest.raises(ValueError, match="weighted_sum needs at least one pair"):
+        cnn.weighted_sum()
+    part = cnn.distillation(cnn.cross_entropy, lambda x: x)
+    with pytest.raises(ValueError, match=r"use distillation\(weighted_sum"):
+        cnn.weighted_sum((1.0, part))(AS_IS)
+
+
+@pytest.mark.parametrize("number", [jnp.float32(0.25), jnp.int32(1)])
+def test_check_number_accepts_jax_scalars(number):
+    assert check_number("f", "x", number) == number.item()
+    with pytest.raises(TypeError, match=r"x must be a number, got float32 of shape \(2,\)"):
+        check_number("f", "x", jnp.ones(2))

@@ -1128,3 +1128,28 @@ def test_error_of_a_function_of_ones_own_passes_unchanged():
 
 def test_switches_of_numpy():
     assert repr(conv(2, bias=np.False_)) == "conv(2, bias=False)"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: jaxcnn.deform_conv(4, kernel_init=0.0), TypeError, "deform_conv: kernel_init"),
+        (lambda: jaxcnn.models.resnet18(width=128), ValueError, "resnet: groups=1 and width=128 have no effect"),
+        (lambda: jaxcnn.models.resnet18(norm=None), TypeError, "resnet18: norm must be a function that makes a layer"),
+        (
+            lambda: jaxcnn.models.vgg11(norm="batch_norm"),
+            TypeError,
+            "vgg11: norm must be a function that makes a layer",
+        ),
+        (
+            lambda: depthwise_conv().apply({}, {}, (jnp.ones((1, 8, 8, 3)), 1), train=False),
+            TypeError,
+            "depthwise_conv needs an array",
+        ),
+        (lambda: jax.jit(lambda s: jaxcnn.prelu(slope=s))(0.1), TypeError, "slope must be known at compilation"),
+    ],
+)
+def test_arguments_that_were_accepted_or_refused_by_jax(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+    jaxcnn.models.vgg11(norm=None)  # its default

@@ -312,3 +312,22 @@ def test_gradients(name):
         state = {"mean": draw(4).astype(np.float64), "var": 1 + draw(4).astype(np.float64) ** 2}
         f = jax.jit(lambda params, x: layer.apply(params, state if "batch" in name else {}, x, train=train)[0])
         check_grads(f, (params, x), order=2, modes=("fwd", "rev"))
+
+
+def test_weight_standardized_without_eps_makes_constant_filters_zero():
+    layer = jaxcnn.weight_standardized(jaxcnn.dense(2, bias=False), eps=0.0)
+    kernel = jnp.array([[1.0, 3.0], [1.0, 5.0]])  # the first filter is constant
+    apply = lambda kernel: layer.apply({"kernel": kernel}, {}, jnp.array([[1.0, 0.0]]), train=False)[0]
+    np.testing.assert_allclose(apply(kernel), [[0.0, -1.0]])
+    assert np.isfinite(jax.grad(lambda kernel: apply(kernel).sum())(kernel)).all()
+
+
+def test_running_statistics_keep_their_dtype_with_a_traced_decay():
+    with jax.enable_x64(True):
+        x = jnp.ones((4, 2), jnp.float32)
+
+        def step(decay):
+            layer = jaxcnn.batch_norm(decay=decay)
+            return layer.apply(*layer.init(jax.random.key(0), x), x, train=True)[1]
+
+        assert jax.jit(step)(jnp.float64(0.9))["mean"].dtype == jnp.float32

@@ -681,3 +681,26 @@ def test_global_max_pool_of_an_input(shape):
 def test_maximum_by_other_positions_is_not_a_global_max_pool():
     assert_same_function(lambda x: jnp.take_along_axis(x, jnp.argmax(-x, 1, keepdims=True), 1))
     assert_same_function(lambda x: jnp.take_along_axis(x, jnp.argmax(x, 2, keepdims=True), 1))
+
+
+def test_two_layers_that_read_the_same_transposed_map():
+    """A dense layer after a flatten needs no transposition, but a layer norm of the same map does."""
+    flat = serial(flatten, dense(3))
+    normed = serial(jaxcnn.layer_norm(), global_avg_pool, dense(3))
+    net = serial(conv(6), jaxcnn.parallel(lambda a, b: a + b, flat, normed))
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 5), np.float32)
+    params, state = net.init(jax.random.key(0), x)
+    exported = jaxcnn.export(net, params, state, x, format="onnx")
+    session = onnxruntime.InferenceSession(exported.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(y, net.apply(params, state, x, train=False)[0], 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("mode", ["clip", "fill"])
+def test_take_along_axis_out_of_bounds(mode):
+    f = lambda x: jnp.take_along_axis(x, jnp.argmax(x, 1, keepdims=True) + 1, 1, mode=mode)
+    x = np.array([[[1.0, 5.0], [2.0, 4.0], [3.0, 6.0]]], np.float32)
+    exported = jaxcnn.export(serial(f), {}, {}, x, format="onnx")
+    session = onnxruntime.InferenceSession(exported.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_array_equal(y, f(x))

@@ -256,3 +256,28 @@ def test_without_matplotlib(name, monkeypatch):
 def test_bad_input(mistake, message):
     with pytest.raises(ValueError, match=message):
         mistake()
+
+
+def test_values_that_are_not_finite_leave_the_rest_visible():
+    x = np.ones((1, 8, 8, 2))
+    x[0, 0, 0] = 0.5, np.nan
+    figure = explain.plot_feature_maps({"conv": x})
+    assert "from 0.5 to 1" in figure.axes[0].get_title(loc="left")
+    image = np.linspace(0, 1, 64).reshape(1, 8, 8, 1)
+    image[0, 3, 3] = np.nan
+    drawn = explain.plot_images(image).axes[0].images[0].get_array()
+    assert drawn[3, 3, 3] == 0  # transparent
+    assert drawn[[0, 7], [0, 7]].tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+
+
+def test_class_names_of_a_confusion_matrix():
+    names = ["$10-$20", "$^$", "white wolf, Arctic wolf, Canis lupus tundrarum"]
+    figure = explain.plot_confusion_matrix(MATRIX, names)
+    figure.savefig(io.BytesIO())
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert shown == ["$10-$20", "$^$", "white wolf, Arctic wol.."]
+
+
+def test_curves_of_a_log_with_other_lines():
+    figure = explain.plot_curves([*HISTORY, {"seconds": 3.0}, {"epoch": 4}])
+    assert len(figure.axes) == 2

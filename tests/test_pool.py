@@ -422,3 +422,10 @@ def test_any_pool(case):
             run(make(**options), x)
     else:
         oracle.assert_close(run(make(**options), x), oracle.pool(x.astype(np.float64), (shape, table), reduce))
+
+
+def test_blur_pool_of_bfloat16_rounds_once():
+    x = draw(2, 9, 9, 3).astype(jnp.bfloat16)
+    layer = jaxcnn.blur_pool(7, stride=2)
+    y, wide = (layer.apply({}, {}, v, train=False)[0] for v in (x, x.astype(jnp.float32)))
+    np.testing.assert_array_equal(y, wide.astype(jnp.bfloat16))

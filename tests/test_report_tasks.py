@@ -462,3 +462,12 @@ def test_a_pair_of_images_and_labels(tmp_path):
     x = RNG.random((4, 6, 6, 2), np.float32)
     report.gather(run.folder, cnn.as_layer(lambda x: x), {}, {}, (x, x.argmax(-1)))
     assert json.loads((tmp_path / "explain.json").read_text())["task"] == "segmentation"
+
+
+def test_images_without_a_position_that_counts(tmp_path):
+    image = RNG.uniform(size=(6, 8, 8, 3)).astype(np.float32)
+    label = RNG.integers(0, 3, (6, 8, 8))
+    label[2] = 255
+    page = page_of(tmp_path, lambda x: x, image, label)
+    assert page.text.count("no position counts") == 1
+    assert "nan" not in page.text.lower()

@@ -154,3 +154,13 @@ def test_float64_from_numpy_becomes_float32(name):
     y, _ = LAYERS[name].apply({}, {}, np.ones((1, 4, 4, 4)), train=False)
     assert isinstance(y, jax.Array)
     assert y.dtype == jnp.float32
+
+
+def test_pad_with_a_traced_value():
+    y = jax.jit(lambda value: jaxcnn.pad(1, value=value).apply({}, {}, jnp.zeros((1, 1, 1)), train=False)[0])(2.0)
+    assert y.ravel().tolist() == [2.0, 0.0, 2.0]
+
+
+def test_options_may_be_jax_scalars():
+    for rate in jnp.linspace(0.0, 0.5, 3):
+        jaxcnn.dropout(rate)

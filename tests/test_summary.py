@@ -200,3 +200,17 @@ def test_inputs_without_examples_or_shape():
         summary(NET, (1, 8, 8, 3))
     with pytest.raises(TypeError, match=r"summary needs an input, or a jax.ShapeDtypeStruct, got \(\)$"):
         summary(NET, ())
+
+
+def test_layers_with_several_inputs():
+    inputs = cnn.parallel(lambda *xs: xs, cnn.identity, cnn.conv(18))
+    net = cnn.serial(inputs=inputs, deformed=cnn.deform_conv(5), head=cnn.conv(2, 1))
+    rows = {row.path: row for row in summary(net, spec(1, 6, 6, 3)).layers}
+    assert rows["deformed"].multiply_adds == 9 * 3 * 5 * 36
+
+
+def test_layers_that_are_named_like_parameters():
+    net = cnn.serial(kernel=cnn.dense(3), scale=cnn.dense(2))
+    assert summary(net, spec(1, 4)).multiply_adds == 4 * 3 + 3 * 2
+    params, _ = cnn.weight_norm(net).init(jax.random.key(0), jnp.zeros((1, 4)))
+    assert params["kernel"]["scale"].shape == (3,)

@@ -435,3 +435,35 @@ def test_devices_share_the_runs(options, tmp_path):
         for x, y in zip(a, b, strict=True):
             assert x["test"] == pytest.approx(y["test"], rel=1e-5)
             assert x["train"] == pytest.approx(y["train"], rel=1e-5)
+
+
+def test_metrics_with_moments_over_several_evaluation_batches(tmp_path):
+    """r2 adds means and squares of batches, which differ between the runs."""
+    x = RNG.normal(size=(70, 4)).astype(np.float32)
+    data = x, (x @ RNG.normal(size=(4, 3)) + RNG.normal(size=(70, 3))).astype(np.float32)
+    config = {"epochs": 1, "batch_size": 32, "evaluate": {"batch_size": 32}, "checkpoint": {"keep": 0}}
+    options = {"eval_data": data, "loss": cnn.mean_squared_error, "metrics": {"r2": cnn.metrics.r2()}, "config": config}
+    swept = sweep(cnn.dense(3), data, over={"seed": np.arange(2)}, run=run_in(tmp_path / "sweep"), **options)
+    for seed, run in enumerate(swept.runs):
+        single = options | {"config": config | {"seed": seed}}
+        expected = fit(cnn.dense(3), data, run=run_in(tmp_path / f"{seed}"), **single)
+        assert run.history[0]["test"]["r2"] == pytest.approx(expected.history[0]["test"]["r2"], rel=1e-4)
+
+
+def test_numpy_values_are_saved_and_resumed(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    over = {"seed": np.arange(2), "optimizer.learning_rate": np.array([1e-3, 1e-2], np.float32)}
+    first, second = (
+        sweep(MODEL, TRAIN, over=over, eval_data=TEST, config=CONFIG, run=run_in(tmp_path)) for _ in range(2)
+    )
+    assert [run.settings for run in first.runs] == [run.settings for run in second.runs]
+    assert all(type(value) in (int, float) for run in first.runs for value in run.settings.values())
+
+
+def test_metrics_of_entries_that_only_the_evaluation_data_have(tmp_path):
+    group = cnn.metrics.Metric(lambda output, batch: (batch["group"] * batch["weight"]).sum(), lambda total: total)
+    eval_data = {"image": TEST[0], "label": TEST[1], "group": np.ones(16, np.float32)}
+    options = {"eval_data": eval_data, "metrics": {"group": group}, "config": CONFIG | {"watch": "group"}}
+    swept = sweep(MODEL, TRAIN, over={"seed": [0]}, run=run_in(tmp_path / "sweep"), **options)
+    assert swept.runs[0].history[-1]["test"]["group"] == 16
+    assert fit(MODEL, TRAIN, run=run_in(tmp_path / "fit"), **options).best.metrics["group"] == 16

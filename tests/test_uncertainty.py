@@ -453,3 +453,8 @@ def test_entropies_of_no_probabilities_are_nan_in_a_compiled_function(name):
     members = MEMBERS.copy()
     members[0, 3] *= 2
     assert np.isnan(jax.jit(getattr(uncertainty, name))(members)).nonzero()[0].tolist() == [3]
+
+
+def test_mutual_information_of_tiny_probabilities():
+    probs = jnp.array([[[1.0, 2e-38]], [[1.0, 0.0]]])
+    assert float(uncertainty.mutual_information(probs)[0]) < 1e-6

@@ -343,3 +343,24 @@ def test_a_network_of_several_models():
     of_model = lambda i: jax.tree.map(lambda leaf: leaf[i], (params, state))
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one(*of_model(i)) for i in range(3)))
     close(found, expected)
+
+
+@pytest.mark.parametrize("layer", [cnn.dense(3), cnn.prelu()])
+def test_vmap_over_vectors(layer):
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    params, state = layer.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: leaf + 0.5, params)  # biases are not 0
+    apply = lambda params, x: layer.apply(params, state, x, train=False)[0]
+    np.testing.assert_allclose(jax.vmap(apply, (None, 0))(params, x), apply(params, x), 1e-6)
+    gradient = jax.grad(lambda params, x: jnp.sin(apply(params, x)).sum())
+    summed = jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(gradient, (None, 0))(params, x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), summed, gradient(params, x))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_vmap_over_scalars_of_several_layers(train):
+    layer = cnn.parallel(lambda a, b: a + b, jnp.sin, jnp.cos)
+    times = jnp.arange(3.0)
+    f = lambda t: layer.apply({}, {}, t, train=train)[0]
+    np.testing.assert_allclose(jax.vmap(f)(times), jnp.sin(times) + jnp.cos(times), 1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(times), jnp.cos(times) - jnp.sin(times), 1e-6)

@@ -203,3 +203,42 @@ def test_weights_that_only_have_names():
     assert (one == again).all()
     assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.2
     assert jaxcnn.weights.from_torch is weights.from_torch
+
+
+def test_the_counter_of_a_bare_batch_norm():
+    ones = np.ones(8, np.float32)
+    given = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), ones)
+    given["num_batches_tracked"] = np.array(7)
+    x = jnp.zeros((1, 4, 4, 8))
+    params, state = weights.from_torch(jaxcnn.batch_norm(), given, x=x)
+    assert weights.to_torch(jaxcnn.batch_norm(), params, state, x=x).keys() == given.keys()
+
+
+def test_what_has_no_pytorch_layout_is_refused():
+    x = jnp.zeros((1, 8, 8, 3))
+    net = jaxcnn.serial(body=jaxcnn.repeat(jaxcnn.conv(3), 2))
+    with pytest.raises(weights.WeightsError, match="body/kernel holds several kernels"):
+        weights.to_torch(net, *net.init(jax.random.key(0), x), x=x)
+    params, state = MODELS["lenet5"]().init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    with pytest.raises(weights.WeightsError, match=r"dense1/kernel has shape .* but 400 inputs"):
+        weights.to_torch("lenet5", params, state)
+    params, state = MODELS["resnet18"](10).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    with pytest.raises(weights.WeightsError, match=r"pass the layer, such as models\.resnet18"):
+        weights.to_torch("resnet18", params, state, names=[("^stem", "s")])
+
+
+def test_the_order_of_flattened_features_of_a_head_that_only_training_uses():
+    def head_in_training():
+        head = jaxcnn.serial(flatten=jaxcnn.flatten, dense=jaxcnn.dense(2, bias=False))
+
+        def apply(params, state, x, *, train, key=None):
+            y = head.apply(params, {}, x, train=train)[0] if train else None
+            return (x.mean((1, 2)), y) if train else x.mean((1, 2)), state
+
+        return jaxcnn.Layer(head.init, apply)
+
+    x = jnp.zeros((1, 2, 3, 4))
+    net = head_in_training()
+    kernel = np.arange(48, dtype=np.float32).reshape(24, 2)
+    found = weights.to_torch(net, {"dense": {"kernel": kernel}}, {}, x=x)["dense.weight"]
+    np.testing.assert_array_equal(found, kernel.reshape(2, 3, 4, 2).transpose(3, 2, 0, 1).reshape(2, 24))

@@ -123,7 +123,7 @@ def test_large_values_do_not_overflow():
 
 def test_accurate_finds_outliers():
     x, w = normal(8, 16, 16, 32), normal(3, 3, 32, 32)
-    accurate = jax.jit(_winograd.accurate)
+    accurate = jax.jit(_winograd.is_accurate)
     assert accurate(x, w)
     assert accurate(np.maximum(x, 0), w)
     sparse = np.where(np.random.default_rng(2).random(x.shape) < 0.02, x, 0)

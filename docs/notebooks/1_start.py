@@ -52,7 +52,7 @@ state
 # %% [markdown]
 # ## Training, step by step
 #
-# A loss function maps parameters and a batch to a number. `train.make_step` combines it with an optimizer to one
+# A loss function maps parameters and a batch to a number. `train.make_step` combines it with an optimizer into one
 # compiled function: the gradient of the loss and the update of the parameters.
 
 # %%

@@ -75,8 +75,9 @@ train.evaluate(cross_entropy(model), params, state, batch)
 # second network has a body that `freeze` keeps constant, so only its head is trained, from random values. The third
 # one starts from random values everywhere.
 #
-# In the first epochs, the test accuracy is far below the training accuracy. Evaluation uses the running statistics of
-# batch norm. They adapt to the new images by a tenth per step, and an epoch has only two steps.
+# In the first epochs of the first and the third network, the test accuracy is far below the training accuracy.
+# Evaluation uses the running statistics of batch norm. They adapt to the new images by a tenth per step, and an epoch
+# has only two steps.
 
 # %%
 settings = {"epochs": 20, "batch_size": 50, "optimizer": {"learning_rate": 1e-3}}

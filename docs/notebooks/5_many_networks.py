@@ -2,8 +2,8 @@
 # # Many networks
 #
 # A network is a pair of pure functions, so `jax.vmap` trains many at once in one program. This notebook searches for a
-# learning rate, measures how much results vary between seeds, and combines networks into an ensemble with calibrated
-# probabilities.
+# learning rate, measures how much results vary between seeds, combines networks into an ensemble, and calibrates the
+# probabilities of a single network.
 
 # %%
 import jax
@@ -39,7 +39,8 @@ explain.plot_learning_rates(found)
 # %% [markdown]
 # ## A sweep
 #
-# Four learning rates times four seeds are 16 networks. Each equals a call of `fit` with the same settings. The table
+# Four learning rates times four seeds are 16 networks. Each equals a call of `fit` with the same settings, up to
+# rounding. The table
 # has the mean and the standard deviation over the seeds: smaller differences may be chance.
 
 # %%

@@ -17,8 +17,8 @@ model
 # %% [markdown]
 # ## Structure
 #
-# These tables need only shapes. A multiply-add is one weight times one value. Almost all of them are in the
-# convolutions, as in most networks.
+# These tables need only shapes. A multiply-add is one multiplication by a weight and one addition. Almost all of
+# them are in the convolutions, as in most networks.
 
 # %%
 x = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)

@@ -38,7 +38,7 @@ def by_rules(name: str, describe: Callable[..., Problem], *, examples: tuple[boo
 
     def spec(*operands, models=False, **params):
         problem = problem_of(*operands, models=models, **params)
-        shape = (problem.models, *problem.result) if models else problem.result
+        shape = (problem.models, *problem.result_shape) if models else problem.result_shape
         return jax.ShapeDtypeStruct(shape, problem.dtype)
 
     plain = runner(functools.partial(choose, backend="other"))

@@ -34,8 +34,8 @@ def channel_sum(x: jax.Array) -> jax.Array:
 
 
 def broadcast(v: jax.Array, x: jax.Array) -> jax.Array:
-    """(C,), (N, *spatial, C) -> (N, *spatial, C) in v's dtype: v at each position of x."""
-    return _broadcast.bind(v, x, models=False)
+    """(C,), (N, *spatial, C) -> (N, *spatial, C) in v's dtype: v at each position of x. Of x (C,), it is v."""
+    return _broadcast.bind(v, x, models=False) if x.ndim > 1 else v
 
 
 def first_row_sum(x: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Arr
 
 
 def convolve_transposed(x: jax.Array, w: jax.Array, window: Window, groups: int, spatial: tuple[int, ...]) -> jax.Array:
-    """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` on that shape."""
+    """(N, *spatial', C), (*size, C / groups, F) -> (N, *spatial, F): the transpose of `convolve` from `spatial`."""
     options = {"window": window, "groups": groups, "precision": matmul_precision(), "models": False}
     return _input_gradient.bind(x, swap_in_out_channels(w, groups), **options, spatial=spatial)
 

@@ -1,4 +1,4 @@
-"""Convolution as sums of products of whole arrays, for groups with few channels. Nothing is copied or packed.
+"""Convolution as sums of products of whole arrays, for groups with few channels, without packing them into matrices.
 
     y[n, i, f] = sum over taps k and channels c of a group of x[n, stride * i + dilation * k - low, c] * w[k, c, f]
 
@@ -137,9 +137,9 @@ def _bands(x: jax.Array, count: int, step: int, width: int) -> jax.Array:
 def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:
     """Without groups: dw[k, c, f] = sum over positions p of shifted(x, k)[p, c] * dy[p, f], in a loop over rows.
 
-    As in `forward`, with positions of dy instead of taps. Each example has its own sums, which stay in a cache. One
-    loop adds the outer products of about 28 positions to them, for 16 features at a time: their values of dy fill most
-    of the 32 vector registers. If the channels fill the lanes better, x and dy change places.
+    Each example has its own sums, which stay in a cache. An iteration of the loop adds about 28 outer products, one per
+    position, to the sums of 16 features: their 28 vectors of dy fill most of the 32 vector registers. If channels fill
+    the lanes better than features, x and dy change places.
     """
     if len(problem.spatial) == 1:  # treat a signal as an image with one column
         size, stride, dilation, padding, input_dilation = problem.window
@@ -159,22 +159,22 @@ def kernel_gradient_by_position(x: jax.Array, dy: jax.Array, problem: Problem) -
     shape = x.shape[0], blocks, k_rows, k_columns, narrow, LANES
     x_dims, dy_dims = ((0, 2, 3, 1, 5), (0, 4)) if channels_in_lanes else ((0, 2, 3, 4), (0, 1, 5))
 
-    def add(sums, row, rows):
+    def add(sums, first_row, count):
         span_rows, span_columns = d_rows * (k_rows - 1) + 1, d_columns * (k_columns - 1) + 1
-        x_rows = _copied_rows(xp, row * s_rows, s_rows * (rows - 1) + span_rows)
-        dy_rows = _copied_rows(dyp, row, rows)
+        x_rows = _copied_rows(xp, first_row * s_rows, s_rows * (count - 1) + span_rows)
+        dy_rows = _copied_rows(dyp, first_row, count)
         if channels_in_lanes:
             x_rows = x_rows.reshape(*x_rows.shape[:-1], blocks, LANES)
         else:
             dy_rows = dy_rows.reshape(*dy_rows.shape[:-1], blocks, LANES)
         windows = (
             x_rows[:, top : top + span_rows : d_rows, left : left + span_columns : d_columns]
-            for top, left in itertools.product(range(0, s_rows * rows, s_rows), range(0, s_columns * width, s_columns))
+            for top, left in itertools.product(range(0, s_rows * count, s_rows), range(0, s_columns * width, s_columns))
         )
-        positions = (dy_rows[:, i, j] for i, j in np.ndindex(rows, width))
+        positions = (dy_rows[:, i, j] for i, j in np.ndindex(count, width))
         products = (
-            lax.broadcast_in_dim(x, shape, x_dims) * lax.broadcast_in_dim(dy, shape, dy_dims)
-            for x, dy in zip(windows, positions, strict=True)
+            lax.broadcast_in_dim(window, shape, x_dims) * lax.broadcast_in_dim(position, shape, dy_dims)
+            for window, position in zip(windows, positions, strict=True)
         )
         return _sum_in_loops(products, sums)
 

@@ -1,7 +1,8 @@
 """Grouped convolution as a few dense convolutions with block-diagonal kernels, which are faster than many small ones.
 
-A block merges groups with up to 32 channels in total. The result is exact only if all values are finite, because zero
-weights turn infinity into NaN.
+A block merges groups with up to 32 channels in total. Its zero weights turn an infinite input into NaN in the outputs
+of the other groups, so `_rules` uses the convolution only for finite inputs. The kernel gradient is exact for all
+values.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ _UNROLLED = 8  # maximum number of unrolled blocks; a loop compiles faster
 def convolution(x: jax.Array, w: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
     """The convolution, block by block; `compute` computes each block."""
     kernels = _block_diagonal(w, problem)
-    block = _block(problem)
+    block = _block_problem(problem)
     parts = _map_blocks(lambda part, kernel: compute(part, kernel, block), _split(x, len(kernels)), kernels)
     return _join(parts)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem, compute: Algorithm) -> jax.Array:
-    """The kernel gradient; `compute` computes each block. Only its diagonal groups are kept."""
-    merged, block = _merged(problem), _block(problem)
+    """The kernel gradient; `compute` computes each block. Only the diagonal groups of a block are kept."""
+    merged, block = _merged(problem), _block_problem(problem)
     count = problem.groups // merged
 
     def diagonal_groups(x, dy):
@@ -38,7 +39,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, problem: Problem, compute: Algo
     return jnp.moveaxis(kernels, 0, -3).reshape(problem.kernel_shape)
 
 
-def _block(problem: Problem) -> Problem:
+def _block_problem(problem: Problem) -> Problem:
     """The problem of one block, without groups."""
     blocks = problem.groups // _merged(problem)
     return problem._replace(channels=problem.channels // blocks, features=problem.features // blocks, groups=1)

@@ -1,4 +1,4 @@
-"""Convolutions, pools and their gradients with plain `lax` operations: the default for all backends."""
+"""Convolutions, pools and their gradients with plain `lax` operations: the last rule of each table."""
 
 from collections.abc import Callable
 from typing import Any

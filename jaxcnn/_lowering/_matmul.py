@@ -1,4 +1,4 @@
-"""Convolutions as matrix products: of one position or patch per output directly, all others with im2col and col2im.
+"""Convolutions as matrix products: directly if each output reads one position or patch, else by im2col and col2im.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006.
 """

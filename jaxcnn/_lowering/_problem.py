@@ -45,7 +45,7 @@ class Problem(NamedTuple):
         return (*self.window.size, self.channels_per_group, self.features)
 
     @property
-    def result(self) -> tuple[Any, ...]:
+    def result_shape(self) -> tuple[Any, ...]:
         """The shape of the operation's result, for one model."""
         if self.operation == "kernel gradient":
             return self.kernel_shape

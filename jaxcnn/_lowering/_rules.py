@@ -4,7 +4,8 @@
     choose(problem)               the first rule that fits the problem and is faster than the following ones
     with forced("im2col"): ..     forces another rule, in a test or a benchmark
 
-A CPU uses the tables; other backends use `lax`. Each platform of an exported program gets its own choice.
+A CPU uses the tables; other backends use the last rule that fits, which is `lax` for all but gradients of dilated max
+pools. Each platform of an exported program gets its own choice.
 """
 
 import contextlib
@@ -51,7 +52,7 @@ class Rule(NamedTuple):
     fits: Callable[[Problem], bool] = _always  # whether it can compute the problem
     faster: Callable[[Problem], bool] = _always  # whether it is faster than all following rules
     # whether `vmap` of it computes several models faster than a loop over them. It is false for library calls, which
-    # have no form for several models, for `lax.cond`, whose branches `vmap` computes both, and for large buffers.
+    # take one model, for `lax.cond`, of which `vmap` computes both branches, and for large buffers.
     vmapped: Callable[[Problem], bool] = _never
 
 
@@ -62,7 +63,7 @@ def table(operation: str) -> str:
 
 
 def choose(problem: Problem, exclude: Collection[str] = (), backend: str = "cpu") -> Rule:
-    """The rule for the problem, excluding the names in `exclude`."""
+    """The rule for the problem, without those in `exclude`: the first that fits and is faster; off a CPU, the last."""
     rules = [rule for rule in TABLES[problem.operation] if rule.name not in exclude]
     if backend != "cpu":
         return next(rule for rule in reversed(rules) if rule.fits(problem))
@@ -205,7 +206,7 @@ def _by_position_faster(problem: Problem) -> bool:
     """Few channels or features, short rows, and sums that fit into a cache.
 
     The sums must be large enough for the overhead of the loop, and the positions numerous enough for the sums of each
-    example.
+    example. Also for several models with one example each, as in gradients per example.
     """
     examples, channels, features = problem.examples, problem.channels, problem.features
     if problem.models != 1 and examples == 1:
@@ -248,7 +249,7 @@ def _rotated_vmapped(problem: Problem) -> bool:
     return choose(convolution).vmapped(convolution)
 
 
-_blocks = functools.partial(_grouped.convolution, compute=_compute)
+_grouped_convolution = functools.partial(_grouped.convolution, compute=_compute)
 _GROUPED = "a few dense blocks are faster than many small groups; lax if a value is not finite"
 _SLICES = "XLA's 2-D convolutions are faster than its 3-D ones"
 _TAPS = "one slice per tap is vectorized, `reduce_window` is not"
@@ -294,13 +295,15 @@ TABLES = {
             faster=_direct_faster,
             vmapped=_always,
         ),
-        Rule("grouped", if_finite(_blocks, _lax.forward), _GROUPED, fits=_in_groups, faster=_grouped_faster),
+        Rule(
+            "grouped", if_finite(_grouped_convolution, _lax.forward), _GROUPED, fits=_in_groups, faster=_grouped_faster
+        ),
         Rule(
             "pointwise", _matmul.pointwise, "one tap: a product of two matrices", fits=_pointwise_fits, vmapped=_always
         ),
         Rule(
             "winograd",
-            run_if(_winograd.accurate, _winograd_forward, _without_winograd),
+            run_if(_winograd.is_accurate, _winograd_forward, _without_winograd),
             "many channels: a third fewer products; the next rule for outliers",
             fits=lambda p: _dense(p) and bool(_winograd.waste(p)),
             faster=_winograd.is_faster,
@@ -333,7 +336,7 @@ TABLES = {
         ),
         Rule(
             "grouped",
-            if_finite(_blocks, functools.partial(_rotated, compute=_lax.forward)),
+            if_finite(_grouped_convolution, functools.partial(_rotated, compute=_lax.forward)),
             _GROUPED,
             fits=_in_groups,
             faster=_grouped_gradient_faster,
@@ -369,7 +372,7 @@ TABLES = {
         Rule(
             "by position",
             _direct.kernel_gradient_by_position,
-            "few channels or features, or models with few examples: the sums of an example fit into a cache",
+            "few channels or features, or several models of one example: the sums of an example fit into a cache",
             fits=_dense_1d_2d,
             faster=_by_position_faster,
             vmapped=_always,
@@ -377,7 +380,7 @@ TABLES = {
         Rule(
             "winograd gradient",
             run_if(
-                functools.partial(_winograd.accurate, growth=_winograd_gradient.GROWTH),
+                functools.partial(_winograd.is_accurate, growth=_winograd_gradient.GROWTH),
                 _winograd_gradient.kernel_gradient,
                 functools.partial(_compute, exclude=("winograd gradient",)),
             ),

@@ -11,8 +11,8 @@ in its own window. Larger tiles, such as F(4, 3), use inputs that cancel only in
 would affect outputs outside of its window.
 `jax.default_matmul_precision("highest")` disables this algorithm.
 
-Source: S. Winograd (1980), Arithmetic Complexity of Computations; A. Lavin and S. Gray (2016), Fast Algorithms for
-Convolutional Neural Networks.
+Source: Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast algorithms for convolutional
+neural networks", 2016.
 """
 
 import math
@@ -35,7 +35,7 @@ _OUT, _TAPS, _IN = 2, 3, 4
 _MIN_CHANNELS = 256  # with fewer, the input transform costs more than the products save
 _MIN_CHANNELS_DEPTH = 32  # likewise along the first dimension of a volume, where the transform adds whole slices
 _MAX_WASTE = 6 / 5  # maximum ratio of computed to used positions
-_MAX_PEAK = 16  # maximum ratio of root mean square to mean magnitude: of the inputs or the kernel, in sums of 16
+_MAX_PEAK = 16  # of norm * sqrt(size) / sum of |x|, with the norm of sums of 16: 4 for equal values, sqrt(size) for one
 
 
 def waste(problem: Problem) -> dict[int, float]:
@@ -80,7 +80,7 @@ def is_faster(problem: Problem) -> bool:
     return enough_channels and enough_positions and ratio <= _MAX_WASTE
 
 
-def accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Array:
+def is_accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Array:
     """Whether products of x and w are as accurate as without this algorithm: no overflow, and no outliers.
 
     False for NaN, infinity and values whose sums may overflow, because infinity minus infinity is NaN. Outliers add

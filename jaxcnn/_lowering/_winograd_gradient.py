@@ -20,8 +20,8 @@ In a block, the values of x that a tap does not read cancel only up to rounding 
 are left to the next rule. These points have the error of a sum of products in float32; the usual ones, 0, 1, -1, 2 and
 -2, have four times as much. `jax.default_matmul_precision("highest")` disables this algorithm.
 
-Source: A. Lavin and S. Gray (2016), Fast Algorithms for Convolutional Neural Networks; A. Toom (1963), The Complexity
-of a Scheme of Functional Elements Realizing the Multiplication of Integers.
+Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; Toom, "The complexity of a scheme of
+functional elements realizing the multiplication of integers", 1963.
 """
 
 import functools

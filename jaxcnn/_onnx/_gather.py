@@ -23,7 +23,7 @@ def gather(graph: Graph, params: Any, result: Any, x: Tensor, indices: Value) ->
     along_axis = numbers.operand_batching_dims == numbers.start_indices_batching_dims and not numbers.offset_dims
     along_axis = along_axis and len(indices.shape) == len(x.shape) + 1
     if along_axis and len(dims) == 1 and numbers.collapsed_slice_dims == dims:
-        return _take_along_axis(graph, result, x, indices, dims[0])
+        return _take_along_axis(graph, params, result, x, indices, dims[0])
     if not isinstance(indices, Constant) or numbers.operand_batching_dims:
         return _gather_nd(graph, params, result, x, indices)
     index = indices.full()
@@ -71,8 +71,7 @@ def _progression(values: np.ndarray) -> tuple[int, int, int] | None:
     return start, end if end >= 0 else -(2**31), step
 
 
-def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Any, dim: int) -> Value:
-    """An index out of bounds is an error of the runtime."""
+def _take_along_axis(graph: Graph, params: Any, result: Any, x: Tensor, indices: Any, dim: int) -> Value:
     layout = channels_first(rank := len(x.shape))
     spec = jax.ShapeDtypeStruct(indices.shape[:-1], indices.dtype)
     index = arranged(graph, squeeze(graph, {"dimensions": (rank,)}, spec, indices), layout)
@@ -81,6 +80,8 @@ def _take_along_axis(graph: Graph, result: Any, x: Tensor, indices: Any, dim: in
     largest = graph.producer(cast.inputs[0] if cast else index, "ArgMax")
     if largest and largest.inputs == (name,) and largest.attributes["axis"] == axis:
         return _largest(graph, result, x, dim)
+    if "PROMISE_IN_BOUNDS" not in str(params["mode"]):  # for GatherElements, an index out of bounds is an error
+        return _gather_nd(graph, params, result, x, indices)
     return tensor(graph.add("GatherElements", name, index, axis=axis), layout, result)
 
 

@@ -41,7 +41,7 @@ class Graph:
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Append a node and return the name of its output."""
         key = (op, inputs, repr(attributes))
-        if key not in self._names:
+        if self._names.get(key) not in self.nodes:  # new, or removed as unused
             name = self._names[key] = self._unused(f"{self.scope}/{op}" if self.scope else op)
             self.nodes[name] = Node(op, inputs, name, attributes, self.scope)
         return self._names[key]

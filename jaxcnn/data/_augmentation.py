@@ -89,6 +89,8 @@ def compose(
         if not augments:
             return images
         batch = images if isinstance(images, dict) else {"image": images}
+        if not hasattr(batch.get("image"), "shape"):
+            raise TypeError(f'compose needs images or a batch {{"image": .., "label": ..}}, got {short_repr(images)}')
         image, label = batch["image"], batch.get("label")
         planes = None
         moves = augment_labels and any(isinstance(augment, Geometric) for augment in augments)

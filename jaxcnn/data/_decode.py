@@ -129,7 +129,7 @@ def with_budget(decode: Callable[[pathlib.Path, Callable[[int], None]], Any]) ->
         try:
             with budget.reservation() as reserve:  # held until `decode` has released its images
                 return decode(path, reserve)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # pillow raises many types of errors for damaged files
             raise DataError(f"{_name(path)}: cannot be read as an image: {_reason(path, error)}") from error

@@ -9,9 +9,11 @@ from jaxcnn.data._error import DataError
 
 
 def file_path(name: str, path: Any) -> pathlib.Path:
-    """Return the argument called `name` as a path, or raise TypeError if it is not one."""
+    """Return the argument called `name` as a path, with the home folder for ~, or raise TypeError if it is not one."""
     try:
-        return pathlib.Path(path)
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # an unknown user
+        raise DataError(f"{name}: {error}") from error
     except TypeError as error:
         raise TypeError(f"{name} must be a str or an os.PathLike, got {short_repr(path)}") from error
 

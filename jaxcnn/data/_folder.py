@@ -21,7 +21,18 @@ from jaxcnn.data._load import Dataset
 
 _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".py")  # no warning
-_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")  # created by operating systems
+# Created by operating systems and network storage.
+_SYSTEM_FILES = (
+    "__MACOSX",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    "@eaDir",
+    "#recycle",
+)
 
 
 class Files(NamedTuple):

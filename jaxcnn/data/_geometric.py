@@ -119,7 +119,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
     def augment(key, image, when, fill=None):
         check_spatial("alternating_flip", image, (2, 3))
-        first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index)) & 1
+        first = jax.random.bits(jax.random.fold_in(jax.random.key(seed), when.index), dtype=jnp.uint32) & 1
         flipped = (first.astype(jnp.int32) + jnp.asarray(when.epoch).astype(jnp.int32)) % 2 == 1
         return jnp.where(flipped, jnp.flip(image, -2), image)
 

@@ -40,7 +40,8 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
             expected = math.prod(shape)
             if math.prod(max(size, 1) for size in shape) > _MAX_BYTES:
                 raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, found a header for {shape}")
-            body = b"".join(_chunks(file, expected + 1))  # stops a gzip file that decompresses to more
+            # A bytearray, so that the array is writable. One byte more stops a gzip file that decompresses to more.
+            body = bytearray().join(_chunks(file, expected + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if len(body) != expected:

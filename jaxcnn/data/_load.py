@@ -12,6 +12,7 @@ from jaxcnn._path import expected_one_of
 from jaxcnn.data._cifar import read_cifar, unpack
 from jaxcnn.data._download import Remote, fetch
 from jaxcnn.data._error import DataError
+from jaxcnn.data._file_path import folder_path
 from jaxcnn.data._idx import read_idx
 from jaxcnn.data._sources import SOURCES, SPLITS, Digits, Images
 
@@ -140,9 +141,9 @@ def _fetched(
 def base_folders(root: str | os.PathLike | None) -> list[pathlib.Path]:
     """Return the folders to search, in order."""
     if root is not None:
-        return [pathlib.Path(root).expanduser()]
+        return [folder_path(root)]
     configured = os.environ.get("JAXCNN_DATA")
-    return [*([pathlib.Path(configured)] if configured else []), _cache()]
+    return [*([folder_path(configured)] if configured else []), _cache()]
 
 
 def _cache() -> pathlib.Path:

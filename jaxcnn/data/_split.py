@@ -38,15 +38,15 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
         raise TypeError(
             f"train_test_split needs a Dataset, got {short_repr(dataset)}; make one by data.Dataset(images, labels)"
         )
-    labels = np.asarray(dataset.labels)
-    if labels.shape[:1] != (len(dataset.images),):
+    images, labels = np.asarray(dataset.images), np.asarray(dataset.labels)
+    if labels.shape[:1] != images.shape[:1]:
         raise DataError(
-            f"train_test_split needs one label per image, got {len(dataset.images)} images and labels {labels.shape}"
+            f"train_test_split needs one label per image, got {len(images)} images and labels {labels.shape}"
         )
     if not len(labels):
         raise DataError("train_test_split needs at least 2 examples, got 0")
     stratified = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
-    groups = labels if stratified else np.zeros(len(dataset.images), int)
+    groups = labels if stratified else np.zeros(len(images), int)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(groups))
     is_test = np.zeros(len(groups), bool)
@@ -56,6 +56,7 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
             named = 0 <= group < len(dataset.classes)
             of_class = f" of class {dataset.classes[group] if named else group}" if stratified else ""
             raise DataError(f"train_test_split needs at least 2 examples{of_class}, got {len(members)}")
-        is_test[members[: min(len(members) - 1, max(1, round(test_fraction * len(members))))]] = True
-    select = lambda at: Dataset(dataset.images[at], labels[at], dataset.classes)
+        count = round(test_fraction * len(members))
+        is_test[members[: min(max(count, 1), len(members) - 1)]] = True  # at least one of each
+    select = lambda at: Dataset(images[at], labels[at], dataset.classes)
     return select(order[~is_test[order]]), select(order[is_test[order]])

@@ -13,6 +13,7 @@ from jaxcnn._extra import MissingExtraError
 from jaxcnn._layer import short_repr
 from jaxcnn._window import check_integer
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
+from jaxcnn.data._error import DataError
 from jaxcnn.data._file_path import file_path
 from jaxcnn.data._folder import Files, check_classes, list_images
 
@@ -114,10 +115,14 @@ def image_stream(
 def _fingerprint(root: str | os.PathLike, files: Files, seed: int | None) -> str:
     """Return a checksum of file names, sizes, labels and order. The contents are not read."""
     base = pathlib.Path(root).expanduser()
-    lines = [
-        f"{label} {path.relative_to(base).as_posix()} {path.stat().st_size}"
-        for label, path in zip(files.labels, files.paths, strict=True)
-    ]
+
+    def line(label: int, path: pathlib.Path) -> str:
+        try:
+            return f"{label} {path.relative_to(base).as_posix()} {path.stat().st_size}"
+        except OSError as error:  # such as a link to a file that does not exist
+            raise DataError(f"{path}: cannot be read: {error}") from error
+
+    lines = map(line, files.labels, files.paths)
     return f"{zlib.crc32(chr(10).join(lines).encode(errors='surrogateescape')):08x} seed {seed}"
 
 

@@ -28,7 +28,7 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
 from jaxcnn._key import check_key
-from jaxcnn._layer import short_repr
+from jaxcnn._layer import as_floating, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, is_concrete, values_between
 from jaxcnn.data._augmentation import Augment, compose, uniform
@@ -63,6 +63,8 @@ def corrupt(images: Any, name: str, severity: int, key: jax.Array) -> jax.Array:
         raise ValueError(f"corrupt: unknown corruption {name!r}; {expected_one_of(name, CORRUPTIONS)}")
     if np.ndim(images) != 4:
         raise ValueError(f"corrupt needs images (N, H, W, C), got {short_repr(images)}; add the missing dimension")
+    if jnp.result_type(images) != jnp.uint8:
+        images = as_floating(images, "corrupt")
     if is_concrete(images) and np.size(images):
         check_finite("corrupt: images", images)
         if not values_between(images, 0, 1):

@@ -16,7 +16,8 @@ def filters(params: Params, path: str | None = None) -> jax.Array:
     Args:
         params: parameters of a model.
         path: path of the convolution, for example "conv1". The default is the convolution with the fewest input
-            channels, which usually receives the image. (JAX sorts parameters by name, not by order of execution.)
+            channels per group, which usually receives the image. (JAX sorts parameters by name, not by order of
+            execution.)
 
     Raises:
         ValueError: if no convolution has this path, or if the default is ambiguous.
@@ -66,4 +67,5 @@ def feature_maps(
 
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", 2014.
     """
-    return capture(as_layer(model), pattern).apply(params, state, x, train=False)[0][1]
+    maps = capture(as_layer(model), pattern).apply(params, state, x, train=False)[0][1]
+    return {path: y for path, y in maps.items() if y is not None}  # an auxiliary head has no output in evaluation

@@ -86,6 +86,10 @@ def feature_visualization(
         a = probe.apply(params, state, x, train=False)[0][1][layer]
         return a.reshape(len(a), -1, a.shape[-1]).mean(1)  # (N, channels)
 
+    output = jax.eval_shape(lambda x: probe.apply(params, state, x, train=False)[0][1][layer], x)
+    if not isinstance(output, jax.ShapeDtypeStruct) or output.ndim < 2 or output.shape[0] != x.shape[0]:
+        found = getattr(output, "shape", output)
+        raise ValueError(f"{name} needs a layer with output (N, ..., C), but the output of {layer!r} is {found}")
     channel = checked_classes(f"{name}: channel", channel, *jax.eval_shape(activation, x).shape)
 
     def score(x, shift):

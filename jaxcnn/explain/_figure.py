@@ -97,13 +97,21 @@ def number_tiles(axis: Any, numbers: np.ndarray, size: int, length: int) -> None
     axis.set_ticks(centers[step], numbers[step])
 
 
+def finite_range(x: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest finite value; (0, 0) if there is none."""
+    finite = x[np.isfinite(x)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
 def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
     """Draw an image (H, W, 1) or (H, W, 3) with its values rescaled to the range from `low` to `high`."""
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(f"an image must be (H, W, C) with 1 or 3 channels, got shape {image.shape}")
-    image = image.astype(float) - image.min()
-    image = low + (high - low) * image / (image.max() or 1)
-    ax.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
+    smallest, largest = finite_range(image)
+    relative = (np.clip(image.astype(float), smallest, largest) - smallest) / (largest - smallest or 1)
+    image = low + (high - low) * relative
+    opacity = np.isfinite(image).all(-1, keepdims=True)  # NaN is transparent
+    ax.imshow(np.concatenate([np.broadcast_to(np.nan_to_num(image), (*image.shape[:2], 3)), opacity], -1))
     ax.set(xticks=[], yticks=[])
 
 
@@ -116,7 +124,7 @@ def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed
         show(top, x[i])
         top.set_title(f"example {i}" if titles is None else titles[i], parse_math=False)
         show(bottom, x[i].mean(-1, keepdims=True), 0.35, 0.75)
-        relative = values[i] / (np.abs(values[i]).max() or 1)
+        relative = values[i] / (max(map(abs, finite_range(values[i]))) or 1)
         drawn = bottom.imshow(relative, cmap=colors, vmin=-1 if signed else 0, vmax=1)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("attribution" if signed else "Grad-CAM")

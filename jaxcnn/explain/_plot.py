@@ -24,6 +24,7 @@ from jaxcnn.explain._figure import (
     VERMILLION,
     color_bar,
     diverging,
+    finite_range,
     mosaic,
     new_figure,
     number_tiles,
@@ -31,6 +32,8 @@ from jaxcnn.explain._figure import (
     require_matplotlib,
     show,
 )
+
+_NAME = 24  # characters of a class name next to a matrix
 
 
 def plot_filters(kernels: Any) -> "Figure":
@@ -49,7 +52,7 @@ def plot_filters(kernels: Any) -> "Figure":
     if kernels.ndim != 4:
         raise ValueError(f"plot_filters needs (features, H, W, C), got shape {kernels.shape}")
     features, height, width, channels = kernels.shape
-    largest = np.abs(kernels).max() or 1.0
+    largest = max(map(abs, finite_range(kernels))) or 1.0
     if channels in (1, 3):
         columns = min(features, max(8, math.ceil(math.sqrt(features))))
         rows = math.ceil(features / columns)
@@ -80,7 +83,8 @@ def plot_filters(kernels: Any) -> "Figure":
 def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: int = 16) -> "Figure":
     """Plot the activations for one example, as returned by `feature_maps`: one row per layer, one tile per channel.
 
-    The colors of each row range from its smallest to its largest value. Activations (N, features) are a row of cells.
+    The colors of each row range from its smallest to its largest finite value. Activations (N, features) are a row of
+    cells.
 
     Args:
         maps: activations (N, H, W, C) or (N, features) by path.
@@ -103,15 +107,16 @@ def plot_feature_maps(maps: Mapping[str, Any], example: int = 0, *, channels: in
     heights = [0.65 if row.ndim == 3 else 0.3 for row in rows.values()]
     figure, axes = new_figure(len(rows), 1, 10, sum(heights) + 0.35 * len(rows), height_ratios=heights)
     for ax, (path, row) in zip(axes[:, 0], rows.items(), strict=True):
-        title = f"{path} {row.shape}, from {row.min():.3g} to {row.max():.3g}"
+        low, high = finite_range(row)
+        title = f"{path} {row.shape}, from {low:.3g} to {high:.3g}"
         ax.set_title(title, loc="left", color=INK, size=10)
         ax.set(xticks=[], yticks=[])
         if row.ndim == 1:
-            ax.imshow(row[None], cmap="viridis", aspect="auto")
+            ax.imshow(row[None], cmap="viridis", aspect="auto", vmin=low, vmax=high)
             continue
         tiles = np.full((1, channels, *row.shape[:2], 1), np.nan)  # the same number of tiles in all rows
         tiles[0, : row.shape[-1], ..., 0] = row[..., :channels].transpose(2, 0, 1)
-        ax.imshow(mosaic(tiles), cmap="viridis", vmin=row.min(), vmax=row.max())
+        ax.imshow(mosaic(tiles), cmap="viridis", vmin=low, vmax=high)
         ax.spines[:].set_visible(False)
     return figure
 
@@ -224,9 +229,9 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str] | None = None) -> 
         title=f"accuracy {accuracy:.2%} on {matrix.sum():,} examples", xlabel="predicted class", ylabel="true class"
     )
     ticks = np.arange(0, n, math.ceil(n / 25))
-    names = [names[i] for i in ticks]
-    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
-    axes.set_yticks(ticks, names)
+    names = [names[i] if len(names[i]) <= _NAME else f"{names[i][: _NAME - 2]}.." for i in ticks]
+    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0, parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
     if n <= 20:
         for (row, column), fraction in np.ndenumerate(fractions):
             text = f"{matrix[row, column]:,}" if matrix[row, column] else ""
@@ -280,7 +285,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
         >>> history = [{"epoch": i, "train": {"loss": 1 / i}, "test": {"loss": 2 / i}} for i in (1, 2, 3)]
         >>> figure = jaxcnn.explain.plot_curves(history)
     """
-    parts = [part for record in history for part in (record["train"], record.get("test", {}))]
+    history = [record for record in history if "epoch" in record]  # the log may have lines of the user's own
+    parts = [record.get(part, {}) for record in history for part in ("train", "test")]
     names = {name for part in parts for name, value in part.items() if not isinstance(value, list)}
     metrics = sorted(names, key=lambda name: (name != "loss", name))
     if not metrics:

@@ -180,10 +180,9 @@ def grad_cam(
         return probe.apply(params, state, x, train=False, offsets=offsets)[0]
 
     shape = jax.eval_shape(outputs, {})[1][layer]
-    if shape.ndim != x.ndim:
-        raise ValueError(
-            f"grad_cam needs a layer with output (N, *spatial, C), but the output of {layer!r} is {shape.shape}"
-        )
+    if not isinstance(shape, jax.ShapeDtypeStruct) or shape.ndim != x.ndim:
+        found = getattr(shape, "shape", shape)
+        raise ValueError(f"grad_cam needs a layer with output (N, *spatial, C), but the output of {layer!r} is {found}")
 
     def score(offset):
         logits, activations = outputs({layer: offset})

@@ -78,7 +78,8 @@ def resnet(
         dropout: dropout rate before the last layer.
 
     Raises:
-        TypeError, ValueError: for an unknown design, or a reduction or output_stride that is not possible.
+        TypeError, ValueError: for an unknown design, a reduction or output_stride that is not possible, or groups or a
+            width without bottleneck blocks.
 
     Example:
         >>> model = jaxcnn.models.resnet18(classes=10)
@@ -93,6 +94,8 @@ def resnet(
     """
     check_choice("resnet", "design", design, DESIGNS)
     check_integer("resnet", "reduction", reduction)
+    if not bottleneck and (groups, width) != (1, 64):
+        raise ValueError(f"resnet: groups={groups} and width={width} have no effect without bottleneck blocks")
 
     def conv3x3(features, stride, dilation, groups):
         return conv(features, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False)

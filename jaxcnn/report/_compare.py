@@ -12,7 +12,7 @@ from jaxcnn.report._drawing import css_color, legend, swatch
 from jaxcnn.report._page import Html, joined, sections_page, table, tag, write_page
 from jaxcnn.report._run_files import read_run
 from jaxcnn.report._settings import setting_text
-from jaxcnn.report._sweep import logged_sweep
+from jaxcnn.report._sweep import logged_runs, logged_sweep
 from jaxcnn.report._training import duration, metric_text
 from jaxcnn.train._config import flat_entries
 from jaxcnn.train._event import PART_NAMES, scalar_metrics
@@ -93,7 +93,7 @@ def _read(name: str, folder: pathlib.Path) -> _Compared:
     # The settings of `fit` are at the top level of a config or one level below.
     levels = [part for part in (config, *config.values()) if isinstance(part, dict)]
     watch = next((part["watch"] for part in levels if isinstance(part.get("watch"), str)), "")
-    if swept := [record for record in records if "history" in record]:
+    if swept := logged_runs(records):
         try:
             best = logged_sweep(swept).best
         except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn._loss import Batch
 from jaxcnn.data import Dataset, Stream
 from jaxcnn.data._source import as_batch
+from jaxcnn.explain._figure import finite_range
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
 
@@ -94,7 +95,9 @@ def shrink(x: Any, max_side: int, method: str = "linear") -> Any:
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
     """uint8 images (N, H, W, 1 or 3). Values outside 0 to 1 are rescaled to this range."""
-    x = np.nan_to_num(np.asarray(images, np.float32)).astype(float)
+    x = np.asarray(images, float)
     x = x if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 1.0)
+    smallest, largest = finite_range(x)
+    low, high = min(smallest, 0.0), max(largest, 1.0)
+    x = np.nan_to_num(x, nan=0.0, posinf=high, neginf=low)
     return np.round(255 * (x - low) / (high - low)).astype(np.uint8)

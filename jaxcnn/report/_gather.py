@@ -87,7 +87,8 @@ def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state
             parts.append(columns_of(task, np.asarray(output, np.float32), labels))
     if spec is None:
         raise DataError("gather: data must have at least one example with a weight above 0")
-    fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers} if 3 <= spec.ndim <= 5 else {}
+    has_fields = 3 <= spec.ndim <= 5 and jnp.issubdtype(spec.dtype, jnp.floating)
+    fields = {layer.path: layer.fields for layer in receptive_field(model, spec).layers} if has_fields else {}
     info: dict[str, Any] = {"size": spec.shape[1:3], "maps": [], "first": None, "worked": None}
     arrays: dict[str, Any] = {}
     if task == "classification":

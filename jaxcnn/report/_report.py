@@ -12,7 +12,7 @@ from jaxcnn.report._network import network_sections
 from jaxcnn.report._page import Html, joined, sections_page, tag, write_page
 from jaxcnn.report._run_files import read_run
 from jaxcnn.report._settings import settings
-from jaxcnn.report._sweep import logged_sweep, sweep_section
+from jaxcnn.report._sweep import logged_runs, logged_sweep, sweep_section
 from jaxcnn.report._training import duration, metric_text, training
 from jaxcnn.train._event import PART_NAMES, scalar_metrics
 
@@ -45,7 +45,7 @@ def report(run_folder: str | os.PathLike, *, epochs: int | None = None) -> pathl
     """
     folder = pathlib.Path(run_folder)
     (about, logged), found = read_run(folder), read_gathered(folder)
-    records, runs = ([record for record in logged if name in record] for name in ("epoch", "history"))
+    records, runs = [record for record in logged if "epoch" in record], logged_runs(logged)
     sections = {"Sweep": sweep_section(logged_sweep(runs))} if runs else {"Training": training(records)}
     if figures := figure_section(folder):
         sections["Figures"] = figures

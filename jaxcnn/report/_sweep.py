@@ -14,6 +14,11 @@ from jaxcnn.train._sweep_result import SweepResult, SweepRun
 _COLORED = 7  # groups with a color of their own; the rest is gray
 
 
+def logged_runs(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of a log that `sweep` wrote, one per run."""
+    return [record for record in records if {"settings", "history", "watch", "nonfinite_step"} <= record.keys()]
+
+
 def logged_sweep(records: Sequence[dict[str, Any]]) -> SweepResult:
     """The runs that `sweep` logged, without parameters."""
     runs = [SweepRun(record["settings"], record["history"], {}, {}, record["nonfinite_step"]) for record in records]

@@ -48,7 +48,9 @@ def _segmentation(info: Info, arrays: Arrays) -> list[Html]:
             image(overlay(classes, pixels), f"{kind} classes of image {i}: {_fractions(classes, names)}")
             for kind, classes in (("True", true), ("Predicted", guess))
         ]
-        return figure(_row(shown), tag("strong", f"Image {i}"), f" {1 - arrays['error'][n]:.1%} correct")
+        right = 1 - arrays["error"][n]
+        text = "no position counts" if np.isnan(right) else f"{right:.1%} correct"
+        return figure(_row(shown), tag("strong", f"Image {i}"), f" {text}")
 
     order = "The image, its true classes and the predicted classes." if "input" in arrays else "True, then predicted."
     return parts + _groups(order, map(item, range(len(images))), "wide")

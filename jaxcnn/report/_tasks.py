@@ -42,21 +42,17 @@ def columns_of(task: str, output: np.ndarray, label: np.ndarray) -> Columns:
     """Arrays of one batch. Arrays named "counts" are added over batches, others concatenated."""
     if task in ("segmentation", "masks"):
         right, counts = _compared(task, output, label)
-        with np.errstate(invalid="ignore"):  # an image may have no position that counts
-            return {"counts": counts, "error": 1 - np.nanmean(right, tuple(range(1, right.ndim)))}
+        positions = tuple(range(1, right.ndim))
+        counted = np.isfinite(right).sum(positions)
+        with np.errstate(invalid="ignore"):  # NaN for an image without a position that counts
+            return {"counts": counts, "error": 1 - np.nansum(right, positions) / counted}
     if task == "reconstruction":
         difference = (output - label).reshape(len(label), -1)
         return {"error": np.square(difference).mean(1), "absolute": np.abs(difference).mean(1)}
-    if task == "classification" and label.ndim == 2:
-        label = label.argmax(1)
-    return (
-        {"output": output, "label": label}
-        if task == "classification"
-        else {
-            "output": output.reshape(len(output), -1),
-            "label": np.asarray(label, np.float32).reshape(len(label), -1),
-        }
-    )
+    if task == "classification":
+        return {"output": output, "label": label.argmax(1) if label.ndim == 2 else label}
+    rows = lambda x: np.asarray(x, np.float32).reshape(len(x), -1)
+    return {"output": rows(output), "label": rows(label)}
 
 
 def together(parts: Sequence[Columns]) -> Columns:
@@ -79,16 +75,17 @@ def _compared(task: str, output: np.ndarray, label: np.ndarray) -> tuple[np.ndar
     return np.where(valid, right, np.nan), counts
 
 
-def shown(error: np.ndarray) -> list[int]:
-    """The first examples, and those with the largest errors among the others."""
-    worst = np.argsort(-np.nan_to_num(error, nan=np.inf), kind="stable")
+def shown(error: np.ndarray, nan: float = np.inf) -> list[int]:
+    """The first examples, and those with the largest errors among the others. NaN counts as `nan`."""
+    worst = np.argsort(-np.nan_to_num(error, nan=nan), kind="stable")
     first = min(_FIRST, len(error))
     return [*range(first), *(int(i) for i in worst if i >= first)][: first + _WORST]
 
 
 def maps(task: str, columns: Columns, data: Data, predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
     """Arrays for segmentation, masks and reconstruction. Images and maps of the shown examples are predicted again."""
-    index = shown(columns["error"])
+    # A reconstruction of NaN is bad, but a map of NaN has no position that counts.
+    index = shown(columns["error"], np.inf if task == "reconstruction" else -np.inf)
     arrays: dict[str, Any] = {"index": index, "error": columns["error"][index]}
     if task == "reconstruction":
         arrays["mean"] = [columns["error"].mean(), columns["absolute"].mean()]

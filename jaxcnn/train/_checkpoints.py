@@ -31,6 +31,7 @@ class Checkpoints:
             checkpoint.check_installed()
         self.folder, self.keep, self.every, self.config, self.check = folder, keep, every, config, check
         self.saved = -1  # the step of the last checkpoint
+        self.at_start = False  # whether `save` saves the state before the first step, too
 
     def resume(self, event: Event) -> None:
         """At the start, restore the latest checkpoint if one exists."""
@@ -42,8 +43,13 @@ class Checkpoints:
         event.start_time -= self.restore(event)
 
     def save(self, event: Event) -> None:
-        """Save at the end of each epoch, and at each multiple of `every` steps."""
-        if event.kind == "epoch" or (event.kind == "steps" and self.every and event.step % self.every == 0):
+        """Save at the end of each epoch, at each multiple of `every` steps, and where a callback ends training."""
+        if (
+            event.kind == "epoch"
+            or (event.kind == "steps" and self.every and event.step % self.every == 0)
+            or (event.kind == "start" and self.at_start and event.step == 0)
+            or (event.kind == "end" and event.step not in (0, self.saved))
+        ):
             self.write(event)
 
     def write(self, event: Event) -> None:

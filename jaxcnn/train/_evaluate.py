@@ -93,8 +93,9 @@ def evaluate(
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
         check(batches.arrays)
     metrics = metrics or {}
-    functions: Any = loss_fn, model if metrics else None, tuple(metrics.items()), batches.arrays is None
-    return mean_metrics(_compiled(*functions), metrics, params, state, batches)
+    hashable: Any = loss_fn  # type checkers do not know that a function is
+    measure = _compiled(hashable, model if metrics else None, tuple(metrics.items()), batches.arrays is None)
+    return mean_metrics(measure, metrics, params, state, batches)
 
 
 @functools.lru_cache(maxsize=16)
@@ -124,8 +125,9 @@ def measurement(
     @functools.wraps(loss_fn)
     def measure(params, state, batch):
         batch = prepare(batch)
-        _, (_, means) = loss_fn(params, state, batch, train=False)
+        loss, (_, means) = loss_fn(params, state, batch, train=False)
         check_scalars("evaluate", means)
+        means = {"loss": loss} | means
         if not metrics or model is None:
             return means, {}
         if both := metrics.keys() & means.keys():
@@ -151,8 +153,13 @@ def mean_metrics(
     return result | {name: value.tolist() for name, value in values.items()}
 
 
-def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[dict[str, Any], Any]:
-    """The weighted means of the loss's metrics, and the sums of the additional ones, over one epoch of batches."""
+def totals(
+    measure: Callable[[Batch], tuple[Any, Any]], data: Source, add: Callable[[Any, Any], Any] = add_sums
+) -> tuple[dict[str, Any], Any]:
+    """The weighted means of the loss's metrics, and the sums of the additional ones, over one epoch of batches.
+
+    `add` adds the sums of two batches.
+    """
     weighted_sums: dict[str, Any] = {}
     metric_sums: Any = None
     total_weight = 0.0
@@ -163,7 +170,7 @@ def totals(measure: Callable[[Batch], tuple[Any, Any]], data: Source) -> tuple[d
         means, batch_sums = measure(batch)
         total_weight += weight
         weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
-        metric_sums = batch_sums if metric_sums is None else add_sums(metric_sums, batch_sums)
+        metric_sums = batch_sums if metric_sums is None else add(metric_sums, batch_sums)
     if total_weight == 0:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
     return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums

@@ -55,7 +55,8 @@ class Event:
     carry: the train_state and counters, on the devices. To continue from another state, replace it and `step`. The next
         call donates its buffers: copy what you keep.
     step: steps done; steps: per epoch; epochs: of the whole training; batch_size: rows per batch.
-    images_per_second: speed of the last compiled call; start_time: of training, by `time.monotonic`.
+    images_per_second: mean speed in this epoch so far, without the call that compiles; 0 before another call has ended.
+    start_time: of training, by `time.monotonic`.
     metrics: mean metrics over the finite steps of the epoch so far; each is None if no step was finite.
     record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add. `fit` adds
         "test", the metrics of eval_data, and, after the user's callbacks, "seconds" and "images_per_second".

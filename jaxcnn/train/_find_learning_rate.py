@@ -132,7 +132,8 @@ def find_learning_rate(
 def _smoothed(losses: np.ndarray) -> np.ndarray:
     """The losses up to divergence, smoothed forward and backward. One direction alone would shift the curve."""
     forward = _moving_average(losses)
-    diverged = ~(forward <= _DIVERGED * np.minimum.accumulate(forward))  # true for NaN
+    smallest = np.minimum.accumulate(forward)
+    diverged = ~(forward - smallest <= (_DIVERGED - 1) * np.abs(smallest))  # true for NaN
     kept = losses[: diverged.argmax() if diverged.any() else len(losses)]
     return (_moving_average(kept) + _moving_average(kept[::-1])[::-1]) / 2
 

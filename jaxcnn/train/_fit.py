@@ -12,11 +12,12 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
-from jaxcnn._loss import Batch, inputs
+from jaxcnn._loss import inputs
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._trainable import trainable_params
 from jaxcnn._transform import cast
 from jaxcnn._transplant import transplant
+from jaxcnn.data import Source
 from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
@@ -185,10 +186,10 @@ def fit(
     new_run = run is None
     run = run or Run("fit", config)
     with run.locked():
-        result = _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
+        fitted = _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
     if new_run:  # the caller has not seen its folder
         run.say(f"results in {run.folder}{', with report.html' if config['report'] else ''}")
-    return result
+    return fitted
 
 
 def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start) -> FitResult:
@@ -207,7 +208,7 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
         except (TypeError, ValueError) as error:
             raise ConfigError(f"augment: {error}") from error
     watched = metrics.get(config["watch"].removeprefix("-"))
-    identity = _identity(loss_fn, model, watched, (params, state, batch), train_source, eval_source, config, run)
+    identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
     constant = moves_constant_parameters(config)
     trainable = trainable_params(model, params, state, batch["image"]) if constant else None
@@ -239,10 +240,10 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
         hooks.append(cb.tolerant("the report", write_report(model, report_data)))
 
     skip = cb.MAX_IN_A_ROW - 1 if config["on_nonfinite"] == "skip" else 0
-    settings = {"epochs": config["epochs"], "augmentation": augment_batch, "skip": skip, "every": every}
+    options = {"epochs": config["epochs"], "augmentation": augment_batch, "skip": skip, "every": every}
     with stop_signal() as received_signal:
         hooks.append(cb.signals(received_signal, checkpoints))
-        for event in loop(make_step(loss_fn, optimizer), train_state, train_source, run=run, **settings):
+        for event in loop(make_step(loss_fn, optimizer), train_state, train_source, run=run, **options):
             for callback in hooks:
                 callback(event)
     return result(event, run)
@@ -273,9 +274,9 @@ def _identity(
     loss_fn,
     model: Layer,
     watched: Metric | None,
-    specs: tuple[Params, State, Batch],
-    train_source,
-    eval_source,
+    specs: tuple[Params, State],
+    train_source: Source,
+    eval_source: Source | None,
     config: Config,
     run: Run,
 ) -> Config:
@@ -284,7 +285,7 @@ def _identity(
     They include the metric that selects the best epoch, because a checkpoint holds its best value.
     """
 
-    def program(train: bool):
+    def program(train: bool, source: Source):
         def fn(params, state, batch, key):
             loss = loss_fn(params, state, batch, train=train, key=key)
             if train or watched is None:
@@ -293,11 +294,12 @@ def _identity(
             weighted = {"weight": jnp.ones(len(batch["image"]), jnp.float32)} | batch
             return loss, watched.compute(watched.update(output, weighted))
 
-        return program_identity(fn, *specs, key_spec())
+        return program_identity(fn, *specs, jax.eval_shape(scale_bytes, source.spec), key_spec())
 
     eval_fingerprint = "none" if eval_source is None else eval_source.fingerprint
     data = {"data": train_source.fingerprint, "eval_data": eval_fingerprint}
-    return {"config": run.config, "fit": config, **data, "training": program(True), "evaluation": program(False)}
+    programs = {"training": program(True, train_source), "evaluation": program(False, eval_source or train_source)}
+    return {"config": run.config, "fit": config, **data, **programs}
 
 
 def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Callable[[Params, State], dict[str, Any]]:

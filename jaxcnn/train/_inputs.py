@@ -13,7 +13,7 @@ from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._evaluate import check_metrics, with_checked_batches
-from jaxcnn.train._recipe import Loss, augments_color
+from jaxcnn.train._recipe import Loss, augmentation_names, augments_color
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
 
@@ -54,6 +54,10 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
         raise ConfigError(
             f"the batch size of eval_data must be a multiple of the number of devices, {devices}, got "
             f"{eval_source.batch_size}"
+        )
+    if train_source.stream is not None and "alternating_flip" in augmentation_names(config):
+        raise ConfigError(
+            "augment: alternating_flip needs data in memory: a stream does not tell which example it gives; use flip"
         )
     if config["epochs"] * steps >= 2**31:
         raise ConfigError(f"epochs: {config['epochs']:,} epochs of {steps:,} steps exceed the limit of 2**31 - 1 steps")

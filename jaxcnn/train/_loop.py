@@ -69,6 +69,8 @@ def loop(
     """
     if not isinstance(source, Source):
         raise TypeError(f"loop: source must be the result of data.source(data, batch_size), got {short_repr(source)}")
+    if not source.shuffle:
+        raise ValueError("loop: training needs a source that shuffles; leave out shuffle=False")
     for name, number in (("epochs", epochs), ("skip", skip), ("every", every)):
         check_integer("loop", name, number, 0)
     source = to_devices(source)
@@ -83,12 +85,12 @@ def loop(
         to_epoch_end = source.steps - event.step % source.steps
         to_checkpoint = every - event.step % every if every else to_epoch_end
         count = all_gather(min(call_steps, to_epoch_end, to_checkpoint))[0]  # the same in all processes
-        call_start = time.monotonic()
+        call_start = time.perf_counter()
         with run.busy(activity) if run else contextlib.nullcontext():
             for batches, steps in feed(event.carry, event.step, count):
                 event.carry = advance(event.carry, batches, steps)
             event.step, nonfinite_leaf = int(event.carry.train_state.step), int(event.carry.nonfinite_leaf)
-        call_seconds = time.monotonic() - call_start
+        call_seconds = time.perf_counter() - call_start
         if nonfinite_leaf >= 0:
             event.kind = "nonfinite"
             yield event

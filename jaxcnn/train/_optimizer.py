@@ -117,7 +117,7 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
     require(config, {"warmup": (0, 1)})
     check_number("make_schedule", "peak", peak)
     check_integer("make_schedule", "steps", steps)
-    warmup_steps = round(config["warmup"] * steps)
+    warmup_steps = min(round(config["warmup"] * steps), steps - 1)  # the rate is 0 at the first step of a warmup
     decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
     if not warmup_steps:
         return decay
@@ -250,8 +250,11 @@ def _is_finite_number(value: Any) -> bool:
 
 def check_schedule(config: Config) -> None:
     """Raise ConfigError for an "end" that does not fit the learning rate. `resolve` cannot: a sweep may vary both."""
+    peak, end = config["optimizer"]["learning_rate"], config["schedule"]["end"]
     if config["schedule"]["name"] == "exponential":
-        _exponential(config["optimizer"]["learning_rate"], config["schedule"]["end"], 1)
+        _exponential(peak, end, 1)
+    if not is_traced_number(peak) and not is_traced_number(end) and end > peak > 0:
+        raise ConfigError(f"schedule.end is the last learning rate, at most optimizer.learning_rate={peak}, got {end}")
 
 
 def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:

@@ -6,6 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -146,8 +147,13 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
 
 def augments_color(config: Config) -> bool:
     """Whether the config has an augmentation that needs values from 0 to 1."""
-    color = ("random_erasing", "brightness", "contrast", "saturation", "rand_augment")
-    return any((entry[0] if isinstance(entry, list) else entry) in color for entry in config["augment"])
+    color = {"random_erasing", "brightness", "contrast", "saturation", "rand_augment"}
+    return not color.isdisjoint(augmentation_names(config))
+
+
+def augmentation_names(config: Config) -> list[str]:
+    """The names of the augmentations in the config."""
+    return [entry[0] if isinstance(entry, list) else entry for entry in config["augment"]]
 
 
 AUGMENTS: dict[str, Callable[..., augment.Augment]] = {
@@ -174,8 +180,8 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
     if not isinstance(config, dict):
         raise ConfigError(f'config must be a dict, such as {{"epochs": 20}}, got {short_repr(config)}')
     result = copy.deepcopy(defaults)
-    for key, value in config.items():
-        path = f"{prefix}{key}"
+    for key, given in config.items():
+        path, value = f"{prefix}{key}", _without_numpy(given)
         if key not in defaults:
             if prefix == "optimizer.":
                 result[key] = value
@@ -198,13 +204,20 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
     return result
 
 
+def _without_numpy(value: Any) -> Any:
+    """The value with NumPy's numbers as Python's, also in lists: JSON cannot hold them."""
+    if isinstance(value, list):
+        return [_without_numpy(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def resolve(config: Config) -> Config:
     """All settings of `fit`: the defaults in `FIT`, overridden by `config`, and validated.
 
     `fit` calls it. Call it earlier to find errors before anything is written. The settings:
 
         seed, epochs
-        batch_size                   over all devices together
+        batch_size                   over all devices together; a stream has its own
         optimizer: name, ..          and the arguments of the optax function, such as learning_rate
         schedule: name, warmup, end  warmup: fraction of all steps; end: final learning rate
         weight_decay: rate, where    where: regular expression on the path of a parameter

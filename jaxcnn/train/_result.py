@@ -69,7 +69,8 @@ def result(event: Event, run: Run) -> FitResult:
     if epoch and event.best:
         best = Best(*event.best, _record(run.records, epoch).get("test", {}), epoch)
     epoch = epoch if event.restore_best and best else event.epoch
-    return FitResult(event.train_state, *event.result, run.records, run.folder, epoch, best)
+    history = [record for record in run.records if "epoch" in record]
+    return FitResult(event.train_state, *event.result, history, run.folder, epoch, best)
 
 
 def _record(history: list[dict[str, Any]], epoch: int) -> dict[str, Any]:

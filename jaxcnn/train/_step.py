@@ -79,7 +79,8 @@ def make_step(
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`.
-        optimizer: an optax gradient transformation.
+        optimizer: an optax gradient transformation that needs only gradients and parameters (`optax.lbfgs` and
+            `optax.contrib.reduce_on_plateau` also need the loss).
 
     Raises:
         TypeError: if `loss_fn` is a model, or `optimizer` is not an optimizer.

@@ -151,9 +151,10 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def sha256(path: pathlib.Path, *, flush: bool = False) -> str:
-    with path.open("rb") as file:
-        if flush:
+    if flush:
+        with path.open("r+b") as file:  # on Windows, a file must be open for writing
             os.fsync(file.fileno())
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

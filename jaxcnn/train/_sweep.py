@@ -76,7 +76,8 @@ def sweep(
     Raises:
         ConfigError: for an unknown or invalid setting, settings that a sweep cannot change or does not support, or a
             run folder with the results of another sweep.
-        TypeError, ValueError: as for `fit`.
+        TypeError, ValueError, CheckpointError: as for `fit`.
+        RuntimeError: with several processes.
 
     Example:
         >>> import tempfile
@@ -130,8 +131,8 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     of_run = programs(space, train_source, params, state, loss, metrics)
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(settings[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)
-    batch = jax.eval_shape(scale_bytes, train_source.spec)
-    weighted = batch | {"weight": jax.ShapeDtypeStruct(batch["image"].shape[:1], jnp.float32)}
+    batch, eval_batch = (jax.eval_shape(scale_bytes, data.spec) for data in (train_source, eval_source or train_source))
+    weighted = {"weight": jax.ShapeDtypeStruct(eval_batch["image"].shape[:1], jnp.float32)} | eval_batch
     if eval_source is not None:
         check_watch(config["watch"], metrics, *jax.eval_shape(of_run.measure, spec, network_of(carry), weighted))
     limit = chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch))

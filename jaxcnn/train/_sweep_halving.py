@@ -19,10 +19,10 @@ def rungs(combinations: int, epochs: int, eta: int) -> list[Rung]:
     """The rungs of successive halving; a single one without it (eta = 0).
 
     Rung k of 0..s ends at epoch `epochs / eta**(s - k)` and has `combinations / eta**k`, rounded down. s is the largest
-    number for which both are at least 1.
+    number for which both are at least 1. eta is the argument `halving` of `sweep`.
 
     Raises:
-        ConfigError: for an eta of 1 or less, or if there is only one rung.
+        ConfigError: if eta is 1, negative or not an int, or if there is only one rung.
     """
     if isinstance(eta, bool) or not isinstance(eta, int) or eta < 0 or eta == 1:
         raise ConfigError(f"halving must be an integer of at least 2, or 0 to train all combinations, got {eta!r}")

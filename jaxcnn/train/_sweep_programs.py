@@ -15,7 +15,7 @@ from jaxcnn._layer import Params, State
 from jaxcnn._program import Program, equations
 from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
-from jaxcnn.metrics import Metric
+from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._evaluate import measurement, totals
 from jaxcnn.train._event import Carry
@@ -127,7 +127,7 @@ def evaluate_runs(
     measure: Callable[..., Any], metrics: Mapping[str, Metric], values: Values, network: Any, source: Source
 ) -> list[dict[str, Any]]:
     """The metrics of each run over all evaluation batches."""
-    results, sums = totals(lambda batch: measure(values, network, batch), source)
+    results, sums = totals(lambda batch: measure(values, network, batch), source, jax.vmap(add_sums))
     results |= {name: np.asarray(jax.vmap(metric.compute)(sums[name])) for name, metric in metrics.items()}
     count = len(next(iter(values.values())))
     return [{name: value[i].tolist() for name, value in results.items()} for i in range(count)]

@@ -52,7 +52,9 @@ class Space:
     """
 
     def __init__(self, model: AnyLayer | Callable[..., AnyLayer], config: Config, over: dict[str, list[Any]]):
-        self.config, self.over, self._model = config, over, model
+        as_python = lambda value: value.item() if isinstance(value, np.number) else value
+        self.over = over = {name: [*map(as_python, values)] for name, values in over.items()}
+        self.config, self._model = config, model
         parameters = {} if isinstance(model, Layer) else dict(inspect.signature(model).parameters)  # type: ignore[arg-type]
         self._arguments = [name for name in over if name in parameters and "." not in name]
         numbers = dict(_numbers(config))
@@ -69,7 +71,7 @@ class Space:
                 raise ConfigError(
                     f"over: {name!r} changes the compiled program; call sweep once for each of its values"
                 )
-            if not values or any(isinstance(v, bool) or not isinstance(v, int | float | np.number) for v in values):
+            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
                 raise ConfigError(f"over: {name!r} must have one or more numbers, got {short_repr(values)}")
             if len({*values}) < len(values):
                 raise ConfigError(f"over: {name!r} has a value more than once: {short_repr(values)}")
@@ -83,9 +85,7 @@ class Space:
     @property
     def runs(self) -> list[Values]:
         """The values of each run, the last name fastest."""
-        as_python = lambda value: value.item() if isinstance(value, np.number) else value
-        combinations = itertools.product(*self.over.values())
-        return [dict(zip(self.over, map(as_python, values), strict=True)) for values in combinations]
+        return [dict(zip(self.over, values, strict=True)) for values in itertools.product(*self.over.values())]
 
     def __call__(self, values: Values) -> tuple[Layer, Config]:
         """The model and the config of a run; `values` may be traced."""

@@ -46,6 +46,7 @@ from jaxcnn.train._devices import replicate
 from jaxcnn.train._event import Event, format_metrics, nonfinite_message
 from jaxcnn.train._guard import NonFiniteError
 from jaxcnn.train._optimizer import checked_accumulated
+from jaxcnn.train._run import to_json
 
 __all__ = [
     "Callback",
@@ -166,20 +167,25 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
 
     Args:
         policy: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
-        checkpoints: those of the run.
+        checkpoints: those of the run. With "rollback", they save the state before the first step, too.
 
     Raises:
         NonFiniteError: with "raise"; after too many skipped steps or rollbacks; or if an epoch has no finite step.
     """
+    checkpoints.at_start = policy == "rollback"
+    rollbacks_in_a_row = skipped_before = 0  # before this epoch
 
     def callback(event):
-        if event.kind == "start" and policy == "rollback" and event.step == 0:
-            checkpoints.write(event)
+        nonlocal rollbacks_in_a_row, skipped_before
+        if event.kind == "start":
+            skipped_before = int(event.carry.skipped)
         if event.kind == "epoch":
-            if event.metrics["loss"] is None:
+            skipped = int(event.carry.skipped)
+            if skipped - skipped_before == event.steps:
                 raise NonFiniteError(f"epoch {event.epoch}: all {event.steps:,} steps were non-finite")
-            if skipped := int(event.carry.skipped):
+            if skipped:
                 event.record["skipped"] = skipped
+            rollbacks_in_a_row, skipped_before = 0, skipped
         if event.kind == "nonfinite":
             problem = nonfinite_message(event)
             if policy == "skip":
@@ -188,12 +194,13 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
                 raise NonFiniteError(
                     f'{problem}; try a smaller learning rate, clip_norm, or on_nonfinite "skip" or "rollback"'
                 )
+            rollbacks_in_a_row += 1
+            if rollbacks_in_a_row > MAX_IN_A_ROW:
+                raise NonFiniteError(f"{problem}; giving up after {MAX_IN_A_ROW} rollbacks")
             _roll_back(event, problem)
 
     def _roll_back(event, problem):
         rollbacks = event.note.get("rollbacks", 0) + 1
-        if rollbacks > MAX_IN_A_ROW:
-            raise NonFiniteError(f"{problem}; giving up after {MAX_IN_A_ROW} rollbacks")
         checkpoints.restore(event)
         event.note["rollbacks"] = rollbacks
         # A new key changes the order of the examples, the augmentations and dropout.
@@ -235,8 +242,9 @@ def tensorboard(folder: pathlib.Path) -> Callback:
     def callback(event):
         if event.kind != "epoch" or jax.process_index():
             return
-        with SummaryWriter(str(folder)) as writer:
-            for name, value in flat_entries(event.record):
+        # File names contain the time in seconds: without the suffix, an epoch would replace one in the same second.
+        with SummaryWriter(str(folder), filename_suffix=f".{event.step}") as writer:
+            for name, value in flat_entries(to_json(event.record)):
                 if isinstance(value, int | float) and math.isfinite(value):
                     writer.add_scalar(name.replace(".", "/"), value, event.step)
 

@@ -78,7 +78,10 @@ def mutual_information(probs: Any) -> jax.Array:
     """
     members = _members("mutual_information", probs)
     mean = members.mean(0, keepdims=True)
-    divergence = rel_entr(members, jnp.broadcast_to(mean, members.shape)).sum(-1).mean(0)
+    # Of a tiny probability, the mean may count as 0, which would make the divergence infinite.
+    least = len(members) * jnp.finfo(members.dtype).tiny
+    p = jnp.where(members < least, 0, members)
+    divergence = rel_entr(p, jnp.broadcast_to(mean, members.shape)).sum(-1).mean(0)
     # Rounding may make it negative. Of NaN, rel_entr is infinity.
     return jnp.where(jnp.isnan(mean[0]).any(-1), jnp.nan, jnp.maximum(divergence, 0))
 

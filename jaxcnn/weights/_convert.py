@@ -1,5 +1,6 @@
 """Conversion between the parameters of a jaxcnn model and a PyTorch state dict."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, has_spec, short_repr, spec_of
 from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
+from jaxcnn._stack import marked_depths
 from jaxcnn._weights_error import WeightsError
 from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
@@ -94,7 +96,8 @@ def from_torch(
     trees = _shapes(model, options, x)
     label = model if isinstance(model, str) else "the layer"
     if isinstance(model, str) and not names:
-        choices = [*((table, _targets(trees, table)) for table in tables(model)), (None, _jaxcnn_targets(trees))]
+        of_libraries = _tables(model, flatten)
+        choices = [*((table, _targets(trees, table)) for table in of_libraries), (None, _jaxcnn_targets(trees))]
     else:
         own = _own_table(names)
         choices = [(own, _targets(trees, own, uses(model, trees, options, x, flatten)))]
@@ -147,7 +150,7 @@ def to_torch(
     trees = params, state
     if isinstance(model, str) and not names:
         _require_model(model, trees)
-        targets = _targets(trees, tables(model)[0])
+        targets = _targets(trees, _tables(model, flatten)[0])
     else:
         shapes = jax.eval_shape(lambda: trees)
         targets = _targets(trees, _own_table(names), uses(model, shapes, {}, x, flatten))
@@ -156,6 +159,12 @@ def to_torch(
     }
     result = {name: target.layout.apply(leaves[target.leaf]) for name, target in targets.items()}
     return result | {name: np.zeros((), np.int64) for name in _counters(result)}
+
+
+def _tables(model: str, flatten: str) -> Sequence[Table]:
+    """Return the tables of a model, for features that PyTorch flattens in this order."""
+    found = tables(model)
+    return found if flatten == "CHW" else [table._replace(flattened={}) for table in found]
 
 
 def _require_model(model: str, trees: tuple[Params, State]) -> None:
@@ -177,6 +186,14 @@ def uses(
 ) -> dict[Leaf, Use]:
     """Return the first use of each leaf in the network, in order of execution."""
     layer, spec = _layer(model, options, x)
+    if isinstance(model, str):
+        try:
+            jax.eval_shape(functools.partial(layer.apply, train=False), *trees, spec)
+        except ValueError as error:
+            raise WeightsError(
+                f"the parameters are not those of {model} with its default options ({error}); pass the layer, such as "
+                f"models.{model}(classes=10), and x"
+            ) from error
     found = leaf_uses(layer.apply, trees, spec)
     if flatten == "CHW":
         return found
@@ -196,13 +213,20 @@ def _targets(
     """Return the leaf and layout of each PyTorch name."""
     targets: dict[str, Target] = {}
     for i, tree in enumerate(trees):
+        depths = leaves_by_path(marked_depths(tree))
         for path, leaf in leaves_by_path(tree).items():
+            if depths[path] and path.endswith("kernel"):
+                raise WeightsError(
+                    f"{path} holds several kernels, stacked by repeat or ensemble; PyTorch has an array for each. "
+                    "Convert a network without repeat and ensemble, and stack its parameters"
+                )
             name = torch_name(path, table)
             use = (first_uses or {}).get((i, path))
             if use and use.is_lost:
                 raise WeightsError(_lost_order(path))
             if name in targets:
-                raise WeightsError(f"names gives {targets[name].leaf[1]!r} and {path!r} the same name, {name!r}")
+                other, source = targets[name].leaf[1], "names" if table.names or table.renames else "PyTorch"
+                raise WeightsError(f"{source} gives {other!r} and {path!r} the same name, {name!r}; pass other names")
             targets[name] = Target((i, path), layout(path, leaf.shape, table, use))
     return targets
 
@@ -233,7 +257,8 @@ def as_array(name: Any, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except Exception as error:  # for example PyTorch tensors in bfloat16 or with gradients
-        raise WeightsError(f"state_dict[{name!r}] cannot be read as an array: {error}") from error
+        hint = "; pass {name: x.detach().cpu().float() for name, x in state_dict.items()}" * hasattr(value, "detach")
+        raise WeightsError(f"state_dict[{name!r}] cannot be read as an array: {error}{hint}") from error
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:
@@ -248,7 +273,7 @@ def _float32(name: str, array: np.ndarray) -> np.ndarray:
 
 def _counters(names: Iterable[str]) -> list[str]:
     """Return the counter names of all batch norms among the names."""
-    means = (name.removesuffix("running_mean") for name in names if name.endswith(".running_mean"))
+    means = (name.removesuffix("running_mean") for name in names if re.fullmatch(r"(.*\.)?running_mean", name))
     return sorted(mean + COUNTER for mean in means)
 
 

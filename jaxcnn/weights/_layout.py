@@ -1,10 +1,12 @@
 """Names and layouts: the PyTorch name of a leaf, and the order of the dimensions of its PyTorch array."""
 
+import math
 import re
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._tables import Table
 from jaxcnn.weights._uses import Use
 
@@ -50,6 +52,12 @@ def layout(path: str, shape: tuple[int, ...], table: Table, use: Use | None = No
     flattened = use.flattened if use else ()
     if path in table.flattened:
         channels, *spatial = table.flattened[path]
+        expected = channels * math.prod(spatial)
+        if expected != shape[0]:
+            raise WeightsError(
+                f"{path} has shape {shape}, but {expected} inputs for images of the size that the model was designed "
+                "for; pass the layer, such as models.lenet5(), and x"
+            )
         flattened = (*spatial, channels)
     if flattened:  # the first dimension is (*spatial, C) here and (C, *spatial) in PyTorch
         view = (*flattened, *shape[1:])

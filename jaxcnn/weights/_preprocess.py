@@ -29,7 +29,7 @@ class Preprocess(NamedTuple):
     crop_mode: str = "center"
 
     def __call__(self, images: Any) -> np.ndarray:
-        """One image or a list of images of any size: Pillow images, paths, or uint8 (H, W), (H, W, 1), (H, W, 3).
+        """One image, or several, of any size: Pillow images, paths, or uint8 (H, W), (H, W, 1) or (H, W, 3).
 
         Raises:
             DataError: if a file is not an image, or is damaged.
@@ -37,8 +37,8 @@ class Preprocess(NamedTuple):
             ImportError: if pillow is not installed.
         """
         Image, _ = pillow()
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            images = list(images)
+        if getattr(images, "ndim", 0) == 4:  # a NumPy or JAX array
+            images = list(np.asarray(images))
         several = isinstance(images, Sequence) and not isinstance(images, str)
         images = images if several else [images]
         if not len(images):

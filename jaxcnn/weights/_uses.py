@@ -1,11 +1,12 @@
 """Where a network applies each parameter: found in its jaxpr, for networks whose layers have no table of names."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxcnn._key import key_spec
 from jaxcnn._layer import Params, State
 from jaxcnn._path import leaves_by_path
 from jaxcnn._program import inner_programs, interpret, jaxpr_of
@@ -33,9 +34,23 @@ class _Value(NamedTuple):
 
 
 def leaf_uses(apply: Any, trees: tuple[Params, State], x: Any) -> dict[Leaf, Use]:
-    """Return the first use of each leaf of (params, state) in evaluation, in order of execution."""
-    program = jax.make_jaxpr(lambda params, state, x: apply(params, state, x, train=False)[0])(*trees, x)
+    """Return the first use of each leaf of (params, state), in order of execution.
+
+    It is that in evaluation, or in training for leaves that evaluation does not use, such as those of auxiliary heads.
+    """
     shapes = {(i, path): leaf.shape for i, tree in enumerate(trees) for path, leaf in leaves_by_path(tree).items()}
+    uses = _uses(lambda params, state, x: apply(params, state, x, train=False)[0], trees, x, shapes)
+    if missing := shapes.keys() - uses.keys():
+        in_training = _uses(lambda *args: apply(*args[:3], train=True, key=args[3])[0], trees, x, shapes, key_spec())
+        uses |= {leaf: use for leaf, use in in_training.items() if leaf in missing}
+    return uses
+
+
+def _uses(
+    function: Callable[..., Any], trees: tuple[Params, State], x: Any, shapes: Mapping[Leaf, tuple[int, ...]], *key: Any
+) -> dict[Leaf, Use]:
+    """Return the first use of each leaf in function(params, state, x, *key)."""
+    program = jax.make_jaxpr(function)(*trees, x, *key)
     uses: dict[Leaf, Use] = {}
 
     def rule(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
@@ -59,6 +74,7 @@ def leaf_uses(apply: Any, trees: tuple[Params, State], x: Any) -> dict[Leaf, Use
         ]
 
     inputs = [_Value(frozenset({leaf})) for leaf in shapes] + [_Value(is_data=True)] * len(jax.tree.leaves(x))
+    inputs += [_Value()] * len(key)
     results = interpret(program, inputs, rule, lambda _: _Value())
     outputs: list[Any] = program.out_avals
     for value, output in zip(results, outputs, strict=True):
