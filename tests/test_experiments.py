@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments import (
     _program,
+    _settings,
     autoencoder,
     cifar10_resnet20,
     cifar10_speedrun,
@@ -39,6 +40,7 @@ from experiments import (
     sweep,
     write_your_own_loop,
 )
+from experiments._model_settings import norm_options, require_image_model
 from jaxcnn import data, dense, explain, models, serial, train, weights
 from jaxcnn.data import DataError
 from jaxcnn.train import FIT, ConfigError, override
@@ -481,6 +483,8 @@ def test_settings_that_cannot_be_leave_no_folder(tmp_path, module, assignment):
         (mnist_best, "model.widths=[8]", "model: not enough values to unpack"),
         (mnist_speedrun, "widths=[]", "network and training: not enough values"),
         (mnist_speedrun, "norm_decay=2", "network and training: batch_norm: decay"),
+        (mnist_speedrun, "train.batch_size=8000", r"train\.epochs=0\.9 of 8000 images are no step"),
+        (distillation, "distillation.weight=2", "distillation: distillation: weight must be at least 0 and at most 1"),
         (write_your_own_loop, "train.epochs=0", "epochs must be at least 1"),
         (write_your_own_loop, "train.batch_size=8001", "batch_size must be at least 1 and below 8001"),
     ],
@@ -536,6 +540,23 @@ def test_bad_settings_of_other_tasks_leave_no_folder(tmp_path, module, assignmen
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}"):
         small(module, tmp_path, assignment)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_eps_is_for_models_with_batch_norm():
+    for model in ("vgg11", "convnext_tiny", "alexnet"):
+        with pytest.raises(ConfigError, match=r"eps=0\.001 has no effect"):
+            require_image_model(model, eps=1e-3)
+    assert norm_options("mnasnet1_0", 1e-3)["norm"].keywords == {"decay": 0.9997, "eps": 1e-3}
+    assert norm_options("resnet18", 0.0) == {}
+
+
+def test_data_sets_of_another_shape_are_refused():
+    digits = data.load("mnist_small", "test")
+    _settings.require_gray({"data": {"name": "mnist_small"}}, digits)
+    with pytest.raises(
+        ConfigError, match=r"data.name=cifar10: the images must be \(28, 28, 1\), but are \(32, 32, 3\)"
+    ):
+        _settings.require_gray({"data": {"name": "cifar10"}}, data.Dataset(np.zeros((1, 32, 32, 3)), digits.labels, ()))
 
 
 def test_rotated_digits():

@@ -895,9 +895,7 @@ def test_arguments_of_loop(options, error, message):
         next(train.loop(None, None, **({"source": examples} | options)))
 
 
-def test_the_schedule_does_not_end_above_the_learning_rate(tmp_path):
-    with pytest.raises(train.ConfigError, match=r"schedule\.end is the last learning rate"):
-        fit(tmp_path, schedule={"end": 0.1})
+def test_a_single_update_has_no_warmup():
     assert float(train.make_schedule({"name": "cosine", "warmup": 0.6}, 1.0, 1)(0)) == 1.0
 
 

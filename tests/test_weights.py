@@ -12,6 +12,9 @@ import pytest
 import jaxcnn
 from jaxcnn import weights
 from jaxcnn.models import MODELS
+from jaxcnn.weights._convert import _targets
+from jaxcnn.weights._tables import PLAIN, tables
+from jaxcnn.weights._uses import leaf_uses
 from tests import zoo_weights
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -242,3 +245,16 @@ def test_the_order_of_flattened_features_of_a_head_that_only_training_uses():
     kernel = np.arange(48, dtype=np.float32).reshape(24, 2)
     found = weights.to_torch(net, {"dense": {"kernel": kernel}}, {}, x=x)["dense.weight"]
     np.testing.assert_array_equal(found, kernel.reshape(2, 3, 4, 2).transpose(3, 2, 0, 1).reshape(2, 24))
+
+
+@pytest.mark.parametrize("name", ["alexnet_2012", "zfnet", "unet", "lenet5"])
+def test_layouts_of_models_that_no_library_has_are_those_of_their_layers(name):
+    build = MODELS[name]
+    x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
+    trees = jax.eval_shape(build().init, jax.random.key(0), x)
+    by_name, by_layer = (
+        {target.leaf: target.layout for target in _targets(trees, table, uses).values()}
+        for table, uses in ((tables(name)[0], None), (PLAIN, leaf_uses(build().apply, trees, x)))
+    )
+    assert by_name == by_layer
+    assert any(layout.axes != tuple(range(len(layout.axes))) for layout in by_name.values())

@@ -107,8 +107,8 @@ RECORDS = [
         _cifar10,
     ),
     *(
-        Record(f"{text}, 224x224, {kind}, on a {device.upper()}", f"imagenet_throughput-{device}", THROUGHPUT, results)
-        for device in ("cpu", "gpu")
+        Record(f"{text}, 224x224, {kind}, on a {device}", f"imagenet_throughput-{suffix}", THROUGHPUT, results)
+        for device, suffix in (("CPU", speed.NEWEST), ("GPU", "gpu"))
         for name, text in NETWORKS.items()
         for kind in ("training", "inference")
         for results in [_throughput(name, kind == "training")]

@@ -127,7 +127,8 @@ def evaluate_runs(
     measure: Callable[..., Any], metrics: Mapping[str, Metric], values: Values, network: Any, source: Source
 ) -> list[dict[str, Any]]:
     """The metrics of each run over all evaluation batches."""
-    results, sums = totals(lambda batch: measure(values, network, batch), source, jax.vmap(add_sums))
+    add = lambda left, right: {name: jax.vmap(add_sums)(left[name], right[name]) for name in metrics}
+    results, sums = totals(lambda batch: measure(values, network, batch), source, add)
     results |= {name: np.asarray(jax.vmap(metric.compute)(sums[name])) for name, metric in metrics.items()}
     count = len(next(iter(values.values())))
     return [{name: value[i].tolist() for name, value in results.items()} for i in range(count)]

@@ -63,8 +63,8 @@ def layout(path: str, shape: tuple[int, ...], table: Table, use: Use | None = No
         view = (*flattened, *shape[1:])
         rank = len(flattened)
         axes = (*range(rank, len(view)), rank - 1, *range(rank - 1))
-    if use and use.transposed_groups and path.endswith("kernel"):  # (in, out / groups, *window)
-        groups = use.transposed_groups
+    groups = use.transposed_groups if use else int(bool(re.fullmatch(table.transposed, path)))
+    if groups and path.endswith("kernel"):  # of a transposed convolution: (in, out / groups, *window)
         view = (*shape[:-1], groups, shape[-1] // groups)
         axes = (len(window) + 1, len(window), len(window) + 2, *window)
         torch_shape = (shape[-2] * groups, shape[-1] // groups, *shape[:-2])

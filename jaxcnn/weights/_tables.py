@@ -18,6 +18,8 @@ class Table(NamedTuple):
     renames: tuple[tuple[str, str], ...] = ()
     # path of a kernel that follows a flatten -> (C, H, W) before the flatten; it is (H, W, C) in jaxcnn
     flattened: Mapping[str, tuple[int, ...]] = {}
+    # regular expression of the kernels of transposed convolutions, which are (in, out, *window) in PyTorch
+    transposed: str = ""
     # regular expression of paths -> number of trailing dimensions of size 1 in PyTorch
     trailing_ones: Mapping[str, int] = {}
     # regular expression of PyTorch names that are ignored if the model lacks them: auxiliary heads
@@ -742,6 +744,8 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "r3d_18|mc3_18|r2plus1d_18": (VIDEO_RESNET,),
     "s3d": (S3D,),
     "lenet5": (Table(flattened={"dense1/kernel": (16, 5, 5)}),),
+    "alexnet_2012|zfnet": (Table(flattened={"dense1/kernel": (256, 6, 6)}),),
+    "unet": (Table(transposed=".*/up/kernel"),),
 }
 
 
