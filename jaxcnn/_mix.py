@@ -124,14 +124,7 @@ def _mixing(
             image, lam, inside = mix(mix_key, image, image[partners], lam)
             label = convertible_entry(batch, "label")
             if inside is not None and _is_map(first_label(label), image):
-
-                def paste(leaf, inside=inside):
-                    if not jnp.ndim(leaf):  # the weight of a MixedLabel
-                        return leaf
-                    leaf = jnp.asarray(leaf)
-                    return jnp.where(inside if leaf.ndim == image.ndim else inside[..., 0], leaf[partners], leaf)
-
-                label = jax.tree.map(paste, label)
+                label = jax.tree.map(functools.partial(_pasted, partners=partners, inside=inside), label)
             else:
                 label = _mix_labels(label, partners, lam)
             batch = batch | {"image": image, "label": label}
@@ -158,6 +151,14 @@ def _is_map(label: Any, image: jax.Array) -> bool:
     if floats and image.ndim == 3 and jnp.ndim(label) == 2:
         return False
     return is_label_map(label, image)
+
+
+def _pasted(label: Any, *, partners: jax.Array, inside: jax.Array) -> Any:
+    """Label maps with those of the partners inside the box. The weight of a `MixedLabel` does not change."""
+    if not jnp.ndim(label):
+        return label
+    label = jnp.asarray(label)
+    return jnp.where(inside if label.ndim == inside.ndim else inside[..., 0], label[partners], label)
 
 
 def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:

@@ -56,8 +56,8 @@ def primitive(
         ]
         if not into_examples and not models:
             return prim.bind(*args, **params | {"models": True}), 0
-        if any(arg.ndim == axis + 1 for arg in args):  # scalars of one model become one dimension, the batch
-            return prim.bind(*args, **params), axis
+        if any(new and arg.ndim == axis + 1 for arg, new in zip(args, mapped, strict=True)):
+            return prim.bind(*args, **params), axis  # scalars of each example: the new dimension is the batch
         merged = [_merge(arg, axis) if new else arg for arg, new in zip(args, mapped, strict=True)]
         out = prim.bind(*merged, **params)
         both = args[mapped.index(True)].shape[axis : axis + 2]
