@@ -71,7 +71,8 @@ def clip_per_example(loss_fn: LossFn, max_norm: float) -> LossFn:
 
     Args:
         loss_fn: a LossFn, such as the result of `cross_entropy`. It is applied to batches of one example, each with its
-            own key.
+            own key. Weights that it divides by their sum over the batch, such as `class_weight`, therefore cancel: use
+            the entry "weight" of the batch instead.
         max_norm: largest L2 norm over all parameters of the gradient of an example.
 
     Returns:

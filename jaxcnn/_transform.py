@@ -129,7 +129,8 @@ def freeze(layer: AnyLayer) -> Layer:
 def cast(layer: AnyLayer, dtype: Any) -> Layer:
     """Compute a layer in another dtype, and cast the output back to the input's dtype (mixed precision).
 
-    Parameters stay float32 and are rounded where they are used. Statistics are computed in float32.
+    Parameters stay float32 and are rounded where they are used. Statistics are computed in float32. Inputs that are
+    positions, such as the boxes of `roi_align`, would be rounded by up to several pixels: cast the other layers only.
 
     Args:
         layer: a layer.

@@ -57,8 +57,8 @@ def unet(
             strides 1 to 16.
         padding: "VALID" as in the paper, or "SAME", for images whose sides are multiples of 2^(levels - 1). The layers
             on a backbone have "SAME".
-        norm: constructor of a normalization layer after each convolution. The paper has none. With a backbone, the
-            default is `batch_norm`.
+        norm: constructor of a normalization layer after each convolution. The paper has none. With a backbone, it is
+            for the expanding path only, with the default `batch_norm`; the backbone keeps its own.
         dropout: dropout rate in the two deepest levels of the contracting path; not used with a backbone.
 
     Example:
