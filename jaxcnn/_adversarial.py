@@ -174,7 +174,7 @@ def _direction(gradient: jax.Array, norm: float) -> jax.Array:
     return jnp.sign(gradient)
 
 
-def _project(change: jax.Array, eps: float, norm: float) -> jax.Array:
+def _project(change: jax.Array, eps: jax.Array, norm: float) -> jax.Array:
     """The change of length at most eps that is closest to `change`."""
     if norm == 2:
         wide = at_least_float32(change)
