@@ -3,13 +3,14 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments._settings import require_default, value_at
-from jaxcnn import Layer, batch_norm, weights
+from jaxcnn import batch_norm, weights
 from jaxcnn.models import MODELS
 from jaxcnn.train import ConfigError
 
@@ -82,13 +83,12 @@ def require_image_model(
     return height, width, channels
 
 
-def norm_options(model: str, eps: float) -> dict[str, Callable[..., Layer]]:
-    """The option `norm` of a model: its batch norm with this epsilon. Empty if eps is 0."""
-    norm = _default_norm(model)
-    return {"norm": functools.partial(norm, eps=eps)} if eps and norm else {}
+def norm_options(model: str, eps: float) -> dict[str, Any]:
+    """The option `norm` of a model that has batch norms: its own, with this epsilon. Empty if eps is 0."""
+    return {"norm": functools.partial(_default_norm(model), eps=eps)} if eps else {}
 
 
-def _default_norm(model: str) -> Callable[..., Layer] | None:
+def _default_norm(model: str) -> Any:
     """The constructor of the model's batch norms, with its settings; None if it has no batch norms."""
     option = inspect.signature(MODELS[model]).parameters.get("norm")
     norm = option and option.default
@@ -96,7 +96,7 @@ def _default_norm(model: str) -> Callable[..., Layer] | None:
 
 
 def _outputs(model: str, shape: tuple[int, ...], shape_of_weights: tuple[int, ...]) -> list[jax.ShapeDtypeStruct]:
-    """Return the shapes of the outputs for an image of this shape. Raises ConfigError if there are none."""
+    """Return the shapes of the outputs for an image of this shape. Raises ConfigError if the model cannot read it."""
     layer = MODELS[model]()
     image, designed = (jax.ShapeDtypeStruct((1, *sizes), jnp.float32) for sizes in (shape, shape_of_weights))
     try:

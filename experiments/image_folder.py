@@ -160,7 +160,7 @@ def main(config):
             start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
             run.say("training all layers")
     else:
-        options = norm_options(name, config["eps"]) if name else {}
+        options = norm_options(name, config["eps"])
         network = models.MODELS[name](len(images.classes), **options) if name else small_network(images)
         model = serial(normalize=data.normalize(images), network=network)
     fitted = fit(model, train_data, config=config["train"], run=run, start=start)

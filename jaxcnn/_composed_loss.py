@@ -41,6 +41,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
 
     Raises:
         TypeError: for a term that is not a pair of a number and a function.
+        ValueError: without terms, for a negative weight, or for a `distillation` as a term.
 
     Example:
         >>> loss = jaxcnn.weighted_sum((1.0, jaxcnn.cross_entropy), (0.5, jaxcnn.dice))
@@ -98,7 +99,8 @@ def distillation(
 
     Raises:
         TypeError: for a teacher that is not a function, or logits that are not one floating-point array.
-        ValueError: for arguments out of range, or logits of another shape than the teacher's.
+        ValueError: for arguments out of range, logits of another shape than the teacher's, or inside of `weighted_sum`
+            or `per_member`.
 
     Example:
         >>> loss = jaxcnn.distillation(jaxcnn.cross_entropy, lambda x: 0 * x, weight=1.0, temperature=1.0)

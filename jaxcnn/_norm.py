@@ -31,8 +31,7 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import batch_moments, broadcast, normalize
-from jaxcnn._number import is_zero
-from jaxcnn._numeric import center_and_variance, inverse_sqrt_or_zero
+from jaxcnn._numeric import center_and_variance, inverse_std
 from jaxcnn._window import check_integer
 
 
@@ -283,7 +282,7 @@ def _normalize(name, x, centered, var, eps, params: Params, axes, center: bool, 
             return broadcast(value, centered)  # its gradient is the fast sum over channels
         return lax.expand_dims(value, [d for d in range(x.ndim) if d not in axes])
 
-    factor = inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps)
+    factor = inverse_std(var, eps)
     y = centered * (factor * param("scale") if scale else factor)
     return (y + param("bias") if center else y).astype(x.dtype)
 

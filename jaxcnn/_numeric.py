@@ -1,10 +1,13 @@
 """Sums, norms and broadcasting with full accuracy, finite gradients and unchanged dtypes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._layer import at_least_float32
+from jaxcnn._number import is_zero
 
 
 def align_trailing(v: jax.Array, x: jax.Array) -> jax.Array:
@@ -88,3 +91,8 @@ def inverse_sqrt_or_zero(x: jax.Array) -> jax.Array:
 
 # One factor after the other: their product would overflow for x below 1e-26.
 inverse_sqrt_or_zero.defjvps(lambda dx, y, x: dx * y * y * (-0.5 * y))
+
+
+def inverse_std(var: jax.Array, eps: Any) -> jax.Array:
+    """1 / sqrt(var + eps). Without eps, it is 0 where the variance is 0."""
+    return inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps)

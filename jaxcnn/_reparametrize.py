@@ -21,7 +21,7 @@ from jaxcnn._numeric import (
     align_trailing,
     center_and_variance,
     divide_or_keep,
-    inverse_sqrt_or_zero,
+    inverse_std,
     norm,
     scale_to_unit_max,
     scale_to_unit_norm,
@@ -150,7 +150,7 @@ def weight_standardized(layer: AnyLayer, *, eps: float = 1e-5) -> Layer:
 
     def standardize(kernel):
         centered, var = center_and_variance(kernel, tuple(range(kernel.ndim - 1)))
-        return centered * (inverse_sqrt_or_zero(var) if is_zero(eps) else lax.rsqrt(var + eps))
+        return centered * inverse_std(var, eps)
 
     def change(leaves, depth):
         return leaves | {"kernel": vmap_stacked(standardize, depth)(leaves["kernel"])}

@@ -52,7 +52,7 @@ class Rule(NamedTuple):
     fits: Callable[[Problem], bool] = _always  # whether it can compute the problem
     faster: Callable[[Problem], bool] = _always  # whether it is faster than all following rules
     # whether `vmap` of it computes several models faster than a loop over them. It is false for library calls, which
-    # take one model, for `lax.cond`, of which `vmap` computes both branches, and for large buffers.
+    # take one model, for `lax.cond`, because `vmap` computes both branches, and for large buffers.
     vmapped: Callable[[Problem], bool] = _never
 
 

@@ -90,7 +90,7 @@ def feature_visualization(
     if not isinstance(output, jax.ShapeDtypeStruct) or output.ndim < 2 or output.shape[0] != x.shape[0]:
         found = getattr(output, "shape", output)
         raise ValueError(f"{name} needs a layer with output (N, ..., C), but the output of {layer!r} is {found}")
-    channel = checked_classes(f"{name}: channel", channel, *jax.eval_shape(activation, x).shape)
+    channel = checked_classes(f"{name}: channel", channel, output.shape[0], output.shape[-1])
 
     def score(x, shift):
         a = jnp.take_along_axis(activation(jnp.roll(x, shift, axes)), channel[:, None], axis=1)[:, 0]

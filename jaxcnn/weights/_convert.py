@@ -1,6 +1,5 @@
 """Conversion between the parameters of a jaxcnn model and a PyTorch state dict."""
 
-import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -186,15 +185,15 @@ def uses(
 ) -> dict[Leaf, Use]:
     """Return the first use of each leaf in the network, in order of execution."""
     layer, spec = _layer(model, options, x)
-    if isinstance(model, str):
-        try:
-            jax.eval_shape(functools.partial(layer.apply, train=False), *trees, spec)
-        except ValueError as error:
-            raise WeightsError(
-                f"the parameters are not those of {model} with its default options ({error}); pass the layer, such as "
-                f"models.{model}(classes=10), and x"
-            ) from error
-    found = leaf_uses(layer.apply, trees, spec)
+    try:
+        found = leaf_uses(layer.apply, trees, spec)
+    except ValueError as error:
+        if not isinstance(model, str):
+            raise
+        raise WeightsError(
+            f"the parameters are not those of {model} with its default options ({error}); pass the layer, such as "
+            f"models.{model}(classes=10), and x"
+        ) from error
     if flatten == "CHW":
         return found
     return {leaf: use._replace(flattened=(), is_lost=False) for leaf, use in found.items()}
