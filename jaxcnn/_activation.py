@@ -4,8 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_number
 from jaxcnn._initial import filled
-from jaxcnn._layer import Layer, as_floating, check_number, constructor, get_param, stateless
+from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
 from jaxcnn._lowering import broadcast
 
 

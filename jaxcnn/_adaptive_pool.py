@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import check_integer
 from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._pool import avg_pool, check_real, first_max, max_pool
-from jaxcnn._window import check_integer
 
 
 @constructor

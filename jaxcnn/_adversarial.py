@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn._arguments import check_bounds, check_integer, check_positive, short_repr
 from jaxcnn._key import check_key, child_key, require_key, transform_keys
-from jaxcnn._layer import Params, State, as_floating, at_least_float32, short_repr
+from jaxcnn._layer import Params, State, as_floating, at_least_float32
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm
 from jaxcnn._validate import check_for_loss, is_concrete, values_between, with_check
-from jaxcnn._window import check_bounds, check_integer, check_positive
 
 Bounds = Sequence[float] | None
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, check_number, short_repr
+from jaxcnn._arguments import check_number, check_positive, short_repr
+from jaxcnn._layer import Layer
 from jaxcnn._loss import LossFn, first_label, loss_of_output, masked, weighted_mean
 from jaxcnn._numeric import times_log
 from jaxcnn._target import (
@@ -19,7 +20,6 @@ from jaxcnn._target import (
     class_target,
     label_logits,
 )
-from jaxcnn._window import check_positive
 
 
 def binary_cross_entropy(

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer, check_train, has_spec, short_repr
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
@@ -26,20 +27,16 @@ from jaxcnn._layer import (
     as_layer,
     check_array,
     check_returned,
-    check_train,
     constructor,
-    has_spec,
     in_layer,
     readable,
-    short_repr,
     spec_of,
 )
-from jaxcnn._lowering import materialized_gradient, stored
+from jaxcnn._lowering import stored, stored_gradient
 from jaxcnn._path import expected_one_of
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import SAMPLING, requested
 from jaxcnn._stack import check_stacked, stacked_init
-from jaxcnn._window import check_integer
 
 AnyLayer = Layer | Callable[[Any], Any]
 
@@ -266,7 +263,7 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
         if not chained and len(layers) > 1:
             # XLA would compute the input, or the sum of its gradients, again for each layer. In training, only the
             # gradient is stored: storing the input, too, costs memory and saves little time.
-            x = jax.tree.map(materialized_gradient if train else stored, x)
+            x = jax.tree.map(stored_gradient if train else stored, x)
         outputs, new_state, y = [], {}, x
         for name, layer in layers.items():
             child_params, child_state = params.get(name, {}), state.get(name, {}) | requested(state)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import check_number, check_positive, short_repr
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, short_repr
+from jaxcnn._layer import Layer, as_layer, at_least_float32
 from jaxcnn._loss import (
     LossFn,
     batch_weights,
@@ -22,7 +23,6 @@ from jaxcnn._loss import (
 )
 from jaxcnn._numeric import times_log
 from jaxcnn._validate import check_for_loss, check_weights, with_check
-from jaxcnn._window import check_positive
 
 Loss = Callable[..., LossFn]  # model -> LossFn
 

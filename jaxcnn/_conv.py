@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_choice, check_integer
 from jaxcnn._combine import serial
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._key import child_key
@@ -25,16 +26,7 @@ from jaxcnn._layer import (
     stateless,
 )
 from jaxcnn._lowering import add_bias, convolve, convolve_transposed
-from jaxcnn._window import (
-    PAD_MODES,
-    Padding,
-    check_choice,
-    check_integer,
-    check_window_options,
-    make_transposed_window,
-    make_window,
-    per_dimension,
-)
+from jaxcnn._window import PAD_MODES, Padding, check_window_options, make_transposed_window, make_window, per_dimension
 
 
 @constructor

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import check_choice, check_integer, check_number, check_positive
 from jaxcnn._grid_sample import floating_inputs
-from jaxcnn._layer import Layer, as_layer, at_least_float32, check_number, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._sample import SAMPLE_METHODS, sample
-from jaxcnn._window import check_choice, check_integer, check_positive, check_window_options, per_dimension
+from jaxcnn._window import check_window_options, per_dimension
 
 
 @constructor

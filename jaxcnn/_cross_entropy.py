@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, check_number
+from jaxcnn._arguments import check_number
+from jaxcnn._layer import Layer
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import times_log

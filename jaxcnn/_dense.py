@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_choice, check_integer, check_number
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._key import child_key
 from jaxcnn._layer import (
@@ -16,7 +17,6 @@ from jaxcnn._layer import (
     as_layer,
     check_array,
     check_initializers,
-    check_number,
     constructor,
     get_param,
     spatial_rank,
@@ -24,14 +24,7 @@ from jaxcnn._layer import (
 )
 from jaxcnn._lowering import add_bias, matrix_product
 from jaxcnn._number import is_traced_number, is_zero
-from jaxcnn._window import (
-    PAD_MODES,
-    Padding,
-    check_choice,
-    check_integer,
-    check_window_options,
-    resolve_padding,
-)
+from jaxcnn._window import PAD_MODES, Padding, check_window_options, resolve_padding
 
 
 @constructor

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer, check_number
 from jaxcnn._key import require_key
-from jaxcnn._layer import Layer, as_array, as_floating, at_least_float32, check_number, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_array, as_floating, at_least_float32, constructor, spatial_rank
 from jaxcnn._number import is_zero
 from jaxcnn._sampling import is_random
-from jaxcnn._window import check_integer
 
 
 def check_rate(name: str, rate: Any) -> Any:

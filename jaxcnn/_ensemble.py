@@ -7,23 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import (
-    Layer,
-    Params,
-    State,
-    as_floating,
-    as_layer,
-    at_least_float32,
-    constructor,
-    readable,
-    short_repr,
-)
+from jaxcnn._layer import Layer, Params, State, as_floating, as_layer, at_least_float32, constructor, readable
 from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT
 from jaxcnn._sampling import with_sampling
 from jaxcnn._stack import check_stacked, mark_stacked, stacked_init, unmark_stacked
-from jaxcnn._window import check_integer
 
 Combine = Callable[[Any], Any] | None
 

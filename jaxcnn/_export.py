@@ -8,8 +8,8 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import Layer, Params, State, as_layer, has_spec, short_repr, spec_of
-from jaxcnn._window import check_choice
+from jaxcnn._arguments import check_choice, has_spec, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -6,18 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import (
-    Layer,
-    as_floating,
-    as_layer,
-    at_least_float32,
-    check_array,
-    constructor,
-    short_repr,
-    spatial_rank,
-)
+from jaxcnn._arguments import check_choice, short_repr
+from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, check_array, constructor, spatial_rank
 from jaxcnn._sample import BOUNDARIES, SAMPLE_METHODS, sample
-from jaxcnn._window import check_choice
 
 
 @constructor

@@ -7,8 +7,6 @@ All arrays are arguments or results, so every JAX transformation works on them.
 import contextlib
 import functools
 import inspect
-import math
-import numbers
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -17,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._number import is_traced_number
+from jaxcnn._arguments import check_bool, has_spec, short_repr
 from jaxcnn._recompute import keeping_input
 from jaxcnn._repr import Call
 
@@ -118,7 +116,7 @@ def constructor(fn: Constructor) -> Constructor:
                 )
         for name in switches:
             if name in kwargs:
-                kwargs[name] = _checked_bool(make.__name__, name, kwargs[name])
+                kwargs[name] = check_bool(make.__name__, name, kwargs[name])
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
@@ -129,13 +127,6 @@ def constructor(fn: Constructor) -> Constructor:
         return named
 
     return cast(Constructor, make)
-
-
-def _checked_bool(layer: str, name: str, value: Any) -> bool:
-    """Return the value as a bool; other values than bools, such as "no", would count as True or False unnoticed."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{layer}: {name} must be True or False, got {short_repr(value)}")
-    return bool(value)
 
 
 def _call(name: str, args: tuple, kwargs: dict[str, Any], defaults: dict[str, Any]) -> Call:
@@ -266,19 +257,6 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     return tree[name]
 
 
-def short_repr(value: Any) -> str:
-    """A short text for error messages: dtype and shape of an array, the first 80 characters of anything else."""
-    if has_spec(value):
-        return f"{value.dtype} of shape {value.shape}"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def has_spec(x: Any) -> bool:
-    """True for an array, a tracer or a `jax.ShapeDtypeStruct`."""
-    return hasattr(x, "shape") and hasattr(x, "dtype")
-
-
 def spec_of(x: Any, batch: Any = None) -> Any:
     """The `jax.ShapeDtypeStruct` of each array in a tree, of another batch size if given.
 
@@ -367,40 +345,3 @@ def spatial_rank(x: Any, layer: str) -> int:
     if 0 in x.shape[1:-1]:
         raise ValueError(f"{layer} needs at least one position in each spatial dimension, got shape {x.shape}")
     return rank
-
-
-def check_train(train: Any) -> bool:
-    """Return `train` if it is a bool: any other value, such as "no", would count as True or False unnoticed."""
-    if not isinstance(train, bool):
-        raise TypeError(f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}")
-    return train
-
-
-def check_number(
-    layer: str,
-    name: str,
-    value: Any,
-    least: float = 0.0,
-    below: float = math.inf,
-    *,
-    closed: bool = False,
-    static: bool = False,
-) -> Any:
-    """Return the value as a Python number, if least <= value < below (<= below if `closed`). Otherwise raise.
-
-    A traced number is returned unchanged, or raises TypeError if the value must be `static`. Use the returned number: a
-    NumPy scalar has a dtype of its own, which would change that of results.
-    """
-    if is_traced_number(value):
-        if static:
-            raise TypeError(f"{layer}: {name} must be known at compilation, got a traced number")
-        return value
-    if isinstance(value, jax.Array) and value.ndim == 0:  # a traced number, outside of the compiled function
-        value = value.item()
-    real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
-    if not isinstance(value, real):
-        raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")
-    if not least <= value < below and not (closed and value == below):
-        most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
-        raise ValueError(f"{layer}: {name} must be at least {least:g} and {most}, got {value}")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)

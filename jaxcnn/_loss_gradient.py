@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_positive
 from jaxcnn._layer import at_least_float32
 from jaxcnn._loss import LossFn, batch_entry, batch_weights, check_loss, convertible_entry, first_label
 from jaxcnn._numeric import norm
 from jaxcnn._validate import check_for_loss, is_concrete
-from jaxcnn._window import check_positive
 
 
 def sharpness_aware(loss_fn: LossFn, rho: float = 0.05) -> LossFn:

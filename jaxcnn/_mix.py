@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_positive
 from jaxcnn._key import child_key, require_key, transform_keys
 from jaxcnn._layer import as_floating, spatial_rank
 from jaxcnn._loss import (
@@ -22,7 +23,6 @@ from jaxcnn._loss import (
     is_label_map,
 )
 from jaxcnn._number import is_traced_number
-from jaxcnn._window import check_positive
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:

@@ -16,23 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer, check_number, check_train, short_repr
 from jaxcnn._initial import filled
-from jaxcnn._layer import (
-    Layer,
-    Params,
-    as_floating,
-    at_least_float32,
-    check_number,
-    check_train,
-    constructor,
-    get_param,
-    short_repr,
-    spatial_rank,
-    stateless,
-)
+from jaxcnn._layer import Layer, Params, as_floating, at_least_float32, constructor, get_param, spatial_rank, stateless
 from jaxcnn._lowering import batch_moments, broadcast, normalize
 from jaxcnn._numeric import center_and_variance, inverse_std
-from jaxcnn._window import check_integer
 
 
 @constructor

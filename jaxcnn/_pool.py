@@ -14,17 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import (
-    Layer,
-    as_array,
-    as_floating,
-    as_layer,
-    at_least_float32,
-    check_number,
-    constructor,
-    short_repr,
-    spatial_rank,
-)
+from jaxcnn._arguments import check_number, short_repr
+from jaxcnn._layer import Layer, as_array, as_floating, as_layer, at_least_float32, constructor, spatial_rank
 from jaxcnn._lowering import window_max, window_min, window_sum
 from jaxcnn._numeric import norm
 from jaxcnn._window import Padding, Window, check_window_options, make_window

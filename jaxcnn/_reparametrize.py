@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer, check_number, check_train
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import Layer, Params, as_layer, check_number, check_train, constructor, get_param
+from jaxcnn._layer import Layer, Params, as_layer, constructor, get_param
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import (
     align_trailing,
@@ -29,7 +30,6 @@ from jaxcnn._numeric import (
 from jaxcnn._path import KERNELS, mask, merged
 from jaxcnn._sampling import is_random
 from jaxcnn._stack import key_depth, stack_depth, stack_depths, stacked_name, vmap_stacked
-from jaxcnn._window import check_integer
 
 
 @constructor

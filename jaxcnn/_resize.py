@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, as_floating, as_layer, check_number, constructor, spatial_rank
+from jaxcnn._arguments import check_choice, check_number, check_positive
+from jaxcnn._layer import Layer, as_floating, as_layer, constructor, spatial_rank
 from jaxcnn._lowering import Axis, Filter, resample
-from jaxcnn._window import check_choice, check_positive, check_window_options, per_dimension
+from jaxcnn._window import check_window_options, per_dimension
 
 _METHODS = ("nearest", "linear", "cubic", "lanczos3", "lanczos5")
 _COORDINATES = ("half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric", "pytorch_half_pixel")

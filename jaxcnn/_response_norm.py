@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn._arguments import check_choice, check_integer, check_number
 from jaxcnn._layer import (
     Layer,
     as_floating,
     as_layer,
     at_least_float32,
-    check_number,
     constructor,
     get_param,
     spatial_rank,
@@ -19,7 +19,6 @@ from jaxcnn._lowering import broadcast
 from jaxcnn._norm import affine_init
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import divide_or_keep, norm, scale_to_unit_max
-from jaxcnn._window import check_choice, check_integer
 
 
 @constructor

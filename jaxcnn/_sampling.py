@@ -4,7 +4,8 @@ The request is an entry of `state` without arrays, under a key that no layer can
 children, as they do with a probe. It is an argument, so jax traces a jitted layer again for it.
 """
 
-from jaxcnn._layer import State, check_train
+from jaxcnn._arguments import check_train
+from jaxcnn._layer import State
 
 SAMPLING = "/sampling"  # layer names contain no slash
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._combine import parallel, serial
 from jaxcnn._dense import dense, identity
-from jaxcnn._layer import Layer, constructor, from_input_shape, short_repr
+from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._pool import global_avg_pool
-from jaxcnn._window import check_integer
 
 
 @constructor

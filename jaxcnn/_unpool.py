@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import Layer, as_layer, constructor, short_repr, spatial_rank
+from jaxcnn._arguments import short_repr
+from jaxcnn._layer import Layer, as_layer, constructor, spatial_rank
 from jaxcnn._lowering import window_max
 from jaxcnn._pool import check_real, make_pool
 from jaxcnn._window import Padding, Window, check_window_options, make_transposed_window, per_dimension

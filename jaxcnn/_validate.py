@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._jax import Tracer
-from jaxcnn._layer import short_repr
 from jaxcnn._path import expected_one_of
 
 _CHUNK = 1 << 22  # values per pass, to avoid temporary copies of the whole array

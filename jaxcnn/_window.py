@@ -9,15 +9,12 @@ The transpose of a strided convolution inserts zeros between its inputs; `input_
 """
 
 import math
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn._layer import check_number, short_repr
-from jaxcnn._number import is_traced_number
-from jaxcnn._path import expected_one_of
+from jaxcnn._arguments import check_choice, check_integer
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -179,46 +176,6 @@ def per_dimension(layer: str, name: str, value: Any, rank: int, least: int = 1) 
     if len(values) != rank:
         raise ValueError(f"{layer}: {name}={value!r} has {len(values)} entries for {rank} spatial dimensions")
     return tuple(check_integer(layer, name, entry, least, "an int or one int per dimension") for entry in values)
-
-
-def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: str = "an int") -> int:
-    """Return `value` as an int, or raise an error that names the argument if it is not an integer >= `least`."""
-    message = f"{layer}: {name} must be {expected}, got "
-    if isinstance(value, bool):  # Python counts True as 1
-        raise TypeError(message + short_repr(value))
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TypeError(message + short_repr(value)) from error
-    if number < least:
-        raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
-    return number
-
-
-def check_positive(layer: str, name: str, value: Any, *, static: bool = False) -> Any:
-    """As `check_number`, for a finite number above 0."""
-    number = check_number(layer, name, value, static=static)
-    if not is_traced_number(number) and number <= 0:
-        raise ValueError(f"{layer}: {name} must be above 0, got {value}")
-    return number
-
-
-def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
-    """Return the smallest and largest value of an image as Python numbers, or None for no bounds; else raise."""
-    if bounds is None:
-        return None
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True, static=True) for bound in bounds)
-    if not low < high:
-        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    return low, high
-
-
-def check_choice(layer: str, name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise ValueError if `value` is not one of `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{layer}: unknown {name} {short_repr(value)}; {expected_one_of(value, choices)}")
 
 
 def check_window_options(layer: str, *, padding: Padding = 0, least: int = 1, **options: int | Sequence[int]) -> None:

@@ -109,8 +109,8 @@ def test_the_gradient_of_a_common_input_is_stored_once_and_in_inference_the_inpu
     model = cnn.residual(jnp.sin)
     loss = lambda x: model.apply({}, {}, x, train=train)[0].sum()
     names = [equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(X).eqns]
-    assert names.index("add_any") + 1 == len(names) - 1 == names.index("jaxcnn_materialized", 1)
-    assert names[0] == ("jaxcnn_materialized_gradient" if train else "jaxcnn_materialized")
+    assert names.index("add_any") + 1 == len(names) - 1 == names.index("jaxcnn_stored", 1)
+    assert names[0] == ("jaxcnn_stored_gradient" if train else "jaxcnn_stored")
 
 
 def test_parallel_gives_all_the_same_input():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn.data import DataError, _decode, image_folder, image_stream, read_image, segmentation_folder
 from jaxcnn.data._folder import list_images
 

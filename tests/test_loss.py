@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn._layer import check_number
+from jaxcnn._arguments import check_number, check_positive
 from jaxcnn._path import paths
-from jaxcnn._window import check_positive
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)

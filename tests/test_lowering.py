@@ -36,7 +36,7 @@ from jaxcnn._lowering import (
     window_sum,
 )
 from jaxcnn._lowering._channels import affine, broadcast, channel_moments, channel_sum, first_row_sum
-from jaxcnn._lowering._materialize import materialized, materialized_gradient
+from jaxcnn._lowering._materialize import materialized, stored_gradient
 from jaxcnn._program import equations
 from jaxcnn._window import Window
 
@@ -407,9 +407,9 @@ def test_channel_sums_with_symbolic_batch_size():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_materialized_gradient_is_the_identity():
+def test_stored_gradient_is_the_identity():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    close(everything(lambda x: jnp.tanh(materialized_gradient(x)), x), everything(jnp.tanh, x))
+    close(everything(lambda x: jnp.tanh(stored_gradient(x)), x), everything(jnp.tanh, x))
 
 
 def test_barrier_remains_after_fusion():

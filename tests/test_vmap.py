@@ -14,7 +14,7 @@ from jax import lax
 import jaxcnn as cnn
 from jaxcnn._lowering import convolve, convolve_transposed, matrix_product, window_max, window_sum
 from jaxcnn._lowering._channels import affine, broadcast, channel_moments, channel_sum, first_row_sum
-from jaxcnn._lowering._materialize import materialized_gradient
+from jaxcnn._lowering._materialize import stored_gradient
 from jaxcnn._lowering._rules import TABLES, forced
 from jaxcnn._window import Window
 from tests.test_lowering import close, convolutions, pools
@@ -131,7 +131,7 @@ def test_channel_sum():
     close(*mapped_and_looped(channel_sum, (x,), (True,)))
     close(*gradients_of_vmap(channel_sum, (x,), (True,)))
     close(*mapped_and_looped(first_row_sum, (x,), (True,)))
-    close(*mapped_and_looped(materialized_gradient, (x,), (True,)))
+    close(*mapped_and_looped(stored_gradient, (x,), (True,)))
 
 
 @pytest.mark.slow

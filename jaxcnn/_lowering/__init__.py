@@ -7,8 +7,8 @@ from jaxcnn._lowering._channels import broadcast as broadcast
 from jaxcnn._lowering._conv import convolve as convolve
 from jaxcnn._lowering._conv import convolve_transposed as convolve_transposed
 from jaxcnn._lowering._dense import matrix_product as matrix_product
-from jaxcnn._lowering._materialize import materialized_gradient as materialized_gradient
 from jaxcnn._lowering._materialize import stored as stored
+from jaxcnn._lowering._materialize import stored_gradient as stored_gradient
 from jaxcnn._lowering._normalize import add_bias as add_bias
 from jaxcnn._lowering._normalize import batch_moments as batch_moments
 from jaxcnn._lowering._normalize import normalize as normalize

@@ -23,17 +23,15 @@ def materialized(x: T) -> T:
 
 def stored(x: jax.Array) -> jax.Array:
     """The identity; on a CPU, the value and its gradient are stored in memory."""
-    return _once.bind(x)
+    return _stored.bind(x)
 
 
-def materialized_gradient(y: jax.Array) -> jax.Array:
+def stored_gradient(y: jax.Array) -> jax.Array:
     """The identity; on a CPU, its gradient is stored in memory."""
-    return _identity.bind(y)
+    return _stored_gradient.bind(y)
 
 
-_identity = primitive("jaxcnn_materialized_gradient", lambda y: y, spec=lambda y: y, examples=(True,))
-_once = primitive(
-    "jaxcnn_materialized", lambda dy: dy, cpu=lambda dy: materialized(dy), spec=lambda dy: dy, examples=(True,)
-)
-for _linear in (_identity, _once):
-    linear_in(0, _linear, stored)
+_stored = primitive("jaxcnn_stored", lambda x: x, cpu=lambda x: materialized(x), spec=lambda x: x, examples=(True,))
+_stored_gradient = primitive("jaxcnn_stored_gradient", lambda y: y, spec=lambda y: y, examples=(True,))
+for _identity in (_stored, _stored_gradient):
+    linear_in(0, _identity, stored)

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._lowering._channels import affine, broadcast, channel_moments, first_row_sum
-from jaxcnn._lowering._materialize import materialized_gradient
+from jaxcnn._lowering._materialize import stored_gradient
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import inverse_sqrt_or_zero
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """(N, *spatial, C), (C,) -> (N, *spatial, C): y + bias. Its gradient is stored once for bias and y."""
-    return materialized_gradient(y + broadcast(bias.astype(y.dtype), y))
+    return stored_gradient(y + broadcast(bias.astype(y.dtype), y))
 
 
 def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -27,7 +27,7 @@ def batch_moments(x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]
     images = x if x.ndim > 2 else x[:, None]
     near = first_row_sum(images) / math.prod((images.shape[0], *images.shape[2:-1]))
     # XLA would compute the gradient again for each value of x.
-    square, shift = materialized_gradient(channel_moments(x, near) / math.prod(x.shape[:-1]))
+    square, shift = stored_gradient(channel_moments(x, near) / math.prod(x.shape[:-1]))
     return (near, shift), _non_negative(square - lax.square(shift))
 
 
@@ -68,4 +68,4 @@ def normalize(
     offset = lax.full_like(factor, 0) if bias is None else bias
     if shift is not None:
         offset = lax.sub(offset, lax.mul(shift, factor))
-    return materialized_gradient(affine(x, near, jnp.stack([factor, offset])))
+    return stored_gradient(affine(x, near, jnp.stack([factor, offset])))

@@ -27,8 +27,8 @@ NUMPY: dict[str, Any] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "stop_gradient": np.asarray,
-    "jaxcnn_materialized": np.asarray,
-    "jaxcnn_materialized_gradient": np.asarray,
+    "jaxcnn_stored": np.asarray,
+    "jaxcnn_stored_gradient": np.asarray,
 }
 CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2"}
 LOOPS = {"cond", "scan", "while"}

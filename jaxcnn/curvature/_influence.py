@@ -9,10 +9,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
-from jaxcnn._layer import check_number
+from jaxcnn._arguments import check_integer, check_number
 from jaxcnn._numeric import norm
 from jaxcnn._validate import is_concrete
-from jaxcnn._window import check_integer
 
 ExampleLoss = Callable[[Any, Any], jax.Array]  # (params, example) -> scalar
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._key import check_key
-from jaxcnn._layer import at_least_float32, short_repr
+from jaxcnn._layer import at_least_float32
 from jaxcnn._numeric import norm
-from jaxcnn._window import check_integer
 
 
 class Eigenpairs(NamedTuple):

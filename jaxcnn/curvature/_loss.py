@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_integer
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._validate import check_batch
-from jaxcnn._window import check_integer
 
 
 def mean_loss(loss_fn: LossFn, state: Any, data: Batch, batch_size: int = 256) -> Callable[[Any], jax.Array]:

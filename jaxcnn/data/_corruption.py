@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._window import check_integer
+from jaxcnn._arguments import check_integer
 from jaxcnn.data._augmentation import Augment, check_spatial, in_float32
 
 SMALLEST = 8  # pixels of a side

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._arguments import check_integer, check_positive, short_repr
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import short_repr
-from jaxcnn._window import check_integer, check_positive, per_dimension
+from jaxcnn._window import per_dimension
 from jaxcnn.data._error import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow supports more, but most of its other decoders are little tested

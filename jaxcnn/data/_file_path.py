@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn.data._error import DataError
 
 

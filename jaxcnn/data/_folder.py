@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import check_choice, short_repr
 from jaxcnn._path import expected_one_of
-from jaxcnn._window import check_choice
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
 from jaxcnn.data._error import DataError, LabelError
 from jaxcnn.data._file_path import file_path, folder_path

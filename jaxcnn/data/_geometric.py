@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import check_number
-from jaxcnn._window import check_choice, check_integer
+from jaxcnn._arguments import check_choice, check_integer, check_number
 from jaxcnn.data._augmentation import Augment, Geometric, check_spatial, in_float32, uniform
 from jaxcnn.data._pixels import nearest, rotation, select, source_positions, warped
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import check_choice, check_integer, short_repr
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import first_true
-from jaxcnn._window import check_choice, check_integer
 from jaxcnn.data._decode import (
     FORMATS,
     GRAY_STEP,

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._key import child_key
-from jaxcnn._layer import has_spec, readable, readable_dtype, short_repr, spec_of
+from jaxcnn._layer import readable, readable_dtype, spec_of
 from jaxcnn._validate import check_batch
-from jaxcnn._window import check_integer
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 from jaxcnn.data._stream import Stream

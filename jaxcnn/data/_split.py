@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from jaxcnn._layer import check_number, short_repr
-from jaxcnn._window import check_integer, check_positive
+from jaxcnn._arguments import check_integer, check_number, check_positive, short_repr
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset
 

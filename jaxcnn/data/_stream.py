@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import short_repr
-from jaxcnn._window import check_integer
 from jaxcnn.data._decode import MAX_PIXELS, check_limits, check_size, reader
 from jaxcnn.data._error import DataError
 from jaxcnn.data._file_path import file_path

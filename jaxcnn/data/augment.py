@@ -23,8 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import check_number, short_repr
-from jaxcnn._window import check_integer, check_positive
+from jaxcnn._arguments import check_integer, check_number, check_positive, short_repr
 from jaxcnn.data._augmentation import Augment as Augment
 from jaxcnn.data._augmentation import Geometric as Geometric
 from jaxcnn.data._augmentation import When as When

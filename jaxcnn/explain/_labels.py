@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._jax import Tracer
-from jaxcnn._layer import short_repr
 
 
 def check_path(name: str, layer: Any) -> str:

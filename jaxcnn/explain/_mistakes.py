@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import as_floating, at_least_float32, short_repr
-from jaxcnn._window import check_integer
+from jaxcnn._arguments import check_integer, short_repr
+from jaxcnn._layer import as_floating, at_least_float32
 from jaxcnn.explain._labels import checked_classes
 
 

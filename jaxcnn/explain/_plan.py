@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_choice
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import as_layer
 from jaxcnn._lowering import selected
 from jaxcnn._program import Program, inner_programs, jaxpr_of
-from jaxcnn._window import check_choice
 from jaxcnn.explain._summary import Line, _size, html_table, indented, specs, table
 
 _RUNS = 7

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_integer
 from jaxcnn._layer import at_least_float32
 from jaxcnn._target import check_ignore_label
-from jaxcnn._window import check_integer
 from jaxcnn.metrics._labels import class_examples
 from jaxcnn.metrics._metric import Metric
 from jaxcnn.metrics._sums import bincount

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_choice, check_integer
 from jaxcnn._target import check_ignore_label
-from jaxcnn._window import check_choice, check_integer
 from jaxcnn.metrics._labels import Examples, class_examples, examples
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import bincount

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._window import check_integer
+from jaxcnn._arguments import check_integer
 from jaxcnn.metrics._labels import Examples, examples
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import Rows, bincount

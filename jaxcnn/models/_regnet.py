@@ -5,13 +5,13 @@ import math
 import jax
 import numpy as np
 
+from jaxcnn._arguments import check_choice
 from jaxcnn._combine import residual, serial
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import global_avg_pool
 from jaxcnn._squeeze_excite import squeeze_excite
-from jaxcnn._window import check_choice
 from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 

@@ -6,10 +6,11 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_number, short_repr
 from jaxcnn._combine import parallel, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import identity
-from jaxcnn._layer import Layer, Params, State, check_number, constructor, from_input_shape, short_repr
+from jaxcnn._layer import Layer, Params, State, constructor, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._numeric import align_trailing
 from jaxcnn._pool import global_avg_pool

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_integer
 from jaxcnn._combine import parallel, residual, serial
 from jaxcnn._dense import identity
 from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
-from jaxcnn._window import check_integer
 from jaxcnn.models._unit import Norm, conv_norm_act, head
 from jaxcnn.models._variant import variant
 

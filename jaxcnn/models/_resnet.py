@@ -2,6 +2,7 @@
 
 import jax
 
+from jaxcnn._arguments import check_choice, check_integer
 from jaxcnn._combine import residual, serial
 from jaxcnn._conv import conv
 from jaxcnn._dense import identity
@@ -9,7 +10,6 @@ from jaxcnn._layer import Layer, constructor
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import avg_pool, global_avg_pool, max_pool
 from jaxcnn._squeeze_excite import squeeze_excite
-from jaxcnn._window import check_choice, check_integer
 from jaxcnn.models._unit import Norm, conv_norm_act, dilation_at, head
 from jaxcnn.models._variant import variant
 

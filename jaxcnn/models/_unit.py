@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 
+from jaxcnn._arguments import check_choice
 from jaxcnn._combine import AnyLayer, parallel, serial
 from jaxcnn._conv import conv, depthwise_conv
 from jaxcnn._dense import dense
 from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer
 from jaxcnn._norm import batch_norm
-from jaxcnn._window import Padding, check_choice
+from jaxcnn._window import Padding
 
 Norm = Callable[[], Layer]
 PADDINGS = {"torch": None, "tensorflow": "SAME"}  # None: dilation * (size // 2) at both ends

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.report._examples import shrink, to_bytes

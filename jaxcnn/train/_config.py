@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._path import expected_one_of
 
 Config = dict[str, Any]

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
-from jaxcnn._window import check_integer
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import in_memory
 from jaxcnn.metrics import Metric, add_sums

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn._arguments import check_integer, check_number, check_positive
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._jit import jit
-from jaxcnn._layer import as_layer, check_number
-from jaxcnn._window import check_integer, check_positive
+from jaxcnn._layer import as_layer
 from jaxcnn.data import Dataset, augment
 from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import Config

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import inputs
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._trainable import trainable_params

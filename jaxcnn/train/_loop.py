@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._loss import Batch
-from jaxcnn._window import check_integer
 from jaxcnn.data import Source
 from jaxcnn.train._devices import all_gather, replicate, to_devices
 from jaxcnn.train._event import Event, nonfinite_message

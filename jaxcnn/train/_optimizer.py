@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn._layer import Params, check_number, short_repr
+from jaxcnn._arguments import check_integer, check_number, short_repr
+from jaxcnn._layer import Params
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
-from jaxcnn._window import check_integer
 from jaxcnn.train._config import Config, ConfigError, require, require_known
 from jaxcnn.train._guard import Checked, undo_if_nonfinite
 from jaxcnn.train._step import TrainState

@@ -5,7 +5,7 @@ import json
 from collections.abc import Container
 from typing import Any
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries, unknown_key
 from jaxcnn.train._optimizer import OPTIMIZERS, optimizer_arguments
 

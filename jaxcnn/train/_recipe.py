@@ -11,7 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import Layer, short_repr
+from jaxcnn._arguments import short_repr
+from jaxcnn._layer import Layer
 from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models
 from jaxcnn._mix import cutmix, mixup
 from jaxcnn._number import is_zero

@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import short_repr
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn._weights_error import WeightsError

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._key import child_key
-from jaxcnn._layer import Params, State, as_layer, short_repr
+from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._loss import Batch, LossFn, check_loss
 
 

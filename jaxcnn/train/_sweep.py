@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_integer
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._memory import reuse_memory_by_default
-from jaxcnn._window import check_integer
 from jaxcnn.metrics import Metric
 from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import Config

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, as_layer, short_repr
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn._trainable import trainable_params
 from jaxcnn.train._config import Config, ConfigError, flat_entries

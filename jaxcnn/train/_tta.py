@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, as_layer, constructor, short_repr
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn.train._config import require_known
 
 TTA: dict[str, tuple[tuple[float, int, bool], ...]] = {  # views: (weight, shift in pixels, whether it is flipped)

@@ -27,11 +27,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import has_spec, short_repr
 from jaxcnn._path import paths
 from jaxcnn._validate import check_wide_integers
-from jaxcnn._window import check_integer
 from jaxcnn.train import _flock, _steps
 from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._window import check_integer
+from jaxcnn._arguments import check_integer
 from jaxcnn.metrics._calibration import BinSums, bin_sums, calibration_error
 from jaxcnn.uncertainty._check import checked_labels, checked_probs
 

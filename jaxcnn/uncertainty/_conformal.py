@@ -17,9 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_choice, check_number
 from jaxcnn._key import check_key
-from jaxcnn._layer import check_number
-from jaxcnn._window import check_choice
 from jaxcnn.uncertainty._check import as_number, checked_labels, checked_probs, of_label
 
 _SCORES = ("lac", "aps")

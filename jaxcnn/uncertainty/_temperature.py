@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn._arguments import check_positive
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, as_floating, as_layer, constructor
 from jaxcnn._validate import check_finite, is_concrete
-from jaxcnn._window import check_positive
 from jaxcnn.uncertainty._check import as_number, checked_labels, checked_logits, of_label
 
 _LOWEST, _HIGHEST = 0.01, 100.0

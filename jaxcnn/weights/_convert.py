@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import check_choice, has_spec, short_repr
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, has_spec, short_repr, spec_of
+from jaxcnn._layer import Layer, Params, State, spec_of
 from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
 from jaxcnn._stack import marked_depths
 from jaxcnn._weights_error import WeightsError
-from jaxcnn._window import check_choice
 from jaxcnn.models import MODELS
 from jaxcnn.weights._layout import Layout, layout, torch_name, without_ones
 from jaxcnn.weights._mismatch import require_fit, require_options

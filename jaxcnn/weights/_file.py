@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._extra import MissingExtraError
-from jaxcnn._layer import Params, State, short_repr
+from jaxcnn._layer import Params, State
 from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._torch_tensor import CALLS, DTYPES, Global, Opaque, as_count, as_string, described, storage_of
 

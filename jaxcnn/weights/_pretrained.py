@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._combine import serial
-from jaxcnn._layer import Layer, Params, State, short_repr
+from jaxcnn._layer import Layer, Params, State
 from jaxcnn._norm import batch_norm
 from jaxcnn._path import expected_one_of, merged
 from jaxcnn._weights_error import WeightsError
-from jaxcnn._window import check_integer
 from jaxcnn.data._normalize import normalize
 from jaxcnn.models import MODELS
 from jaxcnn.weights._file import load

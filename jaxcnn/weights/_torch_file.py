@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._mismatch import MAX_SHOWN
 from jaxcnn.weights._pickle_data import read_pickle

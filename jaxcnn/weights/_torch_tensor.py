@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._layer import short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._weights_error import WeightsError
 
 STORAGES = {  # storage classes of the module torch -> dtype

@@ -1,0 +1,110 @@
+"""Checks of arguments: each returns the value to use, or raises an error that names the layer and the argument."""
+
+import math
+import numbers
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn._number import is_traced_number
+from jaxcnn._path import expected_one_of
+
+
+def check_number(
+    layer: str,
+    name: str,
+    value: Any,
+    least: float = 0.0,
+    below: float = math.inf,
+    *,
+    closed: bool = False,
+    static: bool = False,
+) -> Any:
+    """Return the value as a Python number, if least <= value < below (<= below if `closed`). Otherwise raise.
+
+    A traced number is returned unchanged, or raises TypeError if the value must be `static`. Use the returned number: a
+    NumPy scalar has a dtype of its own, which would change that of results.
+    """
+    if is_traced_number(value):
+        if static:
+            raise TypeError(f"{layer}: {name} must be known at compilation, got a traced number")
+        return value
+    if isinstance(value, jax.Array) and value.ndim == 0:  # a traced number, outside of the compiled function
+        value = value.item()
+    real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
+    if not isinstance(value, real):
+        raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")
+    if not least <= value < below and not (closed and value == below):
+        most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
+        raise ValueError(f"{layer}: {name} must be at least {least:g} and {most}, got {value}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def check_positive(layer: str, name: str, value: Any, *, static: bool = False) -> Any:
+    """As `check_number`, for a finite number above 0."""
+    number = check_number(layer, name, value, static=static)
+    if not is_traced_number(number) and number <= 0:
+        raise ValueError(f"{layer}: {name} must be above 0, got {value}")
+    return number
+
+
+def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: str = "an int") -> int:
+    """Return `value` as an int, or raise an error that names the argument if it is not an integer >= `least`."""
+    message = f"{layer}: {name} must be {expected}, got "
+    if isinstance(value, bool):  # Python counts True as 1
+        raise TypeError(message + short_repr(value))
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(message + short_repr(value)) from error
+    if number < least:
+        raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
+    return number
+
+
+def check_bool(layer: str, name: str, value: Any) -> bool:
+    """Return the value as a bool; other values than bools, such as "no", would count as True or False unnoticed."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{layer}: {name} must be True or False, got {short_repr(value)}")
+    return bool(value)
+
+
+def check_train(train: Any) -> bool:
+    """Return `train` if it is a bool: any other value, such as "no", would count as True or False unnoticed."""
+    if not isinstance(train, bool):
+        raise TypeError(f"train must be True or False (under jit, list it in static_argnames), got {short_repr(train)}")
+    return train
+
+
+def check_choice(layer: str, name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError if `value` is not one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{layer}: unknown {name} {short_repr(value)}; {expected_one_of(value, choices)}")
+
+
+def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
+    """Return the smallest and largest value of an image as Python numbers, or None for no bounds; else raise."""
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
+    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True, static=True) for bound in bounds)
+    if not low < high:
+        raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
+    return low, high
+
+
+def short_repr(value: Any) -> str:
+    """A short text for error messages: dtype and shape of an array, the first 80 characters of anything else."""
+    if has_spec(value):
+        return f"{value.dtype} of shape {value.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def has_spec(x: Any) -> bool:
+    """True for an array, a tracer or a `jax.ShapeDtypeStruct`."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
