@@ -174,7 +174,7 @@ def test_a_damaged_log_is_rebuilt(logged, capsys, line, at):
     assert run.records == ROWS[:2]
 
 
-@pytest.mark.parametrize("change", ["missing", "empty", "changed", "fewer", "directory"])
+@pytest.mark.parametrize("change", ["missing", "empty", "changed", "fewer", "repeated", "directory"])
 def test_a_log_that_differs_from_the_checkpoint_is_replaced(logged, capsys, change):
     path = logged / "metrics.jsonl"
     match change:
@@ -184,6 +184,8 @@ def test_a_log_that_differs_from_the_checkpoint_is_replaced(logged, capsys, chan
             path.write_bytes(b"")
         case "changed":
             path.write_bytes(path.read_bytes().replace(b"0.5", b"0.7"))
+        case "repeated":
+            path.write_bytes(path.read_bytes() + path.read_bytes())
         case "fewer":
             path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
     if change == "directory":
@@ -240,6 +242,17 @@ def test_records_without_a_step(tmp_path, capsys):
     assert "dropped 4 records without a step, logged after step 0" in capsys.readouterr().out
 
 
+def test_records_with_a_step_that_the_program_logs_after_the_checkpoint(logged, capsys):
+    with (logged / "metrics.jsonl").open("w") as file:
+        final = {"step": 10, "final": 1.0}
+        file.writelines(json.dumps(record) + "\n" for record in (*ROWS[:2], final))
+    run = Run("test", {}, folder=logged)
+    capsys.readouterr()
+    run.forget_after(10, ROWS[:2])
+    assert run.records == [*ROWS[:2], final] == log_of(logged)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_log_that_cannot_be_read(logged, monkeypatch, capsys):
     real = type(logged).read_bytes
 
@@ -264,7 +277,7 @@ def test_mutated_logs_stop_nothing(logged, cases, capsys):
     for case in range(cases):
         path.write_bytes(mutated(rng, original))
         run.forget_after(10, ROWS[:2])
-        assert [record for record in run.records if "step" in record] == ROWS[:2]
+        assert [record for record in run.records if record in ROWS] == ROWS[:2]
         assert log_of(logged) == run.records
         path.write_bytes(mutated(rng, original))
         run.forget_after(10)

@@ -167,8 +167,8 @@ class Run:
 
         Args:
             step: the last step to keep; -1 if the training starts anew. The log of an earlier training is then renamed.
-            records: the records in the checkpoint of this step. If the log differs, they replace it, and the old log is
-                renamed.
+            records: the records in the checkpoint of this step. If the log lacks one, or repeats one, they replace it,
+                and the old log is renamed.
         """
         if not self._first:
             self.records = list(records or [])
@@ -183,9 +183,9 @@ class Run:
 
         kept = [record for i, record in enumerate(logged) if is_kept(i, record)]
         if records is not None:
-            if problem is None and [record for record in kept if "step" in record] != [
-                record for record in records if "step" in record
-            ]:
+            # The log may have more: callbacks and the program can log after the checkpoint.
+            saved = [record for record in records if "step" in record]
+            if problem is None and [record for record in kept if record in saved] != saved:
                 problem = "differs from the records in the checkpoint"
             if problem is not None:
                 kept = records
