@@ -191,6 +191,21 @@ def test_unet_on_a_backbone(name, shape):
     assert y.shape == (*shape[:-1], 5)
 
 
+def test_unet_on_a_layer():
+    maps = models.backbone("resnet18", norm=jaxcnn.instance_norm)
+    x = spec(1, 40, 30, 3)
+    params, y = shapes(models.unet(5, backbone=maps), x)
+    assert y.shape == (1, 40, 30, 5)
+    assert jax.tree.structure(params["backbone"]) == jax.tree.structure(shapes(maps, x)[0])
+    with pytest.raises(
+        ValueError, match=r"unet: the backbone must return a dict of feature maps, got shape \(1, 8, 8, 4\)"
+    ):
+        shapes(models.unet(5, backbone=jaxcnn.conv(4)), spec(1, 8, 8, 3))
+    named = models.backbone("resnet18", outputs={"low": "stage1", "high": "stage2"})
+    with pytest.raises(ValueError, match=r"keys of the feature maps must be their strides, got \['high', 'low'\]"):
+        shapes(models.unet(5, backbone=named), spec(1, 64, 64, 3))
+
+
 @pytest.mark.slow
 def test_weights_of_a_classifier_load_into_a_backbone(tmp_path):
     """As in the docstring of `backbone`; `fit` starts from them."""

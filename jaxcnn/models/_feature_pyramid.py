@@ -1,6 +1,7 @@
 """Feature pyramid networks: feature maps at all scales, each with the context of the coarser ones."""
 
 from operator import itemgetter
+from typing import Any
 
 import jax
 
@@ -45,8 +46,7 @@ def feature_pyramid(backbone: str | Layer, *, features: int = 256) -> Layer:
     """
 
     def pyramid(shapes):
-        if not isinstance(shapes, dict):
-            raise ValueError(f"feature_pyramid: the backbone must return a dict of feature maps, got shape {shapes}")
+        check_maps("feature_pyramid", shapes)
         fine_to_coarse = sorted(shapes, key=lambda key: -shapes[key][1])
 
         def convolve_each(size):
@@ -65,6 +65,12 @@ def feature_pyramid(backbone: str | Layer, *, features: int = 256) -> Layer:
 
     maps = backbone_of(backbone) if isinstance(backbone, str) else as_layer(backbone)
     return serial(backbone=maps, pyramid=from_input_shape(pyramid))
+
+
+def check_maps(model: str, shapes: Any) -> None:
+    """Raise ValueError if the shapes of a backbone's output are not those of a dict of feature maps."""
+    if not isinstance(shapes, dict):
+        raise ValueError(f"{model}: the backbone must return a dict of feature maps, got shape {shapes}")
 
 
 def enlarge(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:

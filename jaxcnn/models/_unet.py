@@ -16,7 +16,7 @@ from jaxcnn._layer import Layer, as_layer, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import max_pool
 from jaxcnn.models._backbone import backbone as backbone_of
-from jaxcnn.models._feature_pyramid import enlarge
+from jaxcnn.models._feature_pyramid import check_maps, enlarge
 from jaxcnn.models._unit import Norm
 from jaxcnn.models._variant import input_shape
 
@@ -28,7 +28,7 @@ _DECODER_WIDTHS = (16, 32, 64, 128, 256)
 def unet(
     classes: int | None = 2,
     *,
-    backbone: str | None = None,
+    backbone: str | Layer | None = None,
     widths: tuple[int, ...] | None = None,
     padding: str = "VALID",
     norm: Norm | None = None,
@@ -52,7 +52,9 @@ def unet(
 
     Args:
         classes: number of classes; None gives the features (N, *spatial', widths[0]).
-        backbone: the name of a classifier in `MODELS`, such as "resnet34". Its weights can be loaded; see `backbone`.
+        backbone: the name of a classifier in `MODELS`, such as "resnet34", whose weights can be loaded (see
+            `backbone`), or a layer with the output {stride: feature map}, such as
+            `backbone("resnet34", norm=instance_norm)`.
         widths: channels of each level, from fine to coarse. Default: 64 to 1024; with a backbone, 16 to 256 for the
             strides 1 to 16.
         padding: "VALID" as in the paper, or "SAME", for images whose sides are multiples of 2^(levels - 1). The layers
@@ -60,6 +62,9 @@ def unet(
         norm: constructor of a normalization layer after each convolution. The paper has none. With a backbone, it is
             for the expanding path only, with the default `batch_norm`; the backbone keeps its own.
         dropout: dropout rate in the two deepest levels of the contracting path; not used with a backbone.
+
+    Raises:
+        ValueError: if the output of a backbone is not a dict of feature maps with their strides as keys.
 
     Example:
         >>> model = jaxcnn.models.unet(widths=(8, 16), padding="SAME")
@@ -72,7 +77,8 @@ def unet(
     """
     head = {} if classes is None else {"head": conv(classes, 1)}
     if backbone is not None:
-        return _on_backbone(backbone_of(backbone), widths or _DECODER_WIDTHS, norm or batch_norm, head)
+        maps = backbone_of(backbone) if isinstance(backbone, str) else as_layer(backbone)
+        return _on_backbone(maps, widths or _DECODER_WIDTHS, norm or batch_norm, head)
     convs = functools.partial(_convolutions, padding=padding, norm=norm)
 
     def level(width, *deeper):
@@ -99,10 +105,16 @@ def _on_backbone(backbone: Layer, widths: tuple[int, ...], norm: Norm, head: dic
         width = widths[min(round(math.log2(stride)), len(widths) - 1)]
         return serial(both=both, up=_convolutions(width, padding="SAME", norm=norm))
 
+    def expanding(shapes):
+        check_maps("unet", shapes)
+        if not all(isinstance(stride, int) and stride > 0 for stride in shapes):
+            raise ValueError(f"unet: the keys of the feature maps must be their strides, got {list(shapes)}")
+        return as_layer(level(*sorted(shapes)))
+
     def build(shape):
         return serial(
             backbone=backbone,
-            net=from_input_shape(lambda maps: as_layer(level(*sorted(maps)))),
+            net=from_input_shape(expanding),
             enlarge=functools.partial(enlarge, sizes=shape[1:-1]),
             up=_convolutions(widths[0], padding="SAME", norm=norm),
             **head,
