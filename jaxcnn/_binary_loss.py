@@ -70,9 +70,10 @@ def binary_cross_entropy(
         logits = label_logits("binary_cross_entropy", output)
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
         logits = masked(logits, weight, counted)
-        correct = jnp.where((logits > 0) == (target > 0.5), counted, 0)
+        # A mixed label of which one part is ignored counts for less than 1, and so does its target.
+        correct = jnp.where((logits > 0) == (target > counted / 2), counted, 0)
         if train:
-            target = (1 - label_smoothing) * target + label_smoothing / 2
+            target = (1 - label_smoothing) * target + label_smoothing / 2 * counted
         if weights.ndim and weights.shape != logits.shape[-1:]:
             raise ValueError(
                 f"binary_cross_entropy: pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} "
@@ -80,8 +81,8 @@ def binary_cross_entropy(
             )
         scale = jnp.asarray(weights, logits.dtype).reshape((1,) * (logits.ndim - weights.ndim) + weights.shape)
         log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-        values = -times_log(scale * target, log_p) - times_log(1 - target, log_not_p)
-        loss = weighted_mean(values * counted, weight, counted)
+        values = -times_log(scale * target, log_p) - times_log(counted - target, log_not_p)
+        loss = weighted_mean(values, weight, counted)
         return loss, {"accuracy": weighted_mean(correct, weight, counted)}
 
     def check(name, output, label, weight):
@@ -133,7 +134,7 @@ def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) 
             counted, probabilities = counted[..., None], jax.nn.softmax
         p = probabilities(masked(logits, weight, counted))
         positions = tuple(range(1, logits.ndim - 1))
-        overlap, total = (2 * p * target * counted).sum(positions), ((p + target) * counted).sum(positions)
+        overlap, total = (2 * p * target).sum(positions), (p * counted + target).sum(positions)
         return weighted_mean(1 - (overlap + smooth) / (total + smooth), weight), {}
 
     def check(name, output, label, weight):

@@ -38,17 +38,23 @@ class LocalPrimitive(Primitive):
         return super().bind(*args, **params)
 
 
-def result_type(shape: tuple[int, ...], dtype: Any, operand: ShapedArray) -> ShapedArray:
-    """The type of the result of a `LocalPrimitive`, which varies over the axes over which its operands vary."""
-    if not _varying(operand):
+def result_type(shape: tuple[int, ...], dtype: Any, operand: ShapedArray, batch: int | None) -> ShapedArray:
+    """The type of the result of a `LocalPrimitive`, which varies over the axes over which its operands vary.
+
+    batch: the dimension of the examples, which are sharded as those of `operand`; None if the result has none.
+    """
+    spec = [None] * len(shape)
+    if batch is not None:
+        spec[batch] = operand.sharding.spec[batch]
+    if not _varying(operand) and not any(spec):
         return ShapedArray(shape, dtype)
-    sharding = operand.sharding.update(spec=jax.sharding.PartitionSpec(*[None] * len(shape)))
+    sharding = operand.sharding.update(spec=jax.sharding.PartitionSpec(*spec))
     return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=operand.manual_axis_type)
 
 
 def on_one_device(aval: ShapedArray) -> ShapedArray:
-    """The type of an array without the axes over which it varies."""
-    return aval.update(manual_axis_type=jax.sharding.ManualAxisType())
+    """The type of an array without the axes of a mesh over which it varies or is sharded."""
+    return ShapedArray(aval.shape, aval.dtype, aval.weak_type)
 
 
 def _varying(aval: Any) -> frozenset[Any]:

@@ -23,6 +23,7 @@ from jaxcnn._loss import (
     is_label_map,
 )
 from jaxcnn._number import is_traced_number
+from jaxcnn._validate import has_check
 
 
 def mixup(loss_fn: LossFn, alpha: float = 0.2) -> LossFn:
@@ -68,7 +69,8 @@ def cutmix(loss_fn: LossFn, alpha: float = 1.0) -> LossFn:
 
     Raises:
         TypeError: if `loss_fn` is not a LossFn.
-        ValueError: if `alpha` is not above 0, or in training for images without spatial dimensions or without a key.
+        ValueError: if `alpha` is not above 0, or in training for images without spatial dimensions, integer label maps
+            of another size than images or volumes, or without a key.
 
     Example:
         >>> model = jaxcnn.as_layer(jaxcnn.flatten)
@@ -126,7 +128,7 @@ def _mixing(
             if inside is not None and _is_map(first_label(label), image):
                 label = jax.tree.map(functools.partial(_pasted, partners=partners, inside=inside), label)
             else:
-                label = _mix_labels(label, partners, lam)
+                label = _mix_labels(label, partners, lam, blend_floats=not has_check(loss_fn))
             batch = batch | {"image": image, "label": label}
         return loss_fn(params, state, batch, train=train, key=key)
 
@@ -147,9 +149,14 @@ def _is_map(label: Any, image: jax.Array) -> bool:
 
     Floats (N, K) of signals (N, T, C) are one target per class, even if K = T.
     """
+    shape, rank = jnp.shape(label), image.ndim
     floats = jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating)
-    if floats and image.ndim == 3 and jnp.ndim(label) == 2:
+    if floats and rank == 3 and len(shape) == 2:
         return False
+    if not floats and len(shape) >= rank - 1 > 2 and shape[1 : rank - 1] != image.shape[1:-1]:
+        raise ValueError(
+            f"cutmix: label maps must have the size of the images, {image.shape[1:-1]}, got labels of shape {shape}"
+        )
     return is_label_map(label, image)
 
 
@@ -161,11 +168,12 @@ def _pasted(label: Any, *, partners: jax.Array, inside: jax.Array) -> Any:
     return jnp.where(inside if label.ndim == inside.ndim else inside[..., 0], label[partners], label)
 
 
-def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array) -> Any:
-    if not isinstance(label, MixedLabel) and jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating):
+def _mix_labels(label: Any, partners: jax.Array, lam: jax.Array, *, blend_floats: bool) -> Any:
+    if blend_floats and not isinstance(label, MixedLabel) and jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating):
         label = jnp.asarray(label)
         lam = lam.astype(label.dtype)
         return lam * label + (1 - lam) * label[partners]
-    # Mixing integer labels needs the number of classes, which only the loss knows from the logits.
+    # Only the loss knows the number of classes, which mixing integers needs, and the label to ignore, which may be
+    # a float.
     shuffled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[partners] if jnp.ndim(leaf) else leaf, label)
     return MixedLabel(label, shuffled, lam)

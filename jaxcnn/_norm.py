@@ -255,7 +255,7 @@ def _grouped(name, groups: int | None, eps, center, scale) -> Layer:
         size = channels // groups if groups else 1
         split = x.reshape(*x.shape[:-1], channels // size, size)
         centered, var = center_and_variance(split, (*range(1, x.ndim - 1), x.ndim))
-        var = jnp.repeat(var[..., 0], size, axis=-1, total_repeat_length=channels)
+        var = jnp.broadcast_to(var, (*var.shape[:-1], size)).reshape(*var.shape[:-2], channels)  # for each channel
         return _normalize(name, x, centered.reshape(x.shape), var, eps, params, (x.ndim - 1,), center, scale)
 
     return stateless(init, fn)

@@ -131,7 +131,10 @@ def _fix(label: tuple[int, ...], logits: tuple[int, ...]) -> str:
 def binary_target(
     name: str, label: Any, logits: jax.Array, weight: jax.Array | None, ignore_label: int | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Probabilities with the shape of the logits, NaN where invalid, and which entries count."""
+    """Probabilities with the shape of the logits, and which entries count.
+
+    Probabilities are NaN where a label is invalid, and 0 where it is ignored or the example has weight 0.
+    """
 
     def convert(label):
         check_binary_label(name, label, logits.shape, weight, ignore_label)

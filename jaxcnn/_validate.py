@@ -174,11 +174,15 @@ def with_check(loss_fn: Any, check: Callable[[str, Any, Any, Any], None]) -> Any
     return loss_fn
 
 
+def has_check(loss_fn: Any) -> bool:
+    """Whether a loss has a check: the losses of this library, and transforms of them."""
+    return hasattr(loss_fn, "check")
+
+
 def check_for_loss(name: str, loss_fn: Any, params: Any, state: Any, data: Any) -> None:
     """Run the check of the loss, if it has one. Custom losses may have none."""
-    check = getattr(loss_fn, "check", None)
-    if check is not None:
-        check(name, params, state, data)
+    if has_check(loss_fn):
+        loss_fn.check(name, params, state, data)
 
 
 def is_concrete(*values: Any) -> bool:

@@ -99,6 +99,58 @@ def test_small_batches_on_four_devices():
     assert result.stdout == "equal\n", result.stderr
 
 
+EXPLICIT = """
+import sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxcnn import cross_entropy, train
+from tests import layers
+mesh = jax.make_mesh((2,), ("d",))
+assert mesh.axis_types == (jax.sharding.AxisType.Explicit,)  # the default of jax
+put = lambda tree, *spec: jax.device_put(tree, NamedSharding(mesh, P(*spec)))
+key = jax.random.key(0)
+for name in sys.argv[1:]:
+    layer = layers.BY_NAME[name].layer
+    params, state, x = layers.example(layers.BY_NAME[name])
+    x = np.concatenate([x, x])
+    def loss(params, x):
+        y, after = layer.apply(params, state, x, train=True, key=key)
+        return (y * jnp.cos(y)).sum(), (y, after)
+    gradient = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    want, got = gradient(params, x), gradient(put(params), put(x, "d"))
+    assert jax.typeof(got[0][1][0]).sharding.spec[0] == "d", name
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
+    if name == "serial":
+        step = train.make_step(cross_entropy(layer), optax.adam(1e-2))
+        create = lambda: train.TrainState.create(layer, optax.adam(1e-2), key, x)
+        label = np.arange(len(x)) % 2
+        alone = step(create(), {"image": x, "label": label})[1]
+        with jax.set_mesh(mesh):
+            sharded = step(put(create()), {"image": put(x, "d"), "label": put(label, "d")})[1]
+        np.testing.assert_allclose(sharded["loss"], alone["loss"], rtol=1e-5)
+print("equal")
+"""
+EXPLICIT_CASES = [
+    "serial",
+    "conv_strided",
+    "conv_grouped",
+    "conv_transpose",
+    "max_pool",
+    "avg_pool",
+    "group_norm",
+    "upsample_linear",
+]
+
+
+def test_explicit_axes_of_a_mesh():
+    """Examples stay sharded, and kernels get the gradient of the whole batch."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", EXPLICIT, *EXPLICIT_CASES]
+    result = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    assert result.stdout == "equal\n", result.stderr
+
+
 @pytest.mark.parametrize("name", ["conv_strided", "dense", "max_pool", "avg_pool", "upsample_linear", "batch_norm"])
 def test_without_jit(name):
     case = layers.BY_NAME[name]

@@ -42,7 +42,9 @@ def primitive(
     def shape(*args, **params):
         specs = (jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in args)
         out = spec(*args, **params) if spec else jax.eval_shape(functools.partial(plain, **params), *specs)
-        return result_type(out.shape, out.dtype, args[0])
+        if not any(examples):  # a sum over the examples
+            return result_type(out.shape, out.dtype, args[0], None)
+        return result_type(out.shape, out.dtype, args[examples.index(True)], int(params.get("models", False)))
 
     def batch(args, dims, **params):
         (count, *_) = (arg.shape[dim] for arg, dim in zip(args, dims, strict=True) if dim is not None)
@@ -80,7 +82,8 @@ def _lowering(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
     lower = mlir.lower_fun(fun, multiple_results=False)
 
     def run(ctx, *args, **params):
-        # In `jax.shard_map`, the operations in `fun` would otherwise have to vary over the same axes, too.
+        # The operations in `fun` would otherwise have to vary over the same axes of `jax.shard_map`, and to support the
+        # sharding over Explicit axes of a mesh, too.
         return lower(ctx.replace(avals_in=[*map(on_one_device, ctx.avals_in)]), *args, **params)
 
     return run
