@@ -97,6 +97,11 @@ def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
     return low, high
 
 
+def is_function(value: Any) -> bool:
+    """Whether a value is a function. A call of a Layer, which is a pair of functions, only raises an error."""
+    return callable(value) and not isinstance(value, tuple)
+
+
 def short_repr(value: Any) -> str:
     """A short text for error messages: dtype and shape of an array, the first 80 characters of anything else."""
     if has_spec(value):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._arguments import check_integer, check_train, has_spec, short_repr
+from jaxcnn._arguments import check_integer, check_train, has_spec, is_function, short_repr
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
@@ -27,6 +27,7 @@ from jaxcnn._layer import (
     as_layer,
     check_array,
     check_returned,
+    checked_result,
     constructor,
     in_layer,
     readable,
@@ -90,7 +91,7 @@ def parallel(combine: Callable[..., Any], *layers: AnyLayer, **named: AnyLayer) 
         >>> both.apply({}, {}, jnp.array([0.0]), train=False)[0]
         Array([0.], dtype=float32)
     """
-    if isinstance(combine, Layer) or not callable(combine):
+    if not is_function(combine):
         raise TypeError(
             f"parallel: the first argument must be a function that combines the outputs, got {short_repr(combine)}"
         )
@@ -204,7 +205,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         def step(x, inputs):
             i, params, state = inputs
             key_i = None if key is None else jax.random.fold_in(key, i)
-            y, state = layer.apply(params, state, x, train=train, key=key_i)
+            y, state = checked_result(layer.apply(params, state, x, train=train, key=key_i))
             check_returned(y, "repeat")
             if (y.shape, y.dtype) != (x.shape, x.dtype):
                 raise ValueError(
@@ -271,7 +272,8 @@ def compose(layers: dict[str, Layer], combine: Callable | None, *, chained: bool
                 child_state = child_state | {SLOT: probe.enter(name)}
             with in_layer(name):
                 subkey = None if key is None else child_key(key, name)
-                y, new_state[name] = layer.apply(child_params, child_state, x, train=train, key=subkey)
+                result = layer.apply(child_params, child_state, x, train=train, key=subkey)
+                y, new_state[name] = checked_result(result)
             if probe is not None:
                 y, new_state[name], probe = probe.leave(name, child_params, new_state[name], x, y)
             if chained:
@@ -337,7 +339,7 @@ def _output_and_inputs(
                 y, inputs[name] = _output_and_inputs(layer._composition, traced_key, key, x)
             else:
                 params, state = _any_values(layer, traced_key, key, x)
-                y, inputs[name] = layer.apply(params, state, x, train=False)[0], x
+                y, inputs[name] = checked_result(layer.apply(params, state, x, train=False))[0], x
         outputs.append(y)
         if composition.chained:
             x = y

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import check_number, check_positive, short_repr
+from jaxcnn._arguments import check_number, check_positive, is_function, short_repr
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, as_layer, at_least_float32
 from jaxcnn._loss import (
@@ -54,7 +54,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
         raise ValueError("weighted_sum needs at least one pair (weight, loss), got none")
     pairs = []
     for term in terms:
-        if not isinstance(term, tuple) or len(term) != 2 or isinstance(term[1], Layer) or not callable(term[1]):
+        if not isinstance(term, tuple) or len(term) != 2 or not is_function(term[1]):
             raise TypeError(f"weighted_sum needs pairs (weight, loss), such as (0.5, dice), got {short_repr(term)}")
         check_loss_of_models("weighted_sum", term[1])
         pairs.append((check_number("weighted_sum", "weight", term[0]), term[1]))
@@ -112,7 +112,7 @@ def distillation(
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     check_loss_of_models("distillation", loss)
-    if isinstance(teacher, Layer) or not callable(teacher):
+    if not is_function(teacher):
         raise TypeError(
             "distillation: teacher must be a function images -> logits, such as lambda x: net.apply(params, state, x, "
             f"train=False)[0], got {short_repr(teacher)}"

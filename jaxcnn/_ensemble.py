@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._arguments import check_integer, short_repr
+from jaxcnn._arguments import check_integer, is_function, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, Params, State, as_floating, as_layer, at_least_float32, constructor, readable
 from jaxcnn._path import leaves_by_path
@@ -225,7 +225,7 @@ def _only_example(y: jax.Array) -> jax.Array:
 
 
 def _check_combine(name: str, combine: Any) -> None:
-    if combine is not None and (isinstance(combine, Layer) or not callable(combine)):
+    if combine is not None and not is_function(combine):
         raise TypeError(
             f"{name}: combine must be a function of the stacked outputs, or None, got {short_repr(combine)}"
         )

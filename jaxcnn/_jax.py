@@ -44,7 +44,7 @@ def result_type(shape: tuple[int, ...], dtype: Any, operand: ShapedArray, batch:
     batch: the dimension of the examples, which are sharded as those of `operand`; None if the result has none.
     """
     spec = [None] * len(shape)
-    if batch is not None:
+    if batch is not None and batch < len(spec):  # a scalar has no dimension
         spec[batch] = operand.sharding.spec[batch]
     if not _varying(operand) and not any(spec):
         return ShapedArray(shape, dtype)

@@ -9,13 +9,13 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import check_bool, has_spec, short_repr
+from jaxcnn._arguments import check_bool, has_spec, is_function, short_repr
 from jaxcnn._recompute import keeping_input
 from jaxcnn._repr import Call
 
@@ -79,6 +79,9 @@ class Layer(_Pair):
     def __repr__(self) -> str:
         return _call_of(self).pretty()
 
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("a Layer is not a function: use y, state = layer.apply(params, state, x, train=False)")
+
 
 Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
 
@@ -109,7 +112,7 @@ def constructor(fn: Constructor) -> Constructor:
             )
         if "norm" in parameters and "norm" in kwargs:
             norm, default = kwargs["norm"], parameters["norm"].default
-            if not callable(norm) and not (norm is None and default is None):
+            if not is_function(norm) and not (norm is None and default is None):
                 raise TypeError(
                     f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
                     f"functools.partial(batch_norm, eps=1e-3), got {short_repr(norm)}"
@@ -189,7 +192,7 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
     """
     if isinstance(layer, Layer):
         return layer
-    if not callable(layer):
+    if not is_function(layer):
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
         raise TypeError(f"expected a Layer or a function x -> y, got {short_repr(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
@@ -234,7 +237,7 @@ def from_input_shape(build: Callable[[Any], Layer], name: str = "") -> Layer:
 def check_initializers(layer: str, **initializers: Any) -> None:
     """Raise TypeError if an initializer is not a function: without this check, the error would come from init."""
     for name, initializer in initializers.items():
-        if not callable(initializer):
+        if not is_function(initializer):
             raise TypeError(
                 f"{layer}: {name} must be a function (key, shape, dtype) -> array, such as "
                 f"jax.nn.initializers.he_normal(), got {short_repr(initializer)}"
@@ -252,7 +255,7 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
-            f"needs {shape}; was the network initialized for another input shape?"
+            f"needs {shape}; was the network initialized for another input shape, or is the batch dimension missing?"
         )
     return tree[name]
 
@@ -309,6 +312,13 @@ def check_array(x: Any, layer: str) -> None:
     """Raise TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
     if not has_spec(x):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
+
+
+def checked_result(result: Any) -> tuple[Any, State]:
+    """Return what `apply` of a layer has returned. TypeError if it is not (y, state), such as only y."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        raise TypeError(f"apply must return (y, state), where state is a dict, got {short_repr(result)}")
+    return result
 
 
 def check_returned(y: Any, name: str) -> None:

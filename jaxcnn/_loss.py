@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import has_spec, short_repr
+from jaxcnn._arguments import has_spec, is_function, short_repr
 from jaxcnn._layer import Layer, Params, State, as_layer, readable, spec_of
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, check_not_masked, check_wide_integers, first_true, is_concrete, with_check
@@ -52,7 +52,7 @@ def unmix(label: Any, convert: Callable[[Any], Any]) -> Any:
 
 def check_loss(name: str, loss_fn: Any) -> None:
     """Raise a TypeError if `loss_fn` is not a LossFn, for example a model, or `cross_entropy` without its model."""
-    if isinstance(loss_fn, Layer) or not callable(loss_fn):
+    if not is_function(loss_fn):
         raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
     if not _accepts(loss_fn, {}, {}, {}, train=True):
         loss = getattr(loss_fn, "__name__", "loss")
@@ -65,7 +65,7 @@ def check_loss(name: str, loss_fn: Any) -> None:
 
 def check_loss_of_models(name: str, loss: Any) -> None:
     """Raise a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
-    if isinstance(loss, Layer) or not callable(loss) or not _accepts(loss, loss):
+    if not is_function(loss) or not _accepts(loss, loss):
         raise TypeError(
             f"{name}: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model); "
             f"got {short_repr(loss)}"

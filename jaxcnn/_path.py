@@ -61,6 +61,7 @@ def count_params(params: Any, pattern: str = ".*") -> int:
         pattern: regular expression, as in `mask`.
 
     Raises:
+        TypeError: if a leaf has no shape, for example in a Layer instead of its params.
         ValueError: if the tree has leaves and the pattern matches none of them.
 
     Example:
@@ -71,6 +72,8 @@ def count_params(params: Any, pattern: str = ".*") -> int:
     leaves = jax.tree.leaves(params)
     if not leaves:
         return 0
+    if not all(hasattr(leaf, "shape") for leaf in leaves):
+        raise TypeError("count_params needs a tree of arrays, such as the params that init returns")
     chosen = jax.tree.leaves(mask(params, pattern))
     return sum(math.prod(leaf.shape) for leaf, hit in zip(leaves, chosen, strict=True) if hit)
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._arguments import is_function
 from jaxcnn._jax import ClosedJaxpr, Jaxpr, Literal, dce_jaxpr
 
 Program = ClosedJaxpr | Jaxpr
@@ -50,7 +51,7 @@ def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
         >>> [equation.primitive.name for equation in jax.make_jaxpr(jaxcnn.plain(pool))(x).eqns]
         ['reduce_window_max']
     """
-    if not callable(fn):
+    if not is_function(fn):
         raise TypeError(f"plain needs a function of arrays, got {type(fn).__name__}; for a layer, pass its apply")
 
     @functools.wraps(fn)

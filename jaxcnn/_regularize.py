@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import check_number, has_spec, short_repr
+from jaxcnn._arguments import check_number, has_spec, is_function, short_repr
 from jaxcnn._layer import at_least_float32
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._numeric import absolute
@@ -46,7 +46,7 @@ def regularized(loss_fn: LossFn, *penalties: Penalty) -> LossFn:
     """
     check_loss("regularized", loss_fn)
     for penalty in penalties:
-        if not callable(penalty):
+        if not is_function(penalty):
             raise TypeError(
                 f"regularized needs functions params -> scalar, such as l2(1e-4), got {short_repr(penalty)}"
             )

@@ -194,11 +194,11 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     check_integer("spectral_norm", "steps", steps)
 
     def iterate(u, kernel, steps):
-        w = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1]))
+        w, dtype = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1])), u.dtype
         for _ in range(steps):
             new = scale_to_unit_norm(scale_to_unit_norm(w @ u, (0,)) @ w, (0,))
             u = jnp.where(new.any(), new, u)  # a zero kernel must not make u zero forever
-        return lax.stop_gradient(u)
+        return lax.stop_gradient(u).astype(dtype)
 
     def divide_by_sigma(u, kernel):
         w = scale_to_unit_max(kernel)

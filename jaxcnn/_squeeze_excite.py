@@ -48,7 +48,7 @@ def squeeze_excite(
     if features is not None:
         check_integer("squeeze_excite", "features", features)
     for name, function in (("activation", activation), ("gate", gate)):
-        if not (callable(function) or isinstance(function, Layer)):
+        if not callable(function):
             raise TypeError(f"squeeze_excite: {name} must be a function x -> y or a layer, got {short_repr(function)}")
 
     def scale(x, weights):

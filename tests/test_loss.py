@@ -7,6 +7,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn._arguments import check_number, check_positive
+from jaxcnn._loss import MixedLabel
 from jaxcnn._path import paths
 
 KEY = jax.random.key(5)
@@ -340,6 +341,49 @@ def test_mixing_regression_targets():
     label = RNG.normal(size=(6, 4)).astype(np.float32)
     loss, _ = call(cnn.mixup(cnn.mean_squared_error(AS_IS), 1.0), {"image": label, "label": label})
     assert loss == pytest.approx(0, abs=1e-10)
+
+
+# For every example, the logit of a label that counts is 3 and its label 1, and -2 and 0.
+IGNORING = {
+    "integers": np.array([[1, 0], [-1, 0], [1, -1], [-1, -1]]),
+    "floats": np.array([[1, 0], [-1, 0], [1, -1], [-1, -1]], np.float32),
+}
+
+
+@pytest.mark.parametrize("label", IGNORING.values(), ids=IGNORING)
+@pytest.mark.parametrize("loss", [cnn.binary_cross_entropy, cnn.dice])
+def test_ignored_labels_do_not_count_in_mixtures(loss, label):
+    image = np.broadcast_to(np.float32([3, -2]), (4, 2))
+    loss_fn = cnn.mixup(loss(AS_IS, ignore_label=-1), 1.0)
+    if loss is cnn.dice:  # each example is a region of two positions with one label
+        image, label = 40 * image[..., None], label[..., None]
+    values = {seed: call(loss_fn, {"image": image, "label": label}, key=jax.random.key(seed)) for seed in range(4)}
+    for value, metrics in values.values():
+        if loss is cnn.dice:
+            assert value == pytest.approx(0, abs=1e-3)
+        else:
+            assert np.log1p(np.exp(-3)) <= value <= np.log1p(np.exp(-2))
+            assert metrics["accuracy"] == pytest.approx(1)
+    smooth = cnn.binary_cross_entropy(AS_IS, ignore_label=-1, label_smoothing=0.2)
+    one = MixedLabel(jnp.array([[1.0]]), jnp.array([[-1.0]]), jnp.float32(0.3))
+    alone, _ = call(smooth, {"image": np.float32([[3]]), "label": jnp.array([[1.0]])})
+    assert call(smooth, {"image": np.float32([[3]]), "label": one})[0] == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_custom_loss_receives_mixed_floats():
+    image = label = LOGITS
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        return jnp.square(batch["image"] - batch["label"]).mean(), (state, {})
+
+    assert call(cnn.mixup(loss_fn, 1.0), {"image": image, "label": label})[0] == 0
+
+
+def test_cutmix_refuses_label_maps_of_another_size():
+    loss_fn = cnn.cutmix(cnn.cross_entropy(cnn.avg_pool(2)))
+    batch = {"image": jnp.ones((2, 8, 8, 3)), "label": jnp.zeros((2, 4, 4), int)}
+    with pytest.raises(ValueError, match=r"label maps must have the size of the images, \(8, 8\), got .*\(2, 4, 4\)"):
+        loss_fn({}, {}, batch, train=True, key=KEY)
 
 
 def test_cutmix_shares_are_areas():

@@ -95,6 +95,9 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 
+without_state = jaxcnn.Layer(lambda key, x: ({}, {}), lambda params, state, x, *, train, key=None: 2 * x)
+
+
 def step(loss_fn, optimizer, key=KEY):
     train_state = TrainState.create(NET, optax.sgd(0.1), key, spec(IMAGE))
     return make_step(loss_fn, optimizer)(train_state, {"image": zeros(*IMAGE), "label": np.zeros(2, int)})
@@ -862,6 +865,22 @@ COMPOSITION = table(
     ),
     ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
     ("called flatten", lambda: serial(flatten()), TypeError, r"flatten\(\) missing .*'x'"),
+    (
+        "a called layer",
+        lambda: conv(3)(IMAGE),
+        TypeError,
+        r"use y, state = layer\.apply\(params, state, x, train=False\)",
+    ),
+    ("a layer as norm", lambda: resnet50(norm=jaxcnn.batch_norm()), TypeError, r"norm must be a function that makes"),
+    *(
+        (
+            f"apply without state, {count} images",
+            lambda count=count: use(serial(a=without_state), (count, 3)),
+            TypeError,
+            r"(?s)apply must return \(y, state\), where state is a dict, got float32 of shape.*in layer 'a'",
+        )
+        for count in (1, 2, 3)
+    ),
     ("a list", lambda: serial([conv(3), flatten]), TypeError, r"expected a Layer .*unpack it: serial\(\*layers\)"),
     ("None", lambda: serial(conv(3), None), TypeError, r"(?s)expected a Layer .*got None.*in layer '1'"),
     ("a string", lambda: serial(act="relu"), TypeError, r"(?s)expected a Layer .*got 'relu'.*in layer 'act'"),

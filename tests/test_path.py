@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcnn import count_params, mask, models, paths
+from jaxcnn import count_params, dense, mask, models, paths
 
 SIZES = {
     "conv1/bias": 6,
@@ -145,6 +145,11 @@ def test_count(shapes):
 @pytest.mark.parametrize(("tree", "count"), [({}, 0), ({"scale": np.float32(1)}, 1), ({"kernel": np.zeros((0, 3))}, 0)])
 def test_count_of_little(tree, count):
     assert count_params(tree) == count
+
+
+def test_count_needs_arrays():
+    with pytest.raises(TypeError, match="count_params needs a tree of arrays, such as the params that init returns"):
+        count_params(dense(2))
 
 
 def test_count_is_exact_beyond_int32():

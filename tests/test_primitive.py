@@ -117,7 +117,9 @@ for name in sys.argv[1:]:
         y, after = layer.apply(params, state, x, train=True, key=key)
         return (y * jnp.cos(y)).sum(), (y, after)
     gradient = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
-    want, got = gradient(params, x), gradient(put(params), put(x, "d"))
+    want = gradient(params, x)
+    with jax.set_mesh(mesh):
+        got = gradient(put(params), put(x, "d"))
     assert jax.typeof(got[0][1][0]).sharding.spec[0] == "d", name
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)

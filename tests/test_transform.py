@@ -191,6 +191,15 @@ def test_spectral_norm_finds_the_largest_singular_value():
     np.testing.assert_allclose(rows, np.asarray(params["kernel"]).reshape(12, 4) / sigma, 1e-3, 1e-3)
 
 
+def test_spectral_norm_keeps_the_dtype_of_its_state():
+    layer = cnn.spectral_norm(cnn.dense(2))
+    with jax.enable_x64(True):
+        params, state = layer.init(KEY, jnp.ones((1, 3)))
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        _, after = layer.apply(wide, state, jnp.ones((1, 3)), train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {np.dtype("float32")}
+
+
 def test_cast_computes_in_the_other_precision_and_gives_back_the_first():
     seen = []
     layer = cnn.cast(cnn.serial(conv=cnn.conv(3), look=lambda x: seen.append(x.dtype) or x), jnp.bfloat16)

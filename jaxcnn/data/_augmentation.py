@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import short_repr
+from jaxcnn._arguments import is_function, short_repr
 from jaxcnn._layer import as_floating, at_least_float32
 from jaxcnn._loss import is_label_map
 from jaxcnn._validate import check_wide_integers
@@ -71,7 +71,7 @@ def compose(
         (4, 8, 8, 3)
     """
     for augment in augments:
-        if not callable(augment):
+        if not is_function(augment):
             raise TypeError(
                 f"compose needs augmentations, such as flip(), one per argument, got {short_repr(augment)}; "
                 "pass a list as *list"

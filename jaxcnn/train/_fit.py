@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import short_repr
+from jaxcnn._arguments import is_function, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._key import key_spec
@@ -170,7 +170,7 @@ def fit(
     if not isinstance(callbacks, Sequence):
         raise TypeError(f"callbacks must be a list of functions, got {callbacks!r}; pass [..]")
     for callback in callbacks:
-        if not callable(callback):
+        if not is_function(callback):
             raise TypeError(f"callbacks must be callable, got {callback!r}")
     if run is not None and not isinstance(run, Run):
         raise TypeError(f"run must be a train.Run, such as train.Run('name', config, folder='runs/name'), got {run!r}")

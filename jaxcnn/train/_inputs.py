@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn._arguments import is_function
 from jaxcnn._layer import Params, State
 from jaxcnn._loss import Batch, LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
@@ -20,7 +21,7 @@ Data = Dataset | Batch | tuple[Any, Any] | Stream
 
 def check_functions(loss: Loss, metrics: Mapping[str, Metric] | None, eval_data: Data | None) -> None:
     """Raise TypeError or ConfigError for a loss and metrics that cannot be computed."""
-    if not callable(loss):
+    if not is_function(loss):
         raise TypeError(f"loss must be callable, such as jaxcnn.cross_entropy, got {loss!r}")
     check_metrics(metrics)
     if metrics and eval_data is None:
