@@ -53,6 +53,30 @@ def test_metric_equals_scikit_learn(name, parts):
     np.testing.assert_allclose(value, GOLDEN[f"y/{name}"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("label", ["label", "several"])
+@pytest.mark.parametrize("name", ["precision", "recall", "f1", "dice", "mean_iou"])
+def test_values_of_each_class(name, label):
+    """Their mean is the macro average. The class 4 of "label" does not occur, so it has no value."""
+    make, output, weight = getattr(metrics, name), X["logits"], X["weight"]
+    each = over_parts(make(average="none"), output, X[label], weight, 3)
+    assert np.isnan(each).tolist() == [False] * 4 + [label == "label"]
+    macro = over_parts(make(), output, X[label], weight, 3)
+    np.testing.assert_allclose(np.nanmean(each), macro, rtol=1e-6)
+    if label == "label":
+        predicted, real = output.argmax(1)[:, None] == np.arange(4), X[label][:, None] == np.arange(4)
+    else:
+        predicted, real = output > 0, X[label] > 0.5
+    hits, found, actual = (weight @ chosen for chosen in (predicted & real, predicted, real))
+    expected = {
+        "precision": hits / np.maximum(found, 1e-9),  # the fifth label is never predicted
+        "recall": hits / actual,
+        "f1": 2 * hits / (found + actual),
+        "dice": 2 * hits / (found + actual),
+        "mean_iou": hits / (found + actual - hits),
+    }
+    np.testing.assert_allclose(each[: len(hits)], expected[name], rtol=1e-5)
+
+
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES)
 def test_rows_of_weight_0_may_hold_anything(name):
@@ -418,7 +442,10 @@ def test_an_ignored_label_is_an_integer(name, label):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (lambda: metrics.precision("weighted"), "precision: unknown average 'weighted'; expected one of: macro, micro"),
+        (
+            lambda: metrics.precision("weighted"),
+            "precision: unknown average 'weighted'; expected one of: macro, micro, none",
+        ),
         (lambda: metrics.top_k(0), "top_k: k must be at least 1, got 0"),
         (lambda: metrics.auroc(-1), "auroc: bins must be at least 0"),
         (

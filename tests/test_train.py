@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import optax
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn import train
+from jaxcnn import data, train
 from tests.layers import block
 
 KEY = jax.random.key(1)
@@ -121,6 +122,49 @@ def test_evaluate_with_weights():
 def test_evaluate_refuses(data, message):
     with pytest.raises(ValueError, match=message):
         train.evaluate(cnn.cross_entropy(MODEL), {}, {}, data)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
+def test_predict_is_the_output_for_each_image_in_order(batch_size):
+    params, state = jax.jit(MODEL.init)(KEY, X)
+    expected = MODEL.apply(params, state, X, train=False)[0]
+    weight = np.zeros(20, np.float32)  # of the loss
+    for given in (X, DATA, DATA | {"weight": weight}, (X, DATA["label"])):
+        outputs = train.predict(MODEL, params, state, given, batch_size=batch_size)
+        assert isinstance(outputs, np.ndarray)
+        np.testing.assert_allclose(outputs, expected, 1e-4, 1e-5)
+
+
+def test_predict_of_bytes_streams_and_several_outputs():
+    both = cnn.parallel(lambda a, b: {"a": a, "b": b}, cnn.global_avg_pool, cnn.flatten)
+    images = RNG.integers(0, 256, (5, 2, 2, 1)).astype(np.uint8)
+    expected, _ = both.apply({}, {}, images / np.float32(255), train=False)
+    spec = jax.ShapeDtypeStruct((3, 2, 2, 1), np.uint8)
+    padded = np.concatenate([images, images[:1]])
+
+    def batches(step):
+        for i in itertools.count(step):
+            part = slice(i % 2 * 3, i % 2 * 3 + 3)
+            yield {"image": padded[part], "label": np.zeros(3, int), "weight": np.float32([1, 1, i % 2 == 0])}
+
+    stream = data.Stream(batches, 2, spec, (), "five")
+    for given in (images, data.Dataset(images, np.zeros(5, int), ()), stream):
+        outputs = train.predict(both, {}, {}, given, batch_size=2)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), outputs, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (X[:0], ValueError, "at least 1"),
+        ({"label": np.zeros(3)}, ValueError, "image"),
+        ("digits", TypeError, "predict"),
+        (data.source((X, DATA["label"])), TypeError, "pass the arrays or the stream itself"),
+    ],
+)
+def test_predict_refuses(given, error, message):
+    with pytest.raises(error, match=message):
+        train.predict(cnn.flatten, {}, {}, given)
 
 
 def test_jit_works_wherever_jax_jit_does():

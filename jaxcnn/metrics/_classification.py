@@ -101,7 +101,8 @@ def precision(average: str = "macro", ignore_label: int | None = None) -> Metric
     all classes, unless all labels of a class are ignored.
 
     Args:
-        average: "macro": the mean over classes; "micro": one ratio of the counts summed over classes.
+        average: "macro": the mean over classes; "micro": one ratio of the counts summed over classes; "none": the value
+            of each class (K,), NaN where a macro average leaves it out.
         ignore_label: positions with this label do not count.
 
     Raises:
@@ -153,14 +154,14 @@ def f1(average: str = "macro", ignore_label: int | None = None) -> Metric:
     return _averaged("f1", average, ignore_label, _harmonic_mean)
 
 
-def dice(ignore_label: int | None = None) -> Metric:
-    """2 hits_k / (predicted_k + actual_k), the mean over classes: macro `f1` under the name that segmentation uses.
+def dice(ignore_label: int | None = None, *, average: str = "macro") -> Metric:
+    """2 hits_k / (predicted_k + actual_k): `f1` under the name that segmentation uses.
 
     Args:
-        ignore_label: positions with this label do not count.
+        ignore_label, average: as for `precision`.
 
     Raises:
-        TypeError, ValueError: as in `accuracy`.
+        TypeError, ValueError: as in `precision`.
 
     Example:
         >>> metric = jaxcnn.metrics.dice()
@@ -170,17 +171,17 @@ def dice(ignore_label: int | None = None) -> Metric:
 
     Source: Dice, "Measures of the amount of ecologic association between species", 1945.
     """
-    return _averaged("dice", "macro", ignore_label, _harmonic_mean)
+    return _averaged("dice", average, ignore_label, _harmonic_mean)
 
 
-def mean_iou(ignore_label: int | None = None) -> Metric:
+def mean_iou(ignore_label: int | None = None, *, average: str = "macro") -> Metric:
     """hits_k / (predicted_k + actual_k - hits_k), intersection over union, the mean over classes that occur.
 
     Args:
-        ignore_label: positions with this label do not count.
+        ignore_label, average: as for `precision`; average="none" gives the value of each class.
 
     Raises:
-        TypeError, ValueError: as in `accuracy`.
+        TypeError, ValueError: as in `precision`.
 
     Example:
         >>> metric = jaxcnn.metrics.mean_iou()
@@ -191,7 +192,7 @@ def mean_iou(ignore_label: int | None = None) -> Metric:
     Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
     """
     union = lambda hits, predicted, actual: (hits, predicted + actual - hits)
-    return _averaged("mean_iou", "macro", ignore_label, union)
+    return _averaged("mean_iou", average, ignore_label, union)
 
 
 def confusion_matrix(ignore_label: int | None = None) -> Metric:
@@ -247,12 +248,14 @@ def _harmonic_mean(hits: jax.Array, predicted: jax.Array, actual: jax.Array) -> 
 def _averaged(
     name: str, average: str, ignore_label: int | None, parts: Callable[..., tuple[jax.Array, jax.Array]]
 ) -> Metric:
-    """The ratio of two combinations of (hits, predicted, actual), averaged over classes."""
-    check_choice(name, "average", average, ("macro", "micro"))
+    """The ratio of two combinations of (hits, predicted, actual), of each class or averaged over classes."""
+    check_choice(name, "average", average, ("macro", "micro", "none"))
     ignore_label = check_ignore_label(name, ignore_label)
 
     def compute(sums: Counts) -> jax.Array:
         counts, occurs = (sums["hits"], sums["predicted"], sums["actual"]), sums["occurs"] > 0
+        if average == "none":
+            return jnp.where(occurs, ratio(*parts(*counts)), jnp.nan)
         if average == "micro":
             value = ratio(*parts(*(count.sum() for count in counts)))
         else:

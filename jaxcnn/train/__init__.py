@@ -19,6 +19,7 @@ from jaxcnn.train._optimizer import make_optimizer as make_optimizer
 from jaxcnn.train._optimizer import make_schedule as make_schedule
 from jaxcnn.train._optimizer import with_ema as with_ema
 from jaxcnn.train._override import override as override
+from jaxcnn.train._predict import predict as predict
 from jaxcnn.train._recipe import FIT as FIT
 from jaxcnn.train._recipe import resolve as resolve
 from jaxcnn.train._result import Best as Best
@@ -60,6 +61,7 @@ __all__ = [
     "make_schedule",
     "make_step",
     "override",
+    "predict",
     "require",
     "resolve",
     "reuse_memory",
