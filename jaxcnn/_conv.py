@@ -85,6 +85,8 @@ def conv(
     """
     check_groups("conv", features, groups)
     check_initializers("conv", kernel_init=kernel_init, bias_init=bias_init)
+    if isinstance(padding, str) and padding.lower() in PAD_MODES:
+        raise ValueError(f"conv: padding={padding!r} is a mode: pass padding_mode={padding.lower()!r}")
     check_window_options("conv", size=size, stride=stride, padding=padding, dilation=dilation)
     check_choice("conv", "padding_mode", padding_mode, PAD_MODES)
 

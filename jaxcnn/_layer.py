@@ -252,6 +252,8 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
         raise ValueError(
             f"{layer}: {name!r} is missing, got {sorted(tree)}; pass the params and the state that init returned"
         )
+    if not has_spec(tree[name]):
+        raise TypeError(f"{layer}: {name} must be an array, got {short_repr(tree[name])}")
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "

@@ -477,8 +477,8 @@ def test_resumes(tmp_path):
         ({"on_nonfinite": "ignore"}, "on_nonfinite: unknown 'ignore'"),
         ({"on_nonfinite": "rollback"}, "checkpoint.keep must be at least 1, got 0"),
         ({"optimizer": {"lr": 0.1}}, "optimizer.lr: adam has no such argument; expected one of: learning_rate, b1"),
-        ({"optimizer": {"b1": float("nan")}}, "optimizer.b1 must be a finite number or a bool, got nan"),
-        ({"optimizer": {"momentum": "x", "name": "sgd"}}, "optimizer.momentum must be a finite number .*, got 'x'"),
+        ({"optimizer": {"b1": float("nan")}}, "optimizer.b1 must be a finite number, got nan"),
+        ({"optimizer": {"momentum": "x", "name": "sgd"}}, "optimizer.momentum must be a finite number, got 'x'"),
         ({"weight_decay": {"where": "("}}, r"weight_decay.where: '\(' is not a regular expression"),
         ({"label_fill": [True]}, "label_fill must be a number"),
         ({"schedule": {"name": "constant", "end": 1e-5}}, "schedule.end has no effect on the schedule 'constant'"),
@@ -500,7 +500,16 @@ def test_resumes(tmp_path):
             "weight_decay.where: 'kernl' does not match the whole path",
         ),
         ({"optimizer.learning_rate": 0.1}, r"settings are nested: write \{\"optimizer\": \{\"learning_rate\": ..\}\}$"),
-        ({"optimizer": optax.sgd(0.1)}, "optimizer must be of type dict.*`train.make_step` accepts an optax optimizer"),
+        (
+            {"augment": [lambda key, image: image]},
+            r"augment\[0\] must be a name .*pass your own functions to train\.loop",
+        ),
+        ({"augment": [["translate", 1]], "label_fill": [10**400]}, "label_fill must be a number"),
+        ({"schedule": optax.constant_schedule(1.0)}, "schedule must be of type dict.*accept .*schedules of optax"),
+        (
+            {"optimizer": optax.sgd(0.1)},
+            "optimizer must be of type dict.*`train.make_step` and `train.loop` accept optimizers",
+        ),
     ],
 )
 def test_refuses(tmp_path, config, message):
@@ -534,6 +543,37 @@ def test_refuses_losses_that_are_not_floating_point_scalars(tmp_path, value):
     loss = lambda model: lambda params, state, batch, *, train, key=None: (value, (state, {}))
     with pytest.raises(TypeError, match="the loss of a LossFn must be a floating-point scalar, got"):
         train.fit(LINEAR, FEW, loss=loss, run=train.Run("a", {}, folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("state", "metrics", "message"),
+    [
+        (None, {}, r"state has the structure of the given one, got None"),
+        ({"mean": 1.0}, {}, r"state has the structure of the given one, got {'mean'"),
+        ({}, {"a": None}, "the metric 'a' of the loss must be a number, got None"),
+        ({}, {"a": "high"}, "the metric 'a' of the loss must be a number, got 'high'"),
+        ({}, {1: 0.5}, "the names of a loss's metrics must be strings, got 1"),
+    ],
+)
+def test_refuses_other_results_of_a_loss(tmp_path, state, metrics, message):
+    def loss(model):
+        def loss_fn(params, _, batch, *, train, key=None):
+            return jnp.zeros(()), (state, metrics)
+
+        return loss_fn
+
+    with pytest.raises(TypeError, match=message):
+        train.fit(LINEAR, FEW, loss=loss, run=train.Run("a", {}, folder=tmp_path))
+
+
+def test_a_hint_on_bytes_to_reconstruct(tmp_path, capsys):
+    images = np.arange(8 * 4, dtype=np.uint8).reshape(8, 2, 2, 1)
+    options = {"loss": cnn.mean_squared_error, "config": {"epochs": 1, "batch_size": 8}}
+    model = cnn.conv(1)
+    train.fit(model, (images, images), run=train.Run("a", {}, folder=tmp_path / "a"), **options)
+    assert "to reconstruct images, divide both by 255" in capsys.readouterr().out
+    train.fit(model, (images, np.uint8(images > 9)), run=train.Run("a", {}, folder=tmp_path / "b"), **options)
+    assert "train_data: " not in capsys.readouterr().out
 
 
 def test_batches_of_weight_0_have_no_metrics(tmp_path):

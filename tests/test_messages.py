@@ -866,6 +866,13 @@ COMPOSITION = table(
     ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
     ("called flatten", lambda: serial(flatten()), TypeError, r"flatten\(\) missing .*'x'"),
     (
+        "a list as kernel",
+        lambda: dense(1).apply({"kernel": [[1.0]], "bias": np.zeros(1)}, {}, np.ones((1, 1)), train=False),
+        TypeError,
+        r"kernel must be an array, got \[\[1\.0\]\]",
+    ),
+    ("a mode as padding", lambda: conv(3, padding="REFLECT"), ValueError, r"pass padding_mode='reflect'"),
+    (
         "a called layer",
         lambda: conv(3)(IMAGE),
         TypeError,

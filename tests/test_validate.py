@@ -188,6 +188,7 @@ cnn.train.evaluate(cnn.cross_entropy(cnn.as_layer(cnn.identity)), {}, {}, stream
     [
         (["f1"], r"metrics must be a dict such as \{.*\}, got \['f1'\]"),
         ({"f1": cnn.metrics.f1}, r"metrics: 'f1' must be a jaxcnn.metrics.Metric.*call it: metrics\.f1\(\)"),
+        ({"own": lambda output, batch: 0.0}, r"metrics: 'own' must be a jaxcnn.metrics.Metric, got <function [^;]*$"),
     ],
 )
 def test_metrics_of_evaluate(metrics, message):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._arguments import check_integer, short_repr
+from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer
@@ -182,7 +183,8 @@ def check_metrics(metrics: Any) -> None:
         raise TypeError(f'metrics must be a dict such as {{"top5": metrics.top_k(5)}}, got {short_repr(metrics)}')
     for name, metric in (metrics or {}).items():
         if not isinstance(metric, Metric):
-            hint = f"; call it: metrics.{metric.__name__}()" if inspect.isfunction(metric) else ""
+            uncalled = inspect.isfunction(metric) and metric.__module__.startswith("jaxcnn.metrics")
+            hint = f"; call it: metrics.{metric.__name__}()" if uncalled else ""
             raise TypeError(f"metrics: {name!r} must be a jaxcnn.metrics.Metric, got {metric!r}{hint}")
 
 
@@ -191,6 +193,10 @@ def check_scalars(name: str, metrics: Any) -> None:
     if not isinstance(metrics, dict):
         raise TypeError(f"{name}: the metrics of a LossFn must be a dict of scalars, got {short_repr(metrics)}")
     for key, value in metrics.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: the names of a loss's metrics must be strings, got {short_repr(key)}")
+        if not (np.ndim(value) or has_spec(value) or isinstance(value, numbers.Real)):
+            raise TypeError(f"{name}: the metric {key!r} of the loss must be a number, got {short_repr(value)}")
         if np.ndim(value):
             raise TypeError(
                 f"{name}: the metric {key!r} of the loss must be a scalar, got {short_repr(value)}; arrays can be "

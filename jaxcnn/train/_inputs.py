@@ -90,7 +90,7 @@ def checked_sources(
         if data is None or data.arrays is None:
             continue
         image, weight = data.arrays["image"], data.arrays.get("weight")
-        if name == "train_data" and (hint := _hint(image)):
+        if name == "train_data" and (hint := _hint(image, data.arrays.get("label"))):
             say(f"train_data: {hint}")
         if weight is not None and not np.any(weight):
             raise ValueError(f"{name}: the weights of all examples are 0; remove the weights or the data")
@@ -109,8 +109,8 @@ def checked_sources(
     return with_checked_batches("train_data", train_source, check("train_data")), eval_source
 
 
-def _hint(image: np.ndarray) -> str:
-    """A remark on images that are valid, but probably not what the caller means; "" for others."""
+def _hint(image: np.ndarray, label: np.ndarray | None) -> str:
+    """A remark on data that are valid, but probably not what the caller means; "" for others."""
     shape, some = image.shape, image[:100]
     if image.ndim == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
         return f"images {shape} are read as (N, H, W, C); if they are (N, C, H, W), pass image.transpose(0, 2, 3, 1)"
@@ -118,6 +118,8 @@ def _hint(image: np.ndarray) -> str:
         return f"images {shape} are read as signals (N, T, C); if they are (N, H, W), pass image[..., None]"
     if np.issubdtype(image.dtype, np.floating) and 15 < some.max() <= 255 and np.array_equal(some, np.round(abs(some))):
         return f"images have whole numbers up to {some.max():g}; pass uint8, or divide by 255"
+    if label is not None and image.dtype == label.dtype == np.uint8 and shape == label.shape and label[:100].max() > 1:
+        return "uint8 images are divided by 255, but labels are not; to reconstruct images, divide both by 255"
     return ""
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -118,11 +119,16 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
         result = loss_fn(params, state, batch, train=train, key=key)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
-        loss, (state, metrics) = result
+        loss, (new_state, metrics) = result
+        if jax.tree.structure(new_state) != jax.tree.structure(state):
+            raise TypeError(
+                "a LossFn must return (loss, (state, metrics)), where state has the structure of the given one, got "
+                f"{short_repr(new_state)}"
+            )
         if np.ndim(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
             raise TypeError(f"the loss of a LossFn must be a floating-point scalar, got {short_repr(loss)}")
         check_scalars("fit", metrics)
-        return loss, (state, {"loss": loss} | metrics)
+        return loss, (new_state, {"loss": loss} | metrics)
 
     return with_loss
 
@@ -133,14 +139,17 @@ def augmentation(config: Config) -> Callable[..., Batch] | None:
     for i, entry in enumerate(config["augment"]):
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
         if not isinstance(name, str):
-            raise ConfigError(f"augment[{i}] must be a name or a list [name, argument, ...], got {short_repr(entry)}")
+            own = "; pass your own functions to train.loop(augmentation=augment.compose(..))" if callable(name) else ""
+            raise ConfigError(
+                f"augment[{i}] must be a name or a list [name, argument, ...], got {short_repr(entry)}{own}"
+            )
         require_known(f"augment[{i}]", name, AUGMENTS)
         try:
             parts.append(AUGMENTS[name](*arguments))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"augment[{i}]: {error}") from error
     fill = config["label_fill"]
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in fill):
+    if not all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in fill):
         raise ConfigError(f"label_fill must be a number, such as 255, or a list of numbers, got {short_repr(fill)}")
     labels = {"augment_labels": config["augment_labels"], "label_fill": fill or None}
     return augment.compose(*parts, **labels) if parts else None
@@ -198,7 +207,8 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
         elif isinstance(old, list) and type(value) in (int, float):
             result[key] = [value]
         else:
-            hint = "; `train.make_step` accepts an optax optimizer" if path == "optimizer" else ""
+            of_optax = path == "optimizer" or callable(value)
+            hint = "; `train.make_step` and `train.loop` accept optimizers and schedules of optax" if of_optax else ""
             raise ConfigError(
                 f"{path} must be of type {type(old).__name__}, such as {old!r}, got {short_repr(value)}{hint}"
             )

@@ -19,6 +19,9 @@ class Best(NamedTuple):
     metrics: dict[str, Any]
     epoch: int
 
+    def __repr__(self) -> str:
+        return f"Best({count_params(self.params):,} parameters, epoch {self.epoch}: {format_metrics(self.metrics)})"
+
 
 class FitResult(NamedTuple):
     """The result of `fit`.
