@@ -1,9 +1,12 @@
 """`fit` with user-defined losses, metrics and callbacks, and its built-in callbacks."""
 
+import contextlib
 import functools
 import json
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -16,7 +19,7 @@ import pytest
 import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn.metrics import Metric, accuracy, auroc, confusion_matrix, mean_absolute_error, mean_iou, r2
-from jaxcnn.train import callbacks
+from jaxcnn.train import _steps, callbacks
 from jaxcnn.train._batch import evaluation_batch
 from jaxcnn.train._evaluate import measurement
 from jaxcnn.train._event import format_metrics
@@ -46,6 +49,7 @@ def test_regression(tmp_path):
     assert result.history[-1]["test"]["loss"] < 0.1 * result.history[0]["test"]["loss"]
     assert {*result.history[-1]["test"]} == {"loss"}
     assert result.outcome.startswith("test loss 0.0")
+    assert re.fullmatch(r"Best\([\d,]+ parameters, epoch \d+: loss .*\)", repr(result.best))
     assert result.best.metrics["loss"] == min(record["test"]["loss"] for record in result.history)
 
 
@@ -341,6 +345,107 @@ def test_notes_of_a_callback_are_restored_after_a_resume(tmp_path):
     assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
 
 
+def test_notes_may_have_any_name(tmp_path):
+    """Also those of entries that a checkpoint holds beside the notes."""
+    pytest.importorskip("orbax.checkpoint")
+    notes = {"seconds": -1, "records": "mine", "note": [1]}
+    found = []
+
+    def noting(event):
+        if event.kind == "start":
+            found.append({name: event.note.get(name) for name in notes})
+            event.note |= notes
+
+    for epochs in (1, 2):
+        stop = lambda event, epochs=epochs: setattr(event, "stop", event.epoch == epochs)
+        fit(tmp_path, config={"epochs": 2, "checkpoint": {"keep": 1}}, callbacks=[noting, stop])
+    assert found == [dict.fromkeys(notes), notes]
+
+
+def test_notes_of_an_older_checkpoint(tmp_path):
+    """Its notes are not in a dict of their own."""
+    pytest.importorskip("orbax.checkpoint")
+    config, found = {"checkpoint": {"keep": 1}}, []
+    first = fit(tmp_path, config=config, callbacks=[lambda event: event.note.update(mine=1)])
+    folder = tmp_path / "checkpoints" / "4"
+    about = json.loads((folder / "about.json").read_text())
+    about["note"] |= about["note"].pop("note")
+    rewrite(folder, about)
+    again = fit(tmp_path, config=config, callbacks=[lambda event: found.append(event.note["mine"])])
+    assert found == [1, 1]
+    assert again.history == first.history
+    rewrite(folder, about | {"note": None})
+    with pytest.raises(
+        train.CheckpointError, match="checkpoints/4 was not saved by fit; remove it to resume from an e"
+    ):
+        fit(tmp_path, config=config)
+
+
+def rewrite(folder, about):
+    (folder / "about.json").write_text(json.dumps(about))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["about.json"] = _steps.sha256(folder / "about.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda record: record.update(step="a"), ValueError, r"event\.record\['step'\] must stay 2, got 'a'"),
+        (lambda record: record.update(epoch=2.5), ValueError, r"event\.record\['epoch'\] must stay 1, got 2.5"),
+        (lambda record: record.clear(), ValueError, r"event\.record\['epoch'\] must stay 1, got None"),
+        (
+            lambda record: record.update(train=3),
+            TypeError,
+            r"event\.record\['train'\] must be a dict of metrics, got 3",
+        ),
+        (
+            lambda record: record.pop("train"),
+            TypeError,
+            r"event\.record\['train'\] must be a dict of metrics, got None",
+        ),
+        (lambda record: record.update({1: 2}), TypeError, r"dict whose keys are strings, got \{"),
+    ],
+)
+def test_changes_of_a_record_that_are_refused(tmp_path, change, error, message):
+    def callback(event):
+        if event.kind == "epoch":
+            change(event.record)
+
+    with pytest.raises(error, match=message):
+        fit(tmp_path, callbacks=[callback])
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_callback_that_changes_the_working_directory(tmp_path, monkeypatch):
+    pytest.importorskip("orbax.checkpoint")
+    pytest.importorskip("tensorboardX")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+
+    def callback(event):
+        if event.kind == "epoch":
+            os.chdir(tmp_path / "other")
+
+    config = {"checkpoint": {"keep": 1}, "report": True, "tensorboard": True}
+    result = fit("run", config=config, callbacks=[callback])
+    assert [*(tmp_path / "other").iterdir()] == []
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"checkpoints", "metrics.jsonl", "metrics.csv", "config.json", "report.html", "tensorboard"} <= names
+    assert train.checkpoint.steps(tmp_path / "run" / "checkpoints") == [4]
+    assert result.folder == tmp_path / "run"
+
+
+def test_an_epoch_without_a_finite_step_is_an_error_after_a_resume_within_it(tmp_path, monkeypatch):
+    pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr("jaxcnn.train._loop._SECONDS_PER_CALL", 0)  # one step per call
+    config = {"on_nonfinite": "skip", "checkpoint": {"keep": 1}}
+    options = {"config": config, "loss": functools.partial(nonfinite_at_random, rate=2)}
+    fit(tmp_path, callbacks=[functools.partial(stop_at, step=1)], **options)
+    with pytest.raises(train.NonFiniteError, match="epoch 1: all 2 steps were non-finite"):
+        fit(tmp_path, **options)
+
+
 def test_a_callback_that_needs_a_run_raises_without_one():
     step = train.make_step(cnn.cross_entropy(MODEL), optax.sgd(0.1))
     source = data.source(TRAIN_DATA, 32)
@@ -440,17 +545,50 @@ def test_what_callbacks_do_at_the_start_survives_a_rollback(tmp_path):
             assert (event.note["mine"], int(event.carry.skipped)) == ("kept", 7)
             assert event.note["rollbacks"] > 0
 
-    def loss(model):
-        plain = cnn.cross_entropy(model)
-
-        def loss_fn(params, state, batch, *, train, key=None):
-            value, rest = plain(params, state, batch, train=train, key=key)
-            return value * jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, 1) if train else value, rest
-
-        return loss_fn
-
     options = {"epochs": 3, "seed": 3, "on_nonfinite": "rollback", "checkpoint": {"keep": 1}}
-    fit(tmp_path, loss=loss, config=options, callbacks=[callback])
+    fit(tmp_path, loss=nonfinite_at_random, config=options, callbacks=[callback])
+
+
+def nonfinite_at_random(model, rate=0.5):
+    plain = cnn.cross_entropy(model)
+
+    def loss_fn(params, state, batch, *, train, key=None):
+        value, rest = plain(params, state, batch, train=train, key=key)
+        return value * jnp.where(jax.random.uniform(key) < rate, jnp.nan, 1) if train else value, rest
+
+    return loss_fn
+
+
+@pytest.mark.parametrize("how", ["stop", "signal"])
+def test_rollbacks_after_a_resume_are_those_of_a_training_without_interruption(tmp_path, monkeypatch, capsys, how):
+    """It is interrupted three times. No rollback is to the step of an interruption."""
+    pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr("jaxcnn.train._loop._SECONDS_PER_CALL", 0)  # one step per call
+
+    def interrupt(event, step):
+        if event.kind == "steps" and event.step == step:
+            if how == "stop":
+                event.stop = True
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    config = {"epochs": 2, "batch_size": 8, "seed": 1, "on_nonfinite": "rollback", "checkpoint": {"keep": 1}}
+    options = {"loss": functools.partial(nonfinite_at_random, rate=0.2), "config": config}
+    whole = fit(tmp_path / "whole", **options)
+    rollbacks = lambda: re.findall("step .* rolled back to step .*,", capsys.readouterr().out)
+    expected, found, saved = rollbacks(), [], []
+    for step in (1, 2, 9):
+        with contextlib.suppress(train.Interrupted):
+            fit(tmp_path / "part", callbacks=[functools.partial(interrupt, step=step)], **options)
+        saved.append(train.checkpoint.steps(tmp_path / "part" / "checkpoints"))
+        found += rollbacks()
+    resumed = fit(tmp_path / "part", **options)
+    assert saved == [[0, 1], [0, 2], [8, 9]]
+    assert train.checkpoint.steps(tmp_path / "part" / "checkpoints") == [16]
+    assert found + rollbacks() == expected
+    assert {line.split()[-1] for line in expected} == {"0,", "8,"}
+    jax.tree.map(np.testing.assert_array_equal, (resumed.params, resumed.best), (whole.params, whole.best))
+    assert [record["train"] for record in resumed.history] == [record["train"] for record in whole.history]
 
 
 def test_a_callback_that_ends_training_within_an_epoch_saves_its_step(tmp_path):

@@ -200,7 +200,8 @@ def test_manifest_of_another_step_or_format(damaged):
         checkpoint.restore(damaged, tree())
 
 
-def test_disk_full(two_steps, tmp_path):
+def test_disk_full(two_steps, tmp_path, caplog):
+    """One error, without the tracebacks that Orbax logs."""
     folder = tmp_path / "full"
     shutil.copytree(two_steps, folder)
     large = {"w": jax.random.normal(jax.random.key(0), (300_000,))}
@@ -211,6 +212,7 @@ def test_disk_full(two_steps, tmp_path):
             checkpoint.save(folder, 3, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caplog.records == []
     assert {path.name for path in folder.iterdir()} == {"1", "2"}
     assert same(checkpoint.restore(folder, tree()).tree, tree(2))
     checkpoint.save(folder, 3, large)
@@ -319,3 +321,15 @@ def test_training_without_orbax_ends_before_the_first_epoch(tmp_path, monkeypatc
         start(model, data, config={"epochs": 1, "batch_size": 2}, run=run)
     assert "epoch 1" not in capsys.readouterr().out
     start(model, data, config={"epochs": 1, "batch_size": 2, "checkpoint": {"keep": 0}}, run=run)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"), [(train.fit, "checkpoints"), (functools.partial(train.sweep, over={"seed": [0]}), "sweep")]
+)
+def test_a_link_to_a_missing_folder_is_an_error_before_the_first_epoch(tmp_path, capsys, start, name):
+    model, data = cnn.serial(cnn.flatten, cnn.dense(2)), (np.ones((4, 3), np.float32), np.zeros(4, int))
+    run = train.Run("test", {}, folder=tmp_path)
+    (tmp_path / name).symlink_to(tmp_path / "missing")
+    with pytest.raises(CheckpointError, match=f"{name} is a link to a missing folder; remove or rename it"):
+        start(model, data, config={"epochs": 1, "batch_size": 2}, run=run)
+    assert capsys.readouterr().out == ""

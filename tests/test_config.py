@@ -151,15 +151,38 @@ def test_arguments_of_an_optimizer(assignments, expected):
         ("train.optimizer.weight_decay=0.9", r"unknown key 'train\.optimizer\.weight_decay'"),
         ("optimizer.momentum=0.9", r"unknown key 'optimizer\.momentum'"),  # without a name, it is not one of optax
         ("train.optimizer.b1=0.9", r"optimizer\.b1: sgd has no such argument; expected one of: learning_rate, mom"),
-        ("train.optimizer.momentum=fast", r"optimizer\.momentum must be a finite number or a bool, got 'fast'"),
-        ("train.optimizer.momentum=nan", r"optimizer\.momentum must be a finite number or a bool, got 'nan'"),
-        ("train.optimizer.momentum=[1]", r"optimizer\.momentum must be a finite number or a bool, got \[1\]"),
+        ("train.optimizer.momentum=fast", r"optimizer\.momentum must be a finite number, got 'fast'"),
+        ("train.optimizer.momentum=nan", r"optimizer\.momentum must be a finite number, got 'nan'"),
+        ("train.optimizer.momentum=[1]", r"optimizer\.momentum must be a finite number, got \[1\]"),
         pytest.param("train.optimizer.momentum=1" + "0" * 400, r"optimizer\.momentum must be a finite", id="huge int"),
     ],
 )
 def test_refused_arguments_of_an_optimizer(assignment, message):
     with pytest.raises(ConfigError, match=message):
         resolve(override(SGD, [assignment])["train"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"name": "muon", "ns_steps": 2.5}, "ns_steps must be an integer, got 2.5"),
+        ({"name": "muon", "ns_steps": True}, "ns_steps must be an integer, got True"),
+        ({"name": "muon", "ns_coeffs": 3.0}, "ns_coeffs: muon has no such argument"),
+        ({"name": "sgd", "momentum": 0.9, "nesterov": 2}, "nesterov must be a bool, got 2"),
+        ({"name": "adam", "eps": True}, "eps must be a finite number, got True"),
+        (
+            {"name": "adagrad", "initial_accumulator_value": -1},
+            "initial_accumulator_value must be at least 0 and finite",
+        ),
+        ({"name": "lars", "trust_coefficient": -1.0}, "trust_coefficient must be at least 0 and finite, got -1.0"),
+        ({"name": "rmsprop", "initial_scale": -1.0}, "initial_scale must be at least 0 and finite, got -1.0"),
+        ({"name": "radam", "threshold": -1}, "threshold must be at least 0 and finite, got -1"),
+    ],
+    ids=str,
+)
+def test_types_and_limits_of_the_arguments_of_optimizers(optimizer, message):
+    with pytest.raises(ConfigError, match=rf"optimizer\.{message}"):
+        resolve({"optimizer": optimizer})
 
 
 def test_a_number_is_a_list_of_one_number():

@@ -1,6 +1,7 @@
 """The run folder: its lock, recovery from damaged logs, and one-line errors."""
 
 import errno
+import functools
 import io
 import json
 import os
@@ -316,7 +317,7 @@ def test_an_impossible_folder_is_a_one_line_error(tmp_path, how, monkeypatch, ca
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"error: {next(iter(where.values()))}")
-    assert "cannot write the run folder: [Errno" in error
+    assert "cannot write the run folder: " in error
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -342,11 +343,57 @@ def test_records_that_cannot_be_written_are_kept(tmp_path, capsys, name):
     assert run.records == ROWS[:2]
     out = capsys.readouterr().out
     assert out.count("said\n") == 2
-    assert out.count("cannot write the records, keeping them in memory: [Errno") == 1
+    kept = "the records, keeping them in memory" if name == "metrics.jsonl" else "the table of the records"
+    assert out.count(f"{tmp_path / name}: cannot write {kept}: ") == out.count("cannot write") == 1
     (tmp_path / name).rmdir()
     run.log("said", **ROWS[2])
     assert log_of(tmp_path) == ROWS
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["1,5,1.0", "2,10,0.5", "3,15,0.3333333333333333"]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"step": "a"}, "step must be an integer, found 'a'"),
+        ({"step": None}, "step must be an integer, found 'None'"),
+        ({"step": 2.5}, "step must be an integer, found '2.5'"),
+        ({"a": functools.reduce(lambda inner, _: [inner], range(100), 1)}, "nested more than 100 levels deep"),
+    ],
+    ids=["text", "None", "fraction", "depth"],
+)
+def test_records_that_a_resume_would_call_damaged_are_refused(tmp_path, record, message):
+    run = Run("test", {}, folder=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run.log("said", **record)
+    assert run.records == []
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_config_of_an_earlier_attempt_is_renamed_when_training_starts_anew(tmp_path, capsys):
+    for rate in (0.1, 0.2, 0.2):
+        run = Run("test", {"rate": rate}, folder=tmp_path)
+        run.forget_after(-1)
+    assert json.loads((tmp_path / "config.json").read_text())["config"] == {"rate": 0.2}
+    assert json.loads((tmp_path / "config.json.damaged").read_text())["config"] == {"rate": 0.1}
+    path = tmp_path / "config.json"
+    assert capsys.readouterr().out == (
+        f"{path}: describes another training; renamed to config.json.damaged, writing a new one\n"
+    )
+    Run("test", {"rate": 0.3}, folder=tmp_path).forget_after(10)  # a resume
+    assert json.loads(path.read_text())["config"] == {"rate": 0.2}
+
+
+def test_a_change_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    run = Run("test", {}, root="runs")
+    assert not run.folder.is_absolute()
+    run.log("", **ROWS[0])
+    monkeypatch.chdir("other")
+    assert run.folder.is_absolute()
+    run.log("", **ROWS[1])
+    assert log_of(run.folder) == ROWS[:2]
+    assert not [*(tmp_path / "other").iterdir()]
 
 
 # Output

@@ -258,6 +258,41 @@ def test_momentum_of_nesterov(tmp_path):
     assert result.runs[0].history[0]["train"]["loss"] != result.runs[1].history[0]["train"]["loss"]
 
 
+def test_an_int_in_the_config_for_an_argument_that_takes_a_float(tmp_path):
+    config = CONFIG | {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0}}
+    result = sweep(MODEL, TRAIN, over={"optimizer.momentum": [0, 0.9]}, config=config, run=run_in(tmp_path))
+    assert result.runs[0].history[0]["train"]["loss"] != result.runs[1].history[0]["train"]["loss"]
+
+
+@pytest.mark.parametrize("train", [fit, functools.partial(sweep, over={"seed": [0]})], ids=["fit", "sweep"])
+def test_a_run_that_is_a_path(train):
+    with pytest.raises(TypeError, match=r"run must be a train\.Run, such as train\.Run\(.*, got 'runs/x'"):
+        train(MODEL, TRAIN, config=CONFIG, run="runs/x")
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_sweep_keeps_the_log_of_another_training(tmp_path, keep, capsys):
+    """Of `fit`; and of a sweep that it does not continue, since it is without checkpoints."""
+    config = CONFIG | {"epochs": 1, "checkpoint": {"keep": keep}}
+    path = tmp_path / "metrics.jsonl"
+    go = lambda: sweep(MODEL, TRAIN, over={"seed": [0, 1]}, config=config, run=run_in(tmp_path))
+    message = f"{path}: is the log of another training; renamed to metrics.jsonl.damaged"
+    fit(MODEL, TRAIN, config=config, run=run_in(tmp_path))
+    logs = [path.read_bytes()]
+    go()
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == logs[0]
+    assert capsys.readouterr().out.count(message) == 1
+    logs.append(path.read_bytes())
+    go()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    assert (message in capsys.readouterr().out) == (keep == 0)
+    if keep:  # a resumed `fit` renames the log of the sweep, and a resumed sweep that of `fit`
+        fit(MODEL, TRAIN, config=config, run=run_in(tmp_path))
+        go()
+        assert message in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl.damaged-2").read_bytes() == logs[1]
+
+
 def test_argument_of_the_model_with_the_name_of_a_setting(tmp_path):
     with pytest.raises(ConfigError, match="'seed' is a setting and an argument of the model"):
         sweep(lambda seed: MODEL, TRAIN, over={"seed": [0, 1]}, config=CONFIG, run=run_in(tmp_path))
@@ -282,6 +317,8 @@ def test_over_must_be_names_and_values(over, tmp_path):
         ({}, {}, "over is empty"),
         ({"sead": [1]}, {}, "unknown 'sead'; expected one of: .*did you mean 'seed'"),
         ({"epochs": [1, 2]}, {}, "'epochs' changes the compiled program"),
+        ({"optimizer.name": ["sgd", "adam"]}, {}, "'optimizer.name' changes the compiled program"),
+        ({"augment": [[], ["flip"]]}, {}, "'augment' changes the compiled program"),
         ({"schedule.warmup": [0.1]}, {}, "'schedule.warmup' changes the compiled program"),
         ({"augment.0.1": [1, 2]}, {"augment": [["translate", 1]]}, "'augment.0.1' changes the compiled program"),
         ({"augment.0.1": [1, 2]}, {"augment": [["rand_augment", 2]]}, "'augment.0.1' changes the compiled program"),

@@ -1,9 +1,12 @@
 """The callbacks that save and restore checkpoints."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 
-from jaxcnn.train import checkpoint
+import jax
+
+from jaxcnn.train import _steps, checkpoint
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import all_gather
 from jaxcnn.train._event import Event
@@ -15,7 +18,8 @@ class Checkpoints:
 
     Args:
         folder: the folder that contains all steps.
-        keep: number of latest checkpoints to keep; 0: do not save.
+        keep: number of latest checkpoints to keep; 0: do not save. With `rolls_back`, one that only an interrupted
+            training has does not count, and is kept until the next one is saved.
         every: also save at each multiple of this number of steps; 0: only at the end of each epoch.
         config: saved with each checkpoint, for `check`.
         check: (step, about) -> None. It raises to reject a checkpoint; see `checkpoint.restore`.
@@ -29,9 +33,10 @@ class Checkpoints:
     ):
         if keep:
             checkpoint.check_installed()
-        self.folder, self.keep, self.every, self.config, self.check = folder, keep, every, config, check
+        self.folder = folder.absolute()  # the program may change the working directory
+        self.keep, self.every, self.config, self.check = keep, every, config, check
         self.saved = -1  # the step of the last checkpoint
-        self.at_start = False  # whether `save` saves the state before the first step, too
+        self.rolls_back = False  # whether `save` saves the state before the first step, too, for `roll_back`
 
     def resume(self, event: Event) -> None:
         """At the start, restore the latest checkpoint if one exists."""
@@ -46,17 +51,23 @@ class Checkpoints:
         """Save at the end of each epoch, at each multiple of `every` steps, and where a callback ends training."""
         if (
             event.kind == "epoch"
-            or (event.kind == "steps" and self.every and event.step % self.every == 0)
-            or (event.kind == "start" and self.at_start and event.step == 0)
+            or (event.kind == "steps" and self._scheduled(event, event.step))
+            or (event.kind == "start" and self.rolls_back and event.step == 0)
             or (event.kind == "end" and event.step not in (0, self.saved))
         ):
             self.write(event)
+
+    def _scheduled(self, event: Event, step: int) -> bool:
+        """Whether a training that is never interrupted saves this step."""
+        return step % event.steps == 0 or bool(self.every and step % self.every == 0)
 
     def write(self, event: Event) -> None:
         """Save a checkpoint now, unless `keep` is 0."""
         if not self.keep:
             return
-        note = event.note | {"seconds": event.seconds, "records": event.run.records}
+        note = {"note": event.note, "seconds": event.seconds, "records": event.run.records}
+        steps = {*checkpoint.steps(self.folder), event.step} if self.rolls_back else set()
+        unscheduled = {step for step in steps if not self._scheduled(event, step)}
         with event.run.busy("saving a checkpoint"):
             checkpoint.save(
                 self.folder,
@@ -65,20 +76,38 @@ class Checkpoints:
                 config=self.config,
                 metric=event.metric if event.kind == "epoch" else None,
                 note=note,
-                keep=self.keep,
+                keep=self.keep + len(unscheduled),
             )
+        if jax.process_index() == 0:
+            for step in unscheduled - {event.step}:
+                with contextlib.suppress(OSError):
+                    _steps.remove(self.folder / str(step))
         self.saved = event.step
 
-    def restore(self, event: Event) -> float:
-        """Restore the event from the latest checkpoint. Returns the seconds of training up to it."""
+    def restore(self, event: Event, step: int | None = None) -> float:
+        """Restore the event from the latest checkpoint, or that of a step. Returns the seconds of training up to it."""
         like = {"carry": event.carry, "best": event.best}
-        event.step, tree, about = checkpoint.restore(self.folder, like, check=self.check, warn=event.run.say)
-        event.carry, event.best = tree["carry"], tree["best"]
-        note = dict(about["note"])
-        event.run.forget_after(event.step, note.pop("records"))
-        seconds = note.pop("seconds")
-        event.note, self.saved = note, event.step
+        restored = checkpoint.restore(self.folder, like, step=step, check=self.check, warn=event.run.say)
+        note = restored.about["note"]
+        if not isinstance(note, dict) or not {"records", "seconds"} <= note.keys():
+            path = self.folder / str(restored.step)
+            raise checkpoint.CheckpointError(f"{path} was not saved by fit; remove it to resume from an earlier step")
+        records, seconds = note.pop("records"), note.pop("seconds")
+        event.step, self.saved = restored.step, restored.step
+        event.carry, event.best = restored.tree["carry"], restored.tree["best"]
+        event.note = note["note"] if [*note] == ["note"] else note  # older checkpoints hold the notes themselves
+        event.run.forget_after(event.step, records)
         return seconds
+
+    def roll_back(self, event: Event) -> None:
+        """Restore the event from the latest checkpoint that a training without interruptions would have."""
+
+        def latest() -> int | None:
+            steps = [step for step in checkpoint.steps(self.folder) if self._scheduled(event, step)]
+            valid = (step for step in steps[::-1] if _steps.damage(self.folder / str(step), step) is None)
+            return next(valid, None)
+
+        self.restore(event, checkpoint.first_process_result(latest))
 
 
 def signals(received_signal: Callable[[], int], checkpoints: Checkpoints) -> Callable[[Event], None]:

@@ -58,8 +58,9 @@ class Event:
     images_per_second: mean speed in this epoch so far, without the call that compiles; 0 before another call has ended.
     start_time: of training, by `time.monotonic`.
     metrics: mean metrics over the finite steps of the epoch so far; each is None if no step was finite.
-    record: at "epoch", the entries to log: "epoch", "step", "train" (the metrics), and what callbacks add. `fit` adds
-        "test", the metrics of eval_data, and, after the user's callbacks, "seconds" and "images_per_second".
+    record: at "epoch", the entries to log: "epoch", "step" and "train" (the metrics), which must stay, and what
+        callbacks add. `fit` adds "test", the metrics of eval_data, and, after the user's callbacks, "seconds" and
+        "images_per_second".
     metric: at "epoch", the metric that selects the best epoch; larger is better. None if unknown.
     note: JSON values that callbacks keep across a resume; saved in every checkpoint.
     best: params and state of the best epoch so far, if a callback keeps them; saved in every checkpoint.

@@ -42,7 +42,7 @@ from jaxcnn.train._recipe import (
     with_loss_as_metric,
 )
 from jaxcnn.train._result import FitResult, result
-from jaxcnn.train._run import Run
+from jaxcnn.train._run import Run, check_run
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep import sweep
 from jaxcnn.train._sweep_result import SweepResult
@@ -172,8 +172,7 @@ def fit(
     for callback in callbacks:
         if not is_function(callback):
             raise TypeError(f"callbacks must be callable, got {callback!r}")
-    if run is not None and not isinstance(run, Run):
-        raise TypeError(f"run must be a train.Run, such as train.Run('name', config, folder='runs/name'), got {run!r}")
+    check_run(run)
     if start is not None and not (isinstance(start, tuple | list) and len(start) == 2):
         raise TypeError(f"start must be a pair (params, state), got {short_repr(start)}")
     config = resolve(config or {})

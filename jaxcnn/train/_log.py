@@ -78,6 +78,12 @@ def _record(line: bytes) -> dict[str, Any]:
     record = json.loads(line.decode("utf-8"), parse_constant=reject_constant, parse_float=_parse_finite)
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, found {line[:40]!r}")
+    check_record(record)
+    return record
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Raise ValueError for a record that `read_log` would call damaged."""
     step = record.get("step", 0)
     if not isinstance(step, int) or isinstance(step, bool):
         raise ValueError(f"step must be an integer, found {str(step)[:40]!r}")
@@ -86,7 +92,6 @@ def _record(line: bytes) -> dict[str, Any]:
         level = [child for node in level for child in _children(node)]
     if level:
         raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
-    return record
 
 
 def _children(node: Any) -> list[Any]:

@@ -222,11 +222,15 @@ def check_optimizer(config: Config) -> None:
         if option.endswith("dtype"):
             require_known(f"optimizer.{option}", value, ("float32", "bfloat16", "float16", "float64"))
         elif not is_traced_number(value):
-            if not _is_finite_number(value):
-                raise ConfigError(f"optimizer.{option} must be a finite number or a bool, got {short_repr(value)}")
-            if option in _BELOW_1 or "eps" in option:
-                limits = (0, 1 if option in _BELOW_1 else math.inf)
-                require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
+            expected, valid = {
+                bool: ("a bool", isinstance(value, bool)),
+                int: ("an integer", _is_finite_number(value) and isinstance(value, numbers.Integral)),
+                float: ("a finite number", _is_finite_number(value)),
+            }[argument_type(name, option)]
+            if not valid:
+                raise ConfigError(f"optimizer.{option} must be {expected}, got {short_repr(value)}")
+            limits = (0, 1 if option in _BELOW_1 else math.inf)
+            require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
     if options.get("nesterov") and name in ("sgd", "rmsprop") and is_zero(options.get("momentum", 0.0)):
         raise ConfigError(f"optimizer.nesterov has no effect on {name} without optimizer.momentum")
     try:
@@ -237,13 +241,20 @@ def check_optimizer(config: Config) -> None:
 
 def optimizer_arguments(name: str) -> list[str]:
     """The arguments of an optimizer that the setting "optimizer" may have. Weight decay is a setting of its own."""
-    decay = {"weight_decay", "adam_weight_decay", *_DECAY_MASKS}
-    return [parameter for parameter in inspect.signature(OPTIMIZERS[name]).parameters if parameter not in decay]
+    excluded = {"weight_decay", "adam_weight_decay", *_DECAY_MASKS, "muon_weight_dimension_numbers"}
+    parameters = inspect.signature(OPTIMIZERS[name]).parameters.values()
+    return [p.name for p in parameters if p.name not in excluded and not isinstance(p.default, str | tuple)]
+
+
+def argument_type(name: str, option: str) -> type:
+    """The type of an argument of an optimizer: bool, int or float."""
+    default = inspect.signature(OPTIMIZERS[name]).parameters[option].default
+    return type(default) if isinstance(default, int) else float
 
 
 def _is_finite_number(value: Any) -> bool:
     try:
-        return isinstance(value, numbers.Real) and math.isfinite(value)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer outside of the range of floats
         return False
 

@@ -25,7 +25,7 @@ from jaxcnn.data import DataError
 from jaxcnn.train import _steps
 from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries
 from jaxcnn.train._lock import locked
-from jaxcnn.train._log import append_log, read_log, write_csv, write_log
+from jaxcnn.train._log import append_log, check_record, read_log, write_csv, write_log
 from jaxcnn.train._output import Output
 from jaxcnn.train._override import override
 from jaxcnn.train.checkpoint import CheckpointError, first_process_result, versions
@@ -89,21 +89,30 @@ class Run:
 
     def __init__(self, name: str, config: Config, *, root: str | os.PathLike = "runs", folder: str | os.PathLike = ""):
         self.config = _as_read_back(config)  # as resuming reads it from a checkpoint
-        self._first = jax.process_index() == 0
+        self._name, self._first = name, jax.process_index() == 0
         self._output = Output(enabled=self._first)
         self._unwritten = self._reported = False  # whether the files lack records, and whether the error was printed
         self.records: list[dict[str, Any]] = []
-        self.folder = pathlib.Path(folder or root)  # for the error message
+        self._folder = self._absolute = pathlib.Path(folder or root)  # for the error message
         self._new = not folder or not os.path.exists(folder)  # False also for a name that no file can have
         _runs.add(self)
         try:
-            self.folder = pathlib.Path(folder) if folder else _new_folder(root, name)
-            self._metrics = self.folder / "metrics.jsonl"
+            self._folder = pathlib.Path(folder) if folder else _new_folder(root, name)
+            self._absolute = self._folder.absolute()
             if self._first:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._write_config(name)
+                self._write_config()
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
             raise CheckpointError(f"{self.folder}: cannot write the run folder: {error}") from error
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The run folder as it was given, or its absolute path after a change of the working directory."""
+        return self._folder if self._folder.absolute() == self._absolute else self._absolute
+
+    @property
+    def _metrics(self) -> pathlib.Path:
+        return self.folder / "metrics.jsonl"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -153,8 +162,12 @@ class Run:
 
         Arrays are written as lists, and non-finite numbers as null. If the files cannot be written, the error is
         printed once; the records stay in memory, and the next `log` tries to write them again.
+
+        Raises:
+            TypeError, ValueError: for an entry that JSON cannot hold, or a "step" that is not an integer.
         """
         json_record = _as_read_back(record)
+        check_record(json_record)
         self.say(line)
         self.records.append(json_record)
         self._write([json_record])
@@ -166,7 +179,8 @@ class Run:
         printed. Records without a step that this object has logged are kept.
 
         Args:
-            step: the last step to keep; -1 if the training starts anew. The log of an earlier training is then renamed.
+            step: the last step to keep; -1 if the training starts anew. The log of an earlier training is then renamed,
+                and so is a `config.json` that differs.
             records: the records in the checkpoint of this step. If the log lacks one, or repeats one, they replace it,
                 and the old log is renamed.
         """
@@ -191,11 +205,16 @@ class Run:
                 kept = records
         kept = [*kept, *(record for record in own if record not in kept)]
         if problem is None and step < 0 and any("step" in record for record in logged):
-            problem = "is the log of a training without checkpoints"
+            problem = "is the log of another training"
         if count := sum("step" not in record and record not in kept for record in logged):
             self.say(f"{self._metrics}: dropped {count} records without a step, logged after step {max(step, 0)}")
         if problem is not None:
-            self._rename_log(problem)
+            self._set_aside(self._metrics, problem)
+        if step < 0:
+            try:
+                self._write_config(anew=True)
+            except OSError as error:
+                raise CheckpointError(f"{self.folder}: cannot write the run folder: {error}") from error
         self.records = kept
         self._unwritten = True
         self._write([])
@@ -207,25 +226,28 @@ class Run:
                 (self.folder / "config.json").unlink()
                 self.folder.rmdir()
 
-    def _write_config(self, name: str) -> None:
-        """Write `config.json` unless the folder has a valid one."""
+    def _write_config(self, *, anew: bool = False) -> None:
+        """Write `config.json` unless the folder has a valid one. With `anew`, it must be that of this run."""
         path = self.folder / "config.json"
-        if path.exists():
-            try:
-                about = _steps.read_json(path)
-            except ValueError as error:
-                about, problem = None, str(error)
-            else:
-                problem = "expected the keys experiment, config, versions and device"
-            if isinstance(about, dict) and {"experiment", "config", "versions", "device"} <= about.keys():
-                return
-            self.say(f"{path} is damaged and will be rewritten: {problem}")
         about = {
-            "experiment": name,
+            "experiment": self._name,
             "config": self.config,
             "versions": versions(),
             "device": jax.devices()[0].device_kind,
         }
+        if path.exists():
+            try:
+                existing = _steps.read_json(path)
+            except ValueError as error:
+                existing, problem = None, str(error)
+            else:
+                problem = "expected the keys experiment, config, versions and device"
+            if not isinstance(existing, dict) or not about.keys() <= existing.keys():
+                self.say(f"{path} is damaged and will be rewritten: {problem}")
+            elif anew and existing != about:
+                self._set_aside(path, "describes another training")
+            else:
+                return
         with replace(path) as file:  # another process may start in the same folder
             file.write(f"{json.dumps(about, indent=2)}\n".encode())
 
@@ -233,33 +255,43 @@ class Run:
         """Append the new records, or write all records if the files lack some. An error is printed once."""
         if not self._first:
             return
+        log, table = self._metrics, self._metrics.with_suffix(".csv")
+        problem, was_unwritten = f"{log}: cannot write the records, keeping them in memory", self._unwritten
+        self._unwritten = True
         try:
-            if self._unwritten:
-                write_log(self._metrics, self.records)
+            if was_unwritten:
+                write_log(log, self.records)
             else:
-                append_log(self._metrics, new)
-            write_csv(self._metrics.with_suffix(".csv"), self.records)
-            self._unwritten = self._reported = False
+                append_log(log, new)
+            problem, self._unwritten = f"{table}: cannot write the table of the records", False
+            write_csv(table, self.records)
+            self._reported = False
         except OSError as error:
             if not self._reported:
-                self.say(f"{self._metrics}: cannot write the records, keeping them in memory: {error}")
-            self._unwritten = self._reported = True
+                self.say(f"{problem}: {error}")
+            self._reported = True
 
-    def _rename_log(self, problem: str) -> None:
-        """Keep a log that cannot be continued under a new name."""
-        backup = self._metrics.with_name("metrics.jsonl.damaged")
+    def _set_aside(self, path: pathlib.Path, problem: str) -> None:
+        """Keep a file that does not fit this run under a new name."""
+        backup = path.with_name(f"{path.name}.damaged")
         for number in itertools.count(2):
             if not os.path.lexists(backup):
                 break
-            backup = self._metrics.with_name(f"metrics.jsonl.damaged-{number}")
+            backup = path.with_name(f"{path.name}.damaged-{number}")
         try:
-            if os.path.lexists(self._metrics):
-                self._metrics.rename(backup)
-                self.say(f"{self._metrics}: {problem}; renamed to {backup.name}, writing a new log")
+            if os.path.lexists(path):
+                path.rename(backup)
+                self.say(f"{path}: {problem}; renamed to {backup.name}, writing a new one")
             else:
-                self.say(f"{self._metrics}: {problem}; writing a new log")
+                self.say(f"{path}: {problem}; writing a new one")
         except OSError as error:
-            self.say(f"{self._metrics}: {problem}; cannot rename it: {error}")
+            self.say(f"{path}: {problem}; cannot rename it: {error}")
+
+
+def check_run(run: Any) -> None:
+    """Raise TypeError for an argument `run` that is neither a `Run` nor None."""
+    if run is not None and not isinstance(run, Run):
+        raise TypeError(f"run must be a train.Run, such as train.Run('name', config, folder='runs/name'), got {run!r}")
 
 
 def _connect_processes() -> None:

@@ -18,8 +18,9 @@ from jaxcnn.train._evaluate import check_watch
 from jaxcnn.train._event import format_metrics
 from jaxcnn.train._identity import program_identity
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
+from jaxcnn.train._log import read_log
 from jaxcnn.train._recipe import Loss, resolve, training_loss
-from jaxcnn.train._run import Run
+from jaxcnn.train._run import Run, check_run
 from jaxcnn.train._sweep_halving import Rung, rungs, survivors
 from jaxcnn.train._sweep_programs import chunk_size, network_of, programs, runs_at_once
 from jaxcnn.train._sweep_result import SweepResult, SweepRun, combination
@@ -104,6 +105,7 @@ def sweep(
     """
     reuse_memory_by_default()
     check_functions(loss, metrics, eval_data)
+    check_run(run)
     config = resolve(config or {})
     reject_unsupported(config)
     check_integer("sweep", "chunk", chunk, 0)
@@ -146,7 +148,9 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     }
     folder = run.folder / "sweep"
     trained = restored(folder, carry, identity, run)
-    run.forget_after(0)  # all runs are logged below, also the saved ones
+    logged, _ = read_log(run.folder / "metrics.jsonl")
+    is_own = bool(trained) and all("settings" in record for record in logged if "step" in record)
+    run.forget_after(0 if is_own else -1)  # all runs are logged below, also the saved ones
     train = trainer(of_run, carry, metrics, to_devices(train_source), eval_source, run)
     epochs = "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs"
     run.say(f"{len(settings)} runs of {epochs}, {chunk_size(len(settings), limit)} at a time")

@@ -16,7 +16,7 @@ from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn._trainable import trainable_params
 from jaxcnn.train._config import Config, ConfigError, flat_entries
-from jaxcnn.train._optimizer import check_schedule
+from jaxcnn.train._optimizer import argument_type, check_schedule
 from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resolve
 
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
@@ -66,7 +66,7 @@ class Space:
                     raise ConfigError(
                         f"over: {name!r} is a setting and an argument of the model; rename the argument of the model"
                     )
-            elif name not in numbers:
+            elif name not in numbers and name not in dict(flat_entries(config)):
                 raise ConfigError(f"over: unknown {name!r}; {expected_one_of(name, [*varying, *parameters])}")
             elif name not in varying:
                 raise ConfigError(
@@ -130,7 +130,7 @@ def _can_vary(name: str, config: Config) -> bool:
     """Whether a number may be an input of the program. Not integers such as pixels of augmentations: they are sizes."""
     group, *path = name.split(".")
     if group == "optimizer":
-        return isinstance(config["optimizer"][path[0]], float)
+        return argument_type(config["optimizer"]["name"], path[0]) is float
     if group != "augment" or len(path) != 2:
         return name in _VARYING or name.startswith(tuple(f"{v}." for v in _VARYING))
     entry, argument = map(int, path)

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxcnn._arguments import short_repr
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State
@@ -166,26 +167,27 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
     """Handle non-finite steps.
 
     Args:
-        policy: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint.
+        policy: "raise"; "skip", which `loop` does; or "rollback" to the latest checkpoint, without those that only an
+            interrupted training has.
         checkpoints: those of the run. With "rollback", they save the state before the first step, too.
 
     Raises:
         NonFiniteError: with "raise"; after too many skipped steps or rollbacks; or if an epoch has no finite step.
     """
-    checkpoints.at_start = policy == "rollback"
-    rollbacks_in_a_row = skipped_before = 0  # before this epoch
+    checkpoints.rolls_back = policy == "rollback"
 
     def callback(event):
-        nonlocal rollbacks_in_a_row, skipped_before
+        note = event.note
         if event.kind == "start":
-            skipped_before = int(event.carry.skipped)
+            before = {"skipped_before": int(event.carry.skipped), "rollbacks_before": note.get("rollbacks", 0)}
+            event.note = before | note  # of this epoch, also if training resumes within it
         if event.kind == "epoch":
             skipped = int(event.carry.skipped)
-            if skipped - skipped_before == event.steps:
+            if skipped - note.get("skipped_before", skipped) == event.steps:
                 raise NonFiniteError(f"epoch {event.epoch}: all {event.steps:,} steps were non-finite")
             if skipped:
                 event.record["skipped"] = skipped
-            rollbacks_in_a_row, skipped_before = 0, skipped
+            note |= {"skipped_before": skipped, "rollbacks_before": note.get("rollbacks", 0)}
         if event.kind == "nonfinite":
             problem = nonfinite_message(event)
             if policy == "skip":
@@ -194,15 +196,14 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
                 raise NonFiniteError(
                     f'{problem}; try a smaller learning rate, clip_norm, or on_nonfinite "skip" or "rollback"'
                 )
-            rollbacks_in_a_row += 1
-            if rollbacks_in_a_row > MAX_IN_A_ROW:
+            if note.get("rollbacks", 0) - note.get("rollbacks_before", 0) >= MAX_IN_A_ROW:
                 raise NonFiniteError(f"{problem}; giving up after {MAX_IN_A_ROW} rollbacks")
             _roll_back(event, problem)
 
     def _roll_back(event, problem):
-        rollbacks = event.note.get("rollbacks", 0) + 1
-        checkpoints.restore(event)
-        event.note["rollbacks"] = rollbacks
+        rollbacks, before = event.note.get("rollbacks", 0) + 1, event.note.get("rollbacks_before", 0)
+        checkpoints.roll_back(event)
+        event.note |= {"rollbacks": rollbacks, "rollbacks_before": before}
         # A new key changes the order of the examples, the augmentations and dropout.
         key = replicate(jax.random.fold_in(event.train_state.key, rollbacks))
         event.carry = event.carry._replace(train_state=event.train_state._replace(key=key))
@@ -212,10 +213,16 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
 
 
 def log(event: Event) -> None:
-    """Write the epoch's record to the run's files, and print it as one line, without arrays."""
+    """Write the epoch's record to the run's files, and print it as one line, without arrays.
+
+    Raises:
+        TypeError, ValueError: for a name in the record that is not a string, an entry that JSON cannot hold, or another
+            "epoch" or "step".
+    """
     if event.kind != "epoch":
         return
     record = event.record
+    _check_record(event)
     line = f"epoch {event.epoch}: {format_metrics(_loss_first(record['train']))}"
     if "test" in record:
         line += f"; test {format_metrics(_loss_first(record['test']), precise=True)}"
@@ -238,6 +245,7 @@ def tensorboard(folder: pathlib.Path) -> Callback:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("TensorBoard files are written by tensorboardX", "tb") from error
+    folder = pathlib.Path(folder).absolute()  # the program may change the working directory
 
     def callback(event):
         if event.kind != "epoch" or jax.process_index():
@@ -295,5 +303,18 @@ def tolerant(name: str, callback: Callback) -> Callback:
     return callback_with_warnings
 
 
+def _check_record(event: Event) -> None:
+    """Raise an error for a record without the entries of the training loop, or with names that are not strings."""
+    record = event.record
+    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
+        raise TypeError(f"event.record must be a dict whose keys are strings, got {short_repr(record)}")
+    for name, expected in (("epoch", event.epoch), ("step", event.step)):
+        if type(record.get(name)) is not int or record[name] != expected:
+            raise ValueError(f"event.record[{name!r}] must stay {expected}, got {short_repr(record.get(name))}")
+    for name, metrics in (("train", record.get("train")), ("test", record.get("test", {}))):
+        if not isinstance(metrics, dict):
+            raise TypeError(f"event.record[{name!r}] must be a dict of metrics, got {short_repr(metrics)}")
+
+
 def _loss_first(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {"loss": metrics["loss"]} | dict(metrics)
+    return dict(sorted(metrics.items(), key=lambda item: item[0] != "loss"))

@@ -15,13 +15,14 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import math
 import os
 import pathlib
 import platform
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -108,7 +109,7 @@ def save(
                 _steps.clean(folder)
                 partial.mkdir()
             _wait_for_processes("partial")
-            with orbax.StandardCheckpointer() as checkpointer:
+            with _without_messages_of_orbax(), orbax.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / _ARRAYS, {disk_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
             if first:
                 _steps.finish(partial, about)
@@ -211,6 +212,18 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
+@contextlib.contextmanager
+def _without_messages_of_orbax() -> Iterator[None]:
+    """A context in which Orbax logs nothing: each thread of it would log the traceback of an error that it raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _array(path: str, leaf: Any) -> Any:
     """The leaf as an array."""
     if not is_key(leaf):
@@ -257,8 +270,9 @@ def recovered_steps(folder: pathlib.Path) -> list[int]:
     Raises:
         CheckpointError: if the path is not a folder, because `save` would fail after an epoch.
     """
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; remove or rename it")
+    if os.path.lexists(folder) and not folder.is_dir():
+        kind = "a link to a missing folder" if folder.is_symlink() and not folder.exists() else "not a folder"
+        raise CheckpointError(f"{folder} is {kind}; remove or rename it")
     if folder.is_dir():
         with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
             _steps.recover(folder)
