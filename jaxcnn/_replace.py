@@ -13,9 +13,13 @@ from typing import BinaryIO
 def replace(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` at the end of the block. On an error, `path` does not change.
 
+    Raises OSError if `path` is not a regular file, such as a device, which a file would replace too.
+
     As with `open`, a new file has the default mode, an existing file keeps its mode, and a symbolic link stays a link.
     """
     path = pathlib.Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file")
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
     try:
         with partial.open("xb") as file:

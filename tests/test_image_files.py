@@ -55,6 +55,17 @@ def test_a_turned_jpeg_is_as_sharp_as_one_that_is_not(tmp_path, orientation, kin
     assert seen.std() > 0.7 * full.std()  # what is unpacked for (160, 40) is a fifth of it
 
 
+@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 160)), (6, (160, 30)), (6, (15, 60))])
+def test_a_jpeg_is_reduced_as_other_formats_are(tmp_path, orientation, size):
+    """Although its decoder can reduce it: waves with periods of 25 and 31 pixels, also where the image is turned."""
+    y, x = np.mgrid[:120, :640]
+    waves = Image.fromarray((np.sin(y / 4) * np.sin(x / 5) * 120 + 128).astype(np.uint8))
+    for name in ("x.jpg", "x.png"):
+        waves.save(tmp_path / name, exif=turned(orientation), quality=95)
+    jpeg, png = (read_image(tmp_path / name, size, channels=1).astype(float) for name in ("x.jpg", "x.png"))
+    assert np.abs(jpeg - png).mean() < 2
+
+
 @pytest.mark.parametrize(("dtype", "kind"), [(np.uint8, "PNG"), (np.uint16, "PNG"), (np.uint8, "WEBP")])
 def test_other_formats_are_turned(tmp_path, dtype, kind):
     image = np.zeros((20, 40), dtype)
@@ -369,6 +380,7 @@ def test_paths_that_no_folder_has(path):
         lambda: image_folder(path, (8, 8)),
         lambda: image_folder(pathlib.Path(path), (8, 8)),
         lambda: segmentation_folder(path, path, (8, 8), classes=("a", "b")),
+        lambda: read_image(path, (8, 8)),
     ):
         with pytest.raises(DataError, match=r"NUL character|home directory"):
             read()

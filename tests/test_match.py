@@ -164,6 +164,54 @@ def test_orders_that_are_followed(name):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, (params, state)))
 
 
+@pytest.mark.parametrize("spatial", [(4,), (4, 4), (3, 2)])
+@pytest.mark.parametrize("norm", [cnn.layer_norm(axis=1), cnn.rms_norm(axis=1)])
+def test_norms_of_maps(norm, spatial):
+    """Their scale and bias are (C, *spatial) in PyTorch, also where all sizes are equal."""
+    model = cnn.serial(conv=cnn.conv(4, 1), norm=norm, head=cnn.conv(2, 1))
+    x = draw(2, *spatial, 3)
+    params, state = model.init(jax.random.key(0), x)
+    params["norm"] = {name: draw(*spatial, 4) for name in params["norm"]}
+    trained = weights.to_torch(model, params, state, x=x)
+    for name, leaf in params["norm"].items():
+        torch_name = "weight" if name == "scale" else name
+        np.testing.assert_array_equal(trained[f"norm.{torch_name}"], np.moveaxis(leaf, -1, 0))
+    names = weights.match(model, trained, x)
+    assert (len(names), names.missing, names.unused) == (len(trained), [], [])
+    found, _ = weights.from_torch(model, trained, x=x, names=names)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, params))
+
+
+def positions():
+    """Adds a learned array (L, C) to a list of vectors."""
+    init = lambda key, x: ({"position": draw(*x.shape[1:])}, {})
+    return cnn.Layer(init, lambda params, state, x, *, train, key=None: (x + params["position"], state))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        cnn.serial(lambda x: jnp.moveaxis(x, -1, 1), cnn.layer_norm(axis=1), cnn.flatten, cnn.dense(2)),
+        cnn.serial(cnn.layer_norm(axis=(1, 2)), cnn.dense(2)),
+        cnn.serial(lambda x: x.reshape(-1, 12, 3), positions(), cnn.dense(2)),
+    ],
+    ids=["PyTorch's own order", "each channel", "positions"],
+)
+def test_arrays_of_maps_in_the_same_order(model):
+    x = draw(2, 3, 4, 3)
+    params, state = model.init(jax.random.key(0), x)
+    maps = max(params.values(), key=lambda layer: "scale" in layer or "position" in layer)
+    trained = weights.to_torch(model, params, state, x=x)
+    assert {array.shape for array in trained.values()} >= {leaf.shape for leaf in maps.values()}
+
+
+def test_a_map_whose_order_is_unknown_is_an_error():
+    model = cnn.serial(cnn.flatten, lambda x: x.reshape(-1, 2, 3, 4), b=cnn.layer_norm(axis=1), c=cnn.global_avg_pool)
+    x = draw(2, 2, 4, 3)
+    with pytest.raises(weights.WeightsError, match="the layer of 'b/"):
+        weights.to_torch(model, *model.init(jax.random.key(0), x), x=x)
+
+
 def test_kernels_of_another_direction_do_not_fit():
     """A 3x1 kernel is none of 1x3, in from_torch and in the order that match proposes."""
     x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)

@@ -135,11 +135,12 @@ def test_scales_of_a_resize_give_the_size_in_any_precision():
         assert np.floor(scale * np.float32(spatial)) == int(float(scale) * spatial) == size
 
 
+@pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("method", ["linear", "cubic"])
 @pytest.mark.parametrize("sizes", [((9,), (4,)), ((9,), (8,)), ((7, 9), (5, 5)), ((5, 6), (8, 3))])
-def test_resize_with_antialiasing(method, sizes):
+def test_resize(antialias, method, sizes):
     spatial, size = sizes
-    layer, x = jaxcnn.resize(size, method=method), np.random.default_rng(0).normal(size=(2, *spatial, 3))
+    layer, x = jaxcnn.resize(size, method, antialias=antialias), np.random.default_rng(0).normal(size=(2, *spatial, 3))
     model = jaxcnn.export(layer, {}, {}, x.astype(np.float32), format="onnx")
     assert_equal(model, layer, {}, {}, x.astype(np.float32))
 
@@ -246,6 +247,10 @@ def test_several_outputs():
         lambda x: jnp.broadcast_to(x[:, :1], x.shape) + jnp.stack([x[:, 0]] * 4, 1),
         lambda x: jnp.round(2 * x) + jnp.exp2(x) + jnp.where(jnp.isfinite(1 / jnp.round(x)), x, 7),
         lambda x: jnp.any(x > 1, 2) * 1 + jnp.all(x < 1, (1, 2))[:, None],
+        lambda x: jnp.tile(x, (1, 2, 1, 3)) + jnp.tile(x.mean((1, 3), keepdims=True), (1, 8, 1, 18)),
+        lambda x: x[:, 0] * jnp.tile(jnp.arange(6.0), (x.shape[0], 4, 1)),
+        lambda x: jnp.cumsum(x, 1) + jax.lax.cumsum(x, 3, reverse=True) + jnp.cumsum(x > 0, 0),
+        lambda x: jnp.cumsum((40 * x).astype(jnp.int8), 2) + jnp.cumsum(x[:, :1], 1),
     ],
 )
 def test_functions(fn):

@@ -133,6 +133,14 @@ def test_a_damaged_file_is_not_called_unsupported(path, write):
         weights.load(path, "lenet5")
 
 
+def test_a_legacy_file_that_is_cut_anywhere_is_damaged(path):
+    content = as_legacy(state_dict({"x": tensor((4,), (1,)), "epoch": b"F1.5\n"}), DATA)
+    for size in range(len(MAGIC), len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(WeightsError, match=r"the file ends inside a .*; copy or download it again$"):
+            weights.load(path, "lenet5")
+
+
 @pytest.mark.slow
 def test_torchvision_resnet18(path):
     """All names of a network with batch norm, from one storage."""

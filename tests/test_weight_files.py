@@ -67,13 +67,13 @@ def zipped(*names):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name in names:
-            archive.writestr(name, b"content")
+            archive.writestr(name, b"K\x01.")
     return file.getvalue()
 
 
 KINDS = {
     "torch": (zipped("archive/data.pkl", "archive/data/0"), "PyTorch pickle.*weights_only=True"),
-    "legacy torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "PyTorch pickle"),
+    "legacy torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.K\x01.}.].].", "PyTorch pickle"),
     "pickle": (pickle.dumps({"a": 1}, 5), "pickle"),
     "torchscript": (zipped("net/data.pkl", "net/code/net.py", "net/constants.pkl"), r"TorchScript.*torch\.jit\.load"),
     "cut torch": (zipped("archive/data.pkl", "archive/data/0")[:60], "damaged zip archive of PyTorch"),
@@ -124,9 +124,26 @@ def test_folders_are_named(tmp_path, names, message):
         weights.load(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["", ".", "/", ".."])
+def test_folders_without_a_name(folder):
+    with pytest.raises(weights.WeightsError, match="folder"):
+        weights.load(folder)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/x"])
+def test_paths_that_no_file_has(path):
+    for call in (weights.load, weights.read_state_dict):
+        with pytest.raises(weights.WeightsError, match=r"'a\\x00b' contains a NUL|~no-such-user/x: .*home directory"):
+            call(path)
+    with pytest.raises(ValueError, match=r"'a\\x00b' contains a NUL|~no-such-user/x: .*home directory"):
+        weights.save(path, {"k": np.ones(2)}, {})
+
+
 def test_missing_or_unreadable(tmp_path):
     with pytest.raises(weights.WeightsError, match=r"none cannot be read: .*No such file"):
         weights.load(tmp_path / "none")
+    with pytest.raises(weights.WeightsError, match=r"cannot be read: .*name too long"):
+        weights.load(tmp_path / ("n" * 300))
     (tmp_path / "file").touch()
     with pytest.raises(weights.WeightsError, match=r"cannot be read: .*Not a directory"):
         weights.load(tmp_path / "file" / "none")
@@ -305,6 +322,13 @@ def test_every_kind_of_leaf_comes_back(path, leaf):
     assert (found == np.asarray(leaf)).all()
 
 
+def test_each_byte_of_a_bool_but_0_is_true(path):
+    write(path, {"params/k": {"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]}}, b"\0\1\2")
+    found = weights.load(path)[0]["k"]
+    assert found.dtype == np.bool_
+    assert found.view(np.uint8).tolist() == [0, 1, 1]
+
+
 def test_counters_of_batches_are_scalars(path):
     weights.save(path, *zeros("resnet18"), model="resnet18")
     assert safetensors.load_file(path)["bn1.num_batches_tracked"].shape == ()
@@ -395,6 +419,17 @@ def test_paths_are_checked(given):
     ):
         with pytest.raises(TypeError, match=rf"^{name}: path must be a str or an os\.PathLike, got (None|3|<_io)"):
             call(given)
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    """Nor a device, whose replacement needs root."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=r"/pipe is not a regular file$"):
+            weights.save(tmp_path / name, {"k": np.ones(2)}, {})
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 # as `open` would

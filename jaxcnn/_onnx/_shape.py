@@ -190,6 +190,23 @@ def rev(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
     return cut(graph, x, dict.fromkeys(params["dimensions"], (-1, -(2**31), -1)), result)
 
 
+def tile(graph: Graph, params: Any, result: Any, x: Tensor) -> Value:
+    repeats = [1 if dim is None else params["reps"][dim] for dim in x.layout]
+    name = x.name if all(_same(n, 1) for n in repeats) else graph.add("Tile", x.name, graph.integers(repeats))
+    return tensor(name, x.layout, result)
+
+
+def cumsum(graph: Graph, params: Any, result: Any, x: Any) -> Value:
+    if x.dtype.kind in "iu" and x.dtype.itemsize < 8:  # onnxruntime has few types
+        wide = jax.ShapeDtypeStruct(x.shape, np.int64)
+        return cast(graph, {}, result, cumsum(graph, params, wide, cast(graph, {}, wide, x)))
+    x, dim = whole(graph, x), params["axis"]
+    if dim not in x.layout:  # of size 1
+        return x
+    axis = graph.constant(x.layout.index(dim), np.int64)
+    return tensor(graph.add("CumSum", x.name, axis, reverse=int(params["reverse"])), x.layout, result)
+
+
 def pad(graph: Graph, params: Any, result: Any, x: Tensor, value: Value) -> Value:
     config = params["padding_config"]
     if any(inner for _, _, inner in config) or not isinstance(value, Constant):
@@ -282,6 +299,7 @@ RULES: dict[str, Rule] = {
     "argmin": arg_reduction("ArgMin"),
     "broadcast_in_dim": broadcast_in_dim,
     "concatenate": concatenate,
+    "cumsum": cumsum,
     "dot_general": dot_general,
     "dynamic_slice": dynamic_slice,
     "jaxcnn_channel_sum": lambda graph, params, result, x: reduction("ReduceSum")(
@@ -300,5 +318,6 @@ RULES: dict[str, Rule] = {
     "split": split,
     "squeeze": squeeze,
     "stack": stack,
+    "tile": tile,
     "transpose": transpose,
 }

@@ -91,6 +91,8 @@ def _results(graph: Graph, equation: Any, operands: list[Any]) -> Sequence[Value
         operands = operands[:1]
     if name == "broadcast_in_dim" and isinstance(operands[0], Constant):
         return [_broadcast(operands[0], params, outs[0])]
+    if name == "tile" and (repeated := _repeated(operands[0], params["reps"], outs[0])):
+        return [repeated]
     if name == "iota":
         return [_iota(graph, params["dimension"], outs[0])]
     if name == "dim_as_value":
@@ -128,6 +130,13 @@ def _broadcast(x: Constant, params: dict[str, Any], out: Any) -> Constant:
     for old, new in enumerate(params["broadcast_dimensions"]):
         sizes[new] = x.array.shape[old]
     return Constant(x.array.reshape(sizes), out.shape)
+
+
+def _repeated(x: Value, repeats: Sequence[Any], out: Any) -> Constant | None:
+    """The constant in a larger shape, if only dimensions along which it does not vary are repeated."""
+    if not isinstance(x, Constant) or any(repeats[dim] != 1 for dim in x.dims):
+        return None
+    return Constant(x.array, out.shape)
 
 
 def _iota(graph: Graph, dim: int, out: Any) -> Value:

@@ -178,8 +178,10 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
     dim = params["dim"]
     layout = channels_first(len(x.shape))
     name = arranged(graph, x, layout)
-    # onnxruntime has a cubic Resize only for images.
-    has_operator = taps.method == "linear" or (taps.method == "cubic" and len(x.shape) == 4)
+    antialias = taps.antialias and axis.size < axis.spatial
+    # onnxruntime has a cubic Resize only for images, and to a smaller size only with antialiasing.
+    is_cubic = taps.method == "cubic" and len(x.shape) == 4 and (antialias or axis.size >= axis.spatial)
+    has_operator = taps.method == "linear" or is_cubic
     if params["transposed"] or axis.scale is not None or not has_operator:
         matrix = weight_matrix(axis, taps).astype(x.dtype)
         matrix = matrix.T if params["transposed"] else matrix
@@ -190,7 +192,6 @@ def jaxcnn_resampled(graph: Graph, params: Any, result: Any, x: Tensor) -> Value
         )
         return tensor(name, layout, result)
     attributes: dict[str, Any] = {"mode": taps.method, "coordinate_transformation_mode": taps.coordinates}
-    antialias = taps.antialias and axis.size < axis.spatial
     if taps.method == "cubic":
         attributes["cubic_coeff_a"] = taps.a
     if taps.method == "cubic" or antialias:

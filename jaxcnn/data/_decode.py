@@ -97,7 +97,9 @@ def sized_reader(
             stored = stored_size(image, turn)
             if is_jpeg:
                 if size is not None:
-                    image.draft(mode, stored)  # decode at a reduced size if possible
+                    # Decode at a reduced size if possible. At twice the size or more, the result is about that of the
+                    # filter below on all pixels, as for other formats; the decoder's own filter is another one.
+                    image.draft(mode, (2 * stored[0], 2 * stored[1]))
                 # A progressive JPEG is always decoded at full size.
                 reserve(pixels if image.info.get("progressive") else image.width * image.height)
             fitted = ImageOps.fit(_converted(image, mode, raw, Image), stored, Image.Resampling.BILINEAR)

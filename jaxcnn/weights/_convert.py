@@ -42,6 +42,9 @@ def from_torch(
 
     kernel[*k, i, o] = weight[o, i, *k];  scale = weight, mean = running_mean, var = running_var
 
+    The scale and bias of a norm over whole maps, such as `layer_norm(axis=1)`, are (*spatial, C) here and (C, *spatial)
+    in PyTorch.
+
     The name of a leaf in the state dict is its path with dots and PyTorch's leaf names, `block1/conv/kernel` ->
     "block1.conv.weight". Models in `MODELS` have tables of the names in torchvision and timm, and `names` gives those
     of other networks. `match` proposes them.

@@ -17,10 +17,12 @@ from jaxcnn._path import leaves_by_path
 from jaxcnn._replace import replace
 from jaxcnn._stack import marked_depths, stacked_name
 from jaxcnn._weights_error import WeightsError
+from jaxcnn.data._error import DataError
 from jaxcnn.data._file_path import file_path
 from jaxcnn.weights._convert import TREES, from_torch, to_torch
 from jaxcnn.weights._kind import describe, is_safetensors, is_torch
-from jaxcnn.weights._torch_file import DamagedError, read_torch
+from jaxcnn.weights._pickle_data import DamagedError
+from jaxcnn.weights._torch_file import read_torch
 
 DTYPES = {  # the safetensors dtypes that NumPy or JAX supports; the reader in safetensors.numpy lacks some
     "F64": np.float64,
@@ -63,7 +65,7 @@ def save(path: str | os.PathLike, params: Params, state: State, *, model: str | 
         WeightsError: if the name is not in `MODELS`, the trees are not nested dicts of arrays or both empty, a key is
             empty or contains "/", or the parameters do not fit `model`.
         TypeError, ValueError: if `path` is not a path, or has a suffix of PyTorch, .pt or .pth.
-        OSError: if the file cannot be written, for example because its folder does not exist.
+        OSError: if the file cannot be written, for example because its folder does not exist or `path` is a device.
 
     Example:
         >>> import tempfile
@@ -121,7 +123,7 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
 
     Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
-    path = file_path("load: path", path)
+    path = _file_to_read("load: path", path)
     if model is not None and options.get("padding") != "tensorflow":
         _require_no_lookalike(path, model)
     arrays, metadata = _read(path)
@@ -157,7 +159,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Example: `params, state = weights.from_torch(net, weights.read_state_dict("net.pth"), x=x)`
     """
-    return _read(file_path("read_state_dict: path", path))[0]
+    return _read(_file_to_read("read_state_dict: path", path))[0]
+
+
+def _file_to_read(name: str, path: Any) -> pathlib.Path:
+    try:
+        return file_path(name, path)
+    except DataError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _require_no_lookalike(path: pathlib.Path, model: str) -> None:
@@ -198,7 +207,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if view["dtype"] not in DTYPES:
             raise WeightsError(f"{path}: {name} has dtype {view['dtype']}, expected one of {', '.join(DTYPES)}")
         try:
-            arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+            array = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+            arrays[name] = array.view(np.uint8) != 0 if array.dtype == np.bool_ else array
         except ValueError as error:  # more dimensions or larger ones than NumPy supports
             raise WeightsError(f"{path}: {name} has shape {short_repr(view['shape'])}: {error}") from error
     return arrays, header.get("__metadata__") or {}

@@ -69,11 +69,12 @@ def is_torch(path: pathlib.Path) -> bool:
 
 def describe(path: pathlib.Path) -> str:
     """Describe a file or folder that is not safetensors, and how to convert it."""
-    text = _folder(path) if path.is_dir() else _file(path)
+    if path.is_dir():
+        return _folder(path).format(path=str(path))
     converted = path.with_suffix(".safetensors")
     if converted == path:
         converted = path.with_name(f"{path.stem}-converted.safetensors")
-    return text.format(path=str(path), converted=str(converted))
+    return _file(path).format(path=str(path), converted=str(converted))
 
 
 def _folder(path: pathlib.Path) -> str:

@@ -48,6 +48,8 @@ def layout(path: str, shape: tuple[int, ...], table: Table, use: Use | None = No
     view, axes = shape, tuple(range(len(shape)))
     if path.endswith("kernel"):
         axes = (len(shape) - 1, len(shape) - 2, *window)
+    elif use and use.is_map:
+        axes = (len(shape) - 1, *axes[:-1])
     torch_shape = tuple(view[axis] for axis in axes)
     flattened = use.flattened if use else ()
     if path in table.flattened:

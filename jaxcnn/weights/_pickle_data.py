@@ -40,6 +40,10 @@ IGNORED = {  # classes and functions of the other entries of checkpoints. Their 
 MAX_KEY = 2**63  # larger integers could be chosen to have equal hashes
 
 
+class DamagedError(WeightsError):
+    """The file is incomplete or changed, so no program can read it."""
+
+
 def read_pickle(stream: io.BytesIO, size: int) -> tuple[Any, dict[str, np.dtype]]:
     """Return the next pickle of a stream (dicts, lists, tuples, numbers, strings, tensors), and the dtypes of storages.
 
@@ -48,6 +52,7 @@ def read_pickle(stream: io.BytesIO, size: int) -> tuple[Any, dict[str, np.dtype]
         size: the number of bytes of the file, which bounds work and memory.
 
     Raises:
+        DamagedError: if the stream ends inside the pickle.
         WeightsError: if the pickle is damaged or contains anything else. The message names the opcode or global.
     """
     machine = _Machine(size)
@@ -62,6 +67,8 @@ def read_pickle(stream: io.BytesIO, size: int) -> tuple[Any, dict[str, np.dtype]
     except WeightsError:
         raise
     except Exception as error:  # genops, the stack and the memo raise errors of many types on damaged files
+        if name != "STOP" and not stream.read(1):
+            raise DamagedError("the file ends inside a pickle; copy or download it again") from error
         raise WeightsError(f"the pickle is damaged at the opcode {name}: {type(error).__name__}") from error
     if machine.outer:
         raise WeightsError("the pickle is damaged: MARK without an end")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxcnn._arguments import short_repr
 from jaxcnn._weights_error import WeightsError
 from jaxcnn.weights._mismatch import MAX_SHOWN
-from jaxcnn.weights._pickle_data import read_pickle
+from jaxcnn.weights._pickle_data import DamagedError, read_pickle
 from jaxcnn.weights._torch_tensor import Opaque, Storage, Tensor
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -36,10 +36,6 @@ NESTED = (  # keys of the state dict in a checkpoint, the first present one coun
 )
 TRAINING = re.compile("optim.*|.*scheduler.*|scaler", re.IGNORECASE)  # keys of tensors that are no weights
 MAX_DEPTH = 4  # dicts around the state dict
-
-
-class DamagedError(WeightsError):
-    """The file is incomplete or changed, so no program can read it."""
 
 
 def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:

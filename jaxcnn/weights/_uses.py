@@ -10,7 +10,7 @@ from jaxcnn._key import key_spec
 from jaxcnn._layer import Params, State
 from jaxcnn._path import leaves_by_path
 from jaxcnn._program import inner_programs, interpret, jaxpr_of
-from jaxcnn.weights._feature_order import MIXING, PLAIN, Order, after, is_lost_before, merged
+from jaxcnn.weights._feature_order import LOST, MIXING, PLAIN, UNIFORM, Order, after, is_lost_before, merged
 
 Leaf = tuple[int, str]  # (0, path) in the parameters or (1, path) in the state
 
@@ -23,6 +23,7 @@ class Use(NamedTuple):
     flattened: tuple[int, ...]  # (*spatial, C) if the data are a flattened feature map
     transposed_groups: int  # groups of a transposed convolution, 0 for other operations
     is_lost: bool = False  # whether the order of the features in PyTorch cannot be followed
+    is_map: bool = False  # whether the leaf is a map (*spatial, C), which PyTorch has as (C, *spatial)
 
 
 class _Value(NamedTuple):
@@ -52,6 +53,7 @@ def _uses(
     """Return the first use of each leaf in function(params, state, x, *key)."""
     program = jax.make_jaxpr(function)(*trees, x, *key)
     uses: dict[Leaf, Use] = {}
+    undecided: set[Leaf] = set()  # maps that have met only data without an order, such as the scale of each example
 
     def rule(equation: Any, operands: list[_Value]) -> Sequence[_Value]:
         programs = inner_programs(equation)
@@ -64,9 +66,14 @@ def _uses(
         if data:
             transposed = name == "jaxcnn_conv_input_gradient"
             groups = equation.params["groups"] if transposed else 0
-            for leaf in filter(weights.__contains__, shapes):
+            for leaf in (leaf for leaf in shapes if leaf in weights and leaf not in uses):
                 flattened, is_lost = _order_of(shapes[leaf], name, order, len(before))
-                uses.setdefault(leaf, Use(len(uses), sources, flattened, groups, is_lost))
+                uses[leaf] = Use(len(uses), sources, flattened, groups, is_lost)
+                if _is_map(leaf, shapes[leaf], equation, operands):
+                    undecided.add(leaf)
+            for leaf in undecided & (sources | weights) if order != UNIFORM else ():
+                uses[leaf] = uses[leaf]._replace(is_map=order == PLAIN, is_lost=uses[leaf].is_lost or order == LOST)
+                undecided.remove(leaf)
         leaves = sources | weights
         return [
             _Value(leaves, bool(data), after(equation, order, before, out.aval.shape) if data else PLAIN)
@@ -82,6 +89,18 @@ def _uses(
             last = max(value.leaves, key=lambda leaf: uses[leaf].position)
             uses[last] = uses[last]._replace(is_lost=True)
     return uses
+
+
+def _is_map(leaf: Leaf, shape: tuple[int, ...], equation: Any, operands: list[_Value]) -> bool:
+    """Whether an operation applies a leaf to each example, element by element."""
+    name = leaf[1].rsplit("/", 1)[-1]
+    if name == "kernel" or equation.primitive.name.startswith(MIXING):
+        return False
+    # Another array (L, C), such as one of positions, belongs to a list of vectors, which has the same order in PyTorch.
+    if len(shape) < 2 or (len(shape) == 2 and name not in ("scale", "bias")):
+        return False
+    pairs = zip(operands, equation.invars, strict=True)
+    return any(leaf in value.leaves and not value.is_data and var.aval.shape[1:] == shape for value, var in pairs)
 
 
 def _input_order(equation: Any, operands: list[_Value]) -> tuple[Order, tuple[int, ...]]:
