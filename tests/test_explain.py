@@ -347,6 +347,14 @@ def test_worst_mistakes_come_first():
         np.testing.assert_allclose(found.predicted_probability, probability[rows].max(1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_the_worst_mistakes(bad):
+    logits, labels = np.array([[0, 9], [9, 0], [bad, 0], [0, -np.inf], [0, bad]], np.float32), [0, 0, 0, 1, 1]
+    found = explain.worst_mistakes(logits, labels, 5)
+    assert found.index.tolist() == [2, 4, 3, 0]  # a logit of -infinity is the probability 0
+    assert np.isnan(found.label_probability).tolist() == [True, True, False, False]
+
+
 def test_no_mistakes():
     found = explain.worst_mistakes(np.eye(3, dtype=np.float32), [0, 1, 2], 5)
     assert [len(values) for values in found] == [0] * 5

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import re
 import subprocess
 import sys
 
@@ -239,9 +240,25 @@ def test_without_matplotlib(name, monkeypatch):
     [
         (
             lambda: explain.plot_filters(draw(4, 3, 1)),
-            r"plot_filters needs \(features, H, W, C\), got shape \(4, 3, 1\)",
+            r"plot_filters needs \(features, H, W, C\) or one filter \(H, W\), got shape \(4, 3, 1\)",
         ),
         (lambda: explain.plot_feature_maps({"a": draw(2, 5, 3)}), r"plot_feature_maps needs .*'a' is \(2, 5, 3\)"),
+        (lambda: explain.plot_filters(draw(0, 3, 3, 1)), r"got shape \(0, 3, 3, 1\)"),
+        (lambda: explain.plot_feature_maps({"a": draw(2, 5)}, 5), r"example must be from 0 to 1, got 5"),
+        (lambda: explain.plot_feature_maps({"a": draw(2, 5)}, channels=0), r"channels must be at least 1, got 0"),
+        (lambda: explain.plot_images(draw(3, 8, 8, 1), ["a", "b"]), r"plot_images: titles must be .* 3, got 2"),
+        (lambda: explain.plot_saliency(draw(0, 8, 8, 1), draw(0, 8, 8, 1)), r"plot_saliency needs \(N, H, W, C\)"),
+        (lambda: explain.plot_grad_cam(draw(0, 8, 8, 1), draw(0, 4, 4)), r"plot_grad_cam needs \(N, H, W, C\)"),
+        (
+            lambda: explain.plot_saliency(draw(1, 8, 8, 1), draw(1, 8, 8, 1), ["a", "b"]),
+            r"plot_saliency: titles must be one text per image, 1, got 2",
+        ),
+        (lambda: explain.plot_mistakes(draw(2, 8, 8, 1), MISTAKES), r"refer to images\[\d+\], but there are 2 images"),
+        (lambda: explain.plot_mistakes(draw(20, 8, 8), MISTAKES), r"plot_mistakes needs images \(N, H, W, C\)"),
+        (lambda: explain.plot_mistakes(draw(20, 8, 8, 1), MISTAKES, ["a"]), r"classes\[2\], but there are 1 classes"),
+        (lambda: explain.plot_confusion_matrix([[-4, 1], [0, 1]]), r"matrix\[0, 0\] is -4; counts must be finite"),
+        (lambda: explain.plot_confusion_matrix([[1, 0], [np.nan, 1]]), r"matrix\[1, 0\] is nan; counts must be finite"),
+        (lambda: explain.plot_confusion_matrix(np.zeros((0, 0))), r"needs \(classes, classes\), got shape \(0, 0\)"),
         (lambda: explain.plot_feature_maps({}), r"at least one layer, got none"),
         (lambda: explain.plot_images(draw(8, 8, 1)), r"plot_images needs \(N, H, W, C\), got shape \(8, 8, 1\)"),
         (lambda: explain.plot_images(draw(0, 8, 8, 1)), r"got shape \(0, 8, 8, 1\)"),
@@ -275,7 +292,69 @@ def test_class_names_of_a_confusion_matrix():
     figure = explain.plot_confusion_matrix(MATRIX, names)
     figure.savefig(io.BytesIO())
     shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert shown == ["$10-$20", "$^$", "white wolf, Arctic wol.."]
+    assert shown[:2] == ["$10-$20", "$^$"]
+    assert re.fullmatch(r"white wolf,.*\.\..*tundrarum", shown[2])
+
+
+LONG = [f"white wolf, Arctic wolf, Canis lupus {kind} {'M' * 9}" for kind in ("tundrarum", "arctos", "labradorius")]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: explain.plot_mistakes(draw(20, 8, 8, 1), MISTAKES, LONG),
+        lambda: explain.plot_images(draw(3, 8, 8, 1), LONG),
+        lambda: explain.plot_saliency(draw(3, 8, 8, 1), draw(3, 8, 8, 1), LONG),
+        lambda: explain.plot_grad_cam(draw(3, 8, 8, 1), np.ones((3, 4, 4)), LONG),
+    ],
+)
+def test_long_titles_are_shortened_in_the_middle(figure):
+    figure = figure()
+    png(figure)
+    titles = [ax.title for ax in figure.axes if ax.get_title()]
+    boxes = [title.get_window_extent() for title in titles]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert all("wh" in title.get_text() and ".." in title.get_text() and "M" in title.get_text() for title in titles)
+
+
+def test_titles_of_several_lines_and_without_glyphs():
+    """Plotting does not warn; drawing does."""
+    lines = ["one\ntwo", "\u732b", ""]
+    explain.plot_confusion_matrix(MATRIX, lines)
+    assert [ax.get_title() for ax in explain.plot_images(draw(3, 8, 8, 1), lines).axes] == lines
+
+
+def test_names_with_a_common_beginning_differ_in_a_confusion_matrix():
+    names = [f"white wolf, Arctic wolf, Canis lupus {kind}" for kind in ("tundrarum", "arctos", "labradorius")]
+    labels = explain.plot_confusion_matrix(MATRIX, names).axes[0].get_yticklabels()
+    assert len({label.get_text() for label in labels}) == 3
+
+
+@pytest.mark.parametrize(("largest", "shown"), [(9, True), (5_000_000, True), (5_000_000_000, False)])
+def test_counts_fit_into_their_cells(largest, shown):
+    figure = explain.plot_confusion_matrix(np.full((20, 20), largest), [LONG[0]] * 20)
+    png(figure)
+    ax = figure.axes[0]
+    assert len(ax.texts) == 400 * shown
+    assert all(text.get_window_extent().width < ax.get_window_extent().width / 20 for text in ax.texts[:3])
+
+
+def test_one_filter_without_channels():
+    (shown,) = images(explain.plot_filters(np.array([[1, 0, -1]] * 3)))
+    np.testing.assert_array_equal(shown, [[1, 0, -1]] * 3)
+
+
+def test_values_without_a_finite_one_are_not_zeros():
+    figure = explain.plot_feature_maps({"conv": np.full((1, 8, 8, 2), np.nan), "head": np.zeros((1, 3))})
+    assert [ax.get_title("left") for ax in figure.axes] == ["conv (8, 8, 2), not finite", "head (3,), from 0 to 0"]
+    attributions = np.zeros((2, 8, 8, 1))
+    attributions[1] = np.nan
+    figure = explain.plot_saliency(draw(2, 8, 8, 1), attributions)
+    assert [ax.get_xlabel() for ax in figure.axes[2:4]] == ["", "not finite"]
+    undefined = explain.worst_mistakes(np.full((1, 2), np.nan, np.float32), [1], 1)
+    title = explain.plot_mistakes(draw(1, 8, 8, 1), undefined).axes[0].get_title()
+    assert title == "true: 1, not finite\npredicted: 0, not finite"
 
 
 def test_curves_of_a_log_with_other_lines():

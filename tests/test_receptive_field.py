@@ -1,5 +1,7 @@
 """Receptive fields: those that the gradient has, those that are published, and those that are unknown."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,13 @@ LAYERS = {
     "max_pool": (cnn.serial(AROUND, cnn.max_pool(3, stride=2, padding="SAME")), (1, 20, 1), 30),
     "min_pool_ceil": (cnn.min_pool(3, ceil_mode=True), (1, 10, 1), 20),
     "lp_pool": (cnn.lp_pool(2, 2), (1, 9, 8, 1)),
+    "lp_pool_positions_left": (cnn.lp_pool(2, 2), (1, 5, 9, 1)),
+    "lp_pool_overlapping": (cnn.lp_pool(2, 3, stride=2, dilation=2), (1, 17, 1)),
+    "lp_pool_after_pools": (
+        cnn.serial(cnn.avg_pool(2), cnn.avg_pool(3, stride=2, padding="SAME"), cnn.lp_pool(2, 2), AROUND),
+        (1, 90, 1),
+    ),
+    "backwards": (lambda x: x[:, np.arange(8, 1, -2)], (1, 10, 1)),
     "blur_pool": (cnn.serial(AROUND, cnn.blur_pool(4)), (1, 20, 1)),
     "adaptive_even": (cnn.adaptive_avg_pool(3), (1, 9, 6, 1)),
     "conv_transpose": (cnn.serial(AROUND, cnn.conv_transpose(2, 4, stride=2)), (1, 14, 1)),
@@ -188,6 +197,42 @@ def test_reduced_along_one_dimension():
     assert last(cnn.serial(cnn.conv(1, 3, stride=3, padding="VALID"), cnn.global_avg_pool), (1, 11, 1)) == ((9, 0, 0),)
 
 
+POOLS = {
+    "max_pool": cnn.max_pool,
+    "min_pool": cnn.min_pool,
+    "avg_pool": cnn.avg_pool,
+    "lp_pool": functools.partial(cnn.lp_pool, 2),
+    "max_pool_with_indices": cnn.max_pool_with_indices,
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("n", [14, 15])
+@pytest.mark.parametrize("options", [{}, {"stride": 3}, {"padding": 1}, {"padding": "SAME", "stride": 1}])
+def test_pools_of_even_and_odd_lengths(name, n, options):
+    layer = POOLS[name](2, **options)
+    (field,) = last(layer, (1, n, 1))
+    x = np.random.default_rng(0).uniform(0.5, 1.5, (1, n, 1))
+    values = lambda x: np.asarray(jax.tree.leaves(layer.apply({}, {}, jnp.asarray(x, jnp.float32), train=False)[0])[0])
+    # A large or a small value is seen in each window, whatever the pool.
+    seen = np.array(
+        [
+            [(values(np.where(np.arange(n)[:, None] == i, at, x)) != values(x))[0, :, 0] for at in (0, 9)]
+            for i in range(n)
+        ]
+    ).any(1)
+    expected = [
+        range(field.start + field.stride * k, field.start + field.stride * k + field.size) for k in range(seen.shape[1])
+    ]
+    assert [[i for i in window if 0 <= i < n] for window in expected] == [np.flatnonzero(of).tolist() for of in seen.T]
+
+
+def test_a_pool_with_indices_has_the_field_of_its_values():
+    pool = cnn.max_pool_with_indices((2, 3), stride=2, padding="SAME")
+    assert last(pool, (1, 15, 14, 2)) == last(cnn.max_pool((2, 3), stride=2, padding="SAME"), (1, 15, 14, 2))
+    assert last(lambda x: x.argmax(1), (1, 6, 2)) == ((6, 0, 0),)  # integers alone
+
+
 def test_a_flip_goes_backwards():
     assert last(lambda x: x[:, ::-1], (1, 9, 1)) == ((1, -1, 8),)
 
@@ -214,8 +259,9 @@ def test_padding_that_is_not_zeros(mode):
 
 
 def test_bins_of_different_size():
-    assert last(cnn.adaptive_avg_pool(3), (1, 7, 1)) == ((3, 7 / 3, 0),)
-    assert last(cnn.adaptive_max_pool(3), (1, 7, 1)) == ((3, 7 / 3, 0),)
+    for pool in (cnn.adaptive_avg_pool(3), cnn.adaptive_max_pool(3)):
+        assert last(pool, (1, 8, 1)) == ((4, 8 / 3, 0),)
+        assert last(pool, (1, 7, 1)) == ((3, 2, 0),)  # bins of equal size overlap
 
 
 def until(model, path):
@@ -395,6 +441,16 @@ def test_a_single_layer():
     (layer,) = receptive_field(cnn.conv(2, 3), spec(1, 8, 1)).layers
     assert (layer.path, layer.fields) == ("", ((3, 1, -1),))
     assert "(model)" in str(receptive_field(jnp.sin, spec(1, 8, 1)))
+
+
+def test_the_model_has_a_row_if_no_layer_returns_its_output():
+    rows = receptive_field(cnn.residual(cnn.conv(1, 5, dilation=2)), spec(1, 20, 1)).layers
+    assert [(row.path, row.fields) for row in rows] == [
+        ("", ((9, 1, -4),)),
+        ("layer", ((9, 1, -4),)),
+        ("shortcut", ((1, 1, 0),)),
+    ]
+    assert receptive_field(cnn.serial(a=cnn.residual(AROUND)), spec(1, 20, 1)).layers[0].path == "a"
 
 
 def test_auxiliary_heads_are_left_out():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,13 @@ def test_labels_and_class_names_that_do_not_fit_the_outputs(tmp_path, labels, cl
         (matrix,) = (rows for caption, rows in page.tables.items() if caption.startswith("Confusion matrix"))
         assert [row[0] for row in matrix[1:]] == [*classes[:3], *"012"[len(classes) :]]
         assert sum(int(cell) for row in matrix[1:] for cell in row[1:]) == kept
+
+
+@pytest.mark.parametrize(("classes", "names"), [(None, "012"), (np.array(["a", "b", "c"]), "abc")])
+def test_class_names_that_are_none_or_an_array(tmp_path, classes, names):
+    page = gathered(tmp_path / "run", bytes_of(3, 5, 5, 3), [0, 1, 2], classes)
+    (matrix,) = (rows for caption, rows in page.tables.items() if caption.startswith("Confusion matrix"))
+    assert [row[0] for row in matrix[1:]] == [*names]
 
 
 @pytest.mark.sample(4)
@@ -140,6 +148,18 @@ def test_class_names_that_are_not_utf8(tmp_path):
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     page = gathered(tmp_path / "run", bytes_of(3, 4, 4, 1), [0, 1, 2], (name, "b", "c\0"))
     assert "caf\\udce9" in page.source
+
+
+def test_names_from_right_to_left_do_not_move_the_numbers_beside_them(tmp_path):
+    """They are between the characters that isolate a direction, which the name itself cannot end."""
+    names = ("x\u202egnp", "\u05d0\u2069\u202e", "cat")
+    page = gathered(tmp_path / "run", bytes_of(6, 5, 5, 3), [0, 1, 2, 0, 1, 2], names)
+    assert "\u2068x\u202egnp\u2069: " in page.text
+    for text in (page.text, page.source):
+        assert text.count("\u202e") == len(re.findall("\u2068x\u202egnp\u2069|\u2068\u05d0\u202e\u2069", text)) > 2
+        assert "\u2068cat" not in text
+    data = Dataset(bytes_of(3, 5, 5, 3), np.array([0, 1, 2]), np.array(names))
+    assert data._repr_html_().count("\u2068x\u202egnp\u2069") > 1
 
 
 @pytest.mark.parametrize("surrogate", ["\udc80", "\ud800\udfff\udcff"])

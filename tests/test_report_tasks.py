@@ -438,6 +438,13 @@ def test_an_interrupted_write_keeps_the_old_images(tmp_path, monkeypatch):
     assert (tmp_path / "images" / "0.npz").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(np.nan, "not finite"), (0.0, "from 0.000 to 0.000"), (2.0, "from 2.000 to 2.000")]
+)
+def test_curves_tell_their_values(value, text):
+    assert f'"Target, 4 points {text}"' in _drawing.curves(np.full((1, 4), value), "Target")
+
+
 def test_class_colors_differ():
     colors = [_drawing.class_color(k) for k in range(40)]
     assert len({*colors}) == 40

@@ -359,6 +359,11 @@ def test_vmap(name):
         ),
         (lambda: uncertainty.reliability_diagram(PROBS, LABELS, 0), "reliability_diagram: bins must be at least 1"),
         (lambda: uncertainty.temperature(LOGITS, LABELS + 4), r"temperature: label\[\d+\] is \d, but .* 5 outputs"),
+        (
+            lambda: uncertainty.temperature(PROBS, LABELS),
+            r"temperature needs logits, .* use jnp\.log",
+        ),
+        (lambda: uncertainty.temperature(PROBS.astype(jnp.bfloat16), LABELS), r"temperature needs logits"),
         (lambda: uncertainty.temperature(LOGITS[0], 3), r"temperature needs \(N, \*spatial, classes\), got .*\(5,\)"),
         (
             lambda: uncertainty.temperature(np.full((2, 3), -np.inf, np.float32), [0, 1]),

@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 INK = "#7a7a7a"  # contrast 4.3 on white, 4.4 on #121212
 BLUE, VERMILLION = "#0072b2", "#d55e00"
 _NEUTRAL = "#eeeeee"
+COLUMN = 1.5  # inches per image
+SIZE = 10  # of titles, in points
+_SHORTEST, _LONGEST = 6, 150  # characters of a shortened text
 _NOTEBOOK_DPI = 90  # pixels per inch of a figure in a notebook; the image has 150, for screens with a high resolution
 
 
@@ -24,6 +28,8 @@ def require_matplotlib() -> Any:
     try:
         import matplotlib.colors
         import matplotlib.figure
+        import matplotlib.font_manager
+        import matplotlib.textpath
     except ImportError as error:
         raise MissingExtraError("plotting requires matplotlib", "plot") from error
     return matplotlib
@@ -41,7 +47,7 @@ def new_figure(rows: int, columns: int, width: float, height: float, **grid: Any
         ax.tick_params(colors=INK, labelsize=9)
         ax.spines[:].set_color(INK)
         for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            text.set(color=INK, size=10)
+            text.set(color=INK, size=SIZE)
     return figure, axes
 
 
@@ -103,6 +109,46 @@ def finite_range(x: np.ndarray) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
+def checked_images(name: str, x: Any) -> np.ndarray:
+    """The images (N, H, W, C), N at least 1; otherwise raises ValueError."""
+    x = np.asarray(x)
+    if x.ndim != 4 or not len(x):
+        raise ValueError(f"{name} needs (N, H, W, C), got shape {x.shape}")
+    return x
+
+
+def checked_titles(name: str, titles: Sequence[str] | None, n: int) -> list[str]:
+    """The titles of n images, by default "example 0", ..; raises ValueError for another number."""
+    titles = [f"example {i}" for i in range(n)] if titles is None else [str(title) for title in titles]
+    if len(titles) != n:
+        raise ValueError(f"{name}: titles must be one text per image, {n}, got {len(titles)}")
+    return titles
+
+
+def shortened(text: str, most: int) -> str:
+    """At most this many characters, without those in the middle: names often differ only at their ends."""
+    if len(text) <= most:
+        return text
+    kept = most - 2
+    return f"{text[: kept - kept // 2]}..{text[len(text) - kept // 2 :]}"
+
+
+def fitted(text: str, inches: float, template: str = "{}", size: float = SIZE) -> str:
+    """The template with the text, which is shortened until the line is at most this wide."""
+    lines = (template.format(shortened(text, most)) for most in range(min(len(text), _LONGEST), _SHORTEST, -1))
+    shortest = template.format(shortened(text, _SHORTEST))
+    return next((line for line in lines if text_width(line, size) <= inches), shortest)
+
+
+def text_width(text: str, size: float) -> float:
+    """The width in inches of the longest line of a text of this size in points."""
+    matplotlib = require_matplotlib()
+    font = matplotlib.font_manager.FontProperties(size=size)
+    measure = matplotlib.textpath.text_to_path.get_text_width_height_descent
+    with warnings.catch_warnings(action="ignore"):  # drawing warns of missing glyphs again
+        return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72
+
+
 def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
     """Draw an image (H, W, 1) or (H, W, 3) with its values rescaled to the range from `low` to `high`."""
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
@@ -115,17 +161,19 @@ def show(ax: "Axes", image: np.ndarray, low: float = 0.0, high: float = 1.0) -> 
     ax.set(xticks=[], yticks=[])
 
 
-def overlaid(x: Any, values: np.ndarray, titles: Sequence[str] | None, *, signed: bool) -> "Figure":
+def overlaid(x: np.ndarray, values: np.ndarray, titles: Sequence[str], *, signed: bool) -> "Figure":
     """A row of images and a row with their values (N, H, W), relative to the largest, over the gray images."""
-    x, n = np.asarray(x), len(x)
-    figure, axes = new_figure(2, n, 1.5 * n + 1.2, 3.4)
+    n = len(x)
+    figure, axes = new_figure(2, n, COLUMN * n + 1.2, 3.4)
     colors = fading(signed)
     for i, (top, bottom) in enumerate(axes.T):
         show(top, x[i])
-        top.set_title(f"example {i}" if titles is None else titles[i], parse_math=False)
+        top.set_title(fitted(titles[i], COLUMN - 0.1), size=SIZE, parse_math=False)
         show(bottom, x[i].mean(-1, keepdims=True), 0.35, 0.75)
         relative = values[i] / (max(map(abs, finite_range(values[i]))) or 1)
         drawn = bottom.imshow(relative, cmap=colors, vmin=-1 if signed else 0, vmax=1)
+        if not np.isfinite(relative).any():
+            bottom.set_xlabel("not finite")
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("attribution" if signed else "Grad-CAM")
     color_bar(figure, drawn, axes[1], "relative to maximum")

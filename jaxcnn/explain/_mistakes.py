@@ -56,6 +56,8 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
 
     loss[i] = -log softmax(logits[i])[labels[i]],  for all i with argmax(logits[i]) != labels[i]
 
+    Examples whose probabilities are NaN, as one of their logits is NaN or infinity, are mistakes and come first.
+
     Does not work under `jax.jit`, because the output shapes depend on the number of mistakes.
 
     Args:
@@ -81,8 +83,9 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
     predicted = logits.argmax(-1)
     log_probability = jax.nn.log_softmax(logits)
     of_label = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
-    wrong = jnp.flatnonzero(predicted != labels)
-    index = wrong[jnp.argsort(of_label[wrong])][:n]
+    undefined = jnp.isnan(of_label)
+    wrong = jnp.flatnonzero((predicted != labels) | undefined)
+    index = wrong[jnp.lexsort((of_label[wrong], ~undefined[wrong]))][:n]
     return Mistakes(
         index, labels[index], predicted[index], jnp.exp(of_label[index]), jnp.exp(log_probability.max(-1)[index])
     )

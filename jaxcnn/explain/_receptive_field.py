@@ -12,6 +12,7 @@ array, the first and the last input position that an element depends on.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._combine import AnyLayer
@@ -91,7 +92,9 @@ def receptive_field(model: AnyLayer, x: Any) -> ReceptiveFields:
     transposed), pools, resizing and parallel branches. An operation that mixes all positions (a global pool, a dense
     layer after `flatten`) has the union of its inputs' fields. So has an unknown operation. If units at the
     border differ (padding other than zeros), the field is that of the central units. A layer in `repeat` has the
-    combined field of all repetitions. Auxiliary heads, which have no output in evaluation, are left out.
+    combined field of all repetitions. Auxiliary heads, which have no output in evaluation, are left out. Of an output
+    with several arrays, the floating-point ones count: `max_pool_with_indices` has the field of its values. If no layer
+    inside returns the output of the model, as in `residual`, the first row is the model itself, with the path "".
 
     Args:
         model: a layer.
@@ -123,7 +126,10 @@ def receptive_field(model: AnyLayer, x: Any) -> ReceptiveFields:
         y, after = model.apply(params, state | {SLOT: Probe(".*")}, x, train=False)
         probe = after.get(SLOT, Probe())
         records = [r for r in probe.records if jax.tree.leaves(r.output)] or [record("", params, x, y)]
-        return [probe.activations.get(r.path, y) for r in records], Probe(records=tuple(records))
+        outputs = [probe.activations.get(r.path, y) for r in records]
+        if not any(_is_same(output, y) for output in outputs):
+            records, outputs = [record("", params, x, y), *records], [y, *outputs]
+        return [*map(_values, outputs)], Probe(records=tuple(records))
 
     program, (outputs, probe) = jax.make_jaxpr(plain(forward), return_shape=True)(x, params, state)
     fields: list[list[Field]] = [[] for _ in outputs]
@@ -131,7 +137,7 @@ def receptive_field(model: AnyLayer, x: Any) -> ReceptiveFields:
         pixels = Span(axis, n, np.arange(n), np.arange(n), 1, 1)
         spans = iter(propagate(program, [pixels, *[None] * (len(program.in_avals) - 1)]))
         for layer_fields, output, r in zip(fields, outputs, probe.records, strict=True):
-            leaves = zip(jax.tree.leaves(output), jax.tree.leaves(r.output), strict=True)
+            leaves = zip(output, _values(r.output), strict=True)
             layer_spans = [
                 _without_repeats(next(spans), len(stacked.shape), len(single.shape), len(x.shape))
                 for stacked, single in leaves
@@ -142,6 +148,17 @@ def receptive_field(model: AnyLayer, x: Any) -> ReceptiveFields:
         for r, layer_fields in zip(probe.records, fields, strict=True)
     )
     return ReceptiveFields(x, tuple(layers))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two outputs consist of the same arrays."""
+    return [*map(id, jax.tree.leaves(a))] == [*map(id, jax.tree.leaves(b))]
+
+
+def _values(output: Any) -> list[Any]:
+    """The arrays of an output whose fields count: the floating-point ones, if there are any."""
+    leaves = jax.tree.leaves(output)
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)] or leaves
 
 
 def _without_repeats(span: Dependence, stacked_rank: int, rank: int, input_rank: int) -> Span | None:

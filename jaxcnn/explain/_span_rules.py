@@ -201,8 +201,14 @@ def _gather(eqn: Any, operands: list[Dependence], k: int, span: Span) -> Span | 
     if not batch or numbers.start_index_map != (span.axis,) or not isinstance(operands[1], Constant):
         return None
     index = np.asarray(operands[1].value())
-    taps = np.clip(index.reshape(len(index), -1), 0, span.length - 1)
-    return span.along(batch[0]).table(taps, np.ones_like(taps, bool))
+    span, taps = span.along(batch[0]), np.clip(index.reshape(len(index), -1), 0, span.length - 1)
+    rows, size = taps.shape
+    if rows > 1:  # one row has no stride
+        stride, dilation = int(taps[1, 0] - taps[0, 0]), int(taps[0, -1] - taps[0, 0]) // max(size - 1, 1)
+        windows = taps[0, 0] + stride * np.arange(rows)[:, None] + dilation * np.arange(size)
+        if stride and (taps == windows).all():
+            return span.window(rows, size, stride=stride, low=-int(taps[0, 0]), dilation=dilation)
+    return span.table(taps, np.ones_like(taps, bool))
 
 
 def _length(eqn: Any, span: Span) -> int:

@@ -61,13 +61,14 @@ def curves(lines: np.ndarray, alt: str) -> Html:
     """Lines (count, T) over a common axis from the smallest to the largest value. Non-finite values are gaps."""
     finite = lines[np.isfinite(lines)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    values = f"from {number(low, 3)} to {number(high, 3)}" if finite.size else "not finite"
     if high <= low:
         low, high = low - 0.5, low + 0.5
     across, up = linear_scale(0, max(lines.shape[1] - 1, 1), 2, _WIDTH - 2), linear_scale(low, high, _HEIGHT - 3, 3)
     paths = []
     for k, line in enumerate(lines):
         paths.append(tag("path", d=path_data(line, across, up), class_=f"line c{k % _LINES}"))
-    text = f"{alt}, {lines.shape[1]} points from {number(low, 3)} to {number(high, 3)}"
+    text = f"{alt}, {lines.shape[1]} points {values}"
     return tag("svg", *paths, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=text, class_="curve")
 
 

@@ -107,7 +107,8 @@ def gather(run_folder: str | os.PathLike, model: AnyLayer, params: Params, state
 
 def _names(data: Data, count: int) -> list[str]:
     """The class names of the data; indices where it has none."""
-    names = [str(name) for name in getattr(data, "classes", ())][:count]
+    classes = getattr(data, "classes", None)
+    names = [] if classes is None else [str(name) for name in classes][:count]
     return [*names, *map(str, range(len(names), count))]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn.metrics._calibration import BinSums, calibration_error
 from jaxcnn.report._by_hand import by_hand
 from jaxcnn.report._drawing import example, reliability
-from jaxcnn.report._page import VERMILLION, Html, figure, image, joined, number, percentage, table, tag, tiles
+from jaxcnn.report._page import VERMILLION, Html, figure, image, isolated, joined, number, percentage, table, tag, tiles
 from jaxcnn.report._task_sections import signal_examples, task_sections
 
 _CLASSES = 20  # maximum for a confusion matrix
@@ -19,6 +19,7 @@ _BLUE, _NEUTRAL = np.array([[0, 114, 178], [238, 238, 238]]) / 255
 
 def network_sections(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Html]:
     """The sections on the network, by title."""
+    info = info | {entry: [isolated(name) for name in info[entry]] for entry in ("classes", "names") if entry in info}
     sections = task_sections(info, arrays)
     if "classes" in info:
         sections["Mistakes"] = _mistakes(info, arrays)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxcnn.data import Dataset
 from jaxcnn.report._drawing import example, legend, overlay, reliability
 from jaxcnn.report._examples import IMAGE, shrink, thumbnails
-from jaxcnn.report._page import VIEW_STYLE, Html, figure, image, joined, table, tag, tiles
+from jaxcnn.report._page import VIEW_STYLE, Html, figure, image, isolated, joined, table, tag, tiles
 from jaxcnn.report._sweep import sweep_section
 from jaxcnn.report._training import training
 from jaxcnn.train import FitResult, SweepResult
@@ -54,11 +54,12 @@ def reliability_html(confidence: Any, accuracy: Any, count: Any) -> str:
 def dataset_html(dataset: Dataset) -> str:
     """Sizes, and a contact sheet: the first examples of each class, or for other labels the first ones."""
     images, labels = np.asarray(dataset.images), np.asarray(dataset.labels)
+    classes = [] if dataset.classes is None else [isolated(name) for name in dataset.classes]
     parts = [tag("p", repr(dataset))]
     if len(images) and images.ndim in (3, 4):  # signals and images; volumes are not drawn
         is_class = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
-        sheet = _of_classes if is_class and (dataset.classes or len(np.unique(labels)) <= _CLASSES) else _first
-        parts.append(sheet(images, labels, dataset.classes))
+        sheet = _of_classes if is_class and (classes or len(np.unique(labels)) <= _CLASSES) else _first
+        parts.append(sheet(images, labels, classes))
     return _fragment(*parts)
 
 
@@ -70,7 +71,7 @@ def _of_classes(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) 
     values, counts = np.unique(labels, return_counts=True)
     rows = []
     for value, count in zip(values[:_CLASSES], counts, strict=False):
-        name = str(classes[value]) if 0 <= value < len(classes) else str(value)
+        name = classes[value] if 0 <= value < len(classes) else str(value)
         index = np.flatnonzero(labels == value)[:_PER_CLASS]
         views = (example(pixels, f"Example {i}, class {name}") for i, pixels in _views(images, index))
         rows.append((name, f"{count:,}", tag("td", _sheet(images, views))))
@@ -94,7 +95,7 @@ def _label_maps(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], 
     """The images with the colors of their classes, and a legend."""
     maps = shrink(jnp.asarray(labels[index, ..., None], jnp.float32), IMAGE, "nearest")
     shown = np.asarray(maps)[..., 0].astype(int)
-    names = [str(name) for name in classes] or [str(k) for k in range(min(_CLASSES, max(int(shown.max()) + 1, 0)))]
+    names = classes or [str(k) for k in range(min(_CLASSES, max(int(shown.max()) + 1, 0)))]
     shown = np.where(shown < len(names), shown, -1)  # such as an ignored label
     views = (
         image(overlay(classes_of, pixels / 255), f"Image {i} with the colors of its classes")
@@ -116,5 +117,5 @@ def _sheet(images: np.ndarray, views: Any) -> Html:
 def _label_text(label: Any, classes: Sequence[str]) -> str:
     values = np.ravel(label)
     if values.size == len(classes) > 1 and np.isin(values, (0, 1)).all():
-        return ", ".join(str(name) for name, value in zip(classes, values, strict=True) if value) or "none"
+        return ", ".join(name for name, value in zip(classes, values, strict=True) if value) or "none"
     return ", ".join(f"{float(value):.4g}" for value in values[:_NUMBERS]) + ", .." * (values.size > _NUMBERS)

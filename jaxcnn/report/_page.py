@@ -16,6 +16,7 @@ from jaxcnn._replace import replace
 
 _VOID = ("img", "meta")
 _LINES = ("tr", "li", "p", "figure", "section", "h1", "h2", "h3", "g")  # followed by a newline
+_ISOLATES = dict.fromkeys(range(0x2066, 0x206A))  # removed from names, as they would end the isolation
 VERMILLION = np.array([213, 94, 0]) / 255  # color of highlighted pixels
 
 
@@ -107,6 +108,15 @@ def grid(caption: str, values: np.ndarray, rows: Sequence[int], columns: Sequenc
 def number(value: float, digits: int) -> str:
     """A number with the typographic minus sign and without negative zero."""
     return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def isolated(name: Any) -> str:
+    """A name that keeps its direction to itself: text from right to left would move the numbers beside it.
+
+    The Unicode equivalent of `bdi`, which also works in descriptions of images.
+    """
+    text = str(name)
+    return text if text.isascii() else f"\u2068{text.translate(_ISOLATES)}\u2069"
 
 
 def percentage(value: float) -> str:

@@ -24,15 +24,26 @@ def checked_probs(name: str, probs: Any) -> jax.Array:
     values, tolerance = checked_logits(name, probs), fraction_tolerance(jnp.asarray(probs).dtype)
     if is_concrete(probs):
         rows = np.asarray(values)
-        bad = ~((rows >= 0).all(-1) & (np.abs(rows.sum(-1) - 1) <= tolerance))
+        bad = ~_is_distribution(rows, tolerance)
         if bad.any():
             index, at = first_true(bad)
             raise ValueError(
                 f"{name}: probs[{at}] has the smallest value {rows[index].min():.4g} and the sum "
                 f"{rows[index].sum():.4g}; probabilities must be non-negative and sum to 1: use jax.nn.softmax(logits)"
             )
-    valid = (values >= 0).all(-1) & (jnp.abs(values.sum(-1) - 1) <= tolerance)
-    return jnp.where(valid[..., None], values, jnp.nan)
+    return jnp.where(_is_distribution(values, tolerance)[..., None], values, jnp.nan)
+
+
+def check_not_probs(name: str, logits: Any) -> None:
+    """Raise ValueError if all rows of the logits are probabilities."""
+    values = np.asarray(logits)
+    if _is_distribution(values.astype(np.float32), fraction_tolerance(values.dtype)).all():
+        raise ValueError(f"{name} needs logits, got rows that are probabilities; use jnp.log of them")
+
+
+def _is_distribution(rows: Any, tolerance: float) -> Any:
+    """Which rows (.., K) are non-negative and sum to 1."""
+    return (rows >= 0).all(-1) & (abs(rows.sum(-1) - 1) <= tolerance)
 
 
 def checked_labels(name: str, labels: Any, probs: jax.Array) -> tuple[jax.Array, jax.Array]:

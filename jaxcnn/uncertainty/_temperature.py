@@ -10,7 +10,7 @@ from jaxcnn._arguments import check_positive
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, as_floating, as_layer, constructor
 from jaxcnn._validate import check_finite, is_concrete
-from jaxcnn.uncertainty._check import as_number, checked_labels, checked_logits, of_label
+from jaxcnn.uncertainty._check import as_number, check_not_probs, checked_labels, checked_logits, of_label
 
 _LOWEST, _HIGHEST = 0.01, 100.0
 _STEPS = 40  # halvings of log(_HIGHEST / _LOWEST): down to the rounding of float32
@@ -30,8 +30,8 @@ def temperature(logits: Any, labels: Any) -> jax.Array:
         labels: integer classes.
 
     Raises:
-        ValueError: for other shapes, logits that are not finite, or labels out of range. Inside a compiled function,
-            invalid values make T NaN instead.
+        ValueError: for other shapes, logits that are not finite or probabilities, or labels out of range. Inside a
+            compiled function, labels out of range and logits that are not finite make T NaN instead.
 
     Example:
         >>> logits = jnp.array([[4.0, 0.0]] * 4)
@@ -41,10 +41,11 @@ def temperature(logits: Any, labels: Any) -> jax.Array:
 
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
-    logits = checked_logits("temperature", logits)
-    logits, labels = checked_labels("temperature", labels, logits)
-    if is_concrete(logits):
-        check_finite("temperature: logits", logits)
+    values = checked_logits("temperature", logits)
+    if is_concrete(values):
+        check_finite("temperature: logits", values)
+        check_not_probs("temperature", logits)
+    logits, labels = checked_labels("temperature", labels, values)
     # The logits divided by their largest magnitude, as differences and means of large ones overflow.
     tiny = jnp.finfo(logits.dtype).tiny
     scale = jnp.clip(jnp.abs(logits).max(), tiny, 1 / tiny)  # XLA multiplies by the reciprocal, which must be normal
