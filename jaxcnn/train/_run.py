@@ -93,17 +93,15 @@ class Run:
         self._output = Output(enabled=self._first)
         self._unwritten = self._reported = False  # whether the files lack records, and whether the error was printed
         self.records: list[dict[str, Any]] = []
-        self._folder = self._absolute = pathlib.Path(folder or root)  # for the error message
+        self._folder = self._absolute = pathlib.Path(folder or root)  # until the folder exists
         self._new = not folder or not os.path.exists(folder)  # False also for a name that no file can have
         _runs.add(self)
-        try:
+        with _folder_errors(self.folder):
             self._folder = pathlib.Path(folder) if folder else _new_folder(root, name)
             self._absolute = self._folder.absolute()
             if self._first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._write_config()
-        except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-            raise CheckpointError(f"{self.folder}: cannot write the run folder: {error}") from error
 
     @property
     def folder(self) -> pathlib.Path:
@@ -211,10 +209,8 @@ class Run:
         if problem is not None:
             self._set_aside(self._metrics, problem)
         if step < 0:
-            try:
+            with _folder_errors(self.folder):
                 self._write_config(anew=True)
-            except OSError as error:
-                raise CheckpointError(f"{self.folder}: cannot write the run folder: {error}") from error
         self.records = kept
         self._unwritten = True
         self._write([])
@@ -294,6 +290,15 @@ def check_run(run: Any) -> None:
         raise TypeError(f"run must be a train.Run, such as train.Run('name', config, folder='runs/name'), got {run!r}")
 
 
+@contextlib.contextmanager
+def _folder_errors(folder: str | os.PathLike) -> Iterator[None]:
+    """A context in which the errors of files become a CheckpointError that names the run folder."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        raise CheckpointError(f"{folder}: cannot write the run folder: {error}") from error
+
+
 def _connect_processes() -> None:
     """Initialize JAX for several processes, before any other use of JAX."""
     count, number = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
@@ -309,13 +314,9 @@ def _new_folder(root: str | os.PathLike, name: str) -> pathlib.Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
             folder = pathlib.Path(root, f"{name}-{stamp}{suffix}")
-            try:
+            with _folder_errors(root), contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise CheckpointError(f"{root}: cannot write the run folder: {error}") from error
-            return str(folder)
+                return str(folder)
         raise CheckpointError(f"{root}: too many run folders {name}-{stamp}")
 
     return pathlib.Path(first_process_result(create))
