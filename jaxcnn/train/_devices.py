@@ -36,7 +36,13 @@ def global_batch(rows: Any) -> Any:
 
 
 def to_devices(source: Source) -> Source:
-    """The source on the devices: data in memory are replicated, the batches of a stream are split."""
+    """The source on the devices: data in memory are replicated, the batches of a stream are split.
+
+    Raises:
+        ValueError: inside `jax.set_mesh`, whose mesh would have to be that of all arrays.
+    """
+    if not jax.sharding.get_abstract_mesh().empty:
+        raise ValueError("training splits batches over all devices by itself: call it outside of jax.set_mesh")
     if source.stream is None:
         return source._replace(arrays=replicate(source.arrays))
     return source._replace(stream=lambda step: map(global_batch, source.batches(step)))

@@ -131,7 +131,7 @@ def fit(
             model or data.
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
             handles them), or training and evaluation images with different ranges; for seeds below 1, or seeds
-            together with callbacks or start.
+            together with callbacks or start; inside `jax.set_mesh`, because `fit` has a mesh of its own.
         NonFiniteError: for a loss, parameter or optimizer state that is not finite, unless "on_nonfinite" handles it.
         CheckpointError: if a checkpoint cannot be written, no existing checkpoint can be read, or another `fit` is
             writing to the folder.
