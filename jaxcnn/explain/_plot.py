@@ -86,7 +86,8 @@ def plot_filters(kernels: Any) -> "Figure":
     else:
         drawn = axes.imshow(image, cmap=diverging(), vmin=-largest, vmax=largest)
         color_bar(figure, drawn, axes, "weight")
-    axes.set(title=f"{features} filters of {height} x {width} x {channels}", xlabel="filter", ylabel=row_label)
+    plural = "filters" if features > 1 else "filter"
+    axes.set(title=f"{features} {plural} of {height} x {width} x {channels}", xlabel="filter", ylabel=row_label)
     number_tiles(axes.xaxis, np.arange(columns), width, image.shape[1])
     number_tiles(axes.yaxis, row_numbers, height, image.shape[0])
     axes.spines[:].set_visible(False)
