@@ -248,6 +248,10 @@ def test_record_of_cifar10():
     )
 
 
+def test_every_network_has_a_title():
+    assert compilation.NETWORKS.keys() <= _speed_records.TITLES.keys()
+
+
 def test_pages_match_result_files():
     assert records.README.read_text() == records.page()
     root = _measure.FOLDER.parent.parent

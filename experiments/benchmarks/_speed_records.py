@@ -15,6 +15,8 @@ TITLES = {
     "resnet18": "ResNet-18",
     "resnet50": "ResNet-50",
     "convnext_tiny": "ConvNeXt-T",
+    "densenet121": "DenseNet-121",
+    "efficientnet_b0": "EfficientNet-B0",
     "unet": "U-Net",
     "deeplabv3_mobilenet_v3_large": "DeepLab v3, MobileNet v3",
     "r3d_18": "R3D-18",
