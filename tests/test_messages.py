@@ -888,6 +888,12 @@ COMPOSITION = table(
         )
         for count in (1, 2, 3)
     ),
+    (
+        "apply without state, not initialized",
+        lambda: serial(a=without_state).apply({}, {}, np.ones((2, 3)), train=False),
+        TypeError,
+        r"(?s)apply must return \(y, state\), .*in layer 'a'",
+    ),
     ("a list", lambda: serial([conv(3), flatten]), TypeError, r"expected a Layer .*unpack it: serial\(\*layers\)"),
     ("None", lambda: serial(conv(3), None), TypeError, r"(?s)expected a Layer .*got None.*in layer '1'"),
     ("a string", lambda: serial(act="relu"), TypeError, r"(?s)expected a Layer .*got 'relu'.*in layer 'act'"),

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import itertools
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -195,13 +194,13 @@ def check_scalars(name: str, metrics: Any) -> None:
     for key, value in metrics.items():
         if not isinstance(key, str):
             raise TypeError(f"{name}: the names of a loss's metrics must be strings, got {short_repr(key)}")
-        if not (np.ndim(value) or has_spec(value) or isinstance(value, numbers.Real)):
-            raise TypeError(f"{name}: the metric {key!r} of the loss must be a number, got {short_repr(value)}")
         if np.ndim(value):
             raise TypeError(
                 f"{name}: the metric {key!r} of the loss must be a scalar, got {short_repr(value)}; arrays can be "
                 "computed by a Metric: fit(metrics=)"
             )
+        if not (has_spec(value) or isinstance(value, float | int)):
+            raise TypeError(f"{name}: the metric {key!r} of the loss must be a number, got {short_repr(value)}")
 
 
 def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any], sums: dict[str, Any]) -> None:
