@@ -70,7 +70,7 @@ def binary_cross_entropy(
         logits = label_logits("binary_cross_entropy", output)
         target, counted = binary_target("binary_cross_entropy", label, logits, weight, ignore_label)
         logits = masked(logits, weight, counted)
-        # A mixed label of which one part is ignored counts for less than 1, and so does its target.
+        # If one part of a mixed label is ignored, the label counts for less than 1, and so does its target.
         correct = jnp.where((logits > 0) == (target > counted / 2), counted, 0)
         if train:
             target = (1 - label_smoothing) * target + label_smoothing / 2 * counted

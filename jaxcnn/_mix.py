@@ -147,7 +147,8 @@ def _partner_indices(key: jax.Array, batch: Batch) -> jax.Array:
 def _is_map(label: Any, image: jax.Array) -> bool:
     """Whether labels are maps (N, *spatial) or (N, *spatial, K) of the size of the images.
 
-    Floats (N, K) of signals (N, T, C) are one target per class, even if K = T.
+    Floats (N, K) of signals (N, T, C) are one target per class, even if K = T. Raises ValueError for integer maps of
+    another size than images or volumes.
     """
     shape, rank = jnp.shape(label), image.ndim
     floats = jnp.issubdtype(jnp.asarray(label).dtype, jnp.floating)

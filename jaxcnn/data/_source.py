@@ -125,6 +125,12 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
     return in_memory({name: np.asarray(value) for name, value in data.items()}, batch_size, shuffle=shuffle)
 
 
+def check_not_source(name: str, data: Any) -> None:
+    """Raise TypeError for a `Source`, where the caller converts the data by itself."""
+    if isinstance(data, Source):
+        raise TypeError(f"{name}: pass the arrays or the stream itself, not a Source of them")
+
+
 def _stream_spec(name: str, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shape and dtype of each entry of a batch, after checking the fields of a stream."""
     check_integer(name, "steps of a Stream", stream.steps)

@@ -156,7 +156,7 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 def _values(output: Any) -> list[Any]:
-    """The arrays of an output whose fields count: the floating-point ones, if there are any."""
+    """The arrays of an output whose fields count: the floating-point ones, or all if it has none."""
     leaves = jax.tree.leaves(output)
     return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)] or leaves
 

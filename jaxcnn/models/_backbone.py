@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcnn._combine import compose, serial
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, constructor, in_layer
+from jaxcnn._layer import Layer, as_layer, constructor, in_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn.models._variant import MODELS
 
@@ -79,6 +79,17 @@ def backbone(
 
     network = compose({layer: layers[layer] for layer in names}, select, chained=True)
     return serial(**{parent: network}) if parent else network
+
+
+def as_backbone(backbone_or_name: str | Layer) -> Layer:
+    """The backbone of this name with its default outputs, or the layer itself."""
+    return backbone(backbone_or_name) if isinstance(backbone_or_name, str) else as_layer(backbone_or_name)
+
+
+def check_maps(model: str, shapes: Any) -> None:
+    """Raise ValueError if the shapes of a backbone's output are not those of a dict of feature maps."""
+    if not isinstance(shapes, dict):
+        raise ValueError(f"{model}: the backbone must return a dict of feature maps, got shape {shapes}")
 
 
 def _spatial_layers(name: str, model: Layer) -> tuple[dict[str, Layer], str]:

@@ -1,15 +1,14 @@
 """Feature pyramid networks: feature maps at all scales, each with the context of the coarser ones."""
 
 from operator import itemgetter
-from typing import Any
 
 import jax
 
 from jaxcnn._combine import parallel, serial
 from jaxcnn._conv import conv
-from jaxcnn._layer import Layer, as_layer, constructor, from_input_shape
+from jaxcnn._layer import Layer, constructor, from_input_shape
 from jaxcnn._resize import resize
-from jaxcnn.models._backbone import backbone as backbone_of
+from jaxcnn.models._backbone import as_backbone, check_maps
 
 
 @constructor
@@ -63,14 +62,7 @@ def feature_pyramid(backbone: str | Layer, *, features: int = 256) -> Layer:
 
         return serial(lateral=convolve_each(1), merge=merge, smooth=convolve_each(3))
 
-    maps = backbone_of(backbone) if isinstance(backbone, str) else as_layer(backbone)
-    return serial(backbone=maps, pyramid=from_input_shape(pyramid))
-
-
-def check_maps(model: str, shapes: Any) -> None:
-    """Raise ValueError if the shapes of a backbone's output are not those of a dict of feature maps."""
-    if not isinstance(shapes, dict):
-        raise ValueError(f"{model}: the backbone must return a dict of feature maps, got shape {shapes}")
+    return serial(backbone=as_backbone(backbone), pyramid=from_input_shape(pyramid))
 
 
 def enlarge(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:

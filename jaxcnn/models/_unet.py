@@ -15,8 +15,8 @@ from jaxcnn._dropout import dropout as drop
 from jaxcnn._layer import Layer, as_layer, from_input_shape
 from jaxcnn._norm import batch_norm
 from jaxcnn._pool import max_pool
-from jaxcnn.models._backbone import backbone as backbone_of
-from jaxcnn.models._feature_pyramid import check_maps, enlarge
+from jaxcnn.models._backbone import as_backbone, check_maps
+from jaxcnn.models._feature_pyramid import enlarge
 from jaxcnn.models._unit import Norm
 from jaxcnn.models._variant import input_shape
 
@@ -77,8 +77,7 @@ def unet(
     """
     head = {} if classes is None else {"head": conv(classes, 1)}
     if backbone is not None:
-        maps = backbone_of(backbone) if isinstance(backbone, str) else as_layer(backbone)
-        return _on_backbone(maps, widths or _DECODER_WIDTHS, norm or batch_norm, head)
+        return _on_backbone(as_backbone(backbone), widths or _DECODER_WIDTHS, norm or batch_norm, head)
     convs = functools.partial(_convolutions, padding=padding, norm=norm)
 
     def level(width, *deeper):

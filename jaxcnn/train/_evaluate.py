@@ -19,7 +19,7 @@ from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_batch, check_finite, check_for_loss
 from jaxcnn.data import Dataset, Source, Stream, source
-from jaxcnn.data._source import in_memory
+from jaxcnn.data._source import check_not_source, in_memory
 from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import ConfigError
@@ -72,8 +72,7 @@ def evaluate(
     check_metrics(metrics)
     if metrics and model is None:
         raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
-    if isinstance(data, Source):
-        raise TypeError("evaluate: pass the arrays or the stream itself, not a Source of them")
+    check_not_source("evaluate", data)
     check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
     if isinstance(data, Dataset | tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")

@@ -11,6 +11,7 @@ from jaxcnn._layer import Params, State
 from jaxcnn._loss import Batch, LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
 from jaxcnn.data import Dataset, Source, Stream, source
+from jaxcnn.data._source import check_not_source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._evaluate import check_metrics, with_checked_batches
@@ -36,8 +37,7 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
         ConfigError: for a batch size, a number of steps or settings that do not fit the data.
     """
     for name, data in (("train_data", train_data), ("eval_data", eval_data)):
-        if isinstance(data, Source):
-            raise TypeError(f"{name}: pass the arrays or the stream itself, not a Source of them")
+        check_not_source(name, data)
     train_source = source(train_data, config["batch_size"], name="train_data")
     eval_source = None
     if eval_data is not None:

@@ -12,7 +12,8 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._loss import Batch
-from jaxcnn.data import Dataset, Source, Stream, source
+from jaxcnn.data import Dataset, Stream, source
+from jaxcnn.data._source import check_not_source
 from jaxcnn.train._batch import scale_bytes
 
 
@@ -33,8 +34,8 @@ def predict(
     Args:
         model: a layer.
         params, state: of the model.
-        data: images (N, *spatial, C), or data as for `evaluate`, of which only the images are used. One epoch of a
-            stream is read, without the examples of weight 0 that fill its last batch.
+        data: images (N, *spatial, C), or data as for `evaluate`; labels and weights are ignored. One epoch of a stream
+            is read, without the examples of weight 0 that fill its last batch.
         batch_size: images per batch; ignored for a stream.
 
     Returns:
@@ -51,8 +52,7 @@ def predict(
         >>> logits.shape, logits.argmax(-1).shape
         ((2000, 10), (2000,))
     """
-    if isinstance(data, Source):
-        raise TypeError("predict: pass the arrays or the stream itself, not a Source of them")
+    check_not_source("predict", data)
     if not isinstance(data, Dataset | Stream | tuple | dict):
         data = {"image": data}
     batches = source(data, batch_size, shuffle=False, name="predict")
