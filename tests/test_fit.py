@@ -347,6 +347,76 @@ def test_start(tmp_path):
             fit(tmp_path, start=(part, {}), name="other", **still)
 
 
+def test_own_optimizer_equals_that_of_the_config(tmp_path):
+    config = QUICK | {"ema": 0.9, "accumulate": 2}
+    given = {"optimizer": {"name": "adamw", "learning_rate": 0.1}, "weight_decay": {"rate": 0.1}, "clip_norm": 1.0}
+    by_name = train.fit(LINEAR, FEW, config=config | given, run=train.Run("a", {}, folder=tmp_path / "a"))
+    decay = functools.partial(optax.adamw, weight_decay=0.1, mask={"2": {"kernel": True, "bias": False}})
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), decay(optax.cosine_decay_schedule(0.1, 6)))
+    own = train.fit(LINEAR, FEW, config=config, optimizer=optimizer, run=train.Run("b", {}, folder=tmp_path / "b"))
+    same(by_name.params, own.params)
+
+
+def test_learning_rates_by_path_and_resume(tmp_path):
+    net = cnn.serial(cnn.flatten, frozen=cnn.freeze(cnn.dense(8)), body=cnn.dense(8), head=cnn.dense(10))
+    labels = {"frozen": "fast", "body": "slow", "head": "fast"}
+    fit = lambda rate, epochs, name, **options: train.fit(
+        net,
+        FEW,
+        config={"epochs": epochs, "batch_size": 32} | options,
+        # its updates are not 0 without a gradient: only the mask keeps frozen parameters
+        optimizer=optax.partition({"fast": optax.yogi(rate), "slow": optax.sgd(0.0)}, labels),
+        run=train.Run("fit", {}, folder=tmp_path / name),
+    )
+    fitted = fit(1e-2, 2, "a")
+    initial = train.TrainState.create(net, optax.sgd(0.1), jax.random.key(0), jnp.zeros((1, 28, 28, 1))).params
+    same({name: fitted.params[name] for name in ("frozen", "body")}, {k: initial[k] for k in ("frozen", "body")})
+    assert not np.array_equal(fitted.params["head"]["kernel"], initial["head"]["kernel"])
+    assert (tmp_path / "a" / "checkpoints" / "12").exists()
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
+    same(fit(1e-2, 2, "a").params, fitted.params)
+    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n  optimizer: same operations"):
+        fit(1e-3, 2, "a")
+    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n  optimizer: .* -> 0"):
+        train.fit(net, FEW, config={"epochs": 2, "batch_size": 32}, run=train.Run("fit", {}, folder=tmp_path / "a"))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_more_epochs_of_a_finished_run(own, tmp_path):
+    def fit(epochs, name, schedule=None):
+        schedule = schedule or {} if own else {"schedule": schedule or {"name": "constant"}}
+        config = {"epochs": epochs, "batch_size": 32, "patience": 5} | schedule
+        options = {"optimizer": optax.sgd(optax.cosine_decay_schedule(0.1, 18), momentum=0.9)} if own else {}
+        run = train.Run("fit", config, folder=tmp_path / name)
+        return train.fit(LINEAR, FEW, eval_data=TEST_DATA, config=config, run=run, **options)
+
+    fit(1, "longer")
+    longer, whole = fit(3, "longer"), fit(3, "whole")
+    same(longer.train_state.params, whole.train_state.params)
+    same(longer.best.params, whole.best.params)
+    assert [record["test"] for record in longer.history] == [record["test"] for record in whole.history]
+    with pytest.raises(train.ConfigError, match="epochs: was 3, now 2"):
+        fit(2, "longer")
+    if not own:
+        fit(1, "cosine", {"name": "cosine"})
+        with pytest.raises(train.ConfigError, match="epochs: was 1, now 2"):
+            fit(2, "cosine", {"name": "cosine"})
+        fit(1, "warmup", {"name": "constant", "warmup": 0.5})
+        with pytest.raises(train.ConfigError, match="epochs: was 1, now 2"):
+            fit(2, "warmup", {"name": "constant", "warmup": 0.5})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"optimizer": {"name": "sgd"}}, {"schedule": {"end": 1e-4}}, {"weight_decay": {"rate": 0.1}}, {"clip_norm": 1.0}],
+)
+def test_settings_that_an_own_optimizer_replaces(setting):
+    with pytest.raises(
+        train.ConfigError, match=f"^{next(iter(setting))} has no effect together with the argument optimizer"
+    ):
+        train.fit(LINEAR, FEW, config=setting, optimizer=optax.sgd(0.1))
+
+
 def poisoned(where=5):
     images = FEW.images / np.float32(255)
     images[where] = np.nan
@@ -451,7 +521,7 @@ def test_resumes(tmp_path):
     other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
     with pytest.raises(train.ConfigError, match="data: was"):
         fit(tmp_path, train_small.model(), train_data=other, eval_data=TEST_DATA, name="part", **config)
-    with pytest.raises(train.ConfigError, match=r"different model; .*\n.*model in training: .* -> "):
+    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n.*model in training: .* -> "):
         fit(tmp_path, LINEAR, eval_data=TEST_DATA, name="part", **config)
 
 
@@ -505,11 +575,11 @@ def test_resumes(tmp_path):
             r"augment\[0\] must be a name .*pass your own functions to train\.loop",
         ),
         ({"augment": [["translate", 1]], "label_fill": [10**400]}, "label_fill must be a number"),
-        ({"schedule": optax.constant_schedule(1.0)}, "schedule must be of type dict.*accept .*schedules of optax"),
         (
-            {"optimizer": optax.sgd(0.1)},
-            "optimizer must be of type dict.*`train.make_step` and `train.loop` accept optimizers",
+            {"schedule": optax.constant_schedule(1.0)},
+            r"schedule must be of type dict.*with their schedules, as fit\(optimizer=..\)",
         ),
+        ({"optimizer": optax.sgd(0.1)}, r"optimizer must be of type dict.*pass optimizers of optax"),
     ],
 )
 def test_refuses(tmp_path, config, message):
@@ -523,6 +593,7 @@ def test_refuses(tmp_path, config, message):
         ({"callbacks": print}, r"callbacks must be a list of functions, got .*; pass \[\.\.\]"),
         ({"run": "runs/a"}, "run must be a train.Run, .*got 'runs/a'"),
         ({"start": ({},)}, r"start must be a pair \(params, state\)"),
+        ({"optimizer": optax.sgd}, "fit: optimizer must be an optax optimizer"),
         ({"metrics": {"f1": cnn.metrics.f1}, "eval_data": FEW}, r"call it: metrics\.f1\(\)"),
         ({"eval_data": data.source(FEW, 8)}, "eval_data: pass the arrays or the stream itself, not a Source"),
     ],

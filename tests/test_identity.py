@@ -10,7 +10,7 @@ import pytest
 import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn.train import checkpoint
-from jaxcnn.train._identity import model_difference, program_identity
+from jaxcnn.train._identity import program_difference, program_identity
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -45,7 +45,7 @@ OTHERS = {
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"different model; (.|\n)*{message}"):
+    with pytest.raises(train.ConfigError, match=f"different model or optimizer; (.|\n)*{message}"):
         fit(tmp_path, net())
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 
@@ -202,7 +202,7 @@ def test_programs():
     x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     same = [program_identity(lambda x: jnp.sin(x) + 1, x), program_identity(lambda y: jnp.sin(y) + 1, x)]
     assert same[0] == same[1]
-    assert model_difference({"training": same[0]}, {"training": same[1], "evaluation": same[0]}) != []
+    assert program_difference({"training": same[0]}, {"training": same[1], "evaluation": same[0]}) != []
     others = [
         program_identity(lambda x: jnp.sin(x) + 2, x),
         program_identity(lambda x: jnp.cos(x) + 1, x),

@@ -10,6 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxcnn as cnn
@@ -377,10 +378,10 @@ def test_fit_with_seeds_is_a_sweep(tmp_path):
         ({"seeds": range(3)}, r"seeds must be an integer .* got range\(0, 3\)"),
         ({"seeds": 2, "callbacks": [print]}, "callbacks: fit with seeds=2 trains all networks in one program"),
         ({"seeds": 2, "start": ({}, {})}, "start: fit with seeds=2 trains all networks in one program"),
+        ({"seeds": 2, "optimizer": optax.sgd(0.1)}, "optimizer: fit with seeds=2 trains all networks in one program"),
         ({"seeds": 2, "config": CONFIG | {"patience": 3}}, "patience: a sweep does not support it"),
         ({"seeds": 2, "config": CONFIG | {"seed": 2**32 - 1}}, "seed must be at least 0 and below 4294967296"),
     ],
-    ids=str,
 )
 def test_errors_of_seeds(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):

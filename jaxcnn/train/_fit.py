@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxcnn._arguments import is_function, short_repr
 from jaxcnn._combine import AnyLayer
@@ -43,7 +45,7 @@ from jaxcnn.train._recipe import (
 )
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run, check_run
-from jaxcnn.train._step import TrainState, make_step
+from jaxcnn.train._step import TrainState, check_transformation, make_step
 from jaxcnn.train._sweep import sweep
 from jaxcnn.train._sweep_result import SweepResult
 from jaxcnn.train._tta import with_tta
@@ -61,6 +63,7 @@ def fit(
     config: Config | None = None,
     run: Run | None = None,
     start: tuple[Params, State] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
     seeds: None = None,
 ) -> FitResult: ...
 
@@ -90,6 +93,7 @@ def fit(
     config: Config | None = None,
     run: Run | None = None,
     start: tuple[Params, State] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
     seeds: int | None = None,
 ) -> FitResult | SweepResult:
     """Train a model, evaluate it after each epoch, and save checkpoints from which training can resume.
@@ -121,17 +125,20 @@ def fit(
             function.
         run: the run folder and progress output. Default: a new folder in `runs/`.
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
+        optimizer: an optax optimizer that replaces the settings "optimizer", "schedule", "weight_decay" and
+            "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule. It must
+            need only gradients and parameters, as in `make_step`. "accumulate" and "ema" still apply.
         seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting
             "seed" on. The result is that of `sweep(.., over={"seed": ..})`, which describes what it supports.
 
     Raises:
-        TypeError: if the loss or a callback is not callable, a metric is not a `Metric`, or `run` or `start` is of
-            another type.
+        TypeError: if the loss or a callback is not callable, a metric is not a `Metric`, or `run`, `start` or
+            `optimizer` is of another type.
         ConfigError: for an unknown or invalid setting, or if the checkpoints in the folder have a different config,
-            model or data.
+            model, optimizer or data; for settings that `optimizer` replaces.
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
             handles them), or training and evaluation images with different ranges; for seeds below 1, or seeds
-            together with callbacks or start; inside `jax.set_mesh`, because `fit` has a mesh of its own.
+            together with callbacks, start or optimizer; inside `jax.set_mesh`, because `fit` has a mesh of its own.
         NonFiniteError: for a loss, parameter or optimizer state that is not finite, unless "on_nonfinite" handles it.
         CheckpointError: if a checkpoint cannot be written, no existing checkpoint can be read, or another `fit` is
             writing to the folder.
@@ -177,8 +184,10 @@ def fit(
         raise TypeError(f"start must be a pair (params, state), got {short_repr(start)}")
     config = resolve(config or {})
     check_schedule(config)
+    if optimizer is not None:
+        _check_own_optimizer(optimizer, config)
     if seeds is not None:
-        _check_seeds(seeds, callbacks, start)
+        _check_seeds(seeds, callbacks, start, optimizer)
         over = {"seed": range(config["seed"], config["seed"] + seeds)}
         return sweep(
             model, train_data, over=over, eval_data=eval_data, loss=loss, metrics=metrics, config=config, run=run
@@ -186,13 +195,15 @@ def fit(
     new_run = run is None
     run = run or Run("fit", config)
     with run.locked():
-        fitted = _fit(as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start)
+        fitted = _fit(
+            as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start, optimizer
+        )
     if new_run:  # the caller has not seen its folder
         run.say(f"results in {run.folder}{', with report.html' if config['report'] else ''}")
     return fitted
 
 
-def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start) -> FitResult:
+def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start, own_optimizer) -> FitResult:
     report_data = as_batch(train_data if eval_data is None else eval_data)  # keeps the class names
     train_source, eval_source = sources(train_data, eval_data, config)
     if config["dtype"] == "bfloat16":
@@ -210,16 +221,22 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
-    constant = moves_constant_parameters(config)
+    if own_optimizer is not None:
+        identity |= {"optimizer": program_identity(partial(_first_update, own_optimizer), params, params)}
+    constant = own_optimizer is not None or moves_constant_parameters(config)
     trainable = trainable_params(model, params, state, batch["image"]) if constant else None
-    optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable)
+    optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable, own_optimizer)
     for tree, part in zip((params, state), start or (), strict=False):
         transplant(tree, part)  # raises outside of the compiled function, with a short traceback
     train_state = TrainState.create(_with_initial_values(model, start), optimizer, key, batch["image"])
 
     every, keep = config["checkpoint"]["every"], config["checkpoint"]["keep"]
     folder = run.folder / "checkpoints"
-    check = lambda step, about: reject_different_run(folder / str(step), about, identity, FIT, run.say)
+    schedule = config["schedule"]
+    more_epochs = own_optimizer is not None or (schedule["name"] == "constant" and not schedule["warmup"])
+    check = lambda step, about: reject_different_run(
+        folder / str(step), about, identity, FIT, run.say, more_epochs=more_epochs
+    )
     checkpoints = cb.Checkpoints(folder, keep=keep, every=every, config=identity, check=check)
     hooks: list[cb.Callback] = []  # their order is explained in `callbacks`
     if config["accumulate"] > 1:
@@ -249,10 +266,24 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     return result(event, run)
 
 
-def _check_seeds(seeds: int, callbacks: Sequence[cb.Callback], start: tuple[Params, State] | None) -> None:
+def _check_own_optimizer(optimizer: Any, config: Config) -> None:
+    check_transformation("fit", optimizer)
+    for name in ("optimizer", "schedule", "weight_decay", "clip_norm"):
+        if config[name] != FIT[name]:
+            raise ConfigError(
+                f"{name} has no effect together with the argument optimizer of fit; add it to the optimizer, by optax"
+            )
+
+
+def _first_update(optimizer: optax.GradientTransformation, gradient: Params, params: Params) -> Any:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax relies on promotion
+        return optimizer.update(gradient, optimizer.init(params), params)
+
+
+def _check_seeds(seeds: int, callbacks: Any, start: Any, optimizer: Any) -> None:
     if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"seeds must be an integer of at least 1, the number of networks, got {seeds!r}")
-    for name, given in (("callbacks", callbacks), ("start", start)):
+    for name, given in (("callbacks", callbacks), ("start", start), ("optimizer", optimizer)):
         if given:
             raise ValueError(
                 f"{name}: fit with seeds={seeds} trains all networks in one program, without {name}; call fit per seed"

@@ -42,17 +42,20 @@ def start_identity(start: Any) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def difference(saved: Config, current: Config, defaults: Config) -> str:
+def difference(saved: Config, current: Config, defaults: Config, more_epochs: bool = False) -> str:
     """One line per setting or data set that differs; "" if training can resume.
 
-    A setting that the saved run lacks was added in a later version, and has its default value.
+    A setting that the saved run lacks was added in a later version, and has its default value. `more_epochs` tells
+    whether the number of epochs may be larger than that of the saved run.
     """
     saved, current = json.loads(json.dumps([saved, current]))
+    more_epochs = more_epochs and current["fit"]["epochs"] > saved["fit"]["epochs"]
+    ignored = ("epochs", "train.epochs") if more_epochs else ()
     lines: dict[str, str] = {}
     for part, default in (("config", current["config"]), ("fit", defaults)):
         for path, line in config_difference(saved.get(part) or {}, current[part], default).items():
             reported = any(other == path or other.endswith(f".{path}") for other in lines)
-            if path.split(".")[-1] not in _IGNORED and not reported:
+            if path not in ignored and path.split(".")[-1] not in _IGNORED and not reported:
                 lines[path] = line
     for part, missing in (("data", None), ("eval_data", None), ("start", _NO_START)):
         before, now = saved.get(part, missing), current.get(part, missing)
@@ -62,21 +65,27 @@ def difference(saved: Config, current: Config, defaults: Config) -> str:
 
 
 def reject_different_run(
-    path: pathlib.Path, about: Config, current: Config, defaults: Config, say: Callable[[str], None]
+    path: pathlib.Path,
+    about: Config,
+    current: Config,
+    defaults: Config,
+    say: Callable[[str], None],
+    more_epochs: bool = False,
 ) -> None:
-    """Reject a checkpoint of a different run. Report packages with different versions.
+    """Reject a checkpoint of a different run, see `difference`. Report packages with different versions.
 
     Raises:
-        ConfigError: for different settings, data or model.
+        ConfigError: for different settings, data, model or optimizer.
     """
     saved = about["config"] or {}
-    if lines := difference(saved, current, defaults):
+    if lines := difference(saved, current, defaults, more_epochs):
         raise ConfigError(f"{path} was saved with a different config; use its settings, or a new folder:\n{lines}")
     packages = version_difference(about["versions"])
-    model = model_difference(saved, current)
-    if model and "jax" not in " ".join(packages):
+    programs = program_difference(saved, current)
+    if programs and "jax" not in " ".join(packages):
         raise ConfigError(
-            f"{path} was saved with a different model; use that model, or a new folder:\n" + "\n".join(model)
+            f"{path} was saved with a different model or optimizer; use the same, or a new folder:\n"
+            + "\n".join(programs)
         )
     if packages:
         say(f"{path} was saved with other package versions, so results may differ:\n" + "\n".join(packages))
@@ -88,19 +97,20 @@ def version_difference(saved: dict[str, str]) -> list[str]:
     return [f"  {name}: was {saved.get(name)}, now {now[name]}" for name in now if saved.get(name) != now[name]]
 
 
-def model_difference(saved: Config, current: Config) -> list[str]:
-    """One line per program of the model (training, evaluation) that differs."""
+def program_difference(saved: Config, current: Config) -> list[str]:
+    """One line per program that differs: the model in training and evaluation, and `fit(optimizer=..)`."""
     lines = []
-    for part in ("training", "evaluation"):
-        before, now = saved.get(part, {}), current[part]
-        if before.get("hash") == now["hash"]:
+    names = {"training": "model in training", "evaluation": "model in evaluation", "optimizer": "optimizer"}
+    for part, name in names.items():
+        before, now = saved.get(part, {}), current.get(part, {})
+        if before.get("hash") == now.get("hash"):
             continue
-        old, new = before.get("operations", {}), now["operations"]
+        old, new = before.get("operations", {}), now.get("operations", {})
         counts = [
             f"{name} {old.get(name, 0)} -> {new.get(name, 0)}"
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]
         changes = ", ".join(counts[:6]) or "same operations with different constants, shapes or order"
-        lines.append(f"  model in {part}: {changes}")
+        lines.append(f"  {name}: {changes}")
     return lines

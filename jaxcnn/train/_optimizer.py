@@ -125,7 +125,11 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: Config, steps: int, params: Params, trainable: Params | None = None
+    config: Config,
+    steps: int,
+    params: Params,
+    trainable: Params | None = None,
+    own: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """gradient -> (mean over `accumulate` steps) -> (clip) -> (+ decay * w) -> optax optimizer -> (EMA)
 
@@ -143,6 +147,7 @@ def make_optimizer(
         steps: total number of steps.
         params: of the model; "where" selects from their paths.
         trainable: a tree of bools; the other parameters stay constant, without weight decay. Default: all are trained.
+        own: your optimizer, in place of clipping, decay, schedule and the optax optimizer of the config.
 
     Raises:
         ConfigError: for an unknown name or argument, or a "where" that matches no parameter.
@@ -152,42 +157,50 @@ def make_optimizer(
         >>> optimizer = jaxcnn.train.make_optimizer(config, 100, {"kernel": jnp.ones(2)})
     """
     check_optimizer(config)
-    options = dict(config["optimizer"])
-    make, rate = OPTIMIZERS[options.pop("name")], options.pop("learning_rate")
-    decay = config["weight_decay"]["rate"]
-    decayed = None
-    if not is_zero(decay):
-        try:
-            decayed = mask(params, config["weight_decay"]["where"])
-        except ValueError as error:
-            raise ConfigError(f"weight_decay.where: {error}") from error
-    parts, constant = [], []
+    constant = []
     if trainable is not None and not all(jax.tree.leaves(trainable)):
-        decayed = decayed and jax.tree.map(operator.and_, decayed, trainable)
         constant = [optax.masked(optax.set_to_zero(), jax.tree.map(operator.not_, trainable))]
-    parts += constant  # penalties have gradients for constant parameters, too
-    if not is_zero(limit := config["clip_norm"]):
-        if is_traced_number(limit):
-            limit = jnp.where(limit == 0, jnp.inf, limit)
-        parts.append(optax.clip_by_global_norm(limit))
     epochs, every = config["epochs"], config["accumulate"]
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
-    schedule = make_schedule(config["schedule"], rate, updates)
-    if make is optax.contrib.muon:  # its own decay ignores all parameters that are not matrices
-        update = make(schedule, **options)
-        parts.append(update if is_zero(decay) else _with_decoupled_decay(update, schedule, decay, decayed))
-    elif mask_names := _DECAY_MASKS & {*inspect.signature(make).parameters}:
-        parts.append(make(schedule, **options, **{"weight_decay": decay, mask_names.pop(): decayed}))
-    else:
-        parts += [] if is_zero(decay) else [optax.add_decayed_weights(decay, decayed)]
-        parts.append(make(schedule, **options))
-    # The update of yogi is not 0 without a gradient.
-    optimizer = optax.chain(*parts, *constant)
+    stages = [own] if own else _stages(config, updates, params, trainable)
+    # Constant parameters: penalties give them gradients, and some optimizers, such as yogi, move them without one.
+    optimizer = optax.chain(*constant, *stages, *constant)
     if not is_zero(config["ema"]):
         optimizer = with_ema(optimizer, config["ema"])
     if every > 1:
         optimizer = optax.MultiSteps(optimizer, every).gradient_transformation()
     return optimizer
+
+
+def _stages(
+    config: Config, updates: int, params: Params, trainable: Params | None
+) -> list[optax.GradientTransformation]:
+    """Clipping, weight decay and the optimizer of the config."""
+    options = dict(config["optimizer"])
+    make, rate = OPTIMIZERS[options.pop("name")], options.pop("learning_rate")
+    schedule = make_schedule(config["schedule"], rate, updates)
+    decay, decayed = config["weight_decay"]["rate"], None
+    if not is_zero(decay):
+        try:
+            decayed = mask(params, config["weight_decay"]["where"])
+        except ValueError as error:
+            raise ConfigError(f"weight_decay.where: {error}") from error
+        if trainable is not None:
+            decayed = jax.tree.map(operator.and_, decayed, trainable)
+    stages = []
+    if not is_zero(limit := config["clip_norm"]):
+        if is_traced_number(limit):
+            limit = jnp.where(limit == 0, jnp.inf, limit)
+        stages.append(optax.clip_by_global_norm(limit))
+    if make is optax.contrib.muon:  # its own decay ignores all parameters that are not matrices
+        update = make(schedule, **options)
+        stages.append(update if is_zero(decay) else _with_decoupled_decay(update, schedule, decay, decayed))
+    elif mask_names := _DECAY_MASKS & {*inspect.signature(make).parameters}:
+        stages.append(make(schedule, **options, **{"weight_decay": decay, mask_names.pop(): decayed}))
+    else:
+        stages += [] if is_zero(decay) else [optax.add_decayed_weights(decay, decayed)]
+        stages.append(make(schedule, **options))
+    return stages
 
 
 def _with_decoupled_decay(

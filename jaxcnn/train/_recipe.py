@@ -208,7 +208,7 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
             result[key] = [value]
         else:
             of_optax = path == "optimizer" or callable(value)
-            hint = "; `train.make_step` and `train.loop` accept optimizers and schedules of optax" if of_optax else ""
+            hint = "; pass optimizers of optax, with their schedules, as fit(optimizer=..)" if of_optax else ""
             raise ConfigError(
                 f"{path} must be of type {type(old).__name__}, such as {old!r}, got {short_repr(value)}{hint}"
             )

@@ -57,7 +57,7 @@ class TrainState(NamedTuple):
             >>> int(state.step), state.params["kernel"].shape
             (0, (3, 2))
         """
-        _check_optimizer("TrainState.create", optimizer)
+        check_transformation("TrainState.create", optimizer)
         params, state = as_layer(model).init(child_key(key, "init"), x)
 
         def complete(params, state, key):
@@ -98,7 +98,7 @@ def make_step(
         (10, 1.0)
     """
     check_loss("make_step", loss_fn)
-    _check_optimizer("make_step", optimizer)
+    check_transformation("make_step", optimizer)
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state
@@ -116,7 +116,8 @@ def make_step(
     return jit(step, donate_argnums=0)
 
 
-def _check_optimizer(name: str, optimizer: Any) -> None:
+def check_transformation(name: str, optimizer: Any) -> None:
+    """Raise TypeError if `optimizer` is not an optax optimizer."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"{name}: optimizer must be an optax optimizer, such as optax.sgd(0.1), got {short_repr(optimizer)}"
