@@ -38,8 +38,8 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None] | None) -> Layer:
     def mean(x, starts, ends, axis):
         at, inside = _bins(starts, ends)
         inside = inside.reshape((1,) * axis + inside.shape + (1,) * (x.ndim - axis - 1))
-        total = jnp.where(inside, jnp.take(at_least_float32(x), at, axis), 0).sum(axis + 1)
-        return (total / inside.sum(axis + 1).astype(total.dtype)).astype(x.dtype)
+        total = jnp.where(inside, jnp.take(x, at, axis), 0).sum(axis + 1)
+        return total / inside.sum(axis + 1).astype(total.dtype)
 
     return _adaptive("adaptive_avg_pool", output_size, mean, avg_pool, as_floating)
 
@@ -96,11 +96,12 @@ def _adaptive(
         if all(n % out == 0 for n, out in zip(spatial, outs, strict=True)):
             size = tuple(n // out for n, out in zip(spatial, outs, strict=True))
             return even_pool(size).apply({}, {}, x, train=False)[0]
+        y = at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else x  # rounded once, not per axis
         # The last axis first: of equal values, the first in the image gets the gradient.
         for axis in range(rank, 0, -1):
             n, out = spatial[axis - 1], outs[axis - 1]
             i = np.arange(out)
-            x = reduce(x, i * n // out, -(-(i + 1) * n // out), axis)
-        return x
+            y = reduce(y, i * n // out, -(-(i + 1) * n // out), axis)
+        return y.astype(x.dtype)
 
     return as_layer(fn)

@@ -35,7 +35,7 @@ def check_number(
     if isinstance(value, jax.Array) and value.ndim == 0:  # a traced number, outside of the compiled function
         value = value.item()
     real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
-    if not isinstance(value, real):
+    if isinstance(value, bool) or not isinstance(value, real):  # Python counts True as 1
         raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")
     if not least <= value < below and not (closed and value == below):
         most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"

@@ -73,7 +73,8 @@ def binary_cross_entropy(
         # If one part of a mixed label is ignored, the label counts for less than 1, and so does its target.
         correct = jnp.where((logits > 0) == (target > counted / 2), counted, 0)
         if train:
-            target = (1 - label_smoothing) * target + label_smoothing / 2 * counted
+            smoothing = jnp.asarray(label_smoothing, target.dtype)  # a traced number may have another dtype
+            target = (1 - smoothing) * target + smoothing / 2 * counted
         if weights.ndim and weights.shape != logits.shape[-1:]:
             raise ValueError(
                 f"binary_cross_entropy: pos_weight has {len(weights)} entries, but the logits have {logits.shape[-1]} "

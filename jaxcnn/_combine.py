@@ -196,7 +196,7 @@ def repeat(layer: AnyLayer, n: int) -> Layer:
         (3, 4, 4)
     """
     layer = as_layer(layer)
-    check_integer("repeat", "n", n)
+    n = check_integer("repeat", "n", n)
 
     def apply(params, state, x, *, train, key=None):
         check_array(x, "repeat")

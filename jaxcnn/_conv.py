@@ -83,7 +83,7 @@ def conv(
 
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998.
     """
-    check_groups("conv", features, groups)
+    features, groups = checked_groups("conv", features, groups)
     check_initializers("conv", kernel_init=kernel_init, bias_init=bias_init)
     if isinstance(padding, str) and padding.lower() in PAD_MODES:
         raise ValueError(f"conv: padding={padding!r} is a mode: pass padding_mode={padding.lower()!r}")
@@ -98,7 +98,7 @@ def conv(
         rank = spatial_rank(x, "conv")
         # Size, stride, dilation and padding (low, high) of each dimension. "SAME" etc. become numbers for this input.
         window = make_window("conv", x.shape, size, stride, dilation, padding).check_fits("conv", x.shape)
-        kernel = get_param("conv", params, "kernel", (*window.size, channels_per_group("conv", x, groups), features), x)
+        kernel = get_param("conv", params, "kernel", kernel_shape("conv", x, size, features, groups), x)
         if padding_mode != "zeros":  # convolve only pads with zeros
             x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), PAD_MODES[padding_mode])
             window = window._replace(padding=((0, 0),) * rank)
@@ -145,7 +145,7 @@ def depthwise_conv(
 
     Source: Sifre, "Rigid-motion scattering for image classification", 2014.
     """
-    check_integer("depthwise_conv", "multiplier", multiplier)
+    multiplier = check_integer("depthwise_conv", "multiplier", multiplier)
 
     def conv_of(channels):
         return conv(
@@ -267,7 +267,7 @@ def conv_transpose(
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016.
     """
     name = "conv_transpose"
-    check_groups(name, features, groups)
+    features, groups = checked_groups(name, features, groups)
     check_initializers(name, kernel_init=kernel_init, bias_init=bias_init)
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
     check_window_options(name, least=0, output_padding=output_padding)
@@ -280,7 +280,7 @@ def conv_transpose(
         spatial_rank(x, name)
         # Size, stride, dilation and padding of each dimension; output padding is negative padding at the end.
         window = make_transposed_window(name, x.shape, size, stride, dilation, padding, output_padding)
-        kernel = get_param(name, params, "kernel", (*window.size, channels_per_group(name, x, groups), features), x)
+        kernel = get_param(name, params, "kernel", kernel_shape(name, x, size, features, groups), x)
         spatial = window.transposed_output(x.shape[1:-1])  # spatial' of the equation
         # The sum of all copies is the input gradient of a convolution from spatial' to the positions of x.
         y = convolve_transposed(x, kernel.astype(x.dtype), window, groups, spatial)
@@ -289,23 +289,26 @@ def conv_transpose(
     return stateless(init, fn)
 
 
-def check_groups(name: str, features: int, groups: int) -> None:
-    """Raise an error unless both are positive ints and groups divides features."""
-    check_integer(name, "features", features)
-    check_integer(name, "groups", groups)
+def checked_groups(name: str, features: int, groups: int) -> tuple[int, int]:
+    """`features` and `groups` as ints. Raises an error unless both are positive and groups divides features."""
+    features = check_integer(name, "features", features)
+    groups = check_integer(name, "groups", groups)
     if features % groups:
         raise ValueError(f"{name}: features={features} is not divisible by groups={groups}")
+    return features, groups
 
 
-def channels_per_group(name: str, x: jax.Array, groups: int) -> int:
-    """C / groups. ValueError if groups does not divide the channels C of x."""
+def kernel_shape(name: str, x: jax.Array, size: int | Sequence[int], features: int, groups: int) -> tuple[int, ...]:
+    """(*size, C / groups, features). ValueError if groups does not divide the channels C of x."""
+    sizes = per_dimension(name, "size", size, spatial_rank(x, name))
     if x.shape[-1] % groups:
         raise ValueError(f"{name}: the {x.shape[-1]} channels of input {x.shape} are not divisible by groups={groups}")
-    return x.shape[-1] // groups
+    return (*sizes, x.shape[-1] // groups, features)
 
 
 def init_params(name, key, x, size, features, groups, kernel_init, bias_init: Initializer | None) -> Params:
-    rank = spatial_rank(as_floating(x, name), name)
-    shape = (*per_dimension(name, "size", size, rank), channels_per_group(name, x, groups), features)
+    shape = kernel_shape(name, as_floating(x, name), size, features, groups)
     params = {"kernel": kernel_init(child_key(key, "kernel"), shape, jnp.float32)}
-    return params | ({"bias": bias_init(child_key(key, "bias"), shape[-1:], jnp.float32)} if bias_init else {})
+    if bias_init:
+        params["bias"] = bias_init(child_key(key, "bias"), (features,), jnp.float32)
+    return params

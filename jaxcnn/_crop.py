@@ -99,7 +99,7 @@ def roi_align(
     Source: He, Gkioxari, Dollar and Girshick, "Mask R-CNN", 2017.
     """
     check_window_options("roi_align", size=size)
-    check_integer("roi_align", "sampling_ratio", sampling_ratio)
+    sampling_ratio = check_integer("roi_align", "sampling_ratio", sampling_ratio)
     spatial_scale = check_positive("roi_align", "spatial_scale", spatial_scale)
 
     def fn(pair):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._conv import channels_per_group, check_groups, init_params
+from jaxcnn._conv import checked_groups, init_params, kernel_shape
 from jaxcnn._grid_sample import floating_inputs
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._layer import (
@@ -71,7 +71,7 @@ def deform_conv(
         better results", 2019.
     """
     name = "deform_conv"
-    check_groups(name, features, groups)
+    features, groups = checked_groups(name, features, groups)
     check_window_options(name, size=size, stride=stride, padding=padding, dilation=dilation)
     check_initializers(name, kernel_init=kernel_init, bias_init=bias_init)
 
@@ -83,7 +83,7 @@ def deform_conv(
         x, offset, mask = _inputs(inputs)
         rank = spatial_rank(x, name)
         window = make_window(name, x.shape, size, stride, dilation, padding).check_fits(name, x.shape)
-        kernel = get_param(name, params, "kernel", (*window.size, channels_per_group(name, x, groups), features), x)
+        kernel = get_param(name, params, "kernel", kernel_shape(name, x, size, features, groups), x)
         taps = _deformed_taps(x, offset, mask, window)  # (N, positions, K, C)
         n, positions, _, channels = taps.shape
         y = jnp.einsum(

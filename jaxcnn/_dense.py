@@ -60,7 +60,7 @@ def dense(
 
     Source: Rosenblatt, "The perceptron", 1958.
     """
-    check_integer("dense", "features", features)
+    features = check_integer("dense", "features", features)
     check_initializers("dense", kernel_init=kernel_init, bias_init=bias_init)
 
     def init(key, x):

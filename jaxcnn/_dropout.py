@@ -96,7 +96,7 @@ def drop_block(rate: float, block_size: int = 7) -> Layer:
 
     Source: Ghiasi, Lin and Le, "DropBlock: a regularization method for convolutional networks", 2018.
     """
-    check_integer("drop_block", "block_size", block_size)
+    block_size = check_integer("drop_block", "block_size", block_size)
 
     def drop_blocks(key, rate, x):
         rank = spatial_rank(x, "drop_block")

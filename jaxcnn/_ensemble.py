@@ -72,7 +72,7 @@ def ensemble(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabiliti
     ensembles", 2017.
     """
     layer = as_layer(layer)
-    check_integer("ensemble", "n", n)
+    n = check_integer("ensemble", "n", n)
     _check_combine("ensemble", combine)
 
     def apply(params, state, x, *, train, key=None):
@@ -188,8 +188,8 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
     Source: Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016.
     """
     layer = as_layer(layer)
-    check_integer("monte_carlo", "n", n)
-    check_integer("monte_carlo", "seed", seed, 0)
+    n = check_integer("monte_carlo", "n", n)
+    seed = check_integer("monte_carlo", "seed", seed, 0)
     _check_combine("monte_carlo", combine)
 
     def apply(params, state, x, *, train, key=None):

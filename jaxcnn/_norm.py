@@ -158,7 +158,7 @@ def group_norm(groups: int, *, eps: float = 1e-5, center: bool = True, scale: bo
 
     Source: Wu and He, "Group normalization", 2018.
     """
-    check_integer("group_norm", "groups", groups)
+    groups = check_integer("group_norm", "groups", groups)
     return _grouped("group_norm", groups, eps, center, scale)
 
 

@@ -44,7 +44,7 @@ def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
     """
     largest = jnp.abs(x).max(axes, keepdims=True)
     scale = _divisor(largest)
-    scaled = (x if p % 2 == 0 else jnp.abs(x)) / scale
+    scaled = (x if p % 2 == 0 else absolute(x)) / scale
     if p > 2:  # the largest numbers are up to 4 times the scale: their powers could overflow
         excess = lax.stop_gradient(jnp.clip(largest / scale, 1, 4))
         scale, scaled = scale * excess, scaled / excess

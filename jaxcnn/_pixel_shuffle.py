@@ -30,7 +30,7 @@ def pixel_shuffle(scale: int, *, order: str = "CRD") -> Layer:
     Source: Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
     convolutional neural network", 2016.
     """
-    check_integer("pixel_shuffle", "scale", scale)
+    scale = check_integer("pixel_shuffle", "scale", scale)
     check_choice("pixel_shuffle", "order", order, _ORDERS)
 
     def fn(x):
@@ -67,7 +67,7 @@ def pixel_unshuffle(scale: int, *, order: str = "CRD") -> Layer:
         >>> jaxcnn.pixel_unshuffle(2).apply({}, {}, x, train=False)[0].shape
         (1, 1, 1, 4)
     """
-    check_integer("pixel_unshuffle", "scale", scale)
+    scale = check_integer("pixel_unshuffle", "scale", scale)
     check_choice("pixel_unshuffle", "order", order, _ORDERS)
 
     def fn(x):

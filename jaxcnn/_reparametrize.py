@@ -191,7 +191,7 @@ def spectral_norm(layer: AnyLayer, *, steps: int = 1) -> Layer:
     Source: Miyato et al., "Spectral normalization for generative adversarial networks", 2018.
     """
     layer = as_layer(layer)
-    check_integer("spectral_norm", "steps", steps)
+    steps = check_integer("spectral_norm", "steps", steps)
 
     def iterate(u, kernel, steps):
         w, dtype = scale_to_unit_max(kernel.reshape(-1, kernel.shape[-1])), u.dtype

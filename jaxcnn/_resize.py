@@ -1,5 +1,6 @@
 """Layers that resize by interpolation."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -99,8 +100,8 @@ def resize(
 
     Raises:
         TypeError: for input that is not floating-point, unless the method is "nearest".
-        ValueError: for a wrong rank, neither size nor scale, an empty output, or an unknown method, coordinates or
-            rounding.
+        ValueError: for a wrong rank, neither size nor scale, a size that is not scale * spatial, rounded up or down, an
+            empty output, or an unknown method, coordinates or rounding.
 
     Example:
         >>> x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
@@ -117,8 +118,8 @@ def resize(
     if size is not None:
         check_window_options("resize", size=size)
     if scale is not None:
-        for factor in scale if isinstance(scale, Sequence) else (scale,):
-            check_positive("resize", "scale", factor, static=True)
+        checked = functools.partial(check_positive, "resize", "scale", static=True)
+        scale = tuple(map(checked, scale)) if isinstance(scale, Sequence) else checked(scale)
     check_choice("resize", "method", method, _METHODS)
     check_choice("resize", "coordinates", coordinates, _COORDINATES)
     check_choice("resize", "rounding", rounding, _ROUNDING)
@@ -144,6 +145,8 @@ def _axes(x: jax.Array, size: int | Sequence[int] | None, scale: float | Sequenc
         sizes = tuple(int(n * (factor or 0)) for n, factor in zip(spatial, scales, strict=True))
     else:
         sizes = per_dimension("resize", "size", size, len(spatial))
+        if any(factor and abs(n * factor - out) >= 1 for n, factor, out in zip(spatial, scales, sizes, strict=True)):
+            raise ValueError(f"resize: size={size!r} is not that of scale={scale!r} for input {x.shape}")
     if 0 in sizes:
         raise ValueError(f"resize: scale={scale} leaves an empty output of spatial size {sizes} for input {x.shape}")
     return [Axis(*options) for options in zip(spatial, sizes, scales, strict=True)]

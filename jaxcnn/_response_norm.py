@@ -50,7 +50,7 @@ def local_response_norm(
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
     """
-    check_integer("local_response_norm", "size", size)
+    size = check_integer("local_response_norm", "size", size)
     check_choice("local_response_norm", "padding", padding, ("SAME_LOWER", "SAME"))
     alpha, beta, k = (
         check_number("local_response_norm", name, value) for name, value in (("alpha", alpha), ("beta", beta), ("k", k))
@@ -61,6 +61,8 @@ def local_response_norm(
 
     def fn(x):
         x = as_floating(x, "local_response_norm")
+        if not x.ndim:
+            raise ValueError("local_response_norm needs input (N, ..., C), got a scalar")
         wide = at_least_float32(x)
         unpadded = ((0, 0),) * (x.ndim - 1)
         total = lax.reduce_window(

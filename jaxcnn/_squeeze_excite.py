@@ -44,9 +44,9 @@ def squeeze_excite(
 
     Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018.
     """
-    check_integer("squeeze_excite", "reduction", reduction)
+    reduction = check_integer("squeeze_excite", "reduction", reduction)
     if features is not None:
-        check_integer("squeeze_excite", "features", features)
+        features = check_integer("squeeze_excite", "features", features)
     for name, function in (("activation", activation), ("gate", gate)):
         if not callable(function):
             raise TypeError(f"squeeze_excite: {name} must be a function x -> y or a layer, got {short_repr(function)}")

@@ -392,3 +392,23 @@ def test_transposed_convolution_whose_output_is_only_output_padding():
     layer = jaxcnn.conv_transpose(1, 2, stride=2, padding=1, output_padding=1)
     x = jnp.ones((1, 1, 1))
     assert layer.apply(*layer.init(jax.random.key(0), x), x, train=False)[0].shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("shape", "features"), [((1, 12, 12, 256), 256), ((1, 6, 6, 6, 64), 64)])
+def test_many_channels_in_float64(shape, features):
+    """Winograd's algorithm, whose bounds are sums in the dtype of the input."""
+    with jax.enable_x64(True):
+        x = draw(*shape).astype(np.float64)
+        kernel = draw(*(3,) * (len(shape) - 2), shape[-1], features).astype(np.float64)
+        y = jax.jit(lambda x: run(jaxcnn.conv(features, 3, bias=False), {"kernel": kernel}, x))(x)
+        first = x[(0, *(slice(3),) * (x.ndim - 2))]
+        np.testing.assert_allclose(y[(0, *(1,) * (x.ndim - 2))], np.tensordot(first, kernel, x.ndim - 1), 1e-10, 1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_gradient_of_patches_of_an_empty_batch(size):
+    layer = jaxcnn.conv(16, size, stride=size, padding="VALID")
+    x = jnp.zeros((0, 8, 8, 3))
+    params, _ = layer.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda params: run(layer, params, x).sum())(params)
+    np.testing.assert_array_equal(gradient["kernel"], np.zeros((size, size, 3, 16)))

@@ -1179,6 +1179,13 @@ def test_switches_of_numpy():
             "depthwise_conv needs an array",
         ),
         (lambda: jax.jit(lambda s: jaxcnn.prelu(slope=s))(0.1), TypeError, "slope must be known at compilation"),
+        (lambda: jaxcnn.batch_norm(eps=True), TypeError, "batch_norm: eps must be a number, got True"),
+        (lambda: jaxcnn.dropout(np.True_), TypeError, "must be a number, got"),
+        (
+            lambda: jaxcnn.local_response_norm().apply({}, {}, jnp.ones(()), train=False),
+            ValueError,
+            "local_response_norm needs input (N, ..., C), got a scalar",
+        ),
     ],
 )
 def test_arguments_that_were_accepted_or_refused_by_jax(call, error, message):

@@ -429,3 +429,16 @@ def test_blur_pool_of_bfloat16_rounds_once():
     layer = jaxcnn.blur_pool(7, stride=2)
     y, wide = (layer.apply({}, {}, v, train=False)[0] for v in (x, x.astype(jnp.float32)))
     np.testing.assert_array_equal(y, wide.astype(jnp.bfloat16))
+
+
+def test_adaptive_avg_pool_of_bfloat16_rounds_once():
+    x = draw(2, 9, 9, 3).astype(jnp.bfloat16)
+    wide = run(jaxcnn.adaptive_avg_pool(4), x.astype(jnp.float32))
+    np.testing.assert_array_equal(run(jaxcnn.adaptive_avg_pool(4), x), wide.astype(jnp.bfloat16))
+
+
+def test_lp_pool_with_p_1_has_no_gradient_at_zero():
+    """As in PyTorch: the sign of x, which is 0 at 0."""
+    x = jnp.array([0.0, 3.0, -2.0, 0.0]).reshape(1, 4, 1)
+    gradient = jax.grad(lambda x: run(jaxcnn.lp_pool(1, 2), x).sum())(x)
+    np.testing.assert_array_equal(gradient.ravel(), [0, 1, -1, 0])

@@ -213,6 +213,11 @@ MISTAKES = [
     (lambda: jaxcnn.resize(4, a="keys"), TypeError, r"resize: a must be a number, got 'keys'"),
     (lambda: run(jaxcnn.resize(scale=(2, 2)), draw(1, 4, 1)), ValueError, r"scale=\(2, 2\) has 2 entries for 1"),
     (lambda: run(jaxcnn.resize(scale=0.1), draw(1, 4, 1)), ValueError, r"empty output of .*\(0,\) for input \(1, 4, 1"),
+    (
+        lambda: run(jaxcnn.resize(5, scale=100.0), draw(1, 4, 1)),
+        ValueError,
+        r"size=5 is not that of scale=100.0 for in",
+    ),
     (lambda: jaxcnn.upsample(2, coordinates="corners"), ValueError, r"upsample: unknown coordinates 'corners'"),
 ]
 
@@ -221,3 +226,16 @@ MISTAKES = [
 def test_mistakes(mistake, error, message):
     with pytest.raises(error, match=message):
         mistake()
+
+
+@pytest.mark.parametrize("scale", [jnp.float32(1.3), np.float32(1.3), (np.float64(1.3),)])
+def test_scalars_of_arrays_are_numbers(scale):
+    x = draw(1, 5, 1)
+    expected = run(jaxcnn.resize(scale=float(np.ravel(scale)[0])), x)
+    np.testing.assert_array_equal(jax.jit(lambda x: run(jaxcnn.resize(scale=scale), x))(x), expected)
+
+
+def test_bfloat16_is_rounded_once():
+    x = draw(2, 9, 9, 3).astype(jnp.bfloat16)
+    wide = run(jaxcnn.resize((7, 13)), x.astype(jnp.float32))
+    np.testing.assert_array_equal(run(jaxcnn.resize((7, 13)), x), wide.astype(jnp.bfloat16))

@@ -37,7 +37,7 @@ def kernel_gradient_of_patches(x: jax.Array, dy: jax.Array, problem: Problem) ->
     split = [length for pair in zip(output, size, strict=True) for length in pair]
     x = x.reshape(x.shape[0], *split[:-1], size[-1] * problem.channels)
     x = x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2))
-    return _sum_of_products(x.reshape(*dy.shape[:-1], -1), dy, problem)
+    return _sum_of_products(x.reshape(*dy.shape[:-1], problem.window.taps * problem.channels), dy, problem)
 
 
 def _sum_of_products(x: jax.Array, dy: jax.Array, problem: Problem) -> jax.Array:

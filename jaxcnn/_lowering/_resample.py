@@ -81,31 +81,31 @@ class Axis(NamedTuple):
 
 def resample(x: jax.Array, axes: Sequence[Axis], taps: Filter) -> jax.Array:
     """(N, *spatial, C) -> (N, *size, C): interpolated along each spatial dimension."""
+    y = at_least_float32(x)  # rounded once, not per dimension
     for dim, axis in enumerate(axes, 1):
         if axis.size != axis.spatial or axis.width != axis.spatial:
-            x = _resampled.bind(x, dim=dim, axis=axis, taps=taps, transposed=False)
-    return x
+            y = _resampled.bind(y, dim=dim, axis=axis, taps=taps, transposed=False)
+    return y.astype(x.dtype)
 
 
 def _resample_axis(x: jax.Array, *, dim: int, axis: Axis, taps: Filter, transposed: bool) -> jax.Array:
-    wide = at_least_float32(x)
-    indices, weights = _taps(axis, taps, transposed, wide.dtype)
+    indices, weights = _taps(axis, taps, transposed, x.dtype)
     _, length = indices.shape
     others = [d for d in range(x.ndim) if d != dim]
 
     def add(y, tap):
         index, weight = tap
         weight = lax.expand_dims(weight, others)
-        values = jnp.take(wide, index, dim, mode="clip")
+        values = jnp.take(x, index, dim, mode="clip")
         return y + jnp.where(weight == 0, 0, weight * values), None
 
-    y = jnp.zeros((*x.shape[:dim], length, *x.shape[dim + 1 :]), wide.dtype)
+    y = jnp.zeros((*x.shape[:dim], length, *x.shape[dim + 1 :]), x.dtype)
     if len(indices) > _UNROLLED:
         y, _ = lax.scan(add, y, (indices, weights))
     else:
         for tap in zip(indices, weights, strict=True):
             y, _ = add(y, tap)
-    return y.astype(x.dtype)
+    return y
 
 
 @functools.cache

@@ -95,7 +95,8 @@ def is_accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Arra
 
 def _magnitudes(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The sum of |a|, and the root of the sum of squares of its partial sums, which reads `a` only once."""
-    sums, zero = partial_abs_sums(a), np.float32(0)
+    sums = partial_abs_sums(a)
+    zero = np.zeros((), sums.dtype)
     add = lambda a, b: (a[0] + b[0], a[1] + b[1])
     total, squares = lax.reduce((sums, jnp.square(sums)), (zero, zero), add, (0, 1))  # one loop compiles faster
     return total, jnp.sqrt(squares)

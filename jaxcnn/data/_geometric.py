@@ -32,7 +32,7 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
 
     Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros for CIFAR).
     """
-    check_integer("random_crop", "padding", padding, 0)
+    padding = check_integer("random_crop", "padding", padding, 0)
     check_choice("random_crop", "mode", mode, ("reflect", "constant", "edge", "wrap"))
     return _crop("random_crop", padding, mode)
 
@@ -114,7 +114,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
-    check_integer("alternating_flip", "seed", seed, 0)
+    seed = check_integer("alternating_flip", "seed", seed, 0)
 
     def augment(key, image, when, fill=None):
         check_spatial("alternating_flip", image, (2, 3))

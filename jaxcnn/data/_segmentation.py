@@ -98,7 +98,7 @@ def segmentation_folder(
     if len(set(names)) < max(len(names), 1):
         raise ValueError(f"segmentation_folder: classes must be different class names, got {short_repr(classes)}")
     if ignore is not None:
-        check_integer("segmentation_folder", "ignore", ignore, np.iinfo(np.int32).min)
+        ignore = check_integer("segmentation_folder", "ignore", ignore, np.iinfo(np.int32).min)
         if 0 <= ignore < len(names):
             raise ValueError(f"segmentation_folder: ignore must not be one of the {len(names)} classes, got {ignore}")
     if size is not None:

@@ -118,7 +118,7 @@ def source(data: Any, batch_size: int = 128, *, shuffle: bool = True, name: str 
         raise TypeError(
             f'{name} must be a Dataset, a Stream, a dict with "image", or a pair (image, label), got {short_repr(data)}'
         )
-    check_integer("source", "batch_size", batch_size)
+    batch_size = check_integer("source", "batch_size", batch_size)
     check_batch(name, data, required=("image",))
     if np.size(data["image"]) == 0:
         raise ValueError(f"{name}: images of shape {np.shape(data['image'])} are empty")

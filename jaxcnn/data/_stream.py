@@ -83,9 +83,9 @@ def image_stream(
         import grain
     except ImportError as error:
         raise MissingExtraError("streaming images needs grain", "grain") from error
-    check_integer("image_stream", "batch_size", batch_size)
-    check_integer("image_stream", "seed", seed, 0)
-    check_integer("image_stream", "threads", threads)
+    batch_size = check_integer("image_stream", "batch_size", batch_size)
+    seed = check_integer("image_stream", "seed", seed, 0)
+    threads = check_integer("image_stream", "threads", threads)
     size = check_size("image_stream", size)
     check_limits("image_stream", channels, max_pixels)
     files = list_images(file_path("image_stream: path", path), check_classes("image_stream", classes))

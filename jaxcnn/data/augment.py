@@ -83,7 +83,7 @@ def cutout(size: int) -> Augment:
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
     """
-    check_integer("cutout", "size", size, 0)
+    size = check_integer("cutout", "size", size, 0)
 
     def augment(key, image, when):
         spatial = check_spatial("cutout", image, (1, 2, 3))
@@ -225,7 +225,7 @@ def rand_augment(count: int = 2, magnitude: float = 9.0) -> Augment:
 
     Source: Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020.
     """
-    check_integer("rand_augment", "count", count, 0)
+    count = check_integer("rand_augment", "count", count, 0)
     strength = check_number("rand_augment", "magnitude", magnitude, 0, 30, closed=True) / 30
 
     def apply_random(key, x, operations):

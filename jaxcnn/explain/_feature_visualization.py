@@ -74,8 +74,8 @@ def feature_visualization(
     """
     name = "feature_visualization"
     x = as_floating(x, name)
-    check_integer(name, "steps", steps)
-    check_integer(name, "jitter", jitter, 0)
+    steps = check_integer(name, "steps", steps)
+    jitter = check_integer(name, "jitter", jitter, 0)
     options = {"learning_rate": learning_rate, "l2": l2, "total_variation": total_variation}
     learning_rate, l2, total_variation = (check_number(name, option, options[option]) for option in options)
     low, high = check_bounds(name, bounds) or (-math.inf, math.inf)

@@ -40,7 +40,7 @@ def confusion_matrix(labels: Any, predictions: Any, classes: int) -> jax.Array:
         Array([[1, 1],
                [0, 1]], dtype=int32)
     """
-    check_integer("confusion_matrix", "classes", classes)
+    classes = check_integer("confusion_matrix", "classes", classes)
     if np.ndim(labels) > 1:
         raise ValueError(
             f"confusion_matrix: labels must be ints of shape (N,), got {short_repr(labels)}; the order of the "
@@ -75,7 +75,7 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
         >>> [(int(i), f"{p:.1%}") for i, p in zip(mistakes.index, mistakes.label_probability)]
         [(0, '10.0%'), (2, '30.0%')]
     """
-    check_integer("worst_mistakes", "n", n)
+    n = check_integer("worst_mistakes", "n", n)
     logits = at_least_float32(as_floating(logits, "worst_mistakes"))
     if logits.ndim != 2:
         raise ValueError(f"worst_mistakes needs logits (N, classes), got {short_repr(logits)}")

@@ -87,7 +87,7 @@ def smooth_grad(
     x = as_floating(x, "smooth_grad")
     check_key(key)
     noise = check_number("smooth_grad", "noise", noise)
-    check_integer("smooth_grad", "samples", samples)
+    samples = check_integer("smooth_grad", "samples", samples)
     label = _class_labels("smooth_grad", _logits("smooth_grad", model, params, state, x), label)
     axes = tuple(range(1, x.ndim))
     sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
@@ -130,7 +130,7 @@ def integrated_gradients(
     Source: Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", 2017.
     """
     x = as_floating(x, "integrated_gradients")
-    check_integer("integrated_gradients", "steps", steps)
+    steps = check_integer("integrated_gradients", "steps", steps)
     baseline = jnp.asarray(baseline, x.dtype)
     if baseline.shape not in ((), x.shape[1:], x.shape):
         raise ValueError(

@@ -109,7 +109,7 @@ def summary(model: AnyLayer, x: Any, *, depth: int | None = None) -> Summary:
         parameters take 6.06 kB; 1,290 are trainable
     """
     if depth is not None:
-        check_integer("summary", "depth", depth)
+        depth = check_integer("summary", "depth", depth)
     model = as_layer(model)
     x, params, state = specs(model, x, "summary")
     batch = _examples(x)

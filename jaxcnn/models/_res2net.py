@@ -54,7 +54,7 @@ def res2net(
 
     Source: Gao, Cheng, Zhao, Zhang, Yang and Torr, "Res2Net: a new multi-scale backbone architecture", 2019.
     """
-    check_integer("res2net", "scales", scales, 2)
+    scales = check_integer("res2net", "scales", scales, 2)
 
     def split(x):
         return tuple(jnp.split(x, scales, axis=-1))

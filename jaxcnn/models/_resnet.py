@@ -93,7 +93,7 @@ def resnet(
     2021.
     """
     check_choice("resnet", "design", design, DESIGNS)
-    check_integer("resnet", "reduction", reduction)
+    reduction = check_integer("resnet", "reduction", reduction)
     if not bottleneck and (groups, width) != (1, 64):
         raise ValueError(f"resnet: groups={groups} and width={width} have no effect without bottleneck blocks")
 

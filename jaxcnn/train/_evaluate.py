@@ -68,7 +68,7 @@ def evaluate(
         0.6667
     """
     check_loss("evaluate", loss_fn)
-    check_integer("evaluate", "batch_size", batch_size)
+    batch_size = check_integer("evaluate", "batch_size", batch_size)
     check_metrics(metrics)
     if metrics and model is None:
         raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")

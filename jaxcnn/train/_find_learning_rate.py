@@ -89,7 +89,7 @@ def find_learning_rate(
     limits = np.finfo(np.float32)
     if low < float(limits.tiny) or high > float(limits.max):
         raise ValueError(f"find_learning_rate: low and high must be float32 numbers, got {low} and {high}")
-    check_integer("find_learning_rate", "steps", steps, 10)
+    steps = check_integer("find_learning_rate", "steps", steps, 10)
     constant = {"schedule": {"name": "constant", "warmup": 0.0, "end": 0.0}}
     without_evaluation = {name: FIT[name] for name in ("watch", "patience", "restore_best", "evaluate")}
     config = resolve(config or {}) | constant | without_evaluation

@@ -116,7 +116,7 @@ def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
         require(config, {"end": (0, math.inf)})
     require(config, {"warmup": (0, 1)})
     check_number("make_schedule", "peak", peak)
-    check_integer("make_schedule", "steps", steps)
+    steps = check_integer("make_schedule", "steps", steps)
     warmup_steps = min(round(config["warmup"] * steps), steps - 1)  # the rate is 0 at the first step of a warmup
     decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
     if not warmup_steps:

@@ -108,7 +108,7 @@ def sweep(
     check_run(run)
     config = resolve(config or {})
     reject_unsupported(config)
-    check_integer("sweep", "chunk", chunk, 0)
+    chunk = check_integer("sweep", "chunk", chunk, 0)
     if not isinstance(over, Mapping) or not all(isinstance(values, Iterable) for values in over.values()):
         raise TypeError(f'sweep: over must be a dict of names and values, such as {{"seed": range(5)}}, got {over!r}')
     if config["checkpoint"]["keep"]:

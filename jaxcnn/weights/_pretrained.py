@@ -115,7 +115,7 @@ def pretrained(
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"sha256 must have 64 hexadecimal digits, got {sha256!r}")
     if classes is not None:
-        check_integer("pretrained", "classes", classes)
+        classes = check_integer("pretrained", "classes", classes)
     provider, short = name.split("/")
     if provider == "torchvision":
         if revision is not None:
