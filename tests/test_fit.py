@@ -381,6 +381,28 @@ def test_learning_rates_by_path_and_resume(tmp_path):
         train.fit(net, FEW, config={"epochs": 2, "batch_size": 32}, run=train.Run("fit", {}, folder=tmp_path / "a"))
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_reduce_on_plateau_gets_the_loss(ema, tmp_path):
+    plateau = optax.contrib.reduce_on_plateau(0.5, patience=1, cooldown=0, rtol=0.0, atol=100.0)
+    run = train.Run("fit", {}, folder=tmp_path)
+    optimizer = optax.chain(optax.sgd(0.1), plateau)
+    fitted = train.fit(LINEAR, FEW, config=QUICK | {"ema": ema}, optimizer=optimizer, run=run)
+    states = jax.tree.leaves(fitted.train_state.opt_state, is_leaf=lambda leaf: hasattr(leaf, "best_value"))
+    (state,) = (leaf for leaf in states if hasattr(leaf, "best_value"))
+    assert float(state.scale) == 0.5**11  # of 12 steps, no loss but the first is an improvement of 100
+
+
+def test_lbfgs_searches_along_lines(tmp_path):
+    few = data.Dataset(FEW.images[:32], FEW.labels[:32], FEW.classes)
+
+    def final_loss(optimizer, name):
+        run = train.Run("fit", {}, folder=tmp_path / name)
+        fitted = train.fit(LINEAR, few, config=QUICK | {"epochs": 8}, optimizer=optimizer, run=run)
+        return fitted.history[-1]["train"]["loss"]
+
+    assert final_loss(optax.lbfgs(), "lbfgs") < 0.5 * final_loss(optax.sgd(0.1), "sgd")
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_more_epochs_of_a_finished_run(own, tmp_path):
     def fit(epochs, name, schedule=None):

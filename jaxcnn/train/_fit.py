@@ -126,8 +126,8 @@ def fit(
         run: the run folder and progress output. Default: a new folder in `runs/`.
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
         optimizer: an optax optimizer that replaces the settings "optimizer", "schedule", "weight_decay" and
-            "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule. It must
-            need only gradients and parameters, as in `make_step`. "accumulate" and "ema" still apply.
+            "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule.
+            "accumulate" and "ema" still apply.
         seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting
             "seed" on. The result is that of `sweep(.., over={"seed": ..})`, which describes what it supports.
 
@@ -222,7 +222,8 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
     if own_optimizer is not None:
-        identity |= {"optimizer": program_identity(partial(_first_update, own_optimizer), params, params)}
+        first_update = partial(_first_update, own_optimizer)
+        identity |= {"optimizer": program_identity(first_update, params, params, jax.ShapeDtypeStruct((), jnp.float32))}
     constant = own_optimizer is not None or moves_constant_parameters(config)
     trainable = trainable_params(model, params, state, batch["image"]) if constant else None
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable, own_optimizer)
@@ -275,9 +276,11 @@ def _check_own_optimizer(optimizer: Any, config: Config) -> None:
             )
 
 
-def _first_update(optimizer: optax.GradientTransformation, gradient: Params, params: Params) -> Any:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax relies on promotion
-        return optimizer.update(gradient, optimizer.init(params), params)
+def _first_update(optimizer: optax.GradientTransformation, gradient: Params, params: Params, loss: jax.Array) -> Any:
+    """The update of a step, see `make_step`."""
+    update = optax.with_extra_args_support(optimizer).update
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return update(gradient, optimizer.init(params), params, value=loss, grad=gradient, value_fn=lambda params: loss)
 
 
 def _check_seeds(seeds: int, callbacks: Any, start: Any, optimizer: Any) -> None:

@@ -344,13 +344,13 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
     def init(params):
         return EmaState(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, inner = optimizer.update(updates, state.inner, params)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        updates, inner = optax.with_extra_args_support(optimizer).update(updates, state.inner, params, **extra)
         weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
         ema: Any = optax.incremental_update(optax.apply_updates(params, updates), state.ema, weight)
         return updates, EmaState(state.count + 1, inner, ema)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def ema_params(opt_state: Any) -> Params | None:

@@ -80,8 +80,8 @@ def make_step(
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`.
-        optimizer: an optax gradient transformation that needs only gradients and parameters (`optax.lbfgs` and
-            `optax.contrib.reduce_on_plateau` also need the loss).
+        optimizer: an optax gradient transformation. Those that need the loss, such as `optax.lbfgs` and
+            `optax.contrib.reduce_on_plateau`, get it of the batch: `value`, and `value_fn` of other parameters.
 
     Raises:
         TypeError: if `loss_fn` is a model, or `optimizer` is not an optimizer.
@@ -99,19 +99,22 @@ def make_step(
     """
     check_loss("make_step", loss_fn)
     check_transformation("make_step", optimizer)
+    update = optax.with_extra_args_support(optimizer).update
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count, params, state, opt_state, key = train_state
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (state, metrics)), gradient = grad_fn(
-            params, state, batch, train=True, key=jax.random.fold_in(key, count)
-        )
+
+        def batch_loss(params):
+            return loss_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
+
+        (loss, (new_state, metrics)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(params)
         metrics = {"loss": loss} | metrics
+        extra = {"value": loss, "grad": gradient, "value_fn": lambda params: batch_loss(params)[0]}
         # optax relies on promotion, even if the user has configured JAX to reject it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            updates, opt_state = update(gradient, opt_state, params, **extra)
             new = optax.apply_updates(params, updates)
-        return train_state._replace(step=count + 1, params=new, state=state, opt_state=opt_state), metrics
+        return train_state._replace(step=count + 1, params=new, state=new_state, opt_state=opt_state), metrics
 
     return jit(step, donate_argnums=0)
 
