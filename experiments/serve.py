@@ -151,7 +151,9 @@ def main(config):
         address = f"[{host}]" if ":" in host else host
         port = listener.getsockname()[1]  # the system chooses one for port=0
         print(f"http://{address}:{port} on {jax.default_backend()}: {', '.join(program.classes)}", flush=True)
-        uvicorn.Server(uvicorn.Config(application(program, config), log_level="warning")).run(sockets=[listener])
+        # uvicorn's own logging would close the handlers of other packages.
+        options = uvicorn.Config(application(program, config), log_level="warning", log_config=None)
+        uvicorn.Server(options).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -145,6 +145,17 @@ def test_cutout():
     assert covered.min() > 0  # the corners, too
 
 
+def test_random_erasing_has_the_given_ratio_and_fills_with_noise():
+    change = augment.random_erasing(1.0, area=(0.25, 0.25), ratio=(4, 4))
+    y = np.asarray(change(jax.random.key(0), jnp.full((32, 32, 1), 2.0), When()))[..., 0]
+    rows, columns = np.nonzero(y != 2)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (32, 8, 256)  # height / width
+    noise = y[y != 2]
+    assert 0 <= noise.min() < 0.1
+    assert 0.9 < noise.max() < 1
+    assert noise.std() > 0.2
+
+
 def test_random_erasing():
     image = jnp.full((16, 20, 3), 2.0)  # outside of the noise's range
     areas, ratios = [], []

@@ -159,7 +159,13 @@ def test_depthwise(spatial, multiplier, options):
 
 @pytest.mark.parametrize(
     ("spatial", "options"),
-    [((8,), {"multiplier": 2}), ((6, 5), {"stride": 2}), ((4, 4, 3), {"dilation": 2, "bias": False})],
+    [
+        ((8,), {"multiplier": 2}),
+        ((6, 5), {"stride": 2}),
+        ((4, 4, 3), {"dilation": 2, "bias": False}),
+        ((6, 5), {"padding": ((1, 2), (0, 1)), "padding_mode": "reflect"}),
+        ((6, 5), {"padding": "VALID"}),
+    ],
 )
 def test_separable(spatial, options):
     x, rank, inner = draw(2, *spatial, 3), len(spatial), 3 * options.get("multiplier", 1)
@@ -172,7 +178,8 @@ def test_separable(spatial, options):
         bias = np.zeros(4)
         del params["pointwise"]["bias"]
     depth = params["depthwise"] | {"bias": np.zeros(inner)}
-    middle = expected(depth, x, options.get("stride", 1), "SAME", options.get("dilation", 1), 3)
+    want = [options.get(name, default) for name, default in (("stride", 1), ("padding", "SAME"), ("dilation", 1))]
+    middle = expected(depth, x, *want, 3, options.get("padding_mode", "zeros"))
     point = params["pointwise"]["kernel"].reshape(inner, 4)
     oracle.assert_close(run(jaxcnn.separable_conv(4, **options), params, x), middle @ point.astype(np.float64) + bias)
 
@@ -412,3 +419,24 @@ def test_gradient_of_patches_of_an_empty_batch(size):
     params, _ = layer.init(jax.random.key(0), x)
     gradient = jax.grad(lambda params: run(layer, params, x).sum())(params)
     np.testing.assert_array_equal(gradient["kernel"], np.zeros((size, size, 3, 16)))
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (jaxcnn.conv, 1),
+        (jaxcnn.conv_transpose, 1),
+        (jaxcnn.dense, 1),
+        (jaxcnn.separable_conv, 2),
+        (lambda features, **inits: jaxcnn.depthwise_conv(**inits), 1),
+    ],
+    ids=["conv", "conv_transpose", "dense", "separable_conv", "depthwise_conv"],
+)
+def test_initializers_of_ones_own(make, count):
+    constant = jax.nn.initializers.constant
+    layer = make(4, kernel_init=constant(2.0), bias_init=constant(3.0))
+    params, _ = layer.init(jax.random.key(0), jnp.zeros((1, 5, 5, 4)))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    assert len(leaves) == count + 1
+    for path, leaf in leaves:
+        np.testing.assert_array_equal(leaf, 3 if path[-1].key == "bias" else 2)

@@ -87,6 +87,11 @@ def test_smoothing_does_not_shift_the_curve():
     assert np.gradient(smoothed).argmin() in (29, 30)
 
 
+def test_losses_that_do_not_fall():
+    with pytest.raises(ValueError, match="the loss does not fall; try a smaller low"):
+        _steepest(np.geomspace(1e-3, 1, 10), np.arange(10.0))
+
+
 def test_steepest():
     rates = np.geomspace(1e-3, 1, 7)
     assert _steepest(rates, np.array([5.0, 4.9, 4.0, 2.0, 1.0, 1.5, 0.9 + 3])) == rates[3]

@@ -392,6 +392,12 @@ def test_reduce_on_plateau_gets_the_loss(ema, tmp_path):
     assert float(state.scale) == 0.5**11  # of 12 steps, no loss but the first is an improvement of 100
 
 
+def test_optimizers_that_need_the_loss_cannot_accumulate(tmp_path):
+    run = train.Run("fit", {}, folder=tmp_path)
+    with pytest.raises(train.ConfigError, match=r"accumulate must be 1: the optimizer needs the loss .*'value'"):
+        train.fit(LINEAR, FEW, config=QUICK | {"accumulate": 2}, optimizer=optax.lbfgs(), run=run)
+
+
 def test_lbfgs_searches_along_lines(tmp_path):
     few = data.Dataset(FEW.images[:32], FEW.labels[:32], FEW.classes)
 

@@ -81,6 +81,15 @@ def test_a_damaged_program(tmp_path):
         _program.load_program(str(tmp_path))
 
 
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as each:
+            each.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def served(program, *settings):
     """Yield a function that sends a request and returns (status, answer)."""
@@ -131,7 +140,27 @@ def test_server_answers_many_requests(run):
         assert list(found) == [CLASSES[at] for at in np.argsort(-expected)]
         np.testing.assert_allclose([found[name] for name in CLASSES], expected, rtol=1e-5)
     assert set(sizes) == {(4, 6, 4, 3)}  # one compilation
-    assert len(sizes) <= 30
+
+
+def test_waiting_images_fill_batches():
+    sizes = []
+
+    def predict(images):
+        means = images.mean((1, 2, 3))
+        sizes.append(np.count_nonzero(means))
+        return means
+
+    async def answers():
+        batcher = serve.Batcher(predict, 4, 10)
+        waiting = [asyncio.create_task(batcher(np.full((2, 2, 1), value, np.uint8))) for value in range(1, 11)]
+        await asyncio.sleep(0)  # all of them are in the queue before the first batch
+        worker = asyncio.create_task(batcher.run())
+        results = await asyncio.gather(*waiting)
+        worker.cancel()
+        return results
+
+    assert asyncio.run(answers()) == [*range(1, 11)]
+    assert sizes == [4, 4, 2]
 
 
 def test_server_refuses_bad_requests_and_goes_on(run):
@@ -152,6 +181,8 @@ def test_server_refuses_bad_requests_and_goes_on(run):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_address_is_printed(run, monkeypatch, capsys, host):
     uvicorn = pytest.importorskip("uvicorn")
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
     ports = []
     monkeypatch.setattr(
         uvicorn.Server, "run", lambda self, sockets: ports.extend(each.getsockname()[1] for each in sockets)

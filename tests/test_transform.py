@@ -79,6 +79,14 @@ def test_output_is_dropped_whole_or_scaled(drop, shape):
     pattern = kept[tuple(slice(0, n) for n in shape)]
     assert (kept == pattern).all()
     assert 0 < pattern.mean() < 1
+    for axis, length in enumerate(shape):
+        assert length == 1 or (pattern != pattern.take([0], axis)).any(), "it does not vary along this axis"
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.7])
+def test_standard_deviation_of_gaussian_dropout(rate):
+    y = cnn.gaussian_dropout(rate).apply({}, {}, jnp.full(100_000, 2.0), train=True, key=KEY)[0]
+    assert float(y.std()) == pytest.approx(2 * (rate / (1 - rate)) ** 0.5, rel=0.02)
 
 
 def test_nested_dropping_draws_twice():

@@ -127,7 +127,7 @@ def fit(
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
         optimizer: an optax optimizer that replaces the settings "optimizer", "schedule", "weight_decay" and
             "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule.
-            "accumulate" and "ema" still apply.
+            "accumulate" (unless the optimizer needs the loss) and "ema" still apply.
         seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting
             "seed" on. The result is that of `sweep(.., over={"seed": ..})`, which describes what it supports.
 
@@ -222,6 +222,8 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
     if own_optimizer is not None:
+        if config["accumulate"] > 1:
+            _check_needs_no_loss(own_optimizer, params)
         first_update = partial(_first_update, own_optimizer)
         identity |= {"optimizer": program_identity(first_update, params, params, jax.ShapeDtypeStruct((), jnp.float32))}
     constant = own_optimizer is not None or moves_constant_parameters(config)
@@ -281,6 +283,15 @@ def _first_update(optimizer: optax.GradientTransformation, gradient: Params, par
     update = optax.with_extra_args_support(optimizer).update
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return update(gradient, optimizer.init(params), params, value=loss, grad=gradient, value_fn=lambda params: loss)
+
+
+def _check_needs_no_loss(optimizer: optax.GradientTransformation, params: Params) -> None:
+    """Raise ConfigError if the update needs more than the gradient: a mean over steps has no loss of its own."""
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
+    except TypeError as error:
+        raise ConfigError(f"accumulate must be 1: the optimizer needs the loss of each step: {error}") from error
 
 
 def _check_seeds(seeds: int, callbacks: Any, start: Any, optimizer: Any) -> None:
