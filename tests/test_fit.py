@@ -89,6 +89,29 @@ def test_equals_a_hand_written_loop(tmp_path):
     assert int(fitted.train_state.step) == 12
 
 
+@pytest.mark.parametrize(
+    ("setting", "make"),
+    [
+        ({"mixup": 0.4}, lambda: cnn.mixup(cnn.cross_entropy(LINEAR), 0.4)),
+        ({"cutmix": 2.0}, lambda: cnn.cutmix(cnn.cross_entropy(LINEAR), 2.0)),
+        ({"label_smoothing": 0.3}, lambda: cnn.cross_entropy(LINEAR, label_smoothing=0.3)),
+    ],
+    ids=["mixup", "cutmix", "label smoothing"],
+)
+def test_settings_of_the_loss_equal_the_public_transforms(setting, make, tmp_path):
+    few = data.Dataset(FEW.images[:32], FEW.labels[:32], FEW.classes)
+    fitted = fit(tmp_path, train_data=few, epochs=1, optimizer={"learning_rate": 0.0}, **setting)
+    image = jax.ShapeDtypeStruct((32, 28, 28, 1), jnp.float32)
+    state = train.TrainState.create(LINEAR, optax.sgd(0.0), jax.random.key(0), image)
+    rows = jax.random.permutation(jax.random.fold_in(child_key(state.key, "order"), 0), 32)
+    batch = {"image": few.images[rows] / np.float32(255), "label": few.labels[rows]}
+    key = jax.random.fold_in(state.key, 0)
+    loss, _ = make()(state.params, state.state, batch, train=True, key=key)
+    assert fitted.history[0]["train"]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    plain, _ = cnn.cross_entropy(LINEAR)(state.params, state.state, batch, train=True, key=key)
+    assert float(plain) != pytest.approx(float(loss), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_results_are_reproducible_and_depend_on_the_seed(tmp_path):
     model = train_small.model()
