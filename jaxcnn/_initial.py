@@ -80,6 +80,7 @@ def _draw(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax
         values = values.astype(dtype, copy=False).reshape(shape)
         return jax.device_put(values, first.sharding if first.committed else None)
     blocks = lax.map(functools.partial(_blocks, key), _BLOCKS * jnp.arange(len(starts)))
+    blocks = lax.optimization_barrier(blocks)  # fused with what follows, some values would differ from those above
     return (std * blocks.ravel()[:size].reshape(shape)).astype(dtype)
 
 
