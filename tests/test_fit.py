@@ -938,8 +938,8 @@ def test_update_at_the_end_of_an_epoch_that_is_not_finite(seeds, tmp_path):
         result = start(seeds=seeds)
         assert all(run.nonfinite_step is not None for run in result.runs)
     else:
-        # After the update at the end of the epoch, or before: optax multiplies the infinite update by 0 until then, which
-        # is NaN unless the compiler turns the product into a selection.
+        # After the update at the end of the epoch, or before: optax multiplies the infinite update by 0 until then,
+        # which is NaN unless the compiler turns the product into a selection.
         with pytest.raises(train.NonFiniteError, match="kernel is not finite"):
             start()
         assert not checkpoint.steps(tmp_path / "checkpoints")

@@ -1,6 +1,7 @@
 """What the models are made of, where no other implementation says it."""
 
 import functools
+import inspect
 import pathlib
 
 import jax
@@ -294,6 +295,36 @@ def test_deeper_blocks_of_a_convnext_are_left_out_more_often():
     (_, found), _ = jax.jit(lambda x: probe.apply(params, state, x, train=True, key=jax.random.key(0)))(x)
     left_out = [(found[stage] == found[before]).all((1, 2, 3)).mean() for stage, before in inputs.items()]
     np.testing.assert_allclose(left_out, [0, 0.4, 0.8], atol=0.1)
+
+
+# Source: the constructors of torchvision 0.28.
+DROPOUT = {
+    0.0: "resnet18 resnext50_32x4d wide_resnet50_2 densenet121 shufflenet_v2_x1_0 regnet_x_400mf convnext_tiny r3d_18",
+    0.1: "fcn_resnet50",
+    0.2: "efficientnet_b0 efficientnet_b1 efficientnet_v2_s googlenet mnasnet1_0 mobilenet_v2 mobilenet_v3_small s3d",
+    0.3: "efficientnet_b2 efficientnet_b3 efficientnet_v2_m",
+    0.4: "efficientnet_b4 efficientnet_b5 efficientnet_v2_l",
+    0.5: "alexnet vgg11 vgg16_bn squeezenet1_1 inception_v3 efficientnet_b6 efficientnet_b7 deeplabv3_resnet50",
+}
+DROP_PATH = {
+    0.1: "convnext_tiny",
+    0.2: "efficientnet_b0 efficientnet_b7 efficientnet_v2_l",
+    0.4: "convnext_small",
+    0.5: "convnext_base convnext_large",
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "rate"),
+    [
+        (argument, name, rate)
+        for argument, rates in (("dropout", DROPOUT), ("drop_path", DROP_PATH))
+        for rate, names in rates.items()
+        for name in names.split()
+    ],
+)
+def test_default_rates_are_those_of_torchvision(argument, name, rate):
+    assert inspect.signature(MODELS[name]).parameters[argument].default == rate
 
 
 def test_scales_of_a_convnext_start_near_zero():
