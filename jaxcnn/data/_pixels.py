@@ -9,13 +9,23 @@ _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in ITU-R BT.601
 
 
 def stretched(image: jax.Array) -> jax.Array:
-    """Rescale each channel to the range 0 to 1. A constant channel does not change."""
+    """image (H, W, C) -> (H, W, C): each channel rescaled to the range 0 to 1. A constant channel does not change.
+
+    Example:
+        >>> jaxcnn.data.augment.stretched(jnp.array([[[0.2], [0.3], [0.4]]])).ravel().round(2).tolist()
+        [0.0, 0.5, 1.0]
+    """
     low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
 
 
 def equalized(image: jax.Array) -> jax.Array:
-    """Equalize the histogram of each channel, in 256 levels."""
+    """image (H, W, C) in [0, 1] -> (H, W, C): the histogram of each channel equalized, in 256 levels.
+
+    Example:
+        >>> jaxcnn.data.augment.equalized(jnp.linspace(0, 1, 512).reshape(32, 16, 1) ** 2).mean().round(2).item()
+        0.5
+    """
 
     def channel(plane):
         level = jnp.round(plane * 255).astype(jnp.int32)
@@ -29,7 +39,14 @@ def equalized(image: jax.Array) -> jax.Array:
 
 
 def smoothed(image: jax.Array) -> jax.Array:
-    """Smooth with a 3 x 3 kernel with weight 5 in the center and 1 elsewhere. The border does not change."""
+    """image (H, W, C) -> (H, W, C): smoothed by a 3 x 3 kernel, 5 in the center and 1 elsewhere, over their sum.
+
+    The border does not change.
+
+    Example:
+        >>> jaxcnn.data.augment.smoothed(jnp.zeros((5, 5, 1)).at[2, 2].set(13))[1:4, 1:4, 0].astype(int).tolist()
+        [[1, 1, 1], [1, 5, 1], [1, 1, 1]]
+    """
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image

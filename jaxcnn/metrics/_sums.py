@@ -12,7 +12,12 @@ from jaxcnn.metrics._metric import ratio
 
 
 def add_sums(left: Any, right: Any) -> Any:
-    """The sums of two batches added: arrays by `+`, `Rows`, `Squares` and `Moments` by their own rules."""
+    """left + right, the sums of two batches: arrays by `+`, `Rows`, `Squares` and `Moments` by their own rules.
+
+    Example:
+        >>> jaxcnn.metrics.add_sums({"correct": 3, "count": 4}, {"correct": 2, "count": 2})
+        {'correct': 5, 'count': 6}
+    """
     return jax.tree.map(operator.add, left, right, is_leaf=lambda node: isinstance(node, Rows | Squares | Moments))
 
 

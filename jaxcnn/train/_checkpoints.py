@@ -1,6 +1,7 @@
 """The callbacks that save and restore checkpoints."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -26,15 +27,25 @@ class Checkpoints:
 
     Raises:
         ImportError: without Orbax, unless `keep` is 0.
+
+    Example:
+        >>> checkpoints = jaxcnn.train.callbacks.Checkpoints("runs/digits/checkpoints", keep=2)
+        >>> first, last = checkpoints.resume, checkpoints.save  # the callbacks
     """
 
     def __init__(
-        self, folder: pathlib.Path, *, keep: int, every: int, config: Config, check: Callable[[int, Config], None]
+        self,
+        folder: str | os.PathLike,
+        *,
+        keep: int,
+        every: int = 0,
+        config: Config | None = None,
+        check: Callable[[int, Config], None] | None = None,
     ):
         if keep:
             checkpoint.check_installed()
-        self.folder = folder.absolute()  # the program may change the working directory
-        self.keep, self.every, self.config, self.check = keep, every, config, check
+        self.folder = pathlib.Path(folder).absolute()  # the program may change the working directory
+        self.keep, self.every, self.config, self.check = keep, every, config or {}, check
         self.saved = -1  # the step of the last checkpoint
         self.rolls_back = False  # whether `save` saves the state before the first step, too, for `roll_back`
 
@@ -111,10 +122,18 @@ class Checkpoints:
 
 
 def signals(received_signal: Callable[[], int], checkpoints: Checkpoints) -> Callable[[Event], None]:
-    """Save a checkpoint and end the program after a signal. `received_signal` returns its number, or 0.
+    """Save a checkpoint and end the program after a signal.
+
+    Args:
+        received_signal: () -> the number of the signal, or 0.
+        checkpoints: those of the run.
 
     Raises:
         Interrupted: in all processes, if any of them received a signal.
+
+    Example:
+        >>> checkpoints = jaxcnn.train.callbacks.Checkpoints("runs/digits/checkpoints", keep=2)
+        >>> callback = jaxcnn.train.callbacks.signals(lambda: 0, checkpoints)
     """
 
     def callback(event):

@@ -1,5 +1,6 @@
 """The event that the training loop passes to callbacks."""
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -93,6 +94,10 @@ class Event:
         if self.run_or_none is None:
             raise ValueError("this callback needs a run; pass one to train.loop: run=train.Run(name, config)")
         return self.run_or_none
+
+    def busy(self, activity: str) -> contextlib.AbstractContextManager[None]:
+        """A context in which the run, if any, shows what is done."""
+        return self.run_or_none.busy(activity) if self.run_or_none else contextlib.nullcontext()
 
     @property
     def epoch(self) -> int:

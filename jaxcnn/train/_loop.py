@@ -1,6 +1,5 @@
 """The training loop: a generator that yields an event after each call of a compiled program of many steps."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -85,7 +84,7 @@ def loop(
         to_checkpoint = every - event.step % every if every else to_epoch_end
         count = all_gather(min(call_steps, to_epoch_end, to_checkpoint))[0]  # the same in all processes
         call_start = time.perf_counter()
-        with run.busy(activity) if run else contextlib.nullcontext():
+        with event.busy(activity):
             for batches, steps in feed(event.carry, event.step, count):
                 event.carry = advance(event.carry, batches, steps)
             event.step, nonfinite_leaf = int(event.carry.train_state.step), int(event.carry.nonfinite_leaf)

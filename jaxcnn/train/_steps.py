@@ -25,14 +25,23 @@ PARTIAL, REMOVED = ".partial", ".removed"
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
-    """The numbers of all steps in the folder, sorted. Damaged steps are included."""
+    """The numbers of all steps in the folder, sorted. Damaged steps are included.
+
+    Example:
+        >>> jaxcnn.train.checkpoint.steps("runs/none/checkpoints")
+        []
+    """
     folder = pathlib.Path(folder)
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if _is_step(name))
 
 
 def best(folder: str | os.PathLike) -> int | None:
-    """The step with the largest metric, the latest one of equals; None if no step has a finite metric."""
+    """The step in the folder with the largest metric, the latest of equals; None if no step has a finite metric.
+
+    Example:
+        >>> jaxcnn.train.checkpoint.best("runs/none/checkpoints")
+    """
     candidates = []
     for step, about in _readable(pathlib.Path(folder)).items():
         metric = about["metric"]

@@ -22,6 +22,22 @@ The order matters. `fit` calls its own callbacks and the user's in this order:
     progress         prints the progress
     report           writes the report from the logged records
     signals          ends the program after a signal, once everything is saved
+
+A training loop of your own calls those it needs:
+
+    >>> import optax
+    >>> from jaxcnn.train import callbacks
+    >>> model, optimizer = jaxcnn.dense(2), optax.sgd(0.1)
+    >>> loss_fn, train_data = jaxcnn.cross_entropy(model), (jnp.ones((8, 3)), jnp.zeros(8, int))
+    >>> source = jaxcnn.data.source(train_data, 4)
+    >>> train_state = jaxcnn.train.TrainState.create(model, optimizer, jax.random.key(0), source.spec["image"])
+    >>> evaluate = lambda params, state: jaxcnn.train.evaluate(loss_fn, params, state, train_data)
+    >>> called = [callbacks.evaluation(evaluate), callbacks.best("-loss"), callbacks.early_stopping(5)]
+    >>> for event in jaxcnn.train.loop(jaxcnn.train.make_step(loss_fn, optimizer), train_state, source, epochs=3):
+    ...     for callback in called:
+    ...         callback(event)
+    >>> event.note["best_epoch"]
+    3
 """
 
 import functools
@@ -78,6 +94,10 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback
 
     Raises:
         NonFiniteError: if a parameter is not finite after that.
+
+    Example:
+        >>> optimizer = jaxcnn.train.make_optimizer(jaxcnn.train.FIT | {"accumulate": 4}, 10, {"kernel": jnp.ones(2)})
+        >>> callback = jaxcnn.train.callbacks.accumulated(optimizer, 4)
     """
     apply = jit(functools.partial(checked_accumulated, optimizer, every), donate_argnums=0)
 
@@ -97,12 +117,16 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> Callback
 def evaluation(evaluate: Callable[[Params, State], dict[str, Any]]) -> Callback:
     """After each epoch, store the metrics that `evaluate(params, state)` returns in `event.record["test"]`.
 
-    Example: `callbacks.evaluation(lambda params, state: train.evaluate(loss_fn, params, state, test_data))`
+    Args:
+        evaluate: (params, state) -> {name: value}, such as a function that calls `train.evaluate`.
+
+    Example:
+        >>> callback = jaxcnn.train.callbacks.evaluation(lambda params, state: {"largest": params["kernel"].max()})
     """
 
     def callback(event):
         if event.kind == "epoch":
-            with event.run.busy("evaluating"):
+            with event.busy("evaluating"):
                 event.record["test"] = evaluate(event.params, event.state)
 
     return callback
@@ -118,6 +142,9 @@ def best(watch: str = "", *, restore: bool = False) -> Callback:
 
     Raises:
         ConfigError: after the first epoch, if the watched metric is an array.
+
+    Example:
+        >>> callback = jaxcnn.train.callbacks.best("-loss", restore=True)
     """
 
     def callback(event):
@@ -154,7 +181,11 @@ def metric_to_maximize(watch: str, metrics: Mapping[str, Any]) -> float | None:
 
 
 def early_stopping(patience: int) -> Callback:
-    """End training after `patience` consecutive epochs without a new best metric. Requires the callback `best`."""
+    """End training after `patience` consecutive epochs without a new best metric. Requires the callback `best`.
+
+    Example:
+        >>> called = [jaxcnn.train.callbacks.best("accuracy"), jaxcnn.train.callbacks.early_stopping(patience=5)]
+    """
 
     def callback(event):
         if event.kind in ("start", "epoch") and event.note["since_best"] >= patience:
@@ -173,6 +204,10 @@ def nonfinite(policy: str, checkpoints: Checkpoints) -> Callback:
 
     Raises:
         NonFiniteError: with "raise"; after too many skipped steps or rollbacks; or if an epoch has no finite step.
+
+    Example:
+        >>> checkpoints = jaxcnn.train.callbacks.Checkpoints("runs/digits/checkpoints", keep=2)
+        >>> callback = jaxcnn.train.callbacks.nonfinite("rollback", checkpoints)
     """
     checkpoints.rolls_back = policy == "rollback"
 
@@ -240,6 +275,8 @@ def tensorboard(folder: pathlib.Path) -> Callback:
 
     Raises:
         ImportError: without tensorboardX, `pip install 'jaxcnn[tb]'`.
+
+    Example: `train.fit(.., callbacks=[train.callbacks.tensorboard("runs/digits/tensorboard")])`
     """
     try:
         from tensorboardX import SummaryWriter

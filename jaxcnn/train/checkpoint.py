@@ -190,7 +190,12 @@ def restore(
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that results depend on."""
+    """The versions of Python and of the packages that results depend on.
+
+    Example:
+        >>> list(jaxcnn.train.checkpoint.versions())
+        ['python', 'jax', 'jaxlib', 'optax', 'numpy']
+    """
     packages = ("jax", "jaxlib", "optax", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
