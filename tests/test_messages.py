@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import jaxcnn
+from docs._public import public_names
 from jaxcnn import (
     as_layer,
     batch_norm,
@@ -1084,16 +1085,18 @@ def test_mistake(mistake, error, message):
     assert len(str(caught.value)) < 600, "a message is there to be read: no dump of arrays"
 
 
+NAMES_LAYERS = {jaxcnn.concatenate, jaxcnn.parallel, jaxcnn.serial}  # by keywords
 PUBLIC = [
-    pytest.param(value, id=f"{module.__name__}.{name}")
-    for module in (jaxcnn, jaxcnn.data, jaxcnn.explain, jaxcnn.models, jaxcnn.report, jaxcnn.train)
-    for name in module.__all__
-    if inspect.isfunction(value := getattr(module, name)) or value is jaxcnn.Layer
+    pytest.param(value, id=name)
+    for name, value in public_names().items()
+    if (inspect.isfunction(value) and value not in NAMES_LAYERS) or value is jaxcnn.Layer
 ]
 FIRST = {
     jaxcnn.jit: (abs,),
-    jaxcnn.parallel: (operator.add,),
     jaxcnn.models.backbone: ("resnet18",),
+    jaxcnn.weights.from_torch: ("resnet18", {}),
+    jaxcnn.weights.load: ("weights.npz",),
+    jaxcnn.weights.match: ("resnet18", {}),
 }  # what must be there before a keyword is looked at
 
 
@@ -1104,7 +1107,7 @@ def test_typo_in_a_keyword(function):
 
 
 def test_typo_covers_the_constructors():
-    assert len(PUBLIC) > 70
+    assert len(PUBLIC) > 300
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,14 @@ def load(path: str | os.PathLike, model: str | None = None, **options: Any) -> t
         WeightsError: if the file cannot be read or is damaged, is of another format (the message explains how to
             convert it), contains other Python objects (the message names the opcode or global), or does not fit the
             model, as in `from_torch`.
-        TypeError: if `path` is not a path.
+        TypeError: if `path` is not a path, or for options without a model.
         ImportError: if the package safetensors is not installed and the file needs it.
 
     Example: `params, state = jaxcnn.weights.load("resnet18.pth", "resnet18")`
     """
     path = _file_to_read("load: path", path)
+    if model is None and options:
+        raise TypeError(f"load: {', '.join(options)}: options of a model need its name, load(path, model, ..)")
     if model is not None and options.get("padding") != "tensorflow":
         _require_no_lookalike(path, model)
     arrays, metadata = _read(path)
