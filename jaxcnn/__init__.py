@@ -1,6 +1,7 @@
 """Convolutional networks as pairs of pure functions on JAX."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn._activation import prelu as prelu
@@ -222,7 +223,11 @@ def __getattr__(name: str) -> Any:
     """Import a sub-package at its first use. All of them take several times as long to import as the layers."""
     if name in __all__:
         return importlib.import_module(f"jaxcnn.{name}")
-    raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+    message = f"module 'jaxcnn' has no attribute {name!r}"
+    activations = importlib.import_module("jax.nn")
+    if not name.startswith("_") and hasattr(activations, name):
+        message += f"; activation functions are those of JAX: jax.nn.{name}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])  # Python adds a similar name, if there is one
 
 
 def __dir__() -> list[str]:

@@ -865,6 +865,12 @@ COMPOSITION = table(
         r"l2",
     ),
     ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
+    (
+        "jaxcnn.relu",
+        lambda: jaxcnn.relu,
+        AttributeError,
+        r"'relu'; .* those of JAX: jax\.nn\.relu",
+    ),
     ("called flatten", lambda: serial(flatten()), TypeError, r"flatten\(\) missing .*'x'"),
     (
         "a list as kernel",
@@ -1104,6 +1110,12 @@ FIRST = {
 def test_typo_in_a_keyword(function):
     with pytest.raises(TypeError, match="typo"):
         function(*FIRST.get(function, ()), typo=1)
+
+
+def test_misspelled_name_is_an_error_for_which_python_suggests_a_name():
+    with pytest.raises(AttributeError, match=r"^module 'jaxcnn' has no attribute 'batchnorm'$") as caught:
+        operator.attrgetter("batchnorm")(jaxcnn)
+    assert (caught.value.name, caught.value.obj) == ("batchnorm", jaxcnn)
 
 
 def test_typo_covers_the_constructors():
