@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import resource
 import shutil
 import weakref
@@ -398,9 +399,9 @@ def test_learning_rates_by_path_and_resume(tmp_path):
     assert (tmp_path / "a" / "checkpoints" / "12").exists()
     shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
     same(fit(1e-2, 2, "a").params, fitted.params)
-    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n  optimizer: same operations"):
+    with pytest.raises(train.ConfigError, match=r"different model, optimizer or .*\n  optimizer: same operations"):
         fit(1e-3, 2, "a")
-    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n  optimizer: .* -> 0"):
+    with pytest.raises(train.ConfigError, match=r"different model, optimizer or .*\n  optimizer: .* -> 0"):
         train.fit(net, FEW, config={"epochs": 2, "batch_size": 32}, run=train.Run("fit", {}, folder=tmp_path / "a"))
 
 
@@ -466,6 +467,78 @@ def test_settings_that_an_own_optimizer_replaces(setting):
         train.ConfigError, match=f"^{next(iter(setting))} has no effect together with the argument optimizer"
     ):
         train.fit(LINEAR, FEW, config=setting, optimizer=optax.sgd(0.1))
+
+
+def test_own_augmentation_equals_that_of_the_config(tmp_path):
+    by_name = train.fit(
+        LINEAR,
+        FEW,
+        config=QUICK | {"augment": [["translate", 2], "flip"]},
+        run=train.Run("a", {}, folder=tmp_path / "a"),
+    )
+    augmentation = data.augment.compose(data.augment.translate(2), data.augment.flip())
+    own = train.fit(LINEAR, FEW, config=QUICK, augmentation=augmentation, run=train.Run("b", {}, folder=tmp_path / "b"))
+    same(by_name.params, own.params)
+
+
+def test_own_augmentation_gets_rows_and_epochs_and_resumes_only_with_itself(tmp_path):
+    def fit(factor, name, **options):
+        def augmentation(key, batch, when):
+            known = (when.index[:, None, None, None] < len(FEW.images)) & (batch["image"] <= 1)
+            label = jnp.where(when.epoch == 0, 0, batch["label"])
+            return batch | {"image": jnp.where(known, factor * batch["image"], jnp.nan), "label": label}
+
+        run = train.Run("fit", {}, folder=tmp_path / name)
+        config = {"epochs": 2, "batch_size": 32} | options
+        return train.fit(LINEAR, FEW, config=config, augmentation=augmentation, run=run)
+
+    zeros = {"image": FEW.images, "label": np.zeros_like(FEW.labels)}
+    run = train.Run("fit", {}, folder=tmp_path / "zeros")
+    of_zeros = train.fit(LINEAR, zeros, config={"epochs": 1, "batch_size": 32}, run=run)
+    same(fit(1.0, "one", epochs=1).params, of_zeros.params)
+    whole = fit(0.5, "a")
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
+    same(fit(0.5, "a").params, whole.params)
+    with pytest.raises(train.ConfigError, match=r"different model, optimizer or .*\n  augmentation: same operations"):
+        fit(0.25, "a")
+    run = train.Run("fit", {}, folder=tmp_path / "a")
+    with pytest.raises(train.ConfigError, match=r"different model, optimizer or .*\n  augmentation: .* -> 0"):
+        train.fit(LINEAR, FEW, config={"epochs": 2, "batch_size": 32}, run=run)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "setting", "error", "message"),
+    [
+        ("flip", {}, TypeError, "augmentation must be callable, such as augment.compose.*got 'flip'"),
+        (
+            data.augment.compose(),
+            {"augment": ["flip"]},
+            train.ConfigError,
+            "augment has no effect .* augmentation of fit",
+        ),
+        (data.augment.compose(), {"augment_labels": False}, train.ConfigError, "augment_labels has no effect"),
+        (data.augment.compose(), {"label_fill": [255]}, train.ConfigError, "label_fill has no effect"),
+        (lambda key, batch, when: batch["image"], {}, ValueError, r"must return a batch .* 'label': \(32,\)}, got "),
+        (
+            lambda key, batch, when: batch | {"image": batch["image"][:, 2:]},
+            {},
+            ValueError,
+            r"'image': \(32, 28, 28, 1\).* got \{'image': \(32, 26, 28, 1\)",
+        ),
+        (
+            data.augment.brightness(0.5),
+            {},
+            Exception,
+            r"augmentation of fit, \(key, batch, when\) -> batch; data.augment",
+        ),
+        (lambda key, batch: batch, {}, TypeError, r"augmentation of fit, \(key, batch, when\) -> batch; data.augment"),
+    ],
+)
+def test_errors_of_an_own_augmentation(augmentation, setting, error, message, tmp_path):
+    run = train.Run("fit", {}, folder=tmp_path)
+    with pytest.raises(error) as caught:
+        train.fit(LINEAR, FEW, config=QUICK | setting, augmentation=augmentation, run=run)
+    assert re.search(message, "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])]))
 
 
 def poisoned(where=5):
@@ -572,7 +645,7 @@ def test_resumes(tmp_path):
     other = data.Dataset(FEW.images[::-1].copy(), FEW.labels, FEW.classes)
     with pytest.raises(train.ConfigError, match="data: was"):
         fit(tmp_path, train_small.model(), train_data=other, eval_data=TEST_DATA, name="part", **config)
-    with pytest.raises(train.ConfigError, match=r"different model or optimizer; .*\n.*model in training: .* -> "):
+    with pytest.raises(train.ConfigError, match=r"different model, optimizer or .*.*\n.*model in training: .* -> "):
         fit(tmp_path, LINEAR, eval_data=TEST_DATA, name="part", **config)
 
 
@@ -623,7 +696,7 @@ def test_resumes(tmp_path):
         ({"optimizer.learning_rate": 0.1}, r"settings are nested: write \{\"optimizer\": \{\"learning_rate\": ..\}\}$"),
         (
             {"augment": [lambda key, image: image]},
-            r"augment\[0\] must be a name .*pass your own functions to train\.loop",
+            r"augment\[0\] must be a name .*pass your own functions as fit\(",
         ),
         ({"augment": [["translate", 1]], "label_fill": [10**400]}, "label_fill must be a number"),
         (

@@ -45,7 +45,7 @@ OTHERS = {
 def test_another_model_is_refused(tmp_path, name):
     net, message = OTHERS[name]
     fit(tmp_path)
-    with pytest.raises(train.ConfigError, match=f"different model or optimizer; (.|\n)*{message}"):
+    with pytest.raises(train.ConfigError, match=f"different model, optimizer or augmentation; (.|\n)*{message}"):
         fit(tmp_path, net())
     fit(tmp_path)  # the same program in another Python object: nothing is left to do
 

@@ -18,7 +18,7 @@ from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._inputs import checked_sources, sources
 from jaxcnn.train._many_steps import augmented, rows_of_step
-from jaxcnn.train._recipe import FIT, Loss, augmentation, resolve, training_loss
+from jaxcnn.train._recipe import FIT, Loss, augmentation_of, resolve, training_loss
 from jaxcnn.train._sweep_programs import programs
 from jaxcnn.train._sweep_space import Space
 
@@ -103,7 +103,7 @@ def find_learning_rate(
     source, _ = checked_sources(source, None, loss_fn, params, state, config, print)
     of_run = programs(space, source, params, state, loss, {})
     rates = np.geomspace(low, high, steps).astype(np.float32)
-    augment_batch = augmentation(config)
+    augment_batch = augmentation_of(config)
 
     @jit
     def losses(arrays):

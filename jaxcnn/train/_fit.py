@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, overload
 
 import jax
@@ -15,7 +14,7 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._cross_entropy import cross_entropy
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer
-from jaxcnn._loss import inputs
+from jaxcnn._loss import Batch, inputs
 from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._trainable import trainable_params
 from jaxcnn._transform import cast
@@ -25,7 +24,7 @@ from jaxcnn.data._source import as_batch
 from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
 from jaxcnn.train._batch import evaluation_batch, scale_bytes
-from jaxcnn.train._config import Config, ConfigError
+from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, reject_different_run, start_identity
@@ -33,10 +32,10 @@ from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
 from jaxcnn.train._optimizer import check_schedule, make_optimizer
+from jaxcnn.train._own import checked_augmentation, optimizer_identity, reject_replaced
 from jaxcnn.train._recipe import (
     FIT,
     Loss,
-    augmentation,
     loss_of,
     moves_constant_parameters,
     resolve,
@@ -64,6 +63,7 @@ def fit(
     run: Run | None = None,
     start: tuple[Params, State] | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    augmentation: Callable[..., Batch] | None = None,
     seeds: None = None,
 ) -> FitResult: ...
 
@@ -94,6 +94,7 @@ def fit(
     run: Run | None = None,
     start: tuple[Params, State] | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    augmentation: Callable[..., Batch] | None = None,
     seeds: int | None = None,
 ) -> FitResult | SweepResult:
     """Train a model, evaluate it after each epoch, and save checkpoints from which training can resume.
@@ -128,17 +129,20 @@ def fit(
         optimizer: an optax optimizer that replaces the settings "optimizer", "schedule", "weight_decay" and
             "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule.
             "accumulate" (unless the optimizer needs the loss) and "ema" still apply.
+        augmentation: (key, batch, when) -> batch, as returned by `data.augment.compose`, for augmentations of your own.
+            Its batches have images from 0 to 1. It replaces the settings "augment", "augment_labels" and "label_fill".
         seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting
             "seed" on. The result is that of `sweep(.., over={"seed": ..})`, which describes what it supports.
 
     Raises:
-        TypeError: if the loss or a callback is not callable, a metric is not a `Metric`, or `run`, `start` or
-            `optimizer` is of another type.
+        TypeError: if the loss, the augmentation or a callback is not callable, a metric is not a `Metric`, or `run`,
+            `start` or `optimizer` is of another type.
         ConfigError: for an unknown or invalid setting, or if the checkpoints in the folder have a different config,
-            model, optimizer or data; for settings that `optimizer` replaces.
+            model, optimizer, augmentation or data; for settings that `optimizer` or `augmentation` replaces.
         ValueError: for data that do not fit the model: lengths, labels, non-finite values (unless "on_nonfinite"
-            handles them), or training and evaluation images with different ranges; for seeds below 1, or seeds
-            together with callbacks, start or optimizer; inside `jax.set_mesh`, because `fit` has a mesh of its own.
+            handles them), or training and evaluation images with different ranges; for an augmentation that changes
+            shapes; for seeds below 1, or seeds together with callbacks, start, optimizer or augmentation; inside
+            `jax.set_mesh`, because `fit` has a mesh of its own.
         NonFiniteError: for a loss, parameter or optimizer state that is not finite, unless "on_nonfinite" handles it.
         CheckpointError: if a checkpoint cannot be written, no existing checkpoint can be read, or another `fit` is
             writing to the folder.
@@ -185,9 +189,16 @@ def fit(
     config = resolve(config or {})
     check_schedule(config)
     if optimizer is not None:
-        _check_own_optimizer(optimizer, config)
+        check_transformation("fit", optimizer)
+        reject_replaced(config, "optimizer", ("optimizer", "schedule", "weight_decay", "clip_norm"))
+    if augmentation is not None:
+        if not is_function(augmentation):
+            raise TypeError(
+                f"augmentation must be callable, such as augment.compose(..), got {short_repr(augmentation)}"
+            )
+        reject_replaced(config, "augmentation", ("augment", "augment_labels", "label_fill"))
     if seeds is not None:
-        _check_seeds(seeds, callbacks, start, optimizer)
+        _check_seeds(seeds, callbacks=callbacks, start=start, optimizer=optimizer, augmentation=augmentation)
         over = {"seed": range(config["seed"], config["seed"] + seeds)}
         return sweep(
             model, train_data, over=over, eval_data=eval_data, loss=loss, metrics=metrics, config=config, run=run
@@ -196,14 +207,36 @@ def fit(
     run = run or Run("fit", config)
     with run.locked():
         fitted = _fit(
-            as_layer(model), train_data, eval_data, loss, metrics or {}, callbacks, config, run, start, optimizer
+            as_layer(model),
+            train_data,
+            eval_data,
+            loss,
+            metrics or {},
+            callbacks,
+            config,
+            run,
+            start,
+            optimizer,
+            augmentation,
         )
     if new_run:  # the caller has not seen its folder
         run.say(f"results in {run.folder}{', with report.html' if config['report'] else ''}")
     return fitted
 
 
-def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, run, start, own_optimizer) -> FitResult:
+def _fit(
+    model: Layer,
+    train_data,
+    eval_data,
+    loss,
+    metrics,
+    callbacks,
+    config,
+    run,
+    start,
+    own_optimizer,
+    own_augmentation,
+) -> FitResult:
     report_data = as_batch(train_data if eval_data is None else eval_data)  # keeps the class names
     train_source, eval_source = sources(train_data, eval_data, config)
     if config["dtype"] == "bfloat16":
@@ -212,20 +245,13 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, train_source.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
-    augment_batch = augmentation(config)
-    if augment_batch:
-        try:  # outside of the compiled function: a short traceback
-            jax.eval_shape(augment_batch, key, batch)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"augment: {error}") from error
+    augment_batch, own_programs = checked_augmentation(own_augmentation, config, key, batch)
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
     identity |= {"start": start_identity(start)}
     if own_optimizer is not None:
-        if config["accumulate"] > 1:
-            _check_needs_no_loss(own_optimizer, params)
-        first_update = partial(_first_update, own_optimizer)
-        identity |= {"optimizer": program_identity(first_update, params, params, jax.ShapeDtypeStruct((), jnp.float32))}
+        own_programs |= optimizer_identity(own_optimizer, config, params)
+    identity |= own_programs
     constant = own_optimizer is not None or moves_constant_parameters(config)
     trainable = trainable_params(model, params, state, batch["image"]) if constant else None
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable, own_optimizer)
@@ -269,35 +295,10 @@ def _fit(model: Layer, train_data, eval_data, loss, metrics, callbacks, config, 
     return result(event, run)
 
 
-def _check_own_optimizer(optimizer: Any, config: Config) -> None:
-    check_transformation("fit", optimizer)
-    for name in ("optimizer", "schedule", "weight_decay", "clip_norm"):
-        if config[name] != FIT[name]:
-            raise ConfigError(
-                f"{name} has no effect together with the argument optimizer of fit; add it to the optimizer, by optax"
-            )
-
-
-def _first_update(optimizer: optax.GradientTransformation, gradient: Params, params: Params, loss: jax.Array) -> Any:
-    """The update of a step, see `make_step`."""
-    update = optax.with_extra_args_support(optimizer).update
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return update(gradient, optimizer.init(params), params, value=loss, grad=gradient, value_fn=lambda params: loss)
-
-
-def _check_needs_no_loss(optimizer: optax.GradientTransformation, params: Params) -> None:
-    """Raise ConfigError if the update needs more than the gradient: a mean over steps has no loss of its own."""
-    try:
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
-    except TypeError as error:
-        raise ConfigError(f"accumulate must be 1: the optimizer needs the loss of each step: {error}") from error
-
-
-def _check_seeds(seeds: int, callbacks: Any, start: Any, optimizer: Any) -> None:
+def _check_seeds(seeds: int, **unsupported: Any) -> None:
     if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"seeds must be an integer of at least 1, the number of networks, got {seeds!r}")
-    for name, given in (("callbacks", callbacks), ("start", start), ("optimizer", optimizer)):
+    for name, given in unsupported.items():
         if given:
             raise ValueError(
                 f"{name}: fit with seeds={seeds} trains all networks in one program, without {name}; call fit per seed"

@@ -75,7 +75,7 @@ def reject_different_run(
     """Reject a checkpoint of a different run, see `difference`. Report packages with different versions.
 
     Raises:
-        ConfigError: for different settings, data, model or optimizer.
+        ConfigError: for different settings, data, model, optimizer or augmentation.
     """
     saved = about["config"] or {}
     if lines := difference(saved, current, defaults, more_epochs):
@@ -84,7 +84,7 @@ def reject_different_run(
     programs = program_difference(saved, current)
     if programs and "jax" not in " ".join(packages):
         raise ConfigError(
-            f"{path} was saved with a different model or optimizer; use the same, or a new folder:\n"
+            f"{path} was saved with a different model, optimizer or augmentation; use the same, or a new folder:\n"
             + "\n".join(programs)
         )
     if packages:
@@ -98,9 +98,10 @@ def version_difference(saved: dict[str, str]) -> list[str]:
 
 
 def program_difference(saved: Config, current: Config) -> list[str]:
-    """One line per program that differs: the model in training and evaluation, and `fit(optimizer=..)`."""
+    """One line per program that differs: the model in training and evaluation, and functions passed to `fit`."""
     lines = []
-    names = {"training": "model in training", "evaluation": "model in evaluation", "optimizer": "optimizer"}
+    names = {"training": "model in training", "evaluation": "model in evaluation"}
+    names |= {name: name for name in ("optimizer", "augmentation")}
     for part, name in names.items():
         before, now = saved.get(part, {}), current.get(part, {})
         if before.get("hash") == now.get("hash"):

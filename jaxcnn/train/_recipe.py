@@ -133,13 +133,13 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
     return with_loss
 
 
-def augmentation(config: Config) -> Callable[..., Batch] | None:
+def augmentation_of(config: Config) -> Callable[..., Batch] | None:
     """The composed augmentation of batches in the config; None if it has none."""
     parts = []
     for i, entry in enumerate(config["augment"]):
         name, *arguments = entry if isinstance(entry, list) and entry else [entry]
         if not isinstance(name, str):
-            own = "; pass your own functions to train.loop(augmentation=augment.compose(..))" if callable(name) else ""
+            own = "; pass your own functions as fit(augmentation=augment.compose(..))" if callable(name) else ""
             raise ConfigError(
                 f"augment[{i}] must be a name or a list [name, argument, ...], got {short_repr(entry)}{own}"
             )
@@ -266,7 +266,7 @@ def resolve(config: Config) -> Config:
     """
     config = merge(FIT, config)
     check(config)
-    augmentation(config)
+    augmentation_of(config)
     return config
 
 

@@ -21,7 +21,7 @@ from jaxcnn.train._evaluate import measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
 from jaxcnn.train._optimizer import checked_accumulated, ema_params, make_optimizer
-from jaxcnn.train._recipe import Loss, augmentation, loss_of, training_loss, with_loss_as_metric
+from jaxcnn.train._recipe import Loss, augmentation_of, loss_of, training_loss, with_loss_as_metric
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep_space import Space, Values
 from jaxcnn.train._tta import with_tta
@@ -71,7 +71,7 @@ def programs(
 
     def train_epoch(values, carry, arrays, epoch):
         _, config, optimizer = parts(values)
-        update = carry_update(functools.partial(step, values), augmentation(config), 0)
+        update = carry_update(functools.partial(step, values), augmentation_of(config), 0)
         order = source.order(carry.train_state.key, epoch)
 
         def body(carry, _):
