@@ -41,6 +41,8 @@ def prelu(*, slope: float = 0.25) -> Layer:
     def fn(params, x):
         x = as_floating(x, "prelu")
         scale = get_param("prelu", params, "scale", x.shape[-1:], x)
-        return jnp.where(x > 0, x, broadcast(scale.astype(x.dtype), x) * x)
+        positive = x > 0
+        negative_part = jnp.where(positive, 0, x)  # an infinite x must not give the scale the gradient 0 * inf
+        return jnp.where(positive, x, broadcast(scale.astype(x.dtype), x) * negative_part)
 
     return stateless(init, fn)

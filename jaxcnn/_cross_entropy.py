@@ -68,6 +68,8 @@ def cross_entropy(
     weights = None if class_weight is None else class_or_label_weights("cross_entropy: class_weight", class_weight)
     if weights is not None and (weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError(f"cross_entropy: class_weight must have one finite number >= 0 per class, got {class_weight}")
+    if weights is not None and weights.any():
+        weights = weights / weights.max()  # the same mean, without overflow or underflow
 
     def loss(logits, target, counted, weight, train):
         classes = logits[0].shape[-1]

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxcnn._arguments import has_spec, is_function, short_repr
 from jaxcnn._layer import Layer, Params, State, as_layer, readable, spec_of
+from jaxcnn._numeric import divisor
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, check_not_masked, check_wide_integers, first_true, is_concrete, with_check
 
@@ -200,7 +201,10 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Arra
     """
     if weight is None and counted is None:
         return values.sum() / max(values.size, 1)
-    per_example = jnp.ones(len(values), values.dtype) if weight is None else weight.astype(values.dtype)
+    if weight is None:
+        per_example = jnp.ones(len(values), values.dtype)
+    else:  # relative to the largest weight: the same mean, without overflow or underflow
+        per_example = (weight / divisor(weight.max(initial=0))).astype(values.dtype)
     counted = jnp.ones_like(values) if counted is None else counted.astype(values.dtype)
     rest = tuple(range(1, values.ndim))
     total = per_example @ counted.sum(rest)

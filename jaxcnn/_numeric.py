@@ -43,7 +43,7 @@ def norm(x: jax.Array, axes: tuple[int, ...], p: float = 2) -> jax.Array:
     x is first divided by its largest magnitude: squares of 1e25 overflow, and those of 1e-25 underflow.
     """
     largest = jnp.abs(x).max(axes, keepdims=True)
-    scale = _divisor(largest)
+    scale = divisor(largest)
     scaled = (x if p % 2 == 0 else absolute(x)) / scale
     if p > 2:  # the largest numbers are up to 4 times the scale: their powers could overflow
         excess = lax.stop_gradient(jnp.clip(largest / scale, 1, 4))
@@ -65,7 +65,7 @@ def scale_to_unit_max(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.
     Magnitudes below 1e-30 are not scaled, as their gradient, with a factor 1 / max |x|, would overflow.
     """
     largest = jnp.abs(x).max(axes, keepdims=True)
-    return x / _divisor(jnp.where(largest < 1e-30, 0, largest))
+    return x / divisor(jnp.where(largest < 1e-30, 0, largest))
 
 
 def divide_or_keep(x: jax.Array, length: jax.Array) -> jax.Array:
@@ -73,10 +73,10 @@ def divide_or_keep(x: jax.Array, length: jax.Array) -> jax.Array:
     return x / jnp.where(length < 1e-12, 1, length)
 
 
-def _divisor(largest: jax.Array) -> jax.Array:
-    """The scale by which `norm` divides x before it raises x to a power, given the largest |x|.
+def divisor(largest: jax.Array) -> jax.Array:
+    """The scale by which to divide x before a computation that ignores the scale, given the largest |x|.
 
-    It is a constant in the gradient, as the norm does not depend on it. It is 1 for zeros, infinities and NaN. It is at
+    It is a constant in the gradient. It is 1 for zeros, infinities and NaN. It is at
     most 1 / tiny: XLA multiplies by the reciprocal and flushes subnormal numbers to zero on a CPU.
     """
     largest, tiny = lax.stop_gradient(largest), jnp.finfo(largest.dtype).tiny

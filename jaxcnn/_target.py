@@ -44,11 +44,11 @@ def _floating(name: str, output: Any) -> Any:
 
 
 def class_or_label_weights(name: str, weights: Any) -> np.ndarray:
-    """Weights of classes or labels as float32; raises TypeError for anything but numbers."""
+    """Weights of classes or labels as float64; raises TypeError for anything but numbers."""
     try:
         array = np.asarray(weights)
         if jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array):
-            return array.astype(np.float32)
+            return array.astype(np.float64)
     except (TypeError, ValueError):  # a list whose entries have different lengths
         pass
     raise TypeError(f"{name} must be numbers, got {short_repr(weights)}")
@@ -76,7 +76,7 @@ def class_target(
             fractions = label.astype(logits.dtype)
             close = jnp.abs(fractions.sum(-1) - 1) <= fraction_tolerance(label.dtype)
             valid = (fractions >= 0).all(-1) & close
-        fractions = jnp.where(valid[..., None], fractions, jnp.full((), jnp.nan, logits.dtype))
+        fractions = jnp.where(valid[..., None], fractions, jnp.nan)
         return masked(fractions, weight), counted
 
     return unmix(label, convert)
@@ -144,7 +144,7 @@ def binary_target(
             counted = differs(label, ignore_label).astype(logits.dtype)
         values = jnp.where(counted == 0, 0, label.astype(logits.dtype))
         valid = (values >= 0) & (values <= 1)
-        return masked(jnp.where(valid, values, jnp.full((), jnp.nan, logits.dtype)), weight), counted
+        return masked(jnp.where(valid, values, jnp.nan), weight), counted
 
     return unmix(label, convert)
 

@@ -288,3 +288,45 @@ def test_norms_without_eps_are_the_same_at_small_magnitudes(name):
     np.testing.assert_allclose(run(c * X), scale * run(X), 1e-5, 1e-5 * scale)
     want = gradient(layer, params, state, X)[1]
     np.testing.assert_allclose(gradient(layer, params, state, c * X)[1] * c / scale, want, 1e-3, 1e-4)
+
+
+def test_an_infinite_value_gives_prelu_no_gradient_of_its_slope():
+    x = jnp.array([[jnp.inf, 1.0, -1.0, jnp.nan]])
+    layer = cnn.prelu()
+    params, state = layer.init(KEY, x)
+    y, pullback = jax.vjp(lambda params: layer.apply(params, state, x, train=True)[0], params)
+    np.testing.assert_array_equal(y, [[jnp.inf, 1, -0.25, jnp.nan]])
+    (slope,) = pullback(jnp.array([[0.0, 1, 1, 0]]))
+    np.testing.assert_array_equal(slope["scale"][:3], [0, 0, -1])
+
+
+LOSSES = {
+    "cross_entropy": cnn.cross_entropy,
+    "binary_cross_entropy": cnn.binary_cross_entropy,
+    "dice": cnn.dice,
+    "mean_squared_error": cnn.mean_squared_error,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("magnitude", [1e-37, 1e37])
+def test_losses_do_not_depend_on_the_magnitude_of_weights(name, magnitude):
+    logits, label = np.array([[1.0, 0], [0, 2], [0, 0]], np.float32), np.array([[1.0, 0], [1, 0], [0, 1]], np.float32)
+
+    def loss(logits, scale):
+        weight = np.float32(scale) * np.array([1, 9, 0], np.float32)
+        batch = {"image": logits, "label": label, "weight": weight}
+        value, (_, metrics) = LOSSES[name](cnn.as_layer(cnn.identity))({}, {}, batch, train=True)
+        return value, metrics
+
+    expected, found = (jax.value_and_grad(loss, has_aux=True)(logits, scale) for scale in (1, magnitude))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("magnitude", [1e-39, 3e37])
+def test_cross_entropy_does_not_depend_on_the_magnitude_of_class_weights(magnitude):
+    batch = {"image": np.array([[1.0, 0], [0, 2]], np.float32), "label": np.array([0, 1])}
+    loss = lambda weights: cnn.cross_entropy(cnn.as_layer(cnn.identity), class_weight=weights)(
+        {}, {}, batch, train=True
+    )
+    np.testing.assert_allclose(loss([magnitude, 10 * magnitude])[0], loss([1, 10])[0], rtol=1e-6)

@@ -11,7 +11,9 @@ import optax
 import pytest
 
 import jaxcnn as cnn
+from jaxcnn import explain
 from jaxcnn.data import augment
+from jaxcnn.data.corruptions import CORRUPTIONS, corrupt
 from tests.layers import CASES, RANDOM_LAYERS, Case, example
 
 pytestmark = pytest.mark.slow
@@ -79,6 +81,27 @@ LOSSES = {
     "sharpness_aware": cnn.sharpness_aware(cnn.cross_entropy(LOGITS)),
     "clip_per_example": cnn.clip_per_example(cnn.cross_entropy(LOGITS), 1.0),
 }
+
+
+TASK_LOSSES = {
+    "cross_entropy": functools.partial(cnn.cross_entropy, class_weight=[1, 2, 3]),
+    "focal": cnn.focal,
+    "binary_cross_entropy": functools.partial(cnn.binary_cross_entropy, pos_weight=2.0),
+    "dice": cnn.dice,
+    "mean_squared_error": cnn.mean_squared_error,
+    "mean_absolute_error": cnn.mean_absolute_error,
+    "huber": cnn.huber,
+}
+
+
+@pytest.mark.parametrize("make", TASK_LOSSES.values(), ids=TASK_LOSSES)
+def test_losses_without_jit_are_no_false_alarms_of_debug_nans(make):
+    model = cnn.as_layer(cnn.identity)
+    one_hot = {"image": np.ones((4, 3), np.float32), "label": np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]}
+    batch = one_hot | {"weight": np.array([1, 0, 2, 0.5])}
+    with jax.debug_nans(True):
+        loss, _ = make(model)({}, {}, batch, train=True)
+    assert np.isfinite(loss)
 
 
 @pytest.mark.sample(5)
@@ -156,6 +179,15 @@ AUGMENTS = {
 }
 
 
+EXPLAIN = {
+    "feature_visualization": lambda *args: explain.feature_visualization(*args, "0", 0, key=KEY, steps=2),
+    "saliency": functools.partial(explain.saliency, label=0),
+    "smooth_grad": functools.partial(explain.smooth_grad, label=0, key=KEY),
+    "integrated_gradients": functools.partial(explain.integrated_gradients, label=0),
+    "grad_cam": lambda *args: explain.grad_cam(*args, "0", label=0),
+}
+
+
 def test_the_table_of_augmentations_is_complete():
     functions = inspect.getmembers(augment, inspect.isfunction)
     public = {name for name, f in functions if f.__annotations__.get("return") == augment.Augment and name[0] != "_"}
@@ -171,6 +203,25 @@ def test_augmentations(name, dtype, mode):
     with strict(mode):
         y = lowered(augment.compose(AUGMENTS[name]), KEY, images)
     assert y == jax.ShapeDtypeStruct(images.shape, dtype)
+
+
+@pytest.mark.sample(5)
+@every_mode
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruptions(name, mode):
+    images = np.random.default_rng(0).random((1, 20, 20, 3), np.float32)
+    with strict(mode):
+        y = jax.eval_shape(functools.partial(corrupt, name=name, severity=3), images, key=KEY)
+    assert y == jax.ShapeDtypeStruct(images.shape, np.float32)
+
+
+@every_mode
+@pytest.mark.parametrize("name", EXPLAIN)
+def test_explanations(name, mode):
+    params, state = jax.eval_shape(LOGITS.init, KEY, HARD["image"])
+    with strict(mode):
+        made = lowered(functools.partial(EXPLAIN[name], LOGITS), params, state, HARD["image"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {np.dtype("float32")}
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])

@@ -59,7 +59,7 @@ def quantization(table: np.ndarray, quality: int) -> np.ndarray:
 
 def _quantized(plane: jax.Array, table: np.ndarray, quality: int) -> jax.Array:
     dct = jnp.asarray(dct_matrix(), plane.dtype)
-    steps = jnp.asarray(quantization(table, quality), plane.dtype)[:, None, :]
+    steps = jnp.asarray(quantization(table, quality), plane.dtype)[None, :, None, :]
     blocks = plane.reshape(plane.shape[0] // 8, 8, plane.shape[1] // 8, 8)
     coefficients = jnp.einsum("ij,ajbk,lk->aibl", dct, blocks, dct, precision="highest")
     rounded = steps * jnp.round(coefficients / steps)

@@ -210,7 +210,7 @@ def motion_blur(severity: int) -> Augment:
         def add(y, tap):
             t, weight = tap
             row, column = jnp.round(t * direction).astype(jnp.int32) + length
-            return y + weight * lax.dynamic_slice(padded, (row, column, 0), image.shape), None
+            return y + weight * lax.dynamic_slice(padded, (row, column, jnp.int32(0)), image.shape), None
 
         taps = jnp.arange(length + 1, dtype=jnp.float32), jnp.asarray(weights / weights.sum(), image.dtype)
         return lax.scan(add, jnp.zeros_like(image), taps)[0]
@@ -355,10 +355,10 @@ def elastic_transform(severity: int) -> Augment:
         affine_key, local_key = jax.random.split(key)
         first, second, third = uniform(affine_key, -shift, shift, (3, 2, 1, 1))
         rows = jnp.arange(height, dtype=jnp.float32)[:, None]
-        columns = jnp.arange(width, dtype=jnp.float32)
+        columns = jnp.arange(width, dtype=jnp.float32)[None, :]
         between = 2 * (min(height, width) // 3)  # pixels between two of the points, which are corners of a square
         down, right = (rows - height // 2) / between, (columns - width // 2) / between
-        moved = (first + third) / 2 + (second - third) * down + (first - second) * right
+        moved = (first + third) / 2 + (second - third) * down[None] + (first - second) * right[None]
         if amount:
             noise = uniform(local_key, -1.0, 1.0, (height, width, 2))
             smooth = separable(gaussian_matrix(height, std), gaussian_matrix(width, std), noise)

@@ -108,7 +108,8 @@ def feature_visualization(
         gradient, a = jax.grad(score, has_aux=True)(x, shift)
         rms = jnp.sqrt(jnp.square(gradient).mean(tuple(range(1, x.ndim)), keepdims=True))
         ascent = gradient / jnp.maximum(rms, 1e-12)
-        updates, opt_state = optimizer.update(jax.grad(penalty)(x) - ascent, opt_state)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            updates, opt_state = optimizer.update(jax.grad(penalty)(x) - ascent, opt_state)
         return (jnp.clip(x + updates, low, high), opt_state), a
 
     start = (0.1 * jax.random.normal(child_key(key, "start"), x.shape, x.dtype)).clip(low, high)

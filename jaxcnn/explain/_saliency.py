@@ -141,7 +141,7 @@ def integrated_gradients(
     label = _class_labels("integrated_gradients", _logits("integrated_gradients", model, params, state, x), label)
 
     def between(k):
-        return baseline + ((k + 0.5) / steps).astype(x.dtype) * (x - baseline)
+        return baseline + ((k.astype(jnp.float32) + 0.5) / steps).astype(x.dtype) * (x - baseline)
 
     return (x - baseline) * _mean(_gradient("integrated_gradients", model, params, state, label), between, steps)
 
