@@ -12,13 +12,15 @@ import numpy as np
 from jaxcnn._number import is_traced_number
 from jaxcnn._path import expected_one_of
 
+FLOAT32_LIMIT = 2.0**128  # numbers from here on are infinite in float32
+
 
 def check_number(
     layer: str,
     name: str,
     value: Any,
     least: float = 0.0,
-    below: float = math.inf,
+    below: float = FLOAT32_LIMIT,
     *,
     closed: bool = False,
     static: bool = False,
@@ -34,13 +36,13 @@ def check_number(
         return value
     if isinstance(value, jax.Array) and value.ndim == 0:  # a traced number, outside of the compiled function
         value = value.item()
-    real: Any = numbers.Real  # type checkers reject comparisons of numbers.Real with float
-    if isinstance(value, bool) or not isinstance(value, real):  # Python counts True as 1
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # Python counts True as 1
         raise TypeError(f"{layer}: {name} must be a number, got {short_repr(value)}")
-    if not least <= value < below and not (closed and value == below):
-        most = "finite" if below == math.inf else f"{'at most' if closed else 'below'} {below:g}"
+    number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not least <= number < below and not (closed and number == below):
+        most = "finite" if below >= FLOAT32_LIMIT else f"{'at most' if closed else 'below'} {below:g}"
         raise ValueError(f"{layer}: {name} must be at least {least:g} and {most}, got {value}")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return number
 
 
 def check_positive(layer: str, name: str, value: Any, *, static: bool = False) -> Any:
@@ -51,8 +53,10 @@ def check_positive(layer: str, name: str, value: Any, *, static: bool = False) -
     return number
 
 
-def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: str = "an int") -> int:
-    """Return `value` as an int, or raise an error that names the argument if it is not an integer >= `least`."""
+def check_integer(
+    layer: str, name: str, value: Any, least: int = 1, expected: str = "an int", *, below: int = 2**31
+) -> int:
+    """Return `value` as an int, or raise an error that names the argument unless least <= value < below."""
     message = f"{layer}: {name} must be {expected}, got "
     if isinstance(value, bool):  # Python counts True as 1
         raise TypeError(message + short_repr(value))
@@ -62,6 +66,8 @@ def check_integer(layer: str, name: str, value: Any, least: int = 1, expected: s
         raise TypeError(message + short_repr(value)) from error
     if number < least:
         raise ValueError(f"{layer}: {name} must be at least {least}, got {value!r}")
+    if number >= below:
+        raise ValueError(f"{layer}: {name} must be below {below}, got {short_repr(value)}")
     return number
 
 
@@ -91,7 +97,7 @@ def check_bounds(name: str, bounds: Any) -> tuple[float, float] | None:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
-    low, high = (check_number(name, "bounds", bound, -math.inf, closed=True, static=True) for bound in bounds)
+    low, high = (check_number(name, "bounds", bound, -math.inf, math.inf, closed=True, static=True) for bound in bounds)
     if not low < high:
         raise ValueError(f"{name}: bounds must be (smallest, largest value) or None, got {short_repr(bounds)}")
     return low, high

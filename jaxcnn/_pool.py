@@ -166,7 +166,7 @@ def lp_pool(
 
     Source: Gulcehre et al., "Learned-norm pooling for deep feedforward and recurrent neural networks", 2014.
     """
-    p = check_number("lp_pool", "p", p, 1, closed=True, static=True)
+    p = check_number("lp_pool", "p", p, 1, math.inf, closed=True, static=True)
     if p == math.inf:
         raise ValueError("lp_pool: p must be finite, got inf; use max_pool of |x|")
 

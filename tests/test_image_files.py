@@ -447,3 +447,6 @@ def test_a_link_to_nothing_is_a_bad_image(folder):
 def test_a_class_is_listed_once(folder):
     with pytest.raises(DataError, match="the classes contain a duplicate"):
         list_images(folder, ("cat", "dog", "cat"))
+    for name in ("./cat", "cat/", "."):
+        with pytest.raises(DataError, match=f"a class must be the name of a folder, got {name!r}"):
+            list_images(folder, ("cat", name, "dog"))

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn import explain
+from jaxcnn import explain, metrics, uncertainty
 from jaxcnn.data import augment
 from jaxcnn.data.corruptions import CORRUPTIONS, corrupt
 from tests.layers import CASES, RANDOM_LAYERS, Case, example
@@ -222,6 +222,35 @@ def test_explanations(name, mode):
     with strict(mode):
         made = lowered(functools.partial(EXPLAIN[name], LOGITS), params, state, HARD["image"])
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {np.dtype("float32")}
+
+
+PREDICTED, PROBABILITIES = np.zeros((4, 3), np.float32), np.full((4, 3), 1 / 3, np.float32)
+METRICS = {
+    "accuracy": metrics.accuracy(),
+    "top_k": metrics.top_k(2),
+    "f1": metrics.f1(),
+    "mean_iou": metrics.mean_iou(),
+    "confusion_matrix": metrics.confusion_matrix(),
+    "expected_calibration_error": metrics.expected_calibration_error(),
+    "auroc": metrics.auroc(),
+    "average_precision": metrics.average_precision(),
+}
+
+
+@every_mode
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics(name, mode):
+    with jax.numpy_dtype_promotion("strict"), strict(mode):
+        value = METRICS[name].compute(METRICS[name].update(jnp.asarray(PREDICTED), {"label": HARD["label"]}))
+    assert value.dtype == np.float32
+
+
+@every_mode
+def test_calibration_and_mistakes(mode):
+    with jax.numpy_dtype_promotion("strict"), strict(mode):
+        diagram = uncertainty.reliability_diagram(PROBABILITIES, HARD["label"])
+        mistakes = explain.worst_mistakes(PREDICTED, HARD["label"], 2)
+    assert {leaf.dtype for leaf in (*diagram, mistakes.label_probability)} == {np.dtype("float32")}
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])

@@ -208,6 +208,9 @@ def list_images(path: str | os.PathLike, classes: tuple[str, ...] | None = None)
         classes = tuple(sorted(images))
     if len(set(classes)) < len(classes):
         raise DataError(f"{root}: the classes contain a duplicate: {classes}")
+    for name in classes:
+        if name != pathlib.PurePath(name).name:
+            raise DataError(f"{root}: a class must be the name of a folder, got {name!r}")
     for name in sorted(images):
         if name not in classes:
             raise DataError(f"{root}: unknown class {name!r}; {expected_one_of(name, classes)}")

@@ -8,6 +8,7 @@ from jaxcnn.data._augmentation import Augment, Geometric, check_spatial, in_floa
 from jaxcnn.data._pixels import nearest, rotation, select, source_positions, warped
 
 _ALL, _IMAGES = (1, 2, 3), (2,)  # spatial dimensions
+_MOST_PIXELS = 2**30  # twice this number must be an int32
 
 
 def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
@@ -32,7 +33,7 @@ def random_crop(padding: int, *, mode: str = "reflect") -> Augment:
 
     Source: He et al., "Deep residual learning for image recognition", 2016 (4 pixels of zeros for CIFAR).
     """
-    padding = check_integer("random_crop", "padding", padding, 0)
+    padding = check_integer("random_crop", "padding", padding, 0, below=_MOST_PIXELS)
     check_choice("random_crop", "mode", mode, ("reflect", "constant", "edge", "wrap"))
     return _crop("random_crop", padding, mode)
 
@@ -52,7 +53,7 @@ def translate(pixels: int) -> Augment:
         >>> float(y.sum()) in (9, 12, 16)
         True
     """
-    return _crop("translate", check_integer("translate", "pixels", pixels, 0), "constant")
+    return _crop("translate", check_integer("translate", "pixels", pixels, 0, below=_MOST_PIXELS), "constant")
 
 
 def _crop(name: str, padding: int, mode: str) -> Augment:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxcnn._arguments import check_integer, short_repr
 from jaxcnn._layer import as_floating, at_least_float32
@@ -80,7 +81,7 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
     if logits.ndim != 2:
         raise ValueError(f"worst_mistakes needs logits (N, classes), got {short_repr(logits)}")
     labels = checked_classes("worst_mistakes: labels", labels, *logits.shape)
-    predicted = logits.argmax(-1)
+    predicted = lax.argmax(logits, 1, labels.dtype)
     log_probability = jax.nn.log_softmax(logits)
     of_label = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
     undefined = jnp.isnan(of_label)

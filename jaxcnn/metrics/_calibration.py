@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxcnn._arguments import check_integer
 from jaxcnn._layer import at_least_float32
 from jaxcnn._target import check_ignore_label
-from jaxcnn.metrics._labels import class_examples
+from jaxcnn.metrics._labels import class_examples, predicted_class
 from jaxcnn.metrics._metric import Metric
 from jaxcnn.metrics._sums import bincount
 
@@ -62,7 +62,7 @@ def bin_sums(probs: jax.Array, label: jax.Array, weight: jax.Array, bins: int) -
     edges = jnp.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
     index = jnp.searchsorted(edges, confidence.ravel())
     weight = weight.astype(confidence.dtype)
-    hits = jnp.where(counts & (probs.argmax(-1) == label.astype(jnp.int32)), weight, 0)
+    hits = jnp.where(counts & (predicted_class(probs) == label.astype(jnp.int32)), weight, 0)
     return BinSums(*(bincount(index, values.ravel(), bins) for values in (weight, weight * confidence, hits)))
 
 

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxcnn._arguments import check_choice, check_integer
 from jaxcnn._target import check_ignore_label
-from jaxcnn.metrics._labels import Examples, class_examples, examples
+from jaxcnn.metrics._labels import Examples, class_examples, examples, predicted_class
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import bincount
 
@@ -217,7 +217,7 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
     def update(output: jax.Array, batch: dict[str, Any]) -> jax.Array:
         logits, label, weight, _ = found = class_examples("confusion_matrix", output, batch, ignore_label)
         classes = logits.shape[-1]
-        matrix = bincount(label * classes + logits.argmax(-1), weight, classes * classes)
+        matrix = bincount(label * classes + predicted_class(logits), weight, classes * classes)
         return found.sums(matrix.reshape(classes, classes))
 
     return Metric(update, lambda matrix: matrix)
@@ -228,7 +228,7 @@ def _accuracy(name: str, ignore_label: int | None) -> Metric:
 
     def update(output: jax.Array, batch: dict[str, Any]) -> Counts:
         found = class_examples(name, output, batch, ignore_label)
-        return _hits(found, found.output.argmax(-1) == found.label)
+        return _hits(found, predicted_class(found.output) == found.label)
 
     return Metric(update, _hit_rate)
 
@@ -274,7 +274,7 @@ def _class_counts(name: str, output: jax.Array, batch: dict[str, Any], ignore_la
         count = lambda chosen: jnp.where(chosen, weight, 0).reshape(-1, classes).sum(0)
         sums = {"hits": count(predicted & actual), "predicted": count(predicted), "actual": count(actual)}
         return found.sums(sums | {"occurs": count(True)})
-    index, prediction = label.astype(jnp.int32), logits.argmax(-1)
+    index, prediction = label.astype(jnp.int32), predicted_class(logits)
     hits = bincount(index, jnp.where(index == prediction, weight, 0), classes)
     predicted, actual = bincount(prediction, weight, classes), bincount(index, weight, classes)
     return found.sums({"hits": hits, "predicted": predicted, "actual": actual, "occurs": predicted + actual})

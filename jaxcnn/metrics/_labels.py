@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn._loss import check_output
 from jaxcnn._validate import fraction_tolerance
@@ -56,9 +57,14 @@ def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_l
     elif label.ndim == output.ndim:
         # The caller may have rounded the probabilities to this dtype.
         valid = valid.all(-1) & (jnp.abs(label.sum(-1) - 1) <= fraction_tolerance(jnp.bfloat16))
-        label = label.argmax(-1).astype(jnp.float32)
+        label = predicted_class(label).astype(jnp.float32)
     result = _counted(name, output, label, valid, batch, ignore_label)
     return result._replace(label=jnp.round(result.label).astype(jnp.int32))
+
+
+def predicted_class(logits: jax.Array) -> jax.Array:
+    """(N, *spatial, K) -> (N, *spatial): the class with the largest logit, in int32 also with jax_enable_x64."""
+    return lax.argmax(logits, logits.ndim - 1, jnp.int32)
 
 
 def _fitting(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -107,7 +107,8 @@ def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:
     A scatter adds weights one by one, and in float32, 2^24 + 1 is 2^24. So the scatter computes sums of parts.
     """
     size = max(1 << 16, length)  # so that the sums of all parts take no more memory than the input and the result
-    part = jnp.arange(index.size) // size
+    part = jnp.arange(index.size, dtype=jnp.int32) // size
     parts = -(-index.size // size)
-    sums = jnp.zeros(parts * length, weight.dtype).at[part * length + index.ravel()].add(weight.ravel())
+    at = part * length + index.ravel().astype(jnp.int32)
+    sums = jnp.zeros(parts * length, weight.dtype).at[at].add(weight.ravel())
     return sums.reshape(parts, length).sum(0)

@@ -43,6 +43,8 @@ _SIGNATURES = {  # first bytes of a file -> description
     b"\x93NUMPY": "NumPy array. Read it with numpy.load({path!r})",
     b"GGUF": "GGUF file, which is not supported",
     b"version https://git-lfs": "Git LFS pointer, not the file itself. To fetch the file: git lfs pull",
+    b"\x89PNG": "PNG image",
+    b"\xff\xd8\xff": "JPEG image",
     b"\x1f\x8b": _ARCHIVE.format("gzip"),
     b"BZh": _ARCHIVE.format("bzip2"),
     b"\xfd7zXZ\x00": _ARCHIVE.format("xz"),
