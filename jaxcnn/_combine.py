@@ -27,6 +27,7 @@ from jaxcnn._layer import (
     as_layer,
     check_array,
     check_returned,
+    checked_init,
     checked_result,
     constructor,
     in_layer,
@@ -349,10 +350,10 @@ def _output_and_inputs(
 def _any_values(layer: Layer, traced_key: jax.Array, key: jax.Array, x: Any) -> tuple[Params, State]:
     """Params and state for their shapes: traced, or concrete if `init` uses random numbers in NumPy or conditions."""
     try:
-        return layer.init(traced_key, spec_of(x))
+        return checked_init(layer.init(traced_key, spec_of(x)))
     except jax.errors.JAXTypeError:
         with jax.ensure_compile_time_eval():
-            return layer.init(key, spec_of(x))
+            return checked_init(layer.init(key, spec_of(x)))
 
 
 def _init_layers(composition: Composition, key: jax.Array, inputs: dict[str, Any]) -> tuple[Params, State]:

@@ -143,7 +143,7 @@ def pad(padding: Padding, *, mode: str = "zeros", value: float = 0.0) -> Layer:
         raise ValueError(f"pad: padding={padding!r} needs a window; pass an int or pairs (low, high)")
     check_window_options("pad", padding=padding)
     check_choice("pad", "mode", mode, PAD_MODES)
-    value = check_number("pad", "value", value, -math.inf, closed=True)
+    value = check_number("pad", "value", value, -math.inf, math.inf, closed=True)
     if mode != "zeros" and not is_zero(value):
         raise ValueError(f'pad: value={value} is the constant for mode="zeros", but mode is {mode!r}')
 

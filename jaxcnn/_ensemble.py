@@ -1,5 +1,7 @@
 """Layers that apply many networks to one input: an ensemble, and the networks that dropout samples."""
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, Params, State, as_floating, as_layer, at_least_float32, constructor, readable
 from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT
+from jaxcnn._program import inputs_used
 from jaxcnn._sampling import with_sampling
 from jaxcnn._stack import check_stacked, mark_stacked, stacked_init, unmark_stacked
 
@@ -170,7 +173,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
 
     Args:
         layer: a layer with dropout, or a whole network. A combinator of your own must pass on the entries of its state
-            whose names start with "/"; otherwise dropout inside it stays off.
+            whose names start with "/"; otherwise dropout inside it stays off. A warning says if no layer is random.
         n: number of networks.
         combine: as in `ensemble`; None returns the stacked outputs (n, *y.shape).
         seed: of the masks. Network i uses the key `jax.random.fold_in(jax.random.key(seed), i)`.
@@ -199,9 +202,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
         # Without a probe: the activations of all networks would have other shapes than those of the layer.
         inner = with_sampling({name: child for name, child in state.items() if name != SLOT})
 
-        def network(i):
-            key = jax.random.fold_in(jax.random.key(seed), i)
-
+        def network(key):
             def of_example(x):
                 batch_of_one = jax.tree.map(lambda leaf: leaf[None], x)
                 y, _ = layer.apply(params, inner, batch_of_one, train=False, key=key)
@@ -209,7 +210,14 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
 
             return jax.vmap(of_example)(x)
 
-        ys = jax.vmap(network)(jnp.arange(n))
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(n))
+        if not any(inputs_used(jax.make_jaxpr(network)(jax.random.key(seed)))):
+            warnings.warn(
+                "monte_carlo: no layer is random, so all networks are equal. A layer of your own around others must "
+                'pass on the entries of its state whose names start with "/", or dropout in it stays off',
+                stacklevel=2,
+            )
+        ys = jax.vmap(network)(keys)
         return ys if combine is None else combine(ys), state
 
     return Layer(layer.init, apply)

@@ -84,6 +84,31 @@ class Layer(_Pair):
 
 
 Constructor = TypeVar("Constructor", bound=Callable[..., Layer])
+_SYNONYMS = {  # arguments in PyTorch, Keras and Flax -> here
+    "kernel_size": "size",
+    "pool_size": "size",
+    "window_shape": "size",
+    "out_channels": "features",
+    "out_features": "features",
+    "filters": "features",
+    "units": "features",
+    "strides": "stride",
+    "dilation_rate": "dilation",
+    "kernel_dilation": "dilation",
+    "num_groups": "groups",
+    "feature_group_count": "groups",
+    "use_bias": "bias",
+    "kernel_initializer": "kernel_init",
+    "bias_initializer": "bias_init",
+    "momentum": "decay",
+    "epsilon": "eps",
+    "p": "rate",
+    "num_classes": "classes",
+    "norm_layer": "norm",
+    "drop_rate": "dropout",
+    "drop_path_rate": "drop_path",
+    "stochastic_depth_prob": "drop_path",
+}
 
 
 def constructor(fn: Constructor) -> Constructor:
@@ -104,7 +129,11 @@ def constructor(fn: Constructor) -> Constructor:
     def make(*args, **kwargs):
         if not takes_any and (unknown := [name for name in kwargs if name not in parameters]):
             known = ", ".join(name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
-            raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}")
+            similar = _SYNONYMS.get(unknown[0])
+            hint = f"; did you mean {similar!r}?" if similar in parameters else ""
+            if unknown[0] == "momentum" and hint:
+                hint += " PyTorch's momentum is 1 - decay"
+            raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}{hint}")
         if len(args) > len(positional) and not takes_many:
             raise TypeError(
                 f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options "
@@ -314,6 +343,13 @@ def check_array(x: Any, layer: str) -> None:
     """Raise TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
     if not has_spec(x):
         raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
+
+
+def checked_init(result: Any) -> tuple[Params, State]:
+    """Return what `init` of a layer has returned. TypeError if it is not (params, state), such as only params."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"init must return (params, state), where state may be {{}}, got {short_repr(result)}")
+    return result
 
 
 def checked_result(result: Any) -> tuple[Any, State]:

@@ -64,6 +64,22 @@ def check_loss(name: str, loss_fn: Any) -> None:
         )
 
 
+def checked_loss_result(result: Any, state: State) -> tuple[jax.Array, tuple[State, dict[str, jax.Array]]]:
+    """Return the result of a LossFn that was given this state, or raise a TypeError if it is not one."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple) and len(result[1]) == 2):
+        raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
+    loss, (new_state, metrics) = result
+    structure: Any = jax.tree.structure(state)  # without a type that type checkers can compare
+    if structure != jax.tree.structure(new_state):
+        raise TypeError(
+            "a LossFn must return (loss, (state, metrics)), where state has the structure of the given one, got "
+            f"{short_repr(new_state)}"
+        )
+    if np.ndim(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise TypeError(f"the loss of a LossFn must be a floating-point scalar, got {short_repr(loss)}")
+    return loss, (new_state, metrics)
+
+
 def check_loss_of_models(name: str, loss: Any) -> None:
     """Raise a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
     if not is_function(loss) or not _accepts(loss, loss):

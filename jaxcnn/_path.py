@@ -101,8 +101,9 @@ def expected_one_of(name: Any, names: Iterable[str]) -> str:
     if not names:
         return "none exist"
     some = ", ".join(names[:12]) + (f", .. ({len(names)} in total)" if len(names) > 12 else "")
-    close = difflib.get_close_matches(str(name), names, 1)
-    return f"expected one of: {some}" + (f"; did you mean {close[0]!r}?" if close else "")
+    by_lower_case = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower_case, 1)
+    return f"expected one of: {some}" + (f"; did you mean {by_lower_case[close[0]]!r}?" if close else "")
 
 
 def _join(path: tuple) -> str:

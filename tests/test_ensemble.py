@@ -319,6 +319,19 @@ def test_monte_carlo_equals_passes_by_hand():
     np.testing.assert_allclose(np.exp(y), softmax(expected).mean(0), 1e-5)
 
 
+def test_monte_carlo_without_random_layers_warns():
+    """Such as dropout inside a layer that does not pass on the request."""
+    x = jnp.ones((2, 3))
+
+    def around(layer):
+        apply = lambda params, state, x, **options: layer.apply(params, {}, x, **options)
+        return cnn.Layer(layer.init, apply)
+
+    for model in (cnn.identity, around(cnn.dropout(0.5)), cnn.dropout(0.0)):
+        with pytest.warns(UserWarning, match="monte_carlo: no layer is random, so all networks are equal"):
+            cnn.monte_carlo(model, 3).apply({}, {}, x, train=False)
+
+
 def test_monte_carlo_in_training_is_the_layer():
     params, state = NET.init(KEY, X)
     args = functools.partial(dict, train=True, key=KEY)
@@ -379,7 +392,8 @@ def test_every_random_layer_is_sampled(name):
 def test_what_is_frozen_is_not_sampled():
     layer = cnn.serial(cnn.freeze(cnn.serial(cnn.dropout(0.5), cnn.with_dropout(jnp.sin, 0.5))))
     x = jnp.ones((2, 4))
-    ys, _ = cnn.monte_carlo(layer, 4, combine=None).apply({}, {}, x, train=False)
+    with pytest.warns(UserWarning, match="no layer is random"):
+        ys, _ = cnn.monte_carlo(layer, 4, combine=None).apply({}, {}, x, train=False)
     np.testing.assert_allclose(ys, np.full((4, 2, 4), np.sin(1)), 1e-6)
 
 
@@ -389,6 +403,7 @@ def test_capture_of_a_monte_carlo_layer_says_that_it_has_no_activations():
         cnn.capture(model, "drop").apply({}, {}, X, train=False)
 
 
+@pytest.mark.filterwarnings("ignore:monte_carlo. no layer is random")
 @pytest.mark.parametrize("make", [cnn.ensemble, cnn.monte_carlo])
 def test_gradient_where_all_members_exclude_a_class(make):
     """That of one network whose logits are the same."""

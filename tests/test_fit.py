@@ -653,6 +653,16 @@ def test_resumes(tmp_path):
     ("config", "message"),
     [
         ({"epoch": 3}, "unknown key 'epoch'; .*did you mean 'epochs'"),
+        ({"early_stopping": 3}, "unknown key 'early_stopping'; .*did you mean 'patience'"),
+        ({"max_grad_norm": 1.0}, "unknown key 'max_grad_norm'; .*did you mean 'clip_norm'"),
+        ({"optimizer": {"name": "SGD"}}, "optimizer.name: unknown 'SGD'; .*did you mean 'sgd'"),
+        ({"optimizer": {"name": "AdamW"}}, "optimizer.name: unknown 'AdamW'; .*did you mean 'adamw'"),
+        ({"optimizer": {"lr": 0.1}}, "optimizer.lr: adam has no such argument; .*did you mean 'learning_rate'"),
+        (
+            {"optimizer": {"name": "adamw", "weight_decay": 0.1}},
+            r'optimizer.weight_decay: adamw has no such argument; set it by \{"weight_decay": \{"rate": \.\.',
+        ),
+        ({"dtype": jnp.bfloat16}, "dtype must be of type str, such as 'float32', got <class 'jax.numpy.bfloat16'>$"),
         ({"optimizer": {"name": "adm"}}, "optimizer.name: unknown 'adm'; .*did you mean 'adam'"),
         ({"optimizer": {"momentun": 0.9, "name": "sgd"}}, "sgd has no such argument; .*did you mean 'momentum'"),
         ({"schedule": {"name": "cosinus"}}, "schedule.name: unknown 'cosinus'; .*did you mean 'cosine'"),

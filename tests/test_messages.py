@@ -57,6 +57,19 @@ NET = serial(conv=conv(4), norm=batch_norm(), flat=flatten, head=dense(10))
 CONV = {"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}}
 LOGITS, CLASSES = np.zeros((4, 10), np.float32), np.zeros(4, int)
 DATA = {"image": LOGITS, "label": CLASSES}
+
+
+def unweighted(params, state, batch, *, train, key=None):
+    return optax.softmax_cross_entropy_with_integer_labels(batch["image"], batch["label"]).mean(), (state, {})
+
+
+def step_of(loss_fn=None, state_of=lambda train_state: train_state, optimizer=None):
+    """One step of a dense layer on `DATA`, whose TrainState was created with SGD and momentum."""
+    created = TrainState.create(dense(10), optax.sgd(0.1, momentum=0.9), KEY, LOGITS)
+    step = make_step(loss_fn or cross_entropy(dense(10)), optimizer or optax.sgd(0.1, momentum=0.9))
+    return step(state_of(created), DATA)
+
+
 IGNORE_LABEL = "ignore_label must be None or an int such as 255, got"
 SPACE = r"\(N, \*spatial, C\)"
 SCALE = r"got uint8 of shape \(2, 8, 8, 3\).*convert and scale.*float32\) / 255"
@@ -865,6 +878,46 @@ COMPOSITION = table(
         r"l2",
     ),
     ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
+    ("PyTorch's kernel_size", lambda: conv(8, kernel_size=3), TypeError, r"'kernel_size'; .*; did you mean 'size'\?$"),
+    ("PyTorch's p", lambda: dropout(p=0.5), TypeError, r"no argument 'p'; .*; did you mean 'rate'\?$"),
+    ("PyTorch's momentum", lambda: batch_norm(momentum=0.1), TypeError, r"'decay'\? PyTorch's momentum is 1 - decay$"),
+    ("Keras' units", lambda: conv(4, units=3), TypeError, r"did you mean 'features'\?$"),
+    (
+        "init returns only params",
+        lambda: serial(a=jaxcnn.Layer(lambda key, x: {"a": 1, "b": 2}, None)).init(KEY, np.ones(IMAGE, np.float32)),
+        TypeError,
+        r"init must return \(params, state\), where state may be \{\}, got \{'a': 1, 'b': 2\}",
+    ),
+    (
+        "init returns only params, TrainState",
+        lambda: TrainState.create(jaxcnn.Layer(lambda key, x: {"a": 1}, None), optax.sgd(0.1), KEY, np.ones(IMAGE)),
+        TypeError,
+        r"init must return \(params, state\), where state may be \{\}, got \{'a': 1\}",
+    ),
+    (
+        "a loss that is a scalar",
+        lambda: step_of(loss_fn=lambda params, state, batch, *, train, key=None: params["kernel"].sum()),
+        TypeError,
+        r"a LossFn must return \(loss, \(state, metrics\)\), got float32 of shape \(\)",
+    ),
+    (
+        "params instead of a TrainState",
+        lambda: step_of(state_of=lambda train_state: train_state.params),
+        TypeError,
+        r"call step\(train_state, batch\) with a TrainState, got \{'bias'",
+    ),
+    (
+        "another optimizer in the step",
+        lambda: step_of(optimizer=optax.adam(0.1)),
+        ValueError,
+        r"step: the train_state was created with another optimizer",
+    ),
+    (
+        "an own loss without weights",
+        lambda: evaluate(unweighted, {}, {}, (LOGITS, CLASSES), batch_size=3),
+        ValueError,
+        r'evaluate: the loss ignores batch\["weight"\], which is 0 for the examples that fill the last batch of 4',
+    ),
     (
         "jaxcnn.relu",
         lambda: jaxcnn.relu,

@@ -27,6 +27,7 @@ MODEL = cnn.serial(body=block(4), drop=cnn.dropout(0.2), flat=cnn.flatten, head=
 def counted(loss_fn):
     traces = []
 
+    @functools.wraps(loss_fn)
     def wrapped(*args, **kwargs):
         traces.append(1)
         return loss_fn(*args, **kwargs)

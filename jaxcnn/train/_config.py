@@ -14,7 +14,18 @@ from jaxcnn._path import expected_one_of
 Config = dict[str, Any]
 
 _MISSING = "(none)"
-_ABBREVIATIONS = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay"}
+SYNONYMS = {  # names that other libraries use -> settings
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "early_stopping": "patience",
+    "grad_clip": "clip_norm",
+    "gradient_clip": "clip_norm",
+    "gradient_clip_val": "clip_norm",
+    "max_grad_norm": "clip_norm",
+    "gradient_accumulation_steps": "accumulate",
+    "num_epochs": "epochs",
+}
 
 
 class ConfigError(ValueError):
@@ -62,7 +73,7 @@ def unknown_key(path: str, keys: Sequence[str]) -> ConfigError:
         return ConfigError(f"unknown key {path!r}; settings are nested: write {nested}")
     by_last_component = {key.rpartition(".")[2]: key for key in reversed(keys)}
     group, dot, last = path.rpartition(".")
-    last = _ABBREVIATIONS.get(last, last)
+    last = SYNONYMS.get(last, last)
     similar = difflib.get_close_matches(f"{group}{dot}{last}", keys, 1, cutoff=0.8) or [
         by_last_component[name] for name in difflib.get_close_matches(last, by_last_component, 1)
     ]

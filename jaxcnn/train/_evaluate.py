@@ -14,10 +14,11 @@ from jax import lax
 from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer
+from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, inputs
 from jaxcnn._path import expected_one_of
-from jaxcnn._validate import check_batch, check_finite, check_for_loss
+from jaxcnn._program import inputs_used
+from jaxcnn._validate import check_batch, check_finite, check_for_loss, has_check
 from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import check_not_source, in_memory
 from jaxcnn.metrics import Metric, add_sums
@@ -59,7 +60,7 @@ def evaluate(
     Raises:
         TypeError: for metrics without a model, or a loss that is not a LossFn.
         ValueError: for empty data, entries of different lengths, weights that are all 0, non-finite values, labels that
-            do not fit the model, or a batch_size below 1.
+            do not fit the model, a batch_size below 1, or a loss of your own that ignores batch["weight"].
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -91,6 +92,7 @@ def evaluate(
         for name, value in batches.arrays.items():
             check_finite(f"evaluate: {name}", value, batches.arrays.get("weight"))
         check(batches.arrays)
+        check_weighted("evaluate", loss_fn, params, state, batches)
     metrics = metrics or {}
     hashable: Any = loss_fn  # type checkers do not know that a function is
     measure = _compiled(hashable, model if metrics else None, tuple(metrics.items()), batches.arrays is None)
@@ -136,6 +138,33 @@ def measurement(
         return means, lax.with_sharding_constraint(sums, replicated_sharding()) if on_all_devices else sums
 
     return jit(measure)
+
+
+def check_weighted(name: str, loss_fn: LossFn, params: Params, state: State, data: Source) -> None:
+    """Raise ValueError if the last batch is padded and a loss of the caller does not depend on the weights."""
+    if has_check(loss_fn) or data.arrays is None:
+        return
+    count = len(next(iter(data.arrays.values())))
+    hashable: Any = loss_fn  # type checkers do not know that a function is
+    leaves, structure = jax.tree.flatten(spec_of((params, state, data.spec)))
+    if count % data.batch_size and _ignores_weights(hashable, structure, *leaves):
+        raise ValueError(
+            f'{name}: the loss ignores batch["weight"], which is 0 for the examples that fill the last batch of '
+            f'{count} examples: return the weighted mean, as in (losses * batch["weight"]).sum() / '
+            'batch["weight"].sum(), or set a batch size that divides the number of examples'
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _ignores_weights(loss_fn: Any, structure: Any, *leaves: jax.ShapeDtypeStruct) -> bool:
+    """Whether the loss does not depend on the weights, for a tree (params, state, batch) of shapes and dtypes."""
+    params, state, batch = jax.tree.unflatten(structure, leaves)
+    weight = jax.ShapeDtypeStruct((next(iter(batch.values())).shape[0],), jnp.float32)
+
+    def loss(weight, params, state, batch):
+        return loss_fn(params, state, scale_bytes(batch) | {"weight": weight}, train=False)[0]
+
+    return not inputs_used(jax.make_jaxpr(loss)(weight, params, state, batch))[0]
 
 
 def mean_metrics(

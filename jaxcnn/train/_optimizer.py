@@ -16,7 +16,7 @@ from jaxcnn._arguments import check_integer, check_number, short_repr
 from jaxcnn._layer import Params
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
-from jaxcnn.train._config import Config, ConfigError, require, require_known
+from jaxcnn.train._config import SYNONYMS, Config, ConfigError, require, require_known
 from jaxcnn.train._guard import Checked, undo_if_nonfinite
 from jaxcnn.train._step import TrainState
 
@@ -231,7 +231,9 @@ def check_optimizer(config: Config) -> None:
     allowed = optimizer_arguments(name)
     for option, value in options.items():
         if option not in allowed:
-            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {expected_one_of(option, allowed)}")
+            known = expected_one_of(SYNONYMS.get(option, option), allowed)
+            hint = 'set it by {"weight_decay": {"rate": ..}}' if option == "weight_decay" else known
+            raise ConfigError(f"optimizer.{option}: {name} has no such argument; {hint}")
         if option.endswith("dtype"):
             require_known(f"optimizer.{option}", value, ("float32", "bfloat16", "float16", "float64"))
         elif not is_traced_number(value):

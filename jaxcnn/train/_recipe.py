@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import short_repr
 from jaxcnn._layer import Layer
-from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models
+from jaxcnn._loss import Batch, LossFn, check_loss, check_loss_of_models, checked_loss_result
 from jaxcnn._mix import cutmix, mixup
 from jaxcnn._number import is_zero
 from jaxcnn._regularize import l1, l2, regularized
@@ -116,17 +114,7 @@ def with_loss_as_metric(loss_fn: LossFn) -> LossFn:
 
     @functools.wraps(loss_fn)
     def with_loss(params, state, batch, *, train, key=None):
-        result = loss_fn(params, state, batch, train=train, key=key)
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
-            raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
-        loss, (new_state, metrics) = result
-        if jax.tree.structure(new_state) != jax.tree.structure(state):
-            raise TypeError(
-                "a LossFn must return (loss, (state, metrics)), where state has the structure of the given one, got "
-                f"{short_repr(new_state)}"
-            )
-        if np.ndim(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
-            raise TypeError(f"the loss of a LossFn must be a floating-point scalar, got {short_repr(loss)}")
+        loss, (new_state, metrics) = checked_loss_result(loss_fn(params, state, batch, train=train, key=key), state)
         check_scalars("fit", metrics)
         return loss, (new_state, {"loss": loss} | metrics)
 
@@ -207,7 +195,7 @@ def merge(defaults: Config, config: Config, prefix: str = "") -> Config:
         elif isinstance(old, list) and type(value) in (int, float):
             result[key] = [value]
         else:
-            of_optax = path == "optimizer" or callable(value)
+            of_optax = path.split(".")[0] in ("optimizer", "schedule")
             hint = "; pass optimizers of optax, with their schedules, as fit(optimizer=..)" if of_optax else ""
             raise ConfigError(
                 f"{path} must be of type {type(old).__name__}, such as {old!r}, got {short_repr(value)}{hint}"

@@ -11,8 +11,8 @@ from jaxcnn._arguments import short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._key import child_key
-from jaxcnn._layer import Params, State, as_layer
-from jaxcnn._loss import Batch, LossFn, check_loss
+from jaxcnn._layer import Params, State, as_layer, checked_init
+from jaxcnn._loss import Batch, LossFn, check_loss, checked_loss_result
 
 
 class TrainState(NamedTuple):
@@ -58,7 +58,7 @@ class TrainState(NamedTuple):
             (0, (3, 2))
         """
         check_transformation("TrainState.create", optimizer)
-        params, state = as_layer(model).init(child_key(key, "init"), x)
+        params, state = checked_init(as_layer(model).init(child_key(key, "init"), x))
 
         def complete(params, state, key):
             train_state = cls(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
@@ -84,7 +84,9 @@ def make_step(
             `optax.contrib.reduce_on_plateau`, get it of the batch: `value`, and `value_fn` of other parameters.
 
     Raises:
-        TypeError: if `loss_fn` is a model, or `optimizer` is not an optimizer.
+        TypeError: if `loss_fn` is a model or does not return (loss, (state, metrics)), `optimizer` is not an optimizer,
+            or the step is called with something else than a `TrainState`.
+        ValueError: if the step is called with a `TrainState` that was created with another optimizer.
 
     Example:
         >>> import optax
@@ -102,17 +104,26 @@ def make_step(
     update = optax.with_extra_args_support(optimizer).update
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        if not isinstance(train_state, TrainState):
+            raise TypeError(f"call step(train_state, batch) with a TrainState, got {short_repr(train_state)}")
         count, params, state, opt_state, key = train_state
 
         def batch_loss(params):
-            return loss_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
+            result = loss_fn(params, state, batch, train=True, key=jax.random.fold_in(key, count))
+            return checked_loss_result(result, state)
 
         (loss, (new_state, metrics)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(params)
         metrics = {"loss": loss} | metrics
         extra = {"value": loss, "grad": gradient, "value_fn": lambda params: batch_loss(params)[0]}
         # optax relies on promotion, even if the user has configured JAX to reject it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, opt_state = update(gradient, opt_state, params, **extra)
+            try:
+                updates, opt_state = update(gradient, opt_state, params, **extra)
+            except (AttributeError, TypeError, ValueError) as error:
+                structure: Any = jax.tree.structure(opt_state)
+                if structure == jax.tree.structure(jax.eval_shape(optimizer.init, params)):
+                    raise
+                raise ValueError("step: the train_state was created with another optimizer than the step") from error
             new = optax.apply_updates(params, updates)
         return train_state._replace(step=count + 1, params=new, state=new_state, opt_state=opt_state), metrics
 
