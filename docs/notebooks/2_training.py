@@ -26,8 +26,8 @@ except train.ConfigError as error:
 # %% [markdown]
 # ## With and without regularization
 #
-# The first run has no regularization. Its training loss keeps falling, while the test loss stops falling: the network
-# memorizes its 2,000 images. `train.resolve` fills in the defaults, so that the run folders record all settings.
+# The first run has no regularization. Its training loss falls far below its test loss: the network memorizes its 2,000
+# images. `train.resolve` fills in the defaults, so that the run folders record all settings.
 
 # %%
 model = models.lenet5()
