@@ -240,6 +240,7 @@ def _random(name: str, amount: float, noise: Callable[[jax.Array, float, jax.Arr
     """A layer that computes `noise(key, amount, x)` if it is random; the identity in evaluation or with amount 0."""
 
     def apply(params, state, x, *, train, key=None):
+        # Random in training; in evaluation only inside `monte_carlo`, which asks for it by an entry of the state.
         if not is_random(state, train) or is_zero(amount):
             return jax.tree.map(as_array, x), state
         return noise(require_key(key, name), amount, as_floating(x, name)), state

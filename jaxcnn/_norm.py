@@ -73,14 +73,17 @@ def batch_norm(*, decay: float = 0.9, eps: float = 1e-5, center: bool = True, sc
         old = {name: get_param("batch_norm", state, name, shape, x) for name in ("mean", "var")}
         wide = at_least_float32(x)
         if check_train(train) and 0 not in x.shape:  # an empty batch has no statistics
-            mean, var = batch_moments(wide)  # the mean as a sum of two values, which keeps more digits
+            # mean, var = wide.mean(axes), wide.var(axes), over all axes but the last. The mean is a sum of two values,
+            # which keeps more digits.
+            mean, var = batch_moments(wide)
             batch = {"mean": mean[0] + mean[1], "var": var}
             old_weight = jnp.asarray(decay, jnp.float32)  # a traced number may have another dtype
             state = {stat: old_weight * old[stat] + (1 - old_weight) * batch[stat].astype(jnp.float32) for stat in old}
         else:
-            mean, var = (old["mean"].astype(wide.dtype), None), old["var"].astype(wide.dtype)
+            mean, var = (old["mean"].astype(wide.dtype), None), old["var"].astype(wide.dtype)  # one value only
         weight = get_param("batch_norm", params, "scale", shape, x).astype(wide.dtype) if scale else None
         bias = get_param("batch_norm", params, "bias", shape, x).astype(wide.dtype) if center else None
+        # (wide - mean) / sqrt(var + eps) * weight + bias, in one pass over the feature map.
         return normalize(wide, mean, var, eps, weight, bias).astype(x.dtype), state
 
     return Layer(init, apply)

@@ -59,6 +59,7 @@ def max_pool(
     """
 
     def largest(x, window, padding):
+        # Equals lax.reduce_window(x, -inf, lax.max, ..), with the gradient described above.
         return window_max(check_real(x, "max_pool"), window)
 
     return make_pool("max_pool", largest, size, stride, padding, dilation, ceil_mode)
@@ -127,6 +128,7 @@ def avg_pool(
     """
 
     def mean(x, window, padding):
+        # Equals lax.reduce_window(x, 0.0, lax.add, ..).
         total = window_sum(at_least_float32(as_floating(x, "avg_pool")), window)
         counted = padding if count_include_pad else ((0, 0),) * len(padding)
         count = functools.reduce(operator.mul, np.ix_(*_counts(x.shape[1:-1], window, counted)))  # (*spatial')
@@ -176,6 +178,7 @@ def lp_pool(
         for axis, positions, (low, _) in zip(
             tap_axes, window.positions_along(x.shape[1:-1]), window.padding, strict=True
         ):
+            # Windows lie in the padded input, so nothing is clipped; this mode takes no time for NaN at other indices.
             y = jnp.take(y, positions + low, axis - 1, mode="clip")
         return norm(y, tuple(tap_axes), p).squeeze(tap_axes).astype(x.dtype)
 

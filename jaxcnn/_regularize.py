@@ -174,6 +174,7 @@ def _penalty(name: str, strength: float, where: str, measure: Callable[[jax.Arra
     def penalty(params):
         chosen = jax.tree.leaves(mask(params, where))
         leaves = zip(jax.tree_util.tree_leaves_with_path(params), chosen, strict=True)
+        # measure(w) of each chosen parameter, or of each kernel where `repeat` and `ensemble` stack several in one.
         sums = [
             vmap_stacked(measure, stack_depth(path))(at_least_float32(jnp.asarray(w))).sum()
             for (path, w), hit in leaves
