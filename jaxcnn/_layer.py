@@ -135,9 +135,10 @@ def constructor(fn: Constructor) -> Constructor:
                 hint += " PyTorch's momentum is 1 - decay"
             raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}{hint}")
         if len(args) > len(positional) and not takes_many:
+            no_sizes = ". The sizes of the input, such as its channels, are not arguments" * ("features" in parameters)
             raise TypeError(
                 f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options "
-                "by name. The sizes of the input, such as its channels, are not arguments"
+                f"by name{no_sizes}"
             )
         if "norm" in parameters and "norm" in kwargs:
             norm, default = kwargs["norm"], parameters["norm"].default

@@ -367,8 +367,9 @@ def test_start(tmp_path):
         ({"2": {"kernel": kernel[:9]}}, r"2/kernel has shape \(9, 10\), the model needs \(49, 10\)"),
         ({"2": kernel}, "2 must be a dict; expected one of: .*kernel"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as caught:
             fit(tmp_path, start=(part, {}), name="other", **still)
+        assert caught.value.__notes__ == ["in the params of start=(params, state)"]
 
 
 def test_own_optimizer_equals_that_of_the_config(tmp_path):

@@ -878,6 +878,18 @@ COMPOSITION = table(
         r"l2",
     ),
     ("uncalled, cross_entropy", lambda: cross_entropy(lenet5)({}, {}, DATA, train=False), TypeError, r"as in lenet5\("),
+    (
+        "an argument too many",
+        lambda: jaxcnn.freeze(NET, "head"),
+        TypeError,
+        r"freeze\(\) takes \(layer\) by position, got .*; pass options by name$",
+    ),
+    (
+        "data before params",
+        lambda: jaxcnn.train.predict(dense(10), LOGITS, {"kernel": LOGITS}, {"layer": LOGITS}),
+        ValueError,
+        r'predict\(model, params, state, data\): data must have an entry "image", got \[.layer.\]',
+    ),
     ("PyTorch's kernel_size", lambda: conv(8, kernel_size=3), TypeError, r"'kernel_size'; .*; did you mean 'size'\?$"),
     ("PyTorch's p", lambda: dropout(p=0.5), TypeError, r"no argument 'p'; .*; did you mean 'rate'\?$"),
     ("PyTorch's momentum", lambda: batch_norm(momentum=0.1), TypeError, r"'decay'\? PyTorch's momentum is 1 - decay$"),

@@ -255,8 +255,8 @@ def _fit(
     constant = own_optimizer is not None or moves_constant_parameters(config)
     trainable = trainable_params(model, params, state, batch["image"]) if constant else None
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable, own_optimizer)
-    for tree, part in zip((params, state), start or (), strict=False):
-        transplant(tree, part)  # raises outside of the compiled function, with a short traceback
+    if start is not None:
+        _check_start(start, params, state)
     train_state = TrainState.create(_with_initial_values(model, start), optimizer, key, batch["image"])
 
     every, keep = config["checkpoint"]["every"], config["checkpoint"]["keep"]
@@ -303,6 +303,16 @@ def _check_seeds(seeds: int, **unsupported: Any) -> None:
             raise ValueError(
                 f"{name}: fit with seeds={seeds} trains all networks in one program, without {name}; call fit per seed"
             )
+
+
+def _check_start(start: tuple[Params, State], params: Params, state: State) -> None:
+    """Raise ValueError for trees that do not fit, outside of the compiled function, with a short traceback."""
+    for name, tree, part in zip(("params", "state"), (params, state), start, strict=True):
+        try:
+            transplant(tree, part)
+        except ValueError as error:
+            error.add_note(f"in the {name} of start=(params, state)")
+            raise
 
 
 def _with_initial_values(model: Layer, start: tuple[Params, State] | None) -> Layer:

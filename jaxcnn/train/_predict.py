@@ -53,6 +53,8 @@ def predict(
         ((2000, 10), (2000,))
     """
     check_not_source("predict", data)
+    if isinstance(data, dict) and "image" not in data:
+        raise ValueError(f'predict(model, params, state, data): data must have an entry "image", got {[*data]}')
     if not isinstance(data, Dataset | Stream | tuple | dict):
         data = {"image": data}
     batches = source(data, batch_size, shuffle=False, name="predict")
