@@ -74,18 +74,22 @@ def pgd(
     eps, steps, step_size, bounds = _check_attack("pgd", eps, steps, step_size, norm, bounds)
     clean = jnp.asarray(as_floating(batch_entry(batch, "image"), "pgd"))
     _check_inside("pgd", clean, bounds)
+    dtype, clean = clean.dtype, at_least_float32(clean)  # the projection must not be rounded to fewer digits
     # Traced numbers may have another dtype than the image.
     radius, step = (jnp.asarray(value, clean.dtype) for value in (eps, step_size))
 
     def loss_of_image(image):
-        return loss_fn(params, state, batch | {"image": image}, train=False)[0]
+        return loss_fn(params, state, batch | {"image": image.astype(dtype)}, train=False)[0]
 
     def ascend(_, image):
         image = image + step * _direction(jax.grad(loss_of_image)(image), norm)
         return _clip(clean + _project(image - clean, radius, norm), bounds)
 
     start = clean if key is None else _clip(clean + _uniform_in_ball(check_key(key), clean, radius, norm), bounds)
-    return lax.fori_loop(0, steps, ascend, start)
+    image = lax.fori_loop(0, steps, ascend, start)
+    rounded = image.astype(dtype)
+    too_far = jnp.abs(rounded.astype(clean.dtype) - clean) > jnp.abs(image - clean)
+    return jnp.where(too_far, jnp.nextafter(rounded, clean.astype(dtype)), rounded)
 
 
 def adversarial(

@@ -1,5 +1,6 @@
 """Layers that apply many networks to one input: an ensemble, and the networks that dropout samples."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from jaxcnn._arguments import check_integer, is_function, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._layer import Layer, Params, State, as_floating, as_layer, at_least_float32, constructor, readable
 from jaxcnn._path import leaves_by_path
-from jaxcnn._probe import SLOT
+from jaxcnn._probe import SLOT, Probe
 from jaxcnn._program import inputs_used
 from jaxcnn._sampling import with_sampling
 from jaxcnn._stack import check_stacked, mark_stacked, stacked_init, unmark_stacked
@@ -199,7 +200,8 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
         if train:
             return layer.apply(params, state, x, train=True, key=key)
         x = jax.tree.map(readable, x)
-        # Without a probe: the activations of all networks would have other shapes than those of the layer.
+        # Without a probe: the activations of all networks would have other shapes than those of the layer. Only their
+        # costs are counted, below.
         inner = with_sampling({name: child for name, child in state.items() if name != SLOT})
 
         def network(key):
@@ -218,6 +220,11 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
                 stacklevel=2,
             )
         ys = jax.vmap(network)(keys)
+        if SLOT in state and state[SLOT].pattern is None:
+            counting = state | {SLOT: Probe(path=state[SLOT].path)}
+            _, counted = jax.eval_shape(functools.partial(layer.apply, train=False), params, counting, x)
+            if SLOT in counted:
+                state = state | {SLOT: dataclasses.replace(state[SLOT], records=counted[SLOT].times(n).records)}
         return ys if combine is None else combine(ys), state
 
     return Layer(layer.init, apply)

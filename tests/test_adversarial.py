@@ -111,6 +111,16 @@ def test_bfloat16_and_jit():
     np.testing.assert_allclose(np.asarray(image, np.float32), np.clip(X + 0.25 * np.sign(uphill()), 0, 1), atol=0.02)
 
 
+@pytest.mark.parametrize("key", [None, KEY], ids=["fixed", "random"])
+@pytest.mark.parametrize("eps", [8 / 255, 1 / 512])
+def test_bfloat16_stays_in_the_ball(eps, key):
+    low = jnp.asarray(np.random.default_rng(0).random((2, 9, 9, 3)), jnp.bfloat16)
+    loss = cnn.mean_squared_error(cnn.as_layer(cnn.identity))
+    image = cnn.pgd(loss, {}, {}, {"image": low, "label": np.zeros(low.shape)}, eps=eps, steps=3, key=key)
+    distance = jnp.abs(image.astype(jnp.float32) - low.astype(jnp.float32)).max()
+    assert 0.9 * eps < distance <= eps
+
+
 NUMPY_OPTIONS = {"eps": np.float32(0.25), "steps": np.int64(2), "bounds": (np.float32(0), np.float32(1))}
 
 

@@ -331,6 +331,16 @@ def test_network_in_float32_and_strict_modes():
             ValueError,
             "influence: conjugate gradients found no solution; .* increase damping",
         ),
+        *(
+            (
+                lambda diagonal=diagonal: curvature.self_influence(
+                    lambda v: jnp.array(diagonal) * v, lambda p, x: (p * x).sum(), jnp.ones(3), jnp.eye(3)
+                ),
+                ValueError,
+                "self_influence: conjugate gradients found no solution; .* must be positive definite",
+            )
+            for diagonal in ([1.0, -2.0, 0.5], [-1.0, -1.0, -1.0])
+        ),
         (
             lambda: curvature.self_influence(jnp.zeros_like, lambda p, x: (p * x).sum(), jnp.ones(3), jnp.ones(2)),
             ValueError,

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxcnn as cnn
-from jaxcnn import data, train
+from jaxcnn import data, explain, train
 
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)
@@ -148,7 +148,7 @@ def test_capture_and_summary_of_an_ensemble(stacked):
         np.testing.assert_allclose(activations["act"][i], own["act"], 1e-5, 1e-5)
     np.testing.assert_allclose(y, ENSEMBLE.apply(*stacked, X, train=False)[0])
     assert str(cnn.explain.summary(ENSEMBLE, X)).count("hidden") == 1
-    assert "(model)" in str(cnn.explain.summary(cnn.monte_carlo(NET, 2), X))
+    assert str(cnn.explain.summary(cnn.monte_carlo(NET, 2), X)).count("hidden") == 1
 
 
 # Training
@@ -440,3 +440,9 @@ def test_per_member_of_a_single_network():
 def test_members_that_are_not_pairs(members):
     with pytest.raises(TypeError, match=r"stack_members needs pairs \(params, state\), as init returns, got"):
         cnn.stack_members(members)
+
+
+def test_summary_counts_all_networks_of_monte_carlo():
+    net = cnn.serial(conv=cnn.conv(4, 1), drop=cnn.dropout(0.5), pool=cnn.global_avg_pool, head=cnn.dense(3))
+    x = jax.ShapeDtypeStruct((1, 3, 3, 4), jnp.float32)
+    assert explain.summary(cnn.serial(cnn.monte_carlo(net, 6)), x).multiply_adds == 6 * (9 * 4 * 4 + 4 * 3)

@@ -124,7 +124,7 @@ def test_ensemble():
 def test_random_numbers_have_no_translation():
     model = jaxcnn.monte_carlo(serial(dense(3), jaxcnn.dropout(0.5)), 2)
     x = np.ones((2, 4), np.float32)
-    message = "no translation of the operation 'random_seed' .*: random numbers; .*format='stablehlo'"
+    message = "no translation of the operation 'random_seed'.*: random numbers; .*format='stablehlo'"
     with pytest.raises(ValueError, match=message):
         jaxcnn.export(model, *model.init(jax.random.key(0), x), x, format="onnx")
 

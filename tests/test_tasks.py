@@ -85,7 +85,8 @@ def reconstruction(model):
 
     def loss_fn(params, state, batch, *, train, key=None):
         output, state = model.apply(params, state, batch["image"], train=train, key=key)
-        loss = (jnp.square(output - batch["image"]) * batch["seen"]).mean()
+        losses = (jnp.square(output - batch["image"]) * batch["seen"]).mean((1, 2, 3))
+        loss = jnp.average(losses, weights=batch.get("weight"))
         return loss, (state, {"loss": loss})
 
     return loss_fn
@@ -114,7 +115,8 @@ def test_a_metric_of_the_loss_named_steps(tmp_path):
     def loss(model):
         def loss_fn(params, state, batch, *, train, key=None):
             output, state = model.apply(params, state, batch["image"], train=train, key=key)
-            return output.mean(), (state, {"steps": jnp.float32(3)})
+            loss = jnp.average(output.mean((1, 2, 3)), weights=batch.get("weight"))
+            return loss, (state, {"steps": jnp.float32(3)})
 
         return loss_fn
 

@@ -258,3 +258,14 @@ def test_layouts_of_models_that_no_library_has_are_those_of_their_layers(name):
     )
     assert by_name == by_layer
     assert any(layout.axes != tuple(range(len(layout.axes))) for layout in by_name.values())
+
+
+def test_weights_without_auxiliary_heads_name_the_option():
+    model = MODELS["googlenet"](classes=4)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (params, state))
+    there = weights.to_torch("googlenet", *zeros)
+    with pytest.raises(
+        weights.WeightsError, match=r"missing \(\d+\): aux(.|\n)*pass auxiliary=False, also to the model"
+    ):
+        weights.from_torch("googlenet", there, classes=4, auxiliary=True)

@@ -126,7 +126,8 @@ def _solver(
         b = jax.tree.map(lambda x: x / divisor.astype(x.dtype), b)  # the square of a tolerance would underflow
         x, _ = cg(damped, b, tol=tolerance, maxiter=max_steps)
         residual = jax.tree.map(jnp.subtract, damped(x), b)
-        solved = _dot(residual, residual) <= (100 * tolerance) ** 2
+        # b' A^-1 b > 0 for a positive definite A: conjugate gradients may also solve systems that are not.
+        solved = (_dot(residual, residual) <= (100 * tolerance) ** 2) & ((_dot(b, x) > 0) | (length == 0))
         return jax.tree.map(lambda x: x * length.astype(x.dtype), x), solved
 
     return solve

@@ -23,7 +23,8 @@ def dla34(classes: int | None = 1000, *, norm: Norm = batch_norm, dropout: float
 
     New in 2018: a deep network whose skip connections form a tree. A root combines the outputs of the last blocks, of
     the trees before it and of the last stage, so that shallow and deep features merge at many depths. The blocks are
-    those of ResNet-18. DLA-34 is common in detectors of objects as points.
+    those of ResNet-18. DLA-34 is common in detectors of objects as points. Its strided convolutions and pools have the
+    same output size only if the sides of the image are multiples of 32.
 
     Variants, for 224x224 (top-1: timm's):
         name   parameters  multiply-adds  top-1

@@ -32,7 +32,8 @@ def conformal_threshold(
     threshold = the ceil((N + 1) coverage)-th smallest score[n, labels[n]];  infinity if that is more than N
 
     score "lac":  1 - probs[n, k]
-    score "aps":  sum of probs[n, j] over classes j more probable than k, plus u[n] probs[n, k],  u[n] ~ U(0, 1)
+    score "aps":  sum of probs[n, j] over classes j more probable than k, plus u[n] probs[n, k],  u[n] ~ U(0, 1),
+                  where of equally probable classes, the first counts as more probable
 
     Args:
         probs: class probabilities of examples that were not used for training.

@@ -42,8 +42,11 @@ def require_fit(
             if names
         ]
         full = " (all names: error.missing, .unused, .wrong_shape)" if max(map(len, lists.values())) > MAX_SHOWN else ""
+        hint = ""
+        if missing and not unused and not wrong and all("aux" in name.lower() for name in missing):
+            hint = "\n  the weights have no auxiliary head: pass auxiliary=False, also to the model"
         raise WeightsError(
-            f"these weights do not fit {model} with these options{full}\n  " + "\n  ".join(parts), **lists
+            f"these weights do not fit {model} with these options{full}\n  " + "\n  ".join(parts) + hint, **lists
         )
 
 
