@@ -193,7 +193,7 @@ def monte_carlo(layer: AnyLayer, n: int, *, combine: Combine = log_mean_probabil
     """
     layer = as_layer(layer)
     n = check_integer("monte_carlo", "n", n)
-    seed = check_integer("monte_carlo", "seed", seed, 0)
+    seed = check_integer("monte_carlo", "seed", seed, 0, below=2**32)
     _check_combine("monte_carlo", combine)
 
     def apply(params, state, x, *, train, key=None):

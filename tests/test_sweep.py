@@ -33,6 +33,14 @@ def with_dropout(rate):
     return cnn.serial(cnn.conv(4), jax.nn.relu, cnn.dropout(rate), cnn.global_avg_pool, cnn.dense(3))
 
 
+def unweighted(model):
+    def loss_fn(params, state, batch, *, train, key=None):
+        logits, state = model.apply(params, state, batch["image"], train=train, key=key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), (state, {})
+
+    return loss_fn
+
+
 def run_in(folder):
     return Run("sweep", {}, folder=folder)
 
@@ -349,11 +357,16 @@ def test_errors(over, config, message, tmp_path):
     [
         ({"config": CONFIG | {"watch": "accurracy"}}, "watch: unknown metric 'accurracy'.*did you mean 'accuracy'"),
         ({"metrics": {"f1": cnn.metrics.f1()}, "eval_data": None}, "metrics need eval_data"),
+        (
+            {"loss": unweighted, "eval_data": (TEST[0][:5], TEST[1][:5])},
+            r'eval_data: the loss ignores batch\["weight"\]',
+        ),
     ],
 )
 def test_errors_before_training(options, message, tmp_path):
-    options = {"over": {"seed": [0]}, "eval_data": TEST, "config": CONFIG} | options
-    with pytest.raises(ConfigError, match=message):
+    config = CONFIG | {"evaluate": {"batch_size": 4}}
+    options = {"over": {"seed": [0]}, "eval_data": TEST, "config": config} | options
+    with pytest.raises(ValueError, match=message):
         sweep(MODEL, TRAIN, **options, run=run_in(tmp_path))
     assert not (tmp_path / "sweep").exists()
 

@@ -103,6 +103,14 @@ def test_evaluate_data_of_any_names():
     assert train.evaluate(loss_fn, {}, {}, data, batch_size=2)["error"] == pytest.approx(6)
 
 
+def test_evaluate_a_loss_without_weights_in_full_batches():
+    loss_fn = lambda params, state, batch, *, train, key=None: (batch["x"].mean(), (state, {}))
+    data = {"x": np.arange(6.0)}
+    assert train.evaluate(loss_fn, {}, {}, data, batch_size=3) == {"loss": 2.5}
+    with pytest.raises(ValueError, match=r'evaluate: the loss ignores batch\["weight"\], .* last batch of 6 examples'):
+        train.evaluate(loss_fn, {}, {}, data, batch_size=4)
+
+
 def test_evaluate_with_weights():
     params, state = jax.jit(MODEL.init)(KEY, X)
     weight = (np.arange(20) < 13).astype(np.float32)

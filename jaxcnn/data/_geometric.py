@@ -115,7 +115,7 @@ def alternating_flip(seed: int = 0) -> Augment:
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
     """
-    seed = check_integer("alternating_flip", "seed", seed, 0)
+    seed = check_integer("alternating_flip", "seed", seed, 0, below=2**32)
 
     def augment(key, image, when, fill=None):
         check_spatial("alternating_flip", image, (2, 3))

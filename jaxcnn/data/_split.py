@@ -32,7 +32,7 @@ def train_test_split(dataset: Dataset, test_fraction: float, *, seed: int = 0) -
     """
     test_fraction = check_number("train_test_split", "test_fraction", test_fraction, 0, 1)
     check_positive("train_test_split", "test_fraction", test_fraction)
-    seed = check_integer("train_test_split", "seed", seed, 0)
+    seed = check_integer("train_test_split", "seed", seed, 0, below=2**64)
     if not isinstance(dataset, Dataset):
         raise TypeError(
             f"train_test_split needs a Dataset, got {short_repr(dataset)}; make one by data.Dataset(images, labels)"

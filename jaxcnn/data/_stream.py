@@ -84,7 +84,7 @@ def image_stream(
     except ImportError as error:
         raise MissingExtraError("streaming images needs grain", "grain") from error
     batch_size = check_integer("image_stream", "batch_size", batch_size)
-    seed = check_integer("image_stream", "seed", seed, 0)
+    seed = check_integer("image_stream", "seed", seed, 0, below=2**64)
     threads = check_integer("image_stream", "threads", threads)
     size = check_size("image_stream", size)
     check_limits("image_stream", channels, max_pixels)

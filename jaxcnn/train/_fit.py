@@ -26,7 +26,7 @@ from jaxcnn.train import callbacks as cb
 from jaxcnn.train._batch import evaluation_batch, scale_bytes
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import to_devices
-from jaxcnn.train._evaluate import check_watch, check_weighted, mean_metrics, measurement
+from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, reject_different_run, start_identity
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
@@ -361,9 +361,7 @@ def _identity(
 def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Callable[[Params, State], dict[str, Any]]:
     """(params, state) -> all metrics on `eval_source`, after a check that they fit the output of the model."""
     model = with_tta(model, config["evaluate"]["tta"])
-    loss_fn = with_loss_as_metric(loss_of(loss, model))
-    check_weighted("eval_data", loss_fn, params, state, eval_source)
-    measure = measurement(loss_fn, model, metrics, evaluation_batch, True)
+    measure = measurement(with_loss_as_metric(loss_of(loss, model)), model, metrics, evaluation_batch, True)
     if config["watch"] or metrics:
         batch = {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)} | eval_source.spec
         check_watch(config["watch"], metrics, *jax.eval_shape(measure, params, state, batch))

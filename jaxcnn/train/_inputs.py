@@ -14,7 +14,7 @@ from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import check_not_source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
-from jaxcnn.train._evaluate import check_metrics, with_checked_batches
+from jaxcnn.train._evaluate import check_metrics, check_weighted, with_checked_batches
 from jaxcnn.train._recipe import Loss, augmentation_names, augments_color
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
@@ -105,6 +105,8 @@ def checked_sources(
         check_same_range(*samples)
     if augments_color(config) and samples[0] is not None and not values_between(samples[0], 0, 1):
         raise ValueError("train_data: color augmentations need uint8 images, or float images from 0 to 1")
+    if eval_source is not None:
+        check_weighted("eval_data", loss_fn, params, state, eval_source)
     eval_source = eval_source and with_checked_batches("eval_data", eval_source, check("eval_data"), finite=True)
     return with_checked_batches("train_data", train_source, check("train_data")), eval_source
 
