@@ -66,7 +66,7 @@ def measures(probs, labels, unknown):
     images. The mutual information of one member is 0, and its AUROC NaN.
     """
     mean = probs.mean(0)
-    entropies, informations = (
+    entropies, mutual_informations = (
         [np.asarray(score(part)) for part in (probs, unknown)]
         for score in (uncertainty.predictive_entropy, uncertainty.mutual_information)
     )
@@ -75,13 +75,13 @@ def measures(probs, labels, unknown):
         -np.log(np.maximum(mean[np.arange(len(labels)), labels], np.finfo(mean.dtype).tiny)).mean(),
         uncertainty.expected_calibration_error(mean, labels, BINS),
         uncertainty.ood_auroc(*entropies),
-        uncertainty.ood_auroc(*informations) if len(probs) > 1 else np.nan,
+        uncertainty.ood_auroc(*mutual_informations) if len(probs) > 1 else np.nan,
     )
     return dict(zip(METRICS, map(float, values), strict=True))
 
 
 def summary(rows):
-    """Return mean and sample standard deviation of each metric; the deviation of one row is NaN."""
+    """Return mean and sample standard deviation of each metric; the std of one row is NaN."""
     std = lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     columns = {name: [row[name] for row in rows] for name in METRICS}
     return {name: {"mean": float(np.mean(values)), "std": std(values)} for name, values in columns.items()}
@@ -153,7 +153,7 @@ def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
     sizes = config["members"]
-    if sizes != sorted({*sizes}) or not all(type(size) is int and size > 0 for size in sizes) or not sizes:
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes) or sizes != sorted({*sizes}):
         raise train.ConfigError(f"members must be integers from 1 in ascending order, got {sizes}")
     digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
     digits = digits._replace(images=digits.images[: config["digits"]], labels=digits.labels[: config["digits"]])

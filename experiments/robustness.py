@@ -188,9 +188,9 @@ def main(config):
     train.require(config, LIMITS)
     train.resolve(config["train"])
     attack = config["attack"]
-    eps_values = sorted(attack["eps"])
-    if not eps_values or not all(0 <= eps <= 1 for eps in eps_values):
+    if not attack["eps"] or not all(type(eps) in (int, float) and 0 <= eps <= 1 for eps in attack["eps"]):
         raise train.ConfigError(f"attack.eps must be a list of numbers from 0 to 1, got {attack['eps']}")
+    eps_values = sorted(attack["eps"])
     digits, test_digits = (data.load("mnist_small", split) for split in ("train", "test"))
     run = train.Run("robustness", config, root=config["runs"], folder=config["folder"])
     losses = {

@@ -115,8 +115,9 @@ class _Jitted:
 
     def clear_cache(self) -> None:
         self._in_blocks.clear()
-        for compiled in (self._whole, self._split, self._traced):
-            compiled.clear_cache()
+        for name in ("_whole", "_split", "_traced"):
+            if name in vars(self):  # the first use of a cached property would compile trial programs
+                vars(self)[name].clear_cache()
 
 
 def _largest_array(program: Program) -> int:

@@ -209,6 +209,7 @@ def test_require_number():
     for config, message in (
         ({}, "train.epochs is missing"),
         ({"train": {"epochs": "3"}}, "train.epochs must be a number, got '3'"),
+        ({"train": {"epochs": True}}, "train.epochs must be a number, got True"),
         ({"train": {"epochs": 0}}, "train.epochs must be at least 1 and finite, got 0"),
     ):
         with pytest.raises(ConfigError, match=message):

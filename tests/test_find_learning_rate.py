@@ -72,6 +72,14 @@ def test_batches_are_those_of_fit_over_several_epochs():
         assert loss == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+def test_nonfinite_images_are_refused_whatever_the_setting():
+    data = {"image": np.full((12, 2), np.nan, np.float32), "label": np.zeros((12, 1), np.float32)}
+    with pytest.raises(ValueError, match="image"):
+        find_learning_rate(
+            cnn.dense(1), data, loss=cnn.mean_squared_error, config={"batch_size": 4, "on_nonfinite": "skip"}, steps=10
+        )
+
+
 def test_smoothing_ends_at_divergence():
     np.testing.assert_allclose(_smoothed(np.array([2.0, 2.0, 2.0])), 2)
     assert len(_smoothed(np.array([2.0, 1.0, np.nan, 1.0]))) == 2

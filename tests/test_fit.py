@@ -470,6 +470,29 @@ def test_settings_that_an_own_optimizer_replaces(setting):
         train.fit(LINEAR, FEW, config=setting, optimizer=optax.sgd(0.1))
 
 
+@pytest.mark.parametrize("rank_promotion", ["allow", "raise"])
+def test_adafactor_whose_state_has_fewer_dimensions_than_a_kernel(rank_promotion, tmp_path):
+    net = cnn.serial(cnn.flatten, cnn.dense(130), jax.nn.relu, cnn.dense(10))
+    config = QUICK | {"epochs": 1}
+    with jax.numpy_rank_promotion(rank_promotion):
+        fitted = train.fit(
+            net, FEW, config=config, optimizer=optax.adafactor(1e-2), run=train.Run("fit", {}, folder=tmp_path)
+        )
+    assert np.isfinite(fitted.history[0]["train"]["loss"])
+
+
+def test_a_callback_may_log_lines_with_an_epoch(tmp_path):
+    def extra(event):
+        if event.kind in ("epoch", "end"):
+            event.run.log("more", epoch=event.epoch, confusion=[[1, 0], [0, 1]])
+
+    run = train.Run("fit", {}, folder=tmp_path)
+    fitted = train.fit(LINEAR, FEW, eval_data=TEST_DATA, callbacks=[extra], config=QUICK, run=run)
+    assert [record["step"] for record in fitted.history] == [fitted.history[0]["step"], 2 * fitted.history[0]["step"]]
+    assert fitted.best.metrics == fitted.history[fitted.best.epoch - 1]["test"]
+    assert "accuracy" in fitted.outcome
+
+
 def test_own_augmentation_equals_that_of_the_config(tmp_path):
     by_name = train.fit(
         LINEAR,

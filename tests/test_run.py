@@ -477,10 +477,10 @@ def test_a_program_with_a_wrong_setting_leaves_no_folder(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), [np.ones(2), print]])
 def test_records_and_configs_that_are_not_json(tmp_path, value):
-    with pytest.raises(TypeError, match="'x' must consist of numbers, texts, lists, dicts and arrays, got"):
+    with pytest.raises(TypeError, match="'x' must consist of numbers, strings, lists, dicts and arrays, got"):
         Run("test", {"x": value}, root=tmp_path)
     run = Run("test", {}, root=tmp_path)
-    with pytest.raises(TypeError, match="'x' must consist of numbers, texts, lists, dicts and arrays, got"):
+    with pytest.raises(TypeError, match="'x' must consist of numbers, strings, lists, dicts and arrays, got"):
         run.log("a line", x=value)
 
 

@@ -371,6 +371,14 @@ def test_errors_before_training(options, message, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_seeds_are_printed_with_all_digits(tmp_path, capsys):
+    result = sweep(MODEL, TRAIN, over={"seed": [20240101, 20240102]}, config=CONFIG, run=run_in(tmp_path))
+    printed = capsys.readouterr().out
+    assert "(seed=20240101)" in printed
+    assert "(seed=20240102)" in printed
+    assert "best seed=2024010" in repr(result)
+
+
 def test_fit_with_seeds_is_a_sweep(tmp_path):
     config = CONFIG | {"seed": 3}
     options = {"eval_data": TEST, "config": config, "metrics": {"f1": cnn.metrics.f1()}}

@@ -40,7 +40,7 @@ def _dx(dy: Any, x: Any, w: Any, *, models: bool, **options: Any) -> jax.Array:
 
 ad.defbilinear(
     _forward,
-    lambda dy, x, w, **options: _dx(dy, x, w, **options),
+    _dx,
     lambda dy, x, w, **options: _kernel_gradient.bind(x, dy, **options),
 )
 ad.defbilinear(

@@ -100,13 +100,13 @@ class Checkpoints:
         like = {"carry": event.carry, "best": event.best}
         restored = checkpoint.restore(self.folder, like, step=step, check=self.check, warn=event.run.say)
         note = restored.about["note"]
-        if not isinstance(note, dict) or not {"records", "seconds"} <= note.keys():
+        if not isinstance(note, dict) or not {"note", "records", "seconds"} <= note.keys():
             path = self.folder / str(restored.step)
             raise checkpoint.CheckpointError(f"{path} was not saved by fit; remove it to resume from an earlier step")
         records, seconds = note.pop("records"), note.pop("seconds")
         event.step, self.saved = restored.step, restored.step
         event.carry, event.best = restored.tree["carry"], restored.tree["best"]
-        event.note = note["note"] if [*note] == ["note"] else note  # older checkpoints hold the notes themselves
+        event.note = note["note"]
         event.run.forget_after(event.step, records)
         return seconds
 

@@ -52,7 +52,7 @@ def require(config: Config, limits: Mapping[str, tuple[float, float]]) -> None:
         if path not in values:
             raise ConfigError(f"{path} is missing")
         value: Any = values[path]
-        if not isinstance(value, (int, float, np.number)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise ConfigError(f"{path} must be a number, got {short_repr(value)}")
         if not minimum <= value < bound:
             upper = "finite" if bound == math.inf else f"below {bound}"

@@ -91,8 +91,8 @@ def find_learning_rate(
         raise ValueError(f"find_learning_rate: low and high must be float32 numbers, got {low} and {high}")
     steps = check_integer("find_learning_rate", "steps", steps, 10)
     constant = {"schedule": {"name": "constant", "warmup": 0.0, "end": 0.0}}
-    without_evaluation = {name: FIT[name] for name in ("watch", "patience", "restore_best", "evaluate")}
-    config = resolve(config or {}) | constant | without_evaluation
+    reset = {name: FIT[name] for name in ("watch", "patience", "restore_best", "evaluate", "on_nonfinite")}
+    config = resolve(config or {}) | constant | reset
     name = "optimizer.learning_rate"
     space = Space(as_layer(model), config, {name: [low, high]})
     source, _ = sources(train_data, None, config)

@@ -51,7 +51,13 @@ def _with_optimizer_state(params: Params, opt_state: Any) -> Params:
     structure: Any = jax.tree.structure(params)
     has_structure = lambda node: jax.tree.structure(node) == structure
     trees = [node for node in jax.tree.leaves(opt_state, is_leaf=has_structure) if has_structure(node)]
-    add = lambda param, *others: sum((0 * other.astype(param.dtype) for other in others), start=param)
+
+    def zero(moment, param):
+        """0, or NaN where the moment is not finite; one value for a moment of another shape, such as Adafactor's."""
+        zeros = 0 * moment.astype(param.dtype)
+        return zeros if moment.shape == param.shape else zeros.sum()
+
+    add = lambda param, *moments: sum((zero(moment, param) for moment in moments), start=param)
     return jax.tree.map(add, params, *trees)
 
 

@@ -245,7 +245,8 @@ def check_optimizer(config: Config) -> None:
             if not valid:
                 raise ConfigError(f"optimizer.{option} must be {expected}, got {short_repr(value)}")
             limits = (0, 1 if option in _BELOW_1 else math.inf)
-            require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
+            if not isinstance(value, bool):
+                require({"optimizer": {option: value}}, {f"optimizer.{option}": limits})
     if options.get("nesterov") and name in ("sgd", "rmsprop") and is_zero(options.get("momentum", 0.0)):
         raise ConfigError(f"optimizer.nesterov has no effect on {name} without optimizer.momentum")
     try:

@@ -69,10 +69,11 @@ class FitResult(NamedTuple):
 def result(event: Event, run: Run) -> FitResult:
     """The result of the training that ended with this event."""
     best, epoch = None, event.note.get("best_epoch", 0)
+    # The records of the training loop: callbacks may log others, also with an "epoch".
+    history = [record for record in run.records if {"epoch", "step", "train"} <= record.keys()]
     if epoch and event.best:
-        best = Best(*event.best, _record(run.records, epoch).get("test", {}), epoch)
+        best = Best(*event.best, _record(history, epoch).get("test", {}), epoch)
     epoch = epoch if event.restore_best and best else event.epoch
-    history = [record for record in run.records if "epoch" in record]
     return FitResult(event.train_state, *event.result, history, run.folder, epoch, best)
 
 

@@ -330,7 +330,7 @@ def _as_read_back(record: dict[str, Any]) -> dict[str, Any]:
             result[name] = json.loads(json.dumps(to_json(value), allow_nan=False))
         except (TypeError, RecursionError) as error:
             raise TypeError(
-                f"{name!r} must consist of numbers, texts, lists, dicts and arrays, got {short_repr(value)}"
+                f"{name!r} must consist of numbers, strings, lists, dicts and arrays, got {short_repr(value)}"
             ) from error
     return result
 

@@ -23,7 +23,7 @@ from jaxcnn.train._recipe import Loss, resolve, training_loss
 from jaxcnn.train._run import Run, check_run
 from jaxcnn.train._sweep_halving import Rung, rungs, survivors
 from jaxcnn.train._sweep_programs import chunk_size, network_of, programs, runs_at_once
-from jaxcnn.train._sweep_result import SweepResult, SweepRun, combination
+from jaxcnn.train._sweep_result import SweepResult, SweepRun, combination, format_setting
 from jaxcnn.train._sweep_space import Space, reject_unsupported, stacked_values
 from jaxcnn.train._sweep_train import restored, save, trainer
 from jaxcnn.train.checkpoint import check_installed
@@ -199,7 +199,7 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
 
 def _log(run: Run, number: int, result: SweepRun, config: Config) -> None:
     """Print a line about a run that has ended, and add it to the log. The step of the record is the run's number."""
-    settings = ", ".join(f"{name}={value:g}" for name, value in result.settings.items())
+    settings = ", ".join(f"{name}={format_setting(value)}" for name, value in result.settings.items())
     outcome = format_metrics(result.metrics)
     if result.nonfinite_step is not None:
         outcome = f"not finite at step {result.nonfinite_step}"

@@ -102,7 +102,7 @@ class SweepResult(NamedTuple):
             nonfinite = len(runs) - len(finite)
             values = {name: [row[name] for row in finite if row.get(name) is not None] for name in names}
             rows.append(
-                {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+                {name: format_setting(value) for name, value in settings.items()}
                 | {name: mean_and_std(name, numbers) for name, numbers in values.items()}
                 | ({"epochs": str(_epochs(runs))} if halved else {})
                 | {"runs": f"{len(runs)}, {nonfinite} not finite" if nonfinite else str(len(runs))}
@@ -121,7 +121,7 @@ class SweepResult(NamedTuple):
             best = self.best
         except ValueError:
             return f"SweepResult({len(self.runs)} runs, none with a finite metric; results in {self.folder})"
-        settings = ", ".join(f"{name}={value}" for name, value in best.settings.items())
+        settings = ", ".join(f"{name}={format_setting(value)}" for name, value in best.settings.items())
         return f"SweepResult({len(self.runs)} runs; best {settings}: {format_metrics(best.metrics, precise=True)})"
 
     def _repr_html_(self) -> str:
@@ -165,3 +165,8 @@ def mean_and_std(name: str, values: list[float]) -> str:
     scale, digits, unit = (100, 2, " %") if name == "accuracy" else (1, 4, "")
     std = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{scale * statistics.mean(values):.{digits}f}{std}{unit}"
+
+
+def format_setting(value: float) -> str:
+    """An integer, such as a seed, with all digits; another number with six."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
