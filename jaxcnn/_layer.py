@@ -135,11 +135,11 @@ def constructor(fn: Constructor) -> Constructor:
                 hint += " PyTorch's momentum is 1 - decay"
             raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}{hint}")
         if len(args) > len(positional) and not takes_many:
-            no_sizes = ". The sizes of the input, such as its channels, are not arguments" * ("features" in parameters)
-            raise TypeError(
-                f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options "
-                f"by name{no_sizes}"
+            message = f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}"
+            hint = (
+                ". The sizes of the input, such as its channels, are not arguments" if "features" in parameters else ""
             )
+            raise TypeError(f"{message}; pass options by name{hint}")
         if "norm" in parameters and "norm" in kwargs:
             norm, default = kwargs["norm"], parameters["norm"].default
             if not is_function(norm) and not (norm is None and default is None):

@@ -40,10 +40,11 @@ def fit(config, name, model, arrays, eval_arrays, *, batch_size, settings, **opt
 
 
 def zero(model):
-    return lambda params, state, batch, *, train, key=None: (
-        0 * model.apply(params, state, batch["image"], train=train)[0].mean(),
-        (state, {}),
-    )
+    def loss_fn(params, state, batch, *, train, key=None):
+        output, state = model.apply(params, state, batch["image"], train=train)
+        return 0 * (output.mean(tuple(range(1, output.ndim))) * batch["weight"]).sum(), (state, {})
+
+    return loss_fn
 
 
 def all_metrics(config):

@@ -44,8 +44,9 @@ def evaluate(
     All batches have the same size, so the loss is compiled once: the last batch is padded with examples of weight 0.
 
     With `ignore_label` or `class_weight`, the loss of a batch is a weighted mean over its labels. The result averages
-    these means, weighted by the numbers of examples, so it depends slightly on `batch_size`. The metrics of
-    `jaxcnn.metrics` do not.
+    these means, weighted by the numbers of examples, so it depends on `batch_size`: slightly if all batches have
+    similar numbers of labels, but a batch without any label that counts is averaged as 0. The metrics of
+    `jaxcnn.metrics` do not depend on it.
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
