@@ -355,6 +355,12 @@ def test_logits_that_are_not_finite_are_the_worst_mistakes(bad):
     assert np.isnan(found.label_probability).tolist() == [True, True, False, False]
 
 
+def test_predictions_that_the_dtype_of_the_labels_does_not_hold():
+    logits = np.zeros((1, 300), np.float32)
+    logits[0, 299] = 1
+    assert explain.worst_mistakes(logits, np.array([43], np.uint8), 1).predicted.tolist() == [299]  # 299 - 256 is 43
+
+
 def test_no_mistakes():
     found = explain.worst_mistakes(np.eye(3, dtype=np.float32), [0, 1, 2], 5)
     assert [len(values) for values in found] == [0] * 5

@@ -81,11 +81,11 @@ def worst_mistakes(logits: Any, labels: Any, n: int) -> Mistakes:
     if logits.ndim != 2:
         raise ValueError(f"worst_mistakes needs logits (N, classes), got {short_repr(logits)}")
     labels = checked_classes("worst_mistakes: labels", labels, *logits.shape)
-    predicted = lax.argmax(logits, 1, labels.dtype)
+    predicted = lax.argmax(logits, 1, jnp.int32)
     log_probability = jax.nn.log_softmax(logits)
     of_label = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
     undefined = jnp.isnan(of_label)
-    wrong = jnp.flatnonzero((predicted != labels) | undefined)
+    wrong = jnp.flatnonzero((predicted != labels.astype(jnp.int32)) | undefined)
     index = wrong[jnp.lexsort((of_label[wrong], ~undefined[wrong]))][:n]
     return Mistakes(
         index, labels[index], predicted[index], jnp.exp(of_label[index]), jnp.exp(log_probability.max(-1)[index])
