@@ -224,8 +224,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"jaxcnn.{name}")
     message = f"module 'jaxcnn' has no attribute {name!r}"
-    activations = importlib.import_module("jax.nn")
-    if not name.startswith("_") and hasattr(activations, name):
+    if not name.startswith("_") and hasattr(importlib.import_module("jax.nn"), name):
         message += f"; activation functions are those of JAX: jax.nn.{name}"
     raise AttributeError(message, name=name, obj=sys.modules[__name__])  # Python adds a similar name, if there is one
 

@@ -156,7 +156,7 @@ _affine_sums = primitive(
 
 def _moments_tangent(dx: jax.Array, x: jax.Array, near: jax.Array, *, models: bool) -> jax.Array:
     sums = _affine_sums.bind(dx, x, near, models=models)
-    return sums * jnp.array([2, 1], near.dtype).reshape(*(1,) * (sums.ndim - 2), 2, 1)
+    return sums * np.array([2, 1], near.dtype).reshape(*(1,) * (sums.ndim - 2), 2, 1)
 
 
 def _pair_spec(near: Any) -> jax.ShapeDtypeStruct:

@@ -109,6 +109,5 @@ def bincount(index: jax.Array, weight: jax.Array, length: int) -> jax.Array:
     size = max(1 << 16, length)  # so that the sums of all parts take no more memory than the input and the result
     part = jnp.arange(index.size, dtype=jnp.int32) // size
     parts = -(-index.size // size)
-    at = part * length + index.ravel().astype(jnp.int32)
-    sums = jnp.zeros(parts * length, weight.dtype).at[at].add(weight.ravel())
+    sums = jnp.zeros(parts * length, weight.dtype).at[part * length + index.ravel()].add(weight.ravel())
     return sums.reshape(parts, length).sum(0)

@@ -146,9 +146,11 @@ def check_weighted(name: str, loss_fn: LossFn, params: Params, state: State, dat
     if has_check(loss_fn) or data.arrays is None:
         return
     count = len(next(iter(data.arrays.values())))
+    if count % data.batch_size == 0:
+        return
     hashable: Any = loss_fn  # type checkers do not know that a function is
     leaves, structure = jax.tree.flatten(spec_of((params, state, data.spec)))
-    if count % data.batch_size and _ignores_weights(hashable, structure, *leaves):
+    if _ignores_weights(hashable, structure, *leaves):
         raise ValueError(
             f'{name}: the loss ignores batch["weight"], which is 0 for the examples that fill the last batch of '
             f'{count} examples: return the weighted mean, as in (losses * batch["weight"]).sum() / '

@@ -37,11 +37,11 @@ def checked_augmentation(
     """
     when = jax.eval_shape(augment.When, np.zeros(batch["image"].shape[0], np.int32), np.int32(0))
     if own is None:
-        augment_batch = augmentation_of(config)
-        try:
-            jax.eval_shape(augment_batch or augment.compose(), key, batch, when)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"augment: {error}") from error
+        if augment_batch := augmentation_of(config):
+            try:
+                jax.eval_shape(augment_batch, key, batch, when)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"augment: {error}") from error
         return augment_batch, {}
     try:
         after = jax.eval_shape(own, key, batch, when)
