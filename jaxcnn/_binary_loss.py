@@ -18,6 +18,7 @@ from jaxcnn._target import (
     check_ignore_label,
     class_or_label_weights,
     class_target,
+    counted_labels,
     label_logits,
 )
 
@@ -89,7 +90,11 @@ def binary_cross_entropy(
     def check(name, output, label, weight):
         check_binary_label(name, label, label_logits("binary_cross_entropy", output).shape, weight, ignore_label)
 
-    return loss_of_output(model, compute, check)
+    def counted(label):
+        count = counted_labels(jnp.asarray(label), ignore_label)
+        return {"loss": count, "accuracy": count}
+
+    return loss_of_output(model, compute, check, None if ignore_label is None else counted)
 
 
 def dice(model: Layer, *, smooth: float = 1.0, ignore_label: int | None = None) -> LossFn:

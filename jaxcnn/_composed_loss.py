@@ -1,5 +1,6 @@
 """Losses made from losses: they apply the model once, and give its output to each of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,18 @@ from jaxcnn._arguments import check_number, check_positive, is_function, short_r
 from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, as_layer, at_least_float32
 from jaxcnn._loss import (
+    Batch,
     LossFn,
     batch_weights,
     check_loss_of_models,
     check_output,
+    counted_fractions,
     image_spec,
     inputs,
     masked,
     output_shape,
     weighted_mean,
+    with_counted,
 )
 from jaxcnn._numeric import times_log
 from jaxcnn._validate import check_for_loss, check_weights, with_check
@@ -73,6 +77,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
                 total, metrics = total + weight * value, named | metrics
             return total, (state, metrics | {"loss": total})
 
+        with_counted(loss_fn, functools.partial(_counted, [part for _, part in parts]))
         return with_check(loss_fn, _check_parts(model, [part for _, part in parts]))
 
     return loss
@@ -150,6 +155,7 @@ def distillation(
             value = (1 - weight) * value + weight * matching
             return value, (state, metrics | {"loss": value, "distillation": matching})
 
+        with_counted(loss_fn, functools.partial(counted_fractions, labels_loss))
         return with_check(loss_fn, _check_parts(model, [labels_loss]))
 
     return distilled
@@ -223,9 +229,19 @@ def per_member(loss: Loss) -> Loss:
                 _check_member_shape(f"{name}: ", np.shape(weight), len(jax.tree.leaves(data["image"])[0]), n)
                 check_weights(f"{name}: member_weight", weight)
 
+        with_counted(loss_fn, functools.partial(counted_fractions, part))
         return with_check(loss_fn, check)
 
     return ensemble_loss
+
+
+def _counted(parts: list[LossFn], batch: Batch) -> dict[str, jax.Array]:
+    """`counted_fractions` of a weighted sum: of each metric, the smallest of its terms."""
+    fractions: dict[str, jax.Array] = {}
+    for part in parts:
+        for name, fraction in counted_fractions(part, batch).items():
+            fractions[name] = jnp.minimum(fraction, fractions.get(name, 1.0))
+    return fractions
 
 
 def _member_count(output: Any, count: int) -> int:

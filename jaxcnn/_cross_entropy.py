@@ -12,7 +12,14 @@ from jaxcnn._layer import Layer
 from jaxcnn._loss import LossFn, loss_of_output, masked, weighted_mean
 from jaxcnn._number import is_zero
 from jaxcnn._numeric import times_log
-from jaxcnn._target import check_class_label, check_ignore_label, class_logits, class_or_label_weights, class_target
+from jaxcnn._target import (
+    check_class_label,
+    check_ignore_label,
+    class_logits,
+    class_or_label_weights,
+    class_target,
+    counted_labels,
+)
 
 
 def cross_entropy(
@@ -88,7 +95,7 @@ def cross_entropy(
         main, *heads = (weighted_mean(value, weight, total) for value in values)
         return main + auxiliary * sum(heads)
 
-    return _class_loss("cross_entropy", model, ignore_label, loss)
+    return _class_loss("cross_entropy", model, ignore_label, loss, weights)
 
 
 def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) -> LossFn:
@@ -126,8 +133,17 @@ def focal(model: Layer, *, gamma: float = 2.0, ignore_label: int | None = None) 
     return _class_loss("focal", model, ignore_label, loss)
 
 
-def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Callable[..., jax.Array]) -> LossFn:
-    """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy."""
+def _class_loss(
+    loss_name: str,
+    model: Layer,
+    ignore_label: int | None,
+    loss: Callable[..., jax.Array],
+    class_weight: np.ndarray | None = None,
+) -> LossFn:
+    """A LossFn that computes loss(list of logits, target, counted, weight, train), and the accuracy.
+
+    `class_weight`, at most 1, weights the labels in the denominator of the loss.
+    """
     ignore_label = check_ignore_label(loss_name, ignore_label)
 
     def compute(output, label, weight, train):
@@ -141,4 +157,17 @@ def _class_loss(loss_name: str, model: Layer, ignore_label: int | None, loss: Ca
     def check(name, output, label, weight):
         check_class_label(name, label, class_logits(loss_name, output)[0].shape, weight, ignore_label)
 
-    return loss_of_output(model, compute, check)
+    def counted(label):
+        label, scale = jnp.asarray(label), 1.0
+        weights = None if class_weight is None else jnp.asarray(class_weight, jnp.float32)
+        if jnp.issubdtype(label.dtype, jnp.integer):
+            count = counted_labels(label, ignore_label)
+            if weights is not None:
+                scale = weights.at[label.astype(jnp.int32)].get(mode="clip")  # labels of weight 0 may be invalid
+        else:  # class probabilities
+            count = jnp.ones(label.shape[:-1], jnp.float32)
+            if weights is not None:
+                scale = label.astype(jnp.float32) @ weights
+        return {"loss": count * scale, "accuracy": count}
+
+    return loss_of_output(model, compute, check, None if ignore_label is None and class_weight is None else counted)

@@ -184,12 +184,14 @@ def loss_of_output(
     model: Layer | Callable[[Any], Any],
     compute: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
     check: Callable[[str, Any, Any, Any], None],
+    counted: Callable[[Any], dict[str, jax.Array]] | None = None,
 ) -> LossFn:
     """A LossFn that applies the model and computes loss and metrics from its output.
 
     Args:
         compute: (output, label, weight, train) -> (loss, metrics besides "loss"); weight (N,) or None.
         check: (name, shapes of the output, label, weight): raises an error for data that do not fit, on the host.
+        counted: label -> for each metric, how much its labels count (N, ..), from 0 to 1; None: all count 1.
     """
     model = as_layer(model)
 
@@ -206,7 +208,30 @@ def loss_of_output(
         check_finite(f"{name}: label", label, weight)
         check(name, output_of(params, state, data["image"]), label, weight)
 
+    if counted is not None:
+
+        def fractions(batch):
+            weight = batch_weights(batch, "weight") if "weight" in batch else None
+            counts = counted(batch_entry(batch, "label"))
+            return {name: weighted_mean(masked(x, weight), weight) for name, x in counts.items()}
+
+        with_counted(loss_fn, fractions)
     return with_check(loss_fn, check_data)
+
+
+def with_counted(loss_fn: Any, fractions: Callable[[Batch], dict[str, jax.Array]]) -> Any:
+    """Attach to a loss how much of a batch its metrics count, from 0 to 1: batch -> {metric: fraction}.
+
+    With `ignore_label` or `class_weight`, the loss of a batch is a mean over the labels that count, so a mean over
+    batches weights each batch by this fraction. `functools.wraps` copies it to losses that wrap this one.
+    """
+    loss_fn.__dict__["counted"] = fractions
+    return loss_fn
+
+
+def counted_fractions(loss_fn: Any, batch: Batch) -> dict[str, jax.Array]:
+    """How much of the batch the metrics of the loss count, from 0 to 1; metrics that count all of it are left out."""
+    return loss_fn.counted(batch) if hasattr(loss_fn, "counted") else {}
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array | None, counted: jax.Array | None = None) -> jax.Array:

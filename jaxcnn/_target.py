@@ -67,8 +67,7 @@ def class_target(
         label, classes = jnp.asarray(label), logits.shape[-1]
         counted = jnp.ones(logits.shape[:-1], logits.dtype)
         if jnp.issubdtype(label.dtype, jnp.integer):
-            if ignore_label is not None:
-                counted = differs(label, ignore_label).astype(logits.dtype)
+            counted = counted_labels(label, ignore_label, logits.dtype)
             last_class = min(classes - 1, jnp.iinfo(label.dtype).max)  # must not overflow a small dtype
             valid = (label >= 0) & (label <= last_class) | (counted == 0)
             fractions = jax.nn.one_hot(label.astype(jnp.int32), classes, dtype=logits.dtype) * counted[..., None]
@@ -89,6 +88,11 @@ def check_ignore_label(name: str, ignore_label: Any) -> int | None:
     if isinstance(ignore_label, bool) or not isinstance(ignore_label, numbers.Integral):
         raise TypeError(f"{name}: ignore_label must be None or an int such as 255, got {short_repr(ignore_label)}")
     return check_integer(name, "ignore_label", ignore_label, -(2**31))
+
+
+def counted_labels(label: Any, ignore_label: int | None, dtype: Any = jnp.float32) -> jax.Array:
+    """1 for each label that counts, 0 for those to ignore."""
+    return jnp.ones(label.shape, dtype) if ignore_label is None else differs(label, ignore_label).astype(dtype)
 
 
 def differs(label: jax.Array, ignore_label: int) -> jax.Array:
@@ -139,9 +143,7 @@ def binary_target(
     def convert(label):
         check_binary_label(name, label, logits.shape, weight, ignore_label)
         label = jnp.asarray(label).reshape(logits.shape)
-        counted = jnp.ones(logits.shape, logits.dtype)
-        if ignore_label is not None:
-            counted = differs(label, ignore_label).astype(logits.dtype)
+        counted = counted_labels(label, ignore_label, logits.dtype)
         values = jnp.where(counted == 0, 0, label.astype(logits.dtype))
         valid = (values >= 0) & (values <= 1)
         return masked(jnp.where(valid, values, jnp.nan), weight), counted

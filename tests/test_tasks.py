@@ -211,3 +211,84 @@ def test_evaluate_divides_uint8_images_by_255_as_fit_does(measured):
         result = train.evaluate(loss_fn, {}, {}, of, batch_size=4, metrics=measured, model=cnn.identity)
         assert result["loss"] == pytest.approx(np.square(error).mean(), 1e-5)
         assert result.get("mae", abs(error).mean()) == pytest.approx(abs(error).mean(), 1e-5)
+
+
+LABELED = {
+    "ignore_label": (lambda model: cnn.cross_entropy(model, ignore_label=255), 255),
+    "class_weight": (lambda model: cnn.cross_entropy(model, class_weight=[1.0, 0.0, 5.0]), 1),
+    "focal": (lambda model: cnn.focal(model, ignore_label=1), 1),
+    "regularized": (lambda model: cnn.regularized(cnn.cross_entropy(model, ignore_label=1), lambda params: 2.0), 1),
+    "weighted_sum": (
+        cnn.weighted_sum(
+            (1.0, functools.partial(cnn.cross_entropy, ignore_label=1)),
+            (2.0, functools.partial(cnn.focal, ignore_label=1)),
+        ),
+        1,
+    ),
+    "per_member": (cnn.per_member(functools.partial(cnn.cross_entropy, ignore_label=1)), 1),
+    "distillation": (cnn.distillation(functools.partial(cnn.cross_entropy, ignore_label=1), lambda x: x), 1),
+}
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["classes", "maps"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
+@pytest.mark.parametrize("name", LABELED)
+def test_metrics_of_a_loss_do_not_depend_on_the_batch_size(name, weighted, maps):
+    """Neither do batches count whose labels are all ignored."""
+    make, ignored = LABELED[name]
+    rng = np.random.default_rng(0)
+    shape = (12, 4) if maps else (12,)
+    label = rng.integers(0, 3, shape)
+    label[5:] = np.where(rng.random(label[5:].shape) < 0.9, ignored, label[5:])
+    label[8:] = ignored
+    data = {"image": rng.normal(size=(*shape, 3)).astype(np.float32), "label": label}
+    if weighted:
+        data["weight"] = rng.uniform(0.1, 2, 12).astype(np.float32)
+    loss_fn = make(cnn.as_layer(cnn.identity))
+    loss, (_, expected) = loss_fn({}, {}, data, train=False)
+    for batch_size in (1, 2, 5, 12, 20):
+        result = train.evaluate(loss_fn, {}, {}, data, batch_size=batch_size)
+        assert result == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
+        mean = cnn.curvature.mean_loss(loss_fn, {}, data, batch_size)({})
+        np.testing.assert_allclose(mean, loss, rtol=1e-5)
+
+
+def test_losses_of_labels_that_are_all_ignored_have_no_value():
+    loss_fn = cnn.cross_entropy(cnn.as_layer(cnn.identity), ignore_label=0)
+    result = train.evaluate(loss_fn, {}, {}, (np.eye(2, dtype=np.float32), np.zeros(2, int)))
+    assert np.isnan([result["loss"], result["accuracy"]]).all()
+
+
+def test_independent_labels_and_class_probabilities_count_in_every_batch_size():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(6, 2)).astype(np.float32)
+    several = {"image": image, "label": np.array([[0, 1], [1, 1], [1, 9], [9, 9], [9, 9], [9, 0]])}
+    first = rng.random(6)
+    fractions = {"image": image, "label": np.stack([first, 1 - first], 1).astype(np.float32)}
+    fractions["label"][2:] = [0, 1]
+    identity = cnn.as_layer(cnn.identity)
+    for examples, loss_fn in (
+        (several, cnn.binary_cross_entropy(identity, ignore_label=9)),
+        (fractions, cnn.cross_entropy(identity, class_weight=[3.0, 0.1])),
+    ):
+        _, (_, expected) = loss_fn({}, {}, examples, train=False)
+        for batch_size in (1, 2, 4, 6):
+            result = train.evaluate(loss_fn, {}, {}, examples, batch_size=batch_size)
+            assert result == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
+
+
+def test_fit_and_sweep_average_over_the_labels_that_count():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 4)).astype(np.float32), rng.integers(0, 3, 12)
+    ignored = np.where(np.arange(12) < 5, y, 7)
+    options = {
+        "loss": functools.partial(cnn.cross_entropy, ignore_label=7),
+        "eval_data": (x, ignored),
+        "config": {"epochs": 1, "batch_size": 4, "evaluate": {"batch_size": 4}},
+    }
+    fitted, swept = train.fit(cnn.dense(3), (x, y), **options), train.fit(cnn.dense(3), (x, y), **options, seeds=2)
+    runs = [(fitted.params, fitted.history), *((run.params, run.history) for run in swept.runs)]
+    for params, history in runs:
+        loss, (_, metrics) = options["loss"](cnn.dense(3))(params, {}, {"image": x, "label": ignored}, train=False)
+        expected = {"loss": float(loss), "accuracy": float(metrics["accuracy"])}
+        assert history[-1]["test"] == pytest.approx(expected, rel=1e-5)

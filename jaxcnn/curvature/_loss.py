@@ -8,16 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer
-from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
+from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, counted_fractions
 from jaxcnn._validate import check_batch
 
 
 def mean_loss(loss_fn: LossFn, state: Any, data: Batch, batch_size: int = 256) -> Callable[[Any], jax.Array]:
     """params -> the mean loss in evaluation mode over all examples, computed in batches.
 
-    With `ignore_label` or `class_weight`, the loss of a batch is a weighted mean over its labels. The result averages
-    these means, weighted by the numbers of examples, so it depends on `batch_size`; a batch with only ignored labels
-    counts as 0. It is exact in one batch, with a batch_size of at least the number of examples.
+    It does not depend on batch_size, except for a `weighted_sum` of losses that count labels differently, as in
+    `train.evaluate`.
 
     Derivatives need memory for one batch at a time: each batch is computed again in the backward pass.
 
@@ -55,10 +54,11 @@ def mean_loss(loss_fn: LossFn, state: Any, data: Batch, batch_size: int = 256) -
         @jax.checkpoint
         def weighted_loss(batch):
             value = loss_fn(params, state, batch, train=False)[0]
-            return value * batch["weight"].sum().astype(value.dtype)
+            counted = batch["weight"].sum() * counted_fractions(loss_fn, batch).get("loss", 1.0)
+            return value * counted.astype(value.dtype), counted
 
-        total = lax.map(weighted_loss, batches).sum()
-        return total / weight.sum().astype(total.dtype)
+        weighted, counted = lax.map(weighted_loss, batches)
+        return weighted.sum() / counted.sum().astype(weighted.dtype)
 
     return loss
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
-from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, inputs
+from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, counted_fractions, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._program import inputs_used
 from jaxcnn._validate import check_batch, check_finite, check_for_loss, has_check
@@ -43,10 +43,9 @@ def evaluate(
 
     All batches have the same size, so the loss is compiled once: the last batch is padded with examples of weight 0.
 
-    With `ignore_label` or `class_weight`, the loss of a batch is a weighted mean over its labels. The result averages
-    these means, weighted by the numbers of examples, so it depends on `batch_size`: slightly if all batches have
-    similar numbers of labels, but a batch without any label that counts is averaged as 0. The metrics of
-    `jaxcnn.metrics` do not depend on it.
+    With `ignore_label` or `class_weight`, the loss is the weighted mean over all labels that count; it is NaN if no
+    label counts. So it does not depend on `batch_size`, except for a `weighted_sum` of losses that count labels
+    differently, where each batch has the smallest of their weights.
 
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`; called with train=False.
@@ -100,6 +99,18 @@ def evaluate(
     return mean_metrics(measure, metrics, params, state, batches)
 
 
+class Measured(NamedTuple):
+    """Metrics of a batch.
+
+    means: of the loss; fractions: how much of the batch they count, from 0 to 1, left out if it is all of it;
+    sums: of the additional metrics.
+    """
+
+    means: dict[str, Any]
+    fractions: dict[str, Any]
+    sums: dict[str, Any]
+
+
 @functools.lru_cache(maxsize=16)
 def _compiled(
     loss_fn: Any, model: AnyLayer | None, metrics: tuple[tuple[str, Metric], ...], on_all_devices: bool
@@ -115,8 +126,8 @@ def measurement(
     metrics: Mapping[str, Metric],
     prepare: Callable[[Batch], Batch],
     on_all_devices: bool,
-) -> Callable[[Params, State, Batch], tuple[Any, Any]]:
-    """Compiled (params, state, batch) -> (metrics of the loss, sums of the additional metrics).
+) -> Callable[[Params, State, Batch], Measured]:
+    """Compiled (params, state, batch) -> metrics.
 
     Both get prepare(batch). The metrics apply the model to the same `inputs` as the losses do, so the compiler
     computes the output only once; without metrics, the model may be None. If the arrays are on all devices, the sums
@@ -130,13 +141,16 @@ def measurement(
         loss, (_, means) = loss_fn(params, state, batch, train=False)
         check_scalars("evaluate", means)
         means = {"loss": loss} | means
+        fractions = counted_fractions(loss_fn, batch)
         if not metrics or model is None:
-            return means, {}
+            return Measured(means, fractions, {})
         if both := metrics.keys() & means.keys():
             raise ValueError(f"metrics: {min(both)!r} is also a metric of the loss; choose another name")
         output, _ = model.apply(params, state, inputs(batch)[0], train=False)
         sums = {name: metric.update(output, batch) for name, metric in metrics.items()}
-        return means, lax.with_sharding_constraint(sums, replicated_sharding()) if on_all_devices else sums
+        if on_all_devices:
+            sums = lax.with_sharding_constraint(sums, replicated_sharding())
+        return Measured(means, fractions, sums)
 
     return jit(measure)
 
@@ -171,7 +185,7 @@ def _ignores_weights(loss_fn: Any, structure: Any, *leaves: jax.ShapeDtypeStruct
 
 
 def mean_metrics(
-    measure: Callable[[Params, State, Batch], tuple[Any, Any]],
+    measure: Callable[[Params, State, Batch], Measured],
     metrics: Mapping[str, Metric],
     params: Params,
     state: State,
@@ -185,26 +199,29 @@ def mean_metrics(
 
 
 def totals(
-    measure: Callable[[Batch], tuple[Any, Any]], data: Source, add: Callable[[Any, Any], Any] = add_sums
+    measure: Callable[[Batch], Measured], data: Source, add: Callable[[Any, Any], Any] = add_sums
 ) -> tuple[dict[str, Any], Any]:
     """The weighted means of the loss's metrics, and the sums of the additional ones, over one epoch of batches.
 
-    `add` adds the sums of two batches.
+    `add` adds the sums of two batches. A mean is NaN if no label counts.
     """
     weighted_sums: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
     metric_sums: Any = None
-    total_weight = 0.0
     for batch in itertools.islice(data.batches(), data.steps):
         weight = float(_sum(batch["weight"]))
         if weight == 0:  # its means have no value
             continue
-        means, batch_sums = measure(batch)
-        total_weight += weight
-        weighted_sums = {name: weighted_sums.get(name, 0.0) + weight * value for name, value in means.items()}
+        means, fractions, batch_sums = measure(batch)
+        for name, value in means.items():
+            counted = weight * fractions.get(name, 1.0)
+            weights[name] = weights.get(name, 0.0) + counted
+            weighted_sums[name] = weighted_sums.get(name, 0.0) + counted * value
         metric_sums = batch_sums if metric_sums is None else add(metric_sums, batch_sums)
-    if total_weight == 0:
+    if metric_sums is None:
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
-    return {name: np.asarray(value, np.float64) / total_weight for name, value in weighted_sums.items()}, metric_sums
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return {name: np.asarray(weighted_sums[name], np.float64) / weights[name] for name in weights}, metric_sums
 
 
 def check_metrics(metrics: Any) -> None:
@@ -234,12 +251,12 @@ def check_scalars(name: str, metrics: Any) -> None:
             raise TypeError(f"{name}: the metric {key!r} of the loss must be a number, got {short_repr(value)}")
 
 
-def check_watch(watch: str, metrics: Mapping[str, Metric], means: dict[str, Any], sums: dict[str, Any]) -> None:
-    """Raise ConfigError if the setting "watch" is not a scalar that is evaluated: `means` and `sums` are shapes."""
-    names = [*means, *metrics]
+def check_watch(watch: str, metrics: Mapping[str, Metric], measured: Measured) -> None:
+    """Raise ConfigError if the setting "watch" is not a scalar that is evaluated; `measured` are shapes."""
+    names = [*measured.means, *metrics]
     if watch and (watch := watch.removeprefix("-")) not in names:
         raise ConfigError(f"watch: unknown metric {watch!r}; {expected_one_of(watch, names)}")
-    if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, sums[watch]).shape):
+    if watch in metrics and (shape := jax.eval_shape(metrics[watch].compute, measured.sums[watch]).shape):
         raise ConfigError(f"watch: {watch!r} is an array of shape {shape}; watch a scalar")
 
 

@@ -364,6 +364,6 @@ def _evaluate_fn(loss, model, metrics, eval_source, params, state, config) -> Ca
     measure = measurement(with_loss_as_metric(loss_of(loss, model)), model, metrics, evaluation_batch, True)
     if config["watch"] or metrics:
         batch = {"weight": jax.ShapeDtypeStruct((eval_source.batch_size,), jnp.float32)} | eval_source.spec
-        check_watch(config["watch"], metrics, *jax.eval_shape(measure, params, state, batch))
+        check_watch(config["watch"], metrics, jax.eval_shape(measure, params, state, batch))
     eval_source = to_devices(eval_source)
     return lambda params, state: mean_metrics(measure, metrics, params, state, eval_source)

@@ -136,7 +136,7 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     batch, eval_batch = (jax.eval_shape(scale_bytes, data.spec) for data in (train_source, eval_source or train_source))
     weighted = {"weight": jax.ShapeDtypeStruct(eval_batch["image"].shape[:1], jnp.float32)} | eval_batch
     if eval_source is not None:
-        check_watch(config["watch"], metrics, *jax.eval_shape(of_run.measure, spec, network_of(carry), weighted))
+        check_watch(config["watch"], metrics, jax.eval_shape(of_run.measure, spec, network_of(carry), weighted))
     limit = chunk or runs_at_once(jax.make_jaxpr(of_run.step)(spec, carry.train_state, batch))
     identity = {
         "config": run.config,

@@ -17,7 +17,7 @@ from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
 from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._batch import scale_bytes
-from jaxcnn.train._evaluate import measurement, totals
+from jaxcnn.train._evaluate import Measured, measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
 from jaxcnn.train._optimizer import checked_accumulated, ema_params, make_optimizer
@@ -37,13 +37,13 @@ class Programs(NamedTuple):
 
     create: values -> carry before the first step.
     train_epoch: (values, carry, arrays, epoch) -> carry after the epoch; metric_sums are those of the epoch.
-    measure: (values, params and state, batch) -> (metrics of the loss, sums of the other metrics).
+    measure: (values, params and state, batch) -> `Measured`.
     step: (values, train_state, batch) -> (train_state, metrics), the training step.
     """
 
     create: Callable[[Values], Carry]
     train_epoch: Callable[[Values, Carry, Any, Any], Carry]
-    measure: Callable[[Values, tuple[Params, State], Any], tuple[Any, Any]]
+    measure: Callable[[Values, tuple[Params, State], Any], Measured]
     step: Callable[[Values, TrainState, Any], Any]
 
 
