@@ -434,6 +434,75 @@ def test_lbfgs_searches_along_lines(tmp_path):
     assert final_loss(optax.lbfgs(), "lbfgs") < 0.5 * final_loss(optax.sgd(0.1), "sgd")
 
 
+NORMALIZED_SGD = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+RECOMPUTING = {  # optimizers that compute the loss or its gradient again, and one that accepts no other keywords
+    "sophia": optax.contrib.sophia(1e-2),
+    "sam": optax.contrib.sam(optax.sgd(0.1), NORMALIZED_SGD),
+    "opaque sam": optax.contrib.sam(optax.sgd(0.1), NORMALIZED_SGD, opaque_mode=True),
+    "line search": optax.chain(optax.sgd(0.5), optax.scale_by_backtracking_linesearch(10)),
+}
+
+
+@pytest.mark.parametrize("name", RECOMPUTING)
+def test_optimizers_that_compute_the_loss_again(name, tmp_path):
+    run = train.Run("fit", {}, folder=tmp_path)
+    fitted = train.fit(LINEAR, FEW, config=QUICK, optimizer=RECOMPUTING[name], run=run)
+    first, last = (record["train"]["loss"] for record in (fitted.history[0], fitted.history[-1]))
+    assert last < first
+
+
+def test_opaque_sam_equals_sharpness_aware():
+    """optax computes the second gradient of the same batch, at the same distance."""
+    batch = {"image": FEW.images[:8].astype(np.float32) / 255, "label": FEW.labels[:8]}
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+    sam = optax.contrib.sam(optax.sgd(0.1), ascent, opaque_mode=True)
+    loss_fn = cnn.cross_entropy(LINEAR)
+
+    def updated(loss_fn, optimizer):
+        train_state = train.TrainState.create(LINEAR, optimizer, jax.random.key(0), batch["image"])
+        return train.make_step(loss_fn, optimizer)(train_state, batch)[0].params
+
+    expected = updated(cnn.sharpness_aware(loss_fn, 0.05), optax.sgd(0.1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), updated(loss_fn, sam), expected)
+
+
+def test_schedule_free_optimizers_are_evaluated_at_their_average(tmp_path):
+    optimizer = optax.contrib.schedule_free_sgd(0.5, b1=0.8)
+    run = train.Run("fit", {}, folder=tmp_path)
+    net = cnn.serial(cnn.flatten, cnn.freeze(cnn.dense(8)), cnn.dense(10))
+    fitted = train.fit(net, FEW, eval_data=TEST_DATA, config=QUICK, optimizer=optimizer, run=run)
+    last = fitted.train_state.params
+    expected = optax.contrib.schedule_free_eval_params(_schedule_free_state(fitted), last)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), fitted.params, expected)
+    assert (fitted.params["2"]["kernel"] != last["2"]["kernel"]).any()
+    same(fitted.params["1"], last["1"])  # the frozen layer
+    loss = train.evaluate(cnn.cross_entropy(net), fitted.params, fitted.state, TEST_DATA)["loss"]
+    assert fitted.history[-1]["test"]["loss"] == pytest.approx(loss)
+
+
+def test_schedule_free_optimizer_of_a_part(tmp_path):
+    parts = {"a": optax.contrib.schedule_free_sgd(0.5, b1=0.8), "b": optax.sgd(0.1)}
+    optimizer = optax.partition(parts, {"2": {"kernel": "a", "bias": "b"}})
+    run = train.Run("fit", {}, folder=tmp_path)
+    fitted = train.fit(LINEAR, FEW, config=QUICK, optimizer=optimizer, run=run)
+    averaged, last = fitted.params["2"], fitted.train_state.params["2"]
+    z = _schedule_free_state(fitted).z["2"]
+    np.testing.assert_allclose(averaged["kernel"], (last["kernel"] - 0.2 * z["kernel"]) / 0.8, atol=1e-6)
+    same(averaged["bias"], last["bias"])
+
+
+def test_an_optimizer_for_parameters_of_another_type():
+    with pytest.raises(AttributeError) as error:
+        train.fit(LINEAR, FEW, config=QUICK, optimizer=optax.lookahead(optax.sgd(0.1), 5, 0.5))
+    assert error.value.__notes__[0].startswith("in the argument optimizer of fit")
+
+
+def _schedule_free_state(fitted):
+    is_state = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
+    (state,) = filter(is_state, jax.tree.leaves(fitted.train_state.opt_state, is_leaf=is_state))
+    return state
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_more_epochs_of_a_finished_run(own, tmp_path):
     def fit(epochs, name, schedule=None):

@@ -12,7 +12,7 @@ import jax
 
 from jaxcnn._layer import Params, State
 from jaxcnn.train._guard import leaf_name
-from jaxcnn.train._optimizer import ema_params
+from jaxcnn.train._optimizer import params_to_evaluate
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 
@@ -110,9 +110,8 @@ class Event:
 
     @property
     def params(self) -> Params:
-        """The parameters to evaluate: their EMA if the optimizer keeps one."""
-        ema = ema_params(self.train_state.opt_state)
-        return self.train_state.params if ema is None else ema
+        """The parameters to evaluate: their EMA or schedule-free average if the optimizer keeps one."""
+        return params_to_evaluate(self.train_state)
 
     @property
     def state(self) -> State:

@@ -128,7 +128,8 @@ def fit(
         start: initial params and state, such as those of a pretrained backbone. Partial trees are allowed.
         optimizer: an optax optimizer that replaces the settings "optimizer", "schedule", "weight_decay" and
             "clip_norm", such as `optax.partition` for learning rates by path, or one with your own schedule.
-            "accumulate" (unless the optimizer needs the loss) and "ema" still apply.
+            "accumulate" (unless the optimizer needs the loss) and "ema" still apply. Schedule-free optimizers are
+            evaluated at their average.
         augmentation: (key, batch, when) -> batch, as returned by `data.augment.compose`, for augmentations of your own.
             Its batches have images from 0 to 1. It replaces the settings "augment", "augment_labels" and "label_fill".
         seeds: the number of networks to train in one program, whose seeds are consecutive integers from the setting

@@ -1,5 +1,6 @@
 """optax optimizers and schedules from a config."""
 
+import functools
 import inspect
 import math
 import numbers
@@ -18,7 +19,7 @@ from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
 from jaxcnn.train._config import SYNONYMS, Config, ConfigError, require, require_known
 from jaxcnn.train._guard import Checked, undo_if_nonfinite
-from jaxcnn.train._step import TrainState
+from jaxcnn.train._step import TrainState, accepting_loss
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
@@ -162,7 +163,7 @@ def make_optimizer(
         constant = [optax.masked(optax.set_to_zero(), jax.tree.map(operator.not_, trainable))]
     epochs, every = config["epochs"], config["accumulate"]
     updates = steps if every == 1 else epochs * math.ceil(math.ceil(steps / epochs) / every)
-    stages = [own] if own else _stages(config, updates, params, trainable)
+    stages = [accepting_loss(own)] if own else _stages(config, updates, params, trainable)
     # Constant parameters: penalties give them gradients, and some optimizers, such as yogi, move them without one.
     optimizer = optax.chain(*constant, *stages, *constant)
     if not is_zero(config["ema"]):
@@ -370,3 +371,22 @@ def ema_params(opt_state: Any) -> Params | None:
     """
     is_ema = lambda node: isinstance(node, EmaState)
     return next((node.ema for node in jax.tree.leaves(opt_state, is_leaf=is_ema) if is_ema(node)), None)
+
+
+def params_to_evaluate(train_state: TrainState) -> Params:
+    """The parameters to evaluate: their EMA or the average of a schedule-free optimizer, if the optimizer keeps one."""
+    if (ema := ema_params(train_state.opt_state)) is not None:
+        return ema
+    is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
+    params = train_state.params
+    for node in jax.tree.leaves(train_state.opt_state, is_leaf=is_schedule_free):
+        if is_schedule_free(node):
+            params = jax.tree.map(functools.partial(_schedule_free_average, node.b1), params, node.z)
+    return params
+
+
+def _schedule_free_average(b1: Any, y: jax.Array, z: Any) -> jax.Array:
+    """The average x, where training has y = (1 - b1) * z + b1 * x. If y = z, as in a frozen layer, it is exactly y."""
+    if isinstance(z, optax.MaskedNode):  # another optimizer of `optax.partition` trains this parameter
+        return y
+    return y + ((1 - b1) / b1 * (y - z)).astype(y.dtype)

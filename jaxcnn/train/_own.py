@@ -17,6 +17,7 @@ from jaxcnn.data import augment
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._identity import program_identity
 from jaxcnn.train._recipe import FIT, augmentation_of
+from jaxcnn.train._step import accepting_loss, loss_functions
 
 
 def reject_replaced(config: Config, argument: str, settings: Sequence[str]) -> None:
@@ -70,9 +71,13 @@ def optimizer_identity(optimizer: optax.GradientTransformation, config: Config, 
 
 def _first_update(optimizer: optax.GradientTransformation, gradient: Params, params: Params, loss: jax.Array) -> Any:
     """The update of a step, see `make_step`."""
-    update = optax.with_extra_args_support(optimizer).update
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return update(gradient, optimizer.init(params), params, value=loss, grad=gradient, value_fn=lambda params: loss)
+    extra = {"value": loss, "grad": gradient, **loss_functions(lambda params: loss)}
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return accepting_loss(optimizer).update(gradient, optimizer.init(params), params, **extra)
+    except Exception as error:
+        error.add_note("in the argument optimizer of fit, which gets the params of the model, and a gradient like them")
+        raise
 
 
 def _check_needs_no_loss(optimizer: optax.GradientTransformation, params: Params) -> None:
@@ -80,5 +85,5 @@ def _check_needs_no_loss(optimizer: optax.GradientTransformation, params: Params
     try:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"accumulate must be 1: the optimizer needs the loss of each step: {error}") from error

@@ -1,5 +1,6 @@
 """The training step: the gradient of the loss and the optax update in one compiled function."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ def make_step(
     Args:
         loss_fn: a loss function, as returned by `cross_entropy(model)`.
         optimizer: an optax gradient transformation. Those that need the loss, such as `optax.lbfgs` and
-            `optax.contrib.reduce_on_plateau`, get it of the batch: `value`, and `value_fn` of other parameters.
+            `optax.contrib.reduce_on_plateau`, get it of the batch. So do those that compute it, or its gradient,
+            again for other parameters, such as `optax.contrib.sophia` and `optax.contrib.sam(opaque_mode=True)`.
 
     Raises:
         TypeError: if `loss_fn` is a model or does not return (loss, (state, metrics)), `optimizer` is not an optimizer,
@@ -101,7 +103,7 @@ def make_step(
     """
     check_loss("make_step", loss_fn)
     check_transformation("make_step", optimizer)
-    update = optax.with_extra_args_support(optimizer).update
+    update = accepting_loss(optimizer).update
 
     def step(train_state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         if not isinstance(train_state, TrainState):
@@ -114,7 +116,7 @@ def make_step(
 
         (loss, (new_state, metrics)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(params)
         metrics = {"loss": loss} | metrics
-        extra = {"value": loss, "grad": gradient, "value_fn": lambda params: batch_loss(params)[0]}
+        extra = {"value": loss, "grad": gradient, **loss_functions(lambda params: batch_loss(params)[0])}
         # optax relies on promotion, even if the user has configured JAX to reject it.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             try:
@@ -128,6 +130,27 @@ def make_step(
         return train_state._replace(step=count + 1, params=new, state=new_state, opt_state=opt_state), metrics
 
     return jit(step, donate_argnums=0)
+
+
+def loss_functions(loss: Callable[[Params], jax.Array]) -> dict[str, Callable[..., Any]]:
+    """The loss of the batch and its gradient, by the keywords of optax's optimizers that compute them again."""
+
+    def value_fn(params, obj_fn=None, grad_fn=None):  # line searches refuse keywords that it does not name
+        return loss(params)
+
+    return {"value_fn": value_fn, "obj_fn": value_fn, "grad_fn": lambda params, i: jax.grad(loss)(params)}
+
+
+def accepting_loss(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, whose update ignores those of the keywords of `make_step` that it does not need."""
+    extended = optax.with_extra_args_support(optimizer)
+    parameters = inspect.signature(extended.update).parameters
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return extended.update(updates, state, params, **{name: extra[name] for name in extra if name in parameters})
+
+    accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return extended if accepts_all else optax.GradientTransformationExtraArgs(extended.init, update)
 
 
 def check_transformation(name: str, optimizer: Any) -> None:

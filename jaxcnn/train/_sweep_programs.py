@@ -20,7 +20,7 @@ from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._evaluate import Measured, measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
-from jaxcnn.train._optimizer import checked_accumulated, ema_params, make_optimizer
+from jaxcnn.train._optimizer import checked_accumulated, make_optimizer, params_to_evaluate
 from jaxcnn.train._recipe import Loss, augmentation_of, loss_of, training_loss, with_loss_as_metric
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep_space import Space, Values
@@ -118,9 +118,8 @@ def runs_sharding() -> jax.NamedSharding:
 
 
 def network_of(carry: Carry) -> tuple[Params, State]:
-    """The params, or their EMA if the optimizer keeps one, and the state."""
-    ema = ema_params(carry.train_state.opt_state)
-    return carry.train_state.params if ema is None else ema, carry.train_state.state
+    """The parameters to evaluate, and the state."""
+    return params_to_evaluate(carry.train_state), carry.train_state.state
 
 
 def evaluate_runs(
