@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_number
+from jaxcnn._array import as_floating
 from jaxcnn._initial import filled
-from jaxcnn._layer import Layer, as_floating, constructor, get_param, stateless
+from jaxcnn._layer import Layer, constructor, get_param, stateless
 from jaxcnn._lowering import broadcast
 
 

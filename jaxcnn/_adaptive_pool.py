@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_integer
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
+from jaxcnn._array import as_floating, at_least_float32, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._pool import avg_pool, check_real, first_max, max_pool
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._arguments import check_bounds, check_integer, check_positive, short_repr
+from jaxcnn._array import as_floating, at_least_float32
 from jaxcnn._key import check_key, child_key, require_key, transform_keys
-from jaxcnn._layer import Params, State, as_floating, at_least_float32
+from jaxcnn._layer import Params, State
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss
 from jaxcnn._numeric import norm as l2_norm
 from jaxcnn._numeric import scale_to_unit_norm

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, constructor, spatial_rank
+from jaxcnn._array import as_floating, at_least_float32, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._window import check_window_options, per_dimension
 
 

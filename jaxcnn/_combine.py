@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer, check_train, has_spec, is_function, short_repr
+from jaxcnn._array import as_array, check_array, readable, spec_of
 from jaxcnn._dense import identity
 from jaxcnn._initial import shapes_only
 from jaxcnn._key import check_key, child_key
@@ -23,16 +24,12 @@ from jaxcnn._layer import (
     Layer,
     Params,
     State,
-    as_array,
     as_layer,
-    check_array,
     check_returned,
     checked_init,
     checked_result,
     constructor,
     in_layer,
-    readable,
-    spec_of,
 )
 from jaxcnn._lowering import stored, stored_gradient
 from jaxcnn._path import expected_one_of

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_number, check_positive, is_function, short_repr
+from jaxcnn._array import at_least_float32
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, as_layer, at_least_float32
+from jaxcnn._layer import Layer, as_layer
 from jaxcnn._loss import (
     Batch,
     LossFn,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_choice, check_integer
+from jaxcnn._array import as_floating, spatial_rank
 from jaxcnn._combine import serial
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._key import child_key
@@ -17,12 +18,10 @@ from jaxcnn._layer import (
     Initializer,
     Layer,
     Params,
-    as_floating,
     check_initializers,
     constructor,
     from_input_shape,
     get_param,
-    spatial_rank,
     stateless,
 )
 from jaxcnn._lowering import add_bias, convolve, convolve_transposed

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_choice, check_integer, check_number, check_positive
+from jaxcnn._array import at_least_float32, spatial_rank
 from jaxcnn._grid_sample import floating_inputs
-from jaxcnn._layer import Layer, as_layer, at_least_float32, constructor, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._sample import SAMPLE_METHODS, sample
 from jaxcnn._window import check_window_options, per_dimension
 

@@ -7,19 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._array import at_least_float32, spatial_rank
 from jaxcnn._conv import checked_groups, init_params, kernel_shape
 from jaxcnn._grid_sample import floating_inputs
 from jaxcnn._initial import truncated_normal, zeros
-from jaxcnn._layer import (
-    Initializer,
-    Layer,
-    at_least_float32,
-    check_initializers,
-    constructor,
-    get_param,
-    spatial_rank,
-    stateless,
-)
+from jaxcnn._layer import Initializer, Layer, check_initializers, constructor, get_param, stateless
 from jaxcnn._lowering import add_bias
 from jaxcnn._sample import sample
 from jaxcnn._window import Padding, Window, check_window_options, make_window

@@ -7,21 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_choice, check_integer, check_number
+from jaxcnn._array import as_array, as_floating, check_array, spatial_rank
 from jaxcnn._initial import truncated_normal, zeros
 from jaxcnn._key import child_key
-from jaxcnn._layer import (
-    Initializer,
-    Layer,
-    as_array,
-    as_floating,
-    as_layer,
-    check_array,
-    check_initializers,
-    constructor,
-    get_param,
-    spatial_rank,
-    stateless,
-)
+from jaxcnn._layer import Initializer, Layer, as_layer, check_initializers, constructor, get_param, stateless
 from jaxcnn._lowering import add_bias, matrix_product
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._window import PAD_MODES, Padding, check_window_options, resolve_padding

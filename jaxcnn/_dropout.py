@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer, check_number
+from jaxcnn._array import as_array, as_floating, at_least_float32, spatial_rank
 from jaxcnn._key import require_key
-from jaxcnn._layer import Layer, as_array, as_floating, at_least_float32, constructor, spatial_rank
+from jaxcnn._layer import Layer, constructor
 from jaxcnn._number import is_zero
 from jaxcnn._sampling import is_random
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer, is_function, short_repr
+from jaxcnn._array import as_floating, at_least_float32, readable
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, Params, State, as_floating, as_layer, at_least_float32, constructor, readable
+from jaxcnn._layer import Layer, Params, State, as_layer, constructor
 from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT, Probe
 from jaxcnn._program import inputs_used

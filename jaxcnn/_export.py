@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_choice, has_spec, short_repr
-from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
+from jaxcnn._array import spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_choice, short_repr
-from jaxcnn._layer import Layer, as_floating, as_layer, at_least_float32, check_array, constructor, spatial_rank
+from jaxcnn._array import as_floating, at_least_float32, check_array, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._sample import BOUNDARIES, SAMPLE_METHODS, sample
 
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn._arguments import check_bool, has_spec, is_function, short_repr
+from jaxcnn._array import check_array, readable
 from jaxcnn._recompute import keeping_input
 from jaxcnn._repr import Call
 
@@ -292,36 +291,6 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     return tree[name]
 
 
-def spec_of(x: Any, batch: Any = None) -> Any:
-    """The `jax.ShapeDtypeStruct` of each array in a tree, of another batch size if given.
-
-    Without jax_enable_x64, 64 bits become 32. NumPy arrays get the dtype of `readable`.
-    """
-
-    def spec(leaf):
-        dtype = readable_dtype(leaf.dtype) if isinstance(leaf, np.ndarray) else leaf.dtype
-        dtype = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
-        return jax.ShapeDtypeStruct(leaf.shape if batch is None else (batch, *leaf.shape[1:]), dtype)
-
-    return jax.tree.map(spec, x)
-
-
-def readable(value: Any) -> Any:
-    """A NumPy array in its `readable_dtype`. Other values are returned unchanged."""
-    return value.astype(readable_dtype(value.dtype), copy=False) if isinstance(value, np.ndarray) else value
-
-
-def readable_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype in the byte order of this machine, as JAX does not swap bytes; float64 for a longer float."""
-    dtype = dtype.newbyteorder("=")
-    return np.dtype(np.float64) if dtype == np.longdouble else dtype
-
-
-def as_array(x: Any) -> jax.Array:
-    """As `jnp.asarray`, also for NumPy arrays in another byte order or of long doubles."""
-    return jnp.asarray(readable(x))
-
-
 @contextlib.contextmanager
 def in_layer(name: str) -> Iterator[None]:
     """Add the layer's name to the profiler scope, and its path to every exception raised in the block."""
@@ -338,12 +307,6 @@ def in_layer(name: str) -> Iterator[None]:
         else:
             error.add_note(f"{start}{name}'")
         raise
-
-
-def check_array(x: Any, layer: str) -> None:
-    """Raise TypeError for anything else than an array or a ShapeDtypeStruct. jnp.asarray would stack a tuple."""
-    if not has_spec(x):
-        raise TypeError(f"{layer} needs an array, or for init a jax.ShapeDtypeStruct, got {short_repr(x)}")
 
 
 def checked_init(result: Any) -> tuple[Params, State]:
@@ -364,33 +327,3 @@ def check_returned(y: Any, name: str) -> None:
     """Raise TypeError if the output of a layer inside the layer `name` is not an array."""
     if not has_spec(y):
         raise TypeError(f"{name} needs a layer that returns an array, got {short_repr(y)}")
-
-
-def as_floating(x: Any, layer: str) -> Any:
-    """Return `x` after checking that it is a floating-point array or the ShapeDtypeStruct of one."""
-    check_array(x, layer)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        integers = jnp.issubdtype(x.dtype, jnp.integer)
-        hint = ": convert and scale it first, as in x.astype(jnp.float32) / 255" if integers else ""
-        raise TypeError(f"{layer} needs floating-point input, got {short_repr(x)}{hint}")
-    return x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x)
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """`x` as float32, float64 unchanged: bfloat16 has too few digits for sums and statistics."""
-    wide = jnp.issubdtype(x.dtype, jnp.inexact) and jnp.finfo(x.dtype).bits >= 32
-    return x if wide else x.astype(jnp.float32)
-
-
-def spatial_rank(x: Any, layer: str) -> int:
-    """The number of spatial dimensions of x (N, *spatial, C), which must be 1 to 3, and not empty."""
-    check_array(x, layer)
-    rank = len(x.shape) - 2
-    if not 1 <= rank <= 3:
-        raise ValueError(
-            f"{layer} needs (N, *spatial, C) with 1 to 3 spatial dimensions, such as images (N, H, W, C), "
-            f"got shape {x.shape}"
-        )
-    if 0 in x.shape[1:-1]:
-        raise ValueError(f"{layer} needs at least one position in each spatial dimension, got shape {x.shape}")
-    return rank

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import has_spec, is_function, short_repr
-from jaxcnn._layer import Layer, Params, State, as_layer, readable, spec_of
+from jaxcnn._array import readable, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._numeric import divisor
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, check_not_masked, check_wide_integers, first_true, is_concrete, with_check

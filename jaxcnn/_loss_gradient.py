@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_positive
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._loss import LossFn, batch_entry, batch_weights, check_loss, convertible_entry, first_label
 from jaxcnn._numeric import norm
 from jaxcnn._validate import check_for_loss, is_concrete

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_positive
+from jaxcnn._array import as_floating, spatial_rank
 from jaxcnn._key import child_key, require_key, transform_keys
-from jaxcnn._layer import as_floating, spatial_rank
 from jaxcnn._loss import (
     Batch,
     LossFn,

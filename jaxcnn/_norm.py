@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer, check_number, check_train, short_repr
+from jaxcnn._array import as_floating, at_least_float32, spatial_rank
 from jaxcnn._initial import filled
-from jaxcnn._layer import Layer, Params, as_floating, at_least_float32, constructor, get_param, spatial_rank, stateless
+from jaxcnn._layer import Layer, Params, constructor, get_param, stateless
 from jaxcnn._lowering import batch_moments, broadcast, normalize
 from jaxcnn._numeric import center_and_variance, inverse_std
 

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_choice, check_integer
-from jaxcnn._layer import Layer, as_layer, constructor, spatial_rank
+from jaxcnn._array import spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 
 _ORDERS = ("CRD", "DCR")  # ONNX's names: column-row-depth, depth-column-row
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_number, short_repr
-from jaxcnn._layer import Layer, as_array, as_floating, as_layer, at_least_float32, constructor, spatial_rank
+from jaxcnn._array import as_array, as_floating, at_least_float32, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._lowering import window_max, window_min, window_sum
 from jaxcnn._numeric import norm
 from jaxcnn._window import Padding, Window, check_window_options, make_window

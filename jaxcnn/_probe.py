@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn._layer import Params, State, spec_of
+from jaxcnn._array import spec_of
+from jaxcnn._layer import Params, State
 
 SLOT = "/probe"  # layer names contain no slash
 

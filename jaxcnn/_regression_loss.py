@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxcnn import _optax as optax
 from jaxcnn._arguments import check_positive
-from jaxcnn._layer import Layer, at_least_float32
+from jaxcnn._array import at_least_float32
+from jaxcnn._layer import Layer
 from jaxcnn._loss import LossFn, check_output, loss_of_output, masked, unmix, weighted_mean
 from jaxcnn._numeric import absolute
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_number, has_spec, is_function, short_repr
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._loss import LossFn, check_loss
 from jaxcnn._numeric import absolute
 from jaxcnn._path import KERNELS, mask

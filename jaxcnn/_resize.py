@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_choice, check_number, check_positive
-from jaxcnn._layer import Layer, as_floating, as_layer, constructor, spatial_rank
+from jaxcnn._array import as_floating, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._lowering import Axis, Filter, resample
 from jaxcnn._window import check_window_options, per_dimension
 

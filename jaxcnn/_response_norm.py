@@ -5,16 +5,8 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._arguments import check_choice, check_integer, check_number
-from jaxcnn._layer import (
-    Layer,
-    as_floating,
-    as_layer,
-    at_least_float32,
-    constructor,
-    get_param,
-    spatial_rank,
-    stateless,
-)
+from jaxcnn._array import as_floating, at_least_float32, spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor, get_param, stateless
 from jaxcnn._lowering import broadcast
 from jaxcnn._norm import affine_init
 from jaxcnn._number import is_zero

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._lowering import cubic_far, cubic_near
 
 SAMPLE_METHODS = ("nearest", "linear", "cubic")

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._array import readable
 from jaxcnn._key import check_key, key_spec
-from jaxcnn._layer import InitFn, Layer, Params, readable
+from jaxcnn._layer import InitFn, Layer, Params
 from jaxcnn._path import leaves_by_path
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_integer, short_repr
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._loss import check_output, masked, unmix
 from jaxcnn._validate import check_labels, check_probabilities, fraction_tolerance, is_concrete
 

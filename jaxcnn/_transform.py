@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_choice, short_repr
+from jaxcnn._array import as_array, readable
 from jaxcnn._combine import AnyLayer
 from jaxcnn._dropout import check_rate, drop, drop_channels, drop_examples
 from jaxcnn._key import require_key, transform_keys
-from jaxcnn._layer import Layer, as_array, as_layer, check_returned, constructor, readable
+from jaxcnn._layer import Layer, as_layer, check_returned, constructor
 from jaxcnn._number import is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, matching
 from jaxcnn._probe import SLOT, Probe

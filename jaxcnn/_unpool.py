@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._arguments import short_repr
-from jaxcnn._layer import Layer, as_layer, constructor, spatial_rank
+from jaxcnn._array import spatial_rank
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._lowering import window_max
 from jaxcnn._pool import check_real, make_pool
 from jaxcnn._window import Padding, Window, check_window_options, make_transposed_window, per_dimension

@@ -19,7 +19,7 @@ import pytest
 import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn.metrics import Metric, accuracy, auroc, confusion_matrix, mean_absolute_error, mean_iou, r2
-from jaxcnn.train import _steps, callbacks
+from jaxcnn.train import _checkpoint_folder, callbacks
 from jaxcnn.train._batch import evaluation_batch
 from jaxcnn.train._evaluate import measurement
 from jaxcnn.train._event import format_metrics
@@ -377,7 +377,7 @@ def test_a_checkpoint_that_fit_did_not_save(tmp_path):
 def rewrite(folder, about):
     (folder / "about.json").write_text(json.dumps(about))
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["about.json"] = _steps.sha256(folder / "about.json")
+    manifest["about.json"] = _checkpoint_folder.sha256(folder / "about.json")
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import jaxcnn as cnn
 from jaxcnn import train
-from jaxcnn.train import CheckpointError, ConfigError, _steps, checkpoint
+from jaxcnn.train import CheckpointError, ConfigError, _checkpoint_folder, checkpoint
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -194,7 +194,7 @@ def test_manifest_of_another_step_or_format(damaged):
     about = json.loads((damaged / "1" / "about.json").read_text())
     (damaged / "1" / "about.json").write_text(json.dumps(about | {"format": 99}))
     manifest = json.loads((damaged / "1" / "manifest.json").read_text())
-    manifest["about.json"] = _steps.sha256(damaged / "1" / "about.json")
+    manifest["about.json"] = _checkpoint_folder.sha256(damaged / "1" / "about.json")
     (damaged / "1" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="unknown format"):
         checkpoint.restore(damaged, tree())

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.train import _steps, checkpoint
+from jaxcnn.train import _checkpoint_folder, checkpoint
 from tests import conftest
 
 pytestmark = pytest.mark.slow
@@ -191,7 +191,7 @@ def test_errors_are_one_line_and_status_2(tmp_path):
 
 def params_of(folder):
     """All values in the last checkpoint of a run."""
-    about, _ = _steps.read_about(folder / str(checkpoint.steps(folder)[-1]))
+    about, _ = _checkpoint_folder.read_about(folder / str(checkpoint.steps(folder)[-1]))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = [jax.ShapeDtypeStruct(shape, dtype, sharding=here) for shape, dtype in about["arrays"].values()]
     import orbax.checkpoint
@@ -239,7 +239,7 @@ def test_resumes_with_a_different_number_of_devices(tmp_path):
         digest(finish(process))
         for step in checkpoint.steps(folder / "checkpoints"):
             if step > 30:
-                _steps.remove(folder / "checkpoints" / str(step))
+                _checkpoint_folder.remove(folder / "checkpoints" / str(step))
         process = start(f"folder={folder}", devices=second)
         out = finish(process)
         assert "resuming from step 30" in out

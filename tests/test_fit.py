@@ -23,7 +23,7 @@ import jaxcnn as cnn
 from jaxcnn import data, train
 from jaxcnn._key import child_key
 from jaxcnn.data import augment
-from jaxcnn.train import _steps, checkpoint
+from jaxcnn.train import _checkpoint_folder, checkpoint
 from tests import train_small
 
 DIGITS = data.load("mnist_small", "test")
@@ -728,7 +728,7 @@ def test_resumes(tmp_path):
     assert checkpoint.steps(folder)[-1] == 24
     for step in checkpoint.steps(folder):
         if step > 20:
-            _steps.remove(folder / str(step))
+            _checkpoint_folder.remove(folder / str(step))
     resumed = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)
     assert train_small.digest(whole) == train_small.digest(resumed)
     done = fit(tmp_path, train_small.model(), eval_data=TEST_DATA, name="part", **config)  # nothing is left to do

@@ -15,7 +15,7 @@ import pytest
 
 from jaxcnn.train import CheckpointError, ConfigError, Run, _flock, _log, command, override
 from jaxcnn.train._lock import locked
-from tests.test_steps import mutated
+from tests.test_checkpoint_folder import mutated
 
 ROWS = [{"epoch": i, "step": 5 * i, "train": {"loss": 1 / i}} for i in (1, 2, 3)]
 

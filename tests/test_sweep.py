@@ -16,7 +16,7 @@ import pytest
 import jaxcnn as cnn
 from jaxcnn.report import report
 from jaxcnn.train import ConfigError, Run, fit, sweep
-from jaxcnn.train._arrays import is_key
+from jaxcnn.train._orbax import is_key
 from jaxcnn.train._sweep_programs import chunk_size, runs_at_once
 from jaxcnn.train._sweep_result import SweepResult, SweepRun
 

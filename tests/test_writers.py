@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.train import FIT, CheckpointError, ConfigError, Run, _steps, checkpoint, override
+from jaxcnn.train import FIT, CheckpointError, ConfigError, Run, _checkpoint_folder, checkpoint, override
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._lock import locked
 from jaxcnn.train._recipe import merge
+from tests.test_checkpoint_folder import read, write
 from tests.test_run import log_of
-from tests.test_steps import read, write
 
 ROOT = pathlib.Path(__file__).parent.parent
 LIKE = {"w": jnp.zeros(3)}
@@ -92,7 +92,7 @@ def test_processes_that_save_into_one_folder_take_turns(tmp_path):
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0, out
     assert checkpoint.steps(tmp_path)[-1] == 7
-    assert all(_steps.damage(tmp_path / str(step), step) is None for step in checkpoint.steps(tmp_path))
+    assert all(_checkpoint_folder.damage(tmp_path / str(step), step) is None for step in checkpoint.steps(tmp_path))
     assert all(path.name.isdigit() for path in tmp_path.iterdir())
 
 
@@ -106,7 +106,7 @@ def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
         "print('here', flush=True)\nprint(checkpoint.recovered_steps(pathlib.Path(sys.argv[1])), flush=True)"
     )
     readers = []
-    aside = _steps._rename_removed
+    aside = _checkpoint_folder._rename_removed
 
     def slow(path):
         removed = aside(path)
@@ -116,7 +116,7 @@ def test_reading_waits_for_a_step_that_is_being_replaced(tmp_path, monkeypatch):
             readers[0].wait(timeout=0.5)
         return removed
 
-    monkeypatch.setattr(_steps, "_rename_removed", slow)
+    monkeypatch.setattr(_checkpoint_folder, "_rename_removed", slow)
     checkpoint.save(tmp_path, 1, {"w": jnp.full(3, 2.0)}, keep=1)
     assert readers[0].communicate(timeout=60)[0] == "[1]\n"
     assert checkpoint.restore(tmp_path, LIKE).tree["w"].tolist() == [2, 2, 2]
@@ -150,18 +150,18 @@ def test_damaged_later_steps_do_not_displace_valid_ones(tmp_path):
         (tmp_path / str(step) / "about.json").write_text("{")
     for step in (3, 4):
         write(tmp_path, step, b"%d" % step)
-        _steps.prune(tmp_path, 2, step)
-    assert _steps.steps(tmp_path) == [3, 4, 5, 6, 7]
+        _checkpoint_folder.prune(tmp_path, 2, step)
+    assert _checkpoint_folder.steps(tmp_path) == [3, 4, 5, 6, 7]
     write(tmp_path, 8, b"8")
-    _steps.prune(tmp_path, 2, 8)
-    assert _steps.steps(tmp_path) == [4, 8]
+    _checkpoint_folder.prune(tmp_path, 2, 8)
+    assert _checkpoint_folder.steps(tmp_path) == [4, 8]
 
 
 def test_a_step_of_another_number_is_not_the_best(tmp_path):
     for step in (1, 2):
         write(tmp_path, step, b"", metric=step / 10)
     (tmp_path / "2").rename(tmp_path / "5")
-    assert _steps.best(tmp_path) == 1
+    assert _checkpoint_folder.best(tmp_path) == 1
 
 
 def test_a_complete_step_without_its_name_is_used(tmp_path):
@@ -178,8 +178,8 @@ def test_a_pipe_in_place_of_a_file_is_damage(tmp_path, name):
     write(tmp_path, 1, b"")
     (tmp_path / "1" / name).unlink()
     os.mkfifo(tmp_path / "1" / name)
-    assert _steps.damage(tmp_path / "1", 1)
-    assert name == "manifest.json" or _steps.best(tmp_path) is None
+    assert _checkpoint_folder.damage(tmp_path / "1", 1)
+    assert name == "manifest.json" or _checkpoint_folder.best(tmp_path) is None
 
 
 @posix

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn._array import at_least_float32
 from jaxcnn._jax import ad
-from jaxcnn._layer import at_least_float32
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._primitive import linear_in, primitive, transposed_in
 

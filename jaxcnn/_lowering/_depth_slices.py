@@ -9,7 +9,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Algorithm, Problem

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._lowering._primitive import linear_in, primitive
 
 _UNROLLED = 16  # maximum number of unrolled taps; a loop compiles faster

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._lowering import _problem
 from jaxcnn._lowering._channels import partial_abs_sums
 from jaxcnn._lowering._materialize import materialized

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._lowering import _onednn, _winograd
 from jaxcnn._lowering._materialize import materialized
 from jaxcnn._lowering._problem import Problem

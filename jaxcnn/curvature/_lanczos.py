@@ -9,8 +9,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxcnn._arguments import check_integer, short_repr
+from jaxcnn._array import at_least_float32
 from jaxcnn._key import check_key
-from jaxcnn._layer import at_least_float32
 from jaxcnn._numeric import norm
 
 

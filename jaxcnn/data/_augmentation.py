@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import is_function, short_repr
-from jaxcnn._layer import as_floating, at_least_float32
+from jaxcnn._array import as_floating, at_least_float32
 from jaxcnn._loss import is_label_map
 from jaxcnn._validate import check_wide_integers
 

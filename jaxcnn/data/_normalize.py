@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import short_repr
-from jaxcnn._layer import Layer, as_floating, as_layer, constructor
+from jaxcnn._array import as_floating
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._validate import check_finite
 from jaxcnn.data._load import Dataset
 

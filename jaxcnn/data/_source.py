@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxcnn._arguments import check_integer, has_spec, short_repr
+from jaxcnn._array import readable, readable_dtype, spec_of
 from jaxcnn._key import child_key
-from jaxcnn._layer import readable, readable_dtype, spec_of
 from jaxcnn._validate import check_batch
 from jaxcnn.data._error import DataError
 from jaxcnn.data._load import Dataset

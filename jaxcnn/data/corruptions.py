@@ -28,8 +28,8 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
 from jaxcnn._arguments import short_repr
+from jaxcnn._array import as_floating
 from jaxcnn._key import check_key
-from jaxcnn._layer import as_floating
 from jaxcnn._path import expected_one_of
 from jaxcnn._validate import check_finite, is_concrete, values_between
 from jaxcnn.data._augmentation import Augment, compose, uniform

@@ -10,9 +10,10 @@ import optax
 from jax import lax
 
 from jaxcnn._arguments import check_bounds, check_integer, check_number
+from jaxcnn._array import as_floating, spatial_rank
 from jaxcnn._combine import AnyLayer
 from jaxcnn._key import child_key
-from jaxcnn._layer import Params, State, as_floating, as_layer, spatial_rank
+from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._transform import capture
 from jaxcnn.explain._labels import check_path, checked_classes
 

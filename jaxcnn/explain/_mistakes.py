@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._arguments import check_integer, short_repr
-from jaxcnn._layer import as_floating, at_least_float32
+from jaxcnn._array import as_floating, at_least_float32
 from jaxcnn.explain._labels import checked_classes
 
 

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._array import as_floating, spatial_rank
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import as_floating, as_layer, spatial_rank
+from jaxcnn._layer import as_layer
 from jaxcnn._probe import SLOT, Probe, record
 from jaxcnn._program import plain
 from jaxcnn.explain._span import Dependence, Span, shift_axes, union

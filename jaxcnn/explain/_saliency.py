@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_integer, check_number
+from jaxcnn._array import as_floating, at_least_float32
 from jaxcnn._combine import AnyLayer
 from jaxcnn._key import check_key
-from jaxcnn._layer import Params, State, as_floating, as_layer, at_least_float32
+from jaxcnn._layer import Params, State, as_layer
 from jaxcnn._loss import check_output
 from jaxcnn._transform import capture
 from jaxcnn.explain._labels import check_path, checked_classes

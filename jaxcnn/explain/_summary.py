@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcnn._arguments import check_integer, has_spec, short_repr
+from jaxcnn._array import spec_of
 from jaxcnn._combine import AnyLayer
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._path import leaves_by_path
 from jaxcnn._probe import SLOT, Probe, Record, record
 from jaxcnn._trainable import trainable_params

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_integer
-from jaxcnn._layer import at_least_float32
+from jaxcnn._array import at_least_float32
 from jaxcnn._target import check_ignore_label
 from jaxcnn.metrics._labels import class_examples, predicted_class
 from jaxcnn.metrics._metric import Metric

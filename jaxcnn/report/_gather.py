@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._array import spec_of
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._replace import replace
 from jaxcnn.data import DataError
 from jaxcnn.explain._activations import feature_maps, filters
@@ -29,7 +30,7 @@ from jaxcnn.report._examples import IMAGE, Data, batches, select, shrink, thumbn
 from jaxcnn.report._tasks import Columns, columns_of, maps, regression, task_of, together
 from jaxcnn.report._tasks import labels as multi_label
 from jaxcnn.report._worked import leaves, worked
-from jaxcnn.train._steps import read_json
+from jaxcnn.train._checkpoint_folder import read_json
 
 _ARRAYS, _INFO = "explain.npz", "explain.json"
 _MISTAKES, _EXAMPLES, _IN_LAYERS, _CHANNELS, _FILTERS, _LAYERS = 12, 10, 2, 16, 64, 12  # maximum numbers

@@ -4,8 +4,8 @@ import pathlib
 from typing import Any
 
 from jaxcnn.data import DataError
+from jaxcnn.train._checkpoint_folder import read_json
 from jaxcnn.train._log import read_log
-from jaxcnn.train._steps import read_json
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -5,6 +5,8 @@ from jaxcnn.train import callbacks as callbacks
 from jaxcnn.train import checkpoint as checkpoint
 from jaxcnn.train._config import ConfigError as ConfigError
 from jaxcnn.train._config import require as require
+from jaxcnn.train._ema import ema_params as ema_params
+from jaxcnn.train._ema import with_ema as with_ema
 from jaxcnn.train._evaluate import evaluate as evaluate
 from jaxcnn.train._event import Carry as Carry
 from jaxcnn.train._event import Event as Event
@@ -14,10 +16,7 @@ from jaxcnn.train._fit import fit as fit
 from jaxcnn.train._guard import NonFiniteError as NonFiniteError
 from jaxcnn.train._interrupt import Interrupted as Interrupted
 from jaxcnn.train._loop import loop as loop
-from jaxcnn.train._optimizer import ema_params as ema_params
 from jaxcnn.train._optimizer import make_optimizer as make_optimizer
-from jaxcnn.train._optimizer import make_schedule as make_schedule
-from jaxcnn.train._optimizer import with_ema as with_ema
 from jaxcnn.train._override import override as override
 from jaxcnn.train._predict import predict as predict
 from jaxcnn.train._recipe import FIT as FIT
@@ -26,6 +25,7 @@ from jaxcnn.train._result import Best as Best
 from jaxcnn.train._result import FitResult as FitResult
 from jaxcnn.train._run import Run as Run
 from jaxcnn.train._run import command as command
+from jaxcnn.train._schedule import make_schedule as make_schedule
 from jaxcnn.train._step import TrainState as TrainState
 from jaxcnn.train._step import make_step as make_step
 from jaxcnn.train._sweep import sweep as sweep

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxcnn.train import _steps, checkpoint
+from jaxcnn.train import _checkpoint_folder, checkpoint
 from jaxcnn.train._config import Config
 from jaxcnn.train._devices import all_gather
 from jaxcnn.train._event import Event
@@ -92,7 +92,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in unscheduled - {event.step}:
                 with contextlib.suppress(OSError):
-                    _steps.remove(self.folder / str(step))
+                    _checkpoint_folder.remove(self.folder / str(step))
         self.saved = event.step
 
     def restore(self, event: Event, step: int | None = None) -> float:
@@ -115,7 +115,7 @@ class Checkpoints:
 
         def latest() -> int | None:
             steps = [step for step in checkpoint.steps(self.folder) if self._scheduled(event, step)]
-            valid = (step for step in steps[::-1] if _steps.damage(self.folder / str(step), step) is None)
+            valid = (step for step in steps[::-1] if _checkpoint_folder.damage(self.folder / str(step), step) is None)
             return next(valid, None)
 
         self.restore(event, checkpoint.first_process_result(latest))

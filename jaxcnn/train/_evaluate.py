@@ -12,9 +12,10 @@ import numpy as np
 from jax import lax
 
 from jaxcnn._arguments import check_integer, has_spec, short_repr
+from jaxcnn._array import spec_of
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
-from jaxcnn._layer import Layer, Params, State, as_layer, spec_of
+from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, counted_fractions, inputs
 from jaxcnn._path import expected_one_of
 from jaxcnn._program import inputs_used

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from jaxcnn._layer import Params, State
+from jaxcnn.train._ema import params_to_evaluate
 from jaxcnn.train._guard import leaf_name
-from jaxcnn.train._optimizer import params_to_evaluate
 from jaxcnn.train._run import Run
 from jaxcnn.train._step import TrainState
 

@@ -25,14 +25,14 @@ from jaxcnn.metrics import Metric
 from jaxcnn.train import callbacks as cb
 from jaxcnn.train._batch import evaluation_batch, scale_bytes
 from jaxcnn.train._config import Config
+from jaxcnn.train._custom import checked_augmentation, optimizer_identity, reject_replaced
 from jaxcnn.train._devices import to_devices
 from jaxcnn.train._evaluate import check_watch, mean_metrics, measurement
 from jaxcnn.train._identity import program_identity, reject_different_run, start_identity
 from jaxcnn.train._inputs import Data, check_functions, checked_sources, sources
 from jaxcnn.train._interrupt import stop_signal
 from jaxcnn.train._loop import loop
-from jaxcnn.train._optimizer import check_schedule, make_optimizer
-from jaxcnn.train._own import checked_augmentation, optimizer_identity, reject_replaced
+from jaxcnn.train._optimizer import make_optimizer
 from jaxcnn.train._recipe import (
     FIT,
     Loss,
@@ -44,6 +44,7 @@ from jaxcnn.train._recipe import (
 )
 from jaxcnn.train._result import FitResult, result
 from jaxcnn.train._run import Run, check_run
+from jaxcnn.train._schedule import check_schedule
 from jaxcnn.train._step import TrainState, check_transformation, make_step
 from jaxcnn.train._sweep import sweep
 from jaxcnn.train._sweep_result import SweepResult

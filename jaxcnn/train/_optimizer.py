@@ -1,24 +1,25 @@
-"""optax optimizers and schedules from a config."""
+"""optax optimizers from a config."""
 
-import functools
 import inspect
 import math
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn._arguments import check_integer, check_number, short_repr
+from jaxcnn._arguments import short_repr
 from jaxcnn._layer import Params
 from jaxcnn._number import is_traced_number, is_zero
 from jaxcnn._path import compile_pattern, expected_one_of, mask
 from jaxcnn.train._config import SYNONYMS, Config, ConfigError, require, require_known
+from jaxcnn.train._ema import with_ema
 from jaxcnn.train._guard import Checked, undo_if_nonfinite
+from jaxcnn.train._schedule import SCHEDULES, make_schedule
 from jaxcnn.train._step import TrainState, accepting_loss
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -45,84 +46,6 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 _DECAY_MASKS = {"mask", "weight_decay_mask"}  # arguments of optimizers with decoupled weight decay
 _BELOW_1 = ("b1", "b2", "b3", "beta", "adam_b1", "adam_b2", "decay", "momentum", "rho")  # decay rates of averages
-
-
-def _constant(peak: float, end: float, steps: int) -> optax.Schedule:
-    return optax.constant_schedule(peak)
-
-
-def _linear(peak: float, end: float, steps: int) -> optax.Schedule:
-    return optax.linear_schedule(peak, end, steps)
-
-
-def _cosine(peak: float, end: float, steps: int) -> optax.Schedule:
-    fraction: Any = 0.0
-    if is_traced_number(peak):
-        fraction = jnp.where(peak == 0, 0.0, end / jnp.where(peak == 0, 1.0, peak))
-    elif peak:
-        fraction = end / peak
-    return optax.cosine_decay_schedule(peak, steps, fraction)
-
-
-def _exponential(peak: float, end: float, steps: int) -> optax.Schedule:
-    if not (is_traced_number(peak) or is_traced_number(end) or 0 < end <= peak):
-        raise ConfigError(f"schedule.end must be above 0 and at most {peak} for an exponential schedule, got {end}")
-    return lambda step: peak * (end / peak) ** (step / steps)  # optax's does not accept a traced rate
-
-
-def _step_decay(peak: float, end: float, steps: int) -> optax.Schedule:
-    """Divide by 10 at 1/2 and 3/4 of the steps, as for the original ResNets on CIFAR."""
-    factors: dict[int, float] = {}
-    for boundary in (steps // 2, steps * 3 // 4):  # the same for few steps; 0 for one
-        factors[boundary] = 0.1 * factors.get(boundary, 1.0)
-    factors.pop(0, None)
-    return optax.piecewise_constant_schedule(peak, factors)
-
-
-SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
-    "constant": _constant,
-    "linear": _linear,
-    "cosine": _cosine,
-    "exponential": _exponential,
-    "step": _step_decay,
-}
-
-
-def make_schedule(config: Config, peak: float, steps: int) -> optax.Schedule:
-    """step -> learning rate: linear warmup from 0 to `peak`, then the named decay.
-
-    Args:
-        config: "name", one of constant, linear, cosine, exponential and step (divided by 10 at 1/2 and 3/4 of the decay
-            steps); "warmup", the fraction of all steps that warm up, 0 by default; "end", the last learning rate of
-            linear, cosine and exponential, 0 by default.
-        peak: the largest learning rate.
-        steps: total number of steps.
-
-    Raises:
-        ConfigError: for an unknown name or key, or an invalid "warmup" or "end".
-        TypeError, ValueError: for a peak that is not a number of at least 0, or steps below 1.
-
-    Example:
-        >>> rate = jaxcnn.train.make_schedule({"name": "linear", "warmup": 0.5, "end": 0.0}, 1.0, 100)
-        >>> [float(rate(step)) for step in (0, 25, 50, 75, 100)]
-        [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-    for key in config:
-        require_known("schedule", key, ("name", "warmup", "end"))
-    defaults: Config = {"name": "", "warmup": 0.0, "end": 0.0}
-    config = defaults | config
-    name = config["name"]
-    require_known("schedule.name", name, SCHEDULES)
-    if not is_traced_number(config["end"]):
-        require(config, {"end": (0, math.inf)})
-    require(config, {"warmup": (0, 1)})
-    check_number("make_schedule", "peak", peak)
-    steps = check_integer("make_schedule", "steps", steps)
-    warmup_steps = min(round(config["warmup"] * steps), steps - 1)  # the rate is 0 at the first step of a warmup
-    decay = SCHEDULES[name](peak, config["end"], max(steps - warmup_steps, 1))
-    if not warmup_steps:
-        return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
 
 
 def make_optimizer(
@@ -276,12 +199,6 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def check_schedule(config: Config) -> None:
-    """Raise ConfigError for an "end" that does not fit the learning rate. `resolve` cannot: a sweep may vary both."""
-    if config["schedule"]["name"] == "exponential":
-        _exponential(config["optimizer"]["learning_rate"], config["schedule"]["end"], 1)
-
-
 def apply_accumulated(optimizer: optax.GradientTransformation, every: int, train_state: TrainState) -> TrainState:
     """Update with the mean of the gradients accumulated since the last update, if any.
 
@@ -309,84 +226,3 @@ def checked_accumulated(optimizer: optax.GradientTransformation, every: int, tra
     """`apply_accumulated`, undone if a parameter is not finite after it."""
     update = lambda train_state, _: (apply_accumulated(optimizer, every, train_state), {"loss": jnp.zeros(())})
     return undo_if_nonfinite(update)(train_state, None)
-
-
-class EmaState(NamedTuple):
-    """The state of `with_ema`."""
-
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
-    inner: Any
-    ema: Params
-
-
-def with_ema(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    """The optimizer with an exponential moving average (EMA) of the parameters in its state.
-
-    ema = d * ema + (1 - d) * params after each update, with d = min(decay, (1 + updates) / (10 + updates)). The EMA
-    starts at the initial parameters; the smaller d of early updates reduces their weight.
-
-    Args:
-        optimizer: any optax transformation.
-        decay: weight of the old EMA, in [0, 1).
-
-    Raises:
-        TypeError, ValueError: for a decay that is not a number in [0, 1).
-
-    Example:
-        >>> import optax
-        >>> optimizer = jaxcnn.train.with_ema(optax.sgd(1.0), 0.9)
-        >>> params = {"w": jnp.array(1.0)}
-        >>> state = optimizer.init(params)
-        >>> _, state = optimizer.update({"w": jnp.array(1.0)}, state, params)
-        >>> round(jaxcnn.train.ema_params(state)["w"].item(), 6)  # 0.1 * 1.0 + 0.9 * (1.0 - 1.0)
-        0.1
-
-    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
-    """
-    decay = check_number("with_ema", "decay", decay, 0, 1)
-
-    def init(params):
-        return EmaState(jnp.zeros((), jnp.int32), optimizer.init(params), jax.tree.map(jnp.copy, params))
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        updates, inner = optax.with_extra_args_support(optimizer).update(updates, state.inner, params, **extra)
-        weight = 1 - jnp.minimum(decay, (1 + state.count) / (10 + state.count))
-        ema: Any = optax.incremental_update(optax.apply_updates(params, updates), state.ema, weight)
-        return updates, EmaState(state.count + 1, inner, ema)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def ema_params(opt_state: Any) -> Params | None:
-    """The EMA of the parameters in the state of an optimizer made by `with_ema`; None if it has none.
-
-    Args:
-        opt_state: the state of the optimizer, such as `train_state.opt_state`.
-
-    Example:
-        >>> import optax
-        >>> optimizer = jaxcnn.train.with_ema(optax.sgd(0.1), 0.9)
-        >>> jaxcnn.train.ema_params(optimizer.init({"w": jnp.ones(1)}))
-        {'w': Array([1.], dtype=float32)}
-    """
-    is_ema = lambda node: isinstance(node, EmaState)
-    return next((node.ema for node in jax.tree.leaves(opt_state, is_leaf=is_ema) if is_ema(node)), None)
-
-
-def params_to_evaluate(train_state: TrainState) -> Params:
-    """The parameters to evaluate: their EMA or the average of a schedule-free optimizer, if the optimizer keeps one."""
-    if (ema := ema_params(train_state.opt_state)) is not None:
-        return ema
-    is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)
-    params = train_state.params
-    for node in jax.tree.leaves(train_state.opt_state, is_leaf=is_schedule_free):
-        if is_schedule_free(node):
-            params = jax.tree.map(functools.partial(_schedule_free_average, node.b1), params, node.z)
-    return params
-
-
-def _schedule_free_average(b1: Any, y: jax.Array, z: Any) -> jax.Array:
-    """The average x, where training has y = (1 - b1) * z + b1 * x. If y = z, as in a frozen layer, it is exactly y."""
-    if isinstance(z, optax.MaskedNode):  # another optimizer of `optax.partition` trains this parameter
-        return y
-    return y + ((1 - b1) / b1 * (y - z)).astype(y.dtype)

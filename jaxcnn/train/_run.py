@@ -22,7 +22,7 @@ from jaxcnn._memory import reuse_memory_by_default
 from jaxcnn._replace import replace
 from jaxcnn._weights_error import WeightsError
 from jaxcnn.data import DataError
-from jaxcnn.train import _steps
+from jaxcnn.train import _checkpoint_folder
 from jaxcnn.train._config import Config, ConfigError, as_argument, flat_entries
 from jaxcnn.train._lock import locked
 from jaxcnn.train._log import append_log, check_record, read_log, write_csv, write_log
@@ -233,7 +233,7 @@ class Run:
         }
         if path.exists():
             try:
-                existing = _steps.read_json(path)
+                existing = _checkpoint_folder.read_json(path)
             except ValueError as error:
                 existing, problem = None, str(error)
             else:

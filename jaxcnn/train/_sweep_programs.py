@@ -17,10 +17,11 @@ from jaxcnn._transform import cast
 from jaxcnn.data import Source, augment
 from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._batch import scale_bytes
+from jaxcnn.train._ema import params_to_evaluate
 from jaxcnn.train._evaluate import Measured, measurement, totals
 from jaxcnn.train._event import Carry
 from jaxcnn.train._many_steps import carry_update, first_carry, rows_of_step
-from jaxcnn.train._optimizer import checked_accumulated, make_optimizer, params_to_evaluate
+from jaxcnn.train._optimizer import checked_accumulated, make_optimizer
 from jaxcnn.train._recipe import Loss, augmentation_of, loss_of, training_loss, with_loss_as_metric
 from jaxcnn.train._step import TrainState, make_step
 from jaxcnn.train._sweep_space import Space, Values

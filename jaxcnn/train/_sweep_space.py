@@ -16,8 +16,9 @@ from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn._trainable import trainable_params
 from jaxcnn.train._config import Config, ConfigError, flat_entries
-from jaxcnn.train._optimizer import argument_type, check_schedule
+from jaxcnn.train._optimizer import argument_type
 from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resolve
+from jaxcnn.train._schedule import check_schedule
 
 Values = dict[str, Any]  # the name of a setting, or of an argument of the model -> its value in one run
 

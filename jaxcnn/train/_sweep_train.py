@@ -10,14 +10,14 @@ import numpy as np
 from jaxcnn.data import Source
 from jaxcnn.metrics import Metric
 from jaxcnn.train import checkpoint
-from jaxcnn.train._arrays import restored_leaf, without_key_type
+from jaxcnn.train._checkpoint_folder import damage, read_about
 from jaxcnn.train._config import Config
 from jaxcnn.train._event import Carry
 from jaxcnn.train._identity import reject_different_run
 from jaxcnn.train._many_steps import means
+from jaxcnn.train._orbax import restored_leaf, without_key_type
 from jaxcnn.train._recipe import FIT
 from jaxcnn.train._run import Run, to_json
-from jaxcnn.train._steps import damage, read_about
 from jaxcnn.train._sweep_halving import Rung
 from jaxcnn.train._sweep_programs import Programs, evaluate_runs, mapped, network_of, runs_sharding
 from jaxcnn.train._sweep_result import SweepRun

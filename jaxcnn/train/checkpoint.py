@@ -32,11 +32,11 @@ from jaxcnn._arguments import check_integer, has_spec, short_repr
 from jaxcnn._extra import MissingExtraError
 from jaxcnn._path import paths
 from jaxcnn._validate import check_wide_integers
-from jaxcnn.train import _flock, _steps
-from jaxcnn.train._arrays import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
+from jaxcnn.train import _checkpoint_folder, _flock
+from jaxcnn.train._checkpoint_folder import best as best
+from jaxcnn.train._checkpoint_folder import steps as steps
 from jaxcnn.train._config import Config, ConfigError, config_difference, first_lines
-from jaxcnn.train._steps import best as best
-from jaxcnn.train._steps import steps as steps
+from jaxcnn.train._orbax import disk_name, is_key, orbax_spec, restored_leaf, shapes_and_dtypes, without_key_type
 
 _ARRAYS = "arrays"
 _ONE_AT_A_TIME = threading.RLock()  # Orbax has one global counter for the saves of all threads
@@ -99,26 +99,26 @@ def save(
     if not any(leaf.size for leaf in leaves):
         raise ValueError("checkpoint.save: the tree has no array with values, so there is nothing to save")
     about = _as_json(step, tree, config, metric, note)
-    partial = folder / f"{step}{_steps.PARTIAL}"
+    partial = folder / f"{step}{_checkpoint_folder.PARTIAL}"
     first = jax.process_index() == 0
     with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
         try:
             if first:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_flock.one_at_a_time(folder))
-                _steps.clean(folder)
+                _checkpoint_folder.clean(folder)
                 partial.mkdir()
             _wait_for_processes("partial")
             with _without_messages_of_orbax(), orbax.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / _ARRAYS, {disk_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size})
             if first:
-                _steps.finish(partial, about)
-                _steps.prune(folder, keep, step)
+                _checkpoint_folder.finish(partial, about)
+                _checkpoint_folder.prune(folder, keep, step)
             _wait_for_processes("saved")
         except (OSError, ValueError, RuntimeError) as error:  # Orbax raises ValueError on a full disk
             if first:
                 with contextlib.suppress(OSError, ValueError):
-                    _steps.clean(folder)
+                    _checkpoint_folder.clean(folder)
             size = sum(leaf.nbytes for leaf in leaves)
             raise CheckpointError(f"{folder / str(step)}: cannot write {size:,} bytes of arrays: {error}") from error
 
@@ -252,7 +252,7 @@ def _as_json(step: int, tree: Any, config: Config | None, metric: float | None, 
         if not math.isfinite(metric):
             raise ValueError(f"checkpoint.save: metric must be a finite number or None, got {metric}")
     about = {
-        "format": _steps.FORMAT,
+        "format": _checkpoint_folder.FORMAT,
         "step": step,
         "config": config,
         "metric": metric,
@@ -280,7 +280,7 @@ def recovered_steps(folder: pathlib.Path) -> list[int]:
         raise CheckpointError(f"{folder} is {kind}; remove or rename it")
     if folder.is_dir():
         with _ONE_AT_A_TIME, _flock.one_at_a_time(folder):
-            _steps.recover(folder)
+            _checkpoint_folder.recover(folder)
     return steps(folder)
 
 
@@ -290,8 +290,8 @@ def _latest_valid(folder: pathlib.Path, step: int | None, warn: Callable[[str], 
     damaged: list[str] = []
     for candidate in [step] if step is not None else existing[::-1]:
         path = folder / str(candidate)
-        problem = _steps.damage(path, candidate)
-        about, _ = _steps.read_about(path)
+        problem = _checkpoint_folder.damage(path, candidate)
+        about, _ = _checkpoint_folder.read_about(path)
         if problem is None and about is not None:
             if damaged:
                 warn(f"{damaged[0]}; using step {candidate} instead")

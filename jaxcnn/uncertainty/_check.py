@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import short_repr
-from jaxcnn._layer import as_floating, at_least_float32
+from jaxcnn._array import as_floating, at_least_float32
 from jaxcnn._validate import check_labels, first_true, fraction_tolerance, is_concrete
 
 

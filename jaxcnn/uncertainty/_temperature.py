@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn._arguments import check_positive
+from jaxcnn._array import as_floating
 from jaxcnn._combine import AnyLayer
-from jaxcnn._layer import Layer, as_floating, as_layer, constructor
+from jaxcnn._layer import Layer, as_layer, constructor
 from jaxcnn._validate import check_finite, is_concrete
 from jaxcnn.uncertainty._check import as_number, check_not_probs, checked_labels, checked_logits, of_label
 

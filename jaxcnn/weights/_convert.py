@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._arguments import check_choice, has_spec, short_repr
+from jaxcnn._array import spec_of
 from jaxcnn._key import key_spec
-from jaxcnn._layer import Layer, Params, State, spec_of
+from jaxcnn._layer import Layer, Params, State
 from jaxcnn._path import compile_pattern, expected_one_of, leaves_by_path, paths
 from jaxcnn._stack import marked_depths
 from jaxcnn._weights_error import WeightsError

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from jaxcnn.train import _steps
+from jaxcnn.train import _checkpoint_folder
 
 
 class Killed(BaseException):
@@ -18,19 +18,19 @@ class Killed(BaseException):
 def write(folder, step, content, metric=None):
     """`checkpoint.save` without Orbax."""
     folder.mkdir(exist_ok=True)
-    _steps.clean(folder)
+    _checkpoint_folder.clean(folder)
     partial = folder / f"{step}.partial"
     (partial / "arrays" / "d").mkdir(parents=True)
     (partial / "arrays" / "d" / "0").write_bytes(content)
     about = {"format": 1, "step": step, "config": None, "metric": metric, "note": None, "versions": {}, "arrays": {}}
-    _steps.finish(partial, json.dumps(about))
+    _checkpoint_folder.finish(partial, json.dumps(about))
 
 
 def read(folder):
     """The latest valid step and its content, as in `checkpoint.restore`."""
-    _steps.recover(folder)
-    for step in _steps.steps(folder)[::-1]:
-        if _steps.damage(folder / str(step), step) is None:
+    _checkpoint_folder.recover(folder)
+    for step in _checkpoint_folder.steps(folder)[::-1]:
+        if _checkpoint_folder.damage(folder / str(step), step) is None:
             return step, (folder / str(step) / "arrays" / "d" / "0").read_bytes()
     return None
 
@@ -81,7 +81,7 @@ def test_a_step_is_replaced_or_there(tmp_path, monkeypatch, others):
 
     def action(folder):
         write(folder, 3, b"new")
-        _steps.prune(folder, 1, 3)
+        _checkpoint_folder.prune(folder, 1, 3)
 
     def check(folder, done):
         assert read(folder) in ((3, b"new"),) + (() if done else ((3, b"old"),))
@@ -100,13 +100,15 @@ def test_killed_while_pruning(tmp_path, monkeypatch, keep):
 
     def check(folder, done):
         assert read(folder) == (5, b"5")
-        _steps.clean(folder)
-        _steps.prune(folder, keep, 5)
-        assert _steps.steps(folder) == sorted({2, *range(6 - keep, 6)})
-        assert all(_steps.damage(folder / str(step), step) is None for step in _steps.steps(folder))
+        _checkpoint_folder.clean(folder)
+        _checkpoint_folder.prune(folder, keep, 5)
+        assert _checkpoint_folder.steps(folder) == sorted({2, *range(6 - keep, 6)})
+        assert all(
+            _checkpoint_folder.damage(folder / str(step), step) is None for step in _checkpoint_folder.steps(folder)
+        )
         assert all(path.name.isdigit() for path in folder.iterdir())
 
-    every_kill(monkeypatch, tmp_path, before, lambda folder: _steps.prune(folder, keep, 5), check)
+    every_kill(monkeypatch, tmp_path, before, lambda folder: _checkpoint_folder.prune(folder, keep, 5), check)
 
 
 def test_recovering_may_be_killed_too(tmp_path, monkeypatch):
@@ -121,16 +123,16 @@ def test_recovering_may_be_killed_too(tmp_path, monkeypatch):
         if done:
             assert [path.name for path in folder.iterdir()] == ["1"]
 
-    every_kill(monkeypatch, tmp_path, before, _steps.clean, check)
+    every_kill(monkeypatch, tmp_path, before, _checkpoint_folder.clean, check)
 
 
 def test_a_partly_removed_step_is_not_recovered(tmp_path):
     write(tmp_path, 1, b"old")
     (tmp_path / "1" / "arrays" / "d" / "0").unlink()
     (tmp_path / "1").rename(tmp_path / "1.removed")
-    _steps.recover(tmp_path)
+    _checkpoint_folder.recover(tmp_path)
     assert read(tmp_path) is None
-    assert _steps.steps(tmp_path) == []
+    assert _checkpoint_folder.steps(tmp_path) == []
 
 
 def test_a_removed_step_next_to_a_new_one_is_not_recovered(tmp_path):
@@ -143,7 +145,7 @@ def test_a_removed_step_next_to_a_new_one_is_not_recovered(tmp_path):
     (tmp_path / "2.removed").write_text("a file")
     (tmp_path / "3.partial").symlink_to(tmp_path / "1")
     assert read(tmp_path) == (1, b"new")
-    _steps.clean(tmp_path)
+    _checkpoint_folder.clean(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     assert read(tmp_path) == (1, b"new")
 
@@ -153,25 +155,25 @@ def test_other_files_are_kept(tmp_path):
         (tmp_path / name).mkdir()
     write(tmp_path, 7, b"7")
     assert {path.name for path in tmp_path.iterdir()} == {"notes.partial", "1.txt", "007.removed", "mine", "7"}
-    assert _steps.steps(tmp_path) == [7]
+    assert _checkpoint_folder.steps(tmp_path) == [7]
 
 
 @pytest.mark.parametrize("name", ["3", "1", "20"])
 def test_a_step_under_another_name_is_damaged(tmp_path, name):
     write(tmp_path, 2, b"2")
     (tmp_path / "2").rename(tmp_path / name)
-    assert f"about.json: belongs to step 2, not to step {name}" in _steps.damage(tmp_path / name, int(name))
+    assert f"about.json: belongs to step 2, not to step {name}" in _checkpoint_folder.damage(tmp_path / name, int(name))
     assert read(tmp_path) is None
 
 
 def test_the_step_just_written_is_kept(tmp_path):
     for step, metric in ((3, 0.5), (4, 0.1), (2, None)):
         write(tmp_path, step, b"", metric)
-        _steps.prune(tmp_path, 1, step)
-    assert _steps.steps(tmp_path) == [2, 3, 4]
+        _checkpoint_folder.prune(tmp_path, 1, step)
+    assert _checkpoint_folder.steps(tmp_path) == [2, 3, 4]
     write(tmp_path, 5, b"")
-    _steps.prune(tmp_path, 1, 5)
-    assert _steps.steps(tmp_path) == [3, 5]
+    _checkpoint_folder.prune(tmp_path, 1, 5)
+    assert _checkpoint_folder.steps(tmp_path) == [3, 5]
 
 
 def change(folder, step, /, **changes):
@@ -180,7 +182,9 @@ def change(folder, step, /, **changes):
     about = json.loads((path / "about.json").read_text()) | changes
     (path / "about.json").write_text(json.dumps(about))
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"about.json": _steps.sha256(path / "about.json")}))
+    (path / "manifest.json").write_text(
+        json.dumps(manifest | {"about.json": _checkpoint_folder.sha256(path / "about.json")})
+    )
 
 
 @pytest.mark.parametrize("metric", ["0.9", True, -(10**400), [1], {}, float("nan"), float("inf"), None])
@@ -188,9 +192,9 @@ def test_an_invalid_metric_is_ignored(tmp_path, metric):
     for step in (1, 2, 3):
         write(tmp_path, step, b"", metric=step / 10)
     change(tmp_path, 2, metric=metric)
-    assert _steps.best(tmp_path) == 3
-    _steps.prune(tmp_path, 1, 3)
-    assert _steps.steps(tmp_path) == [3]
+    assert _checkpoint_folder.best(tmp_path) == 3
+    _checkpoint_folder.prune(tmp_path, 1, 3)
+    assert _checkpoint_folder.steps(tmp_path) == [3]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ def test_an_invalid_metric_is_ignored(tmp_path, metric):
 def test_an_invalid_about_is_damage(tmp_path, changes):
     write(tmp_path, 1, b"")
     change(tmp_path, 1, **changes)
-    assert "about.json: " in _steps.damage(tmp_path / "1", 1)
+    assert "about.json: " in _checkpoint_folder.damage(tmp_path / "1", 1)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "about.json"])
@@ -207,8 +211,8 @@ def test_an_invalid_about_is_damage(tmp_path, changes):
 def test_json_that_cannot_be_read_is_damage(tmp_path, file, content):
     write(tmp_path, 1, b"")
     (tmp_path / "1" / file).write_bytes(content)
-    assert _steps.damage(tmp_path / "1", 1)
-    assert _steps.best(tmp_path) is None
+    assert _checkpoint_folder.damage(tmp_path / "1", 1)
+    assert _checkpoint_folder.best(tmp_path) is None
 
 
 def mutated(rng, content):
@@ -247,7 +251,7 @@ def test_mutated_files_are_damage(tmp_path, cases):
         # the content may be right although the manifest is written otherwise; it is never wrong
         assert found in ((1, b"first"), (2, b"second"))
         damaged += found == (1, b"first")
-        _steps.best(tmp_path)
+        _checkpoint_folder.best(tmp_path)
         path.write_bytes(original[path])
     assert damaged > 0.9 * cases
 
@@ -260,14 +264,14 @@ def test_a_mutated_about_with_a_manifest_that_agrees(tmp_path):
     original, manifest = (path / "about.json").read_bytes(), json.loads((path / "manifest.json").read_text())
     for _ in range(100):
         (path / "about.json").write_bytes(mutated(rng, original))
-        agreeing = manifest | {"about.json": _steps.sha256(path / "about.json")}
+        agreeing = manifest | {"about.json": _checkpoint_folder.sha256(path / "about.json")}
         (path / "manifest.json").write_text(json.dumps(agreeing))
-        about, problem = _steps.read_about(path)
+        about, problem = _checkpoint_folder.read_about(path)
         assert (about is None) != (problem is None)
-        if about is not None and _steps.damage(path, 1) is None:
+        if about is not None and _checkpoint_folder.damage(path, 1) is None:
             assert about["step"] == 1
-        _steps.best(tmp_path)
-        _steps.prune(tmp_path, 1, 1)
+        _checkpoint_folder.best(tmp_path)
+        _checkpoint_folder.prune(tmp_path, 1, 1)
 
 
 def test_the_same_folder_through_a_path_that_is_a_link(tmp_path):
