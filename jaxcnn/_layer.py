@@ -8,7 +8,7 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import jax
@@ -118,47 +118,54 @@ def constructor(fn: Constructor) -> Constructor:
     default is None and it is None. Python's errors for a wrong call of `apply` begin with the name of the constructor.
     """
     parameters = inspect.signature(fn).parameters
-    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     switches = [name for name, p in parameters.items() if isinstance(p.default, bool) and p.kind is p.KEYWORD_ONLY]
 
     @functools.wraps(fn)
     def make(*args, **kwargs):
-        if not takes_any and (unknown := [name for name in kwargs if name not in parameters]):
-            known = ", ".join(name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
-            similar = _SYNONYMS.get(unknown[0])
-            hint = f"; did you mean {similar!r}?" if similar in parameters else ""
-            if unknown[0] == "momentum" and hint:
-                hint += " PyTorch's momentum is 1 - decay"
-            raise TypeError(f"{make.__name__}() has no argument {unknown[0]!r}; its arguments are: {known}{hint}")
-        if len(args) > len(positional) and not takes_many:
-            message = f"{make.__name__}() takes ({', '.join(positional)}) by position, got {short_repr(args)}"
-            hint = (
-                ". The sizes of the input, such as its channels, are not arguments" if "features" in parameters else ""
-            )
-            raise TypeError(f"{message}; pass options by name{hint}")
+        name = make.__name__
+        _check_call(name, parameters, args, kwargs)
         if "norm" in parameters and "norm" in kwargs:
-            norm, default = kwargs["norm"], parameters["norm"].default
-            if not is_function(norm) and not (norm is None and default is None):
-                raise TypeError(
-                    f"{make.__name__}: norm must be a function that makes a layer, such as batch_norm or "
-                    f"functools.partial(batch_norm, eps=1e-3), got {short_repr(norm)}"
-                )
-        for name in switches:
-            if name in kwargs:
-                kwargs[name] = check_bool(make.__name__, name, kwargs[name])
+            _check_norm(name, kwargs["norm"], optional=parameters["norm"].default is None)
+        kwargs |= {key: check_bool(name, key, kwargs[key]) for key in switches if key in kwargs}
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
         if isinstance(layer.apply, types.FunctionType):
-            layer.apply.__qualname__ = f"{make.__name__}.apply"
+            layer.apply.__qualname__ = f"{name}.apply"
         named = Layer(*layer)
-        vars(named).update(vars(layer), _call=_call(make.__name__, args, kwargs, defaults))
+        vars(named).update(vars(layer), _call=_call(name, args, kwargs, defaults))
         return named
 
     return cast(Constructor, make)
+
+
+def _check_call(name: str, parameters: Mapping[str, inspect.Parameter], args: tuple, kwargs: dict[str, Any]) -> None:
+    """Raise TypeError for an unknown keyword argument, or too many positional ones."""
+    kinds = {p.kind for p in parameters.values()}
+    unknown = next((key for key in kwargs if key not in parameters), None)
+    if unknown is not None and inspect.Parameter.VAR_KEYWORD not in kinds:
+        known = ", ".join(key for key, p in parameters.items() if p.kind is not p.VAR_POSITIONAL)
+        similar = _SYNONYMS.get(unknown)
+        hint = f"; did you mean {similar!r}?" if similar in parameters else ""
+        if unknown == "momentum" and hint:
+            hint += " PyTorch's momentum is 1 - decay"
+        raise TypeError(f"{name}() has no argument {unknown!r}; its arguments are: {known}{hint}")
+    positional = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        hint = ". The sizes of the input, such as its channels, are not arguments" if "features" in parameters else ""
+        raise TypeError(
+            f"{name}() takes ({', '.join(positional)}) by position, got {short_repr(args)}; pass options by name{hint}"
+        )
+
+
+def _check_norm(name: str, norm: Any, *, optional: bool) -> None:
+    """Raise TypeError unless the argument `norm` is a function, or None if it is optional."""
+    if not is_function(norm) and not (norm is None and optional):
+        raise TypeError(
+            f"{name}: norm must be a function that makes a layer, such as batch_norm or "
+            f"functools.partial(batch_norm, eps=1e-3), got {short_repr(norm)}"
+        )
 
 
 def _call(name: str, args: tuple, kwargs: dict[str, Any], defaults: dict[str, Any]) -> Call:

@@ -247,47 +247,30 @@ def _fit(
     key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, train_source.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
-    augment_batch, own_programs = checked_augmentation(own_augmentation, config, key, batch)
+    augment_batch, custom_programs = checked_augmentation(own_augmentation, config, key, batch)
+    if own_optimizer is not None:
+        custom_programs |= optimizer_identity(own_optimizer, config, params)
     watched = metrics.get(config["watch"].removeprefix("-"))
     identity = _identity(loss_fn, model, watched, (params, state), train_source, eval_source, config, run)
-    identity |= {"start": start_identity(start)}
-    if own_optimizer is not None:
-        own_programs |= optimizer_identity(own_optimizer, config, params)
-    identity |= own_programs
-    constant = own_optimizer is not None or moves_constant_parameters(config)
-    trainable = trainable_params(model, params, state, batch["image"]) if constant else None
+    identity |= {"start": start_identity(start)} | custom_programs
+    moves_all = own_optimizer is not None or moves_constant_parameters(config)
+    trainable = trainable_params(model, params, state, batch["image"]) if moves_all else None
     optimizer = make_optimizer(config, config["epochs"] * train_source.steps, params, trainable, own_optimizer)
     if start is not None:
         _check_start(start, params, state)
     train_state = TrainState.create(_with_initial_values(model, start), optimizer, key, batch["image"])
+    evaluate = eval_source and _evaluate_fn(loss, model, metrics, eval_source, params, state, config)
 
-    every, keep = config["checkpoint"]["every"], config["checkpoint"]["keep"]
-    folder = run.folder / "checkpoints"
     schedule = config["schedule"]
     more_epochs = own_optimizer is not None or (schedule["name"] == "constant" and not schedule["warmup"])
-    check = lambda step, about: reject_different_run(
-        folder / str(step), about, identity, FIT, run.say, more_epochs=more_epochs
-    )
-    checkpoints = cb.Checkpoints(folder, keep=keep, every=every, config=identity, check=check)
-    hooks: list[cb.Callback] = []  # their order is explained in `callbacks`
-    if config["accumulate"] > 1:
-        hooks.append(cb.accumulated(optimizer, config["accumulate"]))
-    if eval_source is not None:
-        hooks.append(cb.evaluation(_evaluate_fn(loss, model, metrics, eval_source, params, state, config)))
-        hooks.append(cb.best(config["watch"], restore=config["restore_best"] or config["patience"] > 0))
-    hooks += [checkpoints.resume, cb.nonfinite(config["on_nonfinite"], checkpoints), *callbacks]
-    if config["patience"]:
-        hooks.append(cb.early_stopping(config["patience"]))
-    hooks.append(cb.log)
-    if config["tensorboard"]:
-        hooks.append(cb.tensorboard(run.folder / "tensorboard"))
-    hooks += [checkpoints.save, cb.progress]
+    checkpoints = _checkpoints(run, config, identity, more_epochs)
+    hooks = _callbacks(config, run, checkpoints, optimizer, evaluate, callbacks)
     if config["report"]:
         # Not at the top: jaxcnn.report imports this package.
         write_report = importlib.import_module("jaxcnn.report").write_report
         hooks.append(cb.tolerant("the report", write_report(model, report_data)))
-
     skip = cb.MAX_IN_A_ROW - 1 if config["on_nonfinite"] == "skip" else 0
+    every = config["checkpoint"]["every"]
     options = {"epochs": config["epochs"], "augmentation": augment_batch, "skip": skip, "every": every}
     with stop_signal() as received_signal:
         hooks.append(cb.signals(received_signal, checkpoints))
@@ -295,6 +278,40 @@ def _fit(
             for callback in hooks:
                 callback(event)
     return result(event, run)
+
+
+def _checkpoints(run: Run, config: Config, identity: Config, more_epochs: bool) -> cb.Checkpoints:
+    """The checkpoints of the run. One of another identity is an error, but its "epochs" may be fewer if allowed."""
+    folder = run.folder / "checkpoints"
+    every, keep = config["checkpoint"]["every"], config["checkpoint"]["keep"]
+    check = lambda step, about: reject_different_run(
+        folder / str(step), about, identity, FIT, run.say, more_epochs=more_epochs
+    )
+    return cb.Checkpoints(folder, keep=keep, every=every, config=identity, check=check)
+
+
+def _callbacks(
+    config: Config,
+    run: Run,
+    checkpoints: cb.Checkpoints,
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[Params, State], dict[str, Any]] | None,
+    callbacks: Sequence[cb.Callback],
+) -> list[cb.Callback]:
+    """The callbacks of the settings, with those of the caller between them. Their order is explained in `callbacks`."""
+    hooks: list[cb.Callback] = []
+    if config["accumulate"] > 1:
+        hooks.append(cb.accumulated(optimizer, config["accumulate"]))
+    if evaluate is not None:
+        hooks.append(cb.evaluation(evaluate))
+        hooks.append(cb.best(config["watch"], restore=config["restore_best"] or config["patience"] > 0))
+    hooks += [checkpoints.resume, cb.nonfinite(config["on_nonfinite"], checkpoints), *callbacks]
+    if config["patience"]:
+        hooks.append(cb.early_stopping(config["patience"]))
+    hooks.append(cb.log)
+    if config["tensorboard"]:
+        hooks.append(cb.tensorboard(run.folder / "tensorboard"))
+    return [*hooks, checkpoints.save, cb.progress]
 
 
 def _check_seeds(seeds: int, **unsupported: Any) -> None:

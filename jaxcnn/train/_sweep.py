@@ -1,5 +1,6 @@
 """Many training runs with different settings as one compiled program."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -128,8 +129,9 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     if train_source.arrays is None:
         raise TypeError("sweep needs training data in memory; train on a stream with fit, one run at a time")
     params, state = space.check_models(jax.eval_shape(scale_bytes, train_source.spec)["image"])
-    loss_fn = training_loss(loss, *space(settings[0]))
+    loss_fn = training_loss(loss, *space.model_and_config(settings[0]))
     train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
+
     of_run = programs(space, train_source, params, state, loss, metrics)
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(settings[:1], 1).items()}
     carry = jax.eval_shape(of_run.create, spec)
@@ -148,53 +150,60 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     }
     folder = run.folder / "sweep"
     trained = restored(folder, carry, identity, run)
-    logged, _ = read_log(run.folder / "metrics.jsonl")
-    is_own = bool(trained) and all("settings" in record for record in logged if "step" in record)
-    run.forget_after(0 if is_own else -1)  # all runs are logged below, also the saved ones
+    _forget_log(run, resumes=bool(trained))
     train = trainer(of_run, carry, metrics, to_devices(train_source), eval_source, run)
+
+    def train_chunk(numbers, rung, size, title):
+        """Train the runs of these numbers until the end of the rung, and save them."""
+        before = [trained[i] for i in numbers] if rung.begin else []
+        after = train([settings[i] for i in numbers], before, size, rung, title)
+        if config["checkpoint"]["keep"]:
+            save(folder, numbers, after, identity)
+        trained.update(zip(numbers, after, strict=True))
+
+    ended: dict[int, SweepRun] = {}
+
+    def end(numbers, epoch):
+        """These runs are trained no further than until this epoch."""
+        for i in numbers:
+            ended[i] = trained[i].run(settings[i], epoch)
+            _log(run, i + 1, ended[i], config)
+
     epochs = "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs"
     run.say(f"{len(settings)} runs of {epochs}, {chunk_size(len(settings), limit)} at a time")
-    done: dict[int, SweepRun] = {}
-
-    def end(ended, epoch):
-        for i in ended:
-            done[i] = trained[i].run(settings[i], epoch)
-            _log(run, i + 1, done[i], config)
-
-    def reach(rung, left):
-        """Train the runs until the end of the rung. Yield those that were saved there, then each chunk."""
+    left = [*range(len(settings))]
+    for rung, following in itertools.zip_longest(plan, plan[1:]):
+        if len(plan) > 1:
+            run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
         saved = [i for i in left if i in trained and trained[i].reached(rung.end)]
-        yield saved
         missing = [i for i in left if i not in saved]
+        if following is None:
+            end(saved, rung.end)
         size = chunk_size(max(1, len(missing)), limit)
         for start in range(0, len(missing), size):
             part = missing[start : start + size]
-            title = f"runs {start + 1} to {start + len(part)} of {len(missing)}"
-            before = [trained[i] for i in part] if rung.begin else []
-            after = train([settings[i] for i in part], before, size, rung, title)
-            if config["checkpoint"]["keep"]:
-                save(folder, part, after, identity)
-            trained.update(zip(part, after, strict=True))
-            yield part
-
-    left = [*range(len(settings))]
-    for number, rung in enumerate(plan, 1):
-        if len(plan) > 1:
-            run.say(f"successive halving: {len(left)} runs until epoch {rung.end}")
-        for reached in reach(rung, left):
-            if number == len(plan):
-                end(reached, rung.end)
-        if number < len(plan):
+            train_chunk(part, rung, size, f"runs {start + 1} to {start + len(part)} of {len(missing)}")
+            if following is None:
+                end(part, rung.end)
+        if following is not None:
             runs = {i: trained[i].run(settings[i], rung.end) for i in left}
-            best = survivors(runs, plan[number].combinations, config["watch"])
+            best = survivors(runs, following.combinations, config["watch"])
             end([i for i in left if i not in best], rung.end)
             left = best
-    result = SweepResult([run for _, run in sorted(done.items())], config["watch"], run.folder)
+
+    result = SweepResult([run for _, run in sorted(ended.items())], config["watch"], run.folder)
     run.say(result.table())
     if len(plan) > 1:
         trained_epochs, all_epochs = sum(len(run.history) for run in result.runs), len(settings) * config["epochs"]
         run.say(f"successive halving: {trained_epochs} of {all_epochs} epochs ({result.work:.0%})")
     return result
+
+
+def _forget_log(run: Run, *, resumes: bool) -> None:
+    """Drop all records, because all runs are logged again, also the saved ones. A log of other training is renamed."""
+    logged, _ = read_log(run.folder / "metrics.jsonl")
+    is_own = resumes and all("settings" in record for record in logged if "step" in record)
+    run.forget_after(0 if is_own else -1)
 
 
 def _log(run: Run, number: int, result: SweepRun, config: Config) -> None:

@@ -57,7 +57,7 @@ def programs(
     steps, every = space.config["epochs"] * source.steps, space.config["accumulate"]
 
     def parts(values):
-        model, config = space(values)
+        model, config = space.model_and_config(values)
         model = cast(model, jnp.bfloat16) if config["dtype"] == "bfloat16" else model
         return model, config, make_optimizer(config, steps, params, trainable)
 

@@ -47,7 +47,7 @@ def reject_unsupported(config: Config) -> None:
 
 
 class Space:
-    """All combinations of the values in `over`. `space(values)` is the model and the config of a run.
+    """All combinations of the values in `over`.
 
     Raises:
         ConfigError: for names that do not exist or cannot vary, and for values that are not valid.
@@ -82,14 +82,14 @@ class Space:
         if not over:
             raise ConfigError('over is empty; pass settings and their values, such as {"seed": range(5)}')
         for run in self.runs:
-            check_schedule(resolve(self(run)[1]))
+            check_schedule(resolve(self.model_and_config(run)[1]))
 
     @property
     def runs(self) -> list[Values]:
         """The values of each run, the last name fastest."""
         return [dict(zip(self.over, values, strict=True)) for values in itertools.product(*self.over.values())]
 
-    def __call__(self, values: Values) -> tuple[Layer, Config]:
+    def model_and_config(self, values: Values) -> tuple[Layer, Config]:
         """The model and the config of a run; `values` may be traced."""
         config = self.config
         for name, value in values.items():
@@ -102,7 +102,7 @@ class Space:
 
     def check_models(self, image: jax.ShapeDtypeStruct) -> tuple[Params, State]:
         """The shapes of params and state, which must be the same in all runs."""
-        shapes = lambda values: jax.eval_shape(self(values)[0].init, key_spec(), image)
+        shapes = lambda values: jax.eval_shape(self.model_and_config(values)[0].init, key_spec(), image)
         first = shapes(self.runs[0])
         for values in self.runs[1:] if self._arguments else []:
             if shapes(values) != first:
@@ -114,7 +114,7 @@ class Space:
 
     def trainable(self, params: Params, state: State, image: jax.ShapeDtypeStruct) -> Params | None:
         """Which parameters are trained, for `make_optimizer`; None if nothing changes the others."""
-        runs = list(map(self, self.runs))
+        runs = list(map(self.model_and_config, self.runs))
         if not any(moves_constant_parameters(config) for _, config in runs):
             return None
         return trainable_params(runs[0][0], params, state, image)
