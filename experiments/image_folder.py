@@ -79,7 +79,7 @@ def pretrained_network(config, classes):
 
 
 def with_frozen_body(model, config):
-    """Return the model with constant parameters and statistics, except those of the last layer, and settings to fit."""
+    """Return the model with constant parameters and statistics, except those of the last layer."""
     build = models.MODELS[config["model"]]
     x = jax.ShapeDtypeStruct((1, *build.input_shape), jnp.float32)
     body = {f"network/{path}" for path in paths(jax.eval_shape(build(None).init, jax.random.key(0), x)[0])}
@@ -89,9 +89,7 @@ def with_frozen_body(model, config):
         leaves = [jax.lax.stop_gradient(leaf) if path in body else leaf for path, leaf in leaves]
         return model.apply(jax.tree.unflatten(jax.tree.structure(params), leaves), state, x, train=False)
 
-    # Penalties would change the frozen parameters.
-    settings = {"weight_decay": {"rate": 0.0}, "regularize": {}, "epochs": config["frozen_epochs"]}
-    return Layer(model.init, apply), config["train"] | settings
+    return Layer(model.init, apply)
 
 
 def digits_as_files(folder, count=2000):
@@ -156,8 +154,8 @@ def main(config):
         if config["frozen_epochs"]:
             run.say("training the new last layer")
             part = train.Run("frozen", config, folder=run.folder / "frozen")
-            frozen, settings = with_frozen_body(model, config)
-            start = fit(frozen, train_data, config=settings, run=part, start=start).best[:2]
+            settings = config["train"] | {"epochs": config["frozen_epochs"]}
+            start = fit(with_frozen_body(model, config), train_data, config=settings, run=part, start=start).best[:2]
             run.say("training all layers")
     else:
         options = norm_options(name, config["eps"])

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data import Source
+from jaxcnn.train._config import ConfigError
 
 
 def replicated_sharding() -> jax.NamedSharding:
@@ -46,6 +47,12 @@ def to_devices(source: Source) -> Source:
     if source.stream is None:
         return source._replace(arrays=replicate(source.arrays))
     return source._replace(stream=lambda step: map(global_batch, source.batches(step)))
+
+
+def check_multiple_of_devices(what: str, batch_size: int) -> None:
+    """Raise ConfigError for a batch size that cannot be split over the devices."""
+    if batch_size % (devices := jax.device_count()):
+        raise ConfigError(f"{what} must be a multiple of the number of devices, {devices}, got {batch_size}")
 
 
 def all_gather(value: int) -> list[int]:

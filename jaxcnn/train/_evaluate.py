@@ -25,7 +25,7 @@ from jaxcnn.data._source import check_not_source, in_memory
 from jaxcnn.metrics import Metric, add_sums
 from jaxcnn.train._batch import scale_bytes
 from jaxcnn.train._config import ConfigError
-from jaxcnn.train._devices import replicated_sharding, to_devices
+from jaxcnn.train._devices import check_multiple_of_devices, replicated_sharding, to_devices
 
 
 def evaluate(
@@ -83,11 +83,7 @@ def evaluate(
         arrays = {name: batch_entry(data, name) for name in data}
         batches = in_memory(arrays, batch_size, shuffle=False)
     if batches.arrays is None:
-        if batches.batch_size % (devices := jax.device_count()):
-            raise ValueError(
-                f"evaluate: the batch size of a stream must be a multiple of the number of devices, {devices}, got "
-                f"{batches.batch_size}"
-            )
+        check_multiple_of_devices("evaluate: the batch size of a stream", batches.batch_size)
         batches = to_devices(with_checked_batches("evaluate", batches, check, finite=True))
     else:
         for name, value in batches.arrays.items():

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxcnn._arguments import is_function
@@ -14,6 +13,7 @@ from jaxcnn.data import Dataset, Source, Stream, source
 from jaxcnn.data._source import check_not_source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
+from jaxcnn.train._devices import check_multiple_of_devices
 from jaxcnn.train._evaluate import check_metrics, check_weighted, with_checked_batches
 from jaxcnn.train._recipe import Loss, augmentation_names, augments_color
 
@@ -48,20 +48,16 @@ def sources(train_data: Any, eval_data: Any, config: Config) -> tuple[Source, So
             raise ConfigError(
                 f"batch_size must be at most {count}, the number of examples in train_data, got {config['batch_size']}"
             )
-    devices, batch_size, steps = jax.device_count(), train_source.batch_size, train_source.steps
-    if batch_size % devices:
-        raise ConfigError(f"batch_size must be a multiple of the number of devices, {devices}, got {batch_size}")
-    if eval_source is not None and eval_source.stream is not None and eval_source.batch_size % devices:
-        raise ConfigError(
-            f"the batch size of eval_data must be a multiple of the number of devices, {devices}, got "
-            f"{eval_source.batch_size}"
-        )
+    check_multiple_of_devices("batch_size", train_source.batch_size)
+    if eval_source is not None and eval_source.stream is not None:
+        check_multiple_of_devices("the batch size of eval_data", eval_source.batch_size)
     if train_source.stream is not None and "alternating_flip" in augmentation_names(config):
         raise ConfigError(
             "augment: alternating_flip needs data in memory: a stream does not tell which example it gives; use flip"
         )
-    if config["epochs"] * steps >= 2**31:
-        raise ConfigError(f"epochs: {config['epochs']:,} epochs of {steps:,} steps exceed the limit of 2**31 - 1 steps")
+    epochs, steps = config["epochs"], train_source.steps
+    if epochs * steps >= 2**31:
+        raise ConfigError(f"epochs: {epochs:,} epochs of {steps:,} steps exceed the limit of 2**31 - 1 steps")
     if eval_source is None:
         for name in ("patience", "restore_best", "watch"):
             if config[name]:
