@@ -35,6 +35,18 @@ def test_program_runs_without_the_library(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), y, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("examples", [1, 3])
+def test_many_channels(examples):
+    """Winograd's algorithm compares sums over all examples, whose number is a symbol in the exported program."""
+    model = conv(256, bias=False)
+    x = np.random.default_rng(0).standard_normal((examples, 4, 6, 256), np.float32)
+    params, state = model.init(jax.random.key(0), x)
+    program = jaxcnn.export(model, params, state, x, platforms=["cpu"])
+    for batch in (x, np.where(np.arange(256) == 7, 1e20, x).astype(np.float32)):  # and with outliers
+        y, _ = model.apply(params, state, batch, train=False)
+        np.testing.assert_allclose(program.call(batch), y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+
+
 def test_platforms():
     spec = jax.ShapeDtypeStruct((1, 4), jnp.float32)
     assert jaxcnn.export(serial(jnp.sin), {}, {}, spec, platforms=["cpu"]).platforms == ("cpu",)

@@ -174,6 +174,27 @@ def test_problems_are_hashable_and_allow_symbolic_batch_sizes():
     assert "channels=256" in str(symbolic)
 
 
+LAYERS = [problem for problem, *_ in CHOICES if max(problem.window.input_dilation) == 1]  # what `conv` can do
+
+
+@pytest.mark.parametrize("problem", LAYERS, ids=lambda problem: str(problem[1:6]))
+def test_convolutions_and_gradients_of_any_number_of_examples(problem):
+    """The rules for a symbolic batch size differ from those for a small one."""
+    spatial, channels, features, window, groups = problem[2:7]
+    options = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation, "groups": groups}
+    layer = cnn.conv(features, window.size, bias=False, **options)
+    (batch,) = jax.export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, *spatial, channels), jnp.float32)
+    params, _ = jax.eval_shape(layer.init, jax.random.key(0), jax.ShapeDtypeStruct((2, *x.shape[1:]), jnp.float32))
+
+    def gradients(params, x):
+        y, gradient = jax.vjp(lambda params, x: layer.apply(params, {}, x, train=True)[0], params, x)
+        return gradient(y)
+
+    exported = jax.export.export(jax.jit(gradients), platforms=["cpu"])(params, x)
+    assert exported.out_avals[-1].shape == x.shape
+
+
 def test_multiply_adds():
     assert problem(2, (5, 5), 3, 8, 3).multiply_adds == 2 * 9 * (3 * 3 * 3 * 8)
     assert problem(2, (5, 5), 4, 8, 3, 2, pad=1, groups=2).multiply_adds == 2 * 9 * (3 * 3 * 2 * 8)

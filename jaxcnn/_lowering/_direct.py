@@ -66,12 +66,14 @@ def input_gradient_by_phases(dy: jax.Array, w: jax.Array, problem: Problem) -> j
     ]
     dyp = materialized(padded(dy, tuple(zip(lows, highs, strict=True))))
 
+    examples, *_, features = dyp.shape
+
     def product(tap, at):
         start = [low + a for low, a in zip(lows, at, strict=True)]
         stop = [a + count for a, count in zip(start, counts, strict=True)]
-        return _times(lax.slice(dyp, (0, *start, 0), (len(dyp), *stop, dyp.shape[-1])), _tap_weights(wide, (*tap, 0)))
+        return _times(lax.slice(dyp, (0, *start, 0), (examples, *stop, features)), _tap_weights(wide, (*tap, 0)))
 
-    zeros = jnp.zeros((len(dyp), *counts, dyp.shape[-1]), dyp.dtype)
+    zeros = jnp.zeros((examples, *counts, features), dyp.dtype)
     phases = [
         _sum_in_loops((product(*zip(*pairs, strict=True)) for pairs in itertools.product(*phase)), zeros)
         for phase in itertools.product(*tap_offsets)

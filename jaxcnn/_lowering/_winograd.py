@@ -16,6 +16,7 @@ neural networks", 2016.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +90,16 @@ def is_accurate(x: jax.Array, w: jax.Array, growth: float = 2 * _IN) -> jax.Arra
     |x| times the largest |w|.
     """
     (sum_x, norm_x), (sum_w, norm_w) = _magnitudes(x), _magnitudes(w)
-    few_outliers = (norm_x * math.sqrt(x.size) <= _MAX_PEAK * sum_x) & (norm_w * math.sqrt(w.size) <= _MAX_PEAK * sum_w)
+    few_outliers = (norm_x * _root_of_size(x) <= _MAX_PEAK * sum_x) & (norm_w * _root_of_size(w) <= _MAX_PEAK * sum_w)
     return jnp.isfinite(growth * sum_x * norm_w) & few_outliers  # the norm is at least the largest |w|
+
+
+def _root_of_size(x: jax.Array) -> Any:
+    """The root of the number of values."""
+    if isinstance(x.size, int):
+        return math.sqrt(x.size)
+    examples, *rest = x.shape  # of an exported program, for any number of examples
+    return math.sqrt(math.prod(rest)) * jnp.sqrt(jnp.asarray(examples).astype(at_least_float32(x).dtype))
 
 
 def _magnitudes(a: jax.Array) -> tuple[jax.Array, jax.Array]:
