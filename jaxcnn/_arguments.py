@@ -1,9 +1,10 @@
 """Checks of arguments: each returns the value to use, or raises an error that names the layer and the argument."""
 
+import inspect
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -13,6 +14,17 @@ from jaxcnn._number import is_traced_number
 from jaxcnn._path import expected_one_of
 
 FLOAT32_LIMIT = 2.0**128  # numbers from here on are infinite in float32
+
+
+def accepts(f: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Whether f can be called with these arguments, as far as its signature tells."""
+    try:
+        inspect.signature(f).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # some functions of C have no signature
+        return True
+    return True
 
 
 def check_number(

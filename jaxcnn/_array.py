@@ -36,9 +36,10 @@ def spatial_rank(x: Any, layer: str) -> int:
     check_array(x, layer)
     rank = len(x.shape) - 2
     if not 1 <= rank <= 3:
+        hint = "; for signals (N, T), pass x[..., None]" if rank == 0 else ""
         raise ValueError(
             f"{layer} needs (N, *spatial, C) with 1 to 3 spatial dimensions, such as images (N, H, W, C), "
-            f"got shape {x.shape}"
+            f"got shape {x.shape}{hint}"
         )
     if 0 in x.shape[1:-1]:
         raise ValueError(f"{layer} needs at least one position in each spatial dimension, got shape {x.shape}")

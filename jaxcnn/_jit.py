@@ -96,9 +96,13 @@ class _Jitted:
             return self._traced(*args, **kwargs)
         try:
             return self._compiled(leaves, args, kwargs)(*args, **kwargs)
-        except ValueError:  # jax rejects options under an outer jit, where new arrays are tracers
-            if isinstance(jnp.zeros(()), Tracer):
+        except ValueError as error:
+            if isinstance(
+                jnp.zeros(()), Tracer
+            ):  # jax rejects options under an outer jit, where new arrays are tracers
                 return self._traced(*args, **kwargs)
+            if "deleted" in str(error):
+                error.add_note("a function that donates its arguments, such as a step, has used them: pass its result")
             raise
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

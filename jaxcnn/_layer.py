@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import jax
 
-from jaxcnn._arguments import check_bool, has_spec, is_function, short_repr
+from jaxcnn._arguments import accepts, check_bool, has_spec, is_function, short_repr
 from jaxcnn._array import check_array, readable
 from jaxcnn._recompute import keeping_input
 from jaxcnn._repr import Call
@@ -131,8 +131,9 @@ def constructor(fn: Constructor) -> Constructor:
         layer = fn(*args, **kwargs)
         if any(layer is argument for argument in (*args, *kwargs.values())):
             return layer
-        if isinstance(layer.apply, types.FunctionType):
-            layer.apply.__qualname__ = f"{name}.apply"
+        for part, function in layer._asdict().items():
+            if isinstance(function, types.FunctionType):
+                function.__qualname__ = f"{name}.{part}"
         named = Layer(*layer)
         vars(named).update(vars(layer), _call=_call(name, args, kwargs, defaults))
         return named
@@ -230,11 +231,15 @@ def as_layer(layer: Layer | Callable[[Any], Any]) -> Layer:
         return layer
     if not is_function(layer):
         hint = "; unpack it: serial(*layers)" if isinstance(layer, list | tuple) else ""
+        if isinstance(layer, str):
+            hint = ", which is a str; activation functions are in jax.nn, such as jax.nn.relu"
         raise TypeError(f"expected a Layer or a function x -> y, got {short_repr(layer)}{hint}")
     name = getattr(layer, "__name__", repr(layer))
     uncalled = f"{name} creates layers and is not a function x -> y: call it, as in {name}(...)"
     if getattr(layer, "__annotations__", {}).get("return") is Layer:
         raise TypeError(uncalled)
+    if not accepts(layer, None):
+        raise TypeError(f"expected a Layer or a function x -> y, got {name}, which cannot be called with x alone")
 
     def checked(x):
         y = layer(jax.tree.map(readable, x))
@@ -280,6 +285,13 @@ def check_initializers(layer: str, **initializers: Any) -> None:
             )
 
 
+def _missing(x: Any) -> str:
+    """What may be wrong with the dimensions of an input whose channels do not fit."""
+    if len(x.shape) == 4 and x.shape[1] in (1, 3):
+        return "it (N, C, H, W), so that it needs x.transpose(0, 2, 3, 1)"
+    return "the dimension of the batch (x[None]) or of the channels (x[..., None]) missing"
+
+
 def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...], x: Any) -> jax.Array:
     """Return `tree[name]` after checking that it exists and has the shape that input `x` needs."""
     if not isinstance(tree, dict):
@@ -293,7 +305,7 @@ def get_param(layer: str, tree: dict[str, Any], name: str, shape: tuple[int, ...
     if tree[name].shape != shape:
         raise ValueError(
             f"{layer}: {name} has shape {tree[name].shape}, but input {x.shape}, read as channels-last (N, ..., C), "
-            f"needs {shape}; was the network initialized for another input shape, or is the batch dimension missing?"
+            f"needs {shape}; was the network initialized for another input shape, or is {_missing(x)}?"
         )
     return tree[name]
 

@@ -9,7 +9,6 @@ are (weighted) means over the batch.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -17,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._arguments import has_spec, is_function, short_repr
+from jaxcnn._arguments import accepts, has_spec, is_function, short_repr
 from jaxcnn._array import readable, spec_of
 from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._numeric import divisor
-from jaxcnn._path import expected_one_of
+from jaxcnn._path import expected_one_of, leaves_by_path
 from jaxcnn._validate import check_finite, check_not_masked, check_wide_integers, first_true, is_concrete, with_check
 
 Batch = dict[str, Any]
@@ -56,7 +55,7 @@ def check_loss(name: str, loss_fn: Any) -> None:
     """Raise a TypeError if `loss_fn` is not a LossFn, for example a model, or `cross_entropy` without its model."""
     if not is_function(loss_fn):
         raise TypeError(f"{name} needs a loss, such as cross_entropy(model), got {short_repr(loss_fn)}")
-    if not _accepts(loss_fn, {}, {}, {}, train=True):
+    if not accepts(loss_fn, {}, {}, {}, train=True):
         loss = getattr(loss_fn, "__name__", "loss")
         in_fit = f"; for fit, loss=lambda model: {name}({loss}(model), ..)" if name in _TRANSFORMS else ""
         raise TypeError(
@@ -70,35 +69,40 @@ def checked_loss_result(result: Any, state: State) -> tuple[jax.Array, tuple[Sta
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple) and len(result[1]) == 2):
         raise TypeError(f"a LossFn must return (loss, (state, metrics)), got {short_repr(result)}")
     loss, (new_state, metrics) = result
-    structure: Any = jax.tree.structure(state)  # without a type that type checkers can compare
-    if structure != jax.tree.structure(new_state):
+    if difference := _state_difference(state, new_state):
         raise TypeError(
-            "a LossFn must return (loss, (state, metrics)), where state has the structure of the given one, got "
-            f"{short_repr(new_state)}"
+            f"a LossFn must return (loss, (state, metrics)), with a state like the one that init returned: {difference}"
         )
     if np.ndim(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
         raise TypeError(f"the loss of a LossFn must be a floating-point scalar, got {short_repr(loss)}")
     return loss, (new_state, metrics)
 
 
+def _state_difference(state: Any, new_state: Any) -> str:
+    """The first difference between the state before and after a step; "" if all names, shapes and dtypes are equal."""
+    before, after = (
+        {path: (np.shape(leaf), jnp.result_type(leaf)) for path, leaf in leaves_by_path(tree).items()}
+        if isinstance(tree, dict)
+        else short_repr(tree)
+        for tree in (state, new_state)
+    )
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return "" if before == after else f"expected a dict, got {after}"
+    described = lambda spec: f"{spec[1].name}{[*spec[0]]}" if spec else "missing"
+    for path in [*before, *after]:
+        old, new = before.get(path), after.get(path)
+        if old != new:
+            return f"{path!r} was {described(old)} and is now {described(new)}"
+    return ""
+
+
 def check_loss_of_models(name: str, loss: Any) -> None:
     """Raise a TypeError if `loss` is not a function model -> LossFn, for example if it is a LossFn."""
-    if not is_function(loss) or not _accepts(loss, loss):
+    if not is_function(loss) or not accepts(loss, loss):
         raise TypeError(
             f"{name}: loss must map a model to a LossFn: pass cross_entropy, not cross_entropy(model); "
             f"got {short_repr(loss)}"
         )
-
-
-def _accepts(f: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-    """Whether f can be called with these arguments, as far as its signature tells."""
-    try:
-        inspect.signature(f).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    except ValueError:  # some functions of C have no signature
-        return True
-    return True
 
 
 def batch_entry(batch: Batch, name: str) -> Any:

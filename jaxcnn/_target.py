@@ -109,9 +109,8 @@ def check_class_label(name: str, label: Any, logits: tuple[int, ...], weight: An
     shape, dtype = np.shape(label), getattr(label, "dtype", None) or np.asarray(label).dtype
     fits = {jnp.integer: logits[:-1], jnp.floating: logits}
     if not any(jnp.issubdtype(dtype, kind) and shape == expected for kind, expected in fits.items()):
-        raise ValueError(
-            f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; {_fix(shape, logits)}"
-        )
+        fix = "convert them, as in label.astype(np.int32)" if shape == logits[:-1] else _fix(shape, logits)
+        raise ValueError(f"{name}: labels of shape {shape} and dtype {dtype} do not fit logits {logits}; {fix}")
     if is_concrete(label, weight):
         check_labels(name, label, logits[-1], weight, ignore_label)
 

@@ -35,12 +35,17 @@ def _replaced(tree: Any, part: Any, path: str) -> Any:
             raise ValueError(f"transplant: {path[:-1] or 'the part'} must be a dict; {expected_one_of('', tree)}")
         for name in part:
             if name not in tree:
-                raise ValueError(f"transplant: the model has no {path}{name}; {expected_one_of(name, tree)}")
+                inside = [key for key, value in tree.items() if isinstance(value, dict) and part.keys() <= value.keys()]
+                hint = f"; is the part that of {path}{inside[0]}, as in {{{inside[0]!r}: part}}?" if inside else ""
+                raise ValueError(f"transplant: the model has no {path}{name}; {expected_one_of(name, tree)}{hint}")
         return {
             name: _replaced(value, part[name], f"{path}{name}/") if name in part else value
             for name, value in tree.items()
         }
     if isinstance(part, dict) or np.shape(part) != tree.shape:
         found = "a dict" if isinstance(part, dict) else f"shape {np.shape(part)}"
-        raise ValueError(f"transplant: {path[:-1]} has {found}, the model needs {tree.shape}")
+        raise ValueError(
+            f"transplant: {path[:-1]} has {found}, the model needs {tree.shape}; leave out layers that differ, such as "
+            "the last one of a classifier for other classes"
+        )
     return jnp.asarray(part, tree.dtype)

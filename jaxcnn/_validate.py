@@ -36,7 +36,9 @@ def check_batch(name: str, batch: Any, required: tuple[str, ...]) -> int:
         if np.ndim(value) == 0:
             raise TypeError(f"{name}: {entry!r} must be an array with one row per example, got {short_repr(value)}")
         if not _is_numeric(value):
-            raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(np.asarray(value))}")
+            found = np.asarray(value)
+            hint = "; np.unique(labels, return_inverse=True) numbers them" if found.dtype.kind in "UO" else ""
+            raise TypeError(f"{name}: {entry!r} must be an array of numbers, got {short_repr(found)}{hint}")
         check_not_masked(f"{name}: {entry!r}", value)
         check_wide_integers(f"{name}: {entry}", value)
     lengths = {entry: len(value) for entry, value in batch.items()}
@@ -59,14 +61,14 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
     """
     label = np.asarray(label)
     integers = np.issubdtype(label.dtype, np.integer)
-    nonzero = _nonzero(weight, len(label), label.ndim if integers else label.ndim - 1)
+    counts = nonzero(weight, len(label), label.ndim if integers else label.ndim - 1)
     if integers:
-        bad = ((label < 0) | (label >= classes)) & nonzero
+        bad = ((label < 0) | (label >= classes)) & counts
         if ignore_label is not None:
             bad &= label != ignore_label
         if bad.any():
             i, at = first_true(bad)
-            counted = nonzero if ignore_label is None else nonzero & (label != ignore_label)
+            counted = counts if ignore_label is None else counts & (label != ignore_label)
             counted = label[np.broadcast_to(counted, label.shape)]
             from_1 = (counted.min(), counted.max()) == (1, classes)
             fix = "correct the label, use one model output per class, or pass it as ignore_label"
@@ -77,7 +79,7 @@ def check_labels(name: str, label: Any, classes: int, weight: Any = None, ignore
         return
     fractions = label.astype(np.float64)
     sums = fractions.sum(-1)
-    bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & nonzero
+    bad = ~((fractions >= 0).all(-1) & (np.abs(sums - 1) <= fraction_tolerance(label.dtype))) & counts
     if bad.any():
         i, at = first_true(bad)
         raise ValueError(
@@ -93,7 +95,7 @@ def check_probabilities(name: str, label: Any, weight: Any = None, ignore_label:
         ValueError: with the first bad index.
     """
     label = np.asarray(label)
-    bad = ~((label >= 0) & (label <= 1)) & _nonzero(weight, len(label), label.ndim)
+    bad = ~((label >= 0) & (label <= 1)) & nonzero(weight, len(label), label.ndim)
     if ignore_label is not None:
         bad &= label != ignore_label
     if bad.any():
@@ -128,7 +130,7 @@ def first_nonfinite(values: Any, weight: Any = None) -> tuple[int, ...] | None:
         part = values[start : start + rows]
         finite = np.isfinite(_as_computed(part))
         if weight is not None:
-            finite |= ~_nonzero(weight[start : start + rows], len(part), part.ndim)
+            finite |= ~nonzero(weight[start : start + rows], len(part), part.ndim)
         if not finite.all():
             (row, *rest), _ = first_true(~finite)
             return (start + row, *rest)
@@ -250,7 +252,7 @@ def _range(images: Any) -> str:
     return f"{images.dtype} from {float(np.nanmin(images)):.4g} to {float(np.nanmax(images)):.4g}"
 
 
-def _nonzero(weight: Any, count: int, rank: int) -> np.ndarray:
+def nonzero(weight: Any, count: int, rank: int) -> np.ndarray:
     """(N, 1, .., 1) of this rank: whether the weight of each example is not 0."""
     nonzero = np.ones(count, bool) if weight is None else np.asarray(weight) != 0
     return nonzero.reshape(-1, *(1,) * (rank - 1))

@@ -292,3 +292,48 @@ def test_fit_and_sweep_average_over_the_labels_that_count():
         loss, (_, metrics) = options["loss"](cnn.dense(3))(params, {}, {"image": x, "label": ignored}, train=False)
         expected = {"loss": float(loss), "accuracy": float(metrics["accuracy"])}
         assert history[-1]["test"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("of", ["fit", "sweep", "evaluate", "stream"])
+@pytest.mark.parametrize(
+    "metric", [metrics.mean_iou(), metrics.top_k(1), metrics.confusion_matrix(), metrics.auroc(), metrics.f1()]
+)
+def test_labels_that_a_metric_cannot_count(metric, of):
+    """The loss ignores them, but the metric does not know."""
+    x, y = np.zeros((8, 4, 3), np.float32), np.zeros((8, 4), np.int32)
+    bad = y.copy()
+    bad[5, 1] = 9
+    loss = functools.partial(cnn.cross_entropy, ignore_label=9)
+    eval_data = batch = {"image": x, "label": bad}
+    if of == "stream":
+        spec = jax.ShapeDtypeStruct(x.shape, np.float32)
+        eval_data = data.Stream(lambda step: itertools.repeat(batch), 1, spec, ("a", "b", "c"), others={"label": y})
+    config = {"epochs": 1, "batch_size": 8}
+    options = {"eval_data": eval_data, "loss": loss, "metrics": {"iou": metric}, "config": config}
+    calls = {
+        "fit": lambda: train.fit(cnn.dense(3), (x, y), **options),
+        "stream": lambda: train.fit(cnn.dense(3), (x, y), **options),
+        "sweep": lambda: train.fit(cnn.dense(3), (x, y), seeds=2, **options),
+        "evaluate": lambda: train.evaluate(
+            loss(cnn.identity), {}, {}, eval_data, metrics={"iou": metric}, model=cnn.identity
+        ),
+    }
+    with pytest.raises(ValueError, match=r"(eval_data|evaluate): iou: label\[5, 1\] is 9, .* need classes from 0 to 2"):
+        calls[of]()
+
+
+def test_labels_of_weight_0_need_not_be_valid_for_a_metric():
+    x, y = np.zeros((3, 2), np.float32), np.array([0, 7, 1])
+    examples = {"image": x, "label": y, "weight": np.array([1.0, 0.0, 1.0])}
+    loss_fn, measured = cnn.cross_entropy(cnn.as_layer(cnn.identity)), {"top": metrics.top_k(1)}
+    assert train.evaluate(loss_fn, {}, {}, examples, metrics=measured, model=cnn.identity)["top"] == 0.5
+    multi = {"image": x, "label": np.array([[0, 1], [0.5, 1], [0, 2]])}
+    with pytest.raises(ValueError, match=r"f1: label\[2, 1\] is 2.0, .* need labels from 0 to 1"):
+        train.evaluate(
+            cnn.mean_squared_error(cnn.as_layer(cnn.identity)),
+            {},
+            {},
+            multi,
+            metrics={"f1": metrics.f1()},
+            model=cnn.identity,
+        )

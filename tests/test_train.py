@@ -35,6 +35,16 @@ def counted(loss_fn):
     return wrapped, traces
 
 
+def test_a_train_state_that_a_step_has_used():
+    optimizer = optax.sgd(0.1)
+    train_state = train.TrainState.create(MODEL, optimizer, jax.random.key(0), DATA["image"])
+    step = train.make_step(cnn.cross_entropy(MODEL), optimizer)
+    step(train_state, DATA)
+    with pytest.raises(ValueError, match="deleted") as error:
+        step(train_state, DATA)
+    assert any("pass its result" in note for note in error.value.__notes__)
+
+
 def test_step_equals_the_optax_update_and_compiles_once():
     loss_fn, traces = counted(cnn.cross_entropy(MODEL))
     optimizer = optax.sgd(0.1, momentum=0.9)

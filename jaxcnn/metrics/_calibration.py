@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxcnn._arguments import check_integer
 from jaxcnn._array import at_least_float32
 from jaxcnn._target import check_ignore_label
-from jaxcnn.metrics._labels import class_examples, predicted_class
+from jaxcnn.metrics._labels import class_examples, label_check, predicted_class
 from jaxcnn.metrics._metric import Metric
 from jaxcnn.metrics._sums import bincount
 
@@ -52,7 +52,7 @@ def expected_calibration_error(bins: int = 15, ignore_label: int | None = None) 
         logits, label, weight, _ = found = class_examples(name, output, batch, ignore_label)
         return found.sums(bin_sums(jax.nn.softmax(at_least_float32(logits)), label, weight, bins))
 
-    return Metric(update, calibration_error)
+    return Metric(update, calibration_error, label_check(ignore_label))
 
 
 def bin_sums(probs: jax.Array, label: jax.Array, weight: jax.Array, bins: int) -> BinSums:

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxcnn._arguments import check_choice, check_integer
 from jaxcnn._target import check_ignore_label
-from jaxcnn.metrics._labels import Examples, class_examples, examples, predicted_class
+from jaxcnn.metrics._labels import Examples, class_examples, examples, label_check, predicted_class
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import bincount
 
@@ -91,7 +91,7 @@ def top_k(k: int = 5) -> Metric:
         rank = ((logits > of_label) | (logits == of_label) & before).sum(-1)
         return _hits(found, rank < k)
 
-    return Metric(update, _hit_rate)
+    return Metric(update, _hit_rate, label_check())
 
 
 def precision(average: str = "macro", ignore_label: int | None = None) -> Metric:
@@ -220,7 +220,7 @@ def confusion_matrix(ignore_label: int | None = None) -> Metric:
         matrix = bincount(label * classes + predicted_class(logits), weight, classes * classes)
         return found.sums(matrix.reshape(classes, classes))
 
-    return Metric(update, lambda matrix: matrix)
+    return Metric(update, lambda matrix: matrix, label_check(ignore_label))
 
 
 def _accuracy(name: str, ignore_label: int | None) -> Metric:
@@ -230,7 +230,7 @@ def _accuracy(name: str, ignore_label: int | None) -> Metric:
         found = class_examples(name, output, batch, ignore_label)
         return _hits(found, predicted_class(found.output) == found.label)
 
-    return Metric(update, _hit_rate)
+    return Metric(update, _hit_rate, label_check(ignore_label))
 
 
 def _hits(found: Examples, hit: jax.Array) -> Counts:
@@ -262,7 +262,8 @@ def _averaged(
             value = ratio(jnp.where(occurs, ratio(*parts(*counts)), 0).sum(), occurs.sum(dtype=jnp.float32))
         return jnp.where(occurs.any(), value, jnp.nan)
 
-    return Metric(lambda output, batch: _class_counts(name, output, batch, ignore_label), compute)
+    update = lambda output, batch: _class_counts(name, output, batch, ignore_label)
+    return Metric(update, compute, label_check(ignore_label))
 
 
 def _class_counts(name: str, output: jax.Array, batch: dict[str, Any], ignore_label: int | None) -> Counts:

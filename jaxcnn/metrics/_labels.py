@@ -1,13 +1,15 @@
 """Labels of the classification metrics: which shapes fit the output, which values are valid, and which count."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcnn._loss import check_output
-from jaxcnn._validate import fraction_tolerance
+from jaxcnn._validate import first_true, fraction_tolerance, nonzero
 from jaxcnn.metrics._metric import float_entry, position_weights
 
 
@@ -60,6 +62,30 @@ def class_examples(name: str, output: jax.Array, batch: dict[str, Any], ignore_l
         label = predicted_class(label).astype(jnp.float32)
     result = _counted(name, output, label, valid, batch, ignore_label)
     return result._replace(label=jnp.round(result.label).astype(jnp.int32))
+
+
+def label_check(ignore_label: int | None = None) -> Callable[[str, Any, dict[str, Any]], None]:
+    """`Metric.check` of a metric that uses `examples` or `class_examples`: all labels that count are valid."""
+
+    def check(name, output, data):
+        label, shape, weight = np.asarray(data["label"]), output.shape, data.get("weight")
+        multi_label = label.shape == shape or (shape[-1] == 1 and label.shape == shape[:-1])
+        if not multi_label and label.shape != shape[:-1]:
+            return  # `update` explains which shapes fit
+        last = 1 if multi_label else shape[-1] - 1
+        valid = (label >= 0) & (label <= last) & (multi_label | (label == np.floor(label)))
+        bad = ~valid & nonzero(weight, len(label), label.ndim)
+        if ignore_label is not None:
+            bad &= label != ignore_label
+        if bad.any():
+            index, at = first_true(bad)
+            raise ValueError(
+                f"{name}: label[{at}] is {label[index]}, but outputs of shape {shape} need "
+                f"{'labels' if multi_label else 'classes'} from 0 to {last}; correct it, pass it as ignore_label of "
+                "the metric, or give the example weight 0"
+            )
+
+    return check
 
 
 def predicted_class(logits: jax.Array) -> jax.Array:

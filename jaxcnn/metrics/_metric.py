@@ -17,6 +17,8 @@ class Metric(NamedTuple):
     update: (output, batch) -> a tree of arrays that are summed over batches and devices. `output` is the model's output
         in evaluation. `batch` is a dict; its "weight" (N,) is 0 for padding rows, which must not change the sums.
     compute: sums -> a scalar, or an array such as a confusion matrix.
+    check: (name, output, data), optional: raises ValueError, with this name, if the labels of the data do not fit.
+        `output` is a `jax.ShapeDtypeStruct`. `fit` and `evaluate` call it on the host before they compute the metric.
 
     Example:
         >>> def update(output, batch):
@@ -27,6 +29,7 @@ class Metric(NamedTuple):
 
     update: Callable[[Any, dict[str, Any]], Any]
     compute: Callable[[Any], Any]
+    check: Callable[[str, Any, dict[str, Any]], None] | None = None
 
 
 def float_entry(batch: dict[str, Any], name: str) -> jax.Array:

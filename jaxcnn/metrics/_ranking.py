@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn._arguments import check_integer
-from jaxcnn.metrics._labels import Examples, examples
+from jaxcnn.metrics._labels import Examples, examples, label_check
 from jaxcnn.metrics._metric import Metric, ratio
 from jaxcnn.metrics._sums import Rows, bincount
 
@@ -88,7 +88,7 @@ def _ranked(name: str, bins: int, area: Callable[[jax.Array, jax.Array, jax.Arra
         areas = jax.vmap(area, in_axes=1)(scores, positive, negative)
         return jnp.where(defined, areas, 0).sum() / defined.sum(dtype=jnp.float32)  # NaN if no problem is defined
 
-    return Metric(update, compute)
+    return Metric(update, compute, label_check())
 
 
 def _problems(name: str, output: jax.Array, batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array, Examples]:

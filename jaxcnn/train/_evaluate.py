@@ -16,7 +16,7 @@ from jaxcnn._array import spec_of
 from jaxcnn._combine import AnyLayer
 from jaxcnn._jit import jit
 from jaxcnn._layer import Layer, Params, State, as_layer
-from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, counted_fractions, inputs
+from jaxcnn._loss import Batch, LossFn, batch_entry, check_loss, counted_fractions, inputs, output_shape
 from jaxcnn._path import expected_one_of
 from jaxcnn._program import inputs_used
 from jaxcnn._validate import check_batch, check_finite, check_for_loss, has_check
@@ -61,7 +61,7 @@ def evaluate(
     Raises:
         TypeError: for metrics without a model, or a loss that is not a LossFn.
         ValueError: for empty data, entries of different lengths, weights that are all 0, non-finite values, labels that
-            do not fit the model, a batch_size below 1, or a loss of your own that ignores batch["weight"].
+            do not fit the model or a metric, a batch_size below 1, or a loss of your own that ignores batch["weight"].
 
     Example:
         >>> loss_fn = jaxcnn.cross_entropy(jaxcnn.as_layer(jaxcnn.identity))
@@ -75,7 +75,12 @@ def evaluate(
     if metrics and model is None:
         raise TypeError("evaluate: metrics need the model, as in evaluate(.., metrics=metrics, model=model)")
     check_not_source("evaluate", data)
-    check = functools.partial(check_for_loss, "evaluate", loss_fn, params, state)
+    check_metric_labels = label_checks(model, metrics, params, state)
+
+    def check(data):
+        check_for_loss("evaluate", loss_fn, params, state, data)
+        check_metric_labels("evaluate", data)
+
     if isinstance(data, Dataset | tuple):
         batches = source(data, batch_size, shuffle=False, name="evaluate")
     else:
@@ -219,6 +224,23 @@ def totals(
         raise ValueError("evaluate: the weights of all examples are 0, so no metric has a value")
     with np.errstate(invalid="ignore"):  # 0 / 0
         return {name: np.asarray(weighted_sums[name], np.float64) / weights[name] for name in weights}, metric_sums
+
+
+def label_checks(
+    model: AnyLayer | None, metrics: Mapping[str, Metric] | None, params: Params, state: State
+) -> Callable[[str, Batch], None]:
+    """(name, data) -> None: raises ValueError for labels that do not fit one of the metrics."""
+    checks = {name: metric.check for name, metric in (metrics or {}).items() if metric.check is not None}
+    if model is None or not checks:
+        return lambda name, data: None
+    output_of = output_shape(as_layer(model))
+
+    def check(name, data):
+        output = output_of(params, state, data["image"])
+        for metric, check_labels in checks.items():
+            check_labels(f"{name}: {metric}", output, data)
+
+    return check
 
 
 def check_metrics(metrics: Any) -> None:

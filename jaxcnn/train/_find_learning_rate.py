@@ -100,7 +100,7 @@ def find_learning_rate(
         raise TypeError("find_learning_rate needs training data in memory")
     params, state = space.check_models(jax.eval_shape(scale_bytes, source.spec)["image"])
     loss_fn = training_loss(loss, *space.model_and_config({name: low}))
-    source, _ = checked_sources(source, None, loss_fn, params, state, config, print)
+    source, _ = checked_sources(source, None, loss_fn, as_layer(model), {}, params, state, config, print)
     of_run = programs(space, source, params, state, loss, {})
     rates = np.geomspace(low, high, steps).astype(np.float32)
     augment_batch = augmentation_of(config)

@@ -246,7 +246,9 @@ def _fit(
     loss_fn = training_loss(loss, model, config)
     key, batch = jax.random.key(config["seed"]), jax.eval_shape(scale_bytes, train_source.spec)
     params, state = jax.eval_shape(model.init, key, batch["image"])
-    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
+    train_source, eval_source = checked_sources(
+        train_source, eval_source, loss_fn, model, metrics, params, state, config, run.say
+    )
     augment_batch, custom_programs = checked_augmentation(own_augmentation, config, key, batch)
     if own_optimizer is not None:
         custom_programs |= optimizer_identity(own_optimizer, config, params)

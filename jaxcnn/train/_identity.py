@@ -70,16 +70,20 @@ def reject_different_run(
     current: Config,
     defaults: Config,
     say: Callable[[str], None],
-    more_epochs: bool = False,
+    more_epochs: bool | None = None,
 ) -> None:
     """Reject a checkpoint of a different run, see `difference`. Report packages with different versions.
+
+    `more_epochs` is None if the number of epochs may never be larger than that of the saved run.
 
     Raises:
         ConfigError: for different settings, data, model, optimizer or augmentation.
     """
     saved = about["config"] or {}
-    if lines := difference(saved, current, defaults, more_epochs):
-        raise ConfigError(f"{path} was saved with a different config; use its settings, or a new folder:\n{lines}")
+    if lines := difference(saved, current, defaults, bool(more_epochs)):
+        only_more_epochs = more_epochs is False and not difference(saved, current, defaults, more_epochs=True)
+        why = "\n  (more epochs need a learning rate that does not depend on their number)" if only_more_epochs else ""
+        raise ConfigError(f"{path} was saved with a different config; use its settings, or a new folder:\n{lines}{why}")
     packages = version_difference(about["versions"])
     programs = program_difference(saved, current)
     if programs and "jax" not in " ".join(packages):

@@ -1,12 +1,13 @@
 """The data sources of `fit`, and their validation on the host before training."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxcnn._arguments import is_function
-from jaxcnn._layer import Params, State
+from jaxcnn._layer import Layer, Params, State
 from jaxcnn._loss import Batch, LossFn
 from jaxcnn._validate import check_finite, check_for_loss, check_same_range, first_nonfinite, values_between
 from jaxcnn.data import Dataset, Source, Stream, source
@@ -14,7 +15,7 @@ from jaxcnn.data._source import check_not_source
 from jaxcnn.metrics import Metric
 from jaxcnn.train._config import Config, ConfigError
 from jaxcnn.train._devices import check_multiple_of_devices
-from jaxcnn.train._evaluate import check_metrics, check_weighted, with_checked_batches
+from jaxcnn.train._evaluate import check_metrics, check_weighted, label_checks, with_checked_batches
 from jaxcnn.train._recipe import Loss, augmentation_names, augments_color
 
 Data = Dataset | Batch | tuple[Any, Any] | Stream
@@ -71,6 +72,8 @@ def checked_sources(
     train_source: Source,
     eval_source: Source | None,
     loss_fn: LossFn,
+    model: Layer,
+    metrics: Mapping[str, Metric],
     params: Params,
     state: State,
     config: Config,
@@ -81,7 +84,13 @@ def checked_sources(
     Raises:
         ValueError: for data that do not fit the model.
     """
-    check = lambda name: lambda batch: check_for_loss(name, loss_fn, params, state, batch)
+    check_metric_labels = label_checks(model, metrics, params, state)
+
+    def check(name, batch):
+        check_for_loss(name, loss_fn, params, state, batch)
+        if name == "eval_data":
+            check_metric_labels(name, batch)
+
     for name, data in (("train_data", train_source), ("eval_data", eval_source)):
         if data is None or data.arrays is None:
             continue
@@ -95,7 +104,7 @@ def checked_sources(
                 say(f"train_data: image{[*first]} is {image[first]}; steps with non-finite values will be undone")
         else:
             check_finite(f"{name}: image", image, weight)
-        check(name)(data.arrays)
+        check(name, data.arrays)
     samples = [_sample(data) for data in (train_source, eval_source)]
     if all(sample is not None for sample in samples):
         check_same_range(*samples)
@@ -103,8 +112,9 @@ def checked_sources(
         raise ValueError("train_data: color augmentations need uint8 images, or float images from 0 to 1")
     if eval_source is not None:
         check_weighted("eval_data", loss_fn, params, state, eval_source)
-    eval_source = eval_source and with_checked_batches("eval_data", eval_source, check("eval_data"), finite=True)
-    return with_checked_batches("train_data", train_source, check("train_data")), eval_source
+    of_batch = lambda name: functools.partial(check, name)
+    eval_source = eval_source and with_checked_batches("eval_data", eval_source, of_batch("eval_data"), finite=True)
+    return with_checked_batches("train_data", train_source, of_batch("train_data")), eval_source
 
 
 def _hint(image: np.ndarray, label: np.ndarray | None) -> str:

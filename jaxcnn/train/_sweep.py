@@ -129,8 +129,11 @@ def _sweep(space: Space, plan: list[Rung], train_data, eval_data, loss, metrics,
     if train_source.arrays is None:
         raise TypeError("sweep needs training data in memory; train on a stream with fit, one run at a time")
     params, state = space.check_models(jax.eval_shape(scale_bytes, train_source.spec)["image"])
-    loss_fn = training_loss(loss, *space.model_and_config(settings[0]))
-    train_source, eval_source = checked_sources(train_source, eval_source, loss_fn, params, state, config, run.say)
+    model, first_config = space.model_and_config(settings[0])
+    loss_fn = training_loss(loss, model, first_config)
+    train_source, eval_source = checked_sources(
+        train_source, eval_source, loss_fn, model, metrics, params, state, config, run.say
+    )
 
     of_run = programs(space, train_source, params, state, loss, metrics)
     spec = {name: jax.ShapeDtypeStruct((), array.dtype) for name, array in stacked_values(settings[:1], 1).items()}

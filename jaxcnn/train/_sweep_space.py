@@ -15,7 +15,7 @@ from jaxcnn._key import key_spec
 from jaxcnn._layer import Layer, Params, State, as_layer
 from jaxcnn._path import expected_one_of
 from jaxcnn._trainable import trainable_params
-from jaxcnn.train._config import Config, ConfigError, flat_entries
+from jaxcnn.train._config import SYNONYMS, Config, ConfigError, flat_entries
 from jaxcnn.train._optimizer import argument_type
 from jaxcnn.train._recipe import AUGMENTS, FIT, moves_constant_parameters, resolve
 from jaxcnn.train._schedule import check_schedule
@@ -68,7 +68,9 @@ class Space:
                         f"over: {name!r} is a setting and an argument of the model; rename the argument of the model"
                     )
             elif name not in numbers and name not in dict(flat_entries(config)):
-                raise ConfigError(f"over: unknown {name!r}; {expected_one_of(name, [*varying, *parameters])}")
+                known = {key.split(".")[-1]: key for key in varying}
+                similar = known.get(SYNONYMS.get(name, name), name)
+                raise ConfigError(f"over: unknown {name!r}; {expected_one_of(similar, [*varying, *parameters])}")
             elif name not in varying:
                 raise ConfigError(
                     f"over: {name!r} changes the compiled program; call sweep once for each of its values"

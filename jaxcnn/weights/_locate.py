@@ -70,6 +70,8 @@ def of_torchvision(file: str, root: str | os.PathLike | None, sha256: str | None
 
 def _in_folders(root: str | os.PathLike | None, *names: str) -> pathlib.Path | None:
     """The first of the files that exists in `root` or in the folder JAXCNN_DATA."""
+    if root and not pathlib.Path(root).expanduser().is_dir():
+        raise WeightsError(f"root={os.fspath(root)!r} is not a folder")
     folders = [pathlib.Path(folder).expanduser() for folder in (root, os.environ.get("JAXCNN_DATA")) if folder]
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
